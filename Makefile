@@ -1,0 +1,29 @@
+# Everything runs in .venv, made here with the tested versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread per process: several worker processes share the cores.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test check install clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install  ## train the quickstart on 4 real workers and compare topologies
+	$(BIN)/dgc-topo compare scenarios/quickstart.toml
+
+check: install  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check  ## everything: lint, types, tests
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis results

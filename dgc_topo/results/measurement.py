@@ -1,0 +1,98 @@
+"""One record for one configuration, measured or predicted: the same schema for both.
+
+Units are in the names.  A record says where its time was spent, what went over the wire and, for
+training runs, what quality was reached.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Phases(_Record):
+    """Seconds of one training step, by what they were spent on (medians over steps)."""
+
+    compute_s: NonNegativeFloat = Field(description="forward and backward pass")
+    compress_s: NonNegativeFloat = Field(description="momentum, selection, encoding, decoding")
+    communicate_s: NonNegativeFloat = Field(description="packing, posting and merging messages")
+    wait_s: NonNegativeFloat = Field(description="blocked until peers or the wire deliver")
+    update_s: NonNegativeFloat = Field(description="optimizer step")
+
+
+class QualityPoint(_Record):
+    """Quality on the test set after some epochs."""
+
+    epoch: NonNegativeInt
+    step: NonNegativeInt
+    value: float
+    train_loss: float | None = None
+
+
+class Quality(_Record):
+    """How well the model does: accuracy (a fraction, higher is better) or perplexity (lower)."""
+
+    metric: Literal["accuracy", "perplexity"]
+    points: tuple[QualityPoint, ...] = Field(min_length=1)
+
+    @property
+    def final(self) -> float:
+        """Quality at the end of training."""
+        return self.points[-1].value
+
+
+class Measurement(_Record):
+    """What one configuration did (measured) or would do (predicted)."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["measured", "predicted"]
+    scenario: str
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    machine: str = Field(description="hardware and software that measured, or ran the prediction")
+
+    topology: str
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    world_size: PositiveInt
+    num_workers: PositiveInt = Field(description="ranks that train; dedicated servers do not")
+    network: str = Field(description="'loopback' for processes on one machine, or the fabric")
+
+    workload: str = Field(description="model and data set")
+    compression: str = Field(description="'dense' or the compressor's name")
+    density: float = Field(gt=0, le=1, description="fraction of gradient elements sent")
+    seed: int
+    batch_size_per_worker: PositiveInt
+
+    num_steps: NonNegativeInt = Field(description="training steps behind a measured record")
+    step_time_s: NonNegativeFloat = Field(description="median time of one training step")
+    phases: Phases
+    samples_per_s: NonNegativeFloat = Field(description="all workers together")
+
+    gradient_bytes: NonNegativeInt = Field(description="one worker's dense fp32 gradient")
+    compressed_bytes: NonNegativeFloat = Field(
+        description="one worker's own gradient as encoded, indices included, after the warm-up"
+    )
+    wire_bytes_per_step: NonNegativeFloat = Field(
+        description="bytes the busiest rank sends in one step, after the warm-up"
+    )
+    messages_per_step: NonNegativeFloat = Field(description="messages the busiest rank sends")
+
+    quality: Quality | None = None
+    speedup: NonNegativeFloat | None = Field(
+        default=None, description="throughput against one worker without communication"
+    )
+
+    @property
+    def compression_ratio(self) -> float:
+        """Dense bytes over encoded bytes of one worker's gradient, indices included."""
+        return self.gradient_bytes / self.compressed_bytes if self.compressed_bytes else 1.0
+
+    @property
+    def scaling_efficiency(self) -> float | None:
+        """Speed-up per worker, 1 at best."""
+        return None if self.speedup is None else self.speedup / self.num_workers

@@ -1,0 +1,39 @@
+"""What a topology is: a schedule of transfers between ranks."""
+
+from dgc_topo.schedule.schedule import (
+    Goal,
+    RankStep,
+    Schedule,
+    beside,
+    place,
+    refine,
+    then,
+)
+from dgc_topo.schedule.step import (
+    IntArray,
+    ScheduleError,
+    Step,
+    Transfer,
+    copy,
+    gather,
+    mix,
+    reduce,
+)
+
+__all__ = [
+    "Goal",
+    "IntArray",
+    "RankStep",
+    "Schedule",
+    "ScheduleError",
+    "Step",
+    "Transfer",
+    "beside",
+    "copy",
+    "gather",
+    "mix",
+    "place",
+    "reduce",
+    "refine",
+    "then",
+]

@@ -1,0 +1,231 @@
+"""The schedule: who sends what to whom, step by step.
+
+All transfers of a step read the state *before* that step, so two ranks may swap a chunk.  A rank
+waits only for its own transfers; there is no global barrier, so ranks may drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from dgc_topo.schedule.step import IntArray, ScheduleError, Step, gather
+
+#: What a schedule promises.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
+Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]
+
+#: Yields, step by step, at least every transfer that touches one of the given ranks.
+StepsOf = Callable[[IntArray], Iterator[Step]]
+
+
+class RankStep(NamedTuple):
+    """What one rank does in one step."""
+
+    index: int  #: the step's number in the whole schedule
+    sends: Step  #: transfers whose source is this rank
+    receives: Step  #: transfers whose destination is this rank, in the order of their sources
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A collective among *world_size* ranks over *num_chunks* chunks of one buffer.
+
+    Attributes:
+        world_size: Number of ranks.
+        num_chunks: Number of chunks; where a chunk begins and ends is the payload's business.
+        steps_of: Function of a sorted array of ranks that yields the steps lazily.  It must yield
+            every step, holding at least the transfers that touch those ranks; transfers that
+            touch none of them may be left out (then a rank's own view costs what the rank does).
+        goal: What the schedule promises; ``part`` is a building block that promises nothing.
+        servers: Ranks that relay but contribute nothing of their own.
+
+    Raises:
+        ScheduleError: if a size is below 1 or a server is not a rank.
+    """
+
+    world_size: int
+    num_chunks: int
+    steps_of: StepsOf
+    goal: Goal = "all-reduce"
+    servers: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.world_size < 1 or self.num_chunks < 1:
+            raise ScheduleError(
+                f"schedule of {self.world_size} ranks and {self.num_chunks} chunks: "
+                "expected at least one of each"
+            )
+        if not all(0 <= server < self.world_size for server in self.servers):
+            raise ScheduleError(
+                f"servers {self.servers}: expected ranks from 0 to {self.world_size - 1}"
+            )
+
+    @classmethod
+    def from_steps(
+        cls,
+        world_size: int,
+        num_chunks: int,
+        steps: Iterable[Step],
+        *,
+        goal: Goal = "all-reduce",
+        servers: tuple[int, ...] = (),
+    ) -> Schedule:
+        """Return a schedule of the given steps, kept in memory."""
+        kept = tuple(steps)
+        schedule = cls(world_size, num_chunks, lambda _: iter(kept), goal, servers)
+        for _ in schedule.steps():  # refuse now what would be refused later
+            pass
+        return schedule
+
+    @property
+    def contributors(self) -> IntArray:
+        """Ranks whose input counts, shape (world_size - number of servers,)."""
+        return np.setdiff1d(np.arange(self.world_size), np.asarray(self.servers, np.int64))
+
+    def steps(self) -> Iterator[Step]:
+        """Yield the steps of all ranks.
+
+        Raises:
+            ScheduleError: naming the first transfer that does not fit the schedule.
+        """
+        for index, step in enumerate(self.steps_of(np.arange(self.world_size))):
+            self._check(index, step)
+            yield step
+
+    def for_rank(self, rank: int) -> Iterator[RankStep]:
+        """Yield what *rank* does, leaving out the steps in which it does nothing.
+
+        Raises:
+            ScheduleError: if there is no such rank, or a transfer does not fit the schedule.
+        """
+        if not 0 <= rank < self.world_size:
+            raise ScheduleError(f"rank {rank}: expected 0 to {self.world_size - 1}")
+        for index, step in enumerate(self.steps_of(np.array([rank]))):
+            self._check(index, step)
+            sends, receives = step.src == rank, np.flatnonzero(step.dst == rank)
+            if receives.size or sends.any():
+                in_order = receives[np.argsort(step.src[receives], kind="stable")]
+                yield RankStep(index, step.select(sends), step.select(in_order))
+
+    def _check(self, index: int, step: Step) -> None:
+        outside = (
+            (step.src >= self.world_size)
+            | (step.dst >= self.world_size)
+            | (step.chunk + step.count > self.num_chunks)
+        )
+        if outside.any():
+            shape = f"{self.world_size} ranks x {self.num_chunks} chunks"
+            raise ScheduleError(
+                f"step {index}: {step[int(np.argmax(outside))]} does not fit {shape}"
+            )
+
+
+def then(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] = ()) -> Schedule:
+    """Return the schedules one after the other, on chunks fine enough for all of them."""
+    world_size = _common_world_size(schedules)
+    num_chunks = int(np.lcm.reduce([schedule.num_chunks for schedule in schedules]))
+    parts = [refine(schedule, num_chunks // schedule.num_chunks) for schedule in schedules]
+
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        for part in parts:
+            yield from part.steps_of(ranks)
+
+    return Schedule(world_size, num_chunks, steps_of, goal, servers)
+
+
+def beside(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] = ()) -> Schedule:
+    """Return the schedules running at the same time, each on an equal share of the buffer."""
+    world_size = _common_world_size(schedules)
+    share = int(np.lcm.reduce([schedule.num_chunks for schedule in schedules]))
+    parts = [refine(schedule, share // schedule.num_chunks) for schedule in schedules]
+
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        running = [
+            (offset * share, part.steps_of(ranks)) for offset, part in enumerate(parts)
+        ]
+        while True:
+            now = [(offset, next(steps, None)) for offset, steps in running]
+            moved = [_shift(step, offset) for offset, step in now if step is not None]
+            if not moved:
+                return
+            yield gather(moved)
+
+    return Schedule(world_size, share * len(parts), steps_of, goal, servers)
+
+
+def refine(schedule: Schedule, factor: int) -> Schedule:
+    """Return the same schedule with every chunk cut into *factor* chunks."""
+    if factor == 1:
+        return schedule
+
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        for step in schedule.steps_of(ranks):
+            yield Step(
+                step.src,
+                step.dst,
+                step.chunk * factor,
+                step.count * factor,
+                step.keep,
+                step.weight,
+                step.denominator,
+            )
+
+    return Schedule(
+        schedule.world_size,
+        schedule.num_chunks * factor,
+        steps_of,
+        schedule.goal,
+        schedule.servers,
+    )
+
+
+def place(schedule: Schedule, ranks: IntArray, world_size: int) -> Schedule:
+    """Return *schedule* run by the given *ranks* (rank ``i`` becomes ``ranks[i]``).
+
+    Args:
+        schedule: A schedule of ``len(ranks)`` ranks.
+        ranks: Its ranks in the larger world, sorted and distinct.
+        world_size: Size of the larger world; the other ranks do nothing.
+    """
+    if len(ranks) != schedule.world_size or (np.diff(ranks) <= 0).any():
+        raise ScheduleError(
+            f"place: {len(ranks)} ranks for a schedule of {schedule.world_size}, "
+            "expected as many, sorted and distinct"
+        )
+
+    def steps_of(wanted: IntArray) -> Iterator[Step]:
+        inner = np.searchsorted(ranks, np.intersect1d(ranks, wanted, assume_unique=True))
+        for step in schedule.steps_of(inner):
+            yield Step(
+                ranks[step.src],
+                ranks[step.dst],
+                step.chunk,
+                step.count,
+                step.keep,
+                step.weight,
+                step.denominator,
+            )
+
+    return Schedule(world_size, schedule.num_chunks, steps_of, "part")
+
+
+def _shift(step: Step, offset: int) -> Step:
+    return Step(
+        step.src,
+        step.dst,
+        step.chunk + offset,
+        step.count,
+        step.keep,
+        step.weight,
+        step.denominator,
+    )
+
+
+def _common_world_size(schedules: tuple[Schedule, ...]) -> int:
+    sizes = sorted({schedule.world_size for schedule in schedules})
+    if len(sizes) != 1:
+        raise ScheduleError(f"composition of world sizes {sizes}: expected one size")
+    return sizes[0]

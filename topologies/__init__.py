@@ -1,0 +1,1 @@
+"""The built-in topologies, one file each, found through the entry points in ``pyproject.toml``."""
