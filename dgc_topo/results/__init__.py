@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the part itself."""
+"""What came out: records, results folders, tables, plots, drawings and the report."""

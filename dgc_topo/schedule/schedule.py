@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from dgc_topo.schedule.step import IntArray, ScheduleError, Step, gather
+from dgc_topo.schedule.step import IntArray, ScheduleError, Step, copy, gather, reduce
 
 #: What a schedule promises.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
 Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]
@@ -21,7 +21,8 @@ Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]
 StepsOf = Callable[[IntArray], Iterator[Step]]
 
 
-class RankStep(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RankStep:
     """What one rank does in one step."""
 
     index: int  #: the step's number in the whole schedule
@@ -143,9 +144,7 @@ def beside(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] =
     parts = [refine(schedule, share // schedule.num_chunks) for schedule in schedules]
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
-        running = [
-            (offset * share, part.steps_of(ranks)) for offset, part in enumerate(parts)
-        ]
+        running = [(offset * share, part.steps_of(ranks)) for offset, part in enumerate(parts)]
         while True:
             now = [(offset, next(steps, None)) for offset, steps in running]
             moved = [_shift(step, offset) for offset, step in now if step is not None]
@@ -210,6 +209,39 @@ def place(schedule: Schedule, ranks: IntArray, world_size: int) -> Schedule:
             )
 
     return Schedule(world_size, schedule.num_chunks, steps_of, "part")
+
+
+def fold(world_size: int, of_power: Callable[[int], Schedule]) -> Schedule:
+    """Return an all-reduce of any size from one of powers of two.
+
+    With p the largest power of two in *world_size*, rank p + i adds its buffer to rank i's before
+    and takes the result from it after.
+
+    Args:
+        world_size: Any number of ranks.
+        of_power: Function that builds the all-reduce of a power of two.
+    """
+    power = 1 << (world_size.bit_length() - 1)
+    inner = of_power(power)
+    if power == world_size:
+        return inner
+
+    def between(ranks: IntArray) -> IntArray:
+        extra = np.union1d(ranks[ranks >= power], ranks[ranks < world_size - power] + power)
+        return extra.astype(np.int64)
+
+    def fold_in(ranks: IntArray) -> Iterator[Step]:
+        yield reduce(between(ranks), between(ranks) - power)
+
+    def fold_out(ranks: IntArray) -> Iterator[Step]:
+        yield copy(between(ranks) - power, between(ranks))
+
+    return then(
+        Schedule(world_size, 1, fold_in, "part"),
+        place(inner, np.arange(power), world_size),
+        Schedule(world_size, 1, fold_out, "part"),
+        goal="all-reduce",
+    )
 
 
 def _shift(step: Step, offset: int) -> Step:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,8 @@ class ScheduleError(ValueError):
     """A schedule that cannot run, or that computes the wrong thing."""
 
 
-class Transfer(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Transfer:
     """One message, as plain numbers; ``dst = keep * dst + weight * src`` on its chunks."""
 
     src: int
@@ -191,4 +191,5 @@ def _step(
     except ValueError as error:
         shapes = ", ".join(str(value.shape) for value in values)
         raise ScheduleError(f"step: arrays of one length expected, got shapes {shapes}") from error
-    return Step(*columns, denominator)
+    sources, targets, chunks, counts, keeps, weights = columns
+    return Step(sources, targets, chunks, counts, keeps, weights, denominator)

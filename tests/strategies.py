@@ -1,0 +1,32 @@
+"""What several tests draw from: every built-in topology with every kind of option."""
+
+from typing import Any
+
+from dgc_topo.topology import Topology, load_topology
+
+Case = tuple[str, dict[str, Any]]
+ALL_REDUCE: list[Case] = [
+    ("parameter-server", {}),
+    ("parameter-server", {"server": "dedicated"}),
+    ("sharded-parameter-server", {}),
+    ("tree", {}),
+    ("butterfly", {}),
+    ("butterfly", {"order": "far"}),
+    ("butterfly", {"algorithm": "doubling"}),
+    ("butterfly", {"algorithm": "doubling", "order": "far"}),
+    ("ring", {}),
+    ("mesh", {}),
+    ("hierarchical", {"group_size": 2}),
+    ("hierarchical", {"group_size": 3, "leaders": "butterfly", "inside": "star"}),
+    ("hierarchical", {"group_size": 4, "leaders": "mesh"}),
+]
+GRAPHS = ["ring", "torus", "complete", "exponential", "one-peer-exponential", "random-matching"]
+GOSSIP: list[Case] = [("gossip", {"graph": graph}) for graph in GRAPHS]
+
+
+def topologies(cases: list[Case]) -> list[Topology]:
+    return [load_topology(name, options) for name, options in cases]
+
+
+def smallest_world(topology: Topology) -> int:
+    return 2 if topology.options.get("server") == "dedicated" else 1

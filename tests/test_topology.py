@@ -1,0 +1,103 @@
+"""Topologies are found by name or file, and their options are checked."""
+
+import textwrap
+
+import pytest
+
+from dgc_topo.topology import TopologyError, known_topologies, load_topology, option_choices
+from dgc_topo.verify import verify
+
+
+def test_the_built_in_topologies_are_found_through_the_entry_points():
+    assert set(known_topologies()) >= {
+        "parameter-server", "sharded-parameter-server", "tree", "butterfly", "ring", "mesh",
+        "hierarchical", "gossip",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def star_file(tmp_path):
+    path = tmp_path / "my_star.py"
+    path.write_text(
+        textwrap.dedent(
+            '''
+            """A star around the last rank."""
+            import numpy as np
+            from dgc_topo.schedule import Schedule, copy, reduce
+
+            def schedule(world_size: int, twist: int = 0) -> Schedule:
+                hub, others = world_size - 1, np.arange(world_size - 1)
+                to_hub, back = reduce(others, others * 0 + hub), copy(others * 0 + hub, others)
+                return Schedule.from_steps(world_size, 1, [to_hub, back])
+            '''
+        )
+    )
+    return path
+
+
+def test_a_new_topology_is_one_file_and_touches_no_other(star_file):
+    topology = load_topology(str(star_file))
+    assert topology.summary == "A star around the last rank."
+    for world_size in (1, 2, 5, 9):
+        assert "exactly once" in verify(topology, world_size).claim
+
+
+def test_options_given_as_text_are_converted(star_file):
+    assert load_topology(str(star_file), {"twist": "3"}).options == {"twist": 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("rign", {}, "did you mean 'ring'"),
+        ("zzz", {}, "expected one of butterfly, gossip"),
+        ("no/such/file.py", {}, "no such file"),
+        ("butterfly", {"order": "sideways"}, r"order='sideways', expected near \| far"),
+        ("butterfly", {"size": 3}, "unknown option 'size'; it takes: algorithm, order"),
+        ("ring", {"x": 1}, "it takes: none"),
+        ("hierarchical", {"group_size": "many"}, "group_size='many', expected int"),
+    ],
+)
+def test_unknown_names_and_bad_options_list_the_valid_ones(name, options, says):
+    with pytest.raises(TopologyError, match=says):
+        load_topology(name, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "world_size", "says"),
+    [
+        ("ring", {}, 0, "world_size 0, expected at least 1"),
+        ("parameter-server", {"server": "dedicated"}, 1, "needs world_size >= 2"),
+        ("hierarchical", {"group_size": 0}, 4, "group_size=0, expected at least 1"),
+        ("hierarchical", {"leaders": "rign"}, 4, "did you mean 'ring'"),
+        ("hierarchical", {"leaders": "gossip"}, 4, "all-reduces all its ranks"),
+    ],
+)
+def test_an_impossible_world_is_refused_in_one_clear_sentence(name, options, world_size, says):
+    with pytest.raises(TopologyError, match=says):
+        load_topology(name, options).schedule(world_size)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("x = 1", r"no function schedule\(world_size"),
+        ("import nothing_like_this", "cannot be loaded"),
+        ("def schedule(world_size): return 3", "returned int, expected a Schedule"),
+        (
+            "from dgc_topo.schedule import Schedule\n"
+            "def schedule(world_size): return Schedule.from_steps(world_size + 1, 1, [])",
+            "has 4 ranks, expected 3",
+        ),
+    ],
+)
+def test_a_file_that_is_no_topology_says_what_is_missing(tmp_path, code, says):
+    path = tmp_path / "broken.py"
+    path.write_text(code)
+    with pytest.raises(TopologyError, match=says):
+        load_topology(str(path)).schedule(3)
+
+
+def test_options_are_described_with_their_choices():
+    described = option_choices(load_topology("butterfly").builder)
+    assert described["order"] == "near | far (default near)"

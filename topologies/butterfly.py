@@ -1,0 +1,71 @@
+"""Butterfly all-reduce: pairs of ranks at power-of-two distances exchange and add.
+
+``halving-doubling`` sends 2(n-1)/n of the buffer per rank in 2 log2(n) steps; ``doubling`` sends
+the whole buffer in each of log2(n) steps, the fewest possible.  Ranks above the last power of two
+fold in before and out after.  (Rabenseifner, ICCS 2004; Thakur, Rabenseifner & Gropp, IJHPCA 2005.)
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from dgc_topo.schedule import IntArray, Schedule, Step, copy, fold, reduce
+
+
+def schedule(
+    world_size: int,
+    algorithm: Literal["halving-doubling", "doubling"] = "halving-doubling",
+    order: Literal["near", "far"] = "near",
+) -> Schedule:
+    """Return the butterfly of *world_size* ranks.
+
+    Args:
+        world_size: Any number of ranks from 1.
+        algorithm: Bandwidth-optimal (one chunk per rank) or latency-optimal (one chunk).
+        order: Whether distance 1 or the largest distance comes first; near first keeps the large
+            messages of halving-doubling between neighbours.
+    """
+    build = _halving_doubling if algorithm == "halving-doubling" else _doubling
+    return fold(world_size, lambda power: build(power, order))
+
+
+def _distances(n: int, order: str) -> list[int]:
+    near_first = [1 << level for level in range(n.bit_length() - 1)]
+    return near_first if order == "near" else near_first[::-1]
+
+
+def _doubling(n: int, order: str) -> Schedule:
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        for distance in _distances(n, order):
+            senders = np.union1d(ranks, ranks ^ distance)
+            yield reduce(senders, senders ^ distance)
+
+    return Schedule(n, 1, steps_of)
+
+
+def _halving_doubling(n: int, order: str) -> Schedule:
+    """Recursive halving, then doubling back over the same distances.
+
+    At each level a rank keeps one half of its block and gives the other half to its peer: the half
+    is chosen by the rank's bit at that distance, so a block is always one run of chunks.
+    """
+    distances = _distances(n, order)
+
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        for level, distance in enumerate(distances):
+            senders = np.union1d(ranks, ranks ^ distance)
+            peers = senders ^ distance
+            yield reduce(senders, peers, _block(peers, level), n >> (level + 1))
+        for level, distance in reversed(list(enumerate(distances))):
+            senders = np.union1d(ranks, ranks ^ distance)
+            yield copy(senders, senders ^ distance, _block(senders, level), n >> (level + 1))
+
+    def _block(ranks: IntArray, level: int) -> IntArray:
+        """Return the first chunk of the block that each rank owns after *level* + 1 halvings."""
+        start = np.zeros_like(ranks)
+        for done, distance in enumerate(distances[: level + 1]):
+            start += np.where(ranks & distance, n >> (done + 1), 0)
+        return start
+
+    return Schedule(n, n, steps_of)

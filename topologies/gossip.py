@@ -1,0 +1,96 @@
+"""Gossip averaging: each rank moves towards the average of its neighbours, nobody sees all.
+
+One step per iteration with Metropolis-Hastings weights, so the mixing is doubly stochastic and the
+ranks' average never changes.  (Xiao & Boyd 2004; D-PSGD: Lian et al., NeurIPS 2017; exponential
+graphs: Assran et al., ICML 2019, Ying et al., NeurIPS 2021.)
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import networkx as nx
+import numpy as np
+
+from dgc_topo.schedule import IntArray, Schedule, Step, mix
+
+Directed: TypeAlias = "nx.DiGraph[int]"
+Graph = Literal[
+    "ring", "torus", "complete", "exponential", "one-peer-exponential", "random-matching"
+]
+
+
+def schedule(world_size: int, graph: Graph = "ring", iteration: int = 0, seed: int = 0) -> Schedule:
+    """Return one round of averaging over *graph*, one chunk.
+
+    Args:
+        world_size: Any number of ranks from 1.
+        graph: Who talks to whom. ``torus`` is as square as the world size allows;
+            ``exponential`` sends to the ranks 1, 2, 4, ... above; ``one-peer-exponential`` takes
+            those in turn, one an iteration; ``random-matching`` draws new pairs each iteration.
+        iteration: Number of the training step.
+        seed: Where random pairs start.
+    """
+    if graph == "one-peer-exponential":
+        hops = max((world_size - 1).bit_length(), 1)
+        step = _averaging(_circulant(world_size, 1 << (iteration % hops)))
+    elif graph == "random-matching":
+        step = _averaging(_matching(world_size, iteration, seed))
+    else:
+        step = _fixed_step(graph, world_size)
+
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        if world_size > 1:
+            yield step.select(np.isin(step.src, ranks) | np.isin(step.dst, ranks))
+
+    return Schedule(world_size, 1, steps_of, goal="doubly-stochastic")
+
+
+@lru_cache(maxsize=32)
+def _fixed_step(graph: str, n: int) -> Step:
+    if graph == "exponential":
+        return _averaging(_circulant(n, *(1 << level for level in range((n - 1).bit_length()))))
+    if graph == "torus":
+        rows = max(d for d in range(1, int(n**0.5) + 1) if n % d == 0)
+        grid = nx.grid_2d_graph(rows, n // rows, periodic=True)
+        undirected = nx.relabel_nodes(grid, {(i, j): i * (n // rows) + j for i, j in grid})
+    else:
+        undirected = nx.complete_graph(n) if graph == "complete" else nx.cycle_graph(n)
+    undirected.remove_edges_from(list(nx.selfloop_edges(undirected)))
+    return _averaging(undirected.to_directed())
+
+
+def _circulant(n: int, *hops: int) -> Directed:
+    graph: Directed = nx.empty_graph(n, create_using=nx.DiGraph)
+    graph.add_edges_from((i, (i + hop) % n) for hop in hops for i in range(n) if hop % n)
+    return graph
+
+
+def _matching(n: int, iteration: int, seed: int) -> Directed:
+    """Return a uniformly random perfect matching; one rank rests if *n* is odd."""
+    order = np.random.default_rng((seed, iteration)).permutation(n)
+    graph = nx.empty_graph(n)
+    graph.add_edges_from(zip(order[0 : n - 1 : 2].tolist(), order[1::2].tolist(), strict=True))
+    directed: Directed = graph.to_directed()
+    return directed
+
+
+def _averaging(graph: Directed) -> Step:
+    """Return the step that mixes along *graph* with Metropolis-Hastings weights.
+
+    W[i, j] = 1 / (1 + max(degree i, degree j)) along an edge and the rest on the diagonal.  On the
+    directed graphs here all in- and out-degrees are equal, so the same rule is doubly stochastic.
+    """
+    edges = np.array(sorted(graph.edges, key=lambda edge: edge[::-1]), np.int64).reshape(-1, 2)
+    src, dst = edges[:, 0], edges[:, 1]
+    n = graph.number_of_nodes()
+    degree = np.bincount(dst, minlength=n)
+    shares = 1 + np.maximum(degree[src], degree[dst])
+    denominator = int(np.lcm.reduce(shares)) if len(shares) else 1
+    weight = denominator // shares
+    own = denominator - np.bincount(dst, weights=weight, minlength=n).astype(np.int64)
+    # A receiver's first arrival brings its own share in, the others then add to it.
+    first = np.ones(len(dst), bool)
+    first[1:] = dst[1:] != dst[:-1]
+    keep = np.where(first, own[dst], denominator)
+    return mix(src, dst, weight=weight, keep=keep, denominator=denominator)
