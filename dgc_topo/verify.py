@@ -198,23 +198,35 @@ def _window(step: Step, first: int, count: int) -> Step:
 
 
 def _apply(state: Weights, denominator: int, step: Step) -> tuple[Weights, int]:
-    """Return the weights after *step*, arrivals at one chunk applied in their order."""
+    """Return the weights (changed in place) after *step*, arrivals applied in their order."""
     entry, chunk = _expand(step)
-    arriving = state[step.src[entry], chunk]  # read before anything is written
-    d = step.denominator
-    if d != 1:
-        largest = max(int(abs(w)) for w in (state.max(initial=0), state.min(initial=0)))
-        if state.dtype != object and largest * d >= _INT64_SAFE // max(len(step), 1):
-            state, arriving = state.astype(object), arriving.astype(object)
-        state = state * d
-        arriving = arriving * d
     target = step.dst[entry] * state.shape[1] + chunk
-    flat = state.reshape(-1, state.shape[2]) if d != 1 else state.copy().reshape(-1, state.shape[2])
-    for turn in _turns(target):
+    turns = list(_turns(target))
+    d = step.denominator
+    # Every turn that scales what is already there divides once more; keep 0 and 1 divide nothing.
+    scaling = [t for t in turns[1:] if not np.isin(step.keep[entry[t]], (0, d)).all()]
+    factor = d ** (1 + len(scaling))
+    state = _scaled(state, factor, headroom=len(step) + 1)
+    arriving = state[step.src[entry], chunk]  # read before anything is written
+    flat = state.reshape(-1, state.shape[2])  # a view: written in place
+    for turn in turns:
         which = target[turn]
         keep, weight = step.keep[entry[turn], None], step.weight[entry[turn], None]
-        flat[which] = (flat[which] * keep + arriving[turn] * weight) // d
-    return flat.reshape(state.shape), denominator * d
+        mixed = (flat[which] * keep + arriving[turn] * weight) // d
+        if flat.dtype != object and mixed.max(initial=0) >= _INT64_SAFE // 2:
+            flat = flat.astype(object)
+        flat[which] = mixed
+    return flat.reshape(state.shape), denominator * factor
+
+
+def _scaled(state: Weights, factor: int, headroom: int) -> Weights:
+    """Return the weights times *factor*, in Python integers once 64 bits may not do."""
+    if factor == 1:
+        return state
+    largest = max(abs(int(state.max(initial=0))), abs(int(state.min(initial=0))))
+    if state.dtype != object and largest * factor * factor * headroom >= _INT64_SAFE:
+        state = state.astype(object)
+    return state * factor
 
 
 def _expand(step: Step) -> tuple[IntArray, IntArray]:

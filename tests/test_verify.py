@@ -190,3 +190,9 @@ def test_copying_over_what_arrived_in_the_same_step_loses_it():
     )
     with pytest.raises(ScheduleError, match="rank 0, chunk 0"):
         check_all_reduce(lossy)
+
+
+def test_a_schedule_that_doubles_forever_is_counted_exactly():
+    steps = [reduce(np.r_[0, 1], np.r_[1, 0]) for _ in range(80)]
+    weights, _ = contributions(Schedule.from_steps(2, 1, steps, goal="part"))
+    assert weights[0, 0].tolist() == [2**79, 2**79]
