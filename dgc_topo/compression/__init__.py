@@ -1,1 +1,41 @@
-"""Placeholder docstring, replaced by the part itself."""
+"""Compression: gradients to payloads and back, by DGC or without compressing anything."""
+
+from dgc_topo.compression.base import Compressor, check_optimizer, encoded_bytes
+from dgc_topo.compression.config import DGCConfig, WarmUp, WeightDecayMode
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.density import (
+    PAPER_STAGES,
+    DensitySchedule,
+    StagedDensity,
+    constant_density,
+    geometric_warm_up,
+    paper_warm_up,
+)
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.gradients import NonFiniteGradientError
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.selection import Selection, layer_count, top_k_per_layer
+from dgc_topo.compression.sizes import dgc_bytes
+
+__all__ = [
+    "DGC",
+    "PAPER_STAGES",
+    "Compressor",
+    "DGCConfig",
+    "Dense",
+    "DensitySchedule",
+    "FlatLayout",
+    "NonFiniteGradientError",
+    "Selection",
+    "StagedDensity",
+    "WarmUp",
+    "WeightDecayMode",
+    "check_optimizer",
+    "constant_density",
+    "dgc_bytes",
+    "encoded_bytes",
+    "geometric_warm_up",
+    "layer_count",
+    "paper_warm_up",
+    "top_k_per_layer",
+]

@@ -1,1 +1,17 @@
-"""Placeholder docstring, replaced by the part itself."""
+"""What a transfer carries: dense slices, sparse entries, or several buffers in one message."""
+
+from dgc_topo.payload.base import Arrival, BoundsOf, Payload, equal_bounds
+from dgc_topo.payload.bundle import BundlePayload
+from dgc_topo.payload.dense import DensePayload
+from dgc_topo.payload.sparse import Entries, SparsePayload
+
+__all__ = [
+    "Arrival",
+    "BoundsOf",
+    "BundlePayload",
+    "DensePayload",
+    "Entries",
+    "Payload",
+    "SparsePayload",
+    "equal_bounds",
+]

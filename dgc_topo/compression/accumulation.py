@@ -1,0 +1,94 @@
+"""Velocity and residual: the state that makes a sparse update equal a delayed dense one.
+
+Momentum correction (Lin et al., ICLR 2018, equations 7 and 8), per rank and element::
+
+    plain      u = m*u + g;     v = v + u
+    Nesterov   u = m*(u + g);   v = v + u + g
+
+An element of v is sent once it is large, and stays otherwise: nothing is lost, only late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.layout import FlatLayout
+
+
+class Accumulation:
+    """One rank's velocity u and residual v, float32, flat over the compressed tensors.
+
+    Args:
+        layout: Where each tensor lies in u and v.
+        device: Where they are kept.
+        momentum: m.
+        nesterov: Which of the two laws holds.
+        masking: Zero the velocity, too, where an element is sent.
+    """
+
+    def __init__(
+        self,
+        layout: FlatLayout,
+        device: torch.device,
+        *,
+        momentum: float,
+        nesterov: bool,
+        masking: bool,
+    ) -> None:
+        self.layout = layout
+        self.velocity = torch.zeros(layout.length, dtype=torch.float32, device=device)
+        self.residual = torch.zeros_like(self.velocity)
+        self._momentum = momentum
+        self._nesterov = nesterov
+        self._masking = masking
+
+    @torch.no_grad()
+    def add(self, *terms: tuple[Mapping[str, Tensor], float]) -> None:
+        """Accumulate the gradient ``g = sum of factor * tensors``.
+
+        Args:
+            terms: Tensors by parameter name, any floating-point type, with their factor.
+        """
+        if not self._nesterov:
+            self.velocity.mul_(self._momentum)
+        self._add_to(self.velocity, terms)
+        if self._nesterov:
+            self.velocity.mul_(self._momentum)
+            self._add_to(self.residual, terms)
+        self.residual.add_(self.velocity)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Remove the elements at *indices* from the residual and return them.
+
+        Args:
+            indices: Shape (n,), int64, unique.
+
+        Returns:
+            Shape (n,), float32.
+        """
+        values = self.residual[indices]
+        self.residual.index_fill_(0, indices, 0.0)
+        if self._masking:
+            self.velocity.index_fill_(0, indices, 0.0)
+        return values
+
+    def take_all(self, into: Tensor) -> None:
+        """Move the whole residual to *into*, shape (length,).
+
+        The velocity is left alone: masking keeps *delayed* gradients from being carried on by
+        momentum, and here nothing is delayed.  Masked, density 1 would be SGD without momentum.
+        """
+        into.copy_(self.residual)
+        self.residual.zero_()
+
+    def give_back(self, indices: Tensor, values: Tensor) -> None:
+        """Add *values* to the residual at *indices*, which may repeat."""
+        self.residual.index_add_(0, indices, values)
+
+    def _add_to(self, flat: Tensor, terms: tuple[tuple[Mapping[str, Tensor], float], ...]) -> None:
+        for name, view in self.layout.views(flat).items():
+            for tensors, factor in terms:
+                view.add_(tensors[name], alpha=factor)

@@ -1,0 +1,170 @@
+"""The compressor: what turns gradients into a payload, and the summed payload into an update.
+
+One training step, on every rank that trains::
+
+    compressor.set_progress(step / steps_per_epoch)
+    payload = compressor.compress(gradients)     # gradients / (num_workers * batch)
+    ...                                          # the schedule sums the payloads of all ranks
+    for name, update in compressor.finish(payload).items():
+        parameters[name] -= lr * update
+
+The update rule is the same for every compressor, so momentum and weight decay belong to the
+compressor: where they are applied (before the selection, or after the sum) is what distinguishes
+one algorithm from another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload.wire import ENTRY_BYTES
+
+
+class Compressor(Protocol):
+    """One rank's side of gradient compression; state is keyed by parameter name.
+
+    Every rank constructs it with the same parameters in the same order and the same settings, and
+    calls `set_progress` with the same values: ranks never exchange settings, they derive them.
+    """
+
+    @property
+    def name(self) -> str:
+        """What tables and records call it."""
+
+    @property
+    def owns_momentum(self) -> bool:
+        """Whether momentum on top of the update would be applied twice."""
+
+    @property
+    def density(self) -> float:
+        """Fraction sent at the current progress, over the tensors that are compressed."""
+
+    def set_progress(self, epoch: float) -> None:
+        """Say how far training is, before the step's `compress`.
+
+        Args:
+            epoch: Epochs done, fractions included: ``step / steps_per_epoch``.
+
+        Raises:
+            ValueError: if *epoch* is negative or not finite.
+        """
+
+    def compress(self, gradients: Mapping[str, Tensor]) -> Payload:
+        """Return what this rank contributes to the sum; call it once per step.
+
+        Args:
+            gradients: One per parameter, shaped like it, already divided by ``num_workers *
+                batch``, so that their sum over the ranks is the mean gradient.  Not modified.
+
+        Raises:
+            ValueError: if names, shapes or devices are not the parameters'.
+        """
+
+    def neutral(self) -> Payload:
+        """Return a payload that adds nothing, for a rank that serves without training."""
+
+    def finish(self, payload: Payload) -> dict[str, Tensor]:
+        """Return the update of every parameter from the payload summed over the ranks.
+
+        Args:
+            payload: What the schedule made of this rank's payload.  Not modified.
+
+        Returns:
+            float32 tensors shaped like the parameters, in their order, to be applied as
+            ``parameter -= lr * update``; the caller owns their memory.
+
+        Raises:
+            ValueError: if *payload* is not a sum of what `compress` returns.
+        """
+
+    def encoded_bytes(self, payload: Payload) -> int:
+        """Return the bytes of *payload* as it is encoded on the wire, indices included."""
+
+    def describe(self) -> str:
+        """Say which parameters are compressed and which are not, with elements and bytes."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return a snapshot of everything the next step depends on besides parameters."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from a snapshot, bit for bit.
+
+        Raises:
+            ValueError: if it was taken by another compressor, or names or shapes differ; nothing
+                is loaded then.
+        """
+
+
+def encoded_bytes(payload: Payload) -> int:
+    """Return the bytes of a whole payload as one message, indices included.
+
+    Raises:
+        ValueError: if the payload is of an unknown kind.
+    """
+    match payload:
+        case DensePayload():
+            return payload.buffer.numel() * payload.wire_dtype.itemsize
+        case SparsePayload():
+            return payload.num_entries * ENTRY_BYTES
+        case BundlePayload():
+            return sum(encoded_bytes(part) for part in payload.parts)
+    raise ValueError(
+        f"encoded bytes: {type(payload).__name__}, expected a dense, sparse or bundle payload"
+    )
+
+
+def dense_part(where: str, payload: Payload, length: int) -> Tensor:
+    """Return the buffer of a dense payload, shape (length,), sharing its memory.
+
+    Raises:
+        ValueError: if it is another kind of payload, or of another length.
+    """
+    if not isinstance(payload, DensePayload) or payload.buffer.numel() != length:
+        found = type(payload).__name__
+        if isinstance(payload, DensePayload):
+            found = f"{payload.buffer.numel()} elements"
+        raise ValueError(
+            f"{where}: summed payload is {found}, expected a sum of what compress returned "
+            f"(here: {length} dense elements)"
+        )
+    return payload.buffer
+
+
+def check_epoch(where: str, epoch: float) -> float:
+    """Return *epoch* if it can be one.
+
+    Raises:
+        ValueError: if it is negative or not finite.
+    """
+    if not 0 <= epoch < math.inf:
+        raise ValueError(f"{where}: progress of {epoch} epochs, expected a finite number >= 0")
+    return epoch
+
+
+def check_optimizer(optimizer: Optimizer, compressor: Compressor) -> None:
+    """Refuse an optimizer that would apply momentum a second time.
+
+    Args:
+        optimizer: What would apply the compressor's updates, given to it as gradients.
+        compressor: Where they come from.
+
+    Raises:
+        ValueError: if the compressor owns the momentum and a parameter group has momentum of its
+            own: ``momentum`` other than 0 (SGD, RMSprop), or a first ``betas`` other than 0 (Adam).
+    """
+    if not compressor.owns_momentum:
+        return
+    for index, group in enumerate(optimizer.param_groups):
+        momentum = group.get("momentum", 0) or group.get("betas", (0,))[0]
+        if momentum:
+            raise ValueError(
+                f"optimizer: {type(optimizer).__name__} has momentum {momentum} in parameter group "
+                f"{index}, expected 0: {compressor.name} applies momentum itself and it would "
+                "count twice; use torch.optim.SGD(parameters, lr) and set the compressor's momentum"
+            )

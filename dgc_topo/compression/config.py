@@ -1,0 +1,95 @@
+"""The settings of DGC, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dgc_topo.compression.density import (
+    StagedDensity,
+    constant_density,
+    geometric_warm_up,
+    paper_warm_up,
+)
+
+WeightDecayMode = Literal["local", "separate", "decoupled"]
+WarmUp = Literal["none", "paper", "geometric"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DGCConfig:
+    """What DGC does, the same on every rank.
+
+    Raises:
+        ValueError: if a value is out of range, as "where: what, expected what".
+    """
+
+    density: float = 0.001
+    """Fraction of each compressed tensor that is sent after the warm-up; lower sends less."""
+
+    momentum: float = 0.9
+    """m of the momentum correction ``u = m*u + g``; from 0 to below 1."""
+
+    nesterov: bool = False
+    """Look ahead: ``u = m*(u + g); v = v + u + g``."""
+
+    masking: bool = True
+    """Momentum factor masking: where an element is sent, its velocity becomes 0 as well."""
+
+    clip_norm: float | None = None
+    """Bound on the L2 norm of the *summed* gradient; each rank clips its own whole gradient at
+    ``clip_norm * num_workers ** -0.5`` before it is accumulated.  None does not clip."""
+
+    weight_decay: float = 0.0
+    """Factor on the parameters, at least 0."""
+
+    weight_decay_mode: WeightDecayMode = "local"
+    """``local`` adds ``weight_decay / num_workers * w`` to each rank's gradient, after clipping and
+    before it is accumulated; ``separate`` gives weight decay a dense momentum of its own, added
+    after the sum (the authors' code; one more float32 per element); ``decoupled`` adds
+    ``weight_decay * w`` to the update, outside any momentum."""
+
+    warm_up: WarmUp = "paper"
+    """``paper`` (4 stages), ``geometric`` (*warm_up_stages*) or ``none``."""
+
+    warm_up_epochs: float = 4.0
+    """Length of the whole warm-up; the paper takes about 1 % of training."""
+
+    warm_up_stages: int = 4
+    """Stages of the geometric warm-up."""
+
+    def __post_init__(self) -> None:
+        _require("density", self.density, 0 < self.density <= 1, "0 < density <= 1")
+        _require("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
+        if self.nesterov:
+            _require("momentum", self.momentum, self.momentum > 0, "above 0 with nesterov")
+        if self.clip_norm is not None:
+            positive = 0 < self.clip_norm < math.inf
+            _require("clip_norm", self.clip_norm, positive, "a finite number above 0, or None")
+        decay_fits = 0 <= self.weight_decay < math.inf
+        _require("weight_decay", self.weight_decay, decay_fits, "a finite number of at least 0")
+        _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
+        _one_of("warm_up", self.warm_up, get_args(WarmUp))
+        epochs_fit = 0 < self.warm_up_epochs < math.inf
+        _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")
+        _require("warm_up_stages", self.warm_up_stages, self.warm_up_stages >= 1, "at least 1")
+
+    def density_schedule(self) -> StagedDensity:
+        """Return density as a function of the epoch."""
+        match self.warm_up:
+            case "paper":
+                return paper_warm_up(self.density, self.warm_up_epochs)
+            case "geometric":
+                return geometric_warm_up(self.density, self.warm_up_epochs, self.warm_up_stages)
+            case "none":
+                return constant_density(self.density)
+
+
+def _require(key: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise ValueError(f"dgc config: {key} {value!r}, expected {expected}")
+
+
+def _one_of(key: str, value: str, valid: tuple[str, ...]) -> None:
+    _require(key, value, value in valid, "one of " + ", ".join(valid))

@@ -1,0 +1,117 @@
+"""No compression: the baseline that everything else has to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression import base
+from dgc_topo.compression.gradients import check_gradients, check_parameters
+from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.state import check_owner, restore, snapshot
+from dgc_topo.payload import DensePayload, Payload
+
+
+class Dense:
+    """Send every element; equals torch.optim.SGD on the mean gradient, to rounding.
+
+    Clipping, weight decay and momentum come after the sum, as in ordinary data-parallel training.
+
+    Args:
+        parameters: Live references by name, all on one device.
+        momentum: From 0 to below 1; with 0 the optimizer may have momentum of its own.
+        nesterov: Look ahead by one step of momentum.
+        weight_decay: Factor on the parameters, at least 0.
+        decoupled_weight_decay: Keep weight decay out of the momentum.
+        clip_norm: Bound on the L2 norm of the summed gradient; None does not clip.
+        wire_dtype: Element type on the wire: float32, float16 or bfloat16.
+
+    Raises:
+        ValueError: if a setting is out of range, or the parameters do not fit together.
+    """
+
+    name = "dense"
+    density = 1.0
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
+        clip_norm: float | None = None,
+        wire_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if not 0 <= momentum < 1 or (nesterov and not momentum):
+            expected = "0 < momentum < 1 with nesterov" if nesterov else "0 <= momentum < 1"
+            raise ValueError(f"dense: momentum {momentum}, expected {expected}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"dense: weight_decay {weight_decay}, expected at least 0")
+        if clip_norm is not None and not 0 < clip_norm < math.inf:
+            raise ValueError(f"dense: clip_norm {clip_norm}, expected above 0, or None")
+        self._device = check_parameters("dense", parameters)
+        self._parameters = dict(parameters)
+        self._clip_norm = clip_norm
+        self._wire_dtype = wire_dtype
+        self._rule = MomentumSGD(
+            self._parameters,
+            self._device,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled=decoupled_weight_decay,
+        )
+        self.owns_momentum = momentum > 0
+        self.neutral()  # refuses an unusable wire_dtype now, not in the first step
+
+    def set_progress(self, epoch: float) -> None:
+        """Check *epoch*; density never changes."""
+        base.check_epoch(self.name, epoch)
+
+    def compress(self, gradients: Mapping[str, Tensor]) -> DensePayload:
+        """Return all gradients as one flat buffer, in the order of the parameters."""
+        check_gradients(self.name, gradients, self._parameters)
+        return self._payload(self._rule.layout.flatten(gradients, self._device))
+
+    def neutral(self) -> DensePayload:
+        """Return a payload of zeros."""
+        return self._payload(torch.zeros(self._rule.layout.length, device=self._device))
+
+    @torch.no_grad()
+    def finish(self, payload: Payload) -> dict[str, Tensor]:
+        """Return the updates: clip, add weight decay, apply momentum."""
+        gradient = base.dense_part(self.name, payload, self._rule.layout.length).clone()
+        if self._clip_norm is not None:
+            norm = torch.linalg.vector_norm(gradient)
+            # On the device, without synchronising; a norm of 0 gives infinity, hence 1.
+            gradient.mul_((self._clip_norm / norm).clamp(max=1.0))
+        return self._rule.layout.views(self._rule.update(gradient))
+
+    def encoded_bytes(self, payload: Payload) -> int:
+        """Return elements times the size of the wire's element type."""
+        return base.encoded_bytes(payload)
+
+    def describe(self) -> str:
+        """Say how many elements are sent, and in how many bytes."""
+        elements = self._rule.layout.length
+        return (
+            f"dense sends all {elements:,} elements of {len(self._parameters)} tensors as "
+            f"{self._wire_dtype}: {elements * self._wire_dtype.itemsize:,} bytes per step"
+        )
+
+    def state_dict(self) -> dict[str, object]:
+        """Return copies of the momentum by parameter name."""
+        return {"compressor": self.name, **snapshot({"momentum": self._rule.buffers()})}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from a snapshot, bit for bit."""
+        check_owner(self.name, state)
+        restore(self.name, state, {"momentum": self._rule.buffers()})
+
+    def _payload(self, buffer: Tensor) -> DensePayload:
+        return DensePayload(buffer, wire_dtype=self._wire_dtype)

@@ -1,0 +1,269 @@
+"""Deep Gradient Compression: send few elements, lose none, keep the momentum right.
+
+Lin, Han, Mao, Wang, Dally: Deep Gradient Compression, ICLR 2018.  One step on one rank::
+
+    clip         g *= min(1, clip_norm * N**-0.5 / norm(g))   over the whole gradient
+    decay        g += weight_decay / N * w                     (mode "local")
+    compensate   u = m*u + g
+    accumulate   v = v + u
+    select       the largest abs(v), per layer
+    mask         where sent: v = 0, u = 0
+
+Then the payloads are summed and the parameters move by the sum.  The invariant, at every step and
+element: what all ranks have sent plus all residuals is everything ever accumulated.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dgc_topo.compression import base
+from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.density import DensitySchedule
+from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.selection import Selection, top_k_per_layer
+from dgc_topo.compression.sizes import describe_dgc, is_compressed
+from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+
+
+class DGC:
+    """One rank's compressor; state is float32, keyed by parameter name.
+
+    Tensors with more than one dimension are compressed into one sparse payload over their
+    concatenation; the others (biases, norms) travel dense, and get ordinary momentum after the
+    sum.  At density 1 everything is one dense payload, and the updates equal those of
+    torch.optim.SGD to rounding.
+
+    Args:
+        parameters: Live references by name, all on one device; read for weight decay.
+        num_workers: N, the ranks that contribute gradients.
+        config: Settings; the paper's by default.
+        select: Which elements of the residual to send.
+        density_schedule: Density by epoch, instead of the one that *config* describes.
+
+    Raises:
+        ValueError: if the parameters do not fit together, or *num_workers* is below 1.
+    """
+
+    name = "dgc"
+    owns_momentum = True
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        num_workers: int,
+        config: DGCConfig | None = None,
+        select: Selection = top_k_per_layer,
+        density_schedule: DensitySchedule | None = None,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"dgc: num_workers {num_workers}, expected at least 1")
+        self._config = config = config or DGCConfig()
+        self._device = check_parameters("dgc", parameters)
+        self._parameters = dict(parameters)
+        self._num_workers = num_workers
+        self._select = select
+        self._schedule = density_schedule or config.density_schedule()
+        # Without a warm-up there is nothing to forget: any progress gives the same density.
+        self._epoch: float | None = None if self._schedule.warm_up_epochs else 0.0
+        self.step = 0  #: steps compressed so far
+
+        compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
+        self._accumulation = Accumulation(
+            FlatLayout.of(compressed),
+            self._device,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            masking=config.masking,
+        )
+        mode = config.weight_decay_mode
+        dense = {n: p for n, p in self._parameters.items() if n not in compressed}
+        self._dense = self._rule(dense, decoupled=mode == "decoupled")
+        self._separate = self._rule(compressed if mode == "separate" else {})
+        if not compressed:
+            warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
+
+    @property
+    def density(self) -> float:
+        """Fraction of each compressed tensor that is sent at the current progress.
+
+        Raises:
+            RuntimeError: if there is a warm-up and `set_progress` was never called.
+        """
+        if self._epoch is None:
+            raise RuntimeError(
+                "dgc: set_progress was never called, expected a call before each step while "
+                f"density warms up for {self._schedule.warm_up_epochs:g} epochs"
+            )
+        return self._schedule.density_at(self._epoch)
+
+    def set_progress(self, epoch: float) -> None:
+        """Set the density for the epochs done so far, fractions included."""
+        self._epoch = base.check_epoch(self.name, epoch)
+
+    @torch.no_grad()
+    def compress(self, gradients: Mapping[str, Tensor]) -> Payload:
+        """Accumulate the gradients and return what is sent now.
+
+        Returns:
+            A `BundlePayload` of a `SparsePayload` over the compressed tensors and a `DensePayload`
+            over the others; at density 1 one `DensePayload` over both, in that order.
+
+        Raises:
+            ValueError: if names, shapes or devices are not the parameters'.
+            NonFiniteGradientError: if a gradient holds NaN or infinity; nothing has changed then.
+        """
+        density = self.density
+        check_gradients(self.name, gradients, self._parameters)
+        factor = clip_factor(self.name, gradients, self._local_clip_norm())
+        self.step += 1
+        self._accumulation.add((gradients, factor), *self._local_decay())
+        dense = self._dense.layout.flatten(gradients, self._device).mul_(factor)
+        return self._all(dense) if density >= 1 else self._selected(density, dense)
+
+    def neutral(self) -> Payload:
+        """Return a payload of zeros, of the kind that the current density asks for."""
+        if self.density >= 1:
+            length = self._accumulation.layout.length + self._dense.layout.length
+            return DensePayload(torch.zeros(length, device=self._device))
+        nothing = torch.empty(0, dtype=torch.int64, device=self._device)
+        dense = torch.zeros(self._dense.layout.length, device=self._device)
+        return self._bundle(nothing, nothing.to(torch.float32), dense)
+
+    @torch.no_grad()
+    def finish(self, payload: Payload) -> dict[str, Tensor]:
+        """Return the updates: the sum itself, and momentum on what travelled dense."""
+        compressed, dense = self._summed(payload)
+        if self._separate.layout.length:
+            compressed.add_(self._separate.update(torch.zeros_like(compressed)))
+        views = self._accumulation.layout.views(compressed)
+        if self._config.weight_decay_mode == "decoupled" and self._config.weight_decay:
+            for name, view in views.items():
+                view.add_(self._parameters[name], alpha=self._config.weight_decay)
+        views |= self._dense.layout.views(self._dense.update(dense))
+        return {name: views[name] for name in self._parameters}
+
+    def give_back(self, indices: Tensor, values: Tensor) -> None:
+        """Return rejected elements to the residual, so that a later step sends them.
+
+        Args:
+            indices: Into the concatenation of the compressed tensors, as in the sparse payload;
+                shape (n,), int64.
+            values: Shape (n,), float32.
+
+        Raises:
+            ValueError: if the shapes differ.
+        """
+        if indices.shape != values.shape or indices.dim() != 1:
+            raise ValueError(
+                f"dgc: give_back of indices {tuple(indices.shape)} and values "
+                f"{tuple(values.shape)}, expected two 1-D tensors of one length"
+            )
+        self._accumulation.give_back(indices, values)
+
+    def encoded_bytes(self, payload: Payload) -> int:
+        """Return the bytes of *payload* on the wire, indices included."""
+        return base.encoded_bytes(payload)
+
+    def describe(self) -> str:
+        """Return a table of what is compressed after the warm-up and what stays dense."""
+        return describe_dgc(self._parameters, self._schedule.target)
+
+    def check_optimizer(self, optimizer: Optimizer) -> None:
+        """Refuse an optimizer with momentum of its own.
+
+        Raises:
+            ValueError: as `dgc_topo.compression.check_optimizer`.
+        """
+        base.check_optimizer(optimizer, self)
+
+    def residuals(self) -> dict[str, Tensor]:
+        """Return the residual v of each compressed parameter, sharing memory."""
+        return self._accumulation.layout.views(self._accumulation.residual)
+
+    def velocities(self) -> dict[str, Tensor]:
+        """Return the velocity u of each compressed parameter, sharing memory."""
+        return self._accumulation.layout.views(self._accumulation.velocity)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return copies of u, v and all momenta by parameter name, the step and the progress."""
+        position = {"step": self.step, "epoch": self._epoch}
+        return {"compressor": self.name, **position, **snapshot(self._sections())}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from a snapshot, bit for bit."""
+        check_owner(self.name, state)
+        step, epoch = state.get("step"), state.get("epoch")
+        if not isinstance(step, int) or not isinstance(epoch, float | int | None):
+            raise ValueError(  # noqa: TRY004  a bad file is a bad value
+                f"dgc state: step {step!r} and epoch {epoch!r}, expected numbers"
+            )
+        restore(self.name, state, self._sections())
+        self.step, self._epoch = step, epoch
+
+    def _rule(self, parameters: Mapping[str, Tensor], *, decoupled: bool = False) -> MomentumSGD:
+        return MomentumSGD(
+            parameters,
+            self._device,
+            momentum=self._config.momentum,
+            nesterov=self._config.nesterov,
+            weight_decay=self._config.weight_decay,
+            decoupled=decoupled,
+        )
+
+    def _local_clip_norm(self) -> float | None:
+        # Independent local gradients add like random steps: N of this norm sum to about clip_norm.
+        bound = self._config.clip_norm
+        return None if bound is None else bound * self._num_workers**-0.5
+
+    def _local_decay(self) -> tuple[tuple[Mapping[str, Tensor], float], ...]:
+        decay = self._config.weight_decay / self._num_workers
+        local = self._config.weight_decay_mode == "local" and decay
+        return ((self._parameters, decay),) if local else ()
+
+    def _all(self, dense: Tensor) -> DensePayload:
+        length = self._accumulation.layout.length
+        buffer = torch.empty(length + len(dense), device=self._device)
+        self._accumulation.take_all(buffer[:length])
+        buffer[length:].copy_(dense)
+        return DensePayload(buffer)
+
+    def _selected(self, density: float, dense: Tensor) -> BundlePayload:
+        state = self._accumulation
+        indices = self._select(state.residual, state.layout, density)
+        return self._bundle(indices, state.take(indices), dense)
+
+    def _bundle(self, indices: Tensor, values: Tensor, dense: Tensor) -> BundlePayload:
+        sparse = SparsePayload(indices, values, self._accumulation.layout.length)
+        return BundlePayload([sparse, DensePayload(dense)])
+
+    def _summed(self, payload: Payload) -> tuple[Tensor, Tensor]:
+        """Return the sums over compressed and over dense tensors, in memory of their own."""
+        length, others = self._accumulation.layout.length, self._dense.layout.length
+        match payload:
+            case BundlePayload(parts=[SparsePayload(length=found) as sparse, rest]):
+                if found == length:
+                    return sparse.to_dense(), base.dense_part(self.name, rest, others).clone()
+            case BundlePayload(parts=[summed, rest]):  # a merge policy may have filled it up
+                summed_part = base.dense_part(self.name, summed, length)
+                return summed_part.clone(), base.dense_part(self.name, rest, others).clone()
+        buffer = base.dense_part(self.name, payload, length + others).clone()
+        return buffer[:length], buffer[length:]
+
+    def _sections(self) -> Sections:
+        return {
+            "velocity": self.velocities(),
+            "residual": self.residuals(),
+            "momentum": self._dense.buffers(),
+            "decay_momentum": self._separate.buffers(),
+        }

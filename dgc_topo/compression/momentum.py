@@ -1,0 +1,74 @@
+"""Momentum SGD on a summed gradient: what dense training does, and DGC's own dense part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.layout import FlatLayout
+
+
+class MomentumSGD:
+    """Turn the gradient summed over all ranks into an update, as torch.optim.SGD does.
+
+    ``d = g + weight_decay * w;  b = momentum * b + d;`` the update is ``b``, or with Nesterov
+    ``d + momentum * b``.  Decoupled weight decay leaves ``d = g`` and adds ``weight_decay * w``
+    to the update.  The buffer b is float32 whatever the parameters are.
+
+    Args:
+        parameters: Live references; read for weight decay.
+        device: Where they and the buffer are.
+        momentum: m, from 0 to below 1; 0 keeps no buffer.
+        nesterov: Look ahead by one step of momentum.
+        weight_decay: Factor on the parameters, at least 0.
+        decoupled: Keep weight decay out of the momentum.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        device: torch.device,
+        *,
+        momentum: float,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ) -> None:
+        self.layout = FlatLayout.of(parameters)
+        self._parameters = parameters
+        self._momentum = momentum
+        self._nesterov = nesterov
+        self._weight_decay = weight_decay
+        self._decoupled = decoupled
+        length = self.layout.length if momentum else 0
+        self._buffer = torch.zeros(length, dtype=torch.float32, device=device)
+
+    @torch.no_grad()
+    def update(self, gradient: Tensor) -> Tensor:
+        """Return the update for a summed gradient; one call per step.
+
+        Args:
+            gradient: Shape (length,), float32; overwritten by the update.
+        """
+        if not self._decoupled:
+            self._add_decay(gradient)
+        if self._momentum:
+            self._buffer.mul_(self._momentum).add_(gradient)
+            if self._nesterov:
+                gradient.add_(self._buffer, alpha=self._momentum)
+            else:
+                gradient.copy_(self._buffer)
+        if self._decoupled:
+            self._add_decay(gradient)
+        return gradient
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Return the momentum of each parameter, sharing memory; none if momentum is 0."""
+        return self.layout.views(self._buffer) if self._momentum else {}
+
+    def _add_decay(self, flat: Tensor) -> None:
+        if self._weight_decay:
+            for name, view in self.layout.views(flat).items():
+                view.add_(self._parameters[name], alpha=self._weight_decay)

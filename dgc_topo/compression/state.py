@@ -1,0 +1,70 @@
+"""Snapshots of compressor state: taken as copies, checked as a whole before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Sections = Mapping[str, Mapping[str, Tensor]]  #: section name to parameter name to live tensor
+
+
+def snapshot(sections: Sections) -> dict[str, object]:
+    """Return copies of the tensors, so that later steps leave the snapshot alone."""
+    return {
+        section: {name: tensor.clone() for name, tensor in tensors.items()}
+        for section, tensors in sections.items()
+    }
+
+
+@torch.no_grad()
+def restore(where: str, state: Mapping[str, object], sections: Sections) -> None:
+    """Copy a snapshot into the live tensors, all or nothing.
+
+    Args:
+        where: What to call the compressor in an error.
+        state: What `snapshot` returned, possibly with further keys.
+        sections: The live tensors.
+
+    Raises:
+        ValueError: if a section is missing, or its names or shapes are not the live ones.
+    """
+    checked = {
+        section: _checked(f"{where} state {section!r}", state.get(section), live)
+        for section, live in sections.items()
+    }
+    for section, live in sections.items():
+        for name, tensor in live.items():
+            tensor.copy_(checked[section][name])
+
+
+def check_owner(where: str, state: Mapping[str, object]) -> None:
+    """Refuse the snapshot of another kind of compressor.
+
+    Raises:
+        ValueError: if the snapshot was not taken by *where*.
+    """
+    owner = state.get("compressor")
+    if owner != where:
+        raise ValueError(f"{where} state: taken by {owner!r}, expected {where!r}")
+
+
+def _checked(where: str, saved: object, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not isinstance(saved, Mapping):
+        raise ValueError(  # noqa: TRY004  a bad file is a bad value
+            f"{where}: {type(saved).__name__}, expected tensors by parameter name"
+        )
+    missing = [name for name in live if name not in saved]
+    unknown = [name for name in saved if name not in live]
+    if missing or unknown:
+        raise ValueError(
+            f"{where}: missing {missing} and unknown {unknown}, expected exactly the parameters "
+            "of this model"
+        )
+    for name, tensor in live.items():
+        value = saved[name]
+        if not isinstance(value, Tensor) or value.shape != tensor.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{where}: {name!r} is {found}, expected shape {tuple(tensor.shape)}")
+    return dict(saved)

@@ -1,0 +1,102 @@
+"""Several buffers that travel together: one message, one latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, device
+
+from dgc_topo.payload.base import Arrival, Payload
+
+ALIGNMENT = 8  #: bytes; parts begin at multiples, so that they can be viewed as numbers
+SIZE_BYTES = 8  #: int64 size of each part that only the sender knows
+
+
+class BundlePayload:
+    """Payloads that share every message: chunk c is chunk c of every part.
+
+    A message is, first, the sizes in bytes of the parts whose size only the sender knows, int64
+    each; then every part, each padded to a multiple of 8 bytes.
+
+    Args:
+        parts: The payloads, all on one device; merged in place.
+
+    Raises:
+        ValueError: if there are no parts, or they are on different devices.
+    """
+
+    def __init__(self, parts: Sequence[Payload]) -> None:
+        devices = sorted({str(part.device) for part in parts})
+        if len(devices) != 1:
+            raise ValueError(
+                f"bundle payload: {len(parts)} parts on devices {devices}, "
+                "expected at least one part, and one device"
+            )
+        self.parts = tuple(parts)
+
+    @property
+    def device(self) -> device:
+        """Where the parts live."""
+        return self.parts[0].device
+
+    def cut(self, num_chunks: int) -> None:
+        """Fix the chunk boundaries of every part."""
+        for part in self.parts:
+            part.cut(num_chunks)
+
+    def message_bytes(self, chunk: int, count: int) -> int | None:
+        """Return the size of a run's message in bytes, None if a part's is unknown."""
+        total = 0
+        for part in self.parts:
+            size = part.message_bytes(chunk, count)
+            if size is None:
+                return None
+            total += _padded(size)
+        return total
+
+    def pack(self, chunk: int, count: int) -> Tensor:
+        """Return the parts' messages, joined."""
+        known = [part.message_bytes(chunk, count) for part in self.parts]
+        messages = [part.pack(chunk, count) for part in self.parts]
+        sizes = [
+            message.numel() for message, size in zip(messages, known, strict=True) if size is None
+        ]
+        pieces = [torch.tensor(sizes, dtype=torch.int64).view(torch.uint8).to(self.device)]
+        for message in messages:
+            padding = _padded(message.numel()) - message.numel()
+            pieces += [message, message.new_zeros(padding)]
+        return torch.cat(pieces)
+
+    def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
+        """Apply the arrivals of one step to every part."""
+        opened = [tuple(self._open(arrival)) for arrival in arrivals]
+        for place, part in enumerate(self.parts):
+            part.merge([messages[place] for messages in opened], rank)
+
+    def _open(self, arrival: Arrival) -> Iterator[Arrival]:
+        """Yield the arrival's message for each part."""
+        transfer, message = arrival
+        known = [part.message_bytes(transfer.chunk, transfer.count) for part in self.parts]
+        num_unknown = known.count(None)
+        offset = num_unknown * SIZE_BYTES
+        if message.numel() < offset:
+            raise ValueError(
+                f"bundle payload: message of {message.numel()} bytes ({transfer}), "
+                f"expected at least {offset}"
+            )
+        unknown = iter(message[:offset].view(torch.int64).tolist())
+        sizes = [next(unknown) if size is None else size for size in known]
+        expected = offset + sum(_padded(size) for size in sizes)
+        if min(sizes) < 0 or message.numel() != expected:
+            raise ValueError(
+                f"bundle payload: message of {message.numel()} bytes ({transfer}), "
+                f"expected {expected} for parts of {sizes} bytes"
+            )
+        for size in sizes:
+            yield Arrival(transfer, message[offset : offset + size])
+            offset += _padded(size)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

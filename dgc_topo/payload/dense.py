@@ -1,0 +1,154 @@
+"""A dense buffer: every chunk is a slice, every message its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, device
+
+from dgc_topo.payload.base import (
+    Arrival,
+    BoundsOf,
+    Term,
+    equal_bounds,
+    runs,
+    weighted_terms,
+)
+
+WIRE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class DensePayload:
+    """A flat float32 buffer, merged in place.
+
+    With a 16-bit *wire_dtype* messages are rounded to it and sums are still taken in float32.
+    Packing rounds the sender's own slice too: otherwise the rank that owns a finished chunk would
+    keep float32 while all others hold the rounded copy, and the ranks would drift apart.  A value
+    beyond the range of float16 (65504) becomes infinite, on the sender as well, so every rank sees
+    the same overflow and a loss scaler can react to it; bfloat16 has the range of float32.
+
+    Args:
+        buffer: Shape (length,), float32, contiguous; overwritten by a run.
+        wire_dtype: Element type of messages: float32, float16 or bfloat16.
+        bounds_of: Where chunks begin and end; equal slices by default.
+
+    Raises:
+        ValueError: if *buffer* or *wire_dtype* is anything else.
+    """
+
+    def __init__(
+        self,
+        buffer: Tensor,
+        wire_dtype: torch.dtype = torch.float32,
+        *,
+        bounds_of: BoundsOf = equal_bounds,
+    ) -> None:
+        if buffer.dim() != 1 or buffer.dtype != torch.float32 or not buffer.is_contiguous():
+            raise ValueError(
+                f"dense payload: buffer of shape {tuple(buffer.shape)} and {buffer.dtype}, "
+                "expected a contiguous 1-D float32 tensor"
+            )
+        if wire_dtype not in WIRE_DTYPES:
+            names = ", ".join(str(dtype) for dtype in WIRE_DTYPES)
+            raise ValueError(f"dense payload: wire_dtype {wire_dtype}, expected one of {names}")
+        self.buffer = buffer.detach()  # the same memory, outside any graph
+        self.wire_dtype = wire_dtype
+        self._bounds_of = bounds_of
+        self._bounds: Sequence[int] = (0, len(buffer))
+
+    @property
+    def device(self) -> device:
+        """Where the buffer lives."""
+        return self.buffer.device
+
+    def cut(self, num_chunks: int) -> None:
+        """Fix the chunk boundaries."""
+        self._bounds = self._bounds_of(len(self.buffer), num_chunks)
+
+    def message_bytes(self, chunk: int, count: int) -> int:
+        """Return the size of a run's message in bytes."""
+        return (self._bounds[chunk + count] - self._bounds[chunk]) * self.wire_dtype.itemsize
+
+    def pack(self, chunk: int, count: int) -> Tensor:
+        """Return the run's bytes: a view of the buffer, or its 16-bit rounding."""
+        own = self._slice(chunk, chunk + count)
+        if self.wire_dtype == torch.float32:
+            return own.view(torch.uint8)
+        rounded = own.to(self.wire_dtype)
+        own.copy_(rounded)
+        return rounded.view(torch.uint8)
+
+    def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
+        """Apply the arrivals of one step, in rank order."""
+        for arrival in arrivals:
+            self._check(arrival)
+        for first, end, covering in runs(arrivals):
+            own = self._slice(first, end)
+            if not own.numel():
+                continue
+            terms = weighted_terms(covering, rank)
+            if terms:
+                _accumulate(own, [self._value(term, own, first) for term in terms])
+            else:
+                own.zero_()
+
+    def _slice(self, first: int, end: int) -> Tensor:
+        return self.buffer[self._bounds[first] : self._bounds[end]]
+
+    def _value(self, term: Term[Arrival], own: Tensor, first: int) -> tuple[float, Tensor]:
+        """Return a term as (coefficient, its elements on the run that starts at *first*)."""
+        coefficient, arrival = term
+        if arrival is None:
+            return coefficient, own
+        offset = self._bounds[first] - self._bounds[arrival.transfer.chunk]
+        elements = arrival.message.view(self.wire_dtype)
+        return coefficient, elements[offset : offset + len(own)]
+
+    def _check(self, arrival: Arrival) -> None:
+        transfer, message = arrival
+        expected = self.message_bytes(transfer.chunk, transfer.count)
+        if message.numel() != expected:
+            raise ValueError(
+                f"dense payload: message of {message.numel()} bytes ({transfer}), "
+                f"expected {expected}"
+            )
+
+
+def _accumulate(own: Tensor, terms: list[tuple[float, Tensor]]) -> None:
+    """Set *own* to the sum of the terms, added in the order given; *own* may be one of them.
+
+    Messages may be views of a sender's buffer, so they are never written to.
+    """
+    at_own = next((place for place, (_, value) in enumerate(terms) if value is own), None)
+    if at_own is None:
+        own.copy_(_product(*terms[0]))
+        rest = terms[1:]
+    else:
+        if terms[at_own][0] != 1:
+            own.mul_(terms[at_own][0])
+        if at_own > 0:
+            own.add_(_sum(terms[:at_own]))  # two addends commute exactly
+        rest = terms[at_own + 1 :]
+    for term in rest:
+        own.add_(_product(*term))
+
+
+def _sum(terms: list[tuple[float, Tensor]]) -> Tensor:
+    """Return the sum of the messages as float32; possibly the first message itself."""
+    total = _product(*terms[0])
+    if len(terms) > 1:
+        total = total + _product(*terms[1])
+    for term in terms[2:]:
+        total.add_(_product(*term))
+    return total
+
+
+def _product(coefficient: float, value: Tensor) -> Tensor:
+    """Return the term as float32; the message itself if there is nothing to compute.
+
+    Not ``add(..., alpha=coefficient)``: whether that rounds once or twice depends on where the
+    vector loop ends, hence on the number of threads.
+    """
+    value = value.to(torch.float32)
+    return value if coefficient == 1 else value * coefficient

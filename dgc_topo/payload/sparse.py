@@ -1,0 +1,228 @@
+"""A sparse buffer: a run of chunks is the entries whose indices fall in it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, device
+
+from dgc_topo.payload.base import (
+    Arrival,
+    BoundsOf,
+    equal_bounds,
+    runs,
+    weighted_terms,
+)
+from dgc_topo.payload.wire import decode, encode
+from dgc_topo.schedule import Transfer
+
+
+class Entries(NamedTuple):
+    """Sparse entries: int64 indices, strictly ascending, and their float32 values, shapes (n,)."""
+
+    indices: Tensor
+    values: Tensor
+
+
+class _Received(NamedTuple):
+    """A decoded message."""
+
+    transfer: Transfer
+    entries: Entries
+
+
+class SparsePayload:
+    """Entries of a flat buffer of *length* elements; merging is a union-sum.
+
+    The same index adds, in rank order; a copy replaces the run's entries; other weights scale.
+    Entries whose sum cancels to 0 stay: dropping them would cost more than sending them.
+
+    The entries are kept per run of chunks and cut or joined where a transfer begins or ends, so
+    that a step costs what it moves, not what the buffer holds.
+
+    Args:
+        indices: Shape (n,), int64, strictly ascending, from 0 to length - 1 (trusted: checking
+            would cost a synchronisation on a GPU; `decode` checks whatever came from a wire).
+        values: Shape (n,), float32, on the same device; not modified by a run.
+        length: Elements of the buffer.
+        bounds_of: Where chunks begin and end; equal slices by default.
+
+    Raises:
+        ValueError: if shapes, element types or devices do not fit.
+    """
+
+    def __init__(
+        self,
+        indices: Tensor,
+        values: Tensor,
+        length: int,
+        *,
+        bounds_of: BoundsOf = equal_bounds,
+    ) -> None:
+        _check_entries(indices, values, length)
+        self.length = length
+        self._bounds_of = bounds_of
+        self._bounds: Sequence[int] = (0, length)
+        self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
+        self._pieces = [Entries(indices.detach(), values.detach())]
+
+    @property
+    def device(self) -> device:
+        """Where the entries live."""
+        return self._pieces[0].values.device
+
+    @property
+    def indices(self) -> Tensor:
+        """Indices of the entries, shape (num_entries,), int64, strictly ascending."""
+        return self._joined().indices
+
+    @property
+    def values(self) -> Tensor:
+        """Values of the entries, shape (num_entries,), float32."""
+        return self._joined().values
+
+    @property
+    def num_entries(self) -> int:
+        """Number of entries held now."""
+        return sum(len(piece.indices) for piece in self._pieces)
+
+    def to_dense(self) -> Tensor:
+        """Return the whole buffer, shape (length,), float32, zero where there is no entry."""
+        dense = torch.zeros(self.length, dtype=torch.float32, device=self.device)
+        dense[self.indices] = self.values
+        return dense
+
+    def cut(self, num_chunks: int) -> None:
+        """Fix the chunk boundaries."""
+        whole = self._joined()
+        self._bounds = self._bounds_of(self.length, num_chunks)
+        self._starts, self._pieces = [0], [whole]
+
+    def message_bytes(self, chunk: int, count: int) -> int | None:
+        """Return None: only the sender knows how many entries fall in a run."""
+        return None
+
+    def pack(self, chunk: int, count: int) -> Tensor:
+        """Return the run's entries in the wire format."""
+        entries = self._take(chunk, chunk + count)
+        return encode(*entries, *self._range(chunk, chunk + count))
+
+    def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
+        """Apply the arrivals of one step: weighted union-sums, in rank order."""
+        received = [self._decode(arrival) for arrival in arrivals]
+        for first, end, covering in runs(received):
+            terms = [
+                (coefficient, self._entries(source, first, end))
+                for coefficient, source in weighted_terms(covering, rank)
+            ]
+            self._put(first, end, union_sum(terms, self.device))
+
+    def _decode(self, arrival: Arrival) -> _Received:
+        transfer, message = arrival
+        start, length = self._range(transfer.chunk, transfer.chunk_end)
+        try:
+            return _Received(transfer, Entries(*decode(message, start, length)))
+        except ValueError as error:
+            raise ValueError(f"{error} ({transfer})") from error
+
+    def _entries(self, source: _Received | None, first: int, end: int) -> Entries:
+        """Return what *source* holds of the chunks first .. end - 1; None is this payload."""
+        if source is None:
+            return self._take(first, end)
+        if (first, end) == (source.transfer.chunk, source.transfer.chunk_end):
+            return source.entries
+        indices, values = source.entries
+        begin, stop = (_position(indices, self._bounds[chunk]) for chunk in (first, end))
+        return Entries(indices[begin:stop], values[begin:stop])
+
+    def _range(self, first: int, end: int) -> tuple[int, int]:
+        """Return the first element and the number of elements of the chunks first .. end - 1."""
+        return self._bounds[first], self._bounds[end] - self._bounds[first]
+
+    def _take(self, first: int, end: int) -> Entries:
+        """Return the entries of the chunks first .. end - 1."""
+        begin, stop = self._split(first), self._split(end)
+        if stop - begin > 1:
+            self._put(first, end, _join(self._pieces[begin:stop]))
+        return self._pieces[begin]
+
+    def _put(self, first: int, end: int, entries: Entries) -> None:
+        """Replace the entries of the chunks first .. end - 1."""
+        begin, stop = self._split(first), self._split(end)
+        self._starts[begin:stop] = [first]
+        self._pieces[begin:stop] = [entries]
+
+    def _split(self, chunk: int) -> int:
+        """Make a piece begin at *chunk* and return its place; the end of all chunks counts."""
+        if chunk == len(self._bounds) - 1:
+            return len(self._starts)
+        place = bisect_left(self._starts, chunk)
+        if place == len(self._starts) or self._starts[place] != chunk:
+            indices, values = self._pieces[place - 1]
+            at = _position(indices, self._bounds[chunk])
+            self._starts.insert(place, chunk)
+            self._pieces[place - 1 : place] = [
+                Entries(indices[:at], values[:at]),
+                Entries(indices[at:], values[at:]),
+            ]
+        return place
+
+    def _joined(self) -> Entries:
+        return _join(self._pieces)
+
+
+def _join(pieces: Sequence[Entries]) -> Entries:
+    if len(pieces) == 1:
+        return pieces[0]
+    return Entries(
+        torch.cat([piece.indices for piece in pieces]),
+        torch.cat([piece.values for piece in pieces]),
+    )
+
+
+def union_sum(terms: Sequence[tuple[float, Entries]], device: device) -> Entries:
+    """Return the sum of ``coefficient * entries``, taken in the order given.
+
+    The result owns its values.  Every addition touches an index at most once, so the sums come
+    out the same on a GPU, where the order of additions to one place is otherwise undefined.
+    """
+    if len(terms) == 1:
+        coefficient, (indices, values) = terms[0]
+        return Entries(indices, values * coefficient)
+    if not terms:
+        empty = torch.empty(0, dtype=torch.int64, device=device)
+        return Entries(empty, empty.to(torch.float32))
+    indices, places = torch.unique(
+        torch.cat([entries.indices for _, entries in terms]), return_inverse=True
+    )
+    total = torch.zeros(len(indices), dtype=torch.float32, device=device)
+    sizes = [len(entries.indices) for _, entries in terms]
+    for (coefficient, (_, values)), place in zip(terms, places.split(sizes), strict=True):
+        total.index_add_(0, place, values if coefficient == 1 else values * coefficient)
+    return Entries(indices, total)
+
+
+def _position(indices: Tensor, element: int) -> int:
+    """Return how many of the sorted *indices* are below *element*."""
+    if not len(indices) or element <= 0:
+        return 0
+    return int(torch.searchsorted(indices, element))
+
+
+def _check_entries(indices: Tensor, values: Tensor, length: int) -> None:
+    fits = (
+        indices.dim() == values.dim() == 1
+        and len(indices) == len(values) <= length
+        and indices.dtype == torch.int64
+        and values.dtype == torch.float32
+        and indices.device == values.device
+    )
+    if not fits:
+        raise ValueError(
+            f"sparse payload: indices {tuple(indices.shape)} {indices.dtype} on {indices.device}, "
+            f"values {tuple(values.shape)} {values.dtype} on {values.device}, length {length}: "
+            "expected 1-D int64 and float32 of one size, at most length, on one device"
+        )

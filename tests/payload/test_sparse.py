@@ -1,0 +1,143 @@
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dgc_topo.payload import Arrival, SparsePayload
+from dgc_topo.schedule import Transfer
+from tests.payload.reference import Case, cases, deliver, dense, in_rank_order, sparse
+
+
+def check_form(payload: SparsePayload) -> None:
+    assert payload.indices.dtype == torch.int64
+    assert payload.values.dtype == torch.float32
+    assert payload.num_entries == len(payload.indices) == len(payload.values)
+    assert (payload.indices[1:] > payload.indices[:-1]).all()
+
+
+@given(cases())
+def test_merge_means_what_the_schedule_says(case: Case):
+    payloads = [sparse(buffer) for buffer in case.buffers]
+    deliver(case, payloads)
+    assert torch.equal(payloads[case.rank].to_dense(), case.expected())
+    check_form(payloads[case.rank])
+    for rank, payload in enumerate(payloads):
+        if rank != case.rank:
+            assert torch.equal(payload.to_dense(), case.buffers[rank])
+
+
+@given(cases(only_reduce=True), cases(), st.integers(1, 5))
+def test_a_payload_runs_again_with_other_chunks(first: Case, second: Case, num_chunks: int):
+    """What one run leaves is what the next one starts with, however it was cut before."""
+    payloads = [sparse(buffer) for buffer in first.buffers]
+    deliver(first, payloads)
+    payload = payloads[first.rank]
+    payload.cut(num_chunks)
+    for chunk in range(num_chunks):
+        payload.pack(chunk, 1)
+    assert torch.equal(payload.to_dense(), first.expected())
+    check_form(payload)
+    if second.length == first.length:
+        again = [sparse(buffer) for buffer in second.buffers]
+        again[second.rank] = payload
+        second.buffers[second.rank] = first.expected()
+        deliver(second, again)
+        assert torch.equal(payload.to_dense(), second.expected())
+
+
+@given(world_size=st.integers(1, 9), seed=st.integers(0, 99), density=st.floats(0, 1))
+def test_sums_are_taken_in_rank_order_on_every_rank(world_size: int, seed: int, density: float):
+    generator = torch.Generator().manual_seed(seed)
+    buffers = [
+        torch.randn(33, generator=generator) * (torch.rand(33, generator=generator) < density)
+        for _ in range(world_size)
+    ]
+    for rank in range(world_size):
+        one = Fraction(1)
+        transfers = [Transfer(s, rank, 0, 1, one, one) for s in range(world_size) if s != rank]
+        payloads = [sparse(buffer) for buffer in buffers]
+        deliver(Case(33, 1, rank, buffers, transfers), payloads)
+        assert torch.equal(payloads[rank].to_dense(), in_rank_order(buffers))
+
+
+@given(cases())
+def test_sparse_and_dense_agree(case: Case):
+    as_dense, as_sparse = map(dense, case.buffers), map(sparse, case.buffers)
+    one, other = list(as_dense), list(as_sparse)
+    deliver(case, one)
+    deliver(case, other)
+    assert torch.equal(one[case.rank].buffer, other[case.rank].to_dense())
+
+
+def test_the_given_tensors_and_the_messages_are_left_alone():
+    indices, values = torch.tensor([0, 3]), torch.tensor([1.0, 2.0])
+    payload = SparsePayload(indices, values, 5)
+    transfer = Transfer(1, 0, 0, 1, Fraction(1), Fraction(1))
+    message = sparse(torch.tensor([1.0, 1, 1, 1, 1])).pack(0, 1)
+    before = message.clone()
+    payload.merge([Arrival(transfer, message)], 0)
+    assert values.tolist() == [1, 2]
+    assert torch.equal(message, before)
+
+
+def test_what_was_copied_outlives_its_message():
+    """Executors receive the next message into the same memory."""
+    payload = sparse(torch.zeros(4))
+    message = sparse(torch.tensor([0.0, 5, 0, 6])).pack(0, 1)
+    payload.merge([Arrival(Transfer(1, 0, 0, 1, Fraction(0), Fraction(1)), message)], 0)
+    message.zero_()
+    assert payload.to_dense().tolist() == [0, 5, 0, 6]
+
+
+def test_an_entry_that_cancels_stays():
+    payload = sparse(torch.tensor([1.0, 0.0]))
+    transfer = Transfer(1, 0, 0, 1, Fraction(1), Fraction(1))
+    payload.merge([Arrival(transfer, sparse(torch.tensor([-1.0, 0.0])).pack(0, 1))], 0)
+    assert payload.num_entries == 1
+    assert payload.to_dense().tolist() == [0, 0]
+
+
+def test_chunks_may_follow_the_density():
+    payload = SparsePayload(
+        torch.tensor([0, 1, 2, 90]),
+        torch.arange(4.0),
+        100,
+        bounds_of=lambda length, _: [0, 2, length],
+    )
+    payload.cut(2)
+    assert [payload.pack(chunk, 1).numel() for chunk in range(2)] == [16, 16]
+
+
+def test_an_empty_message_is_a_message():
+    payload = sparse(torch.ones(3))
+    transfer = Transfer(1, 0, 0, 1, Fraction(0), Fraction(1))
+    payload.merge([Arrival(transfer, sparse(torch.zeros(3)).pack(0, 1))], 0)
+    assert payload.num_entries == 0
+    assert payload.to_dense().tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("indices", "values", "length"),
+    [
+        (torch.tensor([0]), torch.zeros(2), 5),
+        (torch.tensor([0, 1]), torch.zeros(2), 1),
+        (torch.tensor([0], dtype=torch.int32), torch.zeros(1), 5),
+        (torch.tensor([0]), torch.zeros(1, dtype=torch.float64), 5),
+        (torch.tensor([[0]]), torch.zeros(1, 1), 5),
+    ],
+    ids=["sizes", "too many", "index type", "value type", "2-D"],
+)
+def test_refuses_what_is_no_list_of_entries(
+    indices: torch.Tensor, values: torch.Tensor, length: int
+):
+    with pytest.raises(ValueError, match=r"sparse payload: .*expected 1-D int64 and float32"):
+        SparsePayload(indices, values, length)
+
+
+def test_names_the_transfer_whose_message_is_nonsense():
+    payload = sparse(torch.ones(3))
+    transfer = Transfer(4, 0, 0, 1, Fraction(1), Fraction(1))
+    with pytest.raises(ValueError, match=r"of 7 bytes.*\(rank 4 -> rank 0, chunks 0..0\)"):
+        payload.merge([Arrival(transfer, torch.zeros(7, dtype=torch.uint8))], 0)
