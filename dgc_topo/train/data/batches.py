@@ -1,0 +1,167 @@
+"""Who sees which samples: every worker draws the same plan from the seed and takes its part.
+
+N workers with batches of b see, step by step, exactly the samples that one worker with batches
+of N*b would see: worker r has the r-th run of b in each global batch.  All workers have the
+same number of steps; what does not fill a global batch is left out, and differs per epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_PERMUTATION, _OFFSET, _AUGMENTATION = range(3)
+
+
+class Window(NamedTuple):
+    """Tokens of one training step, and the tokens that follow each of them.
+
+    Attributes:
+        inputs: uint8, shape (batch_size, bptt).
+        targets: int64, likewise; ``targets[:, t]`` follows ``inputs[:, t]``.
+        first: Whether the streams begin here, so that no hidden state is carried into it.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Which worker this is.
+
+    Attributes:
+        batch_size: Images, or streams of text, per worker and step.
+        rank: From 0, among the workers that train.
+        num_workers: How many train (a dedicated server does not).
+        seed: The same on every worker.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    batch_size: int
+    rank: int = 0
+    num_workers: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.num_workers:
+            raise ValueError(f"shard: rank {self.rank}, expected 0 to {self.num_workers - 1}")
+        if self.batch_size < 1:
+            raise ValueError(f"shard: batch_size {self.batch_size}, expected at least 1")
+        if self.seed < 0:
+            raise ValueError(f"shard: seed {self.seed}, expected at least 0")
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of all workers together in one step."""
+        return self.batch_size * self.num_workers
+
+    def generator(self, epoch: int, purpose: int) -> torch.Generator:
+        """Return the random numbers of an *epoch*, the same on every worker."""
+        state = np.random.SeedSequence([self.seed, epoch, purpose]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0]) >> 1)  # 63 bits, always positive
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBatches:
+    """Shuffled batches of independent samples.
+
+    Attributes:
+        num_samples: Size of the data set.
+        shard: Which part is ours.
+
+    Raises:
+        ValueError: if the samples do not fill one global batch.
+    """
+
+    num_samples: int
+    shard: Shard
+
+    def __post_init__(self) -> None:
+        if not self.steps_per_epoch:
+            workers = f"{self.shard.num_workers} workers x batch {self.shard.batch_size}"
+            raise ValueError(f"batches: {self.num_samples} samples, {workers} need more")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of every worker."""
+        return self.num_samples // self.shard.global_batch_size
+
+    def indices(self, epoch: int) -> Tensor:
+        """Return which samples we see, int64, shape (steps_per_epoch, batch_size)."""
+        generator = self.shard.generator(epoch, _PERMUTATION)
+        return self._ours(torch.randperm(self.num_samples, generator=generator))
+
+    def randoms(self, epoch: int, per_sample: int) -> Tensor:
+        """Return random numbers for augmenting our samples, the same however many workers share.
+
+        Returns:
+            float32 in [0, 1), shape (steps_per_epoch, batch_size, per_sample).
+        """
+        generator = self.shard.generator(epoch, _AUGMENTATION)
+        return self._ours(torch.rand(self.num_samples, per_sample, generator=generator))
+
+    def _ours(self, rows: Tensor) -> Tensor:
+        """Return our part of *rows*, which are in the order of the epoch."""
+        shard = self.shard
+        used = rows[: self.steps_per_epoch * shard.global_batch_size]
+        shape = (self.steps_per_epoch, shard.num_workers, shard.batch_size, *rows.shape[1:])
+        return used.view(shape)[:, shard.rank]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamBatches:
+    """Windows that walk through contiguous text, one stream per row of every worker's batch.
+
+    Row i of worker r is stream ``r * batch_size + i`` of the ``num_workers * batch_size`` equal
+    streams that the text is cut into, so hidden state may be carried from window to window.
+    Each epoch begins at another offset, within what does not fill a step.
+
+    Attributes:
+        tokens: uint8, shape (num_tokens,).
+        bptt: Tokens per window (truncated back-propagation through time).
+        shard: Which rows are ours; its batch size counts rows.
+
+    Raises:
+        ValueError: if the text is too short for one step.
+    """
+
+    tokens: Tensor
+    bptt: int
+    shard: Shard
+
+    def __post_init__(self) -> None:
+        if self.bptt < 1:
+            raise ValueError(f"batches: bptt {self.bptt}, expected at least 1")
+        if not self.steps_per_epoch:
+            rows = f"{self.shard.num_workers} workers x batch {self.shard.batch_size}"
+            needs = f"{rows} x bptt {self.bptt} need more"
+            raise ValueError(f"batches: {len(self.tokens)} tokens, {needs}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of every worker."""
+        return (len(self.tokens) - 1) // (self.shard.global_batch_size * self.bptt)
+
+    def windows(self, epoch: int) -> Iterator[Window]:
+        """Yield our windows of an *epoch*, in reading order."""
+        shard, bptt = self.shard, self.bptt
+        length = self.steps_per_epoch * bptt
+        slack = len(self.tokens) - 1 - length * shard.global_batch_size
+        generator = shard.generator(epoch, _OFFSET)
+        offset = int(torch.randint(slack + 1, (), generator=generator))
+        start = offset + shard.rank * shard.batch_size * length
+        ours = self.tokens[start : start + shard.batch_size * length + 1]
+        inputs = ours[:-1].view(shard.batch_size, length)
+        targets = ours[1:].view(shard.batch_size, length)
+        for at in range(0, length, bptt):
+            here = slice(at, at + bptt)
+            yield Window(inputs[:, here], targets[:, here].to(torch.int64), first=at == 0)

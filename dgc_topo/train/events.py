@@ -1,0 +1,51 @@
+"""What a run tells while it works: one JSON object per line, from rank 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from dgc_topo.results.measurement import Measurement
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    job: int = Field(ge=0, description="number of the job in the launch")
+
+
+class Progress(_Event):
+    """A training step was done."""
+
+    kind: Literal["progress"] = "progress"
+    step: int
+    total_steps: int
+    loss: float
+
+
+class Evaluated(_Event):
+    """An epoch was done and the model evaluated."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    epoch: int
+    metric: str
+    value: float
+
+
+class Finished(_Event):
+    """A job was done."""
+
+    kind: Literal["finished"] = "finished"
+    measurement: Measurement
+
+
+Event = Progress | Evaluated | Finished
+Listener = Callable[[Event], None]
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def parse_event(line: str | bytes) -> Event:
+    """Return the event on one line."""
+    return _ADAPTER.validate_json(line)

@@ -1,0 +1,132 @@
+"""This process among the workers: rank, device, and the process group they share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+#: Collectives around a run (start, evaluation, end) wait for slower work than a training step.
+_PATIENCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One process of a run."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    timeout: timedelta  #: after which a silent peer is an error
+
+    def barrier(self) -> None:
+        """Wait for every rank, using no processor time meanwhile."""
+        if self.device.type == "cuda" and dist.get_backend() == "nccl":
+            dist.barrier(device_ids=[self.device.index or 0])
+        else:
+            dist.barrier()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the element-wise sum of every rank's tensor, for bookkeeping."""
+        total = values.to(self._collective_device, copy=True)
+        dist.all_reduce(total)
+        return total.to(values.device)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every rank's (picklable) value, by rank, on every rank."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: float, source: int) -> float:
+        """Return rank *source*'s value on every rank."""
+        box = torch.tensor([value], dtype=torch.float64, device=self._collective_device)
+        dist.broadcast(box, src=source)
+        return float(box.item())
+
+    @property
+    def _collective_device(self) -> torch.device:
+        return self.device if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> torch.device:
+    """Return the device of the process with this rank on its machine.
+
+    Raises:
+        ValueError: if CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ValueError("train.device = 'cuda': this machine has no usable CUDA device")
+    if wanted == "cpu" or not available:
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+def choose_backend(
+    wanted: Literal["auto", "gloo", "nccl"], device: torch.device, local_world_size: int
+) -> str:
+    """Return ``nccl`` if each process has a GPU of its own, else ``gloo``.
+
+    Raises:
+        ValueError: if NCCL is asked for where it cannot work.
+    """
+    own_gpu = device.type == "cuda" and local_world_size <= torch.cuda.device_count()
+    if wanted == "nccl" and not own_gpu:
+        raise ValueError(
+            f"train.backend = 'nccl': needs a GPU per process, here {local_world_size} processes "
+            f"share {torch.cuda.device_count()}; use 'gloo' or 'auto'"
+        )
+    return "nccl" if own_gpu and wanted != "gloo" else "gloo"
+
+
+@contextmanager
+def join_workers(
+    device: Literal["auto", "cpu", "cuda"],
+    backend: Literal["auto", "gloo", "nccl"],
+    timeout: timedelta,
+    init_method: str = "env://",
+) -> Iterator[Worker]:
+    """Join the process group that the environment describes, as any launcher sets it.
+
+    Reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (and MASTER_ADDR, MASTER_PORT for
+    ``env://``).
+
+    Raises:
+        ValueError: if a variable is missing, or device and backend do not fit this machine.
+    """
+    rank, world_size = _from_environment("RANK"), _from_environment("WORLD_SIZE")
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    torch.set_num_threads(1)  # several workers share the cores
+    chosen = choose_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    dist.init_process_group(
+        choose_backend(backend, chosen, local_world_size),
+        init_method=init_method,
+        rank=rank,
+        world_size=world_size,
+        timeout=timeout * _PATIENCE,
+    )
+    try:
+        yield Worker(rank, world_size, chosen, timeout)
+    finally:
+        dist.destroy_process_group()
+
+
+def _from_environment(name: str) -> int:
+    value = os.environ.get(name, "")
+    if not value.isdigit():
+        raise ValueError(
+            f"environment variable {name} is {value!r}, expected a number: start this with "
+            "torchrun (or another launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)"
+        )
+    return int(value)

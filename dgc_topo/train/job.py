@@ -1,0 +1,71 @@
+"""One training run: a topology and a density of a scenario, ready to be sent to workers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from dgc_topo.scenario import (
+    CompressionSection,
+    Scenario,
+    ScenarioError,
+    TopologyChoice,
+    TrainSection,
+)
+
+GOSSIP_GOALS = ("doubly-stochastic", "column-stochastic")
+
+
+class Job(BaseModel):
+    """Everything that a worker needs to know of one run; the same on every rank."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scenario: str
+    seed: int
+    topology: TopologyChoice
+    density: float
+    train: TrainSection
+    compression: CompressionSection
+
+    @property
+    def compressor_name(self) -> str:
+        """What the records call the compression."""
+        if self.density < 1:
+            return "dgc"
+        short = {"float32": "dense", "float16": "dense-fp16", "bfloat16": "dense-bf16"}
+        return short[self.compression.wire_dtype]
+
+    @property
+    def label(self) -> str:
+        """Topology and density, for progress bars and errors."""
+        density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
+        return f"{self.topology.load().label}, {density}"
+
+
+def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
+    """Return the runs that *scenario* asks for, and a line for each that is left out.
+
+    Gossip averages parameters (D-PSGD), which DGC does not compress: it is run dense only.
+
+    Raises:
+        ScenarioError: if the scenario has no [train] section.
+    """
+    if scenario.train is None:
+        raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
+    jobs, left_out = [], []
+    for choice in scenario.topologies:
+        gossip = choice.load().schedule(scenario.train.world_size).goal in GOSSIP_GOALS
+        for density in scenario.compression.densities:
+            job = Job(
+                scenario=scenario.name,
+                seed=scenario.seed,
+                topology=choice,
+                density=density,
+                train=scenario.train,
+                compression=scenario.compression,
+            )
+            if gossip and density < 1:
+                left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
+            else:
+                jobs.append(job)
+    return jobs, left_out

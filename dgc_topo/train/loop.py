@@ -1,0 +1,289 @@
+"""Run one job on this rank: build, train, evaluate, and make the record."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig
+from dgc_topo.execute import Communicator, DistributedTransport
+from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
+from dgc_topo.train.data import Shard
+from dgc_topo.train.events import Evaluated, Finished, Listener, Progress
+from dgc_topo.train.group import Worker
+from dgc_topo.train.job import GOSSIP_GOALS, Job
+from dgc_topo.train.models import Batch, Score, Task, make_task
+from dgc_topo.train.record import make_measurement
+from dgc_topo.train.steps import AllReduceStep, GossipStep, PhaseClock, StepRecord, Strategy
+
+_SOLO_STEPS = 8
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TrainingError(RuntimeError):
+    """Training went wrong in a way that no result may hide."""
+
+
+class JobRun:
+    """One job on one rank.
+
+    Args:
+        job: What to run, the same on every rank.
+        number: Its number in the launch.
+        worker: This process.
+        listen: Told of progress; only rank 0 calls it.
+    """
+
+    def __init__(self, job: Job, number: int, worker: Worker, listen: Listener) -> None:
+        self._job, self._number, self._worker, self._listen = job, number, worker, listen
+        self._topology = job.topology.load()
+        self._schedule = self._topology.schedule(worker.world_size, seed=job.seed)
+        contributors = self._schedule.contributors.tolist()
+        self._num_workers = len(contributors)
+        self._trains = worker.rank in contributors
+        self._gossip = self._schedule.goal in GOSSIP_GOALS
+        # A server holds the first worker's place for the shapes of things; it draws no batch.
+        place = contributors.index(worker.rank) if self._trains else 0
+        self._task = _make_task(job, worker, place, self._num_workers)
+        self._model = self._task.build_model()
+        self._parameters = dict(self._model.named_parameters())
+        self._compressor = self._make_compressor(self._parameters)
+        self._communicator = Communicator(
+            self._topology, DistributedTransport(timeout=worker.timeout), seed=job.seed
+        )
+        self._strategy = self._make_strategy()
+
+    def run(self) -> Measurement:
+        """Train, and return the record (the same on every rank).
+
+        Raises:
+            TrainingError: if the loss is no longer finite, or ranks that should agree do not.
+            PeerError: if a peer is lost or frozen.
+        """
+        solo = self._measure_solo()
+        points: list[QualityPoint] = []
+        records: list[StepRecord] = []
+        for epoch in range(self._job.train.epochs):
+            records.extend(self._train_epoch(epoch))
+            points.append(self._evaluate(epoch, records))
+        self._check_agreement()
+        measurement = make_measurement(
+            self._job,
+            self._schedule,
+            self._worker.gather(records),
+            solo,
+            Quality(metric=self._task.metric, points=tuple(points)),
+            self._task.batch_samples,
+            self._parameters,
+        )
+        self._tell(Finished(job=self._number, measurement=measurement))
+        return measurement
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        limit = self._job.train.max_steps_per_epoch
+        steps = self._task.steps_per_epoch
+        return steps if limit is None else min(steps, limit)
+
+    def _train_epoch(self, epoch: int) -> Iterator[StepRecord]:
+        self._model.train()
+        total = self._steps_per_epoch * self._job.train.epochs
+        batches = self._task.batches(epoch) if self._trains else None
+        for index in range(self._steps_per_epoch):
+            iteration = epoch * self._steps_per_epoch + index
+            yield self._train_step(batches, iteration, total)
+
+    def _train_step(
+        self, batches: Iterator[Batch] | None, iteration: int, total: int
+    ) -> StepRecord:
+        loss, compute_s = 0.0, 0.0
+        if batches is not None:
+            loss, compute_s = _gradients(self._task, self._model, batches, self._loss_scale)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"{self._job.label}: loss is {loss} on rank {self._worker.rank} at step "
+                    f"{iteration}: training diverged; try a smaller learning_rate"
+                )
+        record = self._strategy.apply(
+            iteration, iteration / self._steps_per_epoch, self._learning_rate(iteration / total)
+        )
+        record.compute_s, record.loss = compute_s, loss
+        self._tell(Progress(job=self._number, step=iteration + 1, total_steps=total, loss=loss))
+        return record
+
+    @property
+    def _loss_scale(self) -> float:
+        """Makes gradients sum to their mean over the workers; in gossip nothing is summed."""
+        return 1.0 if self._gossip else 1.0 / self._num_workers
+
+    def _learning_rate(self, progress: float) -> float:
+        rate = self._job.train.learning_rate
+        if self._job.train.learning_rate_decay == "cosine":
+            return rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return rate
+
+    def _evaluate(self, epoch: int, records: list[StepRecord]) -> QualityPoint:
+        """Evaluate the workers' average model, each worker on its share of the test set."""
+        model = self._average_model()
+        score = Score(self._task.metric, 0.0, 0)
+        if self._trains:
+            shard = self._task.shard
+            score = self._task.evaluate(model, part=shard.rank, num_parts=self._num_workers)
+        losses = [record.loss for record in records[-self._steps_per_epoch :]]
+        sums = self._worker.sum(
+            torch.tensor([score.total, score.count, np.mean(losses)], dtype=torch.float64)
+        )
+        value = Score(self._task.metric, float(sums[0]), int(sums[1])).value
+        self._tell(Evaluated(job=self._number, epoch=epoch + 1, metric=score.metric, value=value))
+        return QualityPoint(
+            epoch=epoch + 1,
+            step=len(records),
+            value=value,
+            train_loss=float(sums[2]) / self._num_workers,
+        )
+
+    def _average_model(self) -> nn.Module:
+        """Return a model with all ranks' average parameters (gossip) and running statistics."""
+        averaged = [b for b in self._model.buffers() if b.is_floating_point()]
+        if self._gossip:
+            averaged += [p.detach() for p in self._model.parameters()]
+        if not averaged:
+            return self._model
+        share = 1.0 / self._num_workers if self._trains else 0.0
+        flat = self._worker.sum(torch.cat([t.reshape(-1) for t in averaged]) * share)
+        model = self._task.build_model()
+        model.load_state_dict(self._model.state_dict())
+        targets = [b for b in model.buffers() if b.is_floating_point()]
+        if self._gossip:
+            targets += [p.detach() for p in model.parameters()]
+        parts = torch.split(flat, [t.numel() for t in targets])
+        for target, part in zip(targets, parts, strict=True):
+            target.copy_(part.view_as(target))
+        return model
+
+    def _check_agreement(self) -> None:
+        """Every rank must hold the same parameters, bit for bit, after an all-reduce training."""
+        if self._gossip:
+            return
+        prints = self._worker.gather(_fingerprint(self._model))
+        odd = [rank for rank, value in enumerate(prints) if value != prints[0]]
+        if odd:
+            raise TrainingError(
+                f"{self._job.label}: parameters of ranks {odd} differ from those of rank 0 after "
+                "training, expected all bit-identical"
+            )
+
+    def _measure_solo(self) -> StepRecord:
+        """Return the phases of a worker that has the machine to itself (medians).
+
+        The first worker trains a throw-away copy for a few steps while the others wait.
+        """
+        solo = StepRecord()
+        first = int(self._schedule.contributors[0])
+        if self._worker.rank == first:
+            solo = self._train_throw_away()
+        self._worker.barrier()
+        gathered: StepRecord = self._worker.gather(solo)[first]
+        return gathered
+
+    def _train_throw_away(self) -> StepRecord:
+        model = self._task.build_model()
+        model.train()
+        parameters = dict(model.named_parameters())
+        step = AllReduceStep(parameters, self._make_compressor(parameters), None)
+        done: list[StepRecord] = []
+        past_warm_up = 1e6  # epochs: measure the codec at its final density
+        batches = self._task.batches(0)
+        for _ in range(min(_SOLO_STEPS, self._task.steps_per_epoch)):
+            _, compute_s = _gradients(self._task, model, batches, self._loss_scale)
+            record = step.apply(0, past_warm_up, learning_rate=0.0)
+            record.compute_s = compute_s
+            done.append(record)
+        settled = done[2:] or done  # the first steps allocate
+        median = StepRecord()
+        for phase in ("compute_s", "compress_s", "update_s"):
+            setattr(median, phase, float(np.median([getattr(r, phase) for r in settled])))
+        return median
+
+    def _make_strategy(self) -> Strategy:
+        if self._gossip:
+            dtype = _DTYPES[self._job.compression.wire_dtype]
+            return GossipStep(self._parameters, self._compressor, self._communicator, dtype)
+        return AllReduceStep(
+            self._parameters, self._compressor, self._communicator, trains=self._trains
+        )
+
+    def _make_compressor(self, parameters: dict[str, nn.Parameter]) -> Compressor:
+        """Return DGC below density 1, else dense; gossip applies it to the rank's own gradient."""
+        train, compression = self._job.train, self._job.compression
+        if self._job.density == 1:
+            return Dense(
+                parameters,
+                momentum=train.momentum,
+                nesterov=train.nesterov,
+                weight_decay=train.weight_decay,
+                decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
+                clip_norm=train.clip_norm,
+                wire_dtype=torch.float32 if self._gossip else _DTYPES[compression.wire_dtype],
+            )
+        config = DGCConfig(
+            density=self._job.density,
+            momentum=train.momentum,
+            nesterov=train.nesterov,
+            masking=compression.masking,
+            clip_norm=train.clip_norm,
+            weight_decay=train.weight_decay,
+            weight_decay_mode=compression.weight_decay_mode,
+            warm_up=compression.warm_up,
+            warm_up_epochs=compression.warm_up_epochs,
+        )
+        return DGC(parameters, num_workers=self._num_workers, config=config)
+
+    def _tell(self, event: Progress | Evaluated | Finished) -> None:
+        if self._worker.rank == 0:
+            self._listen(event)
+
+
+def _make_task(job: Job, worker: Worker, place: int, num_workers: int) -> Task:
+    shard = Shard(
+        rank=place,
+        num_workers=num_workers,
+        batch_size=job.train.batch_size_per_worker,
+        seed=job.seed,
+    )
+    return make_task(
+        job.train.dataset,
+        job.train.model,
+        shard,
+        options=job.train.options,
+        root=job.train.data_path,
+        device=worker.device,
+    )
+
+
+def _gradients(
+    task: Task, model: nn.Module, batches: Iterator[Batch], scale: float
+) -> tuple[float, float]:
+    """Leave the next batch's scaled gradient in the parameters.
+
+    Returns:
+        The unscaled loss, and the seconds that batch, forward and backward pass took.
+    """
+    clock = PhaseClock(task.device)
+    batch = next(batches)
+    model.zero_grad(set_to_none=True)
+    loss: Tensor = task.loss(model, batch)
+    (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return float(loss.item()), clock.lap()
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,22 @@
+"""Models, and the tasks that join a model with its data and its measure of quality."""
+
+from dgc_topo.train.models.build import Option, build_model, model_names, model_options
+from dgc_topo.train.models.images import running_statistics
+from dgc_topo.train.models.task import Batch, Metric, Score, Task
+from dgc_topo.train.models.tasks import ImageTask, TextTask, make_task, task_options
+
+__all__ = [
+    "Batch",
+    "ImageTask",
+    "Metric",
+    "Option",
+    "Score",
+    "Task",
+    "TextTask",
+    "build_model",
+    "make_task",
+    "model_names",
+    "model_options",
+    "running_statistics",
+    "task_options",
+]

@@ -1,0 +1,116 @@
+"""Make the record of a job from what its ranks noted in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dgc_topo.results.environment import describe_environment
+from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes
+from dgc_topo.schedule import Schedule
+from dgc_topo.train.job import Job
+from dgc_topo.train.steps import FIELDS, StepRecord
+
+_SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
+_PHASES = ("compute_s", "compress_s", "communicate_s", "wait_s", "update_s")
+
+#: Columns by name, each of shape (ranks, steps).
+Columns = Mapping[str, npt.NDArray[np.float64]]
+
+
+def make_measurement(
+    job: Job,
+    schedule: Schedule,
+    records: Sequence[Sequence[StepRecord]],
+    solo: StepRecord,
+    quality: Quality,
+    batch_samples: int,
+    parameters: Mapping[str, Tensor],
+) -> Measurement:
+    """Return the record of a finished job.
+
+    Times are medians over the steps at the final density, averaged over the workers; bytes are
+    means over those steps, of the busiest worker.
+
+    Args:
+        job: What was run.
+        schedule: Of the first iteration.
+        records: Per rank, per step, servers included.
+        solo: Phases of a worker alone.
+        quality: Of the evaluations.
+        batch_samples: Images or tokens per worker and step.
+        parameters: The model's, for its sizes.
+    """
+    everyone = _settled(_columns(records))
+    columns = {name: values[schedule.contributors] for name, values in everyone.items()}
+    elements = sum(p.numel() for p in parameters.values())
+    step_time_s = float(np.median(columns["total_s"], axis=1).mean())
+    num_workers = len(schedule.contributors)
+    return Measurement(
+        kind="measured",
+        scenario=job.scenario,
+        machine=str(describe_environment()),
+        topology=job.topology.name,
+        options=job.topology.options,
+        world_size=schedule.world_size,
+        num_workers=num_workers,
+        network="loopback",
+        workload=f"{job.train.model} on {job.train.dataset}",
+        compression=job.compressor_name,
+        density=job.density,
+        seed=job.seed,
+        batch_size_per_worker=job.train.batch_size_per_worker,
+        num_steps=len(records[0]),
+        step_time_s=step_time_s,
+        phases=_phases(columns),
+        samples_per_s=num_workers * batch_samples / step_time_s,
+        gradient_bytes=4 * elements,
+        compressed_bytes=float(columns["encoded_bytes"].mean()),
+        wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
+        messages_per_step=float(everyone["messages_sent"].mean(axis=1).max()),
+        sparse=_sparse_sizes(columns, parameters) if job.density < 1 else None,
+        solo_phases=Phases(
+            compute_s=solo.compute_s,
+            compress_s=solo.compress_s,
+            communicate_s=0.0,
+            wait_s=0.0,
+            update_s=solo.update_s,
+        ),
+        quality=quality,
+    )
+
+
+def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
+    return {
+        name: np.array([[getattr(step, name) for step in rank] for rank in records], np.float64)
+        for name in (*FIELDS, "total_s")
+    }
+
+
+def _settled(columns: Columns) -> Columns:
+    """Keep the steps at the final density, without the first few of the run."""
+    density = columns["density"][0]
+    keep = density == density[-1]
+    if keep.sum() > _SETTLING_STEPS:
+        keep[:_SETTLING_STEPS] = False
+    return {name: values[:, keep] for name, values in columns.items()}
+
+
+def _phases(columns: Columns) -> Phases:
+    medians = {name: float(np.median(columns[name], axis=1).mean()) for name in _PHASES}
+    return Phases(**medians)
+
+
+def _sparse_sizes(columns: Columns, parameters: Mapping[str, Tensor]) -> SparseSizes | None:
+    compressed = sum(p.numel() for p in parameters.values() if p.dim() > 1)
+    if not columns["entries"].any():
+        return None
+    return SparseSizes(
+        length=compressed,
+        dense_elements=sum(p.numel() for p in parameters.values()) - compressed,
+        entries=float(columns["entries"].mean()),
+        merged_entries=float(columns["merged_entries"].mean()),
+    )

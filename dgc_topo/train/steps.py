@@ -1,0 +1,193 @@
+"""One training step: all-reduce of gradients, or D-PSGD gossip of parameters."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dgc_topo.compression import Compressor
+from dgc_topo.execute import Communicator
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """What one rank did in one step; times in seconds."""
+
+    compute_s: float = 0.0
+    compress_s: float = 0.0
+    communicate_s: float = 0.0
+    wait_s: float = 0.0
+    update_s: float = 0.0
+    bytes_sent: float = 0.0
+    messages_sent: float = 0.0
+    encoded_bytes: float = 0.0
+    entries: float = 0.0
+    merged_entries: float = 0.0
+    density: float = 1.0
+    loss: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """The whole step."""
+        return self.compute_s + self.compress_s + self.communicate_s + self.wait_s + self.update_s
+
+
+FIELDS = tuple(field.name for field in fields(StepRecord))
+
+
+class PhaseClock:
+    """Splits a step into phases; on a GPU each phase waits until its kernels are done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self._last = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._last = self._now()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, or the start."""
+        before, self._last = self._last, self._now()
+        return self._last - before
+
+    def _now(self) -> float:
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
+        return time.perf_counter()
+
+
+class Strategy(Protocol):
+    """How gradients, once computed, move the parameters."""
+
+    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
+        """Communicate and update; the record has everything but compute and loss."""
+
+
+class AllReduceStep:
+    """Compress the gradients, sum them over the ranks, apply the same update everywhere.
+
+    A rank that only serves contributes a payload that adds nothing.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        compressor: Compressor,
+        communicator: Communicator | None,
+        *,
+        trains: bool = True,
+    ) -> None:
+        self._parameters = parameters
+        self._compressor = compressor
+        self._communicator = communicator
+        self._trains = trains
+        self._clock = PhaseClock(next(iter(parameters.values())).device)
+
+    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
+        """As `Strategy.apply`; without a communicator (one worker alone) nothing is sent."""
+        record, clock = StepRecord(), self._clock
+        clock.start()
+        self._compressor.set_progress(epoch)
+        record.density = self._compressor.density
+        payload = (
+            self._compressor.compress(gradients_of(self._parameters))
+            if self._trains
+            else self._compressor.neutral()
+        )
+        record.entries = sparse_entries(payload)
+        record.encoded_bytes = self._compressor.encoded_bytes(payload) if self._trains else 0
+        record.compress_s = clock.lap()
+        if self._communicator is not None:
+            communicate(self._communicator, payload, iteration, record)
+            clock.start()
+        record.merged_entries = sparse_entries(payload)
+        updates = self._compressor.finish(payload)
+        record.compress_s += clock.lap()
+        apply_updates(self._parameters, updates, learning_rate)
+        record.update_s = clock.lap()
+        return record
+
+
+class GossipStep:
+    """D-PSGD: average parameters with neighbours, then move by the rank's own gradient.
+
+    x_i <- sum_j W[i, j] x_j - lr * update_i, both at the parameters before the step (Lian et al.,
+    NeurIPS 2017).  Momentum stays local.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        compressor: Compressor,
+        communicator: Communicator,
+        wire_dtype: torch.dtype,
+    ) -> None:
+        self._parameters = parameters
+        self._compressor = compressor
+        self._communicator = communicator
+        self._wire_dtype = wire_dtype
+        self._clock = PhaseClock(next(iter(parameters.values())).device)
+
+    @torch.no_grad()
+    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
+        """As `Strategy.apply`."""
+        record, clock = StepRecord(), self._clock
+        clock.start()
+        self._compressor.set_progress(epoch)
+        local = self._compressor.compress(gradients_of(self._parameters))
+        updates = self._compressor.finish(local)
+        flat = torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
+        payload = DensePayload(flat, wire_dtype=self._wire_dtype)
+        record.encoded_bytes = flat.numel() * self._wire_dtype.itemsize
+        record.compress_s = clock.lap()
+        communicate(self._communicator, payload, iteration, record)
+        clock.start()
+        offset = 0
+        for parameter in self._parameters.values():
+            part = flat[offset : offset + parameter.numel()]
+            parameter.copy_(part.view_as(parameter))
+            offset += parameter.numel()
+        apply_updates(self._parameters, updates, learning_rate)
+        record.update_s = clock.lap()
+        return record
+
+
+def communicate(
+    communicator: Communicator, payload: Payload, iteration: int, record: StepRecord
+) -> None:
+    """Run the schedule on *payload* and note the traffic in *record*."""
+    traffic = communicator.run(payload, iteration)
+    record.communicate_s, record.wait_s = traffic.communicate_s, traffic.wait_s
+    record.bytes_sent, record.messages_sent = traffic.bytes_sent, traffic.messages_sent
+
+
+@torch.no_grad()
+def apply_updates(
+    parameters: Mapping[str, nn.Parameter], updates: Mapping[str, Tensor], learning_rate: float
+) -> None:
+    """Move every parameter by ``-learning_rate * update``."""
+    torch._foreach_add_(
+        [parameters[name] for name in updates], list(updates.values()), alpha=-learning_rate
+    )
+
+
+def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return each parameter's gradient; one that took no part in the loss has zeros."""
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()
+    }
+
+
+def sparse_entries(payload: Payload) -> int:
+    """Return how many entries the sparse parts of *payload* hold."""
+    if isinstance(payload, BundlePayload):
+        return sum(sparse_entries(part) for part in payload.parts)
+    return payload.num_entries if isinstance(payload, SparsePayload) else 0
