@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dgc_topo.cost import Cost, count_cost, step_lower_bound
-from dgc_topo.schedule import IntArray, Schedule, ScheduleError, Step
+from dgc_topo.schedule import Goal, IntArray, Schedule, ScheduleError, Step
 from dgc_topo.schedule.text import format_grid
 from dgc_topo.topology import Topology
 
@@ -30,6 +30,7 @@ _INT64_SAFE = 1 << 62
 class Verification:
     """A proof that succeeded, and what the proved schedule costs."""
 
+    goal: Goal
     claim: str  #: what was proved, as a sentence
     cost: Cost  #: of the first iteration
     step_bound: int  #: fewest steps any schedule with this goal needs
@@ -44,19 +45,19 @@ def verify(topology: Topology, world_size: int, *, seed: int = 0) -> Verificatio
         TopologyError: if the topology cannot be built for this world size.
     """
     schedule = topology.schedule(world_size, seed=seed)
-    cost = count_cost(schedule)
-    if schedule.goal == "all-reduce":
+    cost, goal = count_cost(schedule), schedule.goal
+    if goal == "all-reduce":
         check_all_reduce(schedule)
         n = len(schedule.contributors)
         claim = f"all-reduce: every rank ends with each of {n} contributions exactly once"
-        return Verification(claim, cost, step_lower_bound(cost), all_reduce_bound(world_size))
-    if schedule.goal == "part":
+        return Verification(goal, claim, cost, step_lower_bound(cost), all_reduce_bound(world_size))
+    if goal == "part":
         raise ScheduleError(f"{topology.label}: is a building block, it promises nothing to prove")
     iterations, gap = check_gossip(topology, world_size, seed=seed)
     over = f"over {iterations} iterations" if topology.varies else "in every iteration"
-    claim = f"{schedule.goal} mixing, connected {over}, spectral gap {gap:.4g}"
+    claim = f"{goal} mixing, connected {over}, spectral gap {gap:.4g}"
     least = 0 if world_size == 1 else 1
-    return Verification(claim, cost, least, float(least))
+    return Verification(goal, claim, cost, least, float(least))
 
 
 def all_reduce_bound(world_size: int) -> float:

@@ -1,1 +1,5 @@
-"""Placeholder docstring, replaced by the part itself."""
+"""The command line ``dgc-topo``: the only place that prints."""
+
+from dgc_topo.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,201 @@
+"""All commands; each is a thin layer over the library."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dgc_topo.cli.console import clear_errors, console, topology_from
+from dgc_topo.cli.progress import ProgressBars
+from dgc_topo.cli.show import print_findings, print_verification, write_drawing
+
+app = typer.Typer(
+    name="dgc-topo",
+    help="Train neural networks on ordinary networks, over any topology, and predict how it scales.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+ScenarioFile = Annotated[Path, typer.Argument(help="scenario file (TOML)", dir_okay=False)]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="results folder (default: results/NAME)")
+]
+TopologyName = Annotated[str, typer.Argument(help="topology name, or the path of a .py file")]
+WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
+]
+Seed = Annotated[int, typer.Option(help="for topologies that draw at random")]
+
+
+@app.command()
+def compare(scenario: ScenarioFile, output: Output = None) -> None:
+    """Train a scenario over each of its topologies, predict other networks, and report."""
+    from dgc_topo.experiment import run_scenario
+
+    with clear_errors():
+        with ProgressBars(console) as bars:
+            folder = run_scenario(scenario, output, bars)
+        print_findings(folder)
+
+
+@app.command()
+def simulate(scenario: ScenarioFile, output: Output = None) -> None:
+    """Predict the workloads that a scenario describes, without training anything."""
+    from dgc_topo.experiment import run_scenario
+
+    with clear_errors():
+        with ProgressBars(console) as bars:
+            folder = run_scenario(scenario, output, bars, train=False)
+        print_findings(folder)
+
+
+@app.command()
+def train(
+    scenario: ScenarioFile,
+    topology: Annotated[str, typer.Option(help="one of the scenario's topologies, or another")],
+    density: Annotated[float | None, typer.Option(help="only this density")] = None,
+    option: Options = None,
+    output: Output = None,
+) -> None:
+    """Train a scenario over one topology on local worker processes."""
+    from dgc_topo.experiment import narrowed, run_scenario
+
+    with clear_errors():
+        chosen = topology_from(topology, option or [])
+        with ProgressBars(console) as bars:
+            folder = run_scenario(scenario, output, bars, narrow=narrowed(chosen, density))
+        print_findings(folder)
+
+
+@app.command()
+def verify(
+    name: TopologyName, world_size: WorldSize, option: Options = None, seed: Seed = 0
+) -> None:
+    """Prove that a topology computes what it promises, and count what it costs."""
+    from dgc_topo.verify import verify as prove
+
+    with clear_errors():
+        topology = topology_from(name, option or [])
+        print_verification(topology.label, world_size, prove(topology, world_size, seed=seed))
+
+
+@app.command()
+def show(
+    name: TopologyName,
+    world_size: WorldSize,
+    option: Options = None,
+    iteration: Annotated[int, typer.Option(help="for topologies that change")] = 0,
+    seed: Seed = 0,
+    plot: Annotated[Path | None, typer.Option(help="draw it into this file instead")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="a row per step, a column per rank")] = False,
+) -> None:
+    """Print a schedule in its text form, as a grid, or draw it."""
+    from dgc_topo.schedule.text import format_grid, format_schedule
+
+    with clear_errors():
+        topology = topology_from(name, option or [])
+        schedule = topology.schedule(world_size, iteration=iteration, seed=seed)
+        if plot is not None:
+            write_drawing(schedule, topology.label, plot)
+            console.print(f"drawn: {plot}", highlight=False)
+        elif grid:
+            console.out(format_grid(schedule), highlight=False)
+        else:
+            console.out(format_schedule(schedule), highlight=False, end="")
+
+
+@app.command()
+def topologies() -> None:
+    """List the installed topologies and their options."""
+    from dgc_topo.topology import known_topologies, load_topology, option_choices
+
+    table = Table("topology", "what it is", "options", show_lines=True)
+    for name in known_topologies():
+        with clear_errors():
+            topology = load_topology(name)
+        choices = option_choices(topology.builder)
+        table.add_row(
+            name, topology.summary, "\n".join(f"{key}: {text}" for key, text in choices.items())
+        )
+    console.print(table)
+
+
+@app.command()
+def networks() -> None:
+    """List the named networks, their numbers and where these come from."""
+    from dgc_topo.simulate import known_fabrics, load_fabric
+
+    table = Table("network", "MB/s", "latency (us)", "source")
+    for name in known_fabrics():
+        if name == "ideal":
+            table.add_row(name, "any", "any", "given numbers and nothing else")
+            continue
+        fabric = load_fabric(name)
+        bandwidth, latency = fabric.bandwidth_bytes_per_s / 1e6, fabric.latency_s * 1e6
+        table.add_row(name, f"{bandwidth:,.1f}", f"{latency:g}", fabric.source)
+    console.print(table)
+
+
+class Downloadable(StrEnum):
+    """Data sets that can be fetched."""
+
+    FASHION_MNIST = "fashion-mnist"
+
+
+@app.command()
+def data(
+    name: Annotated[Downloadable, typer.Argument(help="which data set")],
+    destination: Annotated[Path | None, typer.Option(help="folder to put it in")] = None,
+) -> None:
+    """Fetch a full data set, with its checksums checked."""
+    from dgc_topo.cli.download import fetch
+
+    with clear_errors():
+        folder = fetch(name.value, destination)
+        console.print(f"{name.value}: {folder}", highlight=False)
+
+
+class SchemaOf(StrEnum):
+    """What has a schema."""
+
+    SCENARIO = "scenario"
+    MEASUREMENT = "measurement"
+
+
+@app.command()
+def schema(
+    of: Annotated[SchemaOf, typer.Argument(help="scenario files, or records")] = SchemaOf.SCENARIO,
+) -> None:
+    """Print the JSON schema of scenario files, or of the records in a results folder."""
+    from dgc_topo.results.measurement import Measurement
+    from dgc_topo.scenario import Scenario
+
+    model = Scenario if of is SchemaOf.SCENARIO else Measurement
+    console.out(json.dumps(model.model_json_schema(), indent=2), highlight=False)
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="results folder")]) -> None:
+    """Write a results folder's report again, and print its table."""
+    from dgc_topo.results.folder import ResultsFolder
+    from dgc_topo.results.report import write_report
+
+    with clear_errors():
+        results = ResultsFolder(folder)
+        write_report(results)
+        print_findings(results)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Being asked to end must clean up (workers, temporary folders) just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    app()

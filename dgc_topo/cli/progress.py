@@ -1,0 +1,107 @@
+"""Progress bars for an experiment."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from dgc_topo.train.events import Evaluated, Event, Finished
+from dgc_topo.train.events import Progress as Step
+from dgc_topo.train.job import Job
+
+
+class ProgressBars:
+    """One bar over all runs, one over the steps of the current run, then one for predictions.
+
+    Where the output is not a terminal, a line per finished run is printed instead.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._jobs: list[Job] = []
+        self._runs: TaskID | None = None
+        self._steps: TaskID | None = None
+        self._predictions: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def plan(self, jobs: list[Job], left_out: list[str]) -> None:
+        """As `Observer.plan`."""
+        self._jobs = jobs
+        for line in left_out:
+            self._console.print(f"left out: {line}", highlight=False)
+        world_size = jobs[0].train.world_size if jobs else 0
+        self._runs = self._progress.add_task(
+            "training runs", total=len(jobs), note=f"on {world_size} processes"
+        )
+        self._steps = self._progress.add_task("starting workers", total=None, note="")
+
+    def event(self, event: Event) -> None:
+        """As `Observer.event`."""
+        if self._steps is None or self._runs is None:
+            return
+        label = self._jobs[event.job].label
+        if isinstance(event, Step):
+            self._progress.update(
+                self._steps,
+                description=label,
+                completed=event.step,
+                total=event.total_steps,
+                note=f"loss {event.loss:.3f}",
+            )
+        elif isinstance(event, Evaluated):
+            note = f"epoch {event.epoch}: {event.metric} {event.value:.4g}"
+            self._progress.update(self._runs, note=note)
+        elif isinstance(event, Finished):
+            self._progress.advance(self._runs)
+            self._tell_finished(event, label)
+
+    def _tell_finished(self, event: Finished, label: str) -> None:
+        record = event.measurement
+        quality = f"{record.quality.metric} {record.quality.final:.4g}, " if record.quality else ""
+        self._console.print(
+            f"trained {label}: {quality}{record.step_time_s * 1e3:.1f} ms/step, "
+            f"{record.wire_bytes_per_step / 1e3:.1f} kB/step on the wire",
+            highlight=False,
+        )
+
+    def plan_predictions(self, total: int) -> None:
+        """As `Observer.plan_predictions`."""
+        if self._steps is not None:
+            self._progress.update(self._steps, visible=False)
+        if total:
+            self._predictions = self._progress.add_task("predictions", total=total, note="")
+
+    def predicted(self) -> None:
+        """As `Observer.predicted`."""
+        if self._predictions is not None:
+            self._progress.advance(self._predictions)

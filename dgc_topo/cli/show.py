@@ -1,0 +1,61 @@
+"""How results look on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from dgc_topo.cli.console import console
+from dgc_topo.results.comparison import compare
+from dgc_topo.results.draw import draw_schedule
+from dgc_topo.results.findings import findings
+from dgc_topo.results.table import rich_table
+from dgc_topo.schedule import Schedule
+
+if TYPE_CHECKING:
+    from dgc_topo.results.folder import ResultsFolder
+    from dgc_topo.verify import Verification
+
+
+def print_findings(folder: ResultsFolder) -> None:
+    """Print the comparison, what it says in words, and where everything is."""
+    records = folder.measurements()
+    console.print(rich_table(compare(records), console.width))
+    for line in findings(records):
+        console.print(f"- {line}", highlight=False)
+    console.print(f"records: {folder.measurements_path}", highlight=False, soft_wrap=True)
+    console.print(f"report:  {folder.report_path}", highlight=False, soft_wrap=True)
+
+
+def print_verification(label: str, world_size: int, proof: Verification) -> None:
+    """Print what was proved and what it costs beside the bounds."""
+    console.print(f"[bold]{label}[/] with {world_size} ranks: proved", highlight=False)
+    console.print(f"  {proof.claim}", highlight=False, soft_wrap=True)
+    cost = proof.cost
+    table = Table("cost of one run", "this schedule", "lower bound", "bound")
+    table.add_row(
+        "steps",
+        str(cost.num_steps),
+        str(proof.step_bound),
+        f"with {cost.most_per_step} message(s) per rank and step",
+    )
+    table.add_row(
+        "bytes sent by the busiest rank",
+        f"{cost.buffers_sent:.4g} x buffer",
+        f"{proof.bytes_bound:.4g} x buffer",
+        "2(n-1)/n" if proof.goal == "all-reduce" else "one neighbour",
+    )
+    table.add_row("bytes received by the busiest rank", f"{cost.buffers_received:.4g} x buffer")
+    table.add_row("messages of all ranks", str(cost.num_messages))
+    console.print(table)
+
+
+def write_drawing(schedule: Schedule, label: str, path: Path) -> None:
+    """Draw *schedule* into a file; the suffix decides the format.
+
+    Raises:
+        ValueError: if the format is unknown.
+    """
+    draw_schedule(schedule, title=label).savefig(path, bbox_inches="tight")

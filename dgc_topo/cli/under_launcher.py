@@ -1,0 +1,61 @@
+"""Training under torchrun or any launcher that sets RANK, WORLD_SIZE and MASTER_ADDR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgc_topo.cli.console import clear_errors, console, topology_from
+from dgc_topo.cli.progress import ProgressBars
+from dgc_topo.cli.show import print_findings
+from dgc_topo.experiment import collect, finish, narrowed, open_folder
+from dgc_topo.scenario import Scenario, ScenarioError, load_scenario
+from dgc_topo.train.events import Event
+from dgc_topo.train.group import Worker, join_workers
+from dgc_topo.train.job import Job, plan_jobs
+from dgc_topo.train.loop import JobRun
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def train(
+    scenario: Annotated[Path, typer.Argument(help="scenario file (TOML)", dir_okay=False)],
+    topology: Annotated[str, typer.Option(help="topology name, or the path of a .py file")],
+    density: Annotated[float | None, typer.Option(help="only this density")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="topology option, key=value")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="results folder")] = None,
+) -> None:
+    """Train a scenario over one topology, on the processes that a launcher started."""
+    with clear_errors():
+        wanted = narrowed(topology_from(topology, option or []), density)(load_scenario(scenario))
+        if wanted.train is None:
+            raise ScenarioError(f"{scenario}: has no [train] section, there is nothing to train")
+        settings = wanted.train
+        timeout = timedelta(seconds=settings.timeout_s)
+        with join_workers(settings.device, settings.backend, timeout) as worker:
+            # The launcher decides how many there are.
+            sized = settings.model_copy(update={"world_size": worker.world_size})
+            _run(scenario, wanted.model_copy(update={"train": sized}), worker, output)
+
+
+def _run(path: Path, scenario: Scenario, worker: Worker, output: Path | None) -> None:
+    jobs, left_out = plan_jobs(scenario)
+
+    def run_all(jobs: list[Job], listen: Callable[[Event], None]) -> None:
+        for number, job in enumerate(jobs):
+            JobRun(job, number, worker, listen).run()
+
+    if worker.rank != 0:
+        run_all(jobs, lambda _: None)
+        return
+    folder = open_folder(path, scenario, output)
+    with ProgressBars(console) as bars:
+        bars.plan(jobs, left_out)
+        measured = collect(jobs, run_all, folder, bars)
+        finish(scenario, measured, folder, bars)
+    print_findings(folder)

@@ -1,0 +1,133 @@
+"""The main job: train what a scenario names, predict it elsewhere, keep everything in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from dgc_topo.predict import (
+    Workload,
+    num_predictions,
+    predict,
+    workload_of_run,
+    workloads_of_scenario,
+)
+from dgc_topo.results.folder import ResultsFolder
+from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.report import write_report
+from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, load_scenario
+from dgc_topo.topology import Topology
+from dgc_topo.train.events import Event, Finished
+from dgc_topo.train.job import Job, plan_jobs
+
+
+class Observer(Protocol):
+    """Told how far an experiment is."""
+
+    def plan(self, jobs: list[Job], left_out: list[str]) -> None:
+        """What is going to be trained, and what is not and why."""
+
+    def event(self, event: Event) -> None:
+        """Something happened in a run."""
+
+    def plan_predictions(self, total: int) -> None:
+        """How many records are going to be predicted."""
+
+    def predicted(self) -> None:
+        """One more record was predicted."""
+
+
+Runner = Callable[[list[Job], Callable[[Event], None]], None]
+
+
+def run_scenario(
+    path: Path,
+    output: Path | None,
+    observer: Observer,
+    *,
+    train: bool = True,
+    narrow: Callable[[Scenario], Scenario] = lambda scenario: scenario,
+) -> ResultsFolder:
+    """Run the scenario in the file *path* on local worker processes.
+
+    Every record is on disk as soon as it is made; what an interrupt leaves can be reported.
+
+    Args:
+        path: The scenario file.
+        output: Results folder; ``results/NAME`` by default.
+        observer: Told of progress.
+        train: False leaves out the training, for scenarios that describe their workloads.
+        narrow: Takes the part of the scenario that is wanted, see `narrowed`.
+
+    Raises:
+        ScenarioError: if the scenario is wrong, or has nothing to do without training.
+        LaunchError: if a worker fails.
+    """
+    from dgc_topo.train.launch import launch  # noqa: PLC0415  # predicting needs no workers
+
+    scenario = narrow(load_scenario(path))
+    if not train and not (scenario.simulate and scenario.simulate.workloads):
+        raise ScenarioError(
+            f"{path}: has no [[simulate.workloads]], so there is nothing to predict without "
+            "training; use 'dgc-topo compare', which measures the workload first"
+        )
+    folder = open_folder(path, scenario, output)
+    jobs: list[Job] = []
+    if scenario.train and train:
+        jobs, left_out = plan_jobs(scenario)
+        observer.plan(jobs, left_out)
+    measured = collect(jobs, launch, folder, observer)
+    finish(scenario, measured, folder, observer)
+    return folder
+
+
+def narrowed(topology: Topology, density: float | None) -> Callable[[Scenario], Scenario]:
+    """Return a function that keeps one topology and, unless None, one density of a scenario."""
+
+    def narrow(scenario: Scenario) -> Scenario:
+        choice = TopologyChoice(name=topology.name, options=dict(topology.options))
+        compression = scenario.compression
+        if density is not None:
+            values = {**compression.model_dump(), "densities": (density,)}
+            compression = type(compression).model_validate(values)
+        return scenario.model_copy(update={"topologies": (choice,), "compression": compression})
+
+    return narrow
+
+
+def open_folder(path: Path, scenario: Scenario, output: Path | None) -> ResultsFolder:
+    """Return a new results folder for the scenario in *path*."""
+    place = output or Path("results") / scenario.name
+    return ResultsFolder.create(place, path.read_text(encoding="utf-8"), scenario.name)
+
+
+def collect(
+    jobs: list[Job], runner: Runner, folder: ResultsFolder, observer: Observer
+) -> list[Measurement]:
+    """Run the jobs, keep each record as soon as it is there, and return them."""
+    records: list[Measurement] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Finished):
+            folder.append(event.measurement)
+            records.append(event.measurement)
+        observer.event(event)
+
+    if jobs:
+        runner(jobs, listen)
+    return records
+
+
+def finish(
+    scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
+) -> None:
+    """Predict everything on the scenario's networks, and write the report."""
+    workloads: list[Workload] = [
+        *workloads_of_scenario(scenario),
+        *(workload_of_run(record) for record in measured),
+    ]
+    observer.plan_predictions(num_predictions(scenario, len(workloads)))
+    for record in predict(scenario, workloads, observer.predicted):
+        folder.append(record)
+    write_report(folder)

@@ -1,0 +1,247 @@
+"""Predict training steps on networks nobody has here, from what a run recorded.
+
+A step is the compute, compression and update of a worker that has its machine to itself, then the
+simulated schedule with the sizes that were recorded; nothing overlaps in this first model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from statistics import fmean
+
+from dgc_topo.cost import count_cost
+from dgc_topo.results.environment import describe_environment
+from dgc_topo.results.measurement import Measurement, Phases
+from dgc_topo.results.measurement import SparseSizes as RecordedSparse
+from dgc_topo.scenario import Scenario, TopologyChoice, WorkloadChoice
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulate import (
+    DenseSizes,
+    Result,
+    Sizes,
+    SparseSizes,
+    load_fabric,
+    simulate,
+)
+
+_VARYING_ITERATIONS = 8  # a topology that changes is averaged over so many iterations
+_FLOAT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+_ENTRY_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One configuration to predict: what a worker computes and sends in a step.
+
+    Attributes:
+        topology: With its options.
+        name: Model and data set.
+        compression: What the records call it.
+        density: Fraction of elements sent.
+        seed: For topologies that draw at random.
+        batch_size_per_worker: Images, or streams of text.
+        batch_samples: Images or tokens per worker and step.
+        phases: Of one worker alone; no communication.
+        gradient_bytes: Dense fp32 gradient.
+        dense_wire_bytes: Bytes of one worker's payload if it is sent dense.
+        sparse: Sizes if it is sent sparse.
+        overlap_exponent: How sparse unions grow, see `power_growth`.
+    """
+
+    topology: TopologyChoice
+    name: str
+    compression: str
+    density: float
+    seed: int
+    batch_size_per_worker: int
+    batch_samples: float
+    phases: Phases
+    gradient_bytes: int
+    dense_wire_bytes: float
+    sparse: RecordedSparse | None
+    overlap_exponent: float
+
+    @property
+    def compressed_bytes(self) -> float:
+        """One worker's own gradient as encoded."""
+        if self.sparse is None:
+            return self.dense_wire_bytes
+        own = self.sparse.entries * self.sparse.bytes_per_entry
+        return own + _FLOAT_BYTES["float32"] * self.sparse.dense_elements
+
+    @property
+    def solo_step_s(self) -> float:
+        """A step of one worker, without communication."""
+        return self.phases.compute_s + self.phases.compress_s + self.phases.update_s
+
+    def sizes(self, schedule: Schedule) -> Sizes:
+        """Return the bytes of every transfer of *schedule*."""
+        if self.sparse is None:
+            return DenseSizes(self.dense_wire_bytes, schedule.num_chunks)
+        return SparseSizes(
+            schedule,
+            length=self.sparse.length,
+            entries=min(self.sparse.entries, self.sparse.length),
+            bytes_per_entry=self.sparse.bytes_per_entry,
+            dense_bytes=_FLOAT_BYTES["float32"] * self.sparse.dense_elements,
+            overlap_exponent=self.overlap_exponent,
+        )
+
+
+def workload_of_run(measured: Measurement) -> Workload:
+    """Return what *measured* recorded, ready to be predicted elsewhere.
+
+    Raises:
+        ValueError: if the record lacks the phases of a worker alone.
+    """
+    if measured.solo_phases is None:
+        raise ValueError(
+            f"record of {measured.topology} at density {measured.density:g}: has no solo_phases, "
+            "expected a record of a training run"
+        )
+    per_step = measured.samples_per_s * measured.step_time_s / measured.num_workers
+    return Workload(
+        topology=TopologyChoice(name=measured.topology, options=measured.options),
+        name=measured.workload,
+        compression=measured.compression,
+        density=measured.density,
+        seed=measured.seed,
+        batch_size_per_worker=measured.batch_size_per_worker,
+        batch_samples=per_step,
+        phases=measured.solo_phases,
+        gradient_bytes=measured.gradient_bytes,
+        dense_wire_bytes=measured.compressed_bytes,
+        sparse=measured.sparse,
+        overlap_exponent=overlap_exponent(measured.sparse, measured.num_workers),
+    )
+
+
+def overlap_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
+    """Return e such that the recorded union of all workers is ``num_workers ** e`` times one's.
+
+    1 if the workers' entries are disjoint, 0 if they are the same ones.
+    """
+    if sparse is None or num_workers == 1 or not sparse.entries:
+        return 1.0
+    growth = max(sparse.merged_entries / sparse.entries, 1.0)
+    return min(math.log(growth) / math.log(num_workers), 1.0)
+
+
+def workloads_of_scenario(scenario: Scenario) -> Iterator[Workload]:
+    """Yield the configurations of a scenario that describes its workloads itself."""
+    if scenario.simulate is None:
+        return
+    for choice in scenario.simulate.workloads:
+        for topology in scenario.topologies:
+            for density in scenario.compression.densities:
+                yield _workload(scenario, choice, topology, density)
+
+
+def _workload(
+    scenario: Scenario, choice: WorkloadChoice, topology: TopologyChoice, density: float
+) -> Workload:
+    elements = choice.compressible_elements + choice.dense_elements
+    dtype = scenario.compression.wire_dtype
+    entries = max(1.0, density * choice.compressible_elements)
+    exponent = scenario.simulate.overlap_exponent if scenario.simulate else 1.0
+    sparse = RecordedSparse(
+        length=choice.compressible_elements,
+        dense_elements=choice.dense_elements,
+        entries=entries,
+        merged_entries=entries,
+        bytes_per_entry=_ENTRY_BYTES,
+    )
+    return Workload(
+        topology=topology,
+        name=choice.name,
+        compression="dgc" if density < 1 else f"dense-{dtype}".replace("-float32", ""),
+        density=density,
+        seed=scenario.seed,
+        batch_size_per_worker=choice.batch_size_per_worker,
+        batch_samples=choice.batch_size_per_worker,
+        phases=Phases(
+            compute_s=choice.compute_s, compress_s=0, communicate_s=0, wait_s=0, update_s=0
+        ),
+        gradient_bytes=4 * elements,
+        dense_wire_bytes=_FLOAT_BYTES[dtype] * elements,
+        sparse=sparse if density < 1 else None,
+        overlap_exponent=exponent,
+    )
+
+
+def predict(
+    scenario: Scenario, workloads: Iterable[Workload], advance: Callable[[], None] = lambda: None
+) -> Iterator[Measurement]:
+    """Yield one predicted record per workload, network and world size.
+
+    Args:
+        scenario: Names the networks and world sizes.
+        workloads: What is run on them.
+        advance: Called after each record, for a progress bar.
+    """
+    if scenario.simulate is None:
+        return
+    for workload in workloads:
+        for network in scenario.simulate.networks:
+            for world_size in scenario.simulate.world_sizes:
+                yield predict_one(scenario.name, workload, network, world_size)
+                advance()
+
+
+def num_predictions(scenario: Scenario, num_workloads: int) -> int:
+    """Return how many records `predict` yields."""
+    if scenario.simulate is None:
+        return 0
+    return num_workloads * len(scenario.simulate.networks) * len(scenario.simulate.world_sizes)
+
+
+def predict_one(scenario: str, workload: Workload, network: str, world_size: int) -> Measurement:
+    """Return the predicted record of one workload on one network with *world_size* ranks."""
+    topology = workload.topology.load()
+    iterations = _VARYING_ITERATIONS if topology.varies else 1
+    schedules = [
+        topology.schedule(world_size, iteration=i, seed=workload.seed) for i in range(iterations)
+    ]
+    runs = [_simulate(schedule, network, workload) for schedule in schedules]
+    num_workers = len(schedules[0].contributors)
+    communication_s = fmean(run.time_s for run in runs)
+    phases = workload.phases.model_copy(update={"wait_s": communication_s})
+    step_time_s = workload.solo_step_s + communication_s
+    return Measurement(
+        kind="predicted",
+        scenario=scenario,
+        machine=str(describe_environment()),
+        topology=workload.topology.name,
+        options=workload.topology.options,
+        world_size=world_size,
+        num_workers=num_workers,
+        network=network,
+        workload=workload.name,
+        compression=workload.compression,
+        density=workload.density,
+        seed=workload.seed,
+        batch_size_per_worker=workload.batch_size_per_worker,
+        num_steps=0,
+        step_time_s=step_time_s,
+        phases=phases,
+        samples_per_s=num_workers * workload.batch_samples / step_time_s,
+        gradient_bytes=workload.gradient_bytes,
+        compressed_bytes=workload.compressed_bytes,
+        wire_bytes_per_step=fmean(float(run.bytes_sent.max()) for run in runs),
+        messages_per_step=fmean(int(count_cost(s).messages_sent.max()) for s in schedules),
+        sparse=workload.sparse,
+        solo_phases=workload.phases,
+        speedup=num_workers * _one_worker_step_s(workload) / step_time_s,
+    )
+
+
+def _simulate(schedule: Schedule, network: str, workload: Workload) -> Result:
+    hosts = load_fabric(network).star(schedule.world_size)
+    return simulate(schedule, hosts, workload.sizes(schedule))
+
+
+def _one_worker_step_s(workload: Workload) -> float:
+    """Return the step of one worker that neither compresses nor communicates."""
+    return workload.phases.compute_s + workload.phases.update_s

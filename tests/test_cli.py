@@ -1,0 +1,109 @@
+"""The command line, as people type it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from dgc_topo.cli.main import app
+from dgc_topo.results.measurement import Measurement
+from dgc_topo.scenario import Scenario
+from tests.train.tiny import write_tiny
+
+
+@pytest.fixture
+def run(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: str, status: int = 0) -> str:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == status, result.output
+        return result.output
+
+    return invoke
+
+
+def test_verify_prints_the_proof_and_the_cost_beside_its_bound(run):
+    output = run("verify", "butterfly", "--world-size", "7", "--option", "order=far")
+    assert "butterfly(order=far) with 7 ranks: proved" in output
+    assert "each of 7 contributions exactly once" in output
+    assert "lower bound" in output
+
+
+def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(
+        "from dgc_topo.schedule import Schedule, reduce\n"
+        "def schedule(world_size):\n"
+        "    return Schedule.from_steps(world_size, 1, [reduce(1, 0), reduce(1, 0)])\n"
+    )
+    output = run("verify", str(wrong), "-n", "2", status=2)
+    assert "rank 0, chunk 0" in output
+    assert "step 1 counts it more than once" in output
+    assert "<-- here, rank 0" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["verify", "rign", "-n", "4"], "did you mean 'ring'"),
+        (["verify", "ring", "-n", "0"], "world_size 0, expected at least 1"),
+        (["verify", "butterfly", "-n", "4", "--option", "order"], "expected key=value"),
+        (["compare", "no-such.toml"], "no-such.toml: cannot be read"),
+        (["report", "no-such-folder"], "no measurements.jsonl"),
+        (["show", "ring", "-n", "3", "--plot", "x.nonsense"], "nonsense"),
+    ],
+)
+def test_mistakes_are_one_clear_message_and_no_traceback(run, arguments, says):
+    output = run(*arguments, status=2)
+    assert says in output
+    assert "Traceback" not in output
+
+
+def test_show_prints_the_text_form_and_draws(run, tmp_path):
+    assert "0 -> 1 chunk 0 reduce" in run("show", "ring", "-n", "3")
+    assert "step 0" in run("show", "ring", "-n", "3", "--grid")
+    run("show", "ring", "-n", "3", "--plot", str(tmp_path / "ring.svg"))
+    assert (tmp_path / "ring.svg").stat().st_size > 1000
+
+
+def test_lists_name_everything_with_options_and_sources(run):
+    listed = run("topologies")
+    assert "butterfly" in listed
+    assert "near | far" in listed
+    assert "116.2" in run("networks")
+
+
+@pytest.mark.parametrize(("of", "model"), [("scenario", Scenario), ("measurement", Measurement)])
+def test_schema_prints_the_json_schema(run, of, model):
+    assert json.loads(run("schema", of)) == model.model_json_schema()
+
+
+def test_train_runs_one_topology_and_simulate_needs_workloads(run, tmp_path):
+    path = write_tiny(tmp_path, "tree", world_size=2, epochs=1)
+    out = tmp_path / "out"
+    chosen = ("--topology", "ring", "--density", "0.01", "-o", str(out))
+    assert "ring" in run("train", str(path), *chosen)
+    records = [
+        Measurement.model_validate_json(line)
+        for line in (out / "measurements.jsonl").read_text().splitlines()
+    ]
+    assert {(m.topology, m.density) for m in records} == {("ring", 0.01)}
+    assert "report" in run("report", str(out))
+    refused = run("simulate", str(path), "-o", str(tmp_path / "other"), status=2)
+    assert "simulate.workloads" in refused
+
+
+def test_everything_but_moving_tensors_imports_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import dgc_topo.schedule.text, dgc_topo.verify, dgc_topo.topology, dgc_topo.cost\n"
+        "import dgc_topo.scenario, dgc_topo.simulate, dgc_topo.predict\n"
+        "import dgc_topo.results.report, dgc_topo.experiment, dgc_topo.cli\n"
+        "from dgc_topo.verify import verify; from dgc_topo.topology import load_topology\n"
+        "print(verify(load_topology('ring'), 5).claim)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "exactly once" in done.stdout, done.stderr
