@@ -43,16 +43,22 @@ class Arrival(NamedTuple):
 class Payload(Protocol):
     """One rank's buffer during one run of a schedule.
 
-    The executor calls `cut` once, then for every step `pack` for each message to send and, when
-    all sends and receives of that step are complete, `merge` once with all that arrived.
+    The executor calls `cut` once; then for every step `pack` for each message to send and, when
+    all sends and receives of that step are complete, `merge` once with all that arrived; and
+    `finish` once.
     """
 
     @property
     def device(self) -> device:
         """Where the buffer lives, and where arriving messages have to be."""
 
-    def cut(self, num_chunks: int) -> None:
+    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, before a run.
+
+        Args:
+            num_chunks: Number of chunks the schedule speaks of.
+            agree: Whether all ranks are to end with the same bits, as in an all-reduce; gossip
+                only brings them nearer to each other.
 
         Raises:
             ValueError: if *num_chunks* is below 1.
@@ -84,6 +90,9 @@ class Payload(Protocol):
         Raises:
             ValueError: if a message does not fit its run of chunks.
         """
+
+    def finish(self) -> None:
+        """End a run: make the result what every other rank holds, if they are to agree."""
 
 
 class Term(NamedTuple, Generic[A]):

@@ -40,10 +40,10 @@ class BundlePayload:
         """Where the parts live."""
         return self.parts[0].device
 
-    def cut(self, num_chunks: int) -> None:
+    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries of every part."""
         for part in self.parts:
-            part.cut(num_chunks)
+            part.cut(num_chunks, agree=agree)
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
         """Return the size of a run's message in bytes, None if a part's is unknown."""
@@ -73,6 +73,11 @@ class BundlePayload:
         opened = [tuple(self._open(arrival)) for arrival in arrivals]
         for place, part in enumerate(self.parts):
             part.merge([messages[place] for messages in opened], rank)
+
+    def finish(self) -> None:
+        """End a run of every part."""
+        for part in self.parts:
+            part.finish()
 
     def _open(self, arrival: Arrival) -> Iterator[Arrival]:
         """Yield the arrival's message for each part."""

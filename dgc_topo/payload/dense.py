@@ -23,10 +23,14 @@ class DensePayload:
     """A flat float32 buffer, merged in place.
 
     With a 16-bit *wire_dtype* messages are rounded to it and sums are still taken in float32.
-    Packing rounds the sender's own slice too: otherwise the rank that owns a finished chunk would
-    keep float32 while all others hold the rounded copy, and the ranks would drift apart.  A value
-    beyond the range of float16 (65504) becomes infinite, on the sender as well, so every rank sees
-    the same overflow and a loss scaler can react to it; bfloat16 has the range of float32.
+    Where the ranks are to agree, packing rounds the sender's own slice too (otherwise a rank would
+    add its own value unrounded, and the others the rounded one), and the result is rounded at the
+    end (otherwise ranks that computed it would keep float32, and those that received it the rounded
+    copy).  In gossip the own value stays float32: rounding a model's weights in every iteration
+    would swallow small updates.
+
+    A value beyond the range of float16 (65504) becomes infinite, on the sender as well, so every
+    rank sees the overflow and a loss scaler can react to it; bfloat16 has the range of float32.
 
     Args:
         buffer: Shape (length,), float32, contiguous; overwritten by a run.
@@ -52,19 +56,23 @@ class DensePayload:
         if wire_dtype not in WIRE_DTYPES:
             names = ", ".join(str(dtype) for dtype in WIRE_DTYPES)
             raise ValueError(f"dense payload: wire_dtype {wire_dtype}, expected one of {names}")
-        self.buffer = buffer.detach()  # the same memory, outside any graph
+        # The same memory outside any graph.  The stride is set because a contiguous tensor of one
+        # element may have any, and then refuses to be viewed as bytes.
+        self.buffer = buffer.detach().as_strided(buffer.shape, (1,))
         self.wire_dtype = wire_dtype
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, len(buffer))
+        self._round_own = wire_dtype != torch.float32
 
     @property
     def device(self) -> device:
         """Where the buffer lives."""
         return self.buffer.device
 
-    def cut(self, num_chunks: int) -> None:
-        """Fix the chunk boundaries."""
+    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+        """Fix the chunk boundaries, and whether the own value is rounded like the messages."""
         self._bounds = self._bounds_of(len(self.buffer), num_chunks)
+        self._round_own = agree and self.wire_dtype != torch.float32
 
     def message_bytes(self, chunk: int, count: int) -> int:
         """Return the size of a run's message in bytes."""
@@ -76,7 +84,8 @@ class DensePayload:
         if self.wire_dtype == torch.float32:
             return own.view(torch.uint8)
         rounded = own.to(self.wire_dtype)
-        own.copy_(rounded)
+        if self._round_own:
+            own.copy_(rounded)
         return rounded.view(torch.uint8)
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
@@ -92,6 +101,11 @@ class DensePayload:
                 _accumulate(own, [self._value(term, own, first) for term in terms])
             else:
                 own.zero_()
+
+    def finish(self) -> None:
+        """End a run: round the result as a message would be, if the ranks are to agree."""
+        if self._round_own:
+            self.buffer.copy_(self.buffer.to(self.wire_dtype))
 
     def _slice(self, first: int, end: int) -> Tensor:
         return self.buffer[self._bounds[first] : self._bounds[end]]

@@ -95,8 +95,8 @@ class SparsePayload:
         dense[self.indices] = self.values
         return dense
 
-    def cut(self, num_chunks: int) -> None:
-        """Fix the chunk boundaries."""
+    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+        """Fix the chunk boundaries; entries travel as they are, so the ranks agree anyway."""
         whole = self._joined()
         self._bounds = self._bounds_of(self.length, num_chunks)
         self._starts, self._pieces = [0], [whole]
@@ -119,6 +119,10 @@ class SparsePayload:
                 for coefficient, source in weighted_terms(covering, rank)
             ]
             self._put(first, end, union_sum(terms, self.device))
+
+    def finish(self) -> None:
+        """End a run: join the entries, so that reading the result costs nothing."""
+        self._starts, self._pieces = [0], [self._joined()]
 
     def _decode(self, arrival: Arrival) -> _Received:
         transfer, message = arrival

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgc_topo.payload import Arrival, DensePayload, equal_bounds
@@ -11,6 +11,7 @@ from dgc_topo.schedule import Transfer
 from tests.payload.reference import Case, cases, deliver, dense, in_rank_order
 
 
+@settings(deadline=None)
 @given(cases())
 def test_merge_means_what_the_schedule_says(case: Case):
     payloads = [dense(buffer) for buffer in case.buffers]
@@ -21,6 +22,7 @@ def test_merge_means_what_the_schedule_says(case: Case):
             assert torch.equal(payload.buffer, case.buffers[rank])
 
 
+@settings(deadline=None)
 @given(world_size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_sums_are_taken_in_rank_order_on_every_rank(world_size: int, seed: int):
     """However the own value stands among the arrivals, all ranks get the same bits."""
@@ -44,6 +46,25 @@ def test_packing_rounds_the_sender_too(wire_dtype: torch.dtype):
     assert torch.equal(message.view(wire_dtype).float(), payload.buffer[3:])
     assert torch.equal(payload.buffer[3:], values[3:].to(wire_dtype).float())
     assert torch.equal(payload.buffer[:3], values[:3])
+
+
+def test_gossip_keeps_the_own_value_unrounded():
+    values = torch.randn(11, generator=torch.Generator().manual_seed(1))
+    payload = DensePayload(values.clone(), torch.bfloat16)
+    payload.cut(1, agree=False)
+    message = payload.pack(0, 1)
+    payload.finish()
+    assert torch.equal(message.view(torch.bfloat16), values.to(torch.bfloat16))
+    assert torch.equal(payload.buffer, values)
+
+
+def test_the_result_is_what_a_message_can_say():
+    """A rank that received the result as a copy holds it rounded; so must one that computed it."""
+    values = torch.randn(11, generator=torch.Generator().manual_seed(1))
+    payload = DensePayload(values.clone(), torch.bfloat16)
+    payload.cut(1)
+    payload.finish()
+    assert torch.equal(payload.buffer, values.to(torch.bfloat16).float())
 
 
 def test_half_precision_overflow_shows_on_both_ends():
@@ -83,6 +104,11 @@ def test_packing_float32_copies_nothing():
     assert payload.pack(1, 2).data_ptr() == payload.buffer[2:].data_ptr()
 
 
+def test_a_single_element_may_come_with_any_stride():
+    payload = DensePayload(torch.arange(3.0)[1::3])
+    assert payload.pack(0, 1).view(torch.float32).tolist() == [1]
+
+
 def test_a_buffer_in_a_graph_is_merged_outside_it():
     payload = DensePayload(torch.ones(3, requires_grad=True))
     transfer = Transfer(1, 0, 0, 1, Fraction(1), Fraction(1))
@@ -97,6 +123,7 @@ def test_chunks_may_begin_anywhere():
     assert payload.pack(1, 2).view(torch.float32).tolist() == [1, 2, 3, 4, 5]
 
 
+@settings(deadline=None)
 @given(length=st.integers(0, 50), num_chunks=st.integers(1, 60))
 def test_equal_slices_differ_by_one_element_at_most(length: int, num_chunks: int):
     bounds = equal_bounds(length, num_chunks)

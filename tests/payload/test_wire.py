@@ -1,11 +1,12 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgc_topo.payload.wire import ENTRY_BYTES, MAX_RUN, decode, encode
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 2**31 - 1), max_size=20), st.integers(0, 2**40))
 def test_decode_inverts_encode(relative: set[int], start: int):
     indices = torch.tensor(sorted(relative), dtype=torch.int64) + start

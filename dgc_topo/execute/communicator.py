@@ -1,0 +1,125 @@
+"""Run a topology's schedule on one rank."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from dgc_topo.execute.channel import Exchanged, Incoming, Outgoing, wire_bytes
+from dgc_topo.execute.failure import Place
+from dgc_topo.execute.plan import Plan, PlannedStep, ScheduleSource, plan_for
+from dgc_topo.execute.traffic import StepTraffic, Traffic
+from dgc_topo.execute.transport import Transport
+from dgc_topo.payload import Arrival, Payload
+from dgc_topo.schedule import Transfer
+
+
+class Communicator:
+    """One rank's side of a topology.
+
+    All ranks call `run` in the same order with payloads of the same shape.  A rank waits only for
+    its own transfers, so ranks may drift apart by as much as the schedule allows.
+
+    Args:
+        topology: Where the schedule comes from.
+        transport: What carries the messages; its world size is the schedule's.
+        seed: For topologies that draw at random; the same on every rank.
+    """
+
+    def __init__(self, topology: ScheduleSource, transport: Transport, seed: int = 0) -> None:
+        self._topology = topology
+        self._transport = transport
+        self._seed = seed
+        self._kept: Plan | None = None
+        self._num_contributors: int | None = None
+
+    @property
+    def num_contributors(self) -> int:
+        """Number of ranks whose input counts: all but dedicated servers."""
+        if self._num_contributors is None:
+            schedule = self._topology.schedule(self._transport.world_size, seed=self._seed)
+            self._num_contributors = len(schedule.contributors)
+        return self._num_contributors
+
+    def run(self, payload: Payload, iteration: int = 0) -> Traffic:
+        """Run the schedule once on *payload*, in place.
+
+        Args:
+            payload: This rank's buffer; a dedicated server brings zeros, or no entries.
+            iteration: Number of the training step, for topologies that change.
+
+        Returns:
+            What was moved, and how long it took.
+
+        Raises:
+            PeerError: if a peer is lost or silent for longer than the transport's time-out.
+            ValueError: if a message does not fit (the payloads of two ranks differ in shape);
+                other ranks then run into their time-out.
+        """
+        plan = self._plan(iteration)
+        began = time.perf_counter()
+        payload.cut(plan.num_chunks, agree=plan.agree)
+        steps = tuple(self._run_step(step, payload, began) for step in plan.steps)
+        payload.finish()
+        return Traffic(steps, time.perf_counter() - began)
+
+    def _plan(self, iteration: int) -> Plan:
+        if self._kept is not None:
+            return self._kept
+        world_size, rank = self._transport.world_size, self._transport.rank
+        plan = plan_for(
+            self._topology.schedule(world_size, iteration=iteration, seed=self._seed), rank
+        )
+        if not self._topology.varies:
+            self._kept = plan
+        return plan
+
+    def _run_step(self, step: PlannedStep, payload: Payload, began: float) -> StepTraffic:
+        start = time.perf_counter()
+        sends = [(t, payload.message_bytes(t.chunk, t.count)) for t in step.sends]
+        receives = [(t, payload.message_bytes(t.chunk, t.count)) for t in step.receives]
+        # Both ends know of a message without bytes (a chunk without elements), so nobody sends it.
+        sends = [(t, size) for t, size in sends if size != 0]
+        receives = [(t, size) for t, size in receives if size != 0]
+        outbox = _Outbox(sends, payload)
+        exchanged = self._transport.exchange(
+            Place(self._topology.name, step.index),
+            [Incoming(t.src, size) for t, size in receives],
+            outbox,
+            payload.device,
+        )
+        self._merge([t for t, _ in receives], exchanged, payload)
+        return StepTraffic(
+            step.index,
+            outbox.bytes_sent,
+            sum(
+                wire_bytes(message.numel(), sized=size is not None)
+                for message, (_, size) in zip(exchanged.messages, receives, strict=True)
+            ),
+            len(sends),
+            start - began,
+            time.perf_counter() - start,
+            exchanged.wait_s,
+        )
+
+    def _merge(self, transfers: list[Transfer], exchanged: Exchanged, payload: Payload) -> None:
+        arrivals = [
+            Arrival(t, message) for t, message in zip(transfers, exchanged.messages, strict=True)
+        ]
+        if arrivals:
+            payload.merge(arrivals, self._transport.rank)
+
+
+class _Outbox:
+    """Packs messages one by one as they are asked for, once the receives are posted."""
+
+    def __init__(self, sends: list[tuple[Transfer, int | None]], payload: Payload) -> None:
+        self._sends = sends
+        self._payload = payload
+        self.bytes_sent = 0
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        for transfer, size in self._sends:
+            message = self._payload.pack(transfer.chunk, transfer.count)
+            self.bytes_sent += wire_bytes(message.numel(), sized=size is not None)
+            yield Outgoing(transfer.dst, message, size)

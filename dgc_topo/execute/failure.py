@@ -1,0 +1,199 @@
+"""What a rank says when another one is lost or frozen, and how it finds out which."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import NamedTuple
+
+import torch.distributed as dist
+
+
+class Place(NamedTuple):
+    """Where in a run something happened."""
+
+    topology: str
+    step: int
+
+    def __str__(self) -> str:
+        return f"topology {self.topology}, step {self.step}"
+
+
+class PeerError(RuntimeError):
+    """A peer was lost, or did nothing within the time-out; the transport is unusable from here.
+
+    Attributes:
+        rank: Who noticed.
+        place: Topology and step.
+        peers: Ranks that were lost or silent, sorted; on backends that complete all messages of a
+            step as one, those that may have been.
+        reason: What happened, in words.
+    """
+
+    def __init__(self, rank: int, place: Place, peers: Sequence[int], reason: str) -> None:
+        super().__init__(rank, place, peers, reason)  # as args, so that it survives pickling
+        self.rank = rank
+        self.place = place
+        self.peers = tuple(sorted(peers))
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}: {self.place}: {self.reason}"
+
+
+class Pending(NamedTuple):
+    """A message under way."""
+
+    work: dist.Work
+    peer: int
+    is_receive: bool
+
+
+class Watch:
+    """Waits for the messages of one step, until one time-out for all of them.
+
+    Args:
+        rank: The waiting rank.
+        place: Topology and step, for the error.
+        timeout: From now on.
+    """
+
+    def __init__(self, rank: int, place: Place, timeout: timedelta) -> None:
+        self._rank = rank
+        self._place = place
+        self._timeout = timeout
+        self._deadline_s = time.monotonic() + timeout.total_seconds()
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the time-out; not positive when it has passed."""
+        return self._deadline_s - time.monotonic()
+
+    def post(self, peer: int, start: Callable[[], dist.Work | None]) -> dist.Work:
+        """Start a send or receive.
+
+        Raises:
+            PeerError: if the connection to *peer* is known to be lost.
+        """
+        try:
+            work = start()
+        except RuntimeError as error:
+            raise self._lost({peer: error}) from error
+        assert work is not None  # only ranks outside the group get none
+        return work
+
+    def wait(self, first: Pending, others: Iterable[Pending] = ()) -> None:
+        """Wait until *first* is complete.
+
+        Args:
+            first: What to wait for.
+            others: The step's messages not known to be complete; if *first* times out, they tell
+                which other peers are silent.
+
+        Raises:
+            PeerError: if the peer is lost, or the time-out passes.
+        """
+        try:
+            first.work.wait(self._left)
+        except RuntimeError as error:
+            if self.left_s > 0:
+                raise self._lost({first.peer: error}) from error
+            raise self._silent(first, others) from error
+
+    def wait_batch(
+        self, works: Sequence[dist.Work], peers: Sequence[int], num_receives: int
+    ) -> None:
+        """Wait until a batch is complete.
+
+        Args:
+            works: One per message, or fewer that stand for all of them.
+            peers: The peer of each message, those to receive first.
+            num_receives: How many messages are to be received.
+
+        Raises:
+            PeerError: if a peer is lost, or the time-out passes.
+        """
+        if len(works) == len(peers):
+            pending = [
+                Pending(work, peer, place < num_receives)
+                for place, (work, peer) in enumerate(zip(works, peers, strict=True))
+            ]
+            for place, first in enumerate(pending):
+                self.wait(first, islice(pending, place + 1, None))
+            return
+        for work in works:
+            try:
+                work.wait(self._left)
+            except RuntimeError as error:
+                if self.left_s > 0:
+                    raise self.lost_one_of(peers, error) from error
+                raise self.timed_out(peers) from error
+
+    def timed_out(self, peers: Iterable[int]) -> PeerError:
+        """Return the error for a time-out in which each of the *peers* may be the silent one."""
+        suspects = sorted(set(peers))
+        return self._error(suspects, f"nothing from {_ranks(suspects)} {self._within}")
+
+    def lost_one_of(self, peers: Iterable[int], error: RuntimeError) -> PeerError:
+        """Return the error for a failure that each of the *peers* may have caused."""
+        suspects = sorted(set(peers))
+        return self._error(suspects, f"lost connection to {_ranks(suspects)}: {_in_short(error)}")
+
+    def _silent(self, first: Pending, others: Iterable[Pending]) -> PeerError:
+        # A time-out makes Gloo fail whatever is still under way, so waiting again costs nothing.
+        lost: dict[int, RuntimeError] = {}
+        silent = [first]
+        for pending in others:
+            try:
+                pending.work.wait(timedelta(milliseconds=1))
+            except RuntimeError as error:
+                if "imeout" in str(error) or "imed out" in str(error):
+                    silent.append(pending)
+                else:
+                    lost[pending.peer] = error
+        mute = {pending.peer for pending in silent if pending.is_receive} - lost.keys()
+        deaf = {pending.peer for pending in silent} - mute - lost.keys()
+        reasons = [f"nothing from {_ranks(sorted(mute))}"] if mute else []
+        reasons += [f"{_ranks(sorted(deaf))} took no message"] if deaf else []
+        silence = [f"{' and '.join(reasons)} {self._within}"] if reasons else []
+        # Who left may be the cause of the silence, or have left because of it: name both.
+        return self._error(mute | deaf | lost.keys(), "; ".join(silence + _losses(lost)))
+
+    def _lost(self, errors: dict[int, RuntimeError]) -> PeerError:
+        return self._error(errors, "; ".join(_losses(errors)))
+
+    def _error(self, peers: Iterable[int], reason: str) -> PeerError:
+        return PeerError(self._rank, self._place, sorted(peers), reason)
+
+    @property
+    def _left(self) -> timedelta:
+        # Gloo cuts off fractions of a millisecond, and takes 0 ms to mean its own default.
+        return timedelta(milliseconds=max(math.ceil(self.left_s * 1000), 1))
+
+    @property
+    def _within(self) -> str:
+        return f"within {self._timeout.total_seconds():g} s (frozen or unreachable)"
+
+
+def _losses(errors: dict[int, RuntimeError]) -> list[str]:
+    return [
+        f"lost connection to rank {peer}: {_in_short(error)}"
+        for peer, error in sorted(errors.items())
+    ]
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {', '.join(map(str, ranks))}"
+
+
+def _in_short(error: RuntimeError) -> str:
+    """Return a backend's message without source location, advice and cheer."""
+    first_line = (str(error).splitlines() or [repr(error)])[0]
+    text = re.sub(r"^\[[^\]]*:\d+\] ", "", first_line)
+    return re.split(r"\. (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")
