@@ -20,11 +20,21 @@ class _Record(BaseModel):
 class Phases(_Record):
     """Seconds of one training step, by what they were spent on (medians over steps)."""
 
-    compute_s: NonNegativeFloat = Field(description="forward and backward pass")
+    compute_s: NonNegativeFloat = Field(description="batch, forward and backward pass")
     compress_s: NonNegativeFloat = Field(description="momentum, selection, encoding, decoding")
     communicate_s: NonNegativeFloat = Field(description="packing, posting and merging messages")
     wait_s: NonNegativeFloat = Field(description="blocked until peers or the wire deliver")
     update_s: NonNegativeFloat = Field(description="optimizer step")
+
+
+class SparseSizes(_Record):
+    """What a sparse gradient was made of, after the warm-up (means over steps and workers)."""
+
+    length: PositiveInt = Field(description="elements in the tensors that are compressed")
+    dense_elements: NonNegativeInt = Field(description="elements that always travel dense")
+    entries: NonNegativeFloat = Field(description="entries that one worker selects")
+    merged_entries: NonNegativeFloat = Field(description="entries in the sum over all workers")
+    bytes_per_entry: PositiveInt = 8
 
 
 class QualityPoint(_Record):
@@ -82,6 +92,11 @@ class Measurement(_Record):
         description="bytes the busiest rank sends in one step, after the warm-up"
     )
     messages_per_step: NonNegativeFloat = Field(description="messages the busiest rank sends")
+
+    sparse: SparseSizes | None = Field(default=None, description="only if density is below 1")
+    solo_phases: Phases | None = Field(
+        default=None, description="a step of one worker that had the machine to itself"
+    )
 
     quality: Quality | None = None
     speedup: NonNegativeFloat | None = Field(

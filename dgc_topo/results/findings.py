@@ -1,0 +1,116 @@
+"""What the records say, in sentences: does compression pay, and which topology is fastest?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from dgc_topo.results.configuration import Configuration, measured, networks, predicted
+from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.units import seconds_text, three_digits, times_text
+
+
+def findings(measurements: Iterable[Measurement]) -> list[str]:
+    """Return one sentence per question the records answer; each says measured or predicted."""
+    records = list(measurements)
+    return [
+        *_against_dense(measured(records)),
+        *_fastest_here(measured(records)),
+        *(line for network in networks(records) for line in _fastest_on(network, records)),
+    ]
+
+
+def _against_dense(records: Sequence[Measurement]) -> Iterator[str]:
+    """Compare every compressed run with the dense run of the same topology, size and seed."""
+    dense = {_twin(record): record for record in records if record.compression == "dense"}
+    pairs: dict[str, list[tuple[Measurement, Measurement]]] = {}
+    for record in records:
+        twin = dense.get(_twin(record))
+        if twin and twin is not record:
+            label = Configuration.of(record).density_label
+            pairs.setdefault(label, []).append((record, twin))
+    for label, runs in pairs.items():
+        savings = [
+            twin.wire_bytes_per_step / record.wire_bytes_per_step
+            for record, twin in runs
+            if record.wire_bytes_per_step
+        ]
+        if savings:
+            yield (
+                f"Measured: {label} sends {_span(savings, times_text)} fewer bytes than dense on "
+                f"the same topology{_quality_change(runs)}."
+            )
+
+
+def _twin(record: Measurement) -> tuple[object, ...]:
+    configuration = Configuration.of(record)
+    named = (configuration.workload, configuration.topology, configuration.options)
+    return *named, record.world_size, record.seed
+
+
+def _quality_change(runs: Sequence[tuple[Measurement, Measurement]]) -> str:
+    changes = [
+        (record.quality.metric, record.quality.final - twin.quality.final)
+        for record, twin in runs
+        if record.quality and twin.quality and record.quality.metric == twin.quality.metric
+    ]
+    if not changes:
+        return ""
+    metric = changes[0][0]
+    if metric == "accuracy":
+        span = _span([100 * change for _, change in changes], lambda value: f"{value:+.1f}")
+        return f" and changes final accuracy by {span} percentage points"
+    return f" and changes final perplexity by {_span([c for _, c in changes], _signed)}"
+
+
+def _fastest_here(records: Sequence[Measurement]) -> Iterator[str]:
+    if len(records) > 1:
+        best = min(records, key=lambda record: record.step_time_s)
+        yield (
+            f"Measured here, {best.world_size} ranks on {best.network}: "
+            f"{Configuration.of(best).label} has the shortest step, {_step(best)}."
+        )
+
+
+def _fastest_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
+    on_network = [record for record in predicted(records) if record.network == network]
+    largest = max(record.world_size for record in on_network)
+    known = [r for r in on_network if r.world_size == largest and r.speedup is not None]
+    dense = [record for record in known if record.compression == "dense"]
+    compressed = [record for record in known if record.compression != "dense"]
+    if not known:
+        return
+    best = max(known, key=_throughput)
+    start = (
+        f"Predicted for {network}, {largest} ranks: fastest is {_reach(best)} one worker "
+        f"({best.scaling_efficiency or 0:.0%} scaling efficiency)"
+    )
+    if not (dense and compressed):
+        yield f"{start}."
+    elif best.compression == "dense":
+        other = max(compressed, key=_throughput)
+        yield f"{start}; compression does not pay there (at best {_reach(other)})."
+    else:
+        other = max(dense, key=_throughput)
+        gain = times_text(_throughput(best) / max(_throughput(other), 1e-12))
+        yield f"{start}, {gain} the throughput of the best dense one ({_reach(other)})."
+
+
+def _reach(record: Measurement) -> str:
+    return f"{Configuration.of(record).label}, {times_text(record.speedup or 0)}"
+
+
+def _throughput(record: Measurement) -> float:
+    return record.samples_per_s
+
+
+def _step(record: Measurement) -> str:
+    return seconds_text(record.step_time_s)
+
+
+def _signed(value: float) -> str:
+    return f"{'+' if value >= 0 else '-'}{three_digits(abs(value))}"
+
+
+def _span(values: Sequence[float], text: Callable[[float], str]) -> str:
+    low, high = text(min(values)), text(max(values))
+    return low if low == high else f"{low} to {high}"

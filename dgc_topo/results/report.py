@@ -1,0 +1,143 @@
+"""The report: one HTML file that holds everything it shows and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from importlib import metadata, resources
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import matplotlib as mpl
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from dgc_topo.results.comparison import Cell, Comparison, Heading, compare
+from dgc_topo.results.configuration import by_configuration, measured, predicted
+from dgc_topo.results.findings import findings
+from dgc_topo.results.folder import ResultsFolder
+from dgc_topo.results.measurement import Measurement, Phases
+from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
+from dgc_topo.results.scaling import speedup_figure, step_time_figure
+from dgc_topo.results.units import seconds_text
+
+_TEMPLATE = "report.html.j2"
+
+
+class Plot(NamedTuple):
+    """A plot inside the report."""
+
+    kind: str  #: "measured" or "predicted"
+    text: str  #: how to read it
+    source: str  #: the image itself, as a data URI
+
+
+class PhaseRow(NamedTuple):
+    """What one configuration's step is spent on."""
+
+    topology: str
+    density: str
+    phases: tuple[tuple[str, float], ...]  #: time and its share of the step
+    step: str
+
+
+class ColumnGroup(NamedTuple):
+    """Neighbouring columns of one kind."""
+
+    kind: str  #: "measured", "predicted", or "" for what names the row
+    name: str
+    headings: tuple[Heading, ...]
+
+
+def write_report(folder: ResultsFolder | str | Path) -> Path:
+    """Write ``report.html`` into a results folder, over an earlier one, and return its path.
+
+    Raises:
+        ResultsError: if it is not a results folder, or one of its files is unreadable.
+    """
+    folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
+    records = folder.measurements()
+    comparison = compare(records)
+    template = resources.files("dgc_topo.results").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    page = environment.from_string(template).render(
+        origin=folder.origin(),
+        scenario_text=folder.scenario_text(),
+        version=metadata.version("dgc-topo"),
+        num_measured=len(measured(records)),
+        num_predicted=len(predicted(records)),
+        machines=sorted({(record.kind, record.machine) for record in records}),
+        findings=[(line.split()[0].lower().rstrip(":"), line) for line in findings(records)],
+        groups=_groups(comparison),
+        rows=_rows(comparison),
+        plots=_plots(records),
+        phases={
+            name.removesuffix("_s"): field.description or ""
+            for name, field in Phases.model_fields.items()
+        },
+        phase_rows=_phase_rows(measured(records)),
+    )
+    folder.report_path.write_text(page, encoding="utf-8")
+    return folder.report_path
+
+
+def _groups(comparison: Comparison) -> list[ColumnGroup]:
+    runs = groupby(comparison.headings, key=lambda heading: heading.group)
+    return [ColumnGroup(name.split(" ")[0], name, tuple(headings)) for name, headings in runs]
+
+
+def _rows(comparison: Comparison) -> list[tuple[str, list[tuple[Cell, ...]]]]:
+    """Return the rows by what their first column says, which is then named once."""
+    runs = groupby(comparison.rows, key=lambda row: row[0].text)
+    return [(name, [row[1:] for row in rows]) for name, rows in runs]
+
+
+def _plots(records: Sequence[Measurement]) -> list[Plot]:
+    ran, plots = measured(records), []
+    if any(record.quality for record in ran):
+        text = "Quality on the test set after every epoch, and after the last one."
+        plots.append(Plot("measured", text, _svg(quality_figure(records))))
+    if ran:
+        text = (
+            "Median time of one training step, by what it was spent on; the line marks the whole "
+            "step, to which medians of phases need not add up."
+        )
+        plots.append(Plot("measured", text, _svg(phases_figure(records))))
+        text = "Bytes that the busiest rank sends in one training step; shorter is better."
+        plots.append(Plot("measured", text, _svg(wire_bytes_figure(records))))
+    if predicted(records):
+        text = "Speed-up over the number of ranks, on every network; higher is better."
+        plots.append(Plot("predicted", text, _svg(speedup_figure(records))))
+        text = "Time of one training step over the number of ranks; lower is better."
+        plots.append(Plot("predicted", text, _svg(step_time_figure(records))))
+    return plots
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    # A fixed salt and no date: the same records give the same report.
+    with mpl.rc_context({"svg.hashsalt": "dgc-topo"}):
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _phase_rows(records: Sequence[Measurement]) -> list[PhaseRow]:
+    rows = []
+    for configuration, group in by_configuration(records).items():
+        spent = [fmean(getattr(record.phases, name) for record in group) for name in _PHASES]
+        whole = max(sum(spent), 1e-12)
+        rows.append(
+            PhaseRow(
+                configuration.topology_label,
+                configuration.density_label,
+                tuple((seconds_text(seconds), seconds / whole) for seconds in spent),
+                seconds_text(fmean(record.step_time_s for record in group)),
+            )
+        )
+    return rows
+
+
+_PHASES = tuple(Phases.model_fields)

@@ -1,0 +1,130 @@
+import io
+
+import matplotlib as mpl
+import pytest
+
+from dgc_topo.results.configuration import measured, predicted
+from dgc_topo.results.draw import communication_graph, draw_graph, draw_schedule
+from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
+from dgc_topo.results.scaling import speedup_figure, step_time_figure
+from dgc_topo.results.style import Styles
+from dgc_topo.schedule import Schedule, copy, mix, reduce
+from dgc_topo.topology import load_topology
+from tests.results.synthetic import TOPOLOGIES
+
+FIGURES = {
+    quality_figure: ("epoch", "test accuracy, %"),
+    phases_figure: ("median time, ms", "topology"),
+    wire_bytes_figure: ("bytes per step (logarithmic)", "topology"),
+    speedup_figure: ("world size (ranks)", "speed-up"),
+    step_time_figure: ("world size (ranks)", "step time, ms"),
+}
+
+
+@pytest.fixture(scope="module", params=FIGURES, ids=lambda make: make.__name__)
+def make(request):
+    return request.param
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(mpl.text.Text)]
+
+
+def test_axes_are_labelled_with_units(make, records):
+    figure = make(records)
+    first = figure.axes[0]
+    assert (first.get_xlabel(), first.get_ylabel()) == FIGURES[make]
+    assert all(axes.get_xlabel() for axes in figure.axes)
+    title = "Predicted: " if make in (speedup_figure, step_time_figure) else "Measured: "
+    assert figure.get_suptitle().startswith(title)
+
+
+def test_every_topology_is_named(make, records):
+    figure = make(records)
+    figure.draw_without_rendering()
+    shown = "\n".join(texts(figure))
+    assert all(name in shown for name, _ in TOPOLOGIES)
+    assert "dgc 0.1 %" in shown
+
+
+def test_nothing_to_draw_says_so(make, records):
+    other = measured if make in (speedup_figure, step_time_figure) else predicted
+    for nothing in ([], other(records)):
+        figure = make(nothing)
+        assert any(text.startswith("no ") for text in texts(figure))
+
+
+def test_drawing_leaves_matplotlib_as_it_was(make, records):
+    before = dict(mpl.rcParams)
+    make(records).savefig(io.BytesIO(), format="png", dpi=20)
+    assert dict(mpl.rcParams) == before
+
+
+def test_one_panel_per_network_with_the_ideal_line(records):
+    figure = speedup_figure(records)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["on 1gbe", "at 64 ranks", "on ib-edr", "at 64 ranks"]
+    assert figure.axes[0].get_xscale() == "log"
+    assert list(figure.axes[0].get_xticks()) == [4, 8, 16, 32, 64]
+    assert "ideal" in texts(figure)
+
+
+def test_topologies_keep_colour_and_densities_keep_style(records):
+    styles = Styles.of(records)
+    assert len({(styles.colour(t), styles.marker(t)) for t in styles.topologies}) == 9
+    lines = {line.get_label(): line for line in speedup_figure(records).axes[0].lines}
+    dense, sparse = lines["ring, dense"], lines["ring, dgc 0.1 %"]
+    assert dense.get_color() == sparse.get_color() == styles.colour("ring")
+    assert (dense.get_linestyle(), sparse.get_linestyle()) == ("-", "--")
+
+
+def test_a_single_configuration_and_perplexity_draw_too(records):
+    record = measured(records)[0]
+    assert record.quality is not None
+    quality = record.quality.model_copy(update={"metric": "perplexity"})
+    figure = quality_figure([record.model_copy(update={"quality": quality})])
+    assert figure.axes[0].get_ylabel() == "test perplexity"
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("name", ["ring", "butterfly", "parameter-server", "gossip", "tree"])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_every_shipped_schedule_can_be_drawn(name, world_size):
+    schedule = load_topology(name, {}).schedule(world_size)
+    for figure in (draw_schedule(schedule), draw_graph(schedule)):
+        figure.savefig(io.BytesIO(), format="png", dpi=20)
+    assert communication_graph(schedule).number_of_nodes() == world_size
+
+
+def test_a_drawing_shows_ranks_steps_kinds_and_chunks():
+    steps = [reduce(0, 1, 0, 2), copy(1, 0, 1), mix(0, 1, weight=1, denominator=3)]
+    schedule = Schedule.from_steps(2, 3, steps, goal="part", servers=(1,))
+    figure = draw_schedule(schedule, title="all kinds")
+    shown = texts(figure)
+    assert {"0-1", "1", "0", "1 (server)", "rank", "step", "all kinds"} <= set(shown)
+    assert {text.split(":")[0] for text in shown} >= {"reduce", "copy", "mix"}
+    arrows = [p for p in figure.axes[0].patches if isinstance(p, mpl.patches.FancyArrowPatch)]
+    assert len({arrow.get_edgecolor() for arrow in arrows}) == len(arrows) == 3
+
+
+def test_an_all_reduce_ends_with_full_chunks():
+    figure = draw_schedule(load_topology("ring", {}).schedule(4))
+    cells = [p for p in figure.axes[0].patches if isinstance(p, mpl.patches.Rectangle)]
+    *_, before, after = (cells[i : i + 16] for i in range(0, len(cells), 16))
+    assert len({cell.get_facecolor() for cell in after}) == 1
+    assert len({cell.get_facecolor() for cell in before}) > 1
+
+
+def test_a_long_schedule_is_cut_and_a_huge_one_refused():
+    ring = load_topology("ring", {})
+    figure = draw_schedule(ring.schedule(6), max_steps=3)
+    assert figure.axes[0].get_xlabel() == "step (more follow)"
+    for draw in (draw_schedule, draw_graph):
+        with pytest.raises(ValueError, match="1024 ranks, expected at most 64"):
+            draw(ring.schedule(1024))
+
+
+def test_the_graph_weighs_who_sends_to_whom():
+    graph = communication_graph(load_topology("ring", {}).schedule(4))
+    assert sorted(graph.edges) == [(0, 1), (1, 2), (2, 3), (3, 0)]
+    assert {graph.edges[edge]["buffers"] for edge in graph.edges} == {1.5}
