@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dgc_topo.predict import (
-    Workload,
     num_predictions,
     predict,
-    workload_of_run,
+    workloads_of_runs,
     workloads_of_scenario,
 )
 from dgc_topo.results.folder import ResultsFolder
@@ -123,10 +122,7 @@ def finish(
     scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
 ) -> None:
     """Predict everything on the scenario's networks, and write the report."""
-    workloads: list[Workload] = [
-        *workloads_of_scenario(scenario),
-        *(workload_of_run(record) for record in measured),
-    ]
+    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(measured)]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
         folder.append(record)

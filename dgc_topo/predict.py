@@ -7,9 +7,9 @@ simulated schedule with the sizes that were recorded; nothing overlaps in this f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from dgc_topo.cost import count_cost
 from dgc_topo.results.environment import describe_environment
@@ -44,6 +44,7 @@ class Workload:
         batch_size_per_worker: Images, or streams of text.
         batch_samples: Images or tokens per worker and step.
         phases: Of one worker alone; no communication.
+        baseline_s: A step of one worker that neither compresses nor communicates.
         gradient_bytes: Dense fp32 gradient.
         dense_wire_bytes: Bytes of one worker's payload if it is sent dense.
         sparse: Sizes if it is sent sparse.
@@ -58,6 +59,7 @@ class Workload:
     batch_size_per_worker: int
     batch_samples: float
     phases: Phases
+    baseline_s: float
     gradient_bytes: int
     dense_wire_bytes: float
     sparse: RecordedSparse | None
@@ -70,11 +72,6 @@ class Workload:
             return self.dense_wire_bytes
         own = self.sparse.entries * self.sparse.bytes_per_entry
         return own + _FLOAT_BYTES["float32"] * self.sparse.dense_elements
-
-    @property
-    def solo_step_s(self) -> float:
-        """A step of one worker, without communication."""
-        return self.phases.compute_s + self.phases.compress_s + self.phases.update_s
 
     def sizes(self, schedule: Schedule) -> Sizes:
         """Return the bytes of every transfer of *schedule*."""
@@ -90,18 +87,49 @@ class Workload:
         )
 
 
-def workload_of_run(measured: Measurement) -> Workload:
-    """Return what *measured* recorded, ready to be predicted elsewhere.
+def workloads_of_runs(records: Sequence[Measurement]) -> list[Workload]:
+    """Return what the runs recorded, ready to be predicted elsewhere.
+
+    A lone worker's time does not depend on the topology, and only compressing depends on the
+    density, so runs share medians over all that did the same; all share one dense worker as the
+    baseline of speed-ups.
 
     Raises:
-        ValueError: if the record lacks the phases of a worker alone.
+        ValueError: if a record lacks the phases of a worker alone.
     """
-    if measured.solo_phases is None:
+    workloads = []
+    for record in records:
+        same = [r for r in records if r.workload == record.workload]
+        alike = [
+            r for r in same if (r.compression, r.density) == (record.compression, record.density)
+        ]
+        dense = [r for r in same if r.sparse is None]
+        baseline_s = _lone_step_s(_lone_phases(same, dense or same))
+        workloads.append(_workload_of_run(record, _lone_phases(same, alike), baseline_s))
+    return workloads
+
+
+def _lone_phases(same: Sequence[Measurement], alike: Sequence[Measurement]) -> Phases:
+    """Return medians over the runs of the *same* workload, and of compressing over those *alike*."""
+    return Phases(
+        compute_s=median(_solo(record).compute_s for record in same),
+        compress_s=median(_solo(record).compress_s for record in alike),
+        communicate_s=0.0,
+        wait_s=0.0,
+        update_s=median(_solo(record).update_s for record in same),
+    )
+
+
+def _solo(record: Measurement) -> Phases:
+    if record.solo_phases is None:
         raise ValueError(
-            f"record of {measured.topology} at density {measured.density:g}: has no solo_phases, "
+            f"record of {record.topology} at density {record.density:g}: has no solo_phases, "
             "expected a record of a training run"
         )
-    per_step = measured.samples_per_s * measured.step_time_s / measured.num_workers
+    return record.solo_phases
+
+
+def _workload_of_run(measured: Measurement, phases: Phases, baseline_s: float) -> Workload:
     return Workload(
         topology=TopologyChoice(name=measured.topology, options=measured.options),
         name=measured.workload,
@@ -109,8 +137,9 @@ def workload_of_run(measured: Measurement) -> Workload:
         density=measured.density,
         seed=measured.seed,
         batch_size_per_worker=measured.batch_size_per_worker,
-        batch_samples=per_step,
-        phases=measured.solo_phases,
+        batch_samples=measured.samples_per_s * measured.step_time_s / measured.num_workers,
+        phases=phases,
+        baseline_s=baseline_s,
         gradient_bytes=measured.gradient_bytes,
         dense_wire_bytes=measured.compressed_bytes,
         sparse=measured.sparse,
@@ -164,6 +193,7 @@ def _workload(
         phases=Phases(
             compute_s=choice.compute_s, compress_s=0, communicate_s=0, wait_s=0, update_s=0
         ),
+        baseline_s=choice.compute_s,
         gradient_bytes=4 * elements,
         dense_wire_bytes=_FLOAT_BYTES[dtype] * elements,
         sparse=sparse if density < 1 else None,
@@ -208,7 +238,7 @@ def predict_one(scenario: str, workload: Workload, network: str, world_size: int
     num_workers = len(schedules[0].contributors)
     communication_s = fmean(run.time_s for run in runs)
     phases = workload.phases.model_copy(update={"wait_s": communication_s})
-    step_time_s = workload.solo_step_s + communication_s
+    step_time_s = _lone_step_s(workload.phases) + communication_s
     return Measurement(
         kind="predicted",
         scenario=scenario,
@@ -233,7 +263,7 @@ def predict_one(scenario: str, workload: Workload, network: str, world_size: int
         messages_per_step=fmean(int(count_cost(s).messages_sent.max()) for s in schedules),
         sparse=workload.sparse,
         solo_phases=workload.phases,
-        speedup=num_workers * _one_worker_step_s(workload) / step_time_s,
+        speedup=num_workers * workload.baseline_s / step_time_s,
     )
 
 
@@ -242,6 +272,5 @@ def _simulate(schedule: Schedule, network: str, workload: Workload) -> Result:
     return simulate(schedule, hosts, workload.sizes(schedule))
 
 
-def _one_worker_step_s(workload: Workload) -> float:
-    """Return the step of one worker that neither compresses nor communicates."""
-    return workload.phases.compute_s + workload.phases.update_s
+def _lone_step_s(phases: Phases) -> float:
+    return phases.compute_s + phases.compress_s + phases.update_s

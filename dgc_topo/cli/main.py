@@ -18,7 +18,7 @@ from dgc_topo.cli.show import print_findings, print_verification, write_drawing
 
 app = typer.Typer(
     name="dgc-topo",
-    help="Train neural networks on ordinary networks, over any topology, and predict how it scales.",
+    help="Train neural networks on ordinary networks over any topology, and predict how that scales.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

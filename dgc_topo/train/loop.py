@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +23,7 @@ from dgc_topo.train.record import make_measurement
 from dgc_topo.train.steps import AllReduceStep, GossipStep, PhaseClock, StepRecord, Strategy
 
 _SOLO_STEPS = 8
+_TELL_EVERY_S = 0.1
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -57,6 +59,7 @@ class JobRun:
             self._topology, DistributedTransport(timeout=worker.timeout), seed=job.seed
         )
         self._strategy = self._make_strategy()
+        self._last_told = -math.inf
 
     def run(self) -> Measurement:
         """Train, and return the record (the same on every rank).
@@ -113,7 +116,7 @@ class JobRun:
             iteration, iteration / self._steps_per_epoch, self._learning_rate(iteration / total)
         )
         record.compute_s, record.loss = compute_s, loss
-        self._tell(Progress(job=self._number, step=iteration + 1, total_steps=total, loss=loss))
+        self._tell_progress(iteration + 1, total, loss)
         return record
 
     @property
@@ -243,6 +246,13 @@ class JobRun:
             warm_up_epochs=compression.warm_up_epochs,
         )
         return DGC(parameters, num_workers=self._num_workers, config=config)
+
+    def _tell_progress(self, step: int, total: int, loss: float) -> None:
+        """Tell now and then: whoever listens may share these cores."""
+        now = time.monotonic()
+        if step == total or now - self._last_told >= _TELL_EVERY_S:
+            self._last_told = now
+            self._tell(Progress(job=self._number, step=step, total_steps=total, loss=loss))
 
     def _tell(self, event: Progress | Evaluated | Finished) -> None:
         if self._worker.rank == 0:

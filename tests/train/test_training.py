@@ -147,7 +147,9 @@ def test_records_say_where_time_and_bytes_went(runs):
 def test_events_tell_progress_and_end_with_the_record(runs):
     events = runs[0][0][0].events
     first = [e for e in events if e.job == 0]
-    assert [e.step for e in first if isinstance(e, Progress)] == list(range(1, 13))
+    steps = [e.step for e in first if isinstance(e, Progress)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 12
     assert [e.epoch for e in first if isinstance(e, Evaluated)] == [1, 2]
     assert isinstance(first[-1], Finished)
 
@@ -164,7 +166,7 @@ def test_a_lost_or_frozen_worker_is_named_and_none_is_left(tmp_path, how):
     victim: list[psutil.Process] = []
 
     def strike(event):
-        if isinstance(event, Progress) and event.step == 3 and not victim:
+        if isinstance(event, Progress) and event.step > 3 and not victim:
             victim.append(workers_of(psutil.Process())[2])
             victim[0].send_signal(how)
 

@@ -1,0 +1,123 @@
+"""Predictions equal the closed forms, and records decide only what they should."""
+
+import pytest
+
+from dgc_topo.predict import overlap_exponent, predict, workloads_of_runs, workloads_of_scenario
+from dgc_topo.results.measurement import Measurement, Phases, SparseSizes
+from dgc_topo.scenario import parse_scenario
+from dgc_topo.simulate import load_fabric
+
+SCENARIO = """
+name = "predicted"
+[[topologies]]
+name = "ring"
+[[topologies]]
+name = "tree"
+[compression]
+densities = {densities}
+[simulate]
+networks = ["1gbe"]
+world_sizes = [1, 2, 8]
+overlap_exponent = {exponent}
+[[simulate.workloads]]
+name = "model"
+source = "made up"
+compressible_elements = 1_000_000
+dense_elements = 24_000
+compute_s = 0.1
+batch_size_per_worker = 32
+"""
+
+
+def predicted(densities="[1.0]", exponent="1.0"):
+    scenario = parse_scenario(SCENARIO.format(densities=densities, exponent=exponent))
+    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    return {(m.topology, m.density, m.world_size): m for m in records}
+
+
+@pytest.mark.parametrize("n", [2, 8])
+def test_dense_step_times_are_compute_plus_the_closed_form(n):
+    fabric = load_fabric("1gbe")
+    alpha, beta = fabric.latency_s, 1 / fabric.bandwidth_bytes_per_s
+    num_bytes = 4 * 1_024_000
+    ring = 2 * (n - 1) * alpha + 2 * (n - 1) / n * num_bytes * beta
+    tree = 2 * (n.bit_length() - 1) * (alpha + num_bytes * beta)
+    records = predicted()
+    assert records["ring", 1.0, n].step_time_s == pytest.approx(0.1 + ring, rel=1e-9)
+    assert records["tree", 1.0, n].step_time_s == pytest.approx(0.1 + tree, rel=1e-9)
+    assert records["ring", 1.0, n].speedup == pytest.approx(n * 0.1 / (0.1 + ring))
+    assert records["ring", 1.0, n].samples_per_s == pytest.approx(n * 32 / (0.1 + ring))
+
+
+def test_one_worker_is_its_own_baseline():
+    assert predicted()["ring", 1.0, 1].speedup == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("exponent", "factor"), [("1.0", 8), ("0.0", 1), ("0.5", 8**0.5)])
+def test_the_root_of_a_tree_sends_the_union_of_everyones_entries(exponent, factor):
+    record = predicted("[0.001]", exponent)["tree", 0.001, 8]
+    message = 8 * 1000 * factor + 4 * 24_000
+    assert record.wire_bytes_per_step == pytest.approx(3 * message)
+    assert record.compressed_bytes == 8 * 1000 + 4 * 24_000
+
+
+def sparse(entries: float, merged: float) -> SparseSizes:
+    return SparseSizes(length=10_000, dense_elements=10, entries=entries, merged_entries=merged)
+
+
+@pytest.mark.parametrize(
+    ("merged", "exponent"), [(400, 1.0), (100, 0.0), (200, 0.5), (900, 1.0), (99, 0.0)]
+)
+def test_the_overlap_exponent_reproduces_the_recorded_union(merged, exponent):
+    assert overlap_exponent(sparse(100, merged), 4) == pytest.approx(exponent)
+
+
+def test_without_a_union_to_look_at_entries_count_as_disjoint():
+    assert overlap_exponent(None, 4) == overlap_exponent(sparse(100, 100), 1) == 1.0
+
+
+def run(topology: str, density: float, compute_s: float, compress_s: float) -> Measurement:
+    phases = Phases(
+        compute_s=compute_s, compress_s=compress_s, communicate_s=0, wait_s=0, update_s=0
+    )
+    return Measurement(
+        kind="measured",
+        scenario="s",
+        machine="m",
+        topology=topology,
+        world_size=4,
+        num_workers=4,
+        network="loopback",
+        workload="w",
+        compression="dense" if density == 1 else "dgc",
+        density=density,
+        seed=0,
+        batch_size_per_worker=8,
+        num_steps=10,
+        step_time_s=1.0,
+        phases=phases,
+        samples_per_s=32.0,
+        gradient_bytes=40_040,
+        compressed_bytes=40_040 if density == 1 else 840,
+        wire_bytes_per_step=1,
+        messages_per_step=1,
+        sparse=None if density == 1 else sparse(100, 200),
+        solo_phases=phases,
+    )
+
+
+def test_runs_of_one_compression_share_the_time_of_a_lone_worker():
+    """Noise in one topology's run must not make that topology look slower on every network."""
+    records = [run("ring", 1, 1.0, 0.1), run("tree", 1, 1.2, 0.1), run("mesh", 1, 9.0, 0.1)]
+    records += [run("ring", 0.01, 1.0, 0.5), run("tree", 0.01, 1.1, 0.7)]
+    workloads = workloads_of_runs(records)
+    assert [w.phases.compute_s for w in workloads] == [1.1] * 5
+    assert [w.phases.compress_s for w in workloads] == pytest.approx([0.1, 0.1, 0.1, 0.6, 0.6])
+    assert [w.baseline_s for w in workloads] == pytest.approx([1.2] * 5)
+    assert [w.overlap_exponent for w in workloads] == pytest.approx([1, 1, 1, 0.5, 0.5])
+    assert workloads[0].batch_samples == 8
+
+
+def test_a_record_without_a_lone_worker_cannot_be_predicted():
+    with pytest.raises(ValueError, match="no solo_phases"):
+        workloads_of_runs([run("ring", 1, 1.0, 0.1).model_copy(update={"solo_phases": None})])
