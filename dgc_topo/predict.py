@@ -110,7 +110,7 @@ def workloads_of_runs(records: Sequence[Measurement]) -> list[Workload]:
 
 
 def _lone_phases(same: Sequence[Measurement], alike: Sequence[Measurement]) -> Phases:
-    """Return medians over the runs of the *same* workload, and of compressing over those *alike*."""
+    """Return medians over the *same* workload, and of compressing over the runs *alike*."""
     return Phases(
         compute_s=median(_solo(record).compute_s for record in same),
         compress_s=median(_solo(record).compress_s for record in alike),

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, fold, reduce
+from dgc_topo.schedule import IntArray, Schedule, Step, copy, fold, reduce, with_peers
 
 
 def schedule(
@@ -38,7 +38,7 @@ def _distances(n: int, order: str) -> list[int]:
 def _doubling(n: int, order: str) -> Schedule:
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         for distance in _distances(n, order):
-            senders = np.union1d(ranks, ranks ^ distance)
+            senders = with_peers(ranks, ranks ^ distance, n)
             yield reduce(senders, senders ^ distance)
 
     return Schedule(n, 1, steps_of)
@@ -54,11 +54,11 @@ def _halving_doubling(n: int, order: str) -> Schedule:
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         for level, distance in enumerate(distances):
-            senders = np.union1d(ranks, ranks ^ distance)
+            senders = with_peers(ranks, ranks ^ distance, n)
             peers = senders ^ distance
             yield reduce(senders, peers, _block(peers, level), n >> (level + 1))
         for level, distance in reversed(list(enumerate(distances))):
-            senders = np.union1d(ranks, ranks ^ distance)
+            senders = with_peers(ranks, ranks ^ distance, n)
             yield copy(senders, senders ^ distance, _block(senders, level), n >> (level + 1))
 
     def _block(ranks: IntArray, level: int) -> IntArray:

@@ -6,9 +6,7 @@ Each rank sends 2(n-1)/n of the buffer, the least possible, in 2(n-1) steps.
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce
+from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce, with_peers
 
 
 def schedule(world_size: int) -> Schedule:
@@ -16,7 +14,7 @@ def schedule(world_size: int) -> Schedule:
     n = world_size
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
-        senders = np.union1d(ranks, (ranks - 1) % n)
+        senders = with_peers(ranks, (ranks - 1) % n, n)
         receivers = (senders + 1) % n
         for step in range(n - 1):
             yield reduce(senders, receivers, (senders - step) % n)

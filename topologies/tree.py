@@ -6,9 +6,7 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce
+from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce, with_peers
 
 
 def schedule(world_size: int) -> Schedule:
@@ -28,6 +26,6 @@ def schedule(world_size: int) -> Schedule:
 
 def _children(ranks: IntArray, distance: int, world_size: int) -> IntArray:
     """Return the children, at this level, among *ranks* or with their parent among them."""
-    near = np.union1d(ranks, ranks + distance)
+    near = with_peers(ranks, ranks + distance, world_size)
     here: IntArray = near[(near % (2 * distance) == distance) & (near < world_size)]
     return here

@@ -19,6 +19,7 @@ from dgc_topo.schedule.step import (
     gather,
     mix,
     reduce,
+    with_peers,
 )
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "reduce",
     "refine",
     "then",
+    "with_peers",
 ]

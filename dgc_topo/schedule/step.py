@@ -171,6 +171,14 @@ def gather(steps: Iterable[Step]) -> Step:
     )
 
 
+def with_peers(ranks: IntArray, peers: IntArray, world_size: int) -> IntArray:
+    """Return the sorted union of *ranks* and *peers*, for a schedule's ``steps_of``.
+
+    When everyone's steps are asked for there is nothing to add, and nothing is sorted.
+    """
+    return ranks if len(ranks) == world_size else np.union1d(ranks, peers)
+
+
 def _step(
     src: Ints,
     dst: Ints,
