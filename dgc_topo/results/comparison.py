@@ -97,7 +97,7 @@ def _rows(records: Sequence[Measurement]) -> list[_Row]:
     for configuration, group in by_configuration(records).items():
         forecast = tuple(predicted(group))
         sizes = dict.fromkeys(m.world_size for m in measured(group))
-        for size in sizes or [min(m.world_size for m in group)]:
+        for size in sizes or [max(m.world_size for m in group)]:
             runs = tuple(m for m in measured(group) if m.world_size == size)
             rows.append(_Row(configuration, size, runs, forecast))
     return rows
