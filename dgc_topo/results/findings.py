@@ -15,12 +15,7 @@ def findings(measurements: Iterable[Measurement]) -> list[str]:
     return [
         *_against_dense(measured(records)),
         *_fastest_here(measured(records)),
-        *(
-            line
-            for network in networks(records)
-            for workload in dict.fromkeys(record.workload for record in predicted(records))
-            for line in _fastest_on(network, [r for r in records if r.workload == workload])
-        ),
+        *(line for network in networks(records) for line in _all_on(network, predicted(records))),
     ]
 
 
@@ -76,10 +71,16 @@ def _fastest_here(records: Sequence[Measurement]) -> Iterator[str]:
         )
 
 
-def _fastest_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
-    on_network = [record for record in predicted(records) if record.network == network]
-    if not on_network:
-        return
+def _all_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
+    """Answer for each workload apart: their speed-ups cannot be compared."""
+    workloads = dict.fromkeys(record.workload for record in records if record.network == network)
+    for workload in workloads:
+        alike = [r for r in records if (r.network, r.workload) == (network, workload)]
+        named = f"{network}, {workload}" if len(workloads) > 1 else network
+        yield from _fastest_on(named, alike)
+
+
+def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     largest = max(record.world_size for record in on_network)
     known = [r for r in on_network if r.world_size == largest and r.speedup is not None]
     dense = [record for record in known if record.compression == "dense"]
@@ -88,8 +89,8 @@ def _fastest_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
         return
     best = max(known, key=_throughput)
     start = (
-        f"Predicted for {network}, {best.workload}, {largest} ranks: fastest is {_reach(best)} "
-        f"one worker ({best.scaling_efficiency or 0:.0%} scaling efficiency)"
+        f"Predicted for {named}, {largest} ranks: fastest is {_reach(best)} one worker "
+        f"({best.scaling_efficiency or 0:.0%} scaling efficiency)"
     )
     if not (dense and compressed):
         yield f"{start}."

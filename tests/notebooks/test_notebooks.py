@@ -3,9 +3,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from rich.console import Console
 
-from dgc_topo.results.folder import ResultsFolder
-from tests.results.synthetic import SCENARIO, measurements
+from dgc_topo.cli.progress import ProgressBars
+from dgc_topo.experiment import run_scenario
+from tests.train.tiny import write_tiny
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 500_000
@@ -13,12 +15,11 @@ MAX_BYTES = 500_000
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """Return a results folder of test data."""
-    place = tmp_path_factory.mktemp("results") / SCENARIO
-    folder = ResultsFolder.create(place, f'name = "{SCENARIO}"\n', SCENARIO)
-    for record in measurements():
-        folder.append(record)
-    return folder
+    """Return the results folder of a real, tiny run."""
+    place = tmp_path_factory.mktemp("results")
+    scenario = write_tiny(place, "ring", "tree", "gossip", world_size=2, epochs=1)
+    with ProgressBars(Console(quiet=True)) as bars:
+        return run_scenario(scenario, place / "tiny", bars)
 
 
 @pytest.mark.slow

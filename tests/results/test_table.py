@@ -85,7 +85,7 @@ def test_predictions_of_several_seeds_are_averaged(records):
     ring = [r for r in predicted(records) if r.topology == "ring" and r.compression == "dense"]
     slower = [r.model_copy(update={"seed": 2, "step_time_s": 3 * r.step_time_s}) for r in ring]
     (row,) = compare([*ring, *slower]).rows
-    assert row[4].text == "62.0 ms"
+    assert row[4].text == "85.0 ms"  # at 64 ranks, the largest
     line = step_time_figure([*ring, *slower]).axes[0].lines[0]
     assert np.asarray(line.get_xdata()).tolist() == [4, 8, 16, 32, 64]
 
@@ -94,7 +94,7 @@ def test_simulation_only_has_no_measured_column(records):
     comparison = compare(predicted(records))
     groups = {heading.group for heading in comparison.headings}
     assert groups == {"", "predicted", "predicted 1gbe", "predicted ib-edr"}
-    assert column(comparison, "predicted", "wire bytes per step")[0].text == "3.94 MB"
+    assert column(comparison, "predicted", "wire bytes per step")[0].text == "82.7 MB"  # 63 x 1.31
 
 
 def test_what_is_missing_shows_as_missing(records):
@@ -151,6 +151,14 @@ def test_findings_answer_the_questions(records):
     assert "1.43x the throughput of the best dense one" in lines[2]
     assert "compression does not pay there" in lines[3]
     assert findings([]) == []
+    other = [r.model_copy(update={"workload": "other"}) for r in predicted(records)]
+    apart = findings([*predicted(records), *other])
+    assert [line.split(", 64 ranks")[0] for line in apart] == [
+        "Predicted for 1gbe, cnn on fashion-mnist (invented)",
+        "Predicted for 1gbe, other",
+        "Predicted for ib-edr, cnn on fashion-mnist (invented)",
+        "Predicted for ib-edr, other",
+    ]
     assert all(line.startswith("Predicted") for line in findings(predicted(records)))
 
 
