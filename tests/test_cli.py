@@ -92,6 +92,7 @@ def test_train_runs_one_topology_and_simulate_needs_workloads(run, tmp_path):
     ]
     assert {(m.topology, m.density) for m in records} == {("ring", 0.01)}
     assert "report" in run("report", str(out))
+    assert run("report", str(out), "--markdown").startswith("| Topology | Density |")
     refused = run("simulate", str(path), "-o", str(tmp_path / "other"), status=2)
     assert "simulate.workloads" in refused
 

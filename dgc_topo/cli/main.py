@@ -14,11 +14,11 @@ from rich.table import Table
 
 from dgc_topo.cli.console import clear_errors, console, topology_from
 from dgc_topo.cli.progress import ProgressBars
-from dgc_topo.cli.show import print_findings, print_verification, write_drawing
+from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 
 app = typer.Typer(
     name="dgc-topo",
-    help="Train neural networks on ordinary networks over any topology, and predict how that scales.",
+    help="Train neural networks on ordinary networks over any topology, and predict how it scales.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -183,13 +183,21 @@ def schema(
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="results folder")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="results folder")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print only a table to paste")
+    ] = False,
+) -> None:
     """Write a results folder's report again, and print its table."""
     from dgc_topo.results.folder import ResultsFolder
     from dgc_topo.results.report import write_report
 
     with clear_errors():
         results = ResultsFolder(folder)
+        if markdown:
+            print_markdown(results)
+            return
         write_report(results)
         print_findings(results)
 

@@ -11,7 +11,7 @@ from dgc_topo.cli.console import console
 from dgc_topo.results.comparison import compare
 from dgc_topo.results.draw import draw_schedule
 from dgc_topo.results.findings import findings
-from dgc_topo.results.table import rich_table
+from dgc_topo.results.table import markdown_table, rich_table
 from dgc_topo.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ def print_findings(folder: ResultsFolder) -> None:
         console.print(f"- {line}", highlight=False)
     console.print(f"records: {folder.measurements_path}", highlight=False, soft_wrap=True)
     console.print(f"report:  {folder.report_path}", highlight=False, soft_wrap=True)
+
+
+def print_markdown(folder: ResultsFolder) -> None:
+    """Print the comparison as GitHub-flavoured Markdown."""
+    console.out(markdown_table(compare(folder.measurements())), highlight=False, end="")
 
 
 def print_verification(label: str, world_size: int, proof: Verification) -> None:
