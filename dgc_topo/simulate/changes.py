@@ -1,0 +1,117 @@
+"""The same network, a little different: slower hosts and links, limits on what a host can move."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import simpy
+
+from dgc_topo.simulate.fluid import Fluid
+from dgc_topo.simulate.network import FloatArray, IntArray, Network
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """Links whose bandwidth changes while the simulation runs.
+
+    Attributes:
+        at_s: When.
+        links: Which links.
+        factor: New bandwidth as a multiple of the network's; 0 is a failure: flows on the link
+            wait until a later change brings it back.
+
+    Raises:
+        ValueError: if the time or the factor is negative.
+    """
+
+    at_s: float
+    links: tuple[int, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        for name in ("at_s", "factor"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"link change: {name} {value}, expected 0 or more")
+
+    def happen(self, env: simpy.Environment, fluid: Fluid) -> Generator[simpy.Event, None, None]:
+        """Process: change the links when it is time."""
+        checked_links(fluid.network, self.links)
+        yield env.timeout(self.at_s)
+        links = np.array(self.links, np.int64)
+        fluid.set_bandwidth(links, fluid.network.bandwidth_bytes_per_s[links] * self.factor)
+
+
+def slow_links(network: Network, links: Sequence[int], factor: float) -> Network:
+    """Return the network with the bandwidth of *links* multiplied by *factor*.
+
+    Raises:
+        ValueError: if there is no such link, or the factor is not above 0.
+    """
+    checked_links(network, links)
+    if not 0 < factor < np.inf:
+        raise ValueError(f"slow links: factor {factor}, expected above 0 (a LinkChange may be 0)")
+    bandwidth = network.bandwidth_bytes_per_s.copy()
+    bandwidth[list(links)] *= factor
+    return replace(network, bandwidth_bytes_per_s=bandwidth)
+
+
+def slow_host(network: Network, host: int, factor: float) -> Network:
+    """Return the network with the bandwidth of the host's own links multiplied by *factor*."""
+    return slow_links(network, links_of_host(network, host), factor)
+
+
+def links_of_host(network: Network, host: int) -> tuple[int, ...]:
+    """Return the links on which traffic leaves and reaches a host."""
+    others = np.delete(np.arange(network.num_hosts), host)
+    here = np.full_like(others, host)
+    leaving = network.routes(here, others)
+    arriving = network.routes(others, here)
+    last = (arriving >= 0).sum(axis=1) - 1
+    links = np.concatenate([leaving[:, 0], arriving[np.arange(len(last)), last]])
+    return tuple(sorted(set(links.tolist())))
+
+
+def limit_hosts(
+    network: Network, limit_bytes_per_s: float | FloatArray, name: str = "both ways"
+) -> Network:
+    """Return the network with a limit on what each host sends and receives together.
+
+    Measured full-duplex links often carry less both ways than twice one way (a *duplex limiter*:
+    160-187.5 MB/s instead of 240 on 1 GbE; Graphene cluster, SimGrid's guide).  A cap on the
+    bytes that a process can move in a second is the same thing under another name.
+
+    Args:
+        network: The network without the limit.
+        limit_bytes_per_s: Of each host, or an array of shape (num_hosts,).
+        name: What to call the limit: ``host 3 both ways``.
+
+    Raises:
+        ValueError: if a limit is not above 0.
+    """
+    first = network.num_links
+    limits = np.broadcast_to(np.asarray(limit_bytes_per_s, np.float64), (network.num_hosts,))
+
+    def route(src: IntArray, dst: IntArray) -> IntArray:
+        ends = np.where(src == dst, -1, np.stack([src, dst]) + first)
+        return np.concatenate([ends, network.router(src, dst).T]).T  # what pads stays last
+
+    def link_name(link: int) -> str:
+        return network.link_names(link) if link < first else f"host {link - first} {name}"
+
+    return replace(
+        network,
+        bandwidth_bytes_per_s=np.append(network.bandwidth_bytes_per_s, limits),
+        latency_s=np.append(network.latency_s, np.zeros(network.num_hosts)),
+        router=route,
+        link_names=link_name,
+    )
+
+
+def checked_links(network: Network, links: Sequence[int]) -> None:
+    """Refuse links that a network does not have."""
+    wrong = [link for link in links if not 0 <= link < network.num_links]
+    if wrong:
+        raise ValueError(f"link {wrong[0]}: expected 0 to {network.num_links - 1}")

@@ -1,0 +1,127 @@
+"""Simulate a schedule on a network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulate.changes import LinkChange
+from dgc_topo.simulate.flows import Background, Flows
+from dgc_topo.simulate.fluid import Fluid
+from dgc_topo.simulate.network import FloatArray, IntArray, Network
+from dgc_topo.simulate.progress import Progress
+from dgc_topo.simulate.sizes import Sizes
+from dgc_topo.simulate.tally import Bounds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a simulated schedule took.
+
+    Attributes:
+        time_s: When the last rank finished.
+        messages: Number of transfers.
+        bytes_sent: Bytes sent by each rank, shape (world_size,).
+        finish_s: When each rank finished, shape (world_size,); 0 for a rank with nothing to do.
+        bounds: What each resource alone would take; ``bounds.bound_by`` names the one that binds.
+        instants: Number of different instants at which anything happened.
+        wall_s: How long the simulation itself took.
+    """
+
+    time_s: float
+    messages: int
+    bytes_sent: FloatArray
+    finish_s: FloatArray
+    bounds: Bounds
+    instants: int
+    wall_s: float
+
+    def algbw_bytes_per_s(self, total_bytes: float) -> float:
+        """Return bytes of the buffer over time; infinite if it took none."""
+        return total_bytes / self.time_s if self.time_s else math.inf
+
+    def busbw_bytes_per_s(self, total_bytes: float) -> float:
+        """Return the bandwidth of an all-reduce that compares with line rate at any world size.
+
+        ``algbw * 2 (p - 1) / p``, see NVIDIA/nccl-tests, doc/PERFORMANCE.md.
+        """
+        num_ranks = len(self.finish_s)
+        if num_ranks == 1:
+            return 0.0
+        return self.algbw_bytes_per_s(total_bytes) * 2 * (num_ranks - 1) / num_ranks
+
+
+def simulate(
+    schedule: Schedule,
+    network: Network,
+    sizes: Sizes,
+    *,
+    placement: IntArray | None = None,
+    background: Background | None = None,
+    changes: Sequence[LinkChange] = (),
+) -> Result:
+    """Return what running a schedule once, from time 0, takes.
+
+    The transfers of one step between one ordered pair of ranks share one connection: they are
+    one flow with the sum of their bytes.  (Two steps of a pair never overlap.)
+
+    Args:
+        schedule: Who sends what to whom.
+        network: Hosts, links and costs.
+        sizes: Bytes of each transfer.
+        placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
+        background: Flows of other jobs on the same network.
+        changes: Links that fail or change their bandwidth on the way.
+
+    Raises:
+        ValueError: if there are more ranks than hosts, or a size is not a number >= 0.
+        RuntimeError: by SimPy, if links fail for good and the schedule waits for ever.
+    """
+    started = time.perf_counter()
+    env = simpy.Environment()
+    fluid = Fluid(env, network)
+    hosts = placement_of(schedule.world_size, network, placement)
+    progress = Progress(fluid, schedule, sizes, hosts)
+    if background is not None:
+        Flows(fluid, *background)
+    for change in changes:
+        env.process(change.happen(env, fluid))
+    progress.all_told()
+    env.run(until=progress.finished)
+    return Result(
+        float(progress.finish_s.max()),
+        progress.tally.messages,
+        progress.tally.bytes_sent,
+        progress.finish_s,
+        progress.tally.bounds(),
+        fluid.instants,
+        time.perf_counter() - started,
+    )
+
+
+def placement_of(world_size: int, network: Network, placement: IntArray | None) -> IntArray:
+    """Return the host of each rank, shape (world_size,).
+
+    Raises:
+        ValueError: if a rank has no host.
+    """
+    if placement is None:
+        if world_size > network.num_hosts:
+            raise ValueError(
+                f"simulate: {world_size} ranks on {network.num_hosts} hosts, "
+                "expected no more ranks than hosts"
+            )
+        return np.arange(world_size)
+    hosts = np.asarray(placement, np.int64)
+    if hosts.shape != (world_size,) or hosts.min() < 0 or hosts.max() >= network.num_hosts:
+        raise ValueError(
+            f"simulate: placement of shape {hosts.shape}, expected ({world_size},) hosts from 0 to "
+            f"{network.num_hosts - 1}"
+        )
+    return hosts

@@ -1,0 +1,197 @@
+"""How many bytes each transfer of a schedule carries.
+
+Sizes are asked for once per step, in the order of the steps, so that sparse sizes may follow
+how many ranks' contributions a chunk has merged by then.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from dgc_topo.schedule import Schedule, Step
+from dgc_topo.simulate.network import FloatArray, IntArray
+
+#: More counters than this (one per rank and chunk) are refused: 1 GiB of them.
+MAX_COUNTERS = 1 << 27
+
+#: Maps numbers of contributors, any shape, to entries in the union of their supports.
+Growth = Callable[[IntArray], FloatArray]
+
+
+class Sizes(Protocol):
+    """Bytes of the transfers of a step."""
+
+    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
+        """Return the bytes of each transfer, shape (num_transfers,), in order of steps."""
+
+
+def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> FloatArray:
+    """Return the sizes of a step.
+
+    Raises:
+        ValueError: if a size is negative or not finite, or there is not one per transfer.
+    """
+    num_bytes = sizes.bytes_of(step_index, step)
+    if num_bytes.shape != (len(step),):
+        raise ValueError(
+            f"step {step_index}: sizes of shape {num_bytes.shape}, expected ({len(step)},)"
+        )
+    if not (num_bytes.min(initial=0.0) >= 0 and num_bytes.sum() < np.inf):
+        index = int(np.argmin((num_bytes >= 0) & np.isfinite(num_bytes)))
+        raise ValueError(
+            f"step {step_index}: {step[index]}: {num_bytes[index]} bytes, "
+            "expected a finite number, 0 or more"
+        )
+    return num_bytes
+
+
+class DenseSizes:
+    """Equal slices of a dense buffer, fractions of a byte included.
+
+    Args:
+        total_bytes: Size of the whole buffer.
+        num_chunks: Number of chunks it is cut into.
+
+    Raises:
+        ValueError: if the size is negative or not finite, or there is no chunk.
+    """
+
+    def __init__(self, total_bytes: float, num_chunks: int) -> None:
+        _require(0 <= total_bytes < np.inf, f"total_bytes {total_bytes}", "0 or more, and finite")
+        _require(num_chunks >= 1, f"num_chunks {num_chunks}", "at least 1")
+        self._chunk_bytes = total_bytes / num_chunks
+
+    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
+        """Return the bytes of each transfer, shape (num_transfers,)."""
+        return np.asarray(step.count * self._chunk_bytes, np.float64)
+
+
+def power_growth(length: int, entries: float, overlap_exponent: float) -> Growth:
+    """Return the union model ``U(c) = min(length, entries * c ** overlap_exponent)``.
+
+    Args:
+        length: Number of elements of the tensor.
+        entries: Entries that one contributor sends.
+        overlap_exponent: 1 for disjoint supports, 0 for identical ones.
+    """
+    _require(0 <= overlap_exponent <= 1, f"overlap_exponent {overlap_exponent}", "0 to 1")
+
+    def union(contributors: IntArray) -> FloatArray:
+        grown: FloatArray = entries * np.power(contributors.astype(np.float64), overlap_exponent)
+        grown[contributors == 0] = 0.0  # 0 ** 0 is 1
+        return np.asarray(np.minimum(grown, length), np.float64)
+
+    return union
+
+
+def independent_growth(length: int, entries: float) -> Growth:
+    """Return the union model of independent supports, ``U(c) = L * (1 - (1 - k/L) ** c)``.
+
+    Args:
+        length: Number of elements of the tensor (L).
+        entries: Entries that one contributor sends (k).
+    """
+
+    def union(contributors: IntArray) -> FloatArray:
+        # expm1 and log1p keep the digits that 1 - (1 - tiny) would lose.
+        missing = np.log1p(-entries / length) if entries < length else -np.inf
+        grown = -length * np.expm1(np.where(contributors > 0, contributors, 1) * missing)
+        return np.asarray(np.where(contributors > 0, grown, 0.0), np.float64)
+
+    return union
+
+
+class SparseSizes:
+    """Sparse gradients whose unions grow as contributions are merged.
+
+    Follows how many contributors each chunk of each rank has merged: a reduce adds the sender's
+    number, a copy replaces by it.  That is exact for a correct all-reduce, where no contribution
+    is merged twice; the number never exceeds that of all contributors.
+
+    Args:
+        schedule: The schedule to be run: its ranks, chunks and servers.
+        length: Elements of the tensors that are sent sparse.
+        entries: Entries of them that each contributor sends.
+        bytes_per_entry: Bytes of one entry on the wire, index and value.
+        dense_bytes: Bytes of what is sent dense beside them (1-D tensors).
+        overlap_exponent: See `power_growth`; None for independent supports.
+        growth: A union model of your own, instead.
+
+    Raises:
+        ValueError: if a number makes no sense, or the schedule has too many ranks and chunks.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        *,
+        length: int,
+        entries: float,
+        bytes_per_entry: float = 8.0,
+        dense_bytes: float = 0.0,
+        overlap_exponent: float | None = None,
+        growth: Growth | None = None,
+    ) -> None:
+        _require(length >= 1, f"length {length}", "at least 1 element")
+        _require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
+        _require(0 < bytes_per_entry < np.inf, f"bytes_per_entry {bytes_per_entry}", "above 0")
+        _require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
+        counters = schedule.world_size * schedule.num_chunks
+        _require(
+            counters <= MAX_COUNTERS,
+            f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
+            f"at most {MAX_COUNTERS} counters of contributors",
+        )
+        if growth is None and overlap_exponent is None:
+            growth = independent_growth(length, entries)
+        elif growth is None:
+            growth = power_growth(length, entries, overlap_exponent or 0.0)
+        self._growth, self._schedule = growth, schedule
+        self._entry_bytes = bytes_per_entry / schedule.num_chunks
+        self._dense_bytes = dense_bytes / schedule.num_chunks
+        self._merged = np.empty(0, np.int64)
+        self._last_index = sys.maxsize
+
+    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
+        """Return the bytes of each transfer; call it for every step, in order."""
+        if step_index <= self._last_index:  # another run
+            shape = (self._schedule.world_size, self._schedule.num_chunks)
+            merged = np.zeros(shape, np.int64)
+            merged[self._schedule.contributors] = 1
+            self._merged = merged.ravel()
+        self._last_index = step_index
+        sent, received, first = self._cells(step)
+        contributors = self._merged[sent]
+        entries = self._growth(contributors)
+        if first is not None:
+            entries = np.add.reduceat(entries, first) if len(first) else entries
+        self._merge(step, received, contributors)
+        return entries * self._entry_bytes + step.count * self._dense_bytes
+
+    def _cells(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
+        """Return counters read and written by a step, and where each transfer's run begins."""
+        num_chunks = self._schedule.num_chunks
+        sent, received = step.src * num_chunks + step.chunk, step.dst * num_chunks + step.chunk
+        if not len(step) or step.count.max() == 1:
+            return sent, received, None
+        first = np.cumsum(step.count) - step.count
+        within = np.arange(int(step.count.sum())) - np.repeat(first, step.count)
+        return np.repeat(sent, step.count) + within, np.repeat(received, step.count) + within, first
+
+    def _merge(self, step: Step, received: IntArray, contributors: IntArray) -> None:
+        keeps, counts = step.keep != 0, step.weight != 0
+        if len(received) > len(step):
+            keeps, counts = np.repeat(keeps, step.count), np.repeat(counts, step.count)
+        self._merged[received[~keeps]] = 0
+        np.add.at(self._merged, received[counts], contributors[counts])
+        most = self._schedule.world_size - len(self._schedule.servers)
+        self._merged[received] = np.minimum(self._merged[received], most)
+
+
+def _require(holds: bool, what: str, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"sizes: {what}, expected {expected}")

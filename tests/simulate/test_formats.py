@@ -1,0 +1,148 @@
+"""Reading SimGrid platforms, writing GOAL."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+
+from dgc_topo.schedule import Schedule, copy, gather, reduce
+from dgc_topo.simulate import DenseSizes, read_simgrid, simulate_flows, write_goal
+from dgc_topo.topology import load_topology
+
+FLAT = """<?xml version='1.0'?>
+<!DOCTYPE platform SYSTEM "https://simgrid.org/simgrid.dtd">
+<platform version="4.1">
+  <cluster id="c" prefix="node-" suffix=".org" radical="0-2,7" speed="1Gf"
+           bw="125MBps" lat="50us" {more}/>
+</platform>
+"""
+TWO_LEVELS = """<platform version="4.1">
+  <zone id="all" routing="Full">
+    <cluster id="a" prefix="a" suffix="" radical="0-1" speed="1Gf" bw="1Gbps" lat="1ms"/>
+    <cluster id="b" prefix="b" suffix="" radical="0-2" speed="1Gf" bw="1kBps" lat="2ms"
+             bb_bw="1.5kBps" bb_lat="3ms"/>
+    <link id="out" bandwidth="500Bps" latency="10ms" {policy}/>
+    <link id="in" bandwidth="2KiBps" latency="20ms"/>
+    <zoneRoute src="a" dst="b" gw_src="a_router" gw_dst="b_router">
+      <link_ctn id="out" {direction}/><link_ctn id="in"/>
+    </zoneRoute>
+  </zone>
+</platform>
+"""
+
+
+@pytest.fixture
+def platform(tmp_path):
+    def read(text):
+        path = tmp_path / "platform.xml"
+        path.write_text(text)
+        return read_simgrid(path)
+
+    return read
+
+
+def finish(network, *flows):
+    src, dst, num_bytes = (np.array(column) for column in zip(*flows, strict=True))
+    return simulate_flows(network, src, dst, num_bytes.astype(float), np.zeros(len(flows))).tolist()
+
+
+def test_flat_cluster(platform):
+    network = platform(FLAT.format(more=""))
+    assert network.num_hosts == 4
+    assert network.link_names(6) == "node-7.org up"
+    assert finish(network, (0, 3, 125e6), (3, 0, 125e6)) == pytest.approx([1.0001, 1.0001])
+
+
+def test_flat_cluster_with_one_link_both_ways_limiter_and_backbone(platform):
+    network = platform(FLAT.format(more='sharing_policy="SHARED"'))
+    assert finish(network, (0, 3, 125e6), (3, 0, 125e6)) == pytest.approx([2.0001, 2.0001])
+    network = platform(FLAT.format(more='limiter_link="187.5MBps"'))
+    assert finish(network, (0, 3, 187.5e6), (3, 0, 187.5e6)) == pytest.approx([2.0001, 2.0001])
+    network = platform(FLAT.format(more='bb_bw="125MBps" bb_lat="900us"'))
+    assert finish(network, (0, 1, 125e6), (2, 3, 125e6)) == pytest.approx([2.001, 2.001])
+
+
+def test_two_levels(platform):
+    network = platform(TWO_LEVELS.format(policy='sharing_policy="SPLITDUPLEX"', direction=""))
+    assert network.num_hosts == 5
+    # One way: 1 + 10 + 20 + 3 + 2 ms and 500 bytes/s; both ways at once no slower on "out".
+    assert finish(network, (0, 2, 500)) == pytest.approx([1.036])
+    assert finish(network, (0, 2, 500), (3, 1, 500)) == pytest.approx([1.036, 1.036])
+    assert finish(network, (2, 3, 1000), (3, 4, 1000)) == pytest.approx([1.007 + 1 / 3] * 2)
+    shared = platform(TWO_LEVELS.format(policy="", direction=""))
+    assert finish(shared, (0, 2, 500), (3, 1, 500)) == pytest.approx([2.036, 2.036])
+    down = platform(
+        TWO_LEVELS.format(policy='sharing_policy="SPLITDUPLEX"', direction='direction="DOWN"')
+    )
+    [route] = down.routes(np.array([0]), np.array([2]))
+    names = [down.link_names(link) for link in route if link >= 0]
+    assert names == ["a0 up", "out down", "in", "b backbone", "b0 down"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("hello", "platform.xml: not XML .*expected a SimGrid platform"),
+        ("<zone/>", "<zone>, expected <platform>"),
+        ("<platform/>", "nothing, expected one <cluster> or one <zone>"),
+        ("<platform><host/></platform>", "<host>, expected one <cluster>"),
+        ("<platform><zone><peer/></zone></platform>", "<peer>, expected one of cluster, link"),
+        ("<platform><zone/></platform>", "no hosts, expected at least one <cluster>"),
+        ('<platform><cluster id="c"/></platform>', "<cluster> c: no bw, expected one"),
+        (FLAT.format(more='topology="TORUS"'), "cluster c: topology is not supported"),
+        (FLAT.format(more="").replace("50us", "50 lightyears"), "lat '50 lightyears', expected a"),
+        (
+            FLAT.format(more="").replace("0-2,7", "all"),
+            "radical 'all', expected numbers",
+        ),
+        (FLAT.format(more='sharing_policy="FATPIPE"'), "sharing_policy FATPIPE, expected SPLIT"),
+        (FLAT.format(more="").replace("125MBps", "0MBps"), "bandwidth_bytes_per_s 0.0"),
+        (
+            TWO_LEVELS.format(policy="", direction="").replace('"in"/>', '"no"/>'),
+            "no: no such link",
+        ),
+        (
+            re.sub(
+                "<zoneRoute.*zoneRoute>", "", TWO_LEVELS.format(policy="", direction=""), flags=re.S
+            ),
+            "no route from a to b, expected a <zoneRoute>",
+        ),
+    ],
+)
+def test_what_is_not_a_platform_is_refused(platform, text, message):
+    text = text.replace("{policy}", "").replace("{direction}", "")
+    with pytest.raises(ValueError, match=message):
+        platform(text)
+
+
+def goal_of(schedule, num_bytes):
+    file = io.StringIO()
+    write_goal(schedule, DenseSizes(num_bytes, schedule.num_chunks), file)
+    return file.getvalue()
+
+
+def test_goal_text():
+    steps = [gather([reduce(0, 1), reduce(2, 1)]), copy(1, 0)]
+    text = goal_of(Schedule.from_steps(3, 1, steps, goal="part"), 10.5)
+    assert text == (
+        "num_ranks 3\n"
+        "\nrank 0 {\nl1: send 11b to 1 tag 0\nl2: recv 11b from 1 tag 1\nl2 requires l1\n}\n"
+        "\nrank 1 {\nl1: recv 11b from 0 tag 0\nl2: recv 11b from 2 tag 0\n"
+        "l3: send 11b to 0 tag 1\nl3 requires l1\nl3 requires l2\n}\n"
+        "\nrank 2 {\nl1: send 11b to 1 tag 0\n}\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["ring", "butterfly", "tree", "mesh", "gossip"])
+def test_goal_sends_and_receives_match(name):
+    schedule = load_topology(name, {}).schedule(7)
+    text = goal_of(schedule, 1000)
+    sends, receives = [], []
+    for rank, block in enumerate(re.findall(r"rank \d+ \{\n(.*?)\}", text, re.S)):
+        for size, peer, tag in re.findall(r"send (\d+)b to (\d+) tag (\d+)", block):
+            sends.append((rank, int(peer), tag, size))
+        for size, peer, tag in re.findall(r"recv (\d+)b from (\d+) tag (\d+)", block):
+            receives.append((int(peer), rank, tag, size))
+    assert sorted(sends) == sorted(receives)
+    assert len(sends) == sum(len(step) for step in schedule.steps())

@@ -1,0 +1,128 @@
+"""How many bytes transfers carry."""
+
+import numpy as np
+import pytest
+
+from dgc_topo.schedule import Schedule, reduce
+from dgc_topo.simulate import (
+    DenseSizes,
+    SparseSizes,
+    independent_growth,
+    power_growth,
+    simulate,
+    star,
+)
+from dgc_topo.topology import load_topology
+from tests.strategies import ALL_REDUCE
+
+LENGTH, ENTRIES = 10_000, 10
+
+
+def contributors_by_brute_force(schedule):
+    """Per step, per transfer, the number of contributors of every chunk that it carries."""
+    merged = [
+        [set() if rank in schedule.servers else {rank} for _ in range(schedule.num_chunks)]
+        for rank in range(schedule.world_size)
+    ]
+    for step in schedule.steps():
+        before = [[set(chunk) for chunk in rank] for rank in merged]
+        sent = []
+        for t in step:
+            chunks = range(t.chunk, t.chunk_end)
+            sent.append([len(before[t.src][chunk]) for chunk in chunks])
+            for chunk in chunks:
+                arriving = before[t.src][chunk]
+                kept = merged[t.dst][chunk] if t.keep else set()
+                merged[t.dst][chunk] = kept | arriving
+        yield step, sent
+
+
+@pytest.mark.parametrize("world_size", [2, 5, 8])
+@pytest.mark.parametrize("case", ALL_REDUCE, ids=str)
+def test_sparse_sizes_follow_the_contributors(case, world_size):
+    schedule = load_topology(*case).schedule(world_size)
+    sizes = SparseSizes(
+        schedule,
+        length=LENGTH,
+        entries=ENTRIES,
+        bytes_per_entry=6,
+        dense_bytes=500,
+        overlap_exponent=0.5,
+    )
+    for _ in range(2):  # a second run starts again from one contributor each
+        for index, (step, sent) in enumerate(contributors_by_brute_force(schedule)):
+            expected = [
+                sum(6 * ENTRIES * c**0.5 + 500 for c in counts) / schedule.num_chunks
+                for counts in sent
+            ]
+            np.testing.assert_allclose(sizes.bytes_of(index, step), expected)
+
+
+def test_growth_models():
+    contributors = np.array([0, 1, 4, 10**6])
+    np.testing.assert_allclose(power_growth(LENGTH, 10, 1.0)(contributors), [0, 10, 40, LENGTH])
+    np.testing.assert_allclose(power_growth(LENGTH, 10, 0.0)(contributors), [0, 10, 10, 10])
+    grown = independent_growth(LENGTH, 10)(contributors)
+    np.testing.assert_allclose(grown[:2], [0, 10])
+    np.testing.assert_allclose(grown[2], LENGTH * (1 - (1 - 1e-3) ** 4))
+    np.testing.assert_allclose(grown[3], LENGTH)
+    np.testing.assert_allclose(independent_growth(5, 5)(np.array([0, 1, 2])), [0, 5, 5])
+
+
+def test_sparse_mesh_is_an_all_gather_of_ones_own_entries():
+    schedule = load_topology("mesh", {}).schedule(4)
+    result = simulate(
+        schedule,
+        star(4, 1e6),
+        SparseSizes(schedule, length=LENGTH, entries=ENTRIES, bytes_per_entry=8),
+    )
+    assert result.time_s == pytest.approx(3 * 8 * ENTRIES / 1e6)
+    np.testing.assert_allclose(result.bytes_sent, 3 * 8 * ENTRIES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"length": 0}, "length 0, expected at least 1"),
+        ({"entries": -1}, "entries -1, expected 0 to length, 100"),
+        ({"entries": float("nan")}, "entries nan"),
+        ({"bytes_per_entry": 0}, "bytes_per_entry 0, expected above 0"),
+        ({"dense_bytes": -5}, "dense_bytes -5, expected 0 or more"),
+        ({"overlap_exponent": 1.5}, "overlap_exponent 1.5, expected 0 to 1"),
+    ],
+)
+def test_bad_sparse_sizes(settings, message):
+    schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
+    with pytest.raises(ValueError, match=message):
+        SparseSizes(schedule, **({"length": 100, "entries": 1} | settings))
+
+
+def test_too_many_counters():
+    schedule = Schedule(1 << 17, 1 << 17, lambda _: iter(()), goal="part")
+    with pytest.raises(ValueError, match="131072 ranks x 131072 chunks, expected at most"):
+        SparseSizes(schedule, length=100, entries=1)
+
+
+@pytest.mark.parametrize("total", [-1.0, float("nan"), float("inf")])
+def test_bad_dense_sizes(total):
+    with pytest.raises(ValueError, match="total_bytes"):
+        DenseSizes(total, 4)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([-1.0], "step 0: rank 0 -> rank 1, chunks 0..0: -1.0 bytes, expected a finite number"),
+        ([float("nan")], "nan bytes"),
+        ([float("inf")], "inf bytes"),
+        ([1.0, 2.0], r"sizes of shape \(2,\), expected \(1,\)"),
+    ],
+)
+def test_sizes_of_a_step_are_checked(returned, message):
+    class Sizes:
+        def bytes_of(self, step_index, step):
+            return np.array(returned)
+
+    schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
+    with pytest.raises(ValueError, match=message):
+        simulate(schedule, star(2, 1e6), Sizes())
