@@ -53,6 +53,8 @@ def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):
         (["verify", "butterfly", "-n", "4", "--option", "order"], "expected key=value"),
         (["compare", "no-such.toml"], "no-such.toml: cannot be read"),
         (["report", "no-such-folder"], "no measurements.jsonl"),
+        (["sizes", "resnet5"], "did you mean 'resnet50'"),
+        (["sizes", "vgg16", "--density", "1.5"], "density 1.5, expected 0 to 1"),
         (["show", "ring", "-n", "3", "--plot", "x.nonsense"], "nonsense"),
     ],
 )
@@ -74,6 +76,18 @@ def test_lists_name_everything_with_options_and_sources(run):
     assert "butterfly" in listed
     assert "near | far" in listed
     assert "116.2" in run("networks")
+
+
+def test_sizes_prints_one_json_object_or_a_table_with_the_source(run):
+    sizes = json.loads(run("sizes", "resnet50", "--density", "0.001", "--json"))
+    assert sizes["gradient_bytes"] == 4 * 25_557_032
+    assert sizes["total_bytes"] == sizes["compressed"]["bytes"] + sizes["dense"]["bytes"]
+    assert sizes["compression_ratio"] == pytest.approx(277, rel=2e-3)
+    wider = json.loads(run("sizes", "resnet50", "--bytes-per-element", "12", "--json"))
+    assert wider["compressed"]["bytes"] == 2 * sizes["compressed"]["bytes"]
+    table = run("sizes", "ptb-lstm")
+    assert "462x" in table
+    assert "source: tensorflow/models pull request 2276" in table
 
 
 @pytest.mark.parametrize(("of", "model"), [("scenario", Scenario), ("measurement", Measurement)])
@@ -102,7 +116,7 @@ def test_everything_but_moving_tensors_imports_without_torch():
         "import sys; sys.modules['torch'] = None\n"
         "import dgc_topo.schedule.text, dgc_topo.verify, dgc_topo.topology, dgc_topo.cost\n"
         "import dgc_topo.scenario, dgc_topo.simulate, dgc_topo.predict\n"
-        "import dgc_topo.results.report, dgc_topo.experiment, dgc_topo.cli\n"
+        "import dgc_topo.results.report, dgc_topo.experiment, dgc_topo.cli, dgc_topo.zoo\n"
         "from dgc_topo.verify import verify; from dgc_topo.topology import load_topology\n"
         "print(verify(load_topology('ring'), 5).claim)"
     )

@@ -144,6 +144,24 @@ def networks() -> None:
     console.print(table)
 
 
+@app.command()
+def sizes(
+    model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
+    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 0.001,
+    bytes_per_element: Annotated[
+        float, typer.Option(help="value and index; the DGC paper's code: 6")
+    ] = 6,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Print what a model's gradient takes on the wire when DGC compresses it."""
+    from dgc_topo.cli.sizes import Coding, print_sizes
+    from dgc_topo.zoo import load_model
+
+    with clear_errors():
+        coding = Coding(density=density, bytes_per_element=bytes_per_element)
+        print_sizes(load_model(model), coding, as_json=as_json)
+
+
 class Downloadable(StrEnum):
     """Data sets that can be fetched."""
 

@@ -15,7 +15,7 @@ from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.selection import Selection, layer_count, top_k_per_layer
-from dgc_topo.compression.sizes import dgc_bytes
+from dgc_topo.sizes import dgc_bytes
 
 __all__ = [
     "DGC",

@@ -30,9 +30,10 @@ from dgc_topo.compression.gradients import check_gradients, check_parameters, cl
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.momentum import MomentumSGD
 from dgc_topo.compression.selection import Selection, top_k_per_layer
-from dgc_topo.compression.sizes import describe_dgc, is_compressed
+from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.sizes import is_compressed
 
 
 class DGC:

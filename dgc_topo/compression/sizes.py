@@ -1,45 +1,14 @@
-"""What DGC puts on the wire, by arithmetic: the paper's sizes, and the report on a real model."""
+"""The report of what DGC compresses of a real model, and what stays dense."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from math import prod
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from dgc_topo.compression.selection import layer_count
 from dgc_topo.payload.wire import ENTRY_BYTES
-
-FLOAT_BYTES = 4
-
-
-def dgc_bytes(
-    shapes: Iterable[Sequence[int]], density: float, bytes_per_element: float = 6
-) -> float:
-    """Return the bytes of one rank's compressed gradient, as the DGC paper counts them.
-
-    ``bytes_per_element * density * (elements of tensors with more than one dimension)
-    + 4 * (elements of 1-D tensors)``; the paper's element is a float32 and a 16-bit run of zeros.
-    A real selection sends whole elements, so it differs by up to half an element per tensor
-    (more where a tensor is so small that its one element is above *density*).
-
-    Args:
-        shapes: Shape of each parameter.
-        density: Fraction of the compressed tensors' elements that is sent.
-        bytes_per_element: Value and index of one sent element.
-    """
-    compressed = dense = 0
-    for shape in shapes:
-        if is_compressed(shape):
-            compressed += prod(shape)
-        else:
-            dense += prod(shape)
-    return bytes_per_element * density * compressed + FLOAT_BYTES * dense
-
-
-def is_compressed(shape: Sequence[int]) -> bool:
-    """Return whether DGC compresses a tensor: all but biases, norms and scalars."""
-    return len(shape) > 1
+from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
 
 def describe_dgc(parameters: Mapping[str, Tensor], density: float) -> str:

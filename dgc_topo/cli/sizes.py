@@ -1,0 +1,105 @@
+"""What a model of the zoo puts on the wire: one JSON object, or a table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import groupby
+
+from rich.table import Table
+
+from dgc_topo.cli.console import console
+from dgc_topo.results.units import bytes_text, seconds_text, three_digits, times_text
+from dgc_topo.sizes import FLOAT_BYTES, count_elements, dgc_bytes, is_compressed
+from dgc_topo.zoo import Layer, Model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """How DGC codes a gradient: the fraction that it sends, and the bytes of a sent element."""
+
+    density: float
+    bytes_per_element: float
+
+
+def describe_sizes(model: Model, coding: Coding) -> dict[str, object]:
+    """Return the sizes as one object for JSON, in bytes per worker and step.
+
+    Raises:
+        ValueError: if the coding makes no sense.
+    """
+    total = model.dgc_bytes(coding.density, coding.bytes_per_element)
+    return {
+        "model": model.name,
+        "density": coding.density,
+        "bytes_per_element": coding.bytes_per_element,
+        "num_elements": model.num_elements,
+        "gradient_bytes": model.gradient_bytes,
+        "compressed": _tensor_class(model, coding, compressed=True),
+        "dense": _tensor_class(model, coding, compressed=False),
+        "total_bytes": total,
+        "compression_ratio": model.gradient_bytes / total,
+    }
+
+
+def _tensor_class(model: Model, coding: Coding, *, compressed: bool) -> dict[str, float]:
+    shapes = [shape for shape in model.shapes if is_compressed(shape) == compressed]
+    return {
+        "tensors": len(shapes),
+        "elements": sum(count_elements(shapes)),
+        "bytes": dgc_bytes(shapes, coding.density, coding.bytes_per_element),
+    }
+
+
+def print_sizes(model: Model, coding: Coding, *, as_json: bool) -> None:
+    """Print the sizes as JSON, or as a table with a row per kind of layer.
+
+    Raises:
+        ValueError: if the coding makes no sense.
+    """
+    if as_json:
+        console.out(json.dumps(describe_sizes(model, coding), indent=2), highlight=False)
+        return
+    table = Table("layers", "tensors", "elements", "of these dense", "gradient", "sent", "ratio")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    by_kind = sorted(model.layers, key=lambda layer: layer.kind)
+    for kind, layers in groupby(by_kind, key=lambda layer: layer.kind):
+        table.add_row(*_row(kind, list(layers), coding))
+    table.add_section()
+    table.add_row(*_row("all", list(model.layers), coding), style="bold")
+    console.print(f"[bold]{model.name}[/]: {model.summary}", highlight=False)
+    console.print(table)
+    console.print(
+        f"density {coding.density:g}, {coding.bytes_per_element:g} bytes per sent element; "
+        "1-D tensors (biases, normalisations) travel dense in fp32",
+        highlight=False,
+    )
+    _print_compute(model)
+
+
+def _row(title: str, layers: list[Layer], coding: Coding) -> list[str]:
+    shapes = [shape for layer in layers for shape in layer.tensors]
+    compressed, dense = count_elements(shapes)
+    gradient = FLOAT_BYTES * (compressed + dense)
+    sent = dgc_bytes(shapes, coding.density, coding.bytes_per_element)
+    return [
+        f"{len(layers)} {title}" if title != "all" else f"{len(layers)} layers",
+        str(len(shapes)),
+        f"{compressed + dense:,}",
+        f"{dense:,}",
+        bytes_text(gradient),
+        bytes_text(sent),
+        times_text(gradient / sent) if sent else "-",
+    ]
+
+
+def _print_compute(model: Model) -> None:
+    compute, rate = model.compute, three_digits(model.batch_samples / model.compute_s)
+    for line in (
+        f"compute {seconds_text(model.compute_s)} forward and backward for {model.batch_size} "
+        f"{model.item} ({rate} {model.samples}/s)",
+        f"{compute.origin}: {compute.hardware}, {compute.precision}",
+        f"source: {compute.source}",
+    ):
+        console.print(line, highlight=False)

@@ -1,0 +1,53 @@
+"""What DGC puts on the wire, by arithmetic; imports nothing, so that predictions need no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf, prod
+
+FLOAT_BYTES = 4  #: a float32
+RUN_LENGTH_BYTES = 6  #: the DGC paper's element: a float32 and a 16-bit run of zeros before it
+
+
+def dgc_bytes(
+    shapes: Iterable[Sequence[int]],
+    density: float,
+    bytes_per_element: float = RUN_LENGTH_BYTES,
+) -> float:
+    """Return the bytes of one rank's compressed gradient, as the DGC paper counts them.
+
+    ``bytes_per_element * density * (elements of tensors with more than one dimension)
+    + 4 * (elements of 1-D tensors)``; the paper's element is a float32 and a 16-bit run of zeros.
+    A real selection sends whole elements, so it differs by up to half an element per tensor
+    (more where a tensor is so small that its one element is above *density*).
+
+    Args:
+        shapes: Shape of each parameter.
+        density: Fraction of the compressed tensors' elements that is sent, 0 to 1.
+        bytes_per_element: Value and index of one sent element, above 0.
+
+    Raises:
+        ValueError: if *density* or *bytes_per_element* makes no sense.
+    """
+    if not 0 <= density <= 1:
+        raise ValueError(f"density {density}, expected 0 to 1")
+    if not 0 < bytes_per_element < inf:
+        raise ValueError(f"bytes_per_element {bytes_per_element}, expected above 0")
+    compressed, dense = count_elements(shapes)
+    return bytes_per_element * density * compressed + FLOAT_BYTES * dense
+
+
+def count_elements(shapes: Iterable[Sequence[int]]) -> tuple[int, int]:
+    """Return how many elements DGC compresses, and how many travel dense."""
+    compressed = dense = 0
+    for shape in shapes:
+        if is_compressed(shape):
+            compressed += prod(shape)
+        else:
+            dense += prod(shape)
+    return compressed, dense
+
+
+def is_compressed(shape: Sequence[int]) -> bool:
+    """Return whether DGC compresses a tensor: all but biases, norms and scalars."""
+    return len(shape) > 1
