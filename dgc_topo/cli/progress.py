@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Self
 
@@ -37,12 +38,14 @@ class ProgressBars:
             console=console,
             disable=not console.is_terminal,
         )
+        self._started_s = 0.0
         self._jobs: list[Job] = []
         self._runs: TaskID | None = None
         self._steps: TaskID | None = None
         self._predictions: TaskID | None = None
 
     def __enter__(self) -> Self:
+        self._started_s = time.monotonic()
         self._progress.start()
         return self
 
@@ -53,6 +56,9 @@ class ProgressBars:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if error is None:
+            elapsed = time.monotonic() - self._started_s
+            self._console.print(f"done in {elapsed:.0f} s", highlight=False)
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
         """As `Observer.plan`."""

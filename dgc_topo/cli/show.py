@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 
 from dgc_topo.cli.console import console
@@ -19,10 +20,17 @@ if TYPE_CHECKING:
     from dgc_topo.verify import Verification
 
 
+_WIDE = 400  # columns
+
+
 def print_findings(folder: ResultsFolder) -> None:
     """Print the comparison, what it says in words, and where everything is."""
     records = folder.measurements()
-    console.print(rich_table(compare(records), console.width))
+    comparison = compare(records)
+    if console.is_terminal:
+        console.print(rich_table(comparison, console.width))
+    else:  # a file has no width: one table, however wide
+        Console(width=_WIDE).print(rich_table(comparison))
     for line in findings(records):
         console.print(f"- {line}", highlight=False)
     console.print(f"records: {folder.measurements_path}", highlight=False, soft_wrap=True)
