@@ -7,7 +7,7 @@ waits only for its own transfers; there is no global barrier, so ranks may drift
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -147,7 +147,7 @@ def beside(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] =
         running = [(offset * share, part.steps_of(ranks)) for offset, part in enumerate(parts)]
         while True:
             now = [(offset, next(steps, None)) for offset, steps in running]
-            moved = [_shift(step, offset) for offset, step in now if step is not None]
+            moved = [replace(s, chunk=s.chunk + offset) for offset, s in now if s is not None]
             if not moved:
                 return
             yield gather(moved)
@@ -162,23 +162,9 @@ def refine(schedule: Schedule, factor: int) -> Schedule:
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         for step in schedule.steps_of(ranks):
-            yield Step(
-                step.src,
-                step.dst,
-                step.chunk * factor,
-                step.count * factor,
-                step.keep,
-                step.weight,
-                step.denominator,
-            )
+            yield replace(step, chunk=step.chunk * factor, count=step.count * factor)
 
-    return Schedule(
-        schedule.world_size,
-        schedule.num_chunks * factor,
-        steps_of,
-        schedule.goal,
-        schedule.servers,
-    )
+    return replace(schedule, num_chunks=schedule.num_chunks * factor, steps_of=steps_of)
 
 
 def place(schedule: Schedule, ranks: IntArray, world_size: int) -> Schedule:
@@ -198,15 +184,7 @@ def place(schedule: Schedule, ranks: IntArray, world_size: int) -> Schedule:
     def steps_of(wanted: IntArray) -> Iterator[Step]:
         inner = np.searchsorted(ranks, np.intersect1d(ranks, wanted, assume_unique=True))
         for step in schedule.steps_of(inner):
-            yield Step(
-                ranks[step.src],
-                ranks[step.dst],
-                step.chunk,
-                step.count,
-                step.keep,
-                step.weight,
-                step.denominator,
-            )
+            yield replace(step, src=ranks[step.src], dst=ranks[step.dst])
 
     return Schedule(world_size, schedule.num_chunks, steps_of, "part")
 
@@ -241,18 +219,6 @@ def fold(world_size: int, of_power: Callable[[int], Schedule]) -> Schedule:
         place(inner, np.arange(power), world_size),
         Schedule(world_size, 1, fold_out, "part"),
         goal="all-reduce",
-    )
-
-
-def _shift(step: Step, offset: int) -> Step:
-    return Step(
-        step.src,
-        step.dst,
-        step.chunk + offset,
-        step.count,
-        step.keep,
-        step.weight,
-        step.denominator,
     )
 
 
