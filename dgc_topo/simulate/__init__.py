@@ -5,7 +5,7 @@ Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and `sharing`
 in this order.
 """
 
-from dgc_topo.simulate.bounds import lower_bound_s
+from dgc_topo.simulate.bounds import goal_bound_s, lower_bound_s
 from dgc_topo.simulate.changes import (
     LinkChange,
     limit_hosts,
@@ -64,6 +64,7 @@ __all__ = [
     "draw_star",
     "draw_torus",
     "from_graph",
+    "goal_bound_s",
     "independent_growth",
     "known_fabrics",
     "limit_hosts",
