@@ -31,7 +31,7 @@ from dgc_topo.simulate.hosts import HostCosts, curve_from_times
 from dgc_topo.simulate.maxmin import max_min_rates
 from dgc_topo.simulate.network import Network, star
 from dgc_topo.simulate.progress import Progress
-from dgc_topo.simulate.run import Result, simulate
+from dgc_topo.simulate.run import Result, UnreachableError, simulate
 from dgc_topo.simulate.simgrid import read_simgrid
 from dgc_topo.simulate.sizes import (
     DenseSizes,
@@ -56,6 +56,7 @@ __all__ = [
     "Result",
     "Sizes",
     "SparseSizes",
+    "UnreachableError",
     "curve_from_times",
     "draw_fat_tree",
     "draw_gpu_hosts",
