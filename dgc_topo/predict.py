@@ -16,6 +16,7 @@ from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.measurement import SparseSizes as RecordedSparse
 from dgc_topo.scenario import Scenario, TopologyChoice, WorkloadChoice
+from dgc_topo.scenario_network_parts import at_key
 from dgc_topo.scenario_networks import BuiltNetwork, build_network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate import (
@@ -237,7 +238,8 @@ def predict_one(
         topology.schedule(world_size, iteration=i, seed=workload.seed) for i in range(iterations)
     ]
     hosts = build_network(network, scenario, world_size)
-    runs = [_simulate(schedule, hosts, workload) for schedule in schedules]
+    with at_key(f"network {network} with {world_size} ranks"):
+        runs = [_simulate(schedule, hosts, workload) for schedule in schedules]
     num_workers = len(schedules[0].contributors)
     communication_s = fmean(run.time_s for run in runs)
     phases = workload.phases.model_copy(update={"wait_s": communication_s})

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ KEYS = {
     "wall_s",
 }
 ALPHA, BETA = 100e-6, 1 / 125e6  # two links of 50 us
+FABRICS = Path(__file__).parent.parent / "scenarios" / "fabrics.toml"
 IDEAL = ("--network", "ideal", "--bandwidth", "125MB/s", "--latency", "50us")
 
 
@@ -63,7 +65,7 @@ def test_named_fabrics_latency_bounds_and_options(outcome):
     assert faster["time_s"] < tiny["time_s"]
 
 
-@pytest.mark.parametrize("size", ["1B", "10kB", "10MB"])
+@pytest.mark.parametrize("size", ["1B", "10MB"])
 @pytest.mark.parametrize("density", [None, "0.01"])
 @pytest.mark.parametrize(
     "topology",
@@ -116,6 +118,37 @@ def test_one_rank_and_no_bytes_take_no_time(outcome):
     assert outcome("ring", 4, "--bytes", "0B", "--density", "0.1")["bytes_per_rank"] == 0
 
 
+@pytest.mark.parametrize(
+    "name", ["racks-in-order", "racks-round-robin", "gpu-hosts", "slow-host", "10gbe"]
+)
+@pytest.mark.parametrize("size", ["1B", "10MB"])
+def test_networks_of_a_scenario_file_have_a_lower_bound_too(outcome, name, size):
+    chosen = ("--bytes", size, "--network", f"{FABRICS}:{name}")
+    for world_size in (2, 12):
+        for topology in ("ring", "tree", "butterfly", "sharded-parameter-server", "gossip"):
+            for sparse in ((), ("--density", "0.01")):
+                found = outcome(topology, world_size, *chosen, *sparse)
+                assert 0 < found["lower_bound_s"] <= found["time_s"] * (1 + 1e-12)
+
+
+def test_a_slow_host_bounds_everyone(outcome):
+    found = outcome("ring", 4, "--bytes", "100MB", "--network", f"{FABRICS}:slow-host")
+    assert found["bound_by"].startswith("host 1 ")
+    assert found["lower_bound_s"] == pytest.approx(100 / 11.62)  # it receives the sum at least once
+
+
+def test_an_uplink_bounds_everyone_behind_it(outcome):
+    """What n bytes take through the narrowest cut between the ranks, there and back."""
+    chosen = ("--bytes", "116.2MB", "--network")
+    racks = outcome("butterfly", 16, *chosen, f"{FABRICS}:racks-in-order")
+    assert racks["lower_bound_s"] == pytest.approx(2 * 15 / 16)  # an uplink of two ports takes less
+    gpus = outcome("ring", 8, *chosen, f"{FABRICS}:gpu-hosts")
+    assert gpus["lower_bound_s"] == pytest.approx(1)
+    sparse = ("--density", "0.001", "--overlap-exponent", "1")
+    few = outcome("ring", 8, *chosen, f"{FABRICS}:gpu-hosts", *sparse)
+    assert few["lower_bound_s"] == pytest.approx(4 * 0.002)  # entries of the four GPUs over there
+
+
 def test_a_table_with_units(run):
     output = run("ring", "-n", "4", "--bytes", "100MiB", *IDEAL)
     for said in ("105 MB, on ideal: 125 MB/s each way, 100 µs host to host", "1.26 s", "600 µs"):
@@ -147,6 +180,8 @@ def test_a_topology_of_ones_own_and_goal_text(run, tmp_path):
         ("ring -n 4 --bytes 100", "--bytes '100': no unit, expected a size such as 100MiB"),
         ("ring -n 4 --bytes=-1MB", "--bytes '-1MB': negative"),
         ("ring -n 4 --bytes 1MB --network 1gb", "--network '1gb': unknown, expected one of 1gbe"),
+        ("ring -n 4 --bytes 1MB --network x.toml:mine", "x.toml: cannot be read"),
+        ("ring -n 4 --bytes 1MB --network {FABRICS}:my", "expected one of [[networks"),
         ("ring -n 4 --bytes 1MB --network ideal", "--bandwidth: missing"),
         (
             "ring -n 4 --bytes 1MB --network ideal --bandwidth 0MB/s",
@@ -166,6 +201,6 @@ def test_a_topology_of_ones_own_and_goal_text(run, tmp_path):
     ],
 )
 def test_nonsense_is_one_clear_error_that_names_the_option(run, arguments, says):
-    output = run(*arguments.split(), status=2)
+    output = run(*arguments.format(FABRICS=FABRICS).split(), status=2)
     assert says in output
     assert "Traceback" not in output

@@ -178,6 +178,12 @@ def test_predictions_use_the_networks_of_the_scenario():
     assert slow == pytest.approx(2 * fast, rel=1e-2)
 
 
+def test_a_link_that_fails_for_good_is_told_with_its_network():
+    scenario = scenario_with('kind = "star"\nchanges = [{ at_s = 1, host = 0, down = true }]')
+    with pytest.raises(ValueError, match=r"network mine with 8 ranks: .*no longer reached: rank 1"):
+        list(predict(scenario, workloads_of_scenario(scenario)))
+
+
 @pytest.mark.parametrize(
     ("table", "says"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,22 @@ from rich.table import Table
 from dgc_topo.cli.console import console
 from dgc_topo.cost import count_cost
 from dgc_topo.results.units import bytes_text, seconds_text
+from dgc_topo.scenario_networks import BuiltNetwork
 from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.simulate import (
     DenseSizes,
-    Fabric,
     Result,
     Sizes,
     SparseSizes,
     goal_bound_s,
     independent_growth,
+    known_fabrics,
+    network_bound_s,
     power_growth,
     write_goal,
 )
 from dgc_topo.simulate import simulate as run_schedule
+from dgc_topo.simulate.sizes import Growth
 from dgc_topo.topology import Topology
 
 _ENTRY_BYTES = 8  # of a sparse entry: a float32 and its index
@@ -39,7 +42,8 @@ class Case:
         topology: With its options.
         world_size: Number of ranks.
         num_bytes: Size of the dense buffer.
-        fabric: The network: one switch, a port per rank.
+        network: What it is called.
+        built: Its hosts and links, and what happens on them.
         density: Fraction of the elements sent, or None for dense.
         overlap_exponent: How sparse unions grow, or None for independent entries.
         seed: For topologies that draw at random.
@@ -51,7 +55,8 @@ class Case:
     topology: Topology
     world_size: int
     num_bytes: float
-    fabric: Fabric
+    network: str
+    built: BuiltNetwork
     density: float | None
     overlap_exponent: float | None
     seed: int
@@ -101,18 +106,35 @@ class Case:
 
     def lower_bound_s(self, schedule: Schedule) -> float:
         """Return what no schedule with the same goal can beat."""
-        own, merged = self.num_bytes, None
-        if self.is_sparse:
-            length, entries = self.num_elements, self.num_entries
-            growth = (
-                independent_growth(length, entries)
-                if self.overlap_exponent is None
-                else power_growth(length, entries, self.overlap_exponent)
-            )
-            others = np.array([len(schedule.contributors) - 1])
-            own, merged = entries * _ENTRY_BYTES, float(growth(others)[0]) * _ENTRY_BYTES
-        port, alpha_s = self.fabric.bandwidth_bytes_per_s, self.fabric.latency_s
-        return goal_bound_s(schedule, count_cost(schedule), own, port, alpha_s, merged)
+        cost, union_bytes = count_cost(schedule), self._union_bytes()
+        network, placement, _, changes = self.built
+        if self.is_star:
+            port, alpha_s = float(network.bandwidth_bytes_per_s[0]), 2 * float(network.latency_s[0])
+            own, merged = union_bytes(np.array([1, len(schedule.contributors) - 1])).tolist()
+            sparse = merged if self.is_sparse else None
+            return goal_bound_s(schedule, cost, own, port, alpha_s, sparse)
+        fastest = max([1.0, *(change.factor for change in changes)])
+        faster = replace(network, bandwidth_bytes_per_s=fastest * network.bandwidth_bytes_per_s)
+        hosts = np.arange(self.world_size) if placement is None else placement
+        return network_bound_s(
+            schedule, cost, union_bytes, faster, hosts, is_dense=not self.is_sparse
+        )
+
+    def _union_bytes(self) -> Growth:
+        """Return the bytes of what some contributors give together."""
+        if not self.is_sparse:
+            return lambda contributors: np.where(contributors > 0, self.num_bytes, 0.0)
+        length, entries = self.num_elements, self.num_entries
+        if self.overlap_exponent is None:
+            growth = independent_growth(length, entries)
+        else:
+            growth = power_growth(length, entries, self.overlap_exponent)
+        return lambda contributors: growth(contributors) * _ENTRY_BYTES
+
+    @property
+    def is_star(self) -> bool:
+        """Whether the network is a fabric: one switch, equal ports."""
+        return self.network in known_fabrics()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +203,14 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
     if goal_file is not None:
         with goal_file.open("w", encoding="utf-8") as file:
             write_goal(schedule, case.sizes(schedule), file)
-    result = run_schedule(schedule, case.fabric.star(case.world_size), case.sizes(schedule))
+    result = run_schedule(
+        schedule,
+        case.built.network,
+        case.sizes(schedule),
+        placement=case.built.placement,
+        background=case.built.background,
+        changes=case.built.changes,
+    )
     outcome = Outcome(case, schedule.goal, result, case.lower_bound_s(schedule))
     if as_json:
         console.out(json.dumps(outcome.for_json(), indent=2), highlight=False)
@@ -194,11 +223,9 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
 def _print_table(outcome: Outcome) -> None:
     case, result, bounds = outcome.case, outcome.result, outcome.result.bounds
     density = f" at density {case.density:g}" if case.is_sparse else ""
-    fabric = case.fabric
     console.print(
         f"[bold]{case.topology.label}[/], {case.world_size} ranks, {bytes_text(case.num_bytes)}"
-        f"{density}, on {fabric.name}: {_rate_text(fabric.bandwidth_bytes_per_s)} each way, "
-        f"{seconds_text(fabric.latency_s)} host to host",
+        f"{density}, on {_network_text(case)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -208,6 +235,7 @@ def _print_table(outcome: Outcome) -> None:
         ("time", seconds_text(result.time_s), f"bound by {bounds.bound_by}"),
         ("lower bound", seconds_text(outcome.lower_bound_s), f"of any schedule: {outcome.goal}"),
         ("busiest link", seconds_text(bounds.link_s), bounds.link),
+        ("busiest CPU", seconds_text(bounds.cpu_s), f"rank {bounds.rank}"),
         ("latency", seconds_text(bounds.latency_s), "longest chain of messages"),
         ("messages", f"{result.messages:,}", "of all ranks"),
         ("bytes per rank", bytes_text(outcome.bytes_per_rank), "sent by the busiest"),
@@ -217,6 +245,15 @@ def _print_table(outcome: Outcome) -> None:
     ):
         table.add_row(*row)
     console.print(table)
+
+
+def _network_text(case: Case) -> str:
+    network = case.built.network
+    if not case.is_star:
+        return f"{case.network}: {network.num_hosts} hosts, {network.num_links} links"
+    rate = _rate_text(float(network.bandwidth_bytes_per_s[0]))
+    alpha = seconds_text(2 * float(network.latency_s[0]))
+    return f"{case.network}: {rate} each way, {alpha} host to host"
 
 
 def _rate_text(bytes_per_s: float) -> str:

@@ -11,7 +11,7 @@ import typer
 from dgc_topo.cli.console import clear_errors, console, topology_from
 
 if TYPE_CHECKING:
-    from dgc_topo.simulate import Fabric
+    from dgc_topo.scenario_networks import BuiltNetwork
 
 Text = str | None
 Value = TypeVar("Value")
@@ -28,7 +28,10 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     size: Annotated[
         Text, typer.Option("--bytes", help="size of the dense buffer, such as 100MiB")
     ] = None,
-    network: Annotated[Text, typer.Option(help="see 'dgc-topo networks'; 1gbe if left out")] = None,
+    network: Annotated[
+        Text,
+        typer.Option(help="see 'dgc-topo networks' (1gbe), or FILE.toml:NAME of a scenario"),
+    ] = None,
     bandwidth: Annotated[
         Text, typer.Option(help="of a link of --network ideal, such as 125MB/s or 1Gbit/s")
     ] = None,
@@ -80,11 +83,16 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
             _simulate_scenario(Path(target), output)
             return
         _refuse({"--output": output}, f"is for a scenario file; {target!r} is a topology")
+        topology = topology_from(target, option or [])
+        num_ranks = _needed(world_size, "--world-size", "a number of ranks")
+        topology.schedule(num_ranks)  # refuse what it cannot run before anything else
+        called = network or "1gbe"
         case = Case(
-            topology_from(target, option or []),
-            _needed(world_size, "--world-size", "a number of ranks"),
+            topology,
+            num_ranks,
             bytes_from(_needed(size, "--bytes", "a size such as 100MiB"), "--bytes"),
-            _fabric(network or "1gbe", bandwidth, latency),
+            called,
+            _network(called, num_ranks, bandwidth, latency),
             density,
             overlap_exponent,
             seed or 0,
@@ -102,26 +110,34 @@ def _simulate_scenario(path: Path, output: Path | None) -> None:
     print_findings(folder)
 
 
-def _fabric(name: str, bandwidth: str | None, latency: str | None) -> Fabric:
+def _network(
+    name: str, world_size: int, bandwidth: str | None, latency: str | None
+) -> BuiltNetwork:
+    """Return a fabric's star, or a network that a scenario file describes (FILE.toml:NAME)."""
+    from dgc_topo.scenario import load_scenario
+    from dgc_topo.scenario_networks import BuiltNetwork, build_network
     from dgc_topo.simulate import known_fabrics, load_fabric
     from dgc_topo.units import rate_from, seconds_from
 
     given = {"--bandwidth": bandwidth, "--latency": latency}
-    if name not in known_fabrics():
-        raise ValueError(
-            f"--network {name!r}: unknown, expected one of {', '.join(known_fabrics())}"
+    if name == "ideal":
+        rate = _needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal")
+        fabric = load_fabric(
+            name,
+            bandwidth_bytes_per_s=rate_from(rate, "--bandwidth"),
+            link_latency_s=0.0 if latency is None else seconds_from(latency, "--latency"),
         )
-    if name != "ideal":
-        _refuse(given, f"is fixed for --network {name}, expected --network ideal to set it")
-        return load_fabric(name)
-    return load_fabric(
-        name,
-        bandwidth_bytes_per_s=rate_from(
-            _needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal"),
-            "--bandwidth",
-        ),
-        link_latency_s=0.0 if latency is None else seconds_from(latency, "--latency"),
-    )
+        return BuiltNetwork(fabric.star(world_size), None, None, ())
+    _refuse(given, f"is fixed for --network {name}, expected --network ideal to set it")
+    if name in known_fabrics():
+        return BuiltNetwork(load_fabric(name).star(world_size), None, None, ())
+    file, separator, own = name.rpartition(":")
+    if not separator or not file.endswith(".toml"):
+        raise ValueError(
+            f"--network {name!r}: unknown, expected one of {', '.join(known_fabrics())}, or "
+            "FILE.toml:NAME for one that a scenario file describes"
+        )
+    return build_network(own, load_scenario(Path(file)), world_size)
 
 
 def _refuse(given: Mapping[str, object], why: str) -> None:

@@ -5,7 +5,7 @@ Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and `sharing`
 in this order.
 """
 
-from dgc_topo.simulate.bounds import goal_bound_s, lower_bound_s
+from dgc_topo.simulate.bounds import goal_bound_s, lower_bound_s, network_bound_s
 from dgc_topo.simulate.changes import (
     LinkChange,
     limit_hosts,
@@ -73,6 +73,7 @@ __all__ = [
     "load_fabric",
     "lower_bound_s",
     "max_min_rates",
+    "network_bound_s",
     "place_round_robin",
     "power_growth",
     "read_simgrid",
