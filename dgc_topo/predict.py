@@ -16,13 +16,14 @@ from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.measurement import SparseSizes as RecordedSparse
 from dgc_topo.scenario import Scenario, TopologyChoice, WorkloadChoice
+from dgc_topo.scenario_network_parts import at_key
+from dgc_topo.scenario_networks import BuiltNetwork, build_network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate import (
     DenseSizes,
     Result,
     Sizes,
     SparseSizes,
-    load_fabric,
     simulate,
 )
 
@@ -216,7 +217,7 @@ def predict(
     for workload in workloads:
         for network in scenario.simulate.networks:
             for world_size in scenario.simulate.world_sizes:
-                yield predict_one(scenario.name, workload, network, world_size)
+                yield predict_one(scenario, workload, network, world_size)
                 advance()
 
 
@@ -227,21 +228,25 @@ def num_predictions(scenario: Scenario, num_workloads: int) -> int:
     return num_workloads * len(scenario.simulate.networks) * len(scenario.simulate.world_sizes)
 
 
-def predict_one(scenario: str, workload: Workload, network: str, world_size: int) -> Measurement:
+def predict_one(
+    scenario: Scenario, workload: Workload, network: str, world_size: int
+) -> Measurement:
     """Return the predicted record of one workload on one network with *world_size* ranks."""
     topology = workload.topology.load()
     iterations = _VARYING_ITERATIONS if topology.varies else 1
     schedules = [
         topology.schedule(world_size, iteration=i, seed=workload.seed) for i in range(iterations)
     ]
-    runs = [_simulate(schedule, network, workload) for schedule in schedules]
+    hosts = build_network(network, scenario, world_size)
+    with at_key(f"network {network} with {world_size} ranks"):
+        runs = [_simulate(schedule, hosts, workload) for schedule in schedules]
     num_workers = len(schedules[0].contributors)
     communication_s = fmean(run.time_s for run in runs)
     phases = workload.phases.model_copy(update={"wait_s": communication_s})
     step_time_s = _lone_step_s(workload.phases) + communication_s
     return Measurement(
         kind="predicted",
-        scenario=scenario,
+        scenario=scenario.name,
         machine=str(describe_environment()),
         topology=workload.topology.name,
         options=workload.topology.options,
@@ -267,9 +272,15 @@ def predict_one(scenario: str, workload: Workload, network: str, world_size: int
     )
 
 
-def _simulate(schedule: Schedule, network: str, workload: Workload) -> Result:
-    hosts = load_fabric(network).star(schedule.world_size)
-    return simulate(schedule, hosts, workload.sizes(schedule))
+def _simulate(schedule: Schedule, hosts: BuiltNetwork, workload: Workload) -> Result:
+    return simulate(
+        schedule,
+        hosts.network,
+        workload.sizes(schedule),
+        placement=hosts.placement,
+        background=hosts.background,
+        changes=hosts.changes,
+    )
 
 
 def _lone_step_s(phases: Phases) -> float:

@@ -8,12 +8,13 @@ is valid.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dgc_topo.simulate.fabrics import load_fabric
+from dgc_topo.scenario_networks import NetworkChoice, build_network
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
 DatasetName = Literal[
@@ -103,7 +104,7 @@ class WorkloadChoice(_Section):
 class SimulateSection(_Section):
     """For which networks and sizes to predict."""
 
-    networks: tuple[str, ...] = Field(min_length=1)
+    networks: tuple[str, ...] = Field(min_length=1, description="fabrics, or of [[networks]]")
     world_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     workloads: tuple[WorkloadChoice, ...] = Field(
         default=(), description="without these, what [train] measured is scaled"
@@ -126,6 +127,7 @@ class Scenario(_Section):
     topologies: tuple[TopologyChoice, ...] = Field(min_length=1)
     train: TrainSection | None = None
     compression: CompressionSection = CompressionSection()
+    networks: tuple[NetworkChoice, ...] = ()
     simulate: SimulateSection | None = None
 
     @model_validator(mode="after")
@@ -145,17 +147,22 @@ def load_scenario(path: Path) -> Scenario:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{path}: cannot be read: {error}") from error
-    return parse_scenario(text, str(path))
+    return parse_scenario(text, str(path), path.parent)
 
 
-def parse_scenario(text: str, where: str = "scenario") -> Scenario:
-    """Return the scenario that *text* (TOML) describes; *where* names it in errors.
+def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) -> Scenario:
+    """Return the scenario that *text* (TOML) describes.
+
+    Args:
+        text: Contents of a scenario file.
+        where: Names it in errors.
+        folder: Where files are that it names.
 
     Raises:
         ScenarioError: as `load_scenario`.
     """
     try:
-        scenario = Scenario.model_validate(tomllib.loads(text))
+        scenario = Scenario.model_validate(tomllib.loads(text), context={"folder": folder})
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{where}: not valid TOML: {error}") from error
     except ValidationError as error:
@@ -186,41 +193,71 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
 
 
 def _check_networks(scenario: Scenario, where: str) -> None:
-    for index, name in enumerate(scenario.simulate.networks if scenario.simulate else ()):
-        try:
-            load_fabric(name)
-        except ValueError as error:
-            raise ScenarioError(f"{where}: simulate.networks[{index}]: {error}") from error
+    names = [network.name for network in scenario.networks]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            first = names.index(name)
+            raise ScenarioError(
+                f"{where}: networks[{index}].name: {name!r} is that of networks[{first}], too"
+            )
+    if scenario.simulate is None:
+        return
+    for index, name in enumerate(scenario.simulate.networks):
+        for world_size in scenario.simulate.world_sizes:
+            try:
+                build_network(name, scenario, world_size)
+            except ValueError as error:
+                key = "" if name in names else f"simulate.networks[{index}]: "
+                raise ScenarioError(f"{where}: {key}{error}") from error
 
 
 def _explain(problem: dict[str, Any]) -> str:
     """Say in one line which key is wrong, and what was expected there."""
-    location = problem["loc"]
-    key = ".".join(str(part) for part in location) or "the file as a whole"
+    parts, valid = _look_up(problem["loc"])
+    key = ".".join(parts) or "the file as a whole"
     match problem["type"]:
         case "extra_forbidden":
-            valid = ", ".join(_keys_at(location[:-1]))
-            return f"{key}: unknown key; valid here: {valid}"
+            return f"{key}: unknown key; valid here: {', '.join(valid)}"
         case "missing":
             return f"{key}: missing, expected a value"
+        case "union_tag_not_found":
+            return f"{key}.kind: missing, expected one of {', '.join(valid)}"
+        case "union_tag_invalid":
+            return f"{key}.kind = {problem['ctx']['tag']!r}: expected one of {', '.join(valid)}"
         case "value_error":
             return f"{key}: {problem['ctx']['error']}"
     message = problem["msg"].replace("Input should be", "expected")
     return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _keys_at(location: tuple[str | int, ...]) -> list[str]:
-    """Return the valid keys of the section at *location*."""
-    section: type[BaseModel] = Scenario
+def _look_up(location: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
+    """Return the keys to a place, and what is valid there: keys, or kinds where it may be several.
+
+    Pydantic puts the kind of a table into its location, though it is no key.
+    """
+    keys: list[str] = []
+    sections: list[type[BaseModel]] = [Scenario]
     for part in location:
-        if isinstance(part, str) and part in section.model_fields:
-            section = _model_in(section.model_fields[part].annotation) or section
-    return list(section.model_fields)
+        if len(sections) > 1 and not isinstance(part, int):
+            sections = [section for section in sections if _kind_of(section) == part]
+            continue
+        keys.append(str(part))
+        for name, field in sections[0].model_fields.items():
+            if part in {name, field.alias}:
+                sections = list(_models_in(field.annotation)) or sections
+                break
+    if len(sections) > 1:
+        return keys, [_kind_of(section) for section in sections]
+    return keys, [field.alias or name for name, field in sections[0].model_fields.items()]
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section type inside an annotation such as ``tuple[TopologyChoice, ...]``."""
+def _kind_of(section: type[BaseModel]) -> str:
+    return str(get_args(section.model_fields["kind"].annotation)[0])
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the section types inside an annotation such as ``tuple[TopologyChoice, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inside = (_model_in(part) for part in getattr(annotation, "__args__", ()))
-    return next((model for model in inside if model), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

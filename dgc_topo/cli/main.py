@@ -15,6 +15,7 @@ from rich.table import Table
 from dgc_topo.cli.console import clear_errors, console, topology_from
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
+from dgc_topo.cli.simulate import simulate
 
 app = typer.Typer(
     name="dgc-topo",
@@ -46,15 +47,7 @@ def compare(scenario: ScenarioFile, output: Output = None) -> None:
         print_findings(folder)
 
 
-@app.command()
-def simulate(scenario: ScenarioFile, output: Output = None) -> None:
-    """Predict the workloads that a scenario describes, without training anything."""
-    from dgc_topo.experiment import run_scenario
-
-    with clear_errors():
-        with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars, train=False)
-        print_findings(folder)
+app.command()(simulate)
 
 
 @app.command()

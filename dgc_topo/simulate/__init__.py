@@ -5,7 +5,7 @@ Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and `sharing`
 in this order.
 """
 
-from dgc_topo.simulate.bounds import lower_bound_s
+from dgc_topo.simulate.bounds import goal_bound_s, lower_bound_s, network_bound_s
 from dgc_topo.simulate.changes import (
     LinkChange,
     limit_hosts,
@@ -31,7 +31,7 @@ from dgc_topo.simulate.hosts import HostCosts, curve_from_times
 from dgc_topo.simulate.maxmin import max_min_rates
 from dgc_topo.simulate.network import Network, star
 from dgc_topo.simulate.progress import Progress
-from dgc_topo.simulate.run import Result, simulate
+from dgc_topo.simulate.run import Result, UnreachableError, simulate
 from dgc_topo.simulate.simgrid import read_simgrid
 from dgc_topo.simulate.sizes import (
     DenseSizes,
@@ -56,6 +56,7 @@ __all__ = [
     "Result",
     "Sizes",
     "SparseSizes",
+    "UnreachableError",
     "curve_from_times",
     "draw_fat_tree",
     "draw_gpu_hosts",
@@ -64,6 +65,7 @@ __all__ = [
     "draw_star",
     "draw_torus",
     "from_graph",
+    "goal_bound_s",
     "independent_growth",
     "known_fabrics",
     "limit_hosts",
@@ -71,6 +73,7 @@ __all__ = [
     "load_fabric",
     "lower_bound_s",
     "max_min_rates",
+    "network_bound_s",
     "place_round_robin",
     "power_growth",
     "read_simgrid",

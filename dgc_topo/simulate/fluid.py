@@ -66,6 +66,7 @@ class Fluid:
         self._armed = np.inf
         self._settling = False
         self._owners: list[Owner] = []
+        self._down_since: dict[int, float] = {}
 
     def add_owner(self, owner: Owner) -> int:
         """Return the number under which *owner* starts flows."""
@@ -109,9 +110,25 @@ class Fluid:
 
     def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray) -> None:
         """Change the bandwidth of *links* from now on; 0 is a dead link, on which flows wait."""
+        for link, bandwidth in zip(links.tolist(), bandwidth_bytes_per_s.tolist(), strict=True):
+            if bandwidth:
+                self._down_since.pop(link, None)
+            else:
+                self._down_since.setdefault(link, self.env.now)
         self._sharing.set_bandwidth(links, bandwidth_bytes_per_s)
         self._share()
         self._arm()
+
+    def stalled(self, owner: int) -> tuple[IntArray, dict[int, float]]:
+        """Return the tags of an owner's flows on dead links, and since when those links are dead.
+
+        Only right between instants.
+        """
+        pool = self._pool
+        slots = np.flatnonzero(pool.active & (pool.owner == owner) & (pool.rate == 0))
+        crossed = np.unique(pool.hops[:, slots]).tolist()
+        dead = {link: self._down_since[link] for link in crossed if link in self._down_since}
+        return pool.tag[slots], dead
 
     def _push(self, slots: IntArray, times: FloatArray) -> None:
         """Put flows into the heap, as one entry that is sorted by time."""

@@ -31,7 +31,8 @@ class FlowPool:
         self.network = network
         self.pad = network.num_links
         self._latency = np.append(network.latency_s, 0.0)
-        self._one_latency = network.latency_s[:1] if np.ptp(network.latency_s) == 0 else None
+        alike = network.num_links and np.ptp(network.latency_s) == 0
+        self._one_latency = network.latency_s[:1] if alike else None
         self.hops = np.empty((0, capacity), np.int64)
         self.remaining = np.empty(capacity)
         self.rate = np.zeros(capacity)

@@ -66,6 +66,17 @@ class Progress:
         if self._exhausted and self._idle == self._world_size and not self.finished.triggered:
             self.finished.succeed()
 
+    def stalled(self) -> tuple[list[tuple[int, int]], dict[int, float]]:
+        """Return pairs of ranks (from, to) that dead links hold up, and since when each is dead."""
+        tags, dead = self._fluid.stalled(self._number)
+        flows, places = self._agenda.flows, self._agenda.places
+        rows = np.sort(tags) - flows.base
+        src, dst = (
+            places["rank"][flows[end][rows] - places.base].tolist()
+            for end in ("src_place", "dst_place")
+        )
+        return list(zip(src, dst, strict=True)), dead
+
     def ended(self, tags: IntArray) -> None:
         """Finish the places whose last flow has ended."""
         flows, places = self._agenda.flows, self._agenda.places

@@ -19,6 +19,12 @@ from dgc_topo.simulate.progress import Progress
 from dgc_topo.simulate.sizes import Sizes
 from dgc_topo.simulate.tally import Bounds
 
+_SHOWN = 4  # links and pairs of ranks named in an error
+
+
+class UnreachableError(ValueError):
+    """Links that failed for good: some ranks wait for ever."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
@@ -81,7 +87,7 @@ def simulate(
 
     Raises:
         ValueError: if there are more ranks than hosts, or a size is not a number >= 0.
-        RuntimeError: by SimPy, if links fail for good and the schedule waits for ever.
+        UnreachableError: if links fail for good and ranks wait for ever.
     """
     started = time.perf_counter()
     env = simpy.Environment()
@@ -93,7 +99,12 @@ def simulate(
     for change in changes:
         env.process(change.happen(env, fluid))
     progress.all_told()
-    env.run(until=progress.finished)
+    try:
+        env.run(until=progress.finished)
+    except RuntimeError as error:  # SimPy: nothing is going to happen any more
+        if progress.finished.triggered or env.peek() < math.inf:
+            raise
+        raise UnreachableError(_who_waits(progress, network)) from error
     return Result(
         float(progress.finish_s.max()),
         progress.tally.messages,
@@ -103,6 +114,23 @@ def simulate(
         fluid.instants,
         time.perf_counter() - started,
     )
+
+
+def _who_waits(progress: Progress, network: Network) -> str:
+    """Say which links failed when, and which ranks wait for whom."""
+    pairs, dead = progress.stalled()
+    links = _some([f"{network.link_names(link)} (at {when:g} s)" for link, when in dead.items()])
+    return (
+        f"simulate: failed for good: {links}; no longer reached: "
+        + _some([f"rank {dst} by rank {src}" for src, dst in pairs])
+        + "; expected a later change that brings the links back"
+    )
+
+
+def _some(things: list[str]) -> str:
+    """Return the first few of *things*, and how many more there are."""
+    more = len(things) - _SHOWN
+    return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def placement_of(world_size: int, network: Network, placement: IntArray | None) -> IntArray:

@@ -120,18 +120,18 @@ class Tally:
 
     def bounds(self) -> Bounds:
         """Return what bounds the steps so far."""
+        link_s, link = self._busiest_link()
+        rank = int(np.argmax(self._cpu_s))
+        return Bounds(link_s, link, float(self._cpu_s[rank]), rank, float(self._chain_s.max()))
+
+    def _busiest_link(self) -> tuple[float, str]:
+        if not self._network.num_links:  # a single host, without a switch
+            return 0.0, "no link"
         needed_s = self._link_bytes[:-1] / self._network.bandwidth_bytes_per_s
         busiest = int(np.argmax(needed_s))
         like_it = int((needed_s >= needed_s[busiest] * (1 - SAME)).sum()) - 1
         name = self._network.link_names(busiest)
-        rank = int(np.argmax(self._cpu_s))
-        return Bounds(
-            float(needed_s[busiest]),
-            f"{name} (and {like_it} more)" if like_it else name,
-            float(self._cpu_s[rank]),
-            rank,
-            float(self._chain_s.max()),
-        )
+        return float(needed_s[busiest]), f"{name} (and {like_it} more)" if like_it else name
 
 
 def _add_at(total: FloatArray, where: IntArray, values: FloatArray) -> None:

@@ -134,6 +134,21 @@ def test_goal_text():
     )
 
 
+def test_goal_adds_up_after_receiving_and_before_the_next_step():
+    steps = [gather([reduce(0, 1), reduce(2, 1)]), copy(1, 0)]
+    schedule = Schedule.from_steps(3, 1, steps, goal="part")
+    file = io.StringIO()
+    write_goal(schedule, DenseSizes(10, 1), file, reduce_s_per_byte=1e-9)
+    assert (
+        "rank 1 {\nl1: recv 10b from 0 tag 0\nl2: recv 10b from 2 tag 0\n"
+        "l3: calc 20\nl3 requires l1\nl3 requires l2\n"
+        "l4: send 10b to 0 tag 1\nl4 requires l3\n}"
+    ) in file.getvalue()
+    assert file.getvalue().count("calc") == 1  # copies and sends add nothing up
+    with pytest.raises(ValueError, match="reduce_s_per_byte -1"):
+        write_goal(schedule, DenseSizes(10, 1), file, reduce_s_per_byte=-1)
+
+
 @pytest.mark.parametrize("name", ["ring", "butterfly", "tree", "mesh", "gossip"])
 def test_goal_sends_and_receives_match(name):
     schedule = load_topology(name, {}).schedule(7)

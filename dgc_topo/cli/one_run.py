@@ -1,0 +1,260 @@
+"""One topology run once on one network: what it takes, as a table or one JSON object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from dgc_topo.cli.console import console
+from dgc_topo.cost import count_cost
+from dgc_topo.results.units import bytes_text, seconds_text
+from dgc_topo.scenario_networks import BuiltNetwork
+from dgc_topo.schedule import Goal, Schedule
+from dgc_topo.simulate import (
+    DenseSizes,
+    Result,
+    Sizes,
+    SparseSizes,
+    goal_bound_s,
+    independent_growth,
+    known_fabrics,
+    network_bound_s,
+    power_growth,
+    write_goal,
+)
+from dgc_topo.simulate import simulate as run_schedule
+from dgc_topo.simulate.sizes import Growth
+from dgc_topo.topology import Topology
+
+_ENTRY_BYTES = 8  # of a sparse entry: a float32 and its index
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One topology on one network.
+
+    Attributes:
+        topology: With its options.
+        world_size: Number of ranks.
+        num_bytes: Size of the dense buffer.
+        network: What it is called.
+        built: Its hosts and links, and what happens on them.
+        density: Fraction of the elements sent, or None for dense.
+        overlap_exponent: How sparse unions grow, or None for independent entries.
+        seed: For topologies that draw at random.
+
+    Raises:
+        ValueError: naming the option that makes no sense.
+    """
+
+    topology: Topology
+    world_size: int
+    num_bytes: float
+    network: str
+    built: BuiltNetwork
+    density: float | None
+    overlap_exponent: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.density is not None and not 0 < self.density <= 1:
+            raise ValueError(f"--density {self.density}: expected above 0, at most 1")
+        if self.overlap_exponent is None:
+            return
+        if not self.is_sparse:
+            raise ValueError("--overlap-exponent: is for sparse sizes, expected --density below 1")
+        if not 0 <= self.overlap_exponent <= 1:
+            raise ValueError(f"--overlap-exponent {self.overlap_exponent}: expected 0 to 1")
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether sparse entries are sent; density 1 is the dense buffer, without indices."""
+        return self.density is not None and self.density < 1
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of the buffer (fp32), at least 1."""
+        return max(1, round(self.num_bytes / _FLOAT_BYTES))
+
+    @property
+    def num_entries(self) -> float:
+        """Entries that one rank sends, if they are sparse; at least 1 of any at all."""
+        if not self.num_bytes:
+            return 0.0
+        return max(1.0, (self.density or 1.0) * self.num_elements)
+
+    def schedule(self) -> Schedule:
+        """Return the schedule (of the first iteration, if it varies)."""
+        return self.topology.schedule(self.world_size, seed=self.seed)
+
+    def sizes(self, schedule: Schedule) -> Sizes:
+        """Return the bytes of the transfers of *schedule*."""
+        if not self.is_sparse:
+            return DenseSizes(self.num_bytes, schedule.num_chunks)
+        return SparseSizes(
+            schedule,
+            length=self.num_elements,
+            entries=self.num_entries,
+            bytes_per_entry=_ENTRY_BYTES,
+            overlap_exponent=self.overlap_exponent,
+        )
+
+    def lower_bound_s(self, schedule: Schedule) -> float:
+        """Return what no schedule with the same goal can beat."""
+        cost, union_bytes = count_cost(schedule), self._union_bytes()
+        network, placement, _, changes = self.built
+        if self.is_star:
+            port, alpha_s = float(network.bandwidth_bytes_per_s[0]), 2 * float(network.latency_s[0])
+            own, merged = union_bytes(np.array([1, len(schedule.contributors) - 1])).tolist()
+            sparse = merged if self.is_sparse else None
+            return goal_bound_s(schedule, cost, own, port, alpha_s, sparse)
+        fastest = max([1.0, *(change.factor for change in changes)])
+        faster = replace(network, bandwidth_bytes_per_s=fastest * network.bandwidth_bytes_per_s)
+        hosts = np.arange(self.world_size) if placement is None else placement
+        return network_bound_s(
+            schedule, cost, union_bytes, faster, hosts, is_dense=not self.is_sparse
+        )
+
+    def _union_bytes(self) -> Growth:
+        """Return the bytes of what some contributors give together."""
+        if not self.is_sparse:
+            return lambda contributors: np.where(contributors > 0, self.num_bytes, 0.0)
+        length, entries = self.num_elements, self.num_entries
+        if self.overlap_exponent is None:
+            growth = independent_growth(length, entries)
+        else:
+            growth = power_growth(length, entries, self.overlap_exponent)
+        return lambda contributors: growth(contributors) * _ENTRY_BYTES
+
+    @property
+    def is_star(self) -> bool:
+        """Whether the network is a fabric: one switch, equal ports."""
+        return self.network in known_fabrics()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run took.
+
+    Attributes:
+        case: What was run.
+        goal: What the schedule promises.
+        result: Of the simulation.
+        lower_bound_s: What no schedule with this goal can beat.
+    """
+
+    case: Case
+    goal: Goal
+    result: Result
+    lower_bound_s: float
+
+    @property
+    def bytes_per_rank(self) -> float:
+        """Bytes sent by the busiest rank."""
+        return float(self.result.bytes_sent.max())
+
+    @property
+    def algbw_bytes_per_s(self) -> float:
+        """Bytes of the dense buffer over time; 0 if it took none."""
+        return self.case.num_bytes / self.result.time_s if self.result.time_s else 0.0
+
+    @property
+    def busbw_bytes_per_s(self) -> float:
+        """What compares with a port's bandwidth; 0 if the run took no time.
+
+        For an all-reduce as in nccl-tests, of dense bytes; else what the busiest rank sends.
+        """
+        if not self.result.time_s:
+            return 0.0
+        if self.goal == "all-reduce":
+            return self.result.busbw_bytes_per_s(self.case.num_bytes)
+        return self.bytes_per_rank / self.result.time_s
+
+    def for_json(self) -> dict[str, object]:
+        """Return it as one object."""
+        return {
+            "time_s": self.result.time_s,
+            "messages": self.result.messages,
+            "bytes_per_rank": self.bytes_per_rank,
+            "busbw_bytes_per_s": self.busbw_bytes_per_s,
+            "lower_bound_s": self.lower_bound_s,
+            "bound_by": self.result.bounds.bound_by,
+            "wall_s": self.result.wall_s,
+        }
+
+
+def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
+    """Simulate one topology once and print it.
+
+    Args:
+        case: What to run on which network.
+        goal_file: Where the schedule goes as GOAL text, or None.
+        as_json: Print one JSON object instead of a table.
+
+    Raises:
+        ValueError: if the topology cannot run with so many ranks.
+    """
+    schedule = case.schedule()
+    if goal_file is not None:
+        with goal_file.open("w", encoding="utf-8") as file:
+            write_goal(schedule, case.sizes(schedule), file)
+    result = run_schedule(
+        schedule,
+        case.built.network,
+        case.sizes(schedule),
+        placement=case.built.placement,
+        background=case.built.background,
+        changes=case.built.changes,
+    )
+    outcome = Outcome(case, schedule.goal, result, case.lower_bound_s(schedule))
+    if as_json:
+        console.out(json.dumps(outcome.for_json(), indent=2), highlight=False)
+        return
+    _print_table(outcome)
+    if goal_file is not None:
+        console.print(f"GOAL: {goal_file}", highlight=False, soft_wrap=True)
+
+
+def _print_table(outcome: Outcome) -> None:
+    case, result, bounds = outcome.case, outcome.result, outcome.result.bounds
+    density = f" at density {case.density:g}" if case.is_sparse else ""
+    console.print(
+        f"[bold]{case.topology.label}[/], {case.world_size} ranks, {bytes_text(case.num_bytes)}"
+        f"{density}, on {_network_text(case)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table("what", "value", "note")
+    table.columns[1].justify = "right"
+    for row in (
+        ("time", seconds_text(result.time_s), f"bound by {bounds.bound_by}"),
+        ("lower bound", seconds_text(outcome.lower_bound_s), f"of any schedule: {outcome.goal}"),
+        ("busiest link", seconds_text(bounds.link_s), bounds.link),
+        ("busiest CPU", seconds_text(bounds.cpu_s), f"rank {bounds.rank}"),
+        ("latency", seconds_text(bounds.latency_s), "longest chain of messages"),
+        ("messages", f"{result.messages:,}", "of all ranks"),
+        ("bytes per rank", bytes_text(outcome.bytes_per_rank), "sent by the busiest"),
+        ("algbw", _rate_text(outcome.algbw_bytes_per_s), "dense bytes over time"),
+        ("busbw", _rate_text(outcome.busbw_bytes_per_s), "compares with a port's bandwidth"),
+        ("wall", seconds_text(result.wall_s), f"to simulate {result.instants:,} instants"),
+    ):
+        table.add_row(*row)
+    console.print(table)
+
+
+def _network_text(case: Case) -> str:
+    network = case.built.network
+    if not case.is_star:
+        return f"{case.network}: {network.num_hosts} hosts, {network.num_links} links"
+    rate = _rate_text(float(network.bandwidth_bytes_per_s[0]))
+    alpha = seconds_text(2 * float(network.latency_s[0]))
+    return f"{case.network}: {rate} each way, {alpha} host to host"
+
+
+def _rate_text(bytes_per_s: float) -> str:
+    return f"{bytes_text(bytes_per_s)}/s"

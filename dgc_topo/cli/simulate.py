@@ -1,0 +1,152 @@
+"""Simulating a scenario file, or one topology once on one network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from dgc_topo.cli.console import clear_errors, console, topology_from
+
+if TYPE_CHECKING:
+    from dgc_topo.scenario_networks import BuiltNetwork
+
+Text = str | None
+Value = TypeVar("Value")
+
+
+def simulate(  # noqa: PLR0913  # each argument is an option on the command line
+    target: Annotated[
+        str, typer.Argument(help="scenario file (.toml), topology name, or path of a .py file")
+    ],
+    *,
+    world_size: Annotated[
+        int | None, typer.Option("--world-size", "-n", help="number of ranks")
+    ] = None,
+    size: Annotated[
+        Text, typer.Option("--bytes", help="size of the dense buffer, such as 100MiB")
+    ] = None,
+    network: Annotated[
+        Text,
+        typer.Option(help="see 'dgc-topo networks' (1gbe), or FILE.toml:NAME of a scenario"),
+    ] = None,
+    bandwidth: Annotated[
+        Text, typer.Option(help="of a link of --network ideal, such as 125MB/s or 1Gbit/s")
+    ] = None,
+    latency: Annotated[
+        Text, typer.Option(help="of a link of --network ideal (host to host is two), such as 50us")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
+    ] = None,
+    density: Annotated[
+        float | None, typer.Option(help="fraction of the fp32 elements sent, 8 bytes each")
+    ] = None,
+    overlap_exponent: Annotated[
+        float | None,
+        typer.Option(
+            help="c ranks' entries merge into c**exponent times one's; independent if left out"
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="for topologies that draw at random")] = None,
+    goal: Annotated[
+        Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="scenario: results folder (default: results/NAME)"),
+    ] = None,
+) -> None:
+    """Predict a scenario's workloads without training, or run one topology once on one network."""
+    from dgc_topo.cli.one_run import Case, run_case
+    from dgc_topo.units import bytes_from
+
+    of_topology = {
+        "--world-size": world_size,
+        "--bytes": size,
+        "--network": network,
+        "--bandwidth": bandwidth,
+        "--latency": latency,
+        "--option": option or None,
+        "--density": density,
+        "--overlap-exponent": overlap_exponent,
+        "--seed": seed,
+        "--goal": goal,
+        "--json": as_json or None,
+    }
+    with clear_errors():
+        if target.endswith(".toml"):
+            _refuse(of_topology, f"is for a topology; {target} is a scenario, which says it itself")
+            _simulate_scenario(Path(target), output)
+            return
+        _refuse({"--output": output}, f"is for a scenario file; {target!r} is a topology")
+        topology = topology_from(target, option or [])
+        num_ranks = _needed(world_size, "--world-size", "a number of ranks")
+        topology.schedule(num_ranks)  # refuse what it cannot run before anything else
+        called = network or "1gbe"
+        case = Case(
+            topology,
+            num_ranks,
+            bytes_from(_needed(size, "--bytes", "a size such as 100MiB"), "--bytes"),
+            called,
+            _network(called, num_ranks, bandwidth, latency),
+            density,
+            overlap_exponent,
+            seed or 0,
+        )
+        run_case(case, goal, as_json=as_json)
+
+
+def _simulate_scenario(path: Path, output: Path | None) -> None:
+    from dgc_topo.cli.progress import ProgressBars
+    from dgc_topo.cli.show import print_findings
+    from dgc_topo.experiment import run_scenario
+
+    with ProgressBars(console) as bars:
+        folder = run_scenario(path, output, bars, train=False)
+    print_findings(folder)
+
+
+def _network(
+    name: str, world_size: int, bandwidth: str | None, latency: str | None
+) -> BuiltNetwork:
+    """Return a fabric's star, or a network that a scenario file describes (FILE.toml:NAME)."""
+    from dgc_topo.scenario import load_scenario
+    from dgc_topo.scenario_networks import BuiltNetwork, build_network
+    from dgc_topo.simulate import known_fabrics, load_fabric
+    from dgc_topo.units import rate_from, seconds_from
+
+    given = {"--bandwidth": bandwidth, "--latency": latency}
+    if name == "ideal":
+        rate = _needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal")
+        fabric = load_fabric(
+            name,
+            bandwidth_bytes_per_s=rate_from(rate, "--bandwidth"),
+            link_latency_s=0.0 if latency is None else seconds_from(latency, "--latency"),
+        )
+        return BuiltNetwork(fabric.star(world_size), None, None, ())
+    _refuse(given, f"is fixed for --network {name}, expected --network ideal to set it")
+    if name in known_fabrics():
+        return BuiltNetwork(load_fabric(name).star(world_size), None, None, ())
+    file, separator, own = name.rpartition(":")
+    if not separator or not file.endswith(".toml"):
+        raise ValueError(
+            f"--network {name!r}: unknown, expected one of {', '.join(known_fabrics())}, or "
+            "FILE.toml:NAME for one that a scenario file describes"
+        )
+    return build_network(own, load_scenario(Path(file)), world_size)
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: {why}")
+
+
+def _needed(value: Value | None, name: str, expected: str) -> Value:
+    if value is None:
+        raise ValueError(f"{name}: missing, expected {expected}")
+    return value
