@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -13,90 +13,83 @@ from dgc_topo.cli.console import clear_errors, console, topology_from
 if TYPE_CHECKING:
     from dgc_topo.scenario_networks import BuiltNetwork
 
-Text = str | None
 Value = TypeVar("Value")
+
+Target = Annotated[
+    str, typer.Argument(help="scenario file (.toml), topology name, or path of a .py file")
+]
+WorldSize = Annotated[int | None, typer.Option("--world-size", "-n", help="number of ranks")]
+Size = Annotated[
+    str | None, typer.Option("--bytes", help="size of the dense buffer, such as 100MiB")
+]
+NetworkName = Annotated[
+    str,
+    typer.Option(help="see 'dgc-topo networks', or FILE.toml:NAME of a scenario"),
+]
+Bandwidth = Annotated[
+    str | None, typer.Option(help="of a link of --network ideal, such as 125MB/s or 1Gbit/s")
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(help="of a link of --network ideal (host to host is two), such as 50us"),
+]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
+]
+Density = Annotated[
+    float | None, typer.Option(help="fraction of the fp32 elements sent, 8 bytes each")
+]
+OverlapExponent = Annotated[
+    float | None,
+    typer.Option(help="c ranks' entries merge into c**exponent times one's; else independent"),
+]
+Seed = Annotated[int, typer.Option(help="for topologies that draw at random")]
+Goal = Annotated[
+    Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="scenario: results folder (default: results/NAME)"),
+]
 
 
 def simulate(  # noqa: PLR0913  # each argument is an option on the command line
-    target: Annotated[
-        str, typer.Argument(help="scenario file (.toml), topology name, or path of a .py file")
-    ],
+    context: typer.Context,
+    target: Target,
     *,
-    world_size: Annotated[
-        int | None, typer.Option("--world-size", "-n", help="number of ranks")
-    ] = None,
-    size: Annotated[
-        Text, typer.Option("--bytes", help="size of the dense buffer, such as 100MiB")
-    ] = None,
-    network: Annotated[
-        Text,
-        typer.Option(help="see 'dgc-topo networks' (1gbe), or FILE.toml:NAME of a scenario"),
-    ] = None,
-    bandwidth: Annotated[
-        Text, typer.Option(help="of a link of --network ideal, such as 125MB/s or 1Gbit/s")
-    ] = None,
-    latency: Annotated[
-        Text, typer.Option(help="of a link of --network ideal (host to host is two), such as 50us")
-    ] = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
-    ] = None,
-    density: Annotated[
-        float | None, typer.Option(help="fraction of the fp32 elements sent, 8 bytes each")
-    ] = None,
-    overlap_exponent: Annotated[
-        float | None,
-        typer.Option(
-            help="c ranks' entries merge into c**exponent times one's; independent if left out"
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="for topologies that draw at random")] = None,
-    goal: Annotated[
-        Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="scenario: results folder (default: results/NAME)"),
-    ] = None,
+    world_size: WorldSize = None,
+    size: Size = None,
+    network: NetworkName = "1gbe",
+    bandwidth: Bandwidth = None,
+    latency: Latency = None,
+    option: Options = None,
+    density: Density = None,
+    overlap_exponent: OverlapExponent = None,
+    seed: Seed = 0,
+    goal: Goal = None,
+    as_json: AsJson = False,
+    output: Output = None,
 ) -> None:
     """Predict a scenario's workloads without training, or run one topology once on one network."""
-    from dgc_topo.cli.one_run import Case, run_case
-    from dgc_topo.units import bytes_from
-
-    of_topology = {
-        "--world-size": world_size,
-        "--bytes": size,
-        "--network": network,
-        "--bandwidth": bandwidth,
-        "--latency": latency,
-        "--option": option or None,
-        "--density": density,
-        "--overlap-exponent": overlap_exponent,
-        "--seed": seed,
-        "--goal": goal,
-        "--json": as_json or None,
-    }
     with clear_errors():
         if target.endswith(".toml"):
-            _refuse(of_topology, f"is for a topology; {target} is a scenario, which says it itself")
+            why = f"is for a topology; {target} is a scenario, which says it itself"
+            _refuse(context, lambda name: name not in {"target", "output"}, why)
             _simulate_scenario(Path(target), output)
             return
-        _refuse({"--output": output}, f"is for a scenario file; {target!r} is a topology")
+        from dgc_topo.cli.one_run import Case, run_case
+        from dgc_topo.units import bytes_from
+
+        why = f"is for a scenario file; {target!r} is a topology"
+        _refuse(context, lambda name: name == "output", why)
         topology = topology_from(target, option or [])
         num_ranks = _needed(world_size, "--world-size", "a number of ranks")
+        num_bytes = bytes_from(_needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse what it cannot run before anything else
-        called = network or "1gbe"
-        case = Case(
-            topology,
-            num_ranks,
-            bytes_from(_needed(size, "--bytes", "a size such as 100MiB"), "--bytes"),
-            called,
-            _network(called, num_ranks, bandwidth, latency),
-            density,
-            overlap_exponent,
-            seed or 0,
-        )
+        built = _network(network, num_ranks, bandwidth, latency)
+        coding = density, overlap_exponent, seed
+        case = Case(topology, num_ranks, num_bytes, network, built, *coding)
         run_case(case, goal, as_json=as_json)
 
 
@@ -119,7 +112,6 @@ def _network(
     from dgc_topo.simulate import known_fabrics, load_fabric
     from dgc_topo.units import rate_from, seconds_from
 
-    given = {"--bandwidth": bandwidth, "--latency": latency}
     if name == "ideal":
         rate = _needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal")
         fabric = load_fabric(
@@ -128,7 +120,11 @@ def _network(
             link_latency_s=0.0 if latency is None else seconds_from(latency, "--latency"),
         )
         return BuiltNetwork(fabric.star(world_size), None, None, ())
-    _refuse(given, f"is fixed for --network {name}, expected --network ideal to set it")
+    for option, value in (("--bandwidth", bandwidth), ("--latency", latency)):
+        if value is not None:
+            raise ValueError(
+                f"{option}: is fixed for --network {name}, expected --network ideal to set it"
+            )
     if name in known_fabrics():
         return BuiltNetwork(load_fabric(name).star(world_size), None, None, ())
     file, separator, own = name.rpartition(":")
@@ -140,10 +136,13 @@ def _network(
     return build_network(own, load_scenario(Path(file)), world_size)
 
 
-def _refuse(given: Mapping[str, object], why: str) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f"{name}: {why}")
+def _refuse(context: typer.Context, refused: Callable[[str], bool], why: str) -> None:
+    """Refuse options that are given on the command line though they mean nothing there."""
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if refused(name) and source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{max(parameter.opts, key=len)}: {why}")
 
 
 def _needed(value: Value | None, name: str, expected: str) -> Value:
