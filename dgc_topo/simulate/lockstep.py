@@ -62,29 +62,34 @@ class LockStep:
         busiest_s = float((flow_bytes * self.share).sum()) / fabric.bandwidth_bytes_per_s
         return len(self.chunks) * fabric.latency_s + busiest_s
 
-    def bytes_sent(self, flow_bytes: FloatArray) -> FloatArray:
-        """Return the bytes that each rank sends, shape (world_size,)."""
-        return self._per_pattern(flow_bytes) @ self.sent
-
-    def bounds(self, fabric: Fabric, flow_bytes: FloatArray) -> Bounds:
-        """Return what each resource alone would take, as a simulation reports it."""
+    def link_bytes(self, flow_bytes: FloatArray) -> FloatArray:
+        """Return the bytes on every link of a star: all ways up, then all ways down."""
         per_pattern = self._per_pattern(flow_bytes)
-        carried = np.concatenate([per_pattern @ self.sent, per_pattern @ self.received])
-        as_busy = carried >= carried.max() * (1 - SAME)
-        busiest, like_it = int(np.argmax(as_busy)), int(as_busy.sum()) - 1
-        world_size = len(self.messages_sent)
-        side = "up" if busiest < world_size else "down"
-        name = f"host {busiest % world_size} {side}"
-        return Bounds(
-            float(carried[busiest]) / fabric.bandwidth_bytes_per_s,
-            f"{name} (and {like_it} more)" if like_it else name,
-            0.0,
-            0,
-            len(self.chunks) * fabric.latency_s,
-        )
+        return np.concatenate([per_pattern @ self.sent, per_pattern @ self.received])
 
     def _per_pattern(self, flow_bytes: FloatArray) -> FloatArray:
         return np.bincount(self.pattern, flow_bytes, len(self.sent)).astype(np.float64)
+
+
+def star_bounds(fabric: Fabric, link_bytes: FloatArray, num_steps: int) -> Bounds:
+    """Return what each resource alone would take, as a simulation reports it.
+
+    Args:
+        fabric: Of the star.
+        link_bytes: From `LockStep.link_bytes`, summed over what is run one after the other.
+        num_steps: Steps of all that is run.
+    """
+    as_busy = link_bytes >= link_bytes.max() * (1 - SAME)
+    busiest, like_it = int(np.argmax(as_busy)), int(as_busy.sum()) - 1
+    world_size = len(link_bytes) // 2
+    name = f"host {busiest % world_size} {'up' if busiest < world_size else 'down'}"
+    return Bounds(
+        float(link_bytes[busiest]) / fabric.bandwidth_bytes_per_s,
+        f"{name} (and {like_it} more)" if like_it else name,
+        0.0,
+        0,
+        num_steps * fabric.latency_s,
+    )
 
 
 def find_lock_step(schedule: Schedule) -> LockStep | None:

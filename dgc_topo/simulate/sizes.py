@@ -105,9 +105,7 @@ def independent_growth(length: int, entries: float) -> Growth:
     return union
 
 
-def recorded_growth(
-    length: int, entries: float, points: Sequence[tuple[int, float]]
-) -> Growth:
+def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, float]]) -> Growth:
     """Return the union model that a recorded run showed, interpolated.
 
     Straight lines between the points on logarithmic axes, the last one continued beyond them (with
@@ -121,7 +119,7 @@ def recorded_growth(
     Raises:
         ValueError: if the points do not rise, or grow faster than disjoint supports would.
     """
-    ranks, grown = (np.log(np.array(column, np.float64)) for column in zip((1, 1.0), *points))
+    ranks, grown = np.log(np.array([(1, 1.0), *points], np.float64).T)
     slopes = np.diff(grown) / np.diff(ranks) if (np.diff(ranks) > 0).all() else np.array([np.nan])
     holds = bool(((slopes >= 0) & (slopes <= 1)).all())
     _require(holds, f"points {tuple(points)}", "rising contributors, growth of 1 to as many")
