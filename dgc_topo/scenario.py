@@ -11,8 +11,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from dgc_topo.scenario_step import Name, Section, StepKeys, WireDtype, WorkloadChoice
 from dgc_topo.simulate.fabrics import load_fabric
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
@@ -21,18 +22,13 @@ DatasetName = Literal[
 ]
 ModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
 Density = Annotated[float, Field(gt=0, le=1)]
-Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 
 class ScenarioError(ValueError):
     """A scenario file that says something impossible; the text names file and key."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TopologyChoice(_Section):
+class TopologyChoice(Section):
     """A topology and its options."""
 
     name: str = Field(description="an installed topology, or the path of a .py file")
@@ -43,7 +39,7 @@ class TopologyChoice(_Section):
         return load_topology(self.name, self.options)
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """What is trained, on how many worker processes."""
 
     dataset: DatasetName
@@ -76,31 +72,18 @@ class TrainSection(_Section):
         return self
 
 
-class CompressionSection(_Section):
+class CompressionSection(Section):
     """Deep Gradient Compression; density 1 is dense momentum SGD without it."""
 
     densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
-    wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float32", description="of dense values on the wire"
-    )
+    wire_dtype: WireDtype = Field(default="float32", description="of dense values on the wire")
     warm_up: Literal["none", "paper", "geometric"] = "paper"
     warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
     masking: bool = Field(default=True, description="momentum factor masking")
     weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
 
 
-class WorkloadChoice(_Section):
-    """A model described by its sizes, for scenarios that only simulate."""
-
-    name: Name
-    source: str = Field(min_length=1, description="where sizes and compute time come from")
-    compressible_elements: int = Field(ge=0, description="in tensors of two dimensions or more")
-    dense_elements: int = Field(ge=0, description="in biases and norms, never compressed")
-    compute_s: float = Field(gt=0, description="forward and backward pass of one worker")
-    batch_size_per_worker: int = Field(ge=1)
-
-
-class SimulateSection(_Section):
+class SimulateSection(StepKeys):
     """For which networks and sizes to predict."""
 
     networks: tuple[str, ...] = Field(min_length=1)
@@ -117,7 +100,7 @@ class SimulateSection(_Section):
     )
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """One experiment: everything that decides its result."""
 
     name: Name

@@ -2,10 +2,11 @@
 
 import pytest
 
-from dgc_topo.predict import overlap_exponent, predict, workloads_of_runs, workloads_of_scenario
+from dgc_topo.predict import predict
 from dgc_topo.results.measurement import Measurement, Phases, SparseSizes
 from dgc_topo.scenario import parse_scenario
 from dgc_topo.simulate import load_fabric
+from dgc_topo.workloads import overlap_exponent, workloads_of_runs, workloads_of_scenario
 
 SCENARIO = """
 name = "predicted"

@@ -71,6 +71,12 @@ class TrainingStep:
         """Seconds of a step of one worker that neither compresses nor communicates."""
         return self.accumulation_steps * self.profile.compute_s + self.update_s
 
+    @property
+    def codec_s(self) -> float:
+        """Seconds that a worker compresses and decompresses per step."""
+        buckets = self.buckets
+        return float((self.codec.encode_s(buckets) + self.codec.decode_s(buckets)).sum())
+
     def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
         """Return what the processors of all ranks do before sending; servers do nothing."""
         factors = self.pace.factors(schedule.world_size, iteration)
