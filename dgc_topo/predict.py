@@ -7,7 +7,7 @@ worker that has its machine to itself, and communication over the schedule, over
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from statistics import fmean
 
 from dgc_topo.results.environment import describe_environment
@@ -16,10 +16,12 @@ from dgc_topo.scenario import Scenario
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate import load_fabric
 from dgc_topo.simulate.training import StepResult, simulate_step
-from dgc_topo.topology import OptionValue, load_topology
+from dgc_topo.topology import OptionValue, Topology, load_topology
 from dgc_topo.workloads import Workload
 
 _VARYING_ITERATIONS = 8  # a topology that changes is averaged over so many iterations
+
+Options = tuple[tuple[str, OptionValue], ...]
 
 
 def predict(
@@ -58,7 +60,7 @@ def predict_one(scenario: str, workload: Workload, network: str, world_size: int
     return Measurement(
         kind="predicted",
         scenario=scenario,
-        machine=str(describe_environment()),
+        machine=_machine(),
         topology=workload.topology.name,
         options=workload.topology.options,
         world_size=world_size,
@@ -95,7 +97,7 @@ def simulated_steps(
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
     fabric = load_fabric(network)
-    varies = workload.topology.load().varies
+    varies = _kept_topology(workload.topology.name, _options(workload)).varies
     iterations = _VARYING_ITERATIONS if varies else 1
     if workload.step.pace.varies:
         iterations = max(iterations, workload.num_draws)
@@ -117,18 +119,30 @@ def _phases(steps: Sequence[StepResult]) -> Phases:
 
 
 def _schedule(workload: Workload, world_size: int, iteration: int) -> Schedule:
-    topology = workload.topology
-    options = tuple(sorted(topology.options.items()))
-    return _kept_schedule(topology.name, options, world_size, iteration, workload.seed)
+    name, options = workload.topology.name, _options(workload)
+    return _kept_schedule(name, options, world_size, iteration, workload.seed)
 
 
-@lru_cache(maxsize=1024)  # what is found out about a schedule is kept with it
+def _options(workload: Workload) -> Options:
+    return tuple(sorted(workload.topology.options.items()))
+
+
+# Thousands of predictions ask for the same few; finding an installed topology or the versions of
+# all that is installed takes longer than to predict.
+
+
+@lru_cache(maxsize=1024)
 def _kept_schedule(
-    name: str,
-    options: tuple[tuple[str, OptionValue], ...],
-    world_size: int,
-    iteration: int,
-    seed: int,
+    name: str, options: Options, world_size: int, iteration: int, seed: int
 ) -> Schedule:
-    topology = load_topology(name, dict(options))
-    return topology.schedule(world_size, iteration=iteration, seed=seed)
+    return _kept_topology(name, options).schedule(world_size, iteration=iteration, seed=seed)
+
+
+@lru_cache(maxsize=64)
+def _kept_topology(name: str, options: Options) -> Topology:
+    return load_topology(name, dict(options))
+
+
+@cache
+def _machine() -> str:
+    return str(describe_environment())

@@ -108,11 +108,14 @@ def _plots(records: Sequence[Measurement]) -> list[Plot]:
         plots.append(Plot("measured", text, _svg(phases_figure(records))))
         text = "Bytes that the busiest rank sends in one training step; shorter is better."
         plots.append(Plot("measured", text, _svg(wire_bytes_figure(records))))
-    if predicted(records):
-        text = "Speed-up over the number of ranks, on every network; higher is better."
-        plots.append(Plot("predicted", text, _svg(speedup_figure(records))))
-        text = "Time of one training step over the number of ranks; lower is better."
-        plots.append(Plot("predicted", text, _svg(step_time_figure(records))))
+    names = dict.fromkeys(record.workload for record in predicted(records))
+    for name in names:
+        alike = [record for record in records if record.workload == name]
+        of = f" of {name}" if len(names) > 1 else ""
+        text = f"Speed-up{of} over the number of ranks, on every network; higher is better."
+        plots.append(Plot("predicted", text, _svg(speedup_figure(alike))))
+        text = f"Time of one training step{of} over the number of ranks; lower is better."
+        plots.append(Plot("predicted", text, _svg(step_time_figure(alike))))
     return plots
 
 
