@@ -17,6 +17,7 @@ from dgc_topo.simulate.training.profile import Bucket, Profile, ReadyLayer, fill
 from dgc_topo.simulate.training.result import StepPhases, StepResult, Traffic
 from dgc_topo.simulate.training.step import TrainingStep, simulate_step
 from dgc_topo.simulate.training.timeline import Codec
+from dgc_topo.simulate.training.trace import Span, spans_of, write_chrome_trace
 
 __all__ = [
     "Bucket",
@@ -28,6 +29,7 @@ __all__ = [
     "Payload",
     "Profile",
     "ReadyLayer",
+    "Span",
     "SparsePayload",
     "StepPhases",
     "StepResult",
@@ -39,4 +41,6 @@ __all__ = [
     "overlapping",
     "replayed",
     "simulate_step",
+    "spans_of",
+    "write_chrome_trace",
 ]
