@@ -13,8 +13,9 @@ from statistics import fmean
 from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.scenario import Scenario
+from dgc_topo.scenario_step import MachineChoice
 from dgc_topo.schedule import Schedule
-from dgc_topo.simulate import load_fabric
+from dgc_topo.simulate import Fabric, Network, load_fabric
 from dgc_topo.simulate.training import StepResult, simulate_step
 from dgc_topo.topology import OptionValue, Topology, load_topology
 from dgc_topo.workloads import Workload
@@ -96,7 +97,9 @@ def simulated_steps(
 
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
-    fabric = load_fabric(network)
+    fabric: Fabric | Network = load_fabric(network)
+    if workload.machines is not None:
+        fabric = _kept_machines(workload.machines, network, world_size)
     varies = _kept_topology(workload.topology.name, _options(workload)).varies
     iterations = _VARYING_ITERATIONS if varies else 1
     if workload.step.pace.varies:
@@ -141,6 +144,11 @@ def _kept_schedule(
 @lru_cache(maxsize=64)
 def _kept_topology(name: str, options: Options) -> Topology:
     return load_topology(name, dict(options))
+
+
+@lru_cache(maxsize=64)  # its routes are kept with it
+def _kept_machines(machines: MachineChoice, network: str, world_size: int) -> Network:
+    return machines.connect(load_fabric(network), world_size)
 
 
 @cache

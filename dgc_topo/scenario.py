@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from dgc_topo.claims import Claim
 from dgc_topo.scenario_step import Name, Section, StepKeys, WireDtype, WorkloadChoice
 from dgc_topo.simulate.fabrics import load_fabric
 from dgc_topo.topology import OptionValue, Topology, load_topology
@@ -110,11 +111,35 @@ class Scenario(Section):
     train: TrainSection | None = None
     compression: CompressionSection = CompressionSection()
     simulate: SimulateSection | None = None
+    claims: tuple[Claim, ...] = Field(
+        default=(), description="of others, to be set beside the predictions"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.train is None and (self.simulate is None or not self.simulate.workloads):
             raise ValueError("nothing to do: expected [train], or [[simulate.workloads]], or both")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_are_about_this(self) -> Self:
+        simulate = self.simulate
+        for index, claim in enumerate(self.claims):
+            offered: dict[str, tuple[set[str], set[str]]] = {
+                "workloads": (set(claim.workloads), set()),
+                "network": ({claim.network}, set()),
+                "world sizes": ({str(claim.world_size), str(claim.baseline_world_size)}, set()),
+            }
+            if simulate is not None:
+                offered["workloads"][1].update(each.label for each in simulate.workloads)
+                offered["network"][1].update(simulate.networks)
+                offered["world sizes"][1].update(str(size) for size in simulate.world_sizes)
+            for what, (wanted, there) in offered.items():
+                if not wanted <= there:
+                    missing = ", ".join(sorted(wanted - there))
+                    raise ValueError(
+                        f"claims.{index}: {what} {missing}: not among those of [simulate]"
+                    )
         return self
 
 

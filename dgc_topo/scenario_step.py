@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dgc_topo.simulate import Fabric, Network, draw_gpu_hosts, from_graph
 from dgc_topo.simulate.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
 from dgc_topo.zoo import known_models
 
@@ -13,6 +14,7 @@ WireDtype = Literal["float32", "float16", "bfloat16"]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 _MIB = 2**20
+_GB = 1e9
 _DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
 _SIZES = ("name", "source", "compressible_elements", "dense_elements", "compute_s")
 
@@ -43,6 +45,9 @@ class WorkloadChoice(Section):
     update_s: float = Field(default=0.0, ge=0, description="optimizer step, if not in compute_s")
     batch_size_per_worker: int | None = Field(
         default=None, ge=1, description="per forward pass; a model's own by default"
+    )
+    overlap_exponent: float | None = Field(
+        default=None, ge=0, le=1, description="instead of the one of [simulate]"
     )
 
     @field_validator("model")
@@ -110,6 +115,24 @@ class SlowHost(Section):
     factor: float = Field(gt=0, description="its compute time over that of the others")
 
 
+class MachineChoice(Section):
+    """Machines of several GPUs, one rank each, behind one NIC of the network's speed."""
+
+    gpus: int = Field(ge=1, description="consecutive ranks on one machine")
+    inside_gb_per_s: float = Field(gt=0, description="GB/s of a GPU's link inside, each way")
+
+    def connect(self, fabric: Fabric, world_size: int) -> Network:
+        """Return as many machines as *world_size* ranks need, on a switch of *fabric*."""
+        graph = draw_gpu_hosts(
+            -(-world_size // self.gpus),
+            self.gpus,
+            inside_bytes_per_s=_GB * self.inside_gb_per_s,
+            nic_bytes_per_s=fabric.bandwidth_bytes_per_s,
+            nic_latency_s=fabric.latency_s / 2,
+        )
+        return from_graph(graph)
+
+
 class StepKeys(Section):
     """What decides a simulated training step, beside topology and network."""
 
@@ -134,6 +157,9 @@ class StepKeys(Section):
     decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
     jitter: JitterChoice | None = None
     slow_hosts: tuple[SlowHost, ...] = ()
+    machines: MachineChoice | None = Field(
+        default=None, description="GPUs that share a NIC; by default each rank has its own"
+    )
     jitter_steps: int = Field(default=8, ge=1, description="steps drawn and averaged with jitter")
 
     @model_validator(mode="after")

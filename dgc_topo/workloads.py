@@ -10,7 +10,7 @@ from statistics import median
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.measurement import SparseSizes as RecordedSparse
 from dgc_topo.scenario import Scenario, SimulateSection, TopologyChoice
-from dgc_topo.scenario_step import WireDtype, WorkloadChoice
+from dgc_topo.scenario_step import MachineChoice, WireDtype, WorkloadChoice
 from dgc_topo.simulate.training import (
     Codec,
     DensePayload,
@@ -49,6 +49,7 @@ class Workload:
         sparse: For the record, if it is sent sparse.
         overlap_exponent: How sparse unions grow, see `power_growth`.
         num_draws: Steps to average over if compute times are drawn at random.
+        machines: Ranks that share a NIC; each has its own if None.
     """
 
     topology: TopologyChoice
@@ -63,6 +64,7 @@ class Workload:
     sparse: RecordedSparse | None
     overlap_exponent: float
     num_draws: int = 1
+    machines: MachineChoice | None = None
 
     @property
     def phases(self) -> Phases:
@@ -169,6 +171,7 @@ def _workload_of_run(
         sparse=measured.sparse,
         overlap_exponent=exponent,
         num_draws=simulate.num_draws if simulate else 1,
+        machines=simulate.machines if simulate else None,
     )
 
 
@@ -213,6 +216,8 @@ def _workload(
 ) -> Workload:
     profile, batch_size, batch_samples = profile_of(choice)
     passes, exponent = simulate.accumulation_steps, simulate.overlap_exponent
+    if choice.overlap_exponent is not None:
+        exponent = choice.overlap_exponent
     sparse = _sparse_of(profile, density) if dtype is None else None
     step = TrainingStep(
         profile=profile,
@@ -238,6 +243,7 @@ def _workload(
         sparse=sparse,
         overlap_exponent=exponent,
         num_draws=simulate.num_draws,
+        machines=simulate.machines,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from dgc_topo.claims import check_claims, claims_in
 from dgc_topo.cli.console import console
 from dgc_topo.results.comparison import compare
 from dgc_topo.results.draw import draw_schedule
@@ -24,6 +25,8 @@ def print_findings(folder: ResultsFolder) -> None:
     records = folder.measurements()
     console.print(rich_table(compare(records), console.width))
     for line in findings(records):
+        console.print(f"- {line}", highlight=False)
+    for line in check_claims(claims_in(folder.scenario_text()), records):
         console.print(f"- {line}", highlight=False)
     console.print(f"records: {folder.measurements_path}", highlight=False, soft_wrap=True)
     console.print(f"report:  {folder.report_path}", highlight=False, soft_wrap=True)

@@ -15,6 +15,7 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from dgc_topo.claims import check_claims, claims_in
 from dgc_topo.results.comparison import Cell, Comparison, Heading, compare
 from dgc_topo.results.configuration import by_configuration, measured, predicted
 from dgc_topo.results.findings import findings
@@ -61,6 +62,8 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
     records = folder.measurements()
     comparison = compare(records)
+    claims = check_claims(claims_in(folder.scenario_text()), records)
+    lines = [*findings(records), *claims]
     template = resources.files("dgc_topo.results").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(template).render(
@@ -70,7 +73,7 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
         num_measured=len(measured(records)),
         num_predicted=len(predicted(records)),
         machines=sorted({(record.kind, record.machine) for record in records}),
-        findings=[(line.split()[0].lower().rstrip(":"), line) for line in findings(records)],
+        findings=[(line.split()[0].lower().rstrip(":"), line) for line in lines],
         groups=_groups(comparison),
         rows=_rows(comparison),
         plots=_plots(records),
