@@ -6,12 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from dgc_topo.predict import (
-    num_predictions,
-    predict,
-    workloads_of_runs,
-    workloads_of_scenario,
-)
+from dgc_topo.predict import num_predictions, predict
 from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.report import write_report
@@ -19,6 +14,7 @@ from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, load_scen
 from dgc_topo.topology import Topology
 from dgc_topo.train.events import Event, Finished
 from dgc_topo.train.job import Job, plan_jobs
+from dgc_topo.workloads import workloads_of_runs, workloads_of_scenario
 
 
 class Observer(Protocol):
@@ -122,7 +118,7 @@ def finish(
     scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
 ) -> None:
     """Predict everything on the scenario's networks, and write the report."""
-    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(measured)]
+    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(measured, scenario.simulate)]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
         folder.append(record)

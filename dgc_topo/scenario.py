@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from dgc_topo.claims import Claim
 from dgc_topo.scenario_networks import NetworkChoice, build_network
+from dgc_topo.scenario_step import Name, Section, StepKeys, WireDtype, WorkloadChoice
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
 DatasetName = Literal[
@@ -22,18 +24,13 @@ DatasetName = Literal[
 ]
 ModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
 Density = Annotated[float, Field(gt=0, le=1)]
-Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 
 class ScenarioError(ValueError):
     """A scenario file that says something impossible; the text names file and key."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TopologyChoice(_Section):
+class TopologyChoice(Section):
     """A topology and its options."""
 
     name: str = Field(description="an installed topology, or the path of a .py file")
@@ -44,7 +41,7 @@ class TopologyChoice(_Section):
         return load_topology(self.name, self.options)
 
 
-class TrainSection(_Section):
+class TrainSection(Section):
     """What is trained, on how many worker processes."""
 
     dataset: DatasetName
@@ -77,31 +74,18 @@ class TrainSection(_Section):
         return self
 
 
-class CompressionSection(_Section):
+class CompressionSection(Section):
     """Deep Gradient Compression; density 1 is dense momentum SGD without it."""
 
     densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
-    wire_dtype: Literal["float32", "float16", "bfloat16"] = Field(
-        default="float32", description="of dense values on the wire"
-    )
+    wire_dtype: WireDtype = Field(default="float32", description="of dense values on the wire")
     warm_up: Literal["none", "paper", "geometric"] = "paper"
     warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
     masking: bool = Field(default=True, description="momentum factor masking")
     weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
 
 
-class WorkloadChoice(_Section):
-    """A model described by its sizes, for scenarios that only simulate."""
-
-    name: Name
-    source: str = Field(min_length=1, description="where sizes and compute time come from")
-    compressible_elements: int = Field(ge=0, description="in tensors of two dimensions or more")
-    dense_elements: int = Field(ge=0, description="in biases and norms, never compressed")
-    compute_s: float = Field(gt=0, description="forward and backward pass of one worker")
-    batch_size_per_worker: int = Field(ge=1)
-
-
-class SimulateSection(_Section):
+class SimulateSection(StepKeys):
     """For which networks and sizes to predict."""
 
     networks: tuple[str, ...] = Field(min_length=1, description="fabrics, or of [[networks]]")
@@ -118,7 +102,7 @@ class SimulateSection(_Section):
     )
 
 
-class Scenario(_Section):
+class Scenario(Section):
     """One experiment: everything that decides its result."""
 
     name: Name
@@ -129,11 +113,35 @@ class Scenario(_Section):
     compression: CompressionSection = CompressionSection()
     networks: tuple[NetworkChoice, ...] = ()
     simulate: SimulateSection | None = None
+    claims: tuple[Claim, ...] = Field(
+        default=(), description="of others, to be set beside the predictions"
+    )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.train is None and (self.simulate is None or not self.simulate.workloads):
             raise ValueError("nothing to do: expected [train], or [[simulate.workloads]], or both")
+        return self
+
+    @model_validator(mode="after")
+    def _claims_are_about_this(self) -> Self:
+        simulate = self.simulate
+        for index, claim in enumerate(self.claims):
+            offered: dict[str, tuple[set[str], set[str]]] = {
+                "workloads": (set(claim.workloads), set()),
+                "network": ({claim.network}, set()),
+                "world sizes": ({str(claim.world_size), str(claim.baseline_world_size)}, set()),
+            }
+            if simulate is not None:
+                offered["workloads"][1].update(each.label for each in simulate.workloads)
+                offered["network"][1].update(simulate.networks)
+                offered["world sizes"][1].update(str(size) for size in simulate.world_sizes)
+            for what, (wanted, there) in offered.items():
+                if not wanted <= there:
+                    missing = ", ".join(sorted(wanted - there))
+                    raise ValueError(
+                        f"claims.{index}: {what} {missing}: not among those of [simulate]"
+                    )
         return self
 
 

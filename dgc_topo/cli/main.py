@@ -155,6 +155,33 @@ def sizes(
         print_sizes(load_model(model), coding, as_json=as_json)
 
 
+@app.command()
+def step(  # noqa: PLR0913, PLR0917 - one argument per option
+    model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
+    world_size: WorldSize,
+    topology: Annotated[str, typer.Option(help="topology name, or a .py file")] = "ring",
+    option: Options = None,
+    network: Annotated[str, typer.Option(help="named network")] = "1gbe",
+    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 1.0,
+    overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
+    jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
+    seed: Seed = 0,
+    trace: Annotated[Path | None, typer.Option(help="Chrome trace (JSON) to write")] = None,
+    plot: Annotated[Path | None, typer.Option(help="picture to write, such as step.svg")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Simulate one training step of a model: what its time is spent on, and what bounds it."""
+    from dgc_topo.cli.step import StepFiles, training_step, write_step
+    from dgc_topo.simulate import load_fabric
+    from dgc_topo.simulate.training import simulate_step
+
+    with clear_errors():
+        schedule = topology_from(topology, option or []).schedule(world_size, seed=seed)
+        does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
+        result = simulate_step(does, schedule, load_fabric(network))
+        write_step(result, StepFiles(trace, plot), as_json=as_json)
+
+
 class Downloadable(StrEnum):
     """Data sets that can be fetched."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from dgc_topo.claims import check_claims, claims_in
 from dgc_topo.cli.console import console
 from dgc_topo.results.comparison import compare
 from dgc_topo.results.draw import draw_schedule
@@ -32,6 +33,8 @@ def print_findings(folder: ResultsFolder) -> None:
     else:  # a file has no width: one table, however wide
         Console(width=_WIDE).print(rich_table(comparison))
     for line in findings(records):
+        console.print(f"- {line}", highlight=False)
+    for line in check_claims(claims_in(folder.scenario_text()), records):
         console.print(f"- {line}", highlight=False)
     console.print(f"records: {folder.measurements_path}", highlight=False, soft_wrap=True)
     console.print(f"report:  {folder.report_path}", highlight=False, soft_wrap=True)

@@ -83,8 +83,8 @@ def _all_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
 def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     largest = max(record.world_size for record in on_network)
     known = [r for r in on_network if r.world_size == largest and r.speedup is not None]
-    dense = [record for record in known if record.compression == "dense"]
-    compressed = [record for record in known if record.compression != "dense"]
+    dense = [record for record in known if record.is_dense]
+    compressed = [record for record in known if not record.is_dense]
     if not known:
         return
     best = max(known, key=_throughput)
@@ -94,7 +94,7 @@ def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     )
     if not (dense and compressed):
         yield f"{start}."
-    elif best.compression == "dense":
+    elif best.is_dense:
         other = max(compressed, key=_throughput)
         yield f"{start}; compression does not pay there (at best {_reach(other)})."
     else:

@@ -103,6 +103,24 @@ class Measurement(_Record):
         default=None, description="throughput against one worker without communication"
     )
 
+    communication_s: NonNegativeFloat | None = Field(
+        default=None, description="time for which messages were under way, hidden or not"
+    )
+    exposed_communication_s: NonNegativeFloat | None = Field(
+        default=None, description="the part of it behind which nothing was computed"
+    )
+    straggler_wait_s: NonNegativeFloat | None = Field(
+        default=None, description="waiting for workers that compute longer (mean of the workers)"
+    )
+    bound_by: str | None = Field(
+        default=None, description="what the step cannot be faster than: a link, a CPU, compute"
+    )
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every element is sent, in whatever type."""
+        return self.compression.split("-")[0] == "dense"
+
     @property
     def compression_ratio(self) -> float:
         """Dense bytes over encoded bytes of one worker's gradient, indices included."""

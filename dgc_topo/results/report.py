@@ -15,6 +15,7 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from dgc_topo.claims import check_claims, claims_in
 from dgc_topo.results.comparison import Cell, Comparison, Heading, compare
 from dgc_topo.results.configuration import by_configuration, measured, predicted
 from dgc_topo.results.findings import findings
@@ -61,6 +62,8 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
     records = folder.measurements()
     comparison = compare(records)
+    claims = check_claims(claims_in(folder.scenario_text()), records)
+    lines = [*findings(records), *claims]
     template = resources.files("dgc_topo.results").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(template).render(
@@ -70,7 +73,7 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
         num_measured=len(measured(records)),
         num_predicted=len(predicted(records)),
         machines=sorted({(record.kind, record.machine) for record in records}),
-        findings=[(line.split()[0].lower().rstrip(":"), line) for line in findings(records)],
+        findings=[(line.split()[0].lower().rstrip(":"), line) for line in lines],
         groups=_groups(comparison),
         rows=_rows(comparison),
         plots=_plots(records),
@@ -108,11 +111,14 @@ def _plots(records: Sequence[Measurement]) -> list[Plot]:
         plots.append(Plot("measured", text, _svg(phases_figure(records))))
         text = "Bytes that the busiest rank sends in one training step; shorter is better."
         plots.append(Plot("measured", text, _svg(wire_bytes_figure(records))))
-    if predicted(records):
-        text = "Speed-up over the number of ranks, on every network; higher is better."
-        plots.append(Plot("predicted", text, _svg(speedup_figure(records))))
-        text = "Time of one training step over the number of ranks; lower is better."
-        plots.append(Plot("predicted", text, _svg(step_time_figure(records))))
+    names = dict.fromkeys(record.workload for record in predicted(records))
+    for name in names:
+        alike = [record for record in records if record.workload == name]
+        of = f" of {name}" if len(names) > 1 else ""
+        text = f"Speed-up{of} over the number of ranks, on every network; higher is better."
+        plots.append(Plot("predicted", text, _svg(speedup_figure(alike))))
+        text = f"Time of one training step{of} over the number of ranks; lower is better."
+        plots.append(Plot("predicted", text, _svg(step_time_figure(alike))))
     return plots
 
 

@@ -59,7 +59,10 @@ class Styles:
         topologies = dict.fromkeys(c.topology_label for c in found)
         densities = dict.fromkeys(c.density_label for c in found)
         # Dense lines are solid, whatever came first.
-        return cls(tuple(topologies), tuple(sorted(densities, key=lambda d: d != "dense")))
+        return cls(
+            tuple(topologies),
+            tuple(sorted(densities, key=lambda d: (d != "dense", not d.startswith("dense")))),
+        )
 
     def colour(self, topology: str) -> str:
         """Return the colour of a topology label."""

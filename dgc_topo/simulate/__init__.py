@@ -2,7 +2,7 @@
 
 The way in is `simulate` (a schedule) or `simulate_flows` (independent flows) on a `Network`.
 Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and `sharing` (who gets how much)
-in this order.
+in this order.  Whole training steps are in `dgc_topo.simulate.training`.
 """
 
 from dgc_topo.simulate.bounds import goal_bound_s, lower_bound_s, network_bound_s

@@ -58,11 +58,7 @@ class Progress:
     def all_told(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
         while self._idle >= min(2, self._world_size) and not self._exhausted:
-            index, step = next(self._steps, (-1, None))
-            if step is None:
-                self._exhausted = True
-            elif len(step):
-                self._read(index, step)
+            self._exhausted = not self._read_next()
         if self._exhausted and self._idle == self._world_size and not self.finished.triggered:
             self.finished.succeed()
 
@@ -76,6 +72,13 @@ class Progress:
             for end in ("src_place", "dst_place")
         )
         return list(zip(src, dst, strict=True)), dead
+
+    def _read_next(self) -> bool:
+        """Read one more step; return False if there is none."""
+        index, step = next(self._steps, (-1, None))
+        if step is not None and len(step):
+            self._read(index, step)
+        return step is not None
 
     def ended(self, tags: IntArray) -> None:
         """Finish the places whose last flow has ended."""

@@ -94,6 +94,30 @@ def simulate(
     fluid = Fluid(env, network)
     hosts = placement_of(schedule.world_size, network, placement)
     progress = Progress(fluid, schedule, sizes, hosts)
+    run_to_end(progress, fluid, background, changes)
+    return Result(
+        float(progress.finish_s.max()),
+        progress.tally.messages,
+        progress.tally.bytes_sent,
+        progress.finish_s,
+        progress.tally.bounds(),
+        fluid.instants,
+        time.perf_counter() - started,
+    )
+
+
+def run_to_end(
+    progress: Progress,
+    fluid: Fluid,
+    background: Background | None,
+    changes: Sequence[LinkChange],
+) -> None:
+    """Let everything happen until the last rank is done.
+
+    Raises:
+        UnreachableError: if links fail for good and ranks wait for ever.
+    """
+    env = fluid.env
     if background is not None:
         Flows(fluid, *background)
     for change in changes:
@@ -104,16 +128,7 @@ def simulate(
     except RuntimeError as error:  # SimPy: nothing is going to happen any more
         if progress.finished.triggered or env.peek() < math.inf:
             raise
-        raise UnreachableError(_who_waits(progress, network)) from error
-    return Result(
-        float(progress.finish_s.max()),
-        progress.tally.messages,
-        progress.tally.bytes_sent,
-        progress.finish_s,
-        progress.tally.bounds(),
-        fluid.instants,
-        time.perf_counter() - started,
-    )
+        raise UnreachableError(_who_waits(progress, fluid.network)) from error
 
 
 def _who_waits(progress: Progress, network: Network) -> str:

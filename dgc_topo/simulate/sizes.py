@@ -7,7 +7,7 @@ how many ranks' contributions a chunk has merged by then.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -105,6 +105,34 @@ def independent_growth(length: int, entries: float) -> Growth:
     return union
 
 
+def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, float]]) -> Growth:
+    """Return the union model that a recorded run showed, interpolated.
+
+    Straight lines between the points on logarithmic axes, the last one continued beyond them (with
+    a single point the one from ``(1, 1)``); never fewer than one contributor's entries.
+
+    Args:
+        length: Number of elements of the tensor.
+        entries: Entries that one contributor sends.
+        points: Pairs (contributors, union of their entries over one's), both rising, above 1.
+
+    Raises:
+        ValueError: if the points do not rise, or grow faster than disjoint supports would.
+    """
+    ranks, grown = np.log(np.array([(1, 1.0), *points], np.float64).T)
+    slopes = np.diff(grown) / np.diff(ranks) if (np.diff(ranks) > 0).all() else np.array([np.nan])
+    holds = bool(((slopes >= 0) & (slopes <= 1)).all())
+    _require(holds, f"points {tuple(points)}", "rising contributors, growth of 1 to as many")
+
+    def union(contributors: IntArray) -> FloatArray:
+        at = np.log(np.maximum(contributors, 1))
+        beyond = np.maximum(at - ranks[-1], 0.0) * (slopes[-1] if len(slopes) else 1.0)
+        factor = np.exp(np.interp(at, ranks, grown) + beyond)
+        return np.asarray(np.where(contributors > 0, np.minimum(entries * factor, length), 0.0))
+
+    return union
+
+
 class SparseSizes:
     """Sparse gradients whose unions grow as contributions are merged.
 
@@ -140,37 +168,68 @@ class SparseSizes:
         _require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
         _require(0 < bytes_per_entry < np.inf, f"bytes_per_entry {bytes_per_entry}", "above 0")
         _require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
+        if growth is None and overlap_exponent is None:
+            growth = independent_growth(length, entries)
+        elif growth is None:
+            growth = power_growth(length, entries, overlap_exponent or 0.0)
+        self._growth, self._merged = growth, Contributors(schedule)
+        self._entry_bytes = bytes_per_entry / schedule.num_chunks
+        self._dense_bytes = dense_bytes / schedule.num_chunks
+        self._last_index = sys.maxsize
+
+    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
+        """Return the bytes of each transfer; call it for every step, in order."""
+        if step_index <= self._last_index:
+            self._merged.restart()
+        self._last_index = step_index
+        contributors, first = self._merged.advance(step)
+        entries = self._growth(contributors)
+        if first is not None:
+            entries = np.add.reduceat(entries, first) if len(first) else entries
+        return entries * self._entry_bytes + step.count * self._dense_bytes
+
+
+class Contributors:
+    """How many ranks' contributions each chunk of each rank has merged, step by step.
+
+    A reduce adds the sender's number, a copy replaces by it; see `SparseSizes`.
+
+    Args:
+        schedule: The schedule that is run: its ranks, chunks and servers.
+
+    Raises:
+        ValueError: if the schedule has too many ranks and chunks.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
         counters = schedule.world_size * schedule.num_chunks
         _require(
             counters <= MAX_COUNTERS,
             f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
             f"at most {MAX_COUNTERS} counters of contributors",
         )
-        if growth is None and overlap_exponent is None:
-            growth = independent_growth(length, entries)
-        elif growth is None:
-            growth = power_growth(length, entries, overlap_exponent or 0.0)
-        self._growth, self._schedule = growth, schedule
-        self._entry_bytes = bytes_per_entry / schedule.num_chunks
-        self._dense_bytes = dense_bytes / schedule.num_chunks
+        self._schedule = schedule
+        self._most = schedule.world_size - len(schedule.servers)
         self._merged = np.empty(0, np.int64)
-        self._last_index = sys.maxsize
+        self.restart()
 
-    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
-        """Return the bytes of each transfer; call it for every step, in order."""
-        if step_index <= self._last_index:  # another run
-            shape = (self._schedule.world_size, self._schedule.num_chunks)
-            merged = np.zeros(shape, np.int64)
-            merged[self._schedule.contributors] = 1
-            self._merged = merged.ravel()
-        self._last_index = step_index
+    def restart(self) -> None:
+        """Forget the steps: every contributor holds its own contribution only."""
+        merged = np.zeros((self._schedule.world_size, self._schedule.num_chunks), np.int64)
+        merged[self._schedule.contributors] = 1
+        self._merged = merged.ravel()
+
+    def advance(self, step: Step) -> tuple[IntArray, IntArray | None]:
+        """Merge what a step sends.
+
+        Returns:
+            Contributors of every chunk sent, before the step, transfer after transfer; and where
+            each transfer's run of them begins, or None if every transfer has just one.
+        """
         sent, received, first = self._cells(step)
         contributors = self._merged[sent]
-        entries = self._growth(contributors)
-        if first is not None:
-            entries = np.add.reduceat(entries, first) if len(first) else entries
         self._merge(step, received, contributors)
-        return entries * self._entry_bytes + step.count * self._dense_bytes
+        return contributors, first
 
     def _cells(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
         """Return counters read and written by a step, and where each transfer's run begins."""
@@ -188,8 +247,7 @@ class SparseSizes:
             keeps, counts = np.repeat(keeps, step.count), np.repeat(counts, step.count)
         self._merged[received[~keeps]] = 0
         np.add.at(self._merged, received[counts], contributors[counts])
-        most = self._schedule.world_size - len(self._schedule.servers)
-        self._merged[received] = np.minimum(self._merged[received], most)
+        self._merged[received] = np.minimum(self._merged[received], self._most)
 
 
 def _require(holds: bool, what: str, expected: str) -> None:

@@ -66,11 +66,13 @@ class Tally:
     Attributes:
         messages: Number of transfers.
         bytes_sent: Per rank, shape (world_size,).
+        messages_sent: Transfers of each rank, same shape.
     """
 
     def __init__(self, network: Network, world_size: int) -> None:
         self.messages = 0
         self.bytes_sent = np.zeros(world_size)
+        self.messages_sent = np.zeros(world_size)
         self._network = network
         self._link_bytes = np.zeros(network.num_links + 1)  # the last one pads routes
         self._cpu_s = np.zeros(world_size)
@@ -97,6 +99,7 @@ class Tally:
         """
         self.messages += len(step)
         _add_at(self.bytes_sent, step.src, num_bytes)
+        _add_at(self.messages_sent, step.src, np.ones(len(step)))
         for links in pattern.hops:
             _add_at(self._link_bytes, links, flow_bytes)
         overhead_s = self._network.costs.overhead_s

@@ -1,0 +1,79 @@
+"""One simulated training step, on the terminal and in files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from dgc_topo.cli.console import console
+from dgc_topo.results.timeline import step_figure
+from dgc_topo.results.units import seconds_text, times_text
+from dgc_topo.simulate.training import (
+    DensePayload,
+    LognormalJitter,
+    Pace,
+    Profile,
+    SparsePayload,
+    StepResult,
+    TrainingStep,
+    write_chrome_trace,
+)
+from dgc_topo.simulate.training.trace import MAX_RANKS
+from dgc_topo.zoo import load_model
+
+_BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's
+
+
+class StepFiles(NamedTuple):
+    """Files to write, if any."""
+
+    trace: Path | None
+    plot: Path | None
+
+
+def training_step(
+    model: str, density: float, *, overlap: bool, jitter: float, seed: int
+) -> TrainingStep:
+    """Return the step of a model of the zoo, at its own batch size.
+
+    Raises:
+        ValueError: if the model is unknown or a number makes no sense.
+    """
+    return TrainingStep(
+        profile=Profile.of_model(load_model(model)),
+        payload=DensePayload() if density == 1 else SparsePayload(density),
+        bucket_bytes=_BUCKET_BYTES if overlap else None,
+        pace=Pace(jitter=LognormalJitter(jitter) if jitter else None, seed=seed),
+    )
+
+
+def write_step(result: StepResult, files: StepFiles, *, as_json: bool) -> None:
+    """Print a step, and write its trace and plot; of many ranks the first 64 are in them."""
+    ranks = range(min(len(result.update_s), MAX_RANKS))
+    if files.trace is not None:
+        write_chrome_trace(result, files.trace, ranks)
+    if files.plot is not None:
+        step_figure(result, ranks=ranks).savefig(files.plot, bbox_inches="tight")
+    facts = result.phases._asdict() | {
+        "step_time_s": result.step_time_s,
+        "communication_s": result.communication_s,
+        "exposed_share": result.exposed_share,
+        "speedup": result.speedup,
+        "scaling_efficiency": result.scaling_efficiency,
+        "bound_by": result.bound_by,
+    }
+    if as_json:
+        console.out(json.dumps(facts), highlight=False)
+        return
+    table = Table("one training step (means over workers)", "", show_header=True)
+    for name, seconds in result.phases._asdict().items():
+        table.add_row(name.removesuffix("_s"), seconds_text(seconds))
+    table.add_row("step", seconds_text(result.step_time_s))
+    hidden = f"{seconds_text(result.communication_s)}, {result.exposed_share:.0%} exposed"
+    table.add_row("communication", hidden)
+    table.add_row("speed-up", f"{times_text(result.speedup)} ({result.scaling_efficiency:.0%})")
+    table.add_row("bound by", result.bound_by)
+    console.print(table)

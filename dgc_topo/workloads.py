@@ -1,0 +1,271 @@
+"""What there is to predict: the step of a recorded run, of a zoo model, or of given sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from dgc_topo.results.measurement import Measurement, Phases
+from dgc_topo.results.measurement import SparseSizes as RecordedSparse
+from dgc_topo.scenario import Scenario, SimulateSection, TopologyChoice
+from dgc_topo.scenario_step import WireDtype, WorkloadChoice
+from dgc_topo.simulate.training import (
+    Codec,
+    DensePayload,
+    Pace,
+    Payload,
+    Profile,
+    SparsePayload,
+    TrainingStep,
+    overlapping,
+)
+from dgc_topo.zoo import load_model
+
+_FLOAT_BYTES: dict[WireDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+_DENSE_NAMES: dict[WireDtype, str] = {
+    "float32": "dense",
+    "float16": "dense-fp16",
+    "bfloat16": "dense-bf16",
+}
+_ENTRY_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """One configuration to predict: what a worker computes and sends in a step.
+
+    Attributes:
+        topology: With its options.
+        name: Model and data set.
+        compression: What the records call it.
+        density: Fraction of elements sent.
+        seed: For topologies that draw at random.
+        batch_size_per_worker: Images, or streams of text, per worker and step.
+        batch_samples: Images or tokens per worker and step.
+        step: What a worker does.
+        baseline_s: A step of one worker that neither compresses nor communicates.
+        sparse: For the record, if it is sent sparse.
+        overlap_exponent: How sparse unions grow, see `power_growth`.
+        num_draws: Steps to average over if compute times are drawn at random.
+    """
+
+    topology: TopologyChoice
+    name: str
+    compression: str
+    density: float
+    seed: int
+    batch_size_per_worker: int
+    batch_samples: float
+    step: TrainingStep
+    baseline_s: float
+    sparse: RecordedSparse | None
+    overlap_exponent: float
+    num_draws: int = 1
+
+    @property
+    def phases(self) -> Phases:
+        """A step of one worker alone: no communication."""
+        return Phases(
+            compute_s=self.step.accumulation_steps * self.step.profile.compute_s,
+            compress_s=self.step.codec_s,
+            communicate_s=0.0,
+            wait_s=0.0,
+            update_s=self.step.update_s,
+        )
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Dense fp32 gradient."""
+        return _FLOAT_BYTES["float32"] * self.step.profile.num_elements
+
+    @property
+    def compressed_bytes(self) -> float:
+        """One worker's own gradient as encoded."""
+        return sum(self.step.payload.own_bytes(bucket) for bucket in self.step.buckets)
+
+
+def workloads_of_runs(
+    records: Sequence[Measurement], simulate: SimulateSection | None = None
+) -> list[Workload]:
+    """Return what the runs recorded, ready to be predicted elsewhere.
+
+    A lone worker's time does not depend on the topology, and only compressing depends on the
+    density, so runs share medians over all that did the same; all share one dense worker as the
+    baseline of speed-ups.  A record says nothing of single layers: its gradient is one bucket.
+
+    Args:
+        records: Of training runs.
+        simulate: Says how the machines differ; all are alike if left out.
+
+    Raises:
+        ValueError: if a record lacks the phases of a worker alone.
+    """
+    workloads = []
+    for record in records:
+        same = [r for r in records if r.workload == record.workload]
+        alike = [
+            r for r in same if (r.compression, r.density) == (record.compression, record.density)
+        ]
+        dense = [r for r in same if r.sparse is None]
+        baseline = _lone_phases(same, dense or same)
+        baseline_s = baseline.compute_s + baseline.compress_s + baseline.update_s
+        phases = _lone_phases(same, alike)
+        workloads.append(_workload_of_run(record, phases, baseline_s, simulate))
+    return workloads
+
+
+def _lone_phases(same: Sequence[Measurement], alike: Sequence[Measurement]) -> Phases:
+    """Return medians over the *same* workload, and of compressing over the runs *alike*."""
+    return Phases(
+        compute_s=median(_solo(record).compute_s for record in same),
+        compress_s=median(_solo(record).compress_s for record in alike),
+        communicate_s=0.0,
+        wait_s=0.0,
+        update_s=median(_solo(record).update_s for record in same),
+    )
+
+
+def _solo(record: Measurement) -> Phases:
+    if record.solo_phases is None:
+        raise ValueError(
+            f"record of {record.topology} at density {record.density:g}: has no solo_phases, "
+            "expected a record of a training run"
+        )
+    return record.solo_phases
+
+
+def _workload_of_run(
+    measured: Measurement, phases: Phases, baseline_s: float, simulate: SimulateSection | None
+) -> Workload:
+    elements = measured.gradient_bytes // _FLOAT_BYTES["float32"]
+    exponent = overlap_exponent(measured.sparse, measured.num_workers)
+    payload: Payload
+    if measured.sparse is None:
+        payload = DensePayload(measured.compressed_bytes / max(elements, 1))
+        profile = Profile.of_whole(phases.compute_s, elements, 0)
+    else:
+        length, entries = measured.sparse.length, measured.sparse.entries
+        payload = _sparse_payload(measured.sparse, min(entries / length, 1.0), exponent)
+        profile = Profile.of_whole(phases.compute_s, length, measured.sparse.dense_elements)
+    step = TrainingStep(
+        profile=profile,
+        payload=payload,
+        codec=Codec(fixed_s=phases.compress_s),
+        update_s=phases.update_s,
+        pace=simulate.pace(measured.seed) if simulate else Pace(),
+    )
+    return Workload(
+        topology=TopologyChoice(name=measured.topology, options=measured.options),
+        name=measured.workload,
+        compression=measured.compression,
+        density=measured.density,
+        seed=measured.seed,
+        batch_size_per_worker=measured.batch_size_per_worker,
+        batch_samples=measured.samples_per_s * measured.step_time_s / measured.num_workers,
+        step=step,
+        baseline_s=baseline_s,
+        sparse=measured.sparse,
+        overlap_exponent=exponent,
+        num_draws=simulate.num_draws if simulate else 1,
+    )
+
+
+def _sparse_payload(sparse: RecordedSparse, density: float, exponent: float) -> SparsePayload:
+    return SparsePayload(density, sparse.bytes_per_entry, overlapping(exponent))
+
+
+def overlap_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
+    """Return e such that the recorded union of all workers is ``num_workers ** e`` times one's.
+
+    1 if the workers' entries are disjoint, 0 if they are the same ones.
+    """
+    if sparse is None or num_workers == 1 or not sparse.entries:
+        return 1.0
+    growth = max(sparse.merged_entries / sparse.entries, 1.0)
+    return min(math.log(growth) / math.log(num_workers), 1.0)
+
+
+def workloads_of_scenario(scenario: Scenario) -> Iterator[Workload]:
+    """Yield the configurations of a scenario that describes its workloads itself."""
+    if scenario.simulate is None:
+        return
+    dtypes = scenario.simulate.dense_dtypes or (scenario.compression.wire_dtype,)
+    ways = [
+        way
+        for density in scenario.compression.densities
+        for way in ([(density, None)] if density < 1 else [(density, dtype) for dtype in dtypes])
+    ]
+    for choice in scenario.simulate.workloads:
+        for topology in scenario.topologies:
+            for density, dtype in ways:
+                yield _workload(scenario, scenario.simulate, choice, topology, density, dtype)
+
+
+def _workload(
+    scenario: Scenario,
+    simulate: SimulateSection,
+    choice: WorkloadChoice,
+    topology: TopologyChoice,
+    density: float,
+    dtype: WireDtype | None,
+) -> Workload:
+    profile, batch_size, batch_samples = profile_of(choice)
+    passes, exponent = simulate.accumulation_steps, simulate.overlap_exponent
+    if choice.overlap_exponent is not None:
+        exponent = choice.overlap_exponent
+    sparse = _sparse_of(profile, density) if dtype is None else None
+    step = TrainingStep(
+        profile=profile,
+        payload=DensePayload(_FLOAT_BYTES[dtype])
+        if dtype
+        else SparsePayload(density, _ENTRY_BYTES, overlapping(exponent)),
+        codec=simulate.codec if dtype is None else Codec(),
+        update_s=choice.update_s,
+        bucket_bytes=simulate.bucket_bytes,
+        accumulation_steps=passes,
+        pace=simulate.pace(scenario.seed),
+    )
+    return Workload(
+        topology=topology,
+        name=choice.label,
+        compression=_DENSE_NAMES[dtype] if dtype else "dgc",
+        density=density,
+        seed=scenario.seed,
+        batch_size_per_worker=passes * batch_size,
+        batch_samples=passes * batch_samples,
+        step=step,
+        baseline_s=step.alone_s,
+        sparse=sparse,
+        overlap_exponent=exponent,
+        num_draws=simulate.num_draws,
+    )
+
+
+def profile_of(choice: WorkloadChoice) -> tuple[Profile, int, float]:
+    """Return a workload's profile, and its items and samples per worker and pass."""
+    if choice.model is not None:
+        model = load_model(choice.model)
+        if choice.batch_size_per_worker is not None:
+            model = model.at_batch(choice.batch_size_per_worker)
+        return Profile.of_model(model), model.batch_size, model.batch_samples
+    assert choice.compute_s is not None
+    assert choice.batch_size_per_worker is not None
+    assert choice.compressible_elements is not None
+    assert choice.dense_elements is not None
+    sizes = choice.compressible_elements, choice.dense_elements
+    profile = Profile.of_whole(choice.compute_s, *sizes)
+    return profile, choice.batch_size_per_worker, choice.batch_size_per_worker
+
+
+def _sparse_of(profile: Profile, density: float) -> RecordedSparse:
+    length = sum(layer.compressible_elements for layer in profile.layers)
+    entries = min(max(1.0, density * length), float(length))
+    return RecordedSparse(
+        length=length,
+        dense_elements=profile.num_elements - length,
+        entries=entries,
+        merged_entries=entries,
+        bytes_per_entry=_ENTRY_BYTES,
+    )

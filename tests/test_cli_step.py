@@ -1,0 +1,47 @@
+"""The command that simulates one training step."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from dgc_topo.cli.main import app
+from dgc_topo.zoo import load_model
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["step", *map(str, arguments)])
+
+
+def test_it_prints_one_json_object_whose_phases_add_up():
+    result = run("resnet50", "-n", 4, "--overlap", "--jitter", 0.1, "--json")
+    assert result.exit_code == 0
+    facts = json.loads(result.output)
+    phases = ("compute_s", "compress_s", "exposed_s", "wait_s", "update_s")
+    assert sum(facts[name] for name in phases) == pytest.approx(facts["step_time_s"])
+    assert facts["step_time_s"] > load_model("resnet50").compute_s
+
+
+def test_it_writes_a_trace_and_a_plot(tmp_path):
+    trace, plot = tmp_path / "step.json", tmp_path / "step.svg"
+    result = run("alexnet", "-n", 128, "--density", 0.001, "--trace", trace, "--plot", plot)
+    assert result.exit_code == 0
+    assert "bound by" in result.output
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {event["pid"] for event in events} == set(range(64))
+    assert plot.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("resnet5", "-n", 2), "unknown"),
+        (("resnet50", "-n", 2, "--network", "2gbe"), "unknown"),
+        (("resnet50", "-n", 2, "--density", 0), "density 0"),
+        (("resnet50", "-n", 2, "--jitter", -1), "sigma -1"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments, says):
+    result = run(*arguments)
+    assert result.exit_code != 0
+    assert says in result.output
