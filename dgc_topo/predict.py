@@ -67,6 +67,7 @@ def predict_one(
         machine=_machine(),
         topology=workload.topology.name,
         options=workload.topology.options,
+        goal=_schedule(workload, world_size, 0).goal,
         world_size=world_size,
         num_workers=num_workers,
         network=network,

@@ -40,6 +40,11 @@ class TopologyChoice(Section):
         """Return the topology with its options checked."""
         return load_topology(self.name, self.options)
 
+    @property
+    def gossips(self) -> bool:
+        """Whether it mixes parameters, which are never compressed, instead of an all-reduce."""
+        return self.load().schedule(2).goal != "all-reduce"
+
 
 class TrainSection(Section):
     """What is trained, on how many worker processes."""

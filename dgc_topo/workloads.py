@@ -188,7 +188,10 @@ def overlap_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
 
 
 def workloads_of_scenario(scenario: Scenario) -> Iterator[Workload]:
-    """Yield the configurations of a scenario that describes its workloads itself."""
+    """Yield the configurations of a scenario that describes its workloads itself.
+
+    Gossip averages whole parameters, so it comes dense only.
+    """
     if scenario.simulate is None:
         return
     dtypes = scenario.simulate.dense_dtypes or (scenario.compression.wire_dtype,)
@@ -200,6 +203,8 @@ def workloads_of_scenario(scenario: Scenario) -> Iterator[Workload]:
     for choice in scenario.simulate.workloads:
         for topology in scenario.topologies:
             for density, dtype in ways:
+                if density < 1 and topology.gossips:
+                    continue  # nor can it be trained
                 yield _workload(scenario, scenario.simulate, choice, topology, density, dtype)
 
 

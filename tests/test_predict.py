@@ -3,6 +3,7 @@
 import pytest
 
 from dgc_topo.predict import predict
+from dgc_topo.results.findings import findings
 from dgc_topo.results.measurement import Measurement, Phases, SparseSizes
 from dgc_topo.scenario import ScenarioError, parse_scenario
 from dgc_topo.simulate import load_fabric
@@ -229,3 +230,15 @@ def test_a_workload_is_a_model_of_the_zoo_or_said_in_full():
     text = SCENARIO.format(densities="[1.0]", exponent="1.0").replace("compute_s = 0.1", "")
     with pytest.raises(ScenarioError, match="source, compute_s missing: expected a model"):
         parse_scenario(text.replace('source = "made up"', ""))
+
+
+def test_gossip_is_predicted_dense_only_and_never_called_the_fastest():
+    text = SCENARIO.format(densities="[1.0, 0.001]", exponent="1.0")
+    scenario = parse_scenario(text.replace('name = "tree"', 'name = "gossip"'))
+    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    gossip = [m for m in records if m.topology == "gossip"]
+    assert {m.compression for m in gossip} == {"dense"}
+    assert {m.goal for m in gossip} == {"doubly-stochastic"}
+    fastest = [line.split("fastest is ")[1] for line in findings(records)]
+    assert fastest
+    assert all(line.startswith("ring") for line in fastest)

@@ -69,6 +69,9 @@ class Measurement(_Record):
 
     topology: str
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    goal: str = Field(
+        default="all-reduce", description="what a step does: all-reduce, or a kind of mixing"
+    )
     world_size: PositiveInt
     num_workers: PositiveInt = Field(description="ranks that train; dedicated servers do not")
     network: str = Field(description="'loopback' for processes on one machine, or the fabric")

@@ -12,8 +12,6 @@ from dgc_topo.scenario import (
     TrainSection,
 )
 
-GOSSIP_GOALS = ("doubly-stochastic", "column-stochastic")
-
 
 class Job(BaseModel):
     """Everything that a worker needs to know of one run; the same on every rank."""
@@ -54,7 +52,6 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
         raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
     jobs, left_out = [], []
     for choice in scenario.topologies:
-        gossip = choice.load().schedule(scenario.train.world_size).goal in GOSSIP_GOALS
         for density in scenario.compression.densities:
             job = Job(
                 scenario=scenario.name,
@@ -64,7 +61,7 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
                 train=scenario.train,
                 compression=scenario.compression,
             )
-            if gossip and density < 1:
+            if choice.gossips and density < 1:
                 left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
             else:
                 jobs.append(job)

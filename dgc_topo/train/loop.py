@@ -17,7 +17,7 @@ from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
 from dgc_topo.train.data import Shard
 from dgc_topo.train.events import Evaluated, Finished, Listener, Progress
 from dgc_topo.train.group import Worker
-from dgc_topo.train.job import GOSSIP_GOALS, Job
+from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, Score, Task, make_task
 from dgc_topo.train.record import make_measurement
 from dgc_topo.train.steps import AllReduceStep, GossipStep, PhaseClock, StepRecord, Strategy
@@ -48,7 +48,7 @@ class JobRun:
         contributors = self._schedule.contributors.tolist()
         self._num_workers = len(contributors)
         self._trains = worker.rank in contributors
-        self._gossip = self._schedule.goal in GOSSIP_GOALS
+        self._gossip = job.topology.gossips
         # A server holds the first worker's place for the shapes of things; it draws no batch.
         place = contributors.index(worker.rank) if self._trains else 0
         self._task = _make_task(job, worker, place, self._num_workers)

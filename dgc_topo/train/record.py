@@ -55,6 +55,7 @@ def make_measurement(
         machine=str(describe_environment()),
         topology=job.topology.name,
         options=job.topology.options,
+        goal=schedule.goal,
         world_size=schedule.world_size,
         num_workers=num_workers,
         network="loopback",
