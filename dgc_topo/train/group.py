@@ -17,39 +17,53 @@ from torch import Tensor
 _PATIENCE = 10
 
 
+class GroupPeerError(RuntimeError):
+    """A peer was lost, or silent for too long, outside of a schedule."""
+
+
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One process of a run."""
+    """One process of a run.
+
+    The collectives here are for bookkeeping around the steps; *what* says for what, in errors.
+    """
 
     rank: int
     world_size: int
     device: torch.device
     timeout: timedelta  #: after which a silent peer is an error
 
-    def barrier(self) -> None:
+    def barrier(self, what: str) -> None:
         """Wait for every rank, using no processor time meanwhile."""
-        if self.device.type == "cuda" and dist.get_backend() == "nccl":
-            dist.barrier(device_ids=[self.device.index or 0])
-        else:
-            dist.barrier()
+        with self._naming(what):
+            if self.device.type == "cuda" and dist.get_backend() == "nccl":
+                dist.barrier(device_ids=[self.device.index or 0])
+            else:
+                dist.barrier()
 
-    def sum(self, values: Tensor) -> Tensor:
-        """Return the element-wise sum of every rank's tensor, for bookkeeping."""
+    def sum(self, values: Tensor, what: str) -> Tensor:
+        """Return the element-wise sum of every rank's tensor."""
         total = values.to(self._collective_device, copy=True)
-        dist.all_reduce(total)
+        with self._naming(what):
+            dist.all_reduce(total)
         return total.to(values.device)
 
-    def gather(self, value: Any) -> list[Any]:
+    def gather(self, value: Any, what: str) -> list[Any]:
         """Return every rank's (picklable) value, by rank, on every rank."""
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        with self._naming(what):
+            dist.all_gather_object(values, value)
         return values
 
-    def share(self, value: float, source: int) -> float:
-        """Return rank *source*'s value on every rank."""
-        box = torch.tensor([value], dtype=torch.float64, device=self._collective_device)
-        dist.broadcast(box, src=source)
-        return float(box.item())
+    @contextmanager
+    def _naming(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            seconds = (self.timeout * _PATIENCE).total_seconds()
+            raise GroupPeerError(
+                f"rank {self.rank}: {what}: a peer is lost, or silent for {seconds:g} s: {error}"
+            ) from error
 
     @property
     def _collective_device(self) -> torch.device:
@@ -117,10 +131,9 @@ def join_workers(
         world_size=world_size,
         timeout=timeout * _PATIENCE,
     )
-    try:
-        yield Worker(rank, world_size, chosen, timeout)
-    finally:
-        dist.destroy_process_group()
+    yield Worker(rank, world_size, chosen, timeout)
+    # Not after an error: connections to lost peers may keep this waiting, and the error with it.
+    dist.destroy_process_group()
 
 
 def _share_cores(local_world_size: int) -> None:

@@ -19,7 +19,7 @@ from dgc_topo.train.events import Listener, parse_event
 from dgc_topo.train.job import Job
 
 _POLL_S = 0.2
-_GRACE_S = 3.0  # for the other workers to say what they saw, once one has failed
+_GRACE_S = 10.0  # for the other workers to say what they saw, once one has failed
 _END_S = 5.0  # between asking a worker to end and killing it
 _TAIL_LINES = 30
 
@@ -130,7 +130,7 @@ def _explain_failure(processes: list[subprocess.Popen[bytes]], place: Path) -> s
     """Say which worker failed first and what the others saw of it."""
     first = next(rank for rank, process in enumerate(processes) if process.returncode)
     deadline = time.monotonic() + _GRACE_S
-    while time.monotonic() < deadline and any(p.poll() is None for p in processes):
+    while time.monotonic() < deadline and any(_still_has_a_say(p) for p in processes):
         time.sleep(_POLL_S)
     failed = [rank for rank, process in enumerate(processes) if process.returncode]
     # A killed worker cannot say anything itself, a worker that lost its peer only says so.
@@ -138,10 +138,26 @@ def _explain_failure(processes: list[subprocess.Popen[bytes]], place: Path) -> s
     parts = [f"worker of rank {culprit} {_how(processes[culprit].returncode)}"]
     tail = _log(place, culprit).strip().splitlines()[-_TAIL_LINES:]
     parts += [f"  {line}" for line in tail]
+    parts += [
+        f"rank {rank} did not answer and was ended"
+        for rank, process in enumerate(processes)
+        if process.poll() is None
+    ]
     for rank in failed:
         if rank != culprit and (lines := _log(place, rank).strip().splitlines()):
             parts.append(f"rank {rank}: {lines[-1]}")
     return "\n".join(parts)
+
+
+def _still_has_a_say(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the worker runs, and is not frozen (where the system tells)."""
+    if process.poll() is not None:
+        return False
+    try:
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state not in "Tt"
 
 
 def _how(returncode: int) -> str:

@@ -78,7 +78,7 @@ class JobRun:
         measurement = make_measurement(
             self._job,
             self._schedule,
-            self._worker.gather(records),
+            self._worker.gather(records, self._what("collecting the records")),
             solo,
             Quality(metric=self._task.metric, points=tuple(points)),
             self._task.batch_samples,
@@ -139,7 +139,8 @@ class JobRun:
             score = self._task.evaluate(model, part=shard.rank, num_parts=self._num_workers)
         losses = [record.loss for record in records[-self._steps_per_epoch :]]
         sums = self._worker.sum(
-            torch.tensor([score.total, score.count, np.mean(losses)], dtype=torch.float64)
+            torch.tensor([score.total, score.count, np.mean(losses)], dtype=torch.float64),
+            self._what(f"evaluation after epoch {epoch + 1}"),
         )
         value = Score(self._task.metric, float(sums[0]), int(sums[1])).value
         self._tell(Evaluated(job=self._number, epoch=epoch + 1, metric=score.metric, value=value))
@@ -158,7 +159,9 @@ class JobRun:
         if not averaged:
             return self._model
         share = 1.0 / self._num_workers if self._trains else 0.0
-        flat = self._worker.sum(torch.cat([t.reshape(-1) for t in averaged]) * share)
+        flat = self._worker.sum(
+            torch.cat([t.reshape(-1) for t in averaged]) * share, self._what("averaging the model")
+        )
         model = self._task.build_model()
         model.load_state_dict(self._model.state_dict())
         targets = [b for b in model.buffers() if b.is_floating_point()]
@@ -173,7 +176,7 @@ class JobRun:
         """Every rank must hold the same parameters, bit for bit, after an all-reduce training."""
         if self._gossip:
             return
-        prints = self._worker.gather(_fingerprint(self._model))
+        prints = self._worker.gather(_fingerprint(self._model), self._what("comparing parameters"))
         odd = [rank for rank, value in enumerate(prints) if value != prints[0]]
         if odd:
             raise TrainingError(
@@ -190,8 +193,9 @@ class JobRun:
         first = int(self._schedule.contributors[0])
         if self._worker.rank == first:
             solo = self._train_throw_away()
-        self._worker.barrier()
-        gathered: StepRecord = self._worker.gather(solo)[first]
+        what = self._what("timing a worker alone")
+        self._worker.barrier(what)
+        gathered: StepRecord = self._worker.gather(solo, what)[first]
         return gathered
 
     def _train_throw_away(self) -> StepRecord:
@@ -246,6 +250,9 @@ class JobRun:
             warm_up_epochs=compression.warm_up_epochs,
         )
         return DGC(parameters, num_workers=self._num_workers, config=config)
+
+    def _what(self, doing: str) -> str:
+        return f"topology {self._topology.label}, {doing}"
 
     def _tell_progress(self, step: int, total: int, loss: float) -> None:
         """Tell now and then: whoever listens may share these cores."""

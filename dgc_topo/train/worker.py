@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -52,4 +53,9 @@ def _die_with_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    except Exception:  # noqa: BLE001 - said at once, whatever it is
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # leaving in good order might wait for peers that are gone

@@ -158,11 +158,8 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return [p for p in process.children() if "dgc_topo.train.worker" in p.cmdline()]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_or_frozen_worker_is_named_and_none_is_left(tmp_path, how):
-    jobs, _ = plan_jobs(
-        load_scenario(write_tiny(tmp_path, "ring", densities=(1.0,), epochs=500, timeout_s=2.0))
-    )
+def failure_of(path, how: signal.Signals) -> str:
+    """Strike rank 2 in the middle of training, and return what the launch has to say."""
     victim: list[psutil.Process] = []
 
     def strike(event):
@@ -171,12 +168,29 @@ def test_a_lost_or_frozen_worker_is_named_and_none_is_left(tmp_path, how):
             victim[0].send_signal(how)
 
     with pytest.raises(LaunchError) as failure:
-        launch(jobs, strike)
-    if how is signal.SIGKILL:
-        assert "worker of rank 2 was killed by SIGKILL" in str(failure.value)
-    assert "topology ring, step" in str(failure.value)
-    assert "rank 2" in str(failure.value)
+        launch(plan_jobs(load_scenario(path))[0], strike)
     assert workers_of(psutil.Process()) == []
+    return str(failure.value)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_or_frozen_worker_is_named_and_none_is_left(tmp_path, how):
+    long_epochs = {"epochs": 500, "steps": 3000, "batch_size": 1}
+    path = write_tiny(tmp_path, "ring", densities=(1.0,), timeout_s=2.0, **long_epochs)
+    text = failure_of(path, how)
+    assert "topology ring, step" in text
+    if how is signal.SIGKILL:
+        assert "worker of rank 2 was killed by SIGKILL" in text
+    else:
+        assert "rank 2 did not answer and was ended" in text
+
+
+def test_a_worker_lost_between_steps_is_named_too(tmp_path):
+    """With an evaluation after every step, that is where peers notice."""
+    path = write_tiny(tmp_path, "ring", densities=(1.0,), epochs=3000, steps=1, timeout_s=2.0)
+    text = failure_of(path, signal.SIGKILL)
+    assert "worker of rank 2 was killed by SIGKILL" in text
+    assert "topology ring, " in text
 
 
 def test_training_that_diverges_is_an_error_that_says_so(tmp_path):

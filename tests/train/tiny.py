@@ -11,9 +11,9 @@ seed = 3
 dataset = "fashion-mnist-subset"
 model = "mlp"
 world_size = {world_size}
-batch_size_per_worker = 8
+batch_size_per_worker = {batch_size}
 epochs = {epochs}
-max_steps_per_epoch = 6
+max_steps_per_epoch = {steps}
 learning_rate = 0.1
 timeout_s = {timeout_s}
 [compression]
@@ -33,6 +33,8 @@ def write_tiny(
     densities: Sequence[float] = (1.0, 0.01),
     epochs: int = 2,
     timeout_s: float = 30.0,
+    batch_size: int = 8,
+    steps: int = 6,
 ) -> Path:
     """Write the scenario into *folder*; a topology is ``name`` or ``name?key = value``."""
     path = folder / "tiny.toml"
@@ -46,6 +48,8 @@ def write_tiny(
             world_size=world_size,
             epochs=epochs,
             timeout_s=timeout_s,
+            batch_size=batch_size,
+            steps=steps,
             densities=list(densities),
             topologies="".join(sections),
         )
