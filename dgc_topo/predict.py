@@ -13,8 +13,8 @@ from statistics import fmean
 from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.scenario import Scenario
-from dgc_topo.scenario_network_parts import at_key
-from dgc_topo.scenario_networks import BuiltNetwork, build_network
+from dgc_topo.scenario.network_parts import at_key
+from dgc_topo.scenario.networks import BuiltNetwork, build_network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate import known_fabrics, load_fabric
 from dgc_topo.simulate.training import StepResult, simulate_step

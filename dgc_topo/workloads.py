@@ -10,7 +10,7 @@ from statistics import median
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.measurement import SparseSizes as RecordedSparse
 from dgc_topo.scenario import Scenario, SimulateSection, TopologyChoice
-from dgc_topo.scenario_step import WireDtype, WorkloadChoice
+from dgc_topo.scenario.step import WireDtype, WorkloadChoice
 from dgc_topo.simulate.training import (
     Codec,
     DensePayload,

@@ -7,7 +7,7 @@ import pytest
 
 from dgc_topo.predict import predict
 from dgc_topo.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
-from dgc_topo.scenario_networks import build_network
+from dgc_topo.scenario.networks import build_network
 from dgc_topo.simulate import DenseSizes, simulate
 from dgc_topo.topology import load_topology
 from dgc_topo.workloads import workloads_of_scenario

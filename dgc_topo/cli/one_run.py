@@ -12,7 +12,7 @@ from rich.table import Table
 from dgc_topo.cli.console import console
 from dgc_topo.cost import count_cost
 from dgc_topo.results.units import bytes_text, seconds_text
-from dgc_topo.scenario_networks import BuiltNetwork
+from dgc_topo.scenario.networks import BuiltNetwork
 from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.simulate import (
     DenseSizes,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from dgc_topo.claims import check_claims, claims_in
 from dgc_topo.cli.console import console
 from dgc_topo.results.comparison import compare
 from dgc_topo.results.draw import draw_schedule
 from dgc_topo.results.findings import findings
 from dgc_topo.results.table import markdown_table, rich_table
+from dgc_topo.scenario.claims import check_claims, claims_in
 from dgc_topo.schedule import Schedule
 
 if TYPE_CHECKING:

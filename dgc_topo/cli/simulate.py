@@ -11,7 +11,7 @@ import typer
 from dgc_topo.cli.console import clear_errors, console, topology_from
 
 if TYPE_CHECKING:
-    from dgc_topo.scenario_networks import BuiltNetwork
+    from dgc_topo.scenario.networks import BuiltNetwork
 
 Value = TypeVar("Value")
 
@@ -108,7 +108,7 @@ def _network(
 ) -> BuiltNetwork:
     """Return a fabric's star, or a network that a scenario file describes (FILE.toml:NAME)."""
     from dgc_topo.scenario import load_scenario
-    from dgc_topo.scenario_networks import BuiltNetwork, build_network
+    from dgc_topo.scenario.networks import BuiltNetwork, build_network
     from dgc_topo.simulate import known_fabrics, load_fabric
     from dgc_topo.units import rate_from, seconds_from
 

@@ -15,7 +15,6 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from dgc_topo.claims import check_claims, claims_in
 from dgc_topo.results.comparison import Cell, Comparison, Heading, compare
 from dgc_topo.results.configuration import by_configuration, measured, predicted
 from dgc_topo.results.findings import findings
@@ -24,6 +23,7 @@ from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
 from dgc_topo.results.scaling import speedup_figure, step_time_figure
 from dgc_topo.results.units import seconds_text
+from dgc_topo.scenario.claims import check_claims, claims_in
 
 _TEMPLATE = "report.html.j2"
 

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from dgc_topo.results.configuration import Configuration, predicted
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.units import times_text
-from dgc_topo.scenario_step import Section
+from dgc_topo.scenario.step import Section
 
 
 class Claim(Section):

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from dgc_topo.claims import Claim
-from dgc_topo.scenario_networks import NetworkChoice, build_network
-from dgc_topo.scenario_step import Name, Section, StepKeys, WireDtype, WorkloadChoice
+from dgc_topo.scenario.claims import Claim
+from dgc_topo.scenario.networks import NetworkChoice, build_network
+from dgc_topo.scenario.step import Name, Section, StepKeys, WireDtype, WorkloadChoice
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
 DatasetName = Literal[

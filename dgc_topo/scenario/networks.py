@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from dgc_topo.scenario_network_kinds import (
+from dgc_topo.scenario.network_kinds import (
     BuiltNetwork,
     FatTree,
     GpuHosts,
@@ -24,7 +24,7 @@ from dgc_topo.scenario_network_kinds import (
     Torus,
     usable_fabrics,
 )
-from dgc_topo.scenario_network_parts import at_key
+from dgc_topo.scenario.network_parts import at_key
 from dgc_topo.simulate import known_fabrics, load_fabric
 
 if TYPE_CHECKING:

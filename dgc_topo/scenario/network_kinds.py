@@ -10,7 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dgc_topo.scenario_network_parts import (
+from dgc_topo.scenario.network_parts import (
     Differences,
     EndCosts,
     NotNegative,
