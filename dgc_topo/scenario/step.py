@@ -13,7 +13,6 @@ WireDtype = Literal["float32", "float16", "bfloat16"]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 _MIB = 2**20
-_GB = 1e9
 _DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
 _SIZES = ("name", "source", "compressible_elements", "dense_elements", "compute_s")
 

@@ -256,3 +256,17 @@ def test_torchrun_trains_over_a_chosen_topology(tmp_path):
         ("butterfly", 3),
         ("butterfly", 3),
     ]
+
+
+def test_ranks_that_end_with_different_parameters_are_an_error(tmp_path):
+    """A topology that sums at one rank only: training would go on with models that drift apart."""
+    (tmp_path / "one_sided.py").write_text(
+        "from dgc_topo.schedule import Schedule, reduce\n"
+        "def schedule(world_size):\n"
+        "    return Schedule.from_steps(world_size, 1, [reduce(1, 0)])\n"
+    )
+    path = write_tiny(
+        tmp_path, str(tmp_path / "one_sided.py"), world_size=2, densities=(1.0,), epochs=1
+    )
+    with pytest.raises(LaunchError, match=r"parameters of ranks \[1\] differ from those of rank 0"):
+        launch(plan_jobs(load_scenario(path))[0], lambda _: None)
