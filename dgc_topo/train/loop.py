@@ -18,7 +18,7 @@ from dgc_topo.train.data import Shard
 from dgc_topo.train.events import Evaluated, Finished, Listener, Progress
 from dgc_topo.train.group import Worker
 from dgc_topo.train.job import Job
-from dgc_topo.train.models import Batch, Score, Task, make_task
+from dgc_topo.train.models import Batch, Score, Task, make_task, running_statistics
 from dgc_topo.train.record import make_measurement
 from dgc_topo.train.steps import AllReduceStep, GossipStep, PhaseClock, StepRecord, Strategy
 
@@ -153,9 +153,7 @@ class JobRun:
 
     def _average_model(self) -> nn.Module:
         """Return a model with all ranks' average parameters (gossip) and running statistics."""
-        averaged = [b for b in self._model.buffers() if b.is_floating_point()]
-        if self._gossip:
-            averaged += [p.detach() for p in self._model.parameters()]
+        averaged = self._averaged_of(self._model)
         if not averaged:
             return self._model
         share = 1.0 / self._num_workers if self._trains else 0.0
@@ -164,13 +162,14 @@ class JobRun:
         )
         model = self._task.build_model()
         model.load_state_dict(self._model.state_dict())
-        targets = [b for b in model.buffers() if b.is_floating_point()]
-        if self._gossip:
-            targets += [p.detach() for p in model.parameters()]
-        parts = torch.split(flat, [t.numel() for t in targets])
-        for target, part in zip(targets, parts, strict=True):
+        parts = torch.split(flat, [t.numel() for t in averaged])
+        for target, part in zip(self._averaged_of(model), parts, strict=True):
             target.copy_(part.view_as(target))
         return model
+
+    def _averaged_of(self, model: nn.Module) -> list[Tensor]:
+        parameters = [p.detach() for p in model.parameters()] if self._gossip else []
+        return [*running_statistics(model), *parameters]
 
     def _check_agreement(self) -> None:
         """Every rank must hold the same parameters, bit for bit, after an all-reduce training."""
