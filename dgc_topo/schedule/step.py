@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -72,13 +73,7 @@ class Step:
     def __post_init__(self) -> None:
         if self.denominator < 1:
             raise ScheduleError(f"step: denominator {self.denominator}, expected at least 1")
-        wrong = (
-            (self.src == self.dst)
-            | (self.src < 0)
-            | (self.dst < 0)
-            | (self.chunk < 0)
-            | (self.count < 1)
-        )
+        wrong = (self.src == self.dst) | ((self.src | self.dst | self.chunk | (self.count - 1)) < 0)
         if wrong.any():
             index = int(np.argmax(wrong))
             raise ScheduleError(
@@ -189,15 +184,30 @@ def _step(
     weight: Ints,
     denominator: int = 1,
 ) -> Step:
-    values = [np.atleast_1d(np.asarray(v)) for v in (src, dst, chunk, count, keep, weight)]
-    for name, value in zip(("src", "dst", "chunk", "count", "keep", "weight"), values, strict=True):
-        if value.size and not np.issubdtype(value.dtype, np.integer):
-            raise ScheduleError(f"step: {name} holds {value.dtype}, expected integers")
-    try:
-        # Broadcasting copies nothing: a scalar stays one number however many ranks there are.
-        columns = np.broadcast_arrays(*(value.astype(np.int64, copy=False) for value in values))
-    except ValueError as error:
-        shapes = ", ".join(str(value.shape) for value in values)
-        raise ScheduleError(f"step: arrays of one length expected, got shapes {shapes}") from error
-    sources, targets, chunks, counts, keeps, weights = columns
+    named = {"src": src, "dst": dst, "chunk": chunk, "count": count, "keep": keep, "weight": weight}
+    sizes = {np.size(value) for value in named.values() if np.ndim(value)}
+    length = max(sizes - {1}, default=1)
+    if not sizes <= {1, length} or any(np.ndim(value) > 1 for value in named.values()):
+        shapes = ", ".join(str(np.shape(value)) for value in named.values())
+        raise ScheduleError(f"step: arrays of one length expected, got shapes {shapes}")
+    sources, targets, chunks, counts, keeps, weights = (
+        _column(name, value, length) for name, value in named.items()
+    )
     return Step(sources, targets, chunks, counts, keeps, weights, denominator)
+
+
+def _column(name: str, value: Ints, length: int) -> IntArray:
+    """Return *value* as int64, shape (length,); arrays that fit already are not copied."""
+    if isinstance(value, int):
+        return _constant(value, length)
+    column = np.atleast_1d(np.asarray(value))
+    if column.size and not np.issubdtype(column.dtype, np.integer):
+        raise ScheduleError(f"step: {name} holds {column.dtype}, expected integers")
+    column = column.astype(np.int64, copy=False)
+    return column if column.shape == (length,) else np.broadcast_to(column, (length,))
+
+
+@lru_cache(maxsize=64)
+def _constant(value: int, length: int) -> IntArray:
+    """Return a number as an array that stays one number however many ranks there are."""
+    return np.broadcast_to(np.array([value], np.int64), (length,))

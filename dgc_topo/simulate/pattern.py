@@ -83,7 +83,7 @@ class Patterns:
     def of(self, step: Step) -> Pattern:
         """Return the pattern of a step."""
         for pattern in self._kept:
-            if np.array_equal(pattern.src, step.src) and np.array_equal(pattern.dst, step.dst):
+            if _same(pattern.src, step.src) and _same(pattern.dst, step.dst):
                 return pattern
         pattern = self._build(step.src, step.dst)
         if len(step) * KEPT_PATTERNS <= KEPT_TRANSFERS:
@@ -122,3 +122,8 @@ class Patterns:
         at = np.empty(size, np.int64)
         at[members] = np.arange(len(members))
         return members, degree[members], at[src], at[dst]
+
+
+def _same(one: IntArray, other: IntArray) -> bool:
+    """Whether two arrays are equal; a schedule often gives the very same one again."""
+    return one is other or np.array_equal(one, other)

@@ -177,7 +177,7 @@ class Progress:
         delay_s = pattern.latency_s
         if self._costs.message_curve:
             delay_s = delay_s + self._costs.extra_s(flow_bytes)
-        self.tally.add(step, num_bytes, pattern, flow_bytes, delay_s, busy_s)
+        self.tally.add(num_bytes, pattern, flow_bytes, delay_s, busy_s)
         first_flow = self._agenda.flows.end
         here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s)
         self._idle -= int(here.sum())

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgc_topo.schedule import Step
 from dgc_topo.simulate.network import FloatArray, IntArray, Network
 from dgc_topo.simulate.pattern import Pattern
 
@@ -59,28 +58,41 @@ class Bounds:
 class Tally:
     """Sums over the steps of a schedule.
 
+    Steps of one pattern are summed up flow by flow, and spread over ranks and links only when
+    another pattern follows or somebody asks: a ring has one pattern and thousands of steps.
+
     Args:
         network: Links and costs.
         world_size: Number of ranks.
 
     Attributes:
         messages: Number of transfers.
-        bytes_sent: Per rank, shape (world_size,).
-        messages_sent: Transfers of each rank, same shape.
     """
 
     def __init__(self, network: Network, world_size: int) -> None:
         self.messages = 0
-        self.bytes_sent = np.zeros(world_size)
-        self.messages_sent = np.zeros(world_size)
+        self._bytes_sent = np.zeros(world_size)
+        self._messages_sent = np.zeros(world_size)
         self._network = network
         self._link_bytes = np.zeros(network.num_links + 1)  # the last one pads routes
         self._cpu_s = np.zeros(world_size)
         self._chain_s = np.zeros(world_size)
+        self._run: _Run | None = None
+
+    @property
+    def bytes_sent(self) -> FloatArray:
+        """Bytes sent by each rank, shape (world_size,)."""
+        self._spread()
+        return self._bytes_sent
+
+    @property
+    def messages_sent(self) -> FloatArray:
+        """Transfers of each rank, shape (world_size,)."""
+        self._spread()
+        return self._messages_sent
 
     def add(
         self,
-        step: Step,
         num_bytes: FloatArray,
         pattern: Pattern,
         flow_bytes: FloatArray,
@@ -90,24 +102,31 @@ class Tally:
         """Add one step.
 
         Args:
-            step: Its transfers.
-            num_bytes: Bytes of each transfer.
-            pattern: Its flows.
+            num_bytes: Bytes of each of its transfers.
+            pattern: Its transfers' ranks, and its flows.
             flow_bytes: Bytes of each flow.
             delay_s: Latency of each flow.
             busy_s: How long each member adds up what it received, or None.
         """
-        self.messages += len(step)
-        _add_at(self.bytes_sent, step.src, num_bytes)
-        _add_at(self.messages_sent, step.src, np.ones(len(step)))
+        self.messages += len(num_bytes)
+        if self._run is None or self._run.pattern is not pattern:
+            self._spread()
+            self._run = _Run(pattern)
+        self._run.add(num_bytes, flow_bytes, busy_s)
+        self._lengthen_chains(pattern, delay_s, self._network.costs.overhead_s)
+
+    def _spread(self) -> None:
+        """Credit the steps summed up so far to their ranks and links."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        pattern = run.pattern
+        _add_at(self._bytes_sent, pattern.src, run.num_bytes)
+        _add_at(self._messages_sent, pattern.src, np.full(len(pattern.src), float(run.num_steps)))
         for links in pattern.hops:
-            _add_at(self._link_bytes, links, flow_bytes)
+            _add_at(self._link_bytes, links, run.flow_bytes)
         overhead_s = self._network.costs.overhead_s
-        if overhead_s:
-            self._cpu_s[pattern.members] += pattern.degree * overhead_s
-        if busy_s is not None:
-            self._cpu_s[pattern.members] += busy_s
-        self._lengthen_chains(pattern, delay_s, overhead_s)
+        self._cpu_s[pattern.members] += run.num_steps * overhead_s * pattern.degree + run.busy_s
 
     def _lengthen_chains(self, pattern: Pattern, delay_s: FloatArray, overhead_s: float) -> None:
         before = self._chain_s[pattern.members]
@@ -123,6 +142,7 @@ class Tally:
 
     def bounds(self) -> Bounds:
         """Return what bounds the steps so far."""
+        self._spread()
         link_s, link = self._busiest_link()
         rank = int(np.argmax(self._cpu_s))
         return Bounds(link_s, link, float(self._cpu_s[rank]), rank, float(self._chain_s.max()))
@@ -142,3 +162,24 @@ def _add_at(total: FloatArray, where: IntArray, values: FloatArray) -> None:
         np.add.at(total, where, values)
     else:
         total += np.bincount(where, values, len(total))
+
+
+class _Run:
+    """Consecutive steps of one pattern, summed up flow by flow."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern = pattern
+        self.num_steps = 0
+        self.num_bytes = np.zeros(len(pattern.src))
+        # Where every transfer has its own flow, one sum serves both.
+        merges = pattern.flow_of is not None
+        self.flow_bytes = np.zeros(pattern.num_flows) if merges else self.num_bytes
+        self.busy_s = np.zeros(len(pattern.members))
+
+    def add(self, num_bytes: FloatArray, flow_bytes: FloatArray, busy_s: FloatArray | None) -> None:
+        self.num_steps += 1
+        self.num_bytes += num_bytes
+        if self.flow_bytes is not self.num_bytes:
+            self.flow_bytes += flow_bytes
+        if busy_s is not None:
+            self.busy_s += busy_s
