@@ -235,7 +235,7 @@ def _print_table(outcome: Outcome) -> None:
         ("time", seconds_text(result.time_s), f"bound by {bounds.bound_by}"),
         ("lower bound", seconds_text(outcome.lower_bound_s), f"of any schedule: {outcome.goal}"),
         ("busiest link", seconds_text(bounds.link_s), bounds.link),
-        ("busiest CPU", seconds_text(bounds.cpu_s), f"rank {bounds.rank}"),
+        ("busiest CPU", seconds_text(bounds.cpu_s), bounds.cpu),
         ("latency", seconds_text(bounds.latency_s), "longest chain of messages"),
         ("messages", f"{result.messages:,}", "of all ranks"),
         ("bytes per rank", bytes_text(outcome.bytes_per_rank), "sent by the busiest"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Annotated, Self
 
 import numpy as np
@@ -28,7 +29,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 HostNumber = Annotated[int, Field(ge=0)]
 
-_MB, _GBIT, _US = 1e6, 1e9 / 8, 1e-6
+_MB, _GBIT, _US, _NS = 1e6, 1e9 / 8, 1e-6, 1e-9
 
 
 class Table(BaseModel):
@@ -123,6 +124,9 @@ class EndCosts(Table):
     message_overhead_us: NotNegative = Field(
         default=0.0, description="software time per message on each side, serial per rank"
     )
+    step_overhead_us: NotNegative = Field(
+        default=0.0, description="software time per step of a rank, before its messages"
+    )
     reduce_gb_per_s: Positive | None = Field(
         default=None, description="10^9 received bytes that a rank adds up in a second"
     )
@@ -139,6 +143,23 @@ class EndCosts(Table):
         default=None, description="of what a rank's process can move, sent and received together"
     )
 
+    cpu_send_ns_per_byte: NotNegative = Field(
+        default=0.0, description="CPU time of a rank's process to send a byte"
+    )
+    cpu_receive_ns_per_byte: NotNegative = Field(default=0.0, description="and to receive one")
+    cores_per_process: Positive = Field(
+        default=1.0, description="cores that one rank's process can use at once"
+    )
+    cores_per_machine: Positive | None = Field(
+        default=None, description="cores that the processes on a machine share; enough by default"
+    )
+    hosts_per_machine: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="ranks' processes on one machine, which share its cores"
+    )
+    reverse_share: NotNegative = Field(
+        default=0.0, description="bytes of acknowledgements on the way back, per byte sent"
+    )
+
     def costs(self, network: Network) -> HostCosts:
         """Return the costs per message and byte on *network*."""
         curve: tuple[tuple[float, float], ...] = ()
@@ -152,6 +173,13 @@ class EndCosts(Table):
             overhead_s=self.message_overhead_us * _US,
             reduce_s_per_byte=1e-9 / self.reduce_gb_per_s if self.reduce_gb_per_s else 0.0,
             message_curve=curve,
+            step_overhead_s=self.step_overhead_us * _US,
+            send_s_per_byte=self.cpu_send_ns_per_byte * _NS,
+            receive_s_per_byte=self.cpu_receive_ns_per_byte * _NS,
+            cores_per_process=self.cores_per_process,
+            cores_per_machine=self.cores_per_machine or inf,
+            hosts_per_machine=self.hosts_per_machine,
+            reverse_share=self.reverse_share,
         )
 
     def limited(self, network: Network) -> Network:

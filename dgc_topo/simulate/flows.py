@@ -53,7 +53,7 @@ class Flows:
             self.finished.succeed()
             return
         # A flow that has not begun is one that waits: its delay is its start and its latency.
-        hops, latency_s = fluid.links_of(src, dst)
+        hops, latency_s = fluid.resources.of_messages(src, dst)
         delay_s = np.maximum(start_s - self._env.now, 0.0) + latency_s
         fluid.start(hops, delay_s, num_bytes, np.arange(len(src)), self._number)
 

@@ -20,6 +20,7 @@ import simpy
 
 from dgc_topo.simulate.network import FloatArray, IntArray, Network
 from dgc_topo.simulate.pool import FlowPool
+from dgc_topo.simulate.resources import Resources
 from dgc_topo.simulate.sharing import Sharing
 
 #: Times closer than this (relative) are one instant: they differ by rounding only.
@@ -59,8 +60,9 @@ class Fluid:
         self.env = env
         self.network = network
         self.instants = 0  #: how many times flows were due: what the simulation's cost follows
-        self._pool = FlowPool(network)
-        self._sharing = Sharing(self._pool, network.bandwidth_bytes_per_s)
+        self.resources = Resources(network)
+        self._pool = FlowPool(self.resources.pad)
+        self._sharing = Sharing(self._pool, self.resources)
         self._heap: list[Entry] = []
         self._entries = 0
         self._armed = np.inf
@@ -84,7 +86,7 @@ class Fluid:
         """Start flows now.
 
         Args:
-            hops: Links crossed, shape (max_links, num_flows), as `links_of` gives them.
+            hops: Resources used, shape (max_hops, num_flows), as `resources` gives them.
             delay_s: Time before each flow may use bandwidth: its route's latency and more.
             num_bytes: Size of each flow; a flow of zero bytes ends after its delay.
             tags: The owner's names for the flows.
@@ -103,10 +105,6 @@ class Fluid:
         self._push_one(slot, self.env.now + delay_s)
         if not self._settling:
             self._arm()
-
-    def links_of(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
-        """Return the hops (max_links, num_flows) and the latency of each flow's route."""
-        return self._pool.links_of(src, dst)
 
     def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray) -> None:
         """Change the bandwidth of *links* from now on; 0 is a dead link, on which flows wait."""

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 import numpy.typing as npt
+
+_AT_LEAST_0 = (
+    "overhead_s",
+    "step_overhead_s",
+    "reduce_s_per_byte",
+    "send_s_per_byte",
+    "receive_s_per_byte",
+    "reverse_share",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,34 +26,65 @@ class HostCosts:
     Attributes:
         overhead_s: Software time per message, on each side; serial per rank, so the third
             message that a rank posts in a step is posted three overheads after the step began.
+        step_overhead_s: Software time per step of a rank, before its messages; serial as well.
         reduce_s_per_byte: Time to add one received byte (gamma); serial per rank, at a step's end.
-
         message_curve: Extra time of a message by its size, as pairs (bytes, seconds) with growing
             bytes: straight lines between them, constant outside.  See `curve_from_times`.
+        send_s_per_byte: CPU seconds to send a byte, beside whatever else the process does.
+        receive_s_per_byte: CPU seconds to receive a byte.
+        cores_per_process: Cores that one rank's process can use at once: its CPU cap.
+        cores_per_machine: Cores that the processes of a machine share; infinite by default.
+        hosts_per_machine: Ranks' processes on one machine: host h is on machine
+            ``h // hosts_per_machine``.
+        reverse_share: Bytes of acknowledgements on the way back, per byte sent.
+
+    Where CPU time per byte or a machine's cores are given, processors are resources that messages
+    and work share like links (see `dgc_topo.simulate.resources`): overheads and additions then
+    take longer if more processes work than there are cores.
 
     Raises:
         ValueError: if a cost is negative, or the sizes of the curve do not grow.
     """
 
     overhead_s: float = 0.0
+    step_overhead_s: float = 0.0
     reduce_s_per_byte: float = 0.0
     message_curve: tuple[tuple[float, float], ...] = ()
+    send_s_per_byte: float = 0.0
+    receive_s_per_byte: float = 0.0
+    cores_per_process: float = 1.0
+    cores_per_machine: float = inf
+    hosts_per_machine: int = 1
+    reverse_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("overhead_s", "reduce_s_per_byte"):
+        for name in _AT_LEAST_0:
             value = getattr(self, name)
-            if not 0 <= value < float("inf"):
+            if not 0 <= value < inf:
                 raise ValueError(f"host costs: {name} {value}, expected 0 or more")
+        for name in ("cores_per_process", "cores_per_machine", "hosts_per_machine"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"host costs: {name} {getattr(self, name)}, expected above 0")
         sizes = [size for size, _ in self.message_curve]
         if any(after <= before for before, after in pairwise(sizes)):
             raise ValueError(f"host costs: message_curve sizes {sizes}, expected growing sizes")
-        if not all(0 <= extra < float("inf") for _, extra in self.message_curve):
+        if not all(0 <= extra < inf for _, extra in self.message_curve):
             raise ValueError(f"host costs: message_curve {self.message_curve}, expected times >= 0")
 
     @property
+    def has_processors(self) -> bool:
+        """Whether processors are resources that messages and work share."""
+        return bool(self.send_s_per_byte or self.receive_s_per_byte or self.cores_per_machine < inf)
+
+    @property
     def is_serial(self) -> bool:
-        """Whether ranks are ever busy themselves."""
-        return bool(self.overhead_s or self.reduce_s_per_byte)
+        """Whether ranks are ever busy themselves, other than by sharing processors."""
+        return not self.has_processors and bool(self.has_overhead or self.reduce_s_per_byte)
+
+    @property
+    def has_overhead(self) -> bool:
+        """Whether messages or steps cost software time."""
+        return bool(self.overhead_s or self.step_overhead_s)
 
     def extra_s(self, num_bytes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the extra time of messages of *num_bytes*, same shape."""

@@ -87,7 +87,7 @@ def star_bounds(fabric: Fabric, link_bytes: FloatArray, num_steps: int) -> Bound
         float(link_bytes[busiest]) / fabric.bandwidth_bytes_per_s,
         f"{name} (and {like_it} more)" if like_it else name,
         0.0,
-        0,
+        "no CPU",
         num_steps * fabric.latency_s,
     )
 

@@ -23,7 +23,9 @@ IntArray = npt.NDArray[np.int64]
 SAME_RATE = 1e-12
 
 
-def max_min_rates(hops: IntArray, capacity: FloatArray) -> FloatArray:
+def max_min_rates(
+    hops: IntArray, capacity: FloatArray, weights: FloatArray | None = None
+) -> FloatArray:
     """Return the max-min fair rate of each flow.
 
     Args:
@@ -31,24 +33,27 @@ def max_min_rates(hops: IntArray, capacity: FloatArray) -> FloatArray:
             solver reads one hop of all flows at a time.  A flow that crosses fewer links names a
             link of infinite capacity for the rest.
         capacity: Capacity of each link in bytes per second, shape (num_links,); 0 for a dead link.
+        weights: What one byte of a flow uses of each hop's capacity, shape (max_links,); 1 if left
+            out.  Flows are still served alike: an equal share is an equal rate.  A hop of weight 0
+            has to name a link of infinite capacity.
 
     Returns:
         Rates in bytes per second, shape (num_flows,); infinite without any finite link.
     """
     if hops.size * 4 < len(capacity):  # few flows in a large network: look at their links only
         links, inverse = np.unique(hops, return_inverse=True)
-        return _fill(inverse.reshape(hops.shape), capacity[links])
-    return _fill(hops, capacity)
+        return _fill(inverse.reshape(hops.shape), capacity[links], weights)
+    return _fill(hops, capacity, weights)
 
 
-def _fill(hops: IntArray, capacity: FloatArray) -> FloatArray:
+def _fill(hops: IntArray, capacity: FloatArray, weights: FloatArray | None) -> FloatArray:
     num_links = len(capacity)
     rates = np.empty(hops.shape[1])
     waiting = np.arange(hops.shape[1])
     residual = capacity.astype(np.float64)
     finite = np.isfinite(residual)
     while True:
-        users = np.bincount(hops.ravel(), minlength=num_links)
+        users = _use(hops, None, weights, num_links)
         share = np.divide(residual, users, out=np.full(num_links, np.inf), where=users > 0)
         per_hop = share[hops]
         level = per_hop.min(axis=0)  # the best that each flow can still hope for
@@ -63,10 +68,17 @@ def _fill(hops: IntArray, capacity: FloatArray) -> FloatArray:
         open_ = ~fixed
         if not open_.any():
             return rates
-        taken = np.bincount(
-            hops[:, fixed].ravel(),
-            np.broadcast_to(level[fixed], (len(hops), int(fixed.sum()))).ravel(),
-            num_links,
-        )
+        taken = _use(hops[:, fixed], level[fixed], weights, num_links)
         residual[finite] = np.maximum(residual[finite] - taken[finite], 0.0)
         waiting, hops = waiting[open_], hops[:, open_]
+
+
+def _use(
+    hops: IntArray, rates: FloatArray | None, weights: FloatArray | None, num_links: int
+) -> FloatArray:
+    """Return what flows use of each link at their *rates* (1 if left out), shape (num_links,)."""
+    if rates is None and weights is None:
+        return np.bincount(hops.ravel(), minlength=num_links).astype(np.float64)
+    used = np.ones(hops.shape[1]) if rates is None else rates
+    per_hop = np.ones((len(hops), 1)) if weights is None else weights[: len(hops), None]
+    return np.bincount(hops.ravel(), (per_hop * used).ravel(), num_links).astype(np.float64)

@@ -28,7 +28,7 @@ class Pattern:
         degree: Number of flows of each member.
         src_at: Position in *members* of each flow's source, shape (num_flows,).
         dst_at: Position in *members* of each flow's destination.
-        hops: Links of each flow, shape (max_links, num_flows).
+        hops: Resources that each flow uses, shape (max_hops, num_flows).
         latency_s: Latency of each flow's route.
     """
 
@@ -41,6 +41,18 @@ class Pattern:
     dst_at: IntArray
     hops: IntArray
     latency_s: FloatArray
+
+    @classmethod
+    def of_selves(cls, members: IntArray, hops: IntArray) -> Pattern:
+        """Return the pattern of flows from each member to itself: work, or waiting.
+
+        Args:
+            members: Ranks, sorted, shape (num_members,).
+            hops: What each flow uses, shape (max_hops, num_members).
+        """
+        at, none_s = np.arange(len(members)), np.zeros(len(members))
+        both_ends = np.full(len(members), 2)
+        return cls(members, members, None, members, both_ends, at, at, hops, none_s)
 
     @property
     def num_flows(self) -> int:
@@ -79,6 +91,7 @@ class Patterns:
         self._world_size = world_size
         self._placement = placement
         self._kept: list[Pattern] = []
+        self._kept_work: list[Pattern] = []
 
     def of(self, step: Step) -> Pattern:
         """Return the pattern of a step."""
@@ -90,10 +103,22 @@ class Patterns:
             self._kept = [pattern, *self._kept[: KEPT_PATTERNS - 1]]
         return pattern
 
+    def of_work(self, members: IntArray) -> Pattern:
+        """Return the pattern of ranks that are busy themselves."""
+        for pattern in self._kept_work:
+            if _same(pattern.members, members):
+                return pattern
+        hops = self._fluid.resources.of_work(self._placement[members])
+        pattern = Pattern.of_selves(members, hops)
+        self._kept_work = [pattern, *self._kept_work[: KEPT_PATTERNS - 1]]
+        return pattern
+
     def _build(self, src: IntArray, dst: IntArray) -> Pattern:
         flow_src, flow_dst, flow_of = self._merge(src, dst)
         members, degree, src_at, dst_at = self._members(flow_src, flow_dst)
-        hops, latency_s = self._fluid.links_of(self._placement[flow_src], self._placement[flow_dst])
+        hops, latency_s = self._fluid.resources.of_messages(
+            self._placement[flow_src], self._placement[flow_dst]
+        )
         return Pattern(src, dst, flow_of, members, degree, src_at, dst_at, hops, latency_s)
 
     def _merge(self, src: IntArray, dst: IntArray) -> tuple[IntArray, IntArray, IntArray | None]:

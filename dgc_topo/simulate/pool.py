@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dgc_topo.simulate.network import FloatArray, IntArray, Network
+from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.views import view_bools, view_floats, view_ints
 
 
@@ -17,7 +17,7 @@ class FlowPool:
     both see the same memory.
 
     Attributes:
-        hops: Links crossed, shape (max_links, capacity); the last, infinite link pads.
+        hops: Resources used, shape (max_hops, capacity); an infinite one pads.
         remaining: Bytes still to move at time *since*.
         rate: Current rate in bytes per second.
         since: When *remaining* was right.
@@ -27,12 +27,8 @@ class FlowPool:
         owner: Number of the owner.
     """
 
-    def __init__(self, network: Network, capacity: int = 16) -> None:
-        self.network = network
-        self.pad = network.num_links
-        self._latency = np.append(network.latency_s, 0.0)
-        alike = network.num_links and np.ptp(network.latency_s) == 0
-        self._one_latency = network.latency_s[:1] if alike else None
+    def __init__(self, pad: int, capacity: int = 16) -> None:
+        self.pad = pad
         self.hops = np.empty((0, capacity), np.int64)
         self.remaining = np.empty(capacity)
         self.rate = np.zeros(capacity)
@@ -52,21 +48,6 @@ class FlowPool:
         self.active_at, self.tag_at = view_bools(self.active), view_ints(self.tag)
         self.owner_at, self._free_at = view_ints(self.owner), view_ints(self._free)
 
-    def links_of(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
-        """Return the hops (max_links, num_flows), padded, and the latency of each route."""
-        routes = self.network.routes(src, dst)
-        hops = np.ascontiguousarray(routes.T)
-        padded = hops.size > 0 and hops.min() < 0
-        if padded:
-            longest = int((hops >= 0).any(axis=1).sum())  # what pads comes last
-            hops = np.where(hops[:longest] < 0, self.pad, hops[:longest])
-        if self._one_latency is not None and not padded:
-            return hops, np.full(len(src), len(hops) * self._one_latency[0])
-        latency = np.zeros(len(src))
-        for links in hops:
-            latency += self._latency[links]
-        return hops, latency
-
     def allocate(
         self, hops: IntArray, num_bytes: FloatArray, tags: IntArray, owner: int
     ) -> IntArray:
@@ -79,9 +60,9 @@ class FlowPool:
         for row in self.hops[len(hops) :]:
             row[slots] = self.pad
         self.remaining[slots] = num_bytes
-        if len(hops) == 0 or (hops[0] == self.pad).any():  # from a host to itself: no link, no time
-            nowhere = hops[0] == self.pad if len(hops) else np.ones(len(tags), np.bool_)
-            self.remaining[slots[nowhere]] = 0.0
+        if len(hops) == 0 or (hops[0] == self.pad).any():
+            # From a host to itself: no link, no time.
+            self.remaining[slots[(hops == self.pad).all(axis=0)]] = 0.0
         self.tag[slots] = tags
         self.owner[slots] = owner
         return slots
@@ -95,7 +76,7 @@ class FlowPool:
         pad = self.pad
         for hop, row in enumerate(self.hops_at):
             row[slot] = hops[hop] if hop < len(hops) else pad
-        self.remaining_at[slot] = num_bytes if hops and hops[0] != pad else 0.0
+        self.remaining_at[slot] = num_bytes if any(hop != pad for hop in hops) else 0.0
         self.tag_at[slot] = tag
         self.owner_at[slot] = owner
         return slot

@@ -44,16 +44,18 @@ class Progress:
         size = schedule.world_size
         self.finished: simpy.Event = fluid.env.event()
         self.finish_s = np.full(size, fluid.env.now, np.float64)
-        self.tally = Tally(fluid.network, size)
+        self.tally = Tally(fluid.resources, fluid.network.costs, size)
         self._world_size = size
         self._fluid, self._env, self._costs = fluid, fluid.env, fluid.network.costs
+        # Without shared processors a rank posts its messages one overhead after the other.
+        self._staggers = self._costs.is_serial and self._costs.has_overhead
         self._number = fluid.add_owner(self)
         self._sizes = sizes
         self._steps: Iterator[tuple[int, Step]] = enumerate(schedule.steps())
         self._exhausted = False
         self._idle = size  # ranks with nothing to do in the steps read so far
         self._patterns = Patterns(fluid, size, placement)
-        self._agenda = Agenda(size, fluid.network.num_links)
+        self._agenda = Agenda(size, fluid.resources.pad)
 
     def all_told(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
@@ -87,7 +89,7 @@ class Progress:
         flows["waiting"][rows] = OVER
         ends = np.concatenate([flows["src_place"][rows], flows["dst_place"][rows]])
         finished = count_down(places["open"], ends - places.base)
-        if len(finished) and self._costs.reduce_s_per_byte:
+        if len(finished) and self._costs.reduce_s_per_byte and not self._costs.has_processors:
             self._stay_busy(finished)
         elif len(finished):
             self._leave(finished)
@@ -117,8 +119,9 @@ class Progress:
         self._idle += len(rows) - len(following)
         if len(following):
             posted, turn = self._agenda.ends_of(following - places.base)
-            if self._costs.overhead_s:
-                when = self._env.now + (1 + turn) * self._costs.overhead_s
+            if self._staggers:
+                begun_s = self._env.now + self._costs.step_overhead_s
+                when = begun_s + (1 + turn) * self._costs.overhead_s
                 np.maximum.at(self._agenda.flows["posted_s"], posted, when)
             self._start(count_down(self._agenda.flows["waiting"], posted))
 
@@ -168,9 +171,31 @@ class Progress:
 
     def _read(self, index: int, step: Step) -> None:
         """Take a step into the tables and start what can start."""
-        pattern = self._patterns.of(step)
+        pattern, costs = self._patterns.of(step), self._costs
         num_bytes = checked_sizes(self._sizes, index, step)
         busy_s = self._busy_s(pattern, step, num_bytes)
+        if not costs.has_processors:
+            self._read_messages(pattern, num_bytes, busy_s)
+            return
+        if costs.has_overhead:
+            overhead_s = np.asarray(pattern.degree * costs.overhead_s, np.float64)
+            self._read_work(pattern.members, overhead_s + costs.step_overhead_s)
+        self._read_messages(pattern, num_bytes, None)
+        if busy_s is not None and busy_s.any():
+            busy = busy_s > 0
+            members = pattern.members if busy.all() else pattern.members[busy]
+            self._read_work(members, busy_s[busy])
+
+    def _read_work(self, members: IntArray, work_s: FloatArray) -> None:
+        """Let ranks be busy for so many CPU seconds before they go on."""
+        pattern = self._patterns.of_work(members)
+        self.tally.add_work(pattern, work_s)
+        units = work_s / self._fluid.resources.work_unit_s
+        self._take(pattern, units, pattern.latency_s, None)
+
+    def _read_messages(
+        self, pattern: Pattern, num_bytes: FloatArray, busy_s: FloatArray | None
+    ) -> None:
         flow_bytes = num_bytes
         if pattern.flow_of is not None:
             flow_bytes = np.asarray(np.bincount(pattern.flow_of, num_bytes, pattern.num_flows))
@@ -178,12 +203,22 @@ class Progress:
         if self._costs.message_curve:
             delay_s = delay_s + self._costs.extra_s(flow_bytes)
         self.tally.add(num_bytes, pattern, flow_bytes, delay_s, busy_s)
+        self._take(pattern, flow_bytes, delay_s, busy_s)
+
+    def _take(
+        self,
+        pattern: Pattern,
+        flow_bytes: FloatArray,
+        delay_s: FloatArray,
+        busy_s: FloatArray | None,
+    ) -> None:
+        """Take flows into the tables and start those that can start."""
         first_flow = self._agenda.flows.end
         here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s)
         self._idle -= int(here.sum())
         flows = self._agenda.flows
         rows = np.arange(first_flow, flows.end) - flows.base
-        if self._costs.overhead_s:
+        if self._staggers:
             flows["posted_s"][rows] = self._posted_s(pattern, here)
         if here.all():
             delay_s = self._until_posted(rows, delay_s)
@@ -193,7 +228,8 @@ class Progress:
 
     def _posted_s(self, pattern: Pattern, here: BoolArray) -> FloatArray:
         """Return when the ends whose ranks are here have all been posted: one after the other."""
-        reached_s = np.where(here, self.finish_s[pattern.members], -np.inf)
+        begun_s = self.finish_s[pattern.members] + self._costs.step_overhead_s
+        reached_s = np.where(here, begun_s, -np.inf)
         src_turn, dst_turn = pattern.turns
         overhead_s = self._costs.overhead_s
         posted_s: FloatArray = np.maximum(
@@ -204,7 +240,7 @@ class Progress:
 
     def _until_posted(self, rows: IntArray, delay_s: FloatArray) -> FloatArray:
         """Return the delay of flows, from now, if it begins when both ends are posted."""
-        if not self._costs.overhead_s:
+        if not self._staggers:
             return delay_s
         posted_s = self._agenda.flows["posted_s"][rows]
         return np.asarray(delay_s + np.maximum(posted_s - self._env.now, 0.0))

@@ -15,6 +15,7 @@ import numpy as np
 from dgc_topo.simulate.maxmin import SAME_RATE, max_min_rates
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pool import FlowPool
+from dgc_topo.simulate.resources import Resources
 from dgc_topo.simulate.views import view_floats
 
 #: After so many instants with few changes in a row the index of a link's users pays off.
@@ -33,12 +34,13 @@ class Sharing:
 
     Args:
         pool: Where the flows are.
-        bandwidth_bytes_per_s: Of each link, shape (num_links,).
+        resources: What they share.
     """
 
-    def __init__(self, pool: FlowPool, bandwidth_bytes_per_s: FloatArray) -> None:
+    def __init__(self, pool: FlowPool, resources: Resources) -> None:
         self._pool = pool
-        self._capacity = np.append(bandwidth_bytes_per_s, np.inf)  # the last link pads routes
+        self._resources = resources
+        self._capacity = resources.capacity.copy()
         self._capacity_at = view_floats(self._capacity)
         self._num_active = 0
         self._fresh: list[int] = []
@@ -143,7 +145,7 @@ class Sharing:
         hops = self._pool.hops[:, slots]
         # A schedule often repeats one pattern (a ring always does): its rates are known then.
         if not np.array_equal(self._solved[0], hops):
-            self._solved = (hops, max_min_rates(hops, self._capacity))
+            self._solved = (hops, self._rates(hops))
         return self._retime(slots, self._solved[1], now)
 
     def _retime(self, slots: IntArray, rates: FloatArray, now: float) -> list[Retimed]:
@@ -204,11 +206,15 @@ class Sharing:
         many: list[Retimed] = []
         if together:
             slots = np.array(together)
-            rates = max_min_rates(self._pool.hops[:, slots], self._capacity)
-            many = self._retime(slots, rates, now)
+            many = self._retime(slots, self._rates(self._pool.hops[:, slots]), now)
         return [one for one in ones if one], many
 
+    def _rates(self, hops: IntArray) -> FloatArray:
+        return max_min_rates(hops, self._capacity, self._resources.weights(len(hops)))
+
     def _narrowest(self, slot: int) -> float:
+        if self._resources.is_weighted:
+            return float(self._rates(self._pool.hops[:, [slot]])[0])
         return min(self._capacity_at[row[slot]] for row in self._pool.hops_at)
 
     def _update_users(self) -> set[int]:

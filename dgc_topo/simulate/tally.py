@@ -3,7 +3,8 @@
 Each of these is a time that this schedule cannot beat on this network:
 
 - a link: the bytes that cross it, over its bandwidth;
-- a rank's CPU: its messages' overhead and its additions, which are serial;
+- a processor: a rank's messages' overhead and its additions, which are serial, and where CPU time
+  is shared, all that a process or the processes of a machine do;
 - latency: the longest chain of transfers, if bytes took no time.
 
 The largest is what bounds the run; the others say how far behind they are.
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgc_topo.simulate.network import FloatArray, IntArray, Network
+from dgc_topo.simulate.hosts import HostCosts
+from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pattern import Pattern
+from dgc_topo.simulate.resources import Resources
 
 #: Links whose times are closer than this (relative) are equally busy.
 SAME = 1e-9
@@ -29,15 +32,15 @@ class Bounds:
     Attributes:
         link_s: Time in which the busiest link could carry its bytes.
         link: Name of that link.
-        cpu_s: Time for which the busiest rank's CPU is needed.
-        rank: That rank.
+        cpu_s: Time for which the busiest processor is needed.
+        cpu: Name of that processor.
         latency_s: Time of the longest chain of latencies.
     """
 
     link_s: float
     link: str
     cpu_s: float
-    rank: int
+    cpu: str
     latency_s: float
 
     @property
@@ -52,7 +55,7 @@ class Bounds:
             return "nothing"
         if self.link_s == self.largest_s:
             return self.link
-        return "latency" if self.latency_s == self.largest_s else f"rank {self.rank} CPU"
+        return "latency" if self.latency_s == self.largest_s else self.cpu
 
 
 class Tally:
@@ -62,19 +65,20 @@ class Tally:
     another pattern follows or somebody asks: a ring has one pattern and thousands of steps.
 
     Args:
-        network: Links and costs.
+        resources: Links and processors.
+        costs: What messages cost at their ends.
         world_size: Number of ranks.
 
     Attributes:
         messages: Number of transfers.
     """
 
-    def __init__(self, network: Network, world_size: int) -> None:
+    def __init__(self, resources: Resources, costs: HostCosts, world_size: int) -> None:
         self.messages = 0
         self._bytes_sent = np.zeros(world_size)
         self._messages_sent = np.zeros(world_size)
-        self._network = network
-        self._link_bytes = np.zeros(network.num_links + 1)  # the last one pads routes
+        self._resources, self._costs = resources, costs
+        self._used = np.zeros(len(resources.capacity))  # of each resource; the last one pads
         self._cpu_s = np.zeros(world_size)
         self._chain_s = np.zeros(world_size)
         self._run: _Run | None = None
@@ -113,7 +117,18 @@ class Tally:
             self._spread()
             self._run = _Run(pattern)
         self._run.add(num_bytes, flow_bytes, busy_s)
-        self._lengthen_chains(pattern, delay_s, self._network.costs.overhead_s)
+        self._lengthen_chains(pattern, delay_s, staggers=self._costs.is_serial)
+
+    def add_work(self, pattern: Pattern, work_s: FloatArray) -> None:
+        """Add work of ranks that share processors.
+
+        Args:
+            pattern: Of the ranks, each with itself.
+            work_s: CPU seconds of each.
+        """
+        self._use(pattern, work_s / self._resources.work_unit_s)
+        alone_s = work_s / min(self._costs.cores_per_process, self._costs.cores_per_machine)
+        self._lengthen_chains(pattern, alone_s, staggers=False)
 
     def _spread(self) -> None:
         """Credit the steps summed up so far to their ranks and links."""
@@ -123,18 +138,25 @@ class Tally:
         pattern = run.pattern
         _add_at(self._bytes_sent, pattern.src, run.num_bytes)
         _add_at(self._messages_sent, pattern.src, np.full(len(pattern.src), float(run.num_steps)))
-        for links in pattern.hops:
-            _add_at(self._link_bytes, links, run.flow_bytes)
-        overhead_s = self._network.costs.overhead_s
-        self._cpu_s[pattern.members] += run.num_steps * overhead_s * pattern.degree + run.busy_s
+        self._use(pattern, run.flow_bytes)
+        if self._costs.is_serial:
+            overhead_s = self._costs.step_overhead_s + self._costs.overhead_s * pattern.degree
+            self._cpu_s[pattern.members] += run.num_steps * overhead_s + run.busy_s
 
-    def _lengthen_chains(self, pattern: Pattern, delay_s: FloatArray, overhead_s: float) -> None:
+    def _use(self, pattern: Pattern, flow_bytes: FloatArray) -> None:
+        """Add what flows use of each resource."""
+        weights = self._resources.weights(len(pattern.hops))
+        for hop, resources in enumerate(pattern.hops):
+            used = flow_bytes if weights is None else flow_bytes * weights[hop]
+            _add_at(self._used, resources, used)
+
+    def _lengthen_chains(self, pattern: Pattern, delay_s: FloatArray, *, staggers: bool) -> None:
         before = self._chain_s[pattern.members]
         src_s, dst_s = before[pattern.src_at], before[pattern.dst_at]
-        if overhead_s:
+        if staggers:
             src_turn, dst_turn = pattern.turns
-            src_s += (1 + src_turn) * overhead_s
-            dst_s += (1 + dst_turn) * overhead_s
+            src_s += self._costs.step_overhead_s + (1 + src_turn) * self._costs.overhead_s
+            dst_s += self._costs.step_overhead_s + (1 + dst_turn) * self._costs.overhead_s
         end_s = np.maximum(src_s, dst_s) + delay_s
         np.maximum.at(before, pattern.src_at, end_s)
         np.maximum.at(before, pattern.dst_at, end_s)
@@ -143,17 +165,24 @@ class Tally:
     def bounds(self) -> Bounds:
         """Return what bounds the steps so far."""
         self._spread()
-        link_s, link = self._busiest_link()
-        rank = int(np.argmax(self._cpu_s))
-        return Bounds(link_s, link, float(self._cpu_s[rank]), rank, float(self._chain_s.max()))
+        first_processor = self._resources.num_links
+        link_s, link = self._busiest(0, first_processor)
+        latency_s = float(self._chain_s.max())
+        if self._costs.has_processors:
+            cpu_s, cpu = self._busiest(first_processor, self._resources.pad)
+        else:
+            rank = int(np.argmax(self._cpu_s))
+            cpu_s, cpu = float(self._cpu_s[rank]), f"rank {rank} CPU"
+        return Bounds(link_s, link, cpu_s, cpu, latency_s)
 
-    def _busiest_link(self) -> tuple[float, str]:
-        if not self._network.num_links:  # a single host, without a switch
+    def _busiest(self, first: int, end: int) -> tuple[float, str]:
+        """Return the time that one of the resources ``first .. end - 1`` needs, and its name."""
+        if first == end:  # a single host, without a switch
             return 0.0, "no link"
-        needed_s = self._link_bytes[:-1] / self._network.bandwidth_bytes_per_s
+        needed_s = self._used[first:end] / self._resources.capacity[first:end]
         busiest = int(np.argmax(needed_s))
         like_it = int((needed_s >= needed_s[busiest] * (1 - SAME)).sum()) - 1
-        name = self._network.link_names(busiest)
+        name = self._resources.name(first + busiest)
         return float(needed_s[busiest]), f"{name} (and {like_it} more)" if like_it else name
 
 

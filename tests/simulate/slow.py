@@ -18,23 +18,37 @@ from dgc_topo.simulate import Network, Sizes
 SAME_INSTANT = 1e-13  #: relative: rounding, not time
 
 
-def slow_max_min(routes: Sequence[Sequence[int]], capacity: Sequence[float]) -> list[float]:
-    """Fill the smallest share first, freeze its flows, start again."""
+def slow_max_min(
+    routes: Sequence[Sequence[int]],
+    capacity: Sequence[float],
+    weights: Sequence[Sequence[float]] | None = None,
+) -> list[float]:
+    """Fill the smallest share first, freeze its flows, start again.
+
+    *weights* say what a flow at rate 1 uses of each link of its route; 1 if left out.
+    """
+    used = [dict.fromkeys(route, 0.0) for route in routes]
+    for flow, route in enumerate(routes):
+        for place, link in enumerate(route):
+            used[flow][link] += 1.0 if weights is None else weights[flow][place]
     rates = [math.inf] * len(routes)
     left = dict(enumerate(capacity))
     open_flows = {flow for flow, route in enumerate(routes) if route}
     while open_flows:
         users: dict[int, list[int]] = {}
         for flow in sorted(open_flows):
-            for link in routes[flow]:
+            for link in used[flow]:
                 users.setdefault(link, []).append(flow)
-        tightest = min(users, key=lambda link: (left[link] / len(users[link]), link))
-        share = left[tightest] / len(users[tightest])
+        shares = {
+            link: left[link] / sum(used[flow][link] for flow in flows)
+            for link, flows in users.items()
+        }
+        tightest = min(shares, key=lambda link: (shares[link], link))
         for flow in users[tightest]:
-            rates[flow] = share
+            rates[flow] = shares[tightest]
             open_flows.remove(flow)
-            for link in routes[flow]:
-                left[link] -= share
+            for link, share in used[flow].items():
+                left[link] -= share * shares[tightest]
     return rates
 
 

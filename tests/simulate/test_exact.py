@@ -144,6 +144,21 @@ def test_rates_are_the_slow_ones(data):
     np.testing.assert_allclose(rates, slow_max_min(routes, capacity), rtol=1e-9)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_weighted_rates_are_the_slow_ones(data):
+    """Also where a flow crosses a link twice, as when one machine sends and receives."""
+    num_links, num_hops = data.draw(st.integers(1, 6)), 4
+    capacity = data.draw(st.lists(st.floats(0.1, 9), min_size=num_links, max_size=num_links))
+    weights = data.draw(st.lists(st.floats(0.05, 3), min_size=num_hops, max_size=num_hops))
+    hop = st.integers(0, num_links)  # the last one pads, anywhere
+    table = data.draw(st.lists(st.tuples(*[hop] * num_hops), min_size=1, max_size=12))
+    routes = [[link for link in row if link < num_links] for row in table]
+    used = [[w for w, link in zip(weights, row, strict=True) if link < num_links] for row in table]
+    rates = max_min_rates(np.array(table).T, np.array([*capacity, np.inf]), np.array(weights))
+    np.testing.assert_allclose(rates, slow_max_min(routes, capacity, used), rtol=1e-9)
+
+
 @pytest.mark.usefixtures("way_of_sharing")
 def test_flows_end_as_in_the_slow_model():
     @settings(max_examples=100, deadline=None)

@@ -51,12 +51,8 @@ class BucketStream(Progress):
         self._steps = iter(())  # of the bucket being read
         self._gate_flows = np.empty(0, np.int64)  # first gate's flow of each bucket
         self._gate_places = np.empty(0, np.int64)  # first gate's place
-        everyone = np.arange(self._world_size)
-        hops, _ = fluid.links_of(placement, placement)
-        both_ends, no_delay_s = np.full(self._world_size, 2), np.zeros(self._world_size)
-        self._gates = Pattern(
-            everyone, everyone, None, everyone, both_ends, everyone, everyone, hops, no_delay_s
-        )
+        hops, _ = fluid.resources.of_messages(placement, placement)
+        self._gates = Pattern.of_selves(np.arange(self._world_size), hops)
 
     def _read_next(self) -> bool:
         """Read the next step of this bucket, or the gates of the next."""

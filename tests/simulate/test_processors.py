@@ -1,0 +1,135 @@
+"""Processors as resources: CPU time per byte, cores that processes share, acknowledgements."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dgc_topo.schedule import Schedule, reduce
+from dgc_topo.simulate import DenseSizes, HostCosts, sharing, simulate, simulate_flows, star
+from dgc_topo.topology import load_topology
+
+WIDE = 1e24  # links that never matter
+MB = 1e6
+
+
+def run(topology, world_size, num_bytes, bandwidth=WIDE, **costs):
+    schedule = load_topology(topology).schedule(world_size)
+    network = star(world_size, bandwidth, costs=HostCosts(**costs))
+    return simulate(schedule, network, DenseSizes(num_bytes, schedule.num_chunks))
+
+
+@pytest.fixture(params=["arrays", "components"])
+def way_of_sharing(request, monkeypatch):
+    monkeypatch.setattr(sharing, "PATIENCE", {"arrays": 99, "components": 0}[request.param])
+
+
+@pytest.mark.usefixtures("way_of_sharing")
+@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+def test_a_ring_on_enough_cores_is_bound_by_each_process(world_size):
+    result = run("ring", world_size, 8 * MB, send_s_per_byte=2e-9, receive_s_per_byte=3e-9)
+    each_way = 2 * (world_size - 1) / world_size * 8 * MB
+    assert result.time_s == pytest.approx(each_way * 5e-9, rel=1e-9)
+    assert result.bounds.bound_by.startswith("host 0 CPU")
+    assert result.bounds.cpu_s == pytest.approx(result.time_s, rel=1e-9)
+
+
+@pytest.mark.usefixtures("way_of_sharing")
+@pytest.mark.parametrize(("cores", "slower"), [(1, 8), (2, 4), (4, 2), (8, 1), (16, 1)])
+def test_processes_share_the_cores_of_their_machine(cores, slower):
+    alone = run("ring", 8, 8 * MB, send_s_per_byte=2e-9, receive_s_per_byte=2e-9)
+    shared = run(
+        "ring",
+        8,
+        8 * MB,
+        send_s_per_byte=2e-9,
+        receive_s_per_byte=2e-9,
+        cores_per_machine=cores,
+        hosts_per_machine=8,
+    )
+    assert shared.time_s == pytest.approx(slower * alone.time_s, rel=1e-9)
+    assert shared.bounds.bound_by.startswith("machine 0 CPU" if cores < 8 else "host 0 CPU")
+
+
+def test_hosts_of_other_machines_are_left_alone():
+    """Two machines of two hosts and one core each; only the first one's hosts are busy."""
+    costs = HostCosts(send_s_per_byte=1e-9, cores_per_machine=1, hosts_per_machine=2)
+    network = star(4, WIDE, costs=costs)
+    src, dst = np.array([0, 1, 2]), np.array([2, 3, 1])
+    finish = simulate_flows(network, src, dst, np.full(3, MB), np.zeros(3))
+    np.testing.assert_allclose(finish, [2e-3, 2e-3, 1e-3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("cores", [1.0, 2.0, math.inf])
+def test_a_narrow_link_and_a_slow_processor_take_the_slower_one(cores):
+    """Per byte a link takes 8 ns, two processes 2 ns each of a machine's cores."""
+    costs = {"send_s_per_byte": 1e-9, "receive_s_per_byte": 1e-9, "cores_per_machine": cores}
+    result = run("ring", 4, 4 * MB, bandwidth=125 * MB, hosts_per_machine=4, **costs)
+    each_way = 6 * MB
+    assert result.time_s == pytest.approx(each_way * max(8e-9, 4 * 2e-9 / cores), rel=1e-9)
+
+
+@pytest.mark.usefixtures("way_of_sharing")
+@pytest.mark.parametrize("cores", [1, 2, 4])
+def test_overheads_and_additions_are_work_that_shares_cores(cores):
+    """A butterfly of 4: 2 steps; in each, everybody posts 2 messages and adds what arrives."""
+    result = run(
+        "butterfly",
+        4,
+        4 * MB,
+        overhead_s=1e-4,
+        step_overhead_s=3e-4,
+        reduce_s_per_byte=1e-9,
+        cores_per_machine=cores,
+        hosts_per_machine=4,
+    )
+    schedule = load_topology("butterfly").schedule(4)
+    added = sum(
+        int((step.count * (step.keep != 0))[step.dst == 0].sum()) for step in schedule.steps()
+    )
+    num_steps = sum(1 for _ in schedule.steps())
+    alone_s = num_steps * (3e-4 + 2 * 1e-4) + added / schedule.num_chunks * 4 * MB * 1e-9
+    assert result.time_s == pytest.approx(alone_s * 4 / cores, rel=1e-9)
+
+
+def test_without_shared_processors_a_step_overhead_is_a_delay():
+    result = run("ring", 4, 4 * MB, bandwidth=1e9, step_overhead_s=1e-3)
+    assert result.time_s == pytest.approx(6e-3 + 6 * MB / 1e9, rel=1e-9)
+    assert result.bounds.cpu_s == pytest.approx(6e-3)
+
+
+def test_one_busy_rank_does_not_slow_its_neighbours_down_while_cores_are_free():
+    """Rank 0 adds up what three others send: one of two cores is enough for it."""
+    others = np.arange(1, 4)
+    schedule = Schedule.from_steps(4, 1, [reduce(others, np.zeros(3, np.int64))], goal="part")
+    costs = HostCosts(reduce_s_per_byte=1e-9, cores_per_machine=2, hosts_per_machine=4)
+    result = simulate(schedule, star(4, WIDE, costs=costs), DenseSizes(MB, 1))
+    assert result.finish_s[0] == pytest.approx(3e-3, rel=1e-6)
+    assert (result.finish_s[1:] < 1e-6).all()
+
+
+def test_acknowledgements_take_their_share_of_the_way_back():
+    """An exchange is slower by the share; one way alone is not."""
+    network = star(2, 100 * MB, costs=HostCosts(reverse_share=0.05))
+    one_way = simulate_flows(network, np.array([0]), np.array([1]), np.array([MB]), np.zeros(1))
+    both = simulate_flows(network, np.array([0, 1]), np.array([1, 0]), np.full(2, MB), np.zeros(2))
+    np.testing.assert_allclose(one_way, 0.01, rtol=1e-9)
+    np.testing.assert_allclose(both, 0.0105, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["ring", "butterfly", "tree", "parameter-server"])
+def test_infinitely_many_cores_change_nothing(name):
+    """Costs that are delays, and the same costs as work on processors nobody has to share."""
+    costs = {"overhead_s": 0.0, "step_overhead_s": 1e-4, "reduce_s_per_byte": 1e-9}
+    delays = run(name, 6, MB, bandwidth=100 * MB, **costs)
+    shared = run(name, 6, MB, bandwidth=100 * MB, **costs, cores_per_machine=1000)
+    assert shared.time_s == pytest.approx(delays.time_s, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("send_s_per_byte", -1.0), ("cores_per_machine", 0.0), ("reverse_share", math.inf)],
+)
+def test_impossible_costs_are_refused(key, value):
+    with pytest.raises(ValueError, match=f"host costs: {key} {value}"):
+        HostCosts(**{key: value})
