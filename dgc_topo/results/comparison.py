@@ -215,6 +215,8 @@ def _prediction_columns(records: Sequence[Measurement], sizes: Sequence[int]) ->
             _predicted_step_time(network, ranks),
             _predicted_speedup(network, largest),
         ]
+        if not measured(records):  # beside measurements the table is wide enough
+            columns.append(_bound_by(network, largest))
     return columns
 
 
@@ -241,6 +243,18 @@ def _predicted_speedup(network: str, world_size: int) -> _Column:
         lambda row: _mean(m.speedup for m in row.on(network, world_size) if m.speedup is not None),
         text,
         "highest",
+    )
+
+
+def _bound_by(network: str, world_size: int) -> _Column:
+    def of(row: _Row) -> list[str]:
+        return [m.bound_by for m in row.on(network, world_size) if m.bound_by]
+
+    meaning = f"What a step on {network} cannot be faster than: a link, a processor, latency."
+    return _Column(
+        Heading(f"predicted {network}", "bound by", f"{world_size} ranks", meaning),
+        lambda row: float(len(of(row))) if of(row) else None,
+        lambda row, _: of(row)[0],
     )
 
 
