@@ -17,6 +17,7 @@ from dgc_topo.simulate.training import (
     Pace,
     Payload,
     Profile,
+    ReadyLayer,
     SparsePayload,
     TrainingStep,
     overlapping,
@@ -93,7 +94,8 @@ def workloads_of_runs(
 
     A lone worker's time does not depend on the topology, and only compressing depends on the
     density, so runs share medians over all that did the same; all share one dense worker as the
-    baseline of speed-ups.  A record says nothing of single layers: its gradient is one bucket.
+    baseline of speed-ups.  With ``overlap = true`` buckets are sent as the recorded profile says
+    that they are ready; a record without one is one bucket after the backward pass.
 
     Args:
         records: Of training runs.
@@ -144,16 +146,15 @@ def _workload_of_run(
     payload: Payload
     if measured.sparse is None:
         payload = DensePayload(measured.compressed_bytes / max(elements, 1))
-        profile = Profile.of_whole(phases.compute_s, elements, 0)
     else:
         length, entries = measured.sparse.length, measured.sparse.entries
         payload = _sparse_payload(measured.sparse, min(entries / length, 1.0), exponent)
-        profile = Profile.of_whole(phases.compute_s, length, measured.sparse.dense_elements)
     step = TrainingStep(
-        profile=profile,
+        profile=_profile_of_run(measured, phases.compute_s),
         payload=payload,
         codec=Codec(fixed_s=phases.compress_s),
         update_s=phases.update_s,
+        bucket_bytes=simulate.bucket_bytes if simulate and measured.profile else None,
         pace=simulate.pace(measured.seed) if simulate else Pace(),
     )
     return Workload(
@@ -170,6 +171,19 @@ def _workload_of_run(
         overlap_exponent=exponent,
         num_draws=simulate.num_draws if simulate else 1,
     )
+
+
+def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
+    recorded, sparse = measured.profile, measured.sparse
+    if recorded is None:
+        elements = measured.gradient_bytes // _FLOAT_BYTES["float32"]
+        dense = sparse.dense_elements if sparse else 0
+        return Profile.of_whole(compute_s, elements - dense, dense)
+    layers = tuple(
+        ReadyLayer(each.name, each.ready_s, each.compressible_elements, each.dense_elements)
+        for each in recorded.layers
+    )
+    return Profile(recorded.forward_s, layers).lasting(compute_s)
 
 
 def _sparse_payload(sparse: RecordedSparse, density: float, exponent: float) -> SparsePayload:

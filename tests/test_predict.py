@@ -4,7 +4,13 @@ import pytest
 
 from dgc_topo.predict import predict
 from dgc_topo.results.findings import findings
-from dgc_topo.results.measurement import Measurement, Phases, SparseSizes
+from dgc_topo.results.measurement import (
+    Measurement,
+    Phases,
+    ProfileLayer,
+    RecordedProfile,
+    SparseSizes,
+)
 from dgc_topo.scenario import ScenarioError, parse_scenario
 from dgc_topo.simulate import load_fabric
 from dgc_topo.workloads import overlap_exponent, workloads_of_runs, workloads_of_scenario
@@ -124,6 +130,37 @@ def test_runs_of_one_compression_share_the_time_of_a_lone_worker():
 def test_a_record_without_a_lone_worker_cannot_be_predicted():
     with pytest.raises(ValueError, match="no solo_phases"):
         workloads_of_runs([run("ring", 1, 1.0, 0.1).model_copy(update={"solo_phases": None})])
+
+
+def test_a_recorded_profile_can_be_overlapped():
+    """Two layers of 20,020 bytes and 1 s each: only the second one's bytes come after compute."""
+    layers = tuple(
+        ProfileLayer(name=name, ready_s=end, compressible_elements=5_000, dense_elements=5)
+        for name, end in (("last", 0.5), ("first", 1.0))
+    )
+    record = run("ring", 1, 2.0, 0.0).model_copy(
+        update={"profile": RecordedProfile(forward_s=0.0, layers=layers)}
+    )
+    text = SCENARIO.format(densities="[1.0]", exponent="1.0").partition("[[simulate.workloads]]")[0]
+    text = text.replace('"1gbe"', '"slow"')
+    text += "{keys}"
+    slow = '[[networks]]\nname = "slow"\nkind = "star"\nbandwidth_mb_per_s = 20_020e-6\n'
+    train = """[train]
+dataset = "fashion-mnist-subset"
+model = "mlp"
+world_size = 2
+batch_size_per_worker = 8
+epochs = 1
+learning_rate = 0.1
+"""
+
+    def step_time_s(keys):
+        scenario = parse_scenario(text.format(keys=keys) + slow + train)
+        workloads = workloads_of_runs([record], scenario.simulate)
+        return next(m for m in predict(scenario, workloads) if m.world_size == 2).step_time_s
+
+    assert step_time_s("") == pytest.approx(2.0 + 2.0)
+    assert step_time_s("overlap = true\nbucket_mib = 0.001\n") == pytest.approx(2.0 + 1.0)
 
 
 ZOO = """

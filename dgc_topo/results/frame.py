@@ -21,7 +21,9 @@ _NESTED: dict[str, tuple[str, type[BaseModel]]] = {
     "solo_phases": ("solo_", Phases),
     "sparse": ("sparse_", SparseSizes),
 }
-_PLAIN = [name for name in Measurement.model_fields if name not in {*_NESTED, "options", "quality"}]
+#: Of no single value, or shown as a label.
+_LEFT_OUT = ("options", "profile", "quality")
+_PLAIN = [name for name in Measurement.model_fields if name not in {*_NESTED, *_LEFT_OUT}]
 _COLUMNS = [
     *_PLAIN,
     "configuration",

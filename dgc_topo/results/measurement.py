@@ -37,6 +37,24 @@ class SparseSizes(_Record):
     bytes_per_entry: PositiveInt = 8
 
 
+class ProfileLayer(_Record):
+    """Gradients that are complete together."""
+
+    name: str
+    ready_s: NonNegativeFloat = Field(description="seconds after the backward pass began")
+    compressible_elements: NonNegativeInt = Field(description="in tensors that DGC compresses")
+    dense_elements: NonNegativeInt = Field(description="in biases and norms")
+
+
+class RecordedProfile(_Record):
+    """When the gradients of one worker alone are complete (medians over steps)."""
+
+    forward_s: NonNegativeFloat = Field(description="batch and forward pass")
+    layers: tuple[ProfileLayer, ...] = Field(
+        min_length=1, description="in the order of the backward pass, which the last one ends"
+    )
+
+
 class QualityPoint(_Record):
     """Quality on the test set after some epochs."""
 
@@ -99,6 +117,9 @@ class Measurement(_Record):
     sparse: SparseSizes | None = Field(default=None, description="only if density is below 1")
     solo_phases: Phases | None = Field(
         default=None, description="a step of one worker that had the machine to itself"
+    )
+    profile: RecordedProfile | None = Field(
+        default=None, description="of that step: when which gradients are complete"
     )
 
     quality: Quality | None = None

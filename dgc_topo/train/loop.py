@@ -19,10 +19,11 @@ from dgc_topo.train.events import Evaluated, Finished, Listener, Progress
 from dgc_topo.train.group import Worker
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, Score, Task, make_task, running_statistics
+from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.record import make_measurement
-from dgc_topo.train.steps import AllReduceStep, GossipStep, PhaseClock, StepRecord, Strategy
+from dgc_topo.train.solo import Solo, train_alone
+from dgc_topo.train.steps import AllReduceStep, GossipStep, StepRecord, Strategy
 
-_SOLO_STEPS = 8
 _TELL_EVERY_S = 0.1
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -106,7 +107,7 @@ class JobRun:
     ) -> StepRecord:
         loss, compute_s = 0.0, 0.0
         if batches is not None:
-            loss, compute_s = _gradients(self._task, self._model, batches, self._loss_scale)
+            loss, compute_s = compute_gradients(self._task, self._model, batches, self._loss_scale)
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{self._job.label}: loss is {loss} on rank {self._worker.rank} at step "
@@ -183,38 +184,18 @@ class JobRun:
                 "training, expected all bit-identical"
             )
 
-    def _measure_solo(self) -> StepRecord:
-        """Return the phases of a worker that has the machine to itself (medians).
-
-        The first worker trains a throw-away copy for a few steps while the others wait.
-        """
-        solo = StepRecord()
+    def _measure_solo(self) -> Solo:
+        """Return what the first worker does while it has the machine to itself: the others wait."""
+        solo: Solo | None = None
         first = int(self._schedule.contributors[0])
         if self._worker.rank == first:
-            solo = self._train_throw_away()
+            model = self._task.build_model()
+            compressor = self._make_compressor(dict(model.named_parameters()))
+            solo = train_alone(self._task, model, compressor, self._loss_scale)
         what = self._what("timing a worker alone")
         self._worker.barrier(what)
-        gathered: StepRecord = self._worker.gather(solo, what)[first]
+        gathered: Solo = self._worker.gather(solo, what)[first]
         return gathered
-
-    def _train_throw_away(self) -> StepRecord:
-        model = self._task.build_model()
-        model.train()
-        parameters = dict(model.named_parameters())
-        step = AllReduceStep(parameters, self._make_compressor(parameters), None)
-        done: list[StepRecord] = []
-        past_warm_up = 1e6  # epochs: measure the codec at its final density
-        batches = self._task.batches(0)
-        for _ in range(min(_SOLO_STEPS, self._task.steps_per_epoch)):
-            _, compute_s = _gradients(self._task, model, batches, self._loss_scale)
-            record = step.apply(0, past_warm_up, learning_rate=0.0)
-            record.compute_s = compute_s
-            done.append(record)
-        settled = done[2:] or done  # the first steps allocate
-        median = StepRecord()
-        for phase in ("compute_s", "compress_s", "update_s"):
-            setattr(median, phase, float(np.median([getattr(r, phase) for r in settled])))
-        return median
 
     def _make_strategy(self) -> Strategy:
         if self._gossip:
@@ -280,22 +261,6 @@ def _make_task(job: Job, worker: Worker, place: int, num_workers: int) -> Task:
         root=job.train.data_path,
         device=worker.device,
     )
-
-
-def _gradients(
-    task: Task, model: nn.Module, batches: Iterator[Batch], scale: float
-) -> tuple[float, float]:
-    """Leave the next batch's scaled gradient in the parameters.
-
-    Returns:
-        The unscaled loss, and the seconds that batch, forward and backward pass took.
-    """
-    clock = PhaseClock(task.device)
-    batch = next(batches)
-    model.zero_grad(set_to_none=True)
-    loss: Tensor = task.loss(model, batch)
-    (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return float(loss.item()), clock.lap()
 
 
 def _fingerprint(model: nn.Module) -> str:

@@ -12,6 +12,7 @@ from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes
 from dgc_topo.schedule import Schedule
 from dgc_topo.train.job import Job
+from dgc_topo.train.solo import Solo
 from dgc_topo.train.steps import FIELDS, StepRecord
 
 _SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
@@ -25,7 +26,7 @@ def make_measurement(
     job: Job,
     schedule: Schedule,
     records: Sequence[Sequence[StepRecord]],
-    solo: StepRecord,
+    solo: Solo,
     quality: Quality,
     batch_samples: int,
     parameters: Mapping[str, Tensor],
@@ -39,7 +40,7 @@ def make_measurement(
         job: What was run.
         schedule: Of the first iteration.
         records: Per rank, per step, servers included.
-        solo: Phases of a worker alone.
+        solo: What a worker alone did.
         quality: Of the evaluations.
         batch_samples: Images or tokens per worker and step.
         parameters: The model's, for its sizes.
@@ -74,12 +75,13 @@ def make_measurement(
         messages_per_step=float(everyone["messages_sent"].mean(axis=1).max()),
         sparse=_sparse_sizes(columns, parameters) if job.density < 1 else None,
         solo_phases=Phases(
-            compute_s=solo.compute_s,
-            compress_s=solo.compress_s,
+            compute_s=solo.step.compute_s,
+            compress_s=solo.step.compress_s,
             communicate_s=0.0,
             wait_s=0.0,
-            update_s=solo.update_s,
+            update_s=solo.step.update_s,
         ),
+        profile=solo.profile,
         quality=quality,
     )
 

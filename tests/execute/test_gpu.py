@@ -12,10 +12,7 @@ from tests.execute.cluster import Cluster
 from tests.execute.jobs import content, make, run_all, run_into_trap
 from tests.execute.test_real_processes import INPUTS, SUMS, check_as_in_one_process
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 several_gpus = pytest.mark.skipif(
     torch.cuda.device_count() < 2, reason="NCCL needs a device for each rank"
 )

@@ -130,6 +130,12 @@ def test_records_say_where_time_and_bytes_went(runs):
         assert record.phases.compute_s > 0
         assert record.phases.communicate_s > 0
         assert record.solo_phases.compute_s > 0
+        layers = record.profile.layers
+        elements = sum(each.compressible_elements + each.dense_elements for each in layers)
+        assert 4 * elements == record.gradient_bytes
+        assert record.profile.forward_s + layers[-1].ready_s == pytest.approx(
+            record.solo_phases.compute_s
+        )
         assert record.messages_per_step > 0
         if record.density < 1:
             assert record.compression_ratio > 20

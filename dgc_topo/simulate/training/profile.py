@@ -80,6 +80,12 @@ class Profile:
         """
         return cls(0.0, (ReadyLayer("model", compute_s, compressible_elements, dense_elements),))
 
+    def lasting(self, compute_s: float) -> Profile:
+        """Return the same profile stretched so that both passes together take *compute_s*."""
+        factor = compute_s / self.compute_s if self.compute_s else 0.0
+        layers = (layer._replace(ready_s=factor * layer.ready_s) for layer in self.layers)
+        return Profile(factor * self.forward_s, tuple(layers))
+
     @property
     def backward_s(self) -> float:
         """Seconds of one backward pass."""

@@ -1,0 +1,54 @@
+"""A worker alone on the machine: what its step takes, and when its gradients are ready."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from dgc_topo.compression import Compressor
+from dgc_topo.results.measurement import RecordedProfile
+from dgc_topo.train.models import Task
+from dgc_topo.train.passes import compute_gradients
+from dgc_topo.train.profile import BackwardClock, make_profile
+from dgc_topo.train.steps import AllReduceStep, StepRecord
+
+_STEPS = 8
+_SETTLING_STEPS = 2  # the first ones allocate
+_PAST_WARM_UP = 1e6  # epochs: the codec is measured at its final density
+
+
+class Solo(NamedTuple):
+    """What a worker alone did (medians over its steps)."""
+
+    step: StepRecord  #: compute, compress and update
+    profile: RecordedProfile
+
+
+def train_alone(task: Task, model: nn.Module, compressor: Compressor, loss_scale: float) -> Solo:
+    """Train a throw-away model for a few steps that communicate with nobody.
+
+    Args:
+        task: Gives the batches.
+        model: Changed in its statistics only: the learning rate is 0.
+        compressor: Of the model's parameters.
+        loss_scale: Of the gradients.
+    """
+    model.train()
+    parameters = dict(model.named_parameters())
+    step, clock = AllReduceStep(parameters, compressor, None), BackwardClock(parameters)
+    done, passes = [], []
+    batches = task.batches(0)
+    for _ in range(min(_STEPS, task.steps_per_epoch)):
+        with clock.watching():
+            _, compute_s = compute_gradients(task, model, batches, loss_scale, clock.begin)
+            passes.append(clock.ready_s())
+        record = step.apply(0, _PAST_WARM_UP, learning_rate=0.0)
+        record.compute_s = compute_s
+        done.append(record)
+    settled = done[_SETTLING_STEPS:] or done
+    median = StepRecord()
+    for phase in ("compute_s", "compress_s", "update_s"):
+        setattr(median, phase, float(np.median([getattr(r, phase) for r in settled])))
+    return Solo(median, make_profile(passes[-len(settled) :], parameters, median.compute_s))
