@@ -100,6 +100,14 @@ class EntryCoding(Protocol):
             entries: Entries of each message, fractions included; shape (n,).
         """
 
+    def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
+        """Return what entries take at least, into however many messages they are cut.
+
+        Args:
+            length: Elements of the whole buffer.
+            entries: Entries in it, shape (n,).
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class FlatCoding:
@@ -120,6 +128,10 @@ class FlatCoding:
 
     def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
         """Return the bytes of messages, see `EntryCoding`."""
+        return np.asarray(self.bytes_per_entry * entries, np.float64)
+
+    def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
+        """Return the bytes of entries, see `EntryCoding`."""
         return np.asarray(self.bytes_per_entry * entries, np.float64)
 
 
@@ -153,6 +165,17 @@ class WireCoding:
         codes = INDEX_ENCODINGS if told == "auto" else (told,)
         bodies = [self._expected_body(encoding, length, entries) for encoding in codes]
         return np.asarray(HEADER_BYTES + np.minimum.reduce(bodies), np.float64)
+
+    def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
+        """Return a lower bound, see `EntryCoding`.
+
+        No encoding needs fewer bits for an index than the logarithm of the elements per entry, less
+        two: the widest gap is wider than the mean one, and of a single entry all halves, quarters
+        and so on of the run are alike.  (Below one entry the header is more than that.)
+        """
+        per_entry = length / np.maximum(entries, 1e-300)
+        bits = np.maximum(np.log2(np.maximum(per_entry, 1.0)) - 2, 0.0)
+        return np.asarray(entries * (VALUE_BYTES[self.wire_dtype] + bits / 8), np.float64)
 
     def _expected_body(
         self, encoding: IndexEncoding, length: FloatArray, entries: FloatArray
@@ -215,6 +238,12 @@ def _expected_escapes(length: FloatArray, entries: FloatArray) -> FloatArray:
     slow = (most > _ESCAPE_TERMS) & (entries > 0) & (entries < most * 14 / _ESCAPE_TERMS)
     smooth = most / (entries + 1) - 0.5 + entries / (12 * np.maximum(most, 1.0))
     return entries * np.where(slow, smooth, chances)
+
+
+def compression_name(density: float, wire_dtype: WireDtype) -> str:
+    """Return what records call a compression: dense or dgc, and the type of its values."""
+    kind = "dgc" if density < 1 else "dense"
+    return kind + {"float32": "", "float16": "-fp16", "bfloat16": "-bf16"}[wire_dtype]
 
 
 def check_names(where: str, index_encoding: str, wire_dtype: str) -> None:
