@@ -7,10 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
+
+from dgc_topo.coding import VALUE_BYTES, WireCoding, WireDtype, compression_name
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.measurement import SparseSizes as RecordedSparse
 from dgc_topo.scenario import Scenario, SimulateSection, TopologyChoice
-from dgc_topo.scenario.step import WireDtype, WorkloadChoice
+from dgc_topo.scenario.step import WorkloadChoice
 from dgc_topo.simulate.training import (
     Codec,
     DensePayload,
@@ -23,14 +26,6 @@ from dgc_topo.simulate.training import (
     overlapping,
 )
 from dgc_topo.zoo import load_model
-
-_FLOAT_BYTES: dict[WireDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
-_DENSE_NAMES: dict[WireDtype, str] = {
-    "float32": "dense",
-    "float16": "dense-fp16",
-    "bfloat16": "dense-bf16",
-}
-_ENTRY_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +74,7 @@ class Workload:
     @property
     def gradient_bytes(self) -> int:
         """Dense fp32 gradient."""
-        return _FLOAT_BYTES["float32"] * self.step.profile.num_elements
+        return VALUE_BYTES["float32"] * self.step.profile.num_elements
 
     @property
     def compressed_bytes(self) -> float:
@@ -141,7 +136,7 @@ def _solo(record: Measurement) -> Phases:
 def _workload_of_run(
     measured: Measurement, phases: Phases, baseline_s: float, simulate: SimulateSection | None
 ) -> Workload:
-    elements = measured.gradient_bytes // _FLOAT_BYTES["float32"]
+    elements = measured.gradient_bytes // VALUE_BYTES["float32"]
     exponent = overlap_exponent(measured.sparse, measured.num_workers)
     payload: Payload
     if measured.sparse is None:
@@ -187,7 +182,9 @@ def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
 
 
 def _sparse_payload(sparse: RecordedSparse, density: float, exponent: float) -> SparsePayload:
-    return SparsePayload(density, sparse.bytes_per_entry, overlapping(exponent))
+    return SparsePayload(
+        density, sparse.coding, VALUE_BYTES[sparse.wire_dtype], overlapping(exponent)
+    )
 
 
 def overlap_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
@@ -234,12 +231,13 @@ def _workload(
     passes, exponent = simulate.accumulation_steps, simulate.overlap_exponent
     if choice.overlap_exponent is not None:
         exponent = choice.overlap_exponent
-    sparse = _sparse_of(profile, density) if dtype is None else None
+    coding = scenario.compression.coding
+    sparse = _sparse_of(profile, density, coding) if dtype is None else None
     step = TrainingStep(
         profile=profile,
-        payload=DensePayload(_FLOAT_BYTES[dtype])
+        payload=DensePayload(VALUE_BYTES[dtype])
         if dtype
-        else SparsePayload(density, _ENTRY_BYTES, overlapping(exponent)),
+        else SparsePayload(density, coding, VALUE_BYTES[coding.wire_dtype], overlapping(exponent)),
         codec=simulate.codec if dtype is None else Codec(),
         update_s=choice.update_s,
         bucket_bytes=simulate.bucket_bytes,
@@ -249,7 +247,7 @@ def _workload(
     return Workload(
         topology=topology,
         name=choice.label,
-        compression=_DENSE_NAMES[dtype] if dtype else "dgc",
+        compression=compression_name(density, dtype or coding.wire_dtype),
         density=density,
         seed=scenario.seed,
         batch_size_per_worker=passes * batch_size,
@@ -278,13 +276,16 @@ def profile_of(choice: WorkloadChoice) -> tuple[Profile, int, float]:
     return profile, choice.batch_size_per_worker, choice.batch_size_per_worker
 
 
-def _sparse_of(profile: Profile, density: float) -> RecordedSparse:
+def _sparse_of(profile: Profile, density: float, coding: WireCoding) -> RecordedSparse:
     length = sum(layer.compressible_elements for layer in profile.layers)
     entries = min(max(1.0, density * length), float(length))
+    message = coding.expected_bytes(np.array([max(length, 1)]), np.array([entries]))
     return RecordedSparse(
         length=length,
         dense_elements=profile.num_elements - length,
         entries=entries,
         merged_entries=entries,
-        bytes_per_entry=_ENTRY_BYTES,
+        bytes_per_entry=float(message[0]) / max(entries, 1.0),
+        index_encoding=coding.index_encoding,
+        wire_dtype=coding.wire_dtype,
     )

@@ -4,10 +4,12 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
+from dgc_topo.coding import HEADER_BYTES, WireCoding
 
 KEYS = {
     "time_s",
@@ -99,13 +101,18 @@ def test_nothing_beats_its_lower_bound(outcome, topology, density, size):
             assert all(math.isfinite(found[key]) for key in KEYS - {"bound_by"})
 
 
+def coded_bytes(entries):
+    """Return the bytes of a message of so many entries among a million."""
+    return WireCoding().expected_bytes(np.array([1e6]), np.array([entries]))[0]
+
+
 def test_sparse_sizes_follow_the_union(outcome):
     sparse = ("--bytes", "4MB", "--density", "0.001", *IDEAL)
     for exponent, factor in (("1", 8), ("0", 1)):
         tree = outcome("tree", 8, *sparse, "--overlap-exponent", exponent)
-        assert tree["bytes_per_rank"] == pytest.approx(3 * 8 * 1000 * factor)
+        assert tree["bytes_per_rank"] == pytest.approx(3 * coded_bytes(1000 * factor))
     independent = outcome("tree", 8, *sparse)["bytes_per_rank"]
-    assert 3 * 8 * 7900 < independent < 3 * 8 * 8000
+    assert 3 * coded_bytes(7900) < independent < 3 * coded_bytes(8000)
     assert outcome("ring", 4, "--bytes", "4MB", "--density", "1", *IDEAL)["bytes_per_rank"] == 6e6
 
 
@@ -115,7 +122,8 @@ def test_one_rank_and_no_bytes_take_no_time(outcome):
     assert alone["bound_by"] == "nothing"
     empty = outcome("ring", 4, "--bytes", "0B", "--network", "ideal", "--bandwidth", "1GB/s")
     assert empty["time_s"] == empty["busbw_bytes_per_s"] == 0
-    assert outcome("ring", 4, "--bytes", "0B", "--density", "0.1")["bytes_per_rank"] == 0
+    headers = outcome("ring", 4, "--bytes", "0B", "--density", "0.1")
+    assert headers["bytes_per_rank"] == 6 * HEADER_BYTES
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,9 @@ def test_an_uplink_bounds_everyone_behind_it(outcome):
     assert gpus["lower_bound_s"] == pytest.approx(1)
     sparse = ("--density", "0.001", "--overlap-exponent", "1")
     few = outcome("ring", 8, *chosen, f"{FABRICS}:gpu-hosts", *sparse)
-    assert few["lower_bound_s"] == pytest.approx(4 * 0.002)  # entries of the four GPUs over there
+    # Entries of the four GPUs over there: a value, and an index among 250 elements less 2 bits.
+    entry_bytes = 4 + (math.log2(250) - 2) / 8
+    assert few["lower_bound_s"] == pytest.approx(4 * 0.001 * entry_bytes / 4)
 
 
 def test_a_table_with_units(run):

@@ -1,7 +1,9 @@
 """Predictions equal the closed forms, and records decide only what they should."""
 
+import numpy as np
 import pytest
 
+from dgc_topo.coding import FlatCoding, WireCoding
 from dgc_topo.predict import predict
 from dgc_topo.results.findings import findings
 from dgc_topo.results.measurement import (
@@ -65,9 +67,33 @@ def test_one_worker_is_its_own_baseline():
 @pytest.mark.parametrize(("exponent", "factor"), [("1.0", 8), ("0.0", 1), ("0.5", 8**0.5)])
 def test_the_root_of_a_tree_sends_the_union_of_everyones_entries(exponent, factor):
     record = predicted("[0.001]", exponent)["tree", 0.001, 8]
-    message = 8 * 1000 * factor + 4 * 24_000
-    assert record.wire_bytes_per_step == pytest.approx(3 * message)
-    assert record.compressed_bytes == 8 * 1000 + 4 * 24_000
+    coded = WireCoding().expected_bytes(np.array([1e6, 1e6]), np.array([1000, 1000 * factor]))
+    own, merged = (coded + 4 * 24_000).tolist()
+    assert record.wire_bytes_per_step == pytest.approx(3 * merged)
+    assert record.compressed_bytes == pytest.approx(own)
+
+
+def test_a_scenario_says_how_messages_are_coded():
+    text = SCENARIO.format(densities="[1.0, 0.001]", exponent="1.0")
+    settings = '[compression]\nindex_encoding = "run-length"\nwire_dtype = "float16"'
+    scenario = parse_scenario(text.replace("[compression]", settings))
+    dense, sparse = list(workloads_of_scenario(scenario))[:2]
+    assert (dense.compression, sparse.compression) == ("dense-fp16", "dgc-fp16")
+    assert dense.compressed_bytes == 2 * 1_024_000
+    assert sparse.compressed_bytes == pytest.approx(12 + 4 * 1000 + 2 * 24_000)
+    assert sparse.sparse is not None
+    assert sparse.sparse.coding == WireCoding("run-length", "float16")
+    assert sparse.sparse.bytes_per_entry == pytest.approx(4.012)
+
+
+def test_records_from_before_there_was_a_format_count_as_they_did():
+    old = SparseSizes.model_validate_json(
+        '{"length": 10000, "dense_elements": 10, "entries": 100, "merged_entries": 200, '
+        '"bytes_per_entry": 8}'
+    )
+    assert old.coding == FlatCoding(8)
+    [workload] = workloads_of_runs([run("ring", 0.01, 1.0, 0.1).model_copy(update={"sparse": old})])
+    assert workload.compressed_bytes == 8 * 100 + 4 * 10
 
 
 def sparse(entries: float, merged: float) -> SparseSizes:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from dgc_topo.cli.console import console
+from dgc_topo.coding import WireCoding
 from dgc_topo.cost import count_cost
 from dgc_topo.results.units import bytes_text, seconds_text
 from dgc_topo.scenario.networks import BuiltNetwork
@@ -30,7 +31,7 @@ from dgc_topo.simulate import simulate as run_schedule
 from dgc_topo.simulate.sizes import Growth
 from dgc_topo.topology import Topology
 
-_ENTRY_BYTES = 8  # of a sparse entry: a float32 and its index
+_CODING = WireCoding()
 _FLOAT_BYTES = 4
 
 
@@ -100,7 +101,7 @@ class Case:
             schedule,
             length=self.num_elements,
             entries=self.num_entries,
-            bytes_per_entry=_ENTRY_BYTES,
+            coding=_CODING,
             overlap_exponent=self.overlap_exponent,
         )
 
@@ -121,7 +122,7 @@ class Case:
         )
 
     def _union_bytes(self) -> Growth:
-        """Return the bytes of what some contributors give together."""
+        """Return the bytes that what some contributors give together takes at least."""
         if not self.is_sparse:
             return lambda contributors: np.where(contributors > 0, self.num_bytes, 0.0)
         length, entries = self.num_elements, self.num_entries
@@ -129,7 +130,7 @@ class Case:
             growth = independent_growth(length, entries)
         else:
             growth = power_growth(length, entries, self.overlap_exponent)
-        return lambda contributors: growth(contributors) * _ENTRY_BYTES
+        return lambda contributors: _CODING.least_bytes(length, growth(contributors))
 
     @property
     def is_star(self) -> bool:

@@ -37,7 +37,7 @@ Options = Annotated[
     list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
 ]
 Density = Annotated[
-    float | None, typer.Option(help="fraction of the fp32 elements sent, 8 bytes each")
+    float | None, typer.Option(help="fraction of the fp32 elements sent, with indices")
 ]
 OverlapExponent = Annotated[
     float | None,

@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
-from dgc_topo.payload.wire import ENTRY_BYTES
 
 
 class Compressor(Protocol):
@@ -102,7 +101,7 @@ class Compressor(Protocol):
 
 
 def encoded_bytes(payload: Payload) -> int:
-    """Return the bytes of a whole payload as one message, indices included.
+    """Return the bytes of a whole payload as one message, indices and headers included.
 
     Raises:
         ValueError: if the payload is of an unknown kind.
@@ -111,7 +110,7 @@ def encoded_bytes(payload: Payload) -> int:
         case DensePayload():
             return payload.buffer.numel() * payload.wire_dtype.itemsize
         case SparsePayload():
-            return payload.num_entries * ENTRY_BYTES
+            return payload.encoded_bytes()
         case BundlePayload():
             return sum(encoded_bytes(part) for part in payload.parts)
     raise ValueError(

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from dgc_topo.coding import IndexChoice, WireCoding, WireDtype, check_names
 from dgc_topo.compression.density import (
     StagedDensity,
     constant_density,
@@ -59,6 +60,15 @@ class DGCConfig:
     warm_up_stages: int = 4
     """Stages of the geometric warm-up."""
 
+    wire_dtype: WireDtype = "float32"
+    """Type of all values in messages.  With ``float16`` or ``bfloat16`` what rounding takes from
+    a sent element stays in the residual; tensors that travel dense are rounded as a dense 16-bit
+    all-reduce rounds them."""
+
+    index_encoding: IndexChoice = "auto"
+    """How messages code the indices: ``run-length``, ``bit-packed``, ``bitmap``, ``int32``,
+    ``dense`` (no indices), or for each message the smallest of them: ``auto``."""
+
     def __post_init__(self) -> None:
         _require("density", self.density, 0 < self.density <= 1, "0 < density <= 1")
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
@@ -74,6 +84,13 @@ class DGCConfig:
         epochs_fit = 0 < self.warm_up_epochs < math.inf
         _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")
         _require("warm_up_stages", self.warm_up_stages, self.warm_up_stages >= 1, "at least 1")
+
+        check_names("dgc config", self.index_encoding, self.wire_dtype)
+
+    @property
+    def coding(self) -> WireCoding:
+        """How sparse messages are coded."""
+        return WireCoding(self.index_encoding, self.wire_dtype)
 
     def density_schedule(self) -> StagedDensity:
         """Return density as a function of the epoch."""

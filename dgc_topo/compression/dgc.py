@@ -33,6 +33,7 @@ from dgc_topo.compression.selection import Selection, top_k_per_layer
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload.wire import TORCH_DTYPES, to_wire
 from dgc_topo.sizes import is_compressed
 
 
@@ -73,6 +74,7 @@ class DGC:
         self._device = check_parameters("dgc", parameters)
         self._parameters = dict(parameters)
         self._num_workers = num_workers
+        self._wire_dtype = TORCH_DTYPES[config.wire_dtype]
         self._select = select
         self._schedule = density_schedule or config.density_schedule()
         # Without a warm-up there is nothing to forget: any progress gives the same density.
@@ -136,7 +138,7 @@ class DGC:
         """Return a payload of zeros, of the kind that the current density asks for."""
         if self.density >= 1:
             length = self._accumulation.layout.length + self._dense.layout.length
-            return DensePayload(torch.zeros(length, device=self._device))
+            return DensePayload(torch.zeros(length, device=self._device), self._wire_dtype)
         nothing = torch.empty(0, dtype=torch.int64, device=self._device)
         dense = torch.zeros(self._dense.layout.length, device=self._device)
         return self._bundle(nothing, nothing.to(torch.float32), dense)
@@ -178,7 +180,7 @@ class DGC:
 
     def describe(self) -> str:
         """Return a table of what is compressed after the warm-up and what stays dense."""
-        return describe_dgc(self._parameters, self._schedule.target)
+        return describe_dgc(self._parameters, self._schedule.target, self._config.coding)
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
         """Refuse an optimizer with momentum of its own.
@@ -235,18 +237,33 @@ class DGC:
     def _all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
         buffer = torch.empty(length + len(dense), device=self._device)
-        self._accumulation.take_all(buffer[:length])
+        residual = buffer[:length]
+        self._accumulation.take_all(residual)
+        sent = to_wire(residual, self._wire_dtype)
+        if sent is not residual:
+            self._accumulation.residual.add_(residual - sent)
+            residual.copy_(sent)
         buffer[length:].copy_(dense)
-        return DensePayload(buffer)
+        return DensePayload(buffer, self._wire_dtype)
 
     def _selected(self, density: float, dense: Tensor) -> BundlePayload:
         state = self._accumulation
         indices = self._select(state.residual, state.layout, density)
-        return self._bundle(indices, state.take(indices), dense)
+        taken = state.take(indices)
+        sent = to_wire(taken, self._wire_dtype)
+        if sent is not taken:
+            state.give_back(indices, taken - sent)
+        return self._bundle(indices, sent, dense)
 
     def _bundle(self, indices: Tensor, values: Tensor, dense: Tensor) -> BundlePayload:
-        sparse = SparsePayload(indices, values, self._accumulation.layout.length)
-        return BundlePayload([sparse, DensePayload(dense)])
+        sparse = SparsePayload(
+            indices,
+            values,
+            self._accumulation.layout.length,
+            wire_dtype=self._wire_dtype,
+            index_encoding=self._config.index_encoding,
+        )
+        return BundlePayload([sparse, DensePayload(dense, self._wire_dtype)])
 
     def _summed(self, payload: Payload) -> tuple[Tensor, Tensor]:
         """Return the sums over compressed and over dense tensors, in memory of their own."""

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from torch import Tensor
 
+from dgc_topo.coding import VALUE_BYTES, WireCoding
 from dgc_topo.compression.selection import layer_count
-from dgc_topo.payload.wire import ENTRY_BYTES
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
 
-def describe_dgc(parameters: Mapping[str, Tensor], density: float) -> str:
+def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireCoding) -> str:
     """Return a table of which parameters are compressed at *density* and which stay dense.
 
     Each row gives the shape, the elements, how the tensor travels, the entries it sends per step,
-    and their bytes on this library's wire.  The first line is the verdict.
+    and the bytes to expect of them: all compressed tensors are one message, whose indices and
+    header are shared out by entries.  The first line is the verdict.
     """
-    rows = [_row(name, tensor, density) for name, tensor in parameters.items()]
+    counts = [_count(tensor, density) for tensor in parameters.values()]
+    length = sum(t.numel() for t, n in zip(parameters.values(), counts, strict=True) if n)
+    entries = max(1, sum(counts))
+    message = coding.expected_bytes(np.array([max(1, length)]), np.array([entries]))
+    sizes = float(message[0]) / entries, VALUE_BYTES[coding.wire_dtype]
+    rows = [
+        _row(name, tensor, count, *sizes)
+        for (name, tensor), count in zip(parameters.items(), counts, strict=True)
+    ]
     compressed = [row for row in rows if row[3] == "sparse"]
-    elements, sent = sum(row[2] for row in rows), sum(row[5] for row in rows)
+    elements, sent = sum(row[2] for row in rows), round(sum(row[5] for row in rows))
     share = sum(row[2] for row in compressed) / elements if elements else 0.0
     ratio = f", ratio {elements * FLOAT_BYTES / sent:,.1f}" if sent else ""
     verdict = (
@@ -29,7 +39,7 @@ def describe_dgc(parameters: Mapping[str, Tensor], density: float) -> str:
     )
     width = max((len(name) for name in parameters), default=0)
     lines = [
-        f"  {name:<{width}}  {shape:>16}  {count:>13,}  {how:<6}  {entries:>11,}  {size:>13,}"
+        f"  {name:<{width}}  {shape:>16}  {count:>13,}  {how:<6}  {entries:>11,}  {size:>13,.0f}"
         for name, shape, count, how, entries, size in rows
     ]
     header = (
@@ -39,10 +49,17 @@ def describe_dgc(parameters: Mapping[str, Tensor], density: float) -> str:
     return "\n".join([verdict, header, *lines])
 
 
-def _row(name: str, tensor: Tensor, density: float) -> tuple[str, str, int, str, int, int]:
+def _count(tensor: Tensor, density: float) -> int:
+    """Return how many entries of a tensor are sent; 0 if it travels dense."""
+    sparse = density < 1 and is_compressed(tensor.shape)
+    return layer_count(tensor.numel(), density) if sparse else 0
+
+
+def _row(
+    name: str, tensor: Tensor, entries: int, entry_bytes: float, element_bytes: int
+) -> tuple[str, str, int, str, int, float]:
     shape = "x".join(map(str, tensor.shape)) or "scalar"
     count = tensor.numel()
-    if density < 1 and is_compressed(tensor.shape):
-        entries = layer_count(count, density)
-        return name, shape, count, "sparse", entries, entries * ENTRY_BYTES
-    return name, shape, count, "dense", count, count * FLOAT_BYTES
+    if entries:
+        return name, shape, count, "sparse", entries, entries * entry_bytes
+    return name, shape, count, "dense", count, count * element_bytes

@@ -4,6 +4,7 @@ from dgc_topo.payload.base import Arrival, BoundsOf, Payload, equal_bounds
 from dgc_topo.payload.bundle import BundlePayload
 from dgc_topo.payload.dense import DensePayload
 from dgc_topo.payload.sparse import Entries, SparsePayload
+from dgc_topo.payload.wire import WireError
 
 __all__ = [
     "Arrival",
@@ -13,5 +14,6 @@ __all__ = [
     "Entries",
     "Payload",
     "SparsePayload",
+    "WireError",
     "equal_bounds",
 ]

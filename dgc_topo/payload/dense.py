@@ -15,8 +15,7 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
-
-WIRE_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+from dgc_topo.payload.wire import wire_name
 
 
 class DensePayload:
@@ -53,9 +52,7 @@ class DensePayload:
                 f"dense payload: buffer of shape {tuple(buffer.shape)} and {buffer.dtype}, "
                 "expected a contiguous 1-D float32 tensor"
             )
-        if wire_dtype not in WIRE_DTYPES:
-            names = ", ".join(str(dtype) for dtype in WIRE_DTYPES)
-            raise ValueError(f"dense payload: wire_dtype {wire_dtype}, expected one of {names}")
+        wire_name("dense payload", wire_dtype)  # refuses any other
         # The same memory outside any graph.  The stride is set because a contiguous tensor of one
         # element may have any, and then refuses to be viewed as bytes.
         self.buffer = buffer.detach().as_strided(buffer.shape, (1,))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, device
 
+from dgc_topo.coding import MAX_RUN, IndexChoice, check_names
 from dgc_topo.payload.base import (
     Arrival,
     BoundsOf,
@@ -16,7 +17,7 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
-from dgc_topo.payload.wire import decode, encode
+from dgc_topo.payload.wire import WireError, decode, encode, encoded_bytes, wire_name
 from dgc_topo.schedule import Transfer
 
 
@@ -43,15 +44,27 @@ class SparsePayload:
     The entries are kept per run of chunks and cut or joined where a transfer begins or ends, so
     that a step costs what it moves, not what the buffer holds.
 
+    Every message is coded on its own (payload/wire/FORMAT.md): as run lengths, packed gaps, a
+    bitmap, or dense where that is fewest bytes.  A run that arrives dense has an entry for each of
+    its elements from then on.
+
+    With a 16-bit *wire_dtype* the values of messages are rounded to it, by the law of
+    `DensePayload`: where the ranks are to agree, packing rounds the sender's own values too, and
+    the end rounds the result.  Whoever makes the payload from float32 values should round them
+    with `to_wire` first and keep the difference, or it is lost; what sums lose on the way is at
+    most half a unit of the last place of the 16-bit type per hop, as in any 16-bit all-reduce.
+
     Args:
         indices: Shape (n,), int64, strictly ascending, from 0 to length - 1 (trusted: checking
             would cost a synchronisation on a GPU; `decode` checks whatever came from a wire).
         values: Shape (n,), float32, on the same device; not modified by a run.
         length: Elements of the buffer.
+        wire_dtype: Element type of values in messages: float32, float16 or bfloat16.
+        index_encoding: How messages code indices; ``auto`` is the smallest way for each.
         bounds_of: Where chunks begin and end; equal slices by default.
 
     Raises:
-        ValueError: if shapes, element types or devices do not fit.
+        ValueError: if shapes, element types or devices do not fit, or a setting is unknown.
     """
 
     def __init__(
@@ -60,10 +73,17 @@ class SparsePayload:
         values: Tensor,
         length: int,
         *,
+        wire_dtype: torch.dtype = torch.float32,
+        index_encoding: IndexChoice = "auto",
         bounds_of: BoundsOf = equal_bounds,
     ) -> None:
         _check_entries(indices, values, length)
+        self._coding = wire_name("sparse payload", wire_dtype), index_encoding
+        check_names("sparse payload", index_encoding, self._coding[0])
         self.length = length
+        self.wire_dtype = wire_dtype
+        self.index_encoding = index_encoding
+        self._round_own = wire_dtype != torch.float32
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
@@ -89,6 +109,20 @@ class SparsePayload:
         """Number of entries held now."""
         return sum(len(piece.indices) for piece in self._pieces)
 
+    def encoded_bytes(self) -> int:
+        """Return the bytes of everything held now as one message, header included.
+
+        More than 2**31 elements are as many messages as it takes.
+        """
+        indices, total = self.indices, 0
+        for start in range(0, self.length, MAX_RUN):
+            length = min(MAX_RUN, self.length - start)
+            here = indices
+            if length < self.length:
+                here = indices[_position(indices, start) : _position(indices, start + length)]
+            total += encoded_bytes(here, start, length, *self._coding)
+        return total
+
     def to_dense(self) -> Tensor:
         """Return the whole buffer, shape (length,), float32, zero where there is no entry."""
         dense = torch.zeros(self.length, dtype=torch.float32, device=self.device)
@@ -96,8 +130,9 @@ class SparsePayload:
         return dense
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
-        """Fix the chunk boundaries; entries travel as they are, so the ranks agree anyway."""
+        """Fix the chunk boundaries, and whether own values are rounded like those in messages."""
         whole = self._joined()
+        self._round_own = agree and self.wire_dtype != torch.float32
         self._bounds = self._bounds_of(self.length, num_chunks)
         self._starts, self._pieces = [0], [whole]
 
@@ -108,7 +143,10 @@ class SparsePayload:
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's entries in the wire format."""
         entries = self._take(chunk, chunk + count)
-        return encode(*entries, *self._range(chunk, chunk + count))
+        if self._round_own:
+            entries = self._rounded(entries)
+            self._put(chunk, chunk + count, entries)
+        return encode(*entries, *self._range(chunk, chunk + count), *self._coding)
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Apply the arrivals of one step: weighted union-sums, in rank order."""
@@ -121,16 +159,20 @@ class SparsePayload:
             self._put(first, end, union_sum(terms, self.device))
 
     def finish(self) -> None:
-        """End a run: join the entries, so that reading the result costs nothing."""
-        self._starts, self._pieces = [0], [self._joined()]
+        """End a run: join the entries and, if ranks are to agree, round them as messages are."""
+        whole = self._joined()
+        self._starts, self._pieces = [0], [self._rounded(whole) if self._round_own else whole]
 
     def _decode(self, arrival: Arrival) -> _Received:
         transfer, message = arrival
         start, length = self._range(transfer.chunk, transfer.chunk_end)
         try:
             return _Received(transfer, Entries(*decode(message, start, length)))
-        except ValueError as error:
-            raise ValueError(f"{error} ({transfer})") from error
+        except WireError as error:
+            raise WireError(f"{error} ({transfer})") from error
+
+    def _rounded(self, entries: Entries) -> Entries:
+        return Entries(entries.indices, entries.values.to(self.wire_dtype).to(torch.float32))
 
     def _entries(self, source: _Received | None, first: int, end: int) -> Entries:
         """Return what *source* holds of the chunks first .. end - 1; None is this payload."""

@@ -9,7 +9,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from dgc_topo.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
 
 
 class _Record(BaseModel):
@@ -34,7 +44,20 @@ class SparseSizes(_Record):
     dense_elements: NonNegativeInt = Field(description="elements that always travel dense")
     entries: NonNegativeFloat = Field(description="entries that one worker selects")
     merged_entries: NonNegativeFloat = Field(description="entries in the sum over all workers")
-    bytes_per_entry: PositiveInt = 8
+    bytes_per_entry: PositiveFloat = Field(
+        default=8.0, description="that one worker's entries took, index and header included"
+    )
+    index_encoding: IndexChoice | None = Field(
+        default=None, description="of messages; records without it had 8 bytes per entry, flat"
+    )
+    wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
+
+    @property
+    def coding(self) -> EntryCoding:
+        """What messages of entries weighed."""
+        if self.index_encoding is None:
+            return FlatCoding(self.bytes_per_entry)
+        return WireCoding(self.index_encoding, self.wire_dtype)
 
 
 class ProfileLayer(_Record):

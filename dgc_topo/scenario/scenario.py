@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
 from dgc_topo.scenario.claims import Claim
 from dgc_topo.scenario.networks import NetworkChoice, build_network
-from dgc_topo.scenario.step import Name, Section, StepKeys, WireDtype, WorkloadChoice
+from dgc_topo.scenario.step import Name, Section, StepKeys, WorkloadChoice
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
 DatasetName = Literal[
@@ -83,11 +84,19 @@ class CompressionSection(Section):
     """Deep Gradient Compression; density 1 is dense momentum SGD without it."""
 
     densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
-    wire_dtype: WireDtype = Field(default="float32", description="of dense values on the wire")
+    wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
+    index_encoding: IndexChoice = Field(
+        default="auto", description="of sparse messages; auto is for each the smallest"
+    )
     warm_up: Literal["none", "paper", "geometric"] = "paper"
     warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
     masking: bool = Field(default=True, description="momentum factor masking")
     weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
+
+    @property
+    def coding(self) -> WireCoding:
+        """How sparse messages are coded."""
+        return WireCoding(self.index_encoding, self.wire_dtype)
 
 
 class SimulateSection(StepKeys):

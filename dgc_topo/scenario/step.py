@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dgc_topo.coding import WireDtype
 from dgc_topo.simulate.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
 from dgc_topo.zoo import known_models
 
-WireDtype = Literal["float32", "float16", "bfloat16"]
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 _MIB = 2**20

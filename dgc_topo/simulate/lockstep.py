@@ -20,8 +20,8 @@ from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.sizes import MAX_COUNTERS, Contributors
 from dgc_topo.simulate.tally import SAME, Bounds
 
-#: Maps numbers of contributors to the bytes of a chunk that has merged so many.
-ChunkBytes = Callable[[IntArray], FloatArray]
+#: Maps numbers of contributors, and of chunks that have merged so many, to bytes of messages.
+MessageBytes = Callable[[IntArray, IntArray], FloatArray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +50,12 @@ class LockStep:
     messages_sent: IntArray
     ends_together: bool
 
-    def flow_bytes(self, chunk_bytes: ChunkBytes) -> FloatArray:
+    def flow_bytes(self, message_bytes: MessageBytes) -> FloatArray:
         """Return the bytes of each flow in every step, shape (num_steps,)."""
         merged = self.contributors
         if merged is None:
             merged = np.ones(len(self.chunks), np.int64)
-        return np.asarray(chunk_bytes(merged) * self.chunks, np.float64)
+        return np.asarray(message_bytes(merged, self.chunks), np.float64)
 
     def time_s(self, fabric: Fabric, flow_bytes: FloatArray) -> float:
         """Return how long the schedule takes on a star."""

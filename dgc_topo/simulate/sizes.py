@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dgc_topo.coding import EntryCoding, WireCoding
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulate.network import FloatArray, IntArray
 
@@ -144,7 +145,7 @@ class SparseSizes:
         schedule: The schedule to be run: its ranks, chunks and servers.
         length: Elements of the tensors that are sent sparse.
         entries: Entries of them that each contributor sends.
-        bytes_per_entry: Bytes of one entry on the wire, index and value.
+        coding: What messages of entries weigh; real ones by default.
         dense_bytes: Bytes of what is sent dense beside them (1-D tensors).
         overlap_exponent: See `power_growth`; None for independent supports.
         growth: A union model of your own, instead.
@@ -159,21 +160,21 @@ class SparseSizes:
         *,
         length: int,
         entries: float,
-        bytes_per_entry: float = 8.0,
+        coding: EntryCoding | None = None,
         dense_bytes: float = 0.0,
         overlap_exponent: float | None = None,
         growth: Growth | None = None,
     ) -> None:
         _require(length >= 1, f"length {length}", "at least 1 element")
         _require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
-        _require(0 < bytes_per_entry < np.inf, f"bytes_per_entry {bytes_per_entry}", "above 0")
         _require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
         if growth is None and overlap_exponent is None:
             growth = independent_growth(length, entries)
         elif growth is None:
             growth = power_growth(length, entries, overlap_exponent or 0.0)
         self._growth, self._merged = growth, Contributors(schedule)
-        self._entry_bytes = bytes_per_entry / schedule.num_chunks
+        self._coding = coding or WireCoding()
+        self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
         self._last_index = sys.maxsize
 
@@ -186,7 +187,9 @@ class SparseSizes:
         entries = self._growth(contributors)
         if first is not None:
             entries = np.add.reduceat(entries, first) if len(first) else entries
-        return entries * self._entry_bytes + step.count * self._dense_bytes
+        lengths = np.asarray(step.count * (self._length / self._num_chunks), np.float64)
+        coded = self._coding.expected_bytes(lengths, entries / self._num_chunks)
+        return coded + step.count * self._dense_bytes
 
 
 class Contributors:

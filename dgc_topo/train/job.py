@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from dgc_topo.coding import compression_name
 from dgc_topo.scenario import (
     CompressionSection,
     Scenario,
@@ -28,10 +29,7 @@ class Job(BaseModel):
     @property
     def compressor_name(self) -> str:
         """What the records call the compression."""
-        if self.density < 1:
-            return "dgc"
-        short = {"float32": "dense", "float16": "dense-fp16", "bfloat16": "dense-bf16"}
-        return short[self.compression.wire_dtype]
+        return compression_name(self.density, self.compression.wire_dtype)
 
     @property
     def label(self) -> str:

@@ -228,6 +228,8 @@ class JobRun:
             weight_decay_mode=compression.weight_decay_mode,
             warm_up=compression.warm_up,
             warm_up_epochs=compression.warm_up_epochs,
+            wire_dtype=compression.wire_dtype,
+            index_encoding=compression.index_encoding,
         )
         return DGC(parameters, num_workers=self._num_workers, config=config)
 

@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from dgc_topo.coding import VALUE_BYTES
 from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes
+from dgc_topo.scenario import CompressionSection
 from dgc_topo.schedule import Schedule
 from dgc_topo.train.job import Job
 from dgc_topo.train.solo import Solo
@@ -73,7 +75,7 @@ def make_measurement(
         compressed_bytes=float(columns["encoded_bytes"].mean()),
         wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
         messages_per_step=float(everyone["messages_sent"].mean(axis=1).max()),
-        sparse=_sparse_sizes(columns, parameters) if job.density < 1 else None,
+        sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
         solo_phases=Phases(
             compute_s=solo.step.compute_s,
             compress_s=solo.step.compress_s,
@@ -107,13 +109,22 @@ def _phases(columns: Columns) -> Phases:
     return Phases(**medians)
 
 
-def _sparse_sizes(columns: Columns, parameters: Mapping[str, Tensor]) -> SparseSizes | None:
+def _sparse_sizes(
+    columns: Columns, parameters: Mapping[str, Tensor], compression: CompressionSection
+) -> SparseSizes | None:
     compressed = sum(p.numel() for p in parameters.values() if p.dim() > 1)
     if not columns["entries"].any():
         return None
+    dense = sum(p.numel() for p in parameters.values()) - compressed
+    dense_bytes = VALUE_BYTES[compression.wire_dtype] * dense
     return SparseSizes(
         length=compressed,
-        dense_elements=sum(p.numel() for p in parameters.values()) - compressed,
+        dense_elements=dense,
         entries=float(columns["entries"].mean()),
         merged_entries=float(columns["merged_entries"].mean()),
+        bytes_per_entry=float(
+            (columns["encoded_bytes"].mean() - dense_bytes) / columns["entries"].mean()
+        ),
+        index_encoding=compression.index_encoding,
+        wire_dtype=compression.wire_dtype,
     )

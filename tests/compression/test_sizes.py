@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dgc_topo.compression import DGC, Dense, dgc_bytes, encoded_bytes
-from tests.compression.workers import constant, dgc_ranks, model, random_like
+from dgc_topo.payload.wire import encode
+from tests.compression.workers import constant, dgc_ranks, model, random_like, sparse_of
 
 Shapes = list[tuple[int, ...]]
 MIB = 2**20
@@ -65,7 +66,11 @@ def test_encoded_bytes_counts_values_indices_and_the_dense_part():
     parameters = model()
     gradients = random_like(parameters, torch.Generator().manual_seed(0))
     rank = dgc_ranks(1, parameters, constant(density=0.1))[0]
-    assert rank.encoded_bytes(rank.compress(gradients)) == 8 * (11 + 6) + 4 * 10
+    payload = rank.compress(gradients)
+    message = sparse_of(payload)
+    coded = encode(message.indices, message.values, 0, 168)
+    assert rank.encoded_bytes(payload) == coded.numel() + 4 * 10
+    assert coded.numel() == 12 + 4 * (11 + 6) + -(-17 * 5 // 8)  # gaps of up to 5 bits
 
 
 def test_encoded_bytes_refuses_what_it_does_not_know():
@@ -86,10 +91,10 @@ def test_describe_lists_every_parameter_and_how_it_travels():
     lines = dgc_ranks(1, model(), constant(density=0.1))[0].describe().splitlines()
     assert lines[0] == (
         "dgc at density 0.1 compresses 2 of 5 tensors, 94.38% of 178 elements: "
-        "712 -> 176 bytes per step, ratio 4.0"
+        "712 -> 132 bytes per step, ratio 5.4"
     )
     rows = {row[0]: row[1:] for row in map(str.split, lines[2:])}
-    assert rows["conv.weight"] == ["4x3x3x3", "108", "sparse", "11", "88"]
+    assert rows["conv.weight"] == ["4x3x3x3", "108", "sparse", "11", "59"]
     assert rows["norm.scale"] == ["scalar", "1", "dense", "1", "4"]
     assert len(rows) == 5
 

@@ -1,10 +1,12 @@
 """No schedule beats its lower bound, on any network; and the bounds are not idle."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
 
+from dgc_topo.coding import EntryCoding, FlatCoding, WireCoding
 from dgc_topo.cost import count_cost
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulate import (
@@ -31,7 +33,8 @@ from dgc_topo.simulate.sizes import Growth
 from dgc_topo.topology import load_topology
 from tests.strategies import ALL_REDUCE, GOSSIP
 
-LENGTH, ENTRIES, ENTRY_BYTES = 1000, 30.0, 8.0
+LENGTH, ENTRIES = 1000, 30.0
+CODINGS = [FlatCoding(), WireCoding(), WireCoding("bit-packed", "float16")]
 
 NETWORKS = {
     "star": star(12, 100.0, 0.1),
@@ -50,8 +53,8 @@ def dense(num_bytes: float) -> Growth:
     return lambda contributors: np.where(contributors > 0, num_bytes, 0.0)
 
 
-def sparse(growth: Growth) -> Growth:
-    return lambda contributors: ENTRY_BYTES * growth(contributors)
+def sparse(growth: Growth, coding: EntryCoding) -> Growth:
+    return lambda contributors: coding.least_bytes(LENGTH, growth(contributors))
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
@@ -68,20 +71,20 @@ def test_nothing_beats_its_bound(network, placement, world_size):
             result = simulate(schedule, network, sizes, placement=hosts)
             bound_s = network_bound_s(schedule, cost, dense(num_bytes), network, hosts)
             assert bound_s <= result.time_s * (1 + 1e-12), (name, options)
-        for exponent, growth in growths.items():
+        for (exponent, growth), coding in product(growths.items(), CODINGS):
             sizes_now = SparseSizes(
-                schedule, length=LENGTH, entries=ENTRIES, overlap_exponent=exponent
+                schedule, length=LENGTH, entries=ENTRIES, overlap_exponent=exponent, coding=coding
             )
             result = simulate(schedule, network, sizes_now, placement=hosts)
             bound_s = network_bound_s(
                 schedule,
                 cost,
-                sparse(growth),
+                sparse(growth, coding),
                 network,
                 hosts,
                 is_dense=False,
             )
-            assert bound_s <= result.time_s * (1 + 1e-12), (name, options, exponent)
+            assert bound_s <= result.time_s * (1 + 1e-12), (name, options, exponent, coding)
 
 
 def bound_on(network, name="ring", num_bytes=1e4):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dgc_topo.coding import EntryCoding, WireCoding
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.sizes import (
@@ -26,8 +27,6 @@ from dgc_topo.sizes import FLOAT_BYTES
 
 #: Makes the union model of a bucket from its length and the entries one worker sends.
 UnionRule = Callable[[int, float], Growth]
-
-_PAIR_BYTES = 8.0  # a float32 and a 32-bit index
 
 
 def overlapping(overlap_exponent: float) -> UnionRule:
@@ -54,8 +53,10 @@ class Payload(Protocol):
     def own_bytes(self, bucket: Bucket) -> float:
         """Return the bytes of one worker's own part."""
 
-    def chunk_bytes(self, bucket: Bucket, num_chunks: int, contributors: IntArray) -> FloatArray:
-        """Return the bytes of chunks that have merged so many contributors."""
+    def message_bytes(
+        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Return the bytes of messages of *count* chunks that have merged so many contributors."""
 
     def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
         """Return the bytes of every transfer of *schedule*."""
@@ -82,9 +83,11 @@ class DensePayload:
         """Return the bytes of the bucket."""
         return self.bytes_per_element * bucket.num_elements
 
-    def chunk_bytes(self, bucket: Bucket, num_chunks: int, contributors: IntArray) -> FloatArray:
-        """Return the bytes of a chunk, whoever has contributed."""
-        return np.full(contributors.shape, self.own_bytes(bucket) / num_chunks)
+    def message_bytes(
+        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Return the bytes of so many chunks, whoever has contributed."""
+        return np.asarray(count * (self.own_bytes(bucket) / num_chunks), np.float64)
 
     def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
         """Return equal slices."""
@@ -93,12 +96,13 @@ class DensePayload:
 
 @dataclass(frozen=True, slots=True)
 class SparsePayload:
-    """A fraction of the compressible elements, with indices; the others in float32.
+    """A fraction of the compressible elements, with indices; the others dense.
 
     Attributes:
         density: Fraction of the compressible elements that a worker sends, in every bucket; at
             least one element if there are any.
-        bytes_per_entry: Bytes of one value and its index.
+        coding: What messages of entries weigh; real ones by default.
+        dense_element_bytes: Bytes of each element that travels dense.
         union: How unions grow: `independent_growth`, or a rule from `overlapping` or `replayed`.
 
     Raises:
@@ -106,30 +110,37 @@ class SparsePayload:
     """
 
     density: float
-    bytes_per_entry: float = _PAIR_BYTES
+    coding: EntryCoding = field(default_factory=WireCoding)
+    dense_element_bytes: float = FLOAT_BYTES
     union: UnionRule = field(default=independent_growth)
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
             raise ValueError(f"payload: density {self.density}, expected above 0, up to 1")
-        if not 0 < self.bytes_per_entry < inf:
-            raise ValueError(f"payload: bytes_per_entry {self.bytes_per_entry}, expected above 0")
+        if not 0 < self.dense_element_bytes < inf:
+            raise ValueError(
+                f"payload: dense_element_bytes {self.dense_element_bytes}, expected above 0"
+            )
 
     def own_bytes(self, bucket: Bucket) -> float:
-        """Return the bytes of one worker's own entries and of what is dense."""
-        return self.bytes_per_entry * self._entries(bucket) + FLOAT_BYTES * bucket.dense_elements
+        """Return the bytes of one worker's own entries and of what is dense, as one message."""
+        return float(self.message_bytes(bucket, 1, np.ones(1, np.int64), np.ones(1, np.int64))[0])
 
-    def chunk_bytes(self, bucket: Bucket, num_chunks: int, contributors: IntArray) -> FloatArray:
-        """Return the bytes of a chunk of the union, and its share of what is dense."""
-        total = np.full(contributors.shape, float(FLOAT_BYTES * bucket.dense_elements))
-        if bucket.compressible_elements:
-            growth = self.union(bucket.compressible_elements, self._entries(bucket))
-            total += self.bytes_per_entry * growth(contributors)
-        return total / num_chunks
+    def message_bytes(
+        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Return the bytes of chunks of the union, and their share of what is dense."""
+        share = np.asarray(count / num_chunks, np.float64)
+        total = share * self._dense_bytes(bucket)
+        length = bucket.compressible_elements
+        if length:
+            merged = self.union(length, self._entries(bucket))(contributors)
+            total += self.coding.expected_bytes(share * length, share * merged)
+        return total
 
     def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
         """Return unions that grow with the contributors merged."""
-        dense_bytes = FLOAT_BYTES * bucket.dense_elements
+        dense_bytes = self._dense_bytes(bucket)
         length, entries = bucket.compressible_elements, self._entries(bucket)
         if not length:
             return DenseSizes(dense_bytes, schedule.num_chunks)
@@ -137,10 +148,13 @@ class SparsePayload:
             schedule,
             length=length,
             entries=entries,
-            bytes_per_entry=self.bytes_per_entry,
+            coding=self.coding,
             dense_bytes=dense_bytes,
             growth=self.union(length, entries),
         )
+
+    def _dense_bytes(self, bucket: Bucket) -> float:
+        return self.dense_element_bytes * bucket.dense_elements
 
     def _entries(self, bucket: Bucket) -> float:
         length = bucket.compressible_elements

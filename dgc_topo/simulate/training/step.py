@@ -193,8 +193,8 @@ def _in_step(
     link_bytes, messages = np.zeros(2 * world_size), np.zeros(world_size)
     now = 0.0
     for number, (bucket, look) in enumerate(zip(step.buckets, kept, strict=True)):
-        chunk_bytes = partial(step.payload.chunk_bytes, bucket, schedules[number].num_chunks)
-        flow_bytes = look.flow_bytes(chunk_bytes)
+        num_chunks = schedules[number].num_chunks
+        flow_bytes = look.flow_bytes(partial(step.payload.message_bytes, bucket, num_chunks))
         start_s[number] = np.maximum(timeline.ready_s[number], now)
         now = float(start_s[number].max()) + look.time_s(fabric, flow_bytes)
         end_s[number] = now

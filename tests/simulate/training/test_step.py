@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from dgc_topo.coding import FlatCoding
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulate import Fabric, load_fabric, star
 from dgc_topo.simulate.training import (
@@ -187,13 +188,15 @@ def test_a_model_of_the_zoo_keeps_its_time_and_elements(name):
 def test_unions_grow_as_recorded():
     [bucket] = fill_buckets(two_layers().layers, None)
     ranks = np.array([1, 2, 4, 8])
-    pairs = SparsePayload(0.001, union=replayed([(2, 1.5), (4, 2.0)]))
+    pairs = SparsePayload(0.001, FlatCoding(), union=replayed([(2, 1.5), (4, 2.0)]))
     entries = 0.001 * 2 * MB
-    grown = pairs.chunk_bytes(bucket, 1, ranks) / (8 * entries)
+    one = np.ones(4, np.int64)
+    grown = pairs.message_bytes(bucket, 1, ranks, one) / (8 * entries)
     slope = np.log(2 / 1.5) / np.log(2)
     assert grown == pytest.approx([1, 1.5, 2, 2 * 2**slope])
-    half = SparsePayload(0.001, union=overlapping(0.5))
-    assert half.chunk_bytes(bucket, 1, ranks) / (8 * entries) == pytest.approx(ranks**0.5)
+    half = SparsePayload(0.001, FlatCoding(), union=overlapping(0.5))
+    found = half.message_bytes(bucket, 1, ranks, one) / (8 * entries)
+    assert found == pytest.approx(ranks**0.5)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,8 @@ def test_unions_grow_as_recorded():
         (lambda: TailJitter(0.5, -1), "mean_delay -1"),
         (lambda: DensePayload(0), "bytes_per_element 0"),
         (lambda: SparsePayload(0), "density 0"),
-        (lambda: SparsePayload(0.1, 0), "bytes_per_entry 0"),
+        (lambda: SparsePayload(0.1, FlatCoding(0)), "bytes_per_entry 0"),
+        (lambda: SparsePayload(0.1, dense_element_bytes=0), "dense_element_bytes 0"),
         (lambda: replayed([(4, 8.0)])(10, 1), r"points \(\(4, 8.0"),
         (lambda: replayed([(4, 2.0), (2, 1.0)])(10, 1), "rising contributors"),
     ],
