@@ -15,6 +15,8 @@ _AT_LEAST_0 = (
     "reduce_s_per_byte",
     "send_s_per_byte",
     "receive_s_per_byte",
+    "encode_s_per_byte",
+    "merge_s_per_byte",
     "reverse_share",
 )
 
@@ -32,6 +34,9 @@ class HostCosts:
             bytes: straight lines between them, constant outside.  See `curve_from_times`.
         send_s_per_byte: CPU seconds to send a byte, beside whatever else the process does.
         receive_s_per_byte: CPU seconds to receive a byte.
+        encode_s_per_byte: CPU seconds to make a byte of a sparse message, before it can be sent.
+        merge_s_per_byte: CPU seconds per byte of sparse entries that a merge goes through: those
+            that arrived, and where they are added the receiver's own.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
         cores_per_machine: Cores that the processes of a machine share; infinite by default.
         hosts_per_machine: Ranks' processes on one machine: host h is on machine
@@ -52,6 +57,8 @@ class HostCosts:
     message_curve: tuple[tuple[float, float], ...] = ()
     send_s_per_byte: float = 0.0
     receive_s_per_byte: float = 0.0
+    encode_s_per_byte: float = 0.0
+    merge_s_per_byte: float = 0.0
     cores_per_process: float = 1.0
     cores_per_machine: float = inf
     hosts_per_machine: int = 1
@@ -74,7 +81,9 @@ class HostCosts:
     @property
     def has_processors(self) -> bool:
         """Whether processors are resources that messages and work share."""
-        return bool(self.send_s_per_byte or self.receive_s_per_byte or self.cores_per_machine < inf)
+        per_byte_s = self.send_s_per_byte + self.receive_s_per_byte
+        coding_s = self.encode_s_per_byte + self.merge_s_per_byte
+        return per_byte_s + coding_s > 0 or self.cores_per_machine < inf
 
     @property
     def is_serial(self) -> bool:

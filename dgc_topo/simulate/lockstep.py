@@ -143,7 +143,7 @@ class _Look:
         self._done[pattern.src] = self._done[pattern.dst] = len(self._rows)
         self._messages += np.bincount(step.src, minlength=self._size)
         if self._merged is not None:
-            merged, _ = self._merged.advance(step)
+            merged, _, _ = self._merged.advance(step)
             self._contributors.append(int(merged[0]))
             if (merged != merged[0]).any():
                 self._merged = None

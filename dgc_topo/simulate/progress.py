@@ -21,7 +21,7 @@ from dgc_topo.simulate.agenda import OVER, Agenda, BoolArray, count_down
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pattern import Pattern, Patterns
-from dgc_topo.simulate.sizes import Sizes, checked_sizes
+from dgc_topo.simulate.sizes import CodedSizes, Sizes, checked_sizes
 from dgc_topo.simulate.tally import Tally
 
 
@@ -177,9 +177,9 @@ class Progress:
         if not costs.has_processors:
             self._read_messages(pattern, num_bytes, busy_s)
             return
-        if costs.has_overhead:
-            overhead_s = np.asarray(pattern.degree * costs.overhead_s, np.float64)
-            self._read_work(pattern.members, overhead_s + costs.step_overhead_s)
+        before_s = self._before_s(pattern, step, num_bytes)
+        if before_s.any():
+            self._read_work(pattern.members, before_s)
         self._read_messages(pattern, num_bytes, None)
         if busy_s is not None and busy_s.any():
             busy = busy_s > 0
@@ -245,10 +245,24 @@ class Progress:
         posted_s = self._agenda.flows["posted_s"][rows]
         return np.asarray(delay_s + np.maximum(posted_s - self._env.now, 0.0))
 
+    def _before_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray:
+        """Return how long each member works until its messages of a step are posted."""
+        costs = self._costs
+        before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
+        if costs.encode_s_per_byte and isinstance(self._sizes, CodedSizes):
+            encoded = np.bincount(step.src, num_bytes, self._world_size)
+            before_s += encoded[pattern.members] * costs.encode_s_per_byte
+        return before_s
+
     def _busy_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
-        """Return how long each member takes to add up what it receives in a step."""
-        if not self._costs.reduce_s_per_byte:
+        """Return how long each member takes to merge what it receives in a step."""
+        costs = self._costs
+        if costs.merge_s_per_byte and isinstance(self._sizes, CodedSizes):
+            cost_s, merged = costs.merge_s_per_byte, self._sizes.merged_bytes()
+        elif costs.reduce_s_per_byte:
+            adds = (step.keep != 0) & (step.weight != 0)
+            cost_s, merged = costs.reduce_s_per_byte, np.where(adds, num_bytes, 0.0)
+        else:
             return None
-        added = np.where((step.keep != 0) & (step.weight != 0), num_bytes, 0.0)
-        per_rank = np.bincount(step.dst, added, self._world_size)
-        return np.asarray(per_rank[pattern.members] * self._costs.reduce_s_per_byte)
+        per_rank = np.bincount(step.dst, merged, self._world_size)
+        return np.asarray(per_rank[pattern.members] * cost_s)

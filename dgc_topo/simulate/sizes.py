@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,18 @@ class Sizes(Protocol):
 
     def bytes_of(self, step_index: int, step: Step) -> FloatArray:
         """Return the bytes of each transfer, shape (num_transfers,), in order of steps."""
+
+
+@runtime_checkable
+class CodedSizes(Sizes, Protocol):
+    """Sizes of messages that are encoded, and merged entry by entry."""
+
+    def merged_bytes(self) -> FloatArray:
+        """Return the bytes that merging each transfer goes through, shape (num_transfers,).
+
+        Of the step whose `bytes_of` was asked for last: what arrives, and where it is added what
+        the receiver has there.
+        """
 
 
 def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> FloatArray:
@@ -177,19 +189,33 @@ class SparseSizes:
         self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
         self._last_index = sys.maxsize
+        self._last_merged = np.empty(0)
 
     def bytes_of(self, step_index: int, step: Step) -> FloatArray:
         """Return the bytes of each transfer; call it for every step, in order."""
         if step_index <= self._last_index:
             self._merged.restart()
         self._last_index = step_index
-        contributors, first = self._merged.advance(step)
+        sent, received, first = self._merged.advance(step)
+        coded = self._coded_bytes(step, sent, first)
+        adds = (step.keep != 0) & (step.weight != 0)
+        own = self._coded_bytes(step, received, first) if adds.any() else 0.0
+        self._last_merged = coded + np.where(adds, own, 0.0)
+        return coded + step.count * self._dense_bytes
+
+    def merged_bytes(self) -> FloatArray:
+        """As `CodedSizes.merged_bytes`; what travels dense beside the entries counts for nothing."""
+        return self._last_merged
+
+    def _coded_bytes(
+        self, step: Step, contributors: IntArray, first: IntArray | None
+    ) -> FloatArray:
+        """Return the bytes of entries that so many contributors gave, per transfer."""
         entries = self._growth(contributors)
         if first is not None:
             entries = np.add.reduceat(entries, first) if len(first) else entries
         lengths = np.asarray(step.count * (self._length / self._num_chunks), np.float64)
-        coded = self._coding.expected_bytes(lengths, entries / self._num_chunks)
-        return coded + step.count * self._dense_bytes
+        return np.asarray(self._coding.expected_bytes(lengths, entries / self._num_chunks))
 
 
 class Contributors:
@@ -222,17 +248,18 @@ class Contributors:
         merged[self._schedule.contributors] = 1
         self._merged = merged.ravel()
 
-    def advance(self, step: Step) -> tuple[IntArray, IntArray | None]:
+    def advance(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
         """Merge what a step sends.
 
         Returns:
-            Contributors of every chunk sent, before the step, transfer after transfer; and where
-            each transfer's run of them begins, or None if every transfer has just one.
+            Contributors of every chunk, before the step, transfer after transfer: as its sender
+            has it, and as its receiver does; and where each transfer's run of chunks begins, or
+            None if every transfer has just one.
         """
         sent, received, first = self._cells(step)
-        contributors = self._merged[sent]
-        self._merge(step, received, contributors)
-        return contributors, first
+        given, had = self._merged[sent], self._merged[received]
+        self._merge(step, received, given)
+        return given, had, first
 
     def _cells(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
         """Return counters read and written by a step, and where each transfer's run begins."""
