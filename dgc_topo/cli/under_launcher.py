@@ -13,9 +13,9 @@ from dgc_topo.cli.console import clear_errors, console, topology_from
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import collect, finish, narrowed, open_folder
+from dgc_topo.launch.group import Worker, join_workers
 from dgc_topo.scenario import Scenario, ScenarioError, load_scenario
 from dgc_topo.train.events import Event
-from dgc_topo.train.group import Worker, join_workers
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.loop import JobRun
 

@@ -1,9 +1,9 @@
-"""What a run tells while it works: one JSON object per line, from rank 0."""
+"""What a run tells while it works: JSON objects, from rank 0."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -46,6 +46,6 @@ Listener = Callable[[Event], None]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
-def parse_event(line: str | bytes) -> Event:
-    """Return the event on one line."""
-    return _ADAPTER.validate_json(line)
+def read_event(value: Any) -> Event:
+    """Return the event that was made this JSON value."""
+    return _ADAPTER.validate_python(value)

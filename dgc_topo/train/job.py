@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from dgc_topo.coding import compression_name
 from dgc_topo.scenario import (
@@ -36,6 +36,10 @@ class Job(BaseModel):
         """Topology and density, for progress bars and errors."""
         density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
         return f"{self.topology.load().label}, {density}"
+
+
+#: Reads and writes jobs as JSON.
+JOBS = TypeAdapter(list[Job])
 
 
 def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig
 from dgc_topo.execute import Communicator, DistributedTransport
+from dgc_topo.launch.group import Worker
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
 from dgc_topo.train.data import Shard
 from dgc_topo.train.events import Evaluated, Finished, Listener, Progress
-from dgc_topo.train.group import Worker
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, Score, Task, make_task, running_statistics
 from dgc_topo.train.passes import compute_gradients

@@ -161,7 +161,7 @@ def test_events_tell_progress_and_end_with_the_record(runs):
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [p for p in process.children() if "dgc_topo.train.worker" in p.cmdline()]
+    return [p for p in process.children() if "dgc_topo.launch.worker" in p.cmdline()]
 
 
 def failure_of(path, how: signal.Signals) -> str:

@@ -1,0 +1,212 @@
+"""The process that owns a lab's namespaces, and with which everything in the lab ends.
+
+Started by `dgc_topo.lab.Lab` as a fresh interpreter, it makes the network, starts processes on the
+hosts, and answers requests.  Nothing of the lab has a name outside, so all of it goes when the
+last process in it goes, and the processes are in a process-id namespace, whose first process takes
+all others along, whatever they did to get away.  That first process dies with the keeper, and the
+keeper with the owner: it sees the owner's end in three ways (the kernel's signal, the end of the
+control socket, and the owner's process descriptor).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from dgc_topo.lab import namespaces
+from dgc_topo.lab.network import Network
+from dgc_topo.lab.spec import LabSpec, LinkChange
+
+MAX_MESSAGE_BYTES = 1 << 17
+_MAX_DESCRIPTORS = 2
+
+
+class Keeper:
+    """Answers the owner's requests, one at a time, and carries out timed changes between them."""
+
+    def __init__(self, spec: LabSpec, control: socket.socket, owner: int) -> None:
+        self._spec, self._control, self._owner = spec, control, owner
+        self._network = Network(spec)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._pending: list[LinkChange] = []
+        self._began_s = 0.0
+        self._answers: Mapping[str, Callable[..., Any]] = {
+            "start": self._start,
+            "poll": lambda process: self._processes[process].poll(),
+            "signal": lambda process, number: self._processes[process].send_signal(number),
+            "rate": self._network.set_rate,
+            "cut": self._network.cut,
+            "restore": self._network.restore,
+            "begin": self._begin,
+            "counters": lambda: [asdict(counted) for counted in self._network.counters()],
+        }
+
+    def serve(self) -> None:
+        """Answer until the owner is gone or closes the control socket."""
+        while True:
+            due_s = None
+            if self._pending:
+                due_s = max(0.0, self._began_s + self._pending[0].at_s - time.monotonic())
+            control = self._control.fileno()
+            ready, _, _ = select.select([control, self._owner], [], [], due_s)
+            if self._owner in ready or (control in ready and not self._answer()):
+                return
+            self._make_due_changes()
+
+    def _answer(self) -> bool:
+        request, descriptors, _, _ = socket.recv_fds(
+            self._control, MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS
+        )
+        if not request:
+            return False
+        arguments = json.loads(request)
+        handler = self._answers[arguments.pop("do")]
+        try:
+            if descriptors:
+                arguments["descriptors"] = descriptors
+            answer = {"value": handler(**arguments)}
+        except (OSError, NetlinkError, subprocess.SubprocessError) as error:
+            answer = {"error": str(error)}
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._control.send(json.dumps(answer).encode())
+        return True
+
+    def _start(
+        self,
+        host: int,
+        command: list[str],
+        environment: dict[str, str],
+        folder: str,
+        descriptors: list[int],
+    ) -> dict[str, int]:
+        namespace = self._network.namespace(host)
+        stdin, output = descriptors
+
+        def move_in() -> None:
+            namespaces.die_with_parent()
+            namespaces.enter_network(namespace)
+            namespaces.show_own_processes()
+
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=folder,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            # Safe: this process has one thread only.
+            preexec_fn=move_in,  # noqa: PLW1509
+        )
+        self._processes.append(process)
+        return {"process": len(self._processes) - 1, "pid": process.pid}
+
+    def _begin(self) -> None:
+        self._network.reset()
+        self._pending = sorted(self._spec.changes, key=lambda change: change.at_s)
+        self._began_s = time.monotonic()
+
+    def _make_due_changes(self) -> None:
+        elapsed_s = time.monotonic() - self._began_s
+        while self._pending and self._pending[0].at_s <= elapsed_s:
+            change = self._pending.pop(0)
+            if change.action == "rate":
+                self._network.set_rate(change.host, change.rate_bits_per_s)
+            elif change.action == "cut":
+                self._network.cut(change.host)
+            else:
+                self._network.restore(change.host)
+
+
+def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> None:
+    """Keep the lab that the first message on the control socket describes.
+
+    Args:
+        control_descriptor: Of a socket to the owner.
+        owner_pid: Whose end is this process's, too.
+        die_with_owner: Whether the kernel is to see to it; it takes the end of the *thread* that
+            started this process for the end of the owner.
+    """
+    control = socket.socket(fileno=control_descriptor)
+    control.set_inheritable(False)
+    owner = os.pidfd_open(owner_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
+    spec = LabSpec.from_json(json.loads(control.recv(MAX_MESSAGE_BYTES)))
+    try:
+        own_user = leave_machine()
+        if die_with_owner:
+            namespaces.die_with_parent()
+        if os.getppid() != owner_pid:
+            return
+        keeper = Keeper(spec, control, owner)
+        first, lifeline = _start_first_process(control, owner)
+    except (OSError, NetlinkError) as error:
+        control.send(json.dumps({"error": str(error)}).encode())
+        return
+    try:
+        control.send(json.dumps({"value": {"user_namespace": own_user}}).encode())
+        keeper.serve()
+    finally:
+        os.kill(first, signal.SIGKILL)  # and every process of the lab with it
+        os.close(lifeline)
+        # It cannot end before the others are; these are this process's children to take leave of.
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
+
+
+def leave_machine() -> bool:
+    """Leave the machine's network, and give children process ids of their own.
+
+    Returns:
+        Whether that took a user namespace.
+
+    Raises:
+        OSError: if this user may not.
+    """
+    try:
+        namespaces.unshare(namespaces.NEW_NET | namespaces.NEW_PIDS)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+        namespaces.become_own_user()
+        namespaces.unshare(namespaces.NEW_NET | namespaces.NEW_PIDS)
+        return True
+    return False
+
+
+def _start_first_process(control: socket.socket, owner: int) -> tuple[int, int]:
+    """Start the process with whose end the kernel ends all others.
+
+    Returns:
+        Its process id, and the descriptor whose closing ends it.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(reading)
+        return pid, writing
+    namespaces.die_with_parent()
+    for descriptor in (control.fileno(), owner, writing):
+        os.close(descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come here: let none stay as a zombie
+    os.read(reading, 1)  # until the keeper is gone
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), die_with_owner=sys.argv[3] == "die-with-owner")

@@ -1,0 +1,287 @@
+"""The lab: an emulated cluster on this machine, as its owner sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import IO, Any, Self
+
+from dgc_topo.lab.counters import HostCounters
+from dgc_topo.lab.keeper import MAX_MESSAGE_BYTES
+from dgc_topo.lab.network import INTERFACE, address_of
+from dgc_topo.lab.spec import LabError, LabSpec, check_rate
+from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE
+
+_ANSWER_WITHIN_S = 60.0
+_END_WITHIN_S = 10.0
+_MASTER_PORT = 29500
+_POLL_S = 0.02
+
+
+class Lab:
+    """Hosts with network namespaces of their own, joined by links of a given rate.
+
+    Use it as a context manager; it is up inside the ``with`` block.  Run functions on it with
+    `dgc_topo.launch.run_on`.  Whatever ends this process ends everything in the lab, SIGKILL
+    included, and the machine's own network is never touched.  Methods may be called from any
+    thread, also while workers run.
+
+    Args:
+        spec: What to build.
+
+    Raises:
+        LabError: (on entering) if this machine or this user cannot have it.
+    """
+
+    def __init__(self, spec: LabSpec) -> None:
+        self.spec = spec
+        self.user_namespace = False  #: whether it took one; known once the lab is up
+        self._lock = threading.Lock()
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._errors: IO[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """What records call this network."""
+        return self.spec.name
+
+    @property
+    def num_ranks(self) -> int:
+        """The largest world size that fits."""
+        return self.spec.num_ranks
+
+    @property
+    def interface(self) -> str:
+        """Name of the interface that every host has."""
+        return INTERFACE
+
+    def __enter__(self) -> Self:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(_ANSWER_WITHIN_S)
+        self._control = ours
+        self._errors = tempfile.TemporaryFile()  # closed in close()
+        in_main = threading.current_thread() is threading.main_thread()
+        command = [sys.executable, "-m", "dgc_topo.lab.keeper", str(theirs.fileno())]
+        command += [str(os.getpid()), "die-with-owner" if in_main else "look-for-owner"]
+        try:
+            with theirs:
+                self._keeper = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._errors,
+                    stderr=self._errors,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # a terminal's signals are for the owner
+                )
+            ready = self._exchange(self.spec.to_json(), ())
+        except BaseException as error:
+            self.close()
+            if isinstance(error, LabError):
+                raise LabError(
+                    f"the lab cannot be built: {error}; 'dgc-topo lab doctor' says what this "
+                    "machine can do"
+                ) from error
+            raise
+        self.user_namespace = bool(ready["user_namespace"])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process in the lab, and the lab; return when all are gone."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._keeper is not None:
+            try:
+                self._keeper.wait(_END_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                self._keeper.kill()
+                self._keeper.wait()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def set_rate(self, host: int, rate_bits_per_s: float | None) -> None:
+        """Change the rate of a host's link, both directions; None takes the shaping away.
+
+        Raises:
+            ValueError: if there is no such host, or the rate is out of range.
+            LabError: if the lab is not up, or the kernel refuses.
+        """
+        self.spec.check_host(host, "set_rate")
+        check_rate(rate_bits_per_s, "lab: set_rate")
+        self._ask("rate", host=host, rate_bits_per_s=rate_bits_per_s)
+
+    def cut(self, host: int) -> None:
+        """Cut a host off: every frame from and to it is lost, silently.
+
+        Raises:
+            ValueError: if there is no such host.
+            LabError: if the lab is not up.
+        """
+        self.spec.check_host(host, "cut")
+        self._ask("cut", host=host)
+
+    def restore(self, host: int) -> None:
+        """Undo `cut`; the link has the rate it had.
+
+        Raises:
+            ValueError: if there is no such host.
+            LabError: if the lab is not up.
+        """
+        self.spec.check_host(host, "restore")
+        self._ask("restore", host=host)
+
+    def counters(self) -> list[HostCounters]:
+        """Return what every host's interface has counted since the lab is up, by host.
+
+        Raises:
+            LabError: if the lab is not up.
+        """
+        return [HostCounters(**counted) for counted in self._ask("counters")]
+
+    def begin(self) -> None:
+        """Put every link into its first state, and start the clock of the timed changes."""
+        self._ask("begin")
+
+    def environment(self, rank: int, world_size: int) -> dict[str, str]:
+        """Return what a launcher would set for a rank, as torchrun does on several machines."""
+        per_host = self.spec.ranks_per_host
+        # Gloo takes a LOCAL_WORLD_SIZE of all ranks as a hint that they share memory.
+        local_world_size = min(per_host, world_size - rank // per_host * per_host)
+        return {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(world_size),
+            "LOCAL_RANK": str(rank % per_host),
+            "LOCAL_WORLD_SIZE": str(local_world_size),
+            "GROUP_RANK": str(rank // per_host),
+            "MASTER_ADDR": address_of(0),
+            "MASTER_PORT": str(_MASTER_PORT),
+            "GLOO_SOCKET_IFNAME": INTERFACE,
+            "OMP_NUM_THREADS": "1",
+            NETWORK_VARIABLE: self.name,
+            **({INTERFACE_VARIABLE: INTERFACE} if per_host == 1 else {}),
+        }
+
+    def start(
+        self,
+        rank: int,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdin: int,
+        output: int,
+    ) -> LabProcess:
+        """Start a process on the host of a rank.
+
+        Args:
+            rank: Decides the host.
+            command: Program and arguments.
+            environment: All of its variables.
+            stdin: Descriptor of its standard input.
+            output: Descriptor of its standard output and error.
+
+        Raises:
+            LabError: if the lab is not up, or the program cannot be started.
+        """
+        answer = self._ask(
+            "start",
+            (stdin, output),
+            host=rank // self.spec.ranks_per_host,
+            command=list(command),
+            environment=dict(environment),
+            folder=os.getcwd(),  # noqa: PTH109
+        )
+        return LabProcess(self, answer["process"], answer["pid"])
+
+    def _ask(self, do: str, descriptors: Sequence[int] = (), **arguments: Any) -> Any:
+        return self._exchange({"do": do, **arguments}, descriptors)
+
+    def _exchange(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> Any:
+        message = json.dumps(request).encode()
+        with self._lock:
+            if self._control is None:
+                raise LabError("the lab is not up, expected this inside its 'with' block")
+            try:
+                if descriptors:
+                    socket.send_fds(self._control, [message], descriptors)
+                else:
+                    self._control.send(message)
+                reply = self._control.recv(MAX_MESSAGE_BYTES)
+            except OSError as error:
+                raise LabError(f"its keeper is gone or frozen: {error}{self._said}") from error
+        if not reply:
+            raise LabError(f"its keeper ended{self._said}")
+        answer = json.loads(reply)
+        if "error" in answer:
+            raise LabError(answer["error"])
+        return answer["value"]
+
+    @property
+    def _said(self) -> str:
+        """The last lines that the keeper printed."""
+        assert self._errors is not None
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return "".join(f"\n  {line}" for line in lines[-5:])
+
+
+class LabProcess:
+    """A process on a host of a lab; behaves like `subprocess.Popen`.
+
+    Attributes:
+        pid: Its process id as the owner sees it; inside the lab it has another one.
+        returncode: Exit status, negative for a signal; None until `poll` or `wait` has seen it.
+    """
+
+    def __init__(self, lab: Lab, number: int, pid: int) -> None:
+        self._lab, self._number = lab, number
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._lab._ask("poll", process=self._number)  # noqa: SLF001
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once it has ended.
+
+        Raises:
+            subprocess.TimeoutExpired: if it runs after *timeout* seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
+            time.sleep(_POLL_S)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it still runs."""
+        self._lab._ask("signal", process=self._number, number=number)  # noqa: SLF001
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)

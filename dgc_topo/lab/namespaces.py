@@ -1,0 +1,97 @@
+"""The few system calls behind the lab that Python 3.11 lacks: namespaces, and dying together."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NEW_MOUNTS = 0x0002_0000
+NEW_USER = 0x1000_0000
+NEW_PIDS = 0x2000_0000
+NEW_NET = 0x4000_0000
+
+_SET_PDEATHSIG = 1
+_PRIVATE_RECURSIVELY = (1 << 18) | (1 << 14)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def unshare(flags: int) -> None:
+    """Move this thread into new namespaces; new process ids are for its children.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    _check(_libc.unshare(flags), "unshare")
+
+
+def enter_network(descriptor: int) -> None:
+    """Move this thread into a network namespace.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    _check(_libc.setns(descriptor, NEW_NET), "setns")
+
+
+@contextmanager
+def inside(descriptor: int, outside: int) -> Iterator[None]:
+    """Be in the network namespace *descriptor* for a while, then in *outside*."""
+    enter_network(descriptor)
+    try:
+        yield
+    finally:
+        enter_network(outside)
+
+
+def new_network() -> int:
+    """Move this thread into a network namespace of its own, and return a descriptor of it.
+
+    It has no name anywhere: it goes when the last process in it and the last descriptor go.
+    """
+    unshare(NEW_NET)
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def become_own_user() -> None:
+    """Enter a user namespace, where this process may do what it wants to namespaces it makes.
+
+    The user keeps its number, so files are read and written as before.
+
+    Raises:
+        OSError: if the system does not let this user have one.
+    """
+    user, group = os.geteuid(), os.getegid()
+    unshare(NEW_USER)
+    me = Path("/proc/self")
+    (me / "setgroups").write_text("deny")
+    (me / "uid_map").write_text(f"{user} {user} 1")
+    (me / "gid_map").write_text(f"{group} {group} 1")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the *thread* that started it ends.
+
+    A change of credentials, such as entering a user namespace, forgets this: call it afterwards.
+    """
+    _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def show_own_processes() -> None:
+    """Give this process a /proc of its process-id namespace, if the system allows it."""
+    try:
+        unshare(NEW_MOUNTS)
+        _check(_libc.mount(b"none", b"/", None, _PRIVATE_RECURSIVELY, None), "mount")
+        _check(_libc.mount(b"proc", b"/proc", b"proc", 0, None), "mount")
+    except OSError:
+        pass  # commands then see the machine's processes, under other numbers than their own
+
+
+def _check(result: int, what: str) -> None:
+    if result:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,206 @@
+"""Hosts, links and the switch, made in network namespaces (inside the keeper's process)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from dgc_topo.lab.counters import HostCounters
+from dgc_topo.lab.namespaces import inside, new_network
+from dgc_topo.lab.spec import LabSpec, burst_bytes, queue_bytes
+
+INTERFACE = "eth0"
+_ROOT_HANDLE = 0x1_0000
+_DISABLED, _FORWARDING = 0, 3  # states of a bridge's port
+_LOOPBACK_INDEX = 1
+_SCOPE_LINK, _BY_KERNEL = 253, 2
+_PREFIX_LENGTH = 16
+_NO_ADDRESSES = 1
+_STATIC, _OF_THE_BRIDGE = 0x40, 0x04  # NUD_NOARP, NTF_MASTER
+
+
+def address_of(host: int) -> str:
+    """Return a host's IPv4 address, the same in every lab: nothing outside sees it."""
+    return f"10.77.0.{host + 1}"
+
+
+def _hardware_address(host: int) -> str:
+    return f"02:00:00:00:00:{host + 1:02x}"
+
+
+@dataclass(slots=True)
+class _Host:
+    namespace: int
+    route: IPRoute  #: talks to the kernel inside the host's namespace
+    interface: int
+    port: int  #: index of the switch's end of the link
+    rate_bits_per_s: float | None = None
+
+
+class Network:
+    """A switch (a bridge) and hosts, each joined by a pair of virtual interfaces.
+
+    The calling process ends up in the switch's namespace.  Address resolution and the switch's
+    table are filled in beforehand, so that no frame is spent on finding anybody.
+    """
+
+    def __init__(self, spec: LabSpec) -> None:
+        self._spec = spec
+        namespaces = [new_network() for _ in range(spec.num_hosts)]
+        self._switch_namespace = new_network()
+        self._switch = IPRoute()
+        self._switch.link(
+            "add",
+            ifname="switch",
+            kind="bridge",
+            br_stp_state=0,
+            br_forward_delay=0,
+            br_mcast_snooping=0,
+        )
+        self._bridge = _index(self._switch, "switch")
+        self._switch.link("set", index=self._bridge, state="up", **_without_ipv6())
+        self._hosts = [self._make_host(host, fd) for host, fd in enumerate(namespaces)]
+        for host in range(spec.num_hosts):
+            self._introduce(host)
+        self.reset()
+
+    def namespace(self, host: int) -> int:
+        """Return a descriptor of the host's network namespace."""
+        return self._hosts[host].namespace
+
+    def reset(self) -> None:
+        """Give every link the rate that the specification says, and undo cuts."""
+        for host in range(self._spec.num_hosts):
+            self.set_rate(host, self._spec.rate_of(host))
+            self.restore(host)
+
+    def set_rate(self, host: int, rate_bits_per_s: float | None) -> None:
+        """Shape both directions of a host's link; None takes the shaping away."""
+        it = self._hosts[host]
+        for route, interface in ((it.route, it.interface), (self._switch, it.port)):
+            if rate_bits_per_s is not None:
+                burst = burst_bytes(rate_bits_per_s)
+                route.tc(
+                    "replace",
+                    "tbf",
+                    interface,
+                    _ROOT_HANDLE,
+                    rate=round(rate_bits_per_s / 8),
+                    burst=burst,
+                    limit=queue_bytes(rate_bits_per_s, self._spec.queue_s) + burst,
+                )
+            elif it.rate_bits_per_s is not None:
+                route.tc("del", index=interface, handle=_ROOT_HANDLE, root=True)
+        it.rate_bits_per_s = rate_bits_per_s
+
+    def cut(self, host: int) -> None:
+        """Drop every frame from and to a host; as far as it can see, the link is still up."""
+        self._set_port(host, _DISABLED)
+
+    def restore(self, host: int) -> None:
+        """Undo a cut."""
+        self._set_port(host, _FORWARDING)
+
+    def _set_port(self, host: int, state: int) -> None:
+        # Spelled out, because to pyroute2 a link's state is whether it is up.
+        data = ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_STATE", state)]})
+        kind = ("IFLA_INFO_SLAVE_KIND", "bridge")
+        self._switch.link(
+            "set", index=self._hosts[host].port, IFLA_LINKINFO={"attrs": [kind, data]}
+        )
+
+    def counters(self) -> list[HostCounters]:
+        """Return what every host's interface has counted so far."""
+        return [self._count(host) for host in self._hosts]
+
+    def _count(self, host: _Host) -> HostCounters:
+        (link,) = host.route.get_links(host.interface)
+        stats = link.get_attr("IFLA_STATS64")
+        up = _shaper(host.route, host.interface)
+        down = _shaper(self._switch, host.port)
+        return HostCounters(
+            tx_bytes=stats["tx_bytes"],
+            tx_packets=stats["tx_packets"],
+            rx_bytes=stats["rx_bytes"],
+            rx_packets=stats["rx_packets"],
+            tx_dropped=stats["tx_dropped"] + up,
+            rx_dropped=stats["rx_dropped"] + down,
+        )
+
+    def _make_host(self, host: int, namespace: int) -> _Host:
+        peer = {"ifname": INTERFACE, "net_ns_fd": namespace}
+        name = f"port{host}"
+        self._switch.link("add", ifname=name, kind="veth", peer=peer)
+        port = _index(self._switch, name)
+        self._switch.link("set", index=port, master=self._bridge, state="up", **_without_ipv6())
+        with inside(namespace, self._switch_namespace):
+            route = IPRoute()  # stays in the namespace it was made in
+        interface = _index(route, INTERFACE)
+        route.link("set", index=_LOOPBACK_INDEX, state="up")
+        route.link("set", index=interface, address=_hardware_address(host), **_without_ipv6())
+        route.addr("add", index=interface, address=address_of(host), prefixlen=_PREFIX_LENGTH)
+        route.link("set", index=interface, state="up")
+        if self._spec.congestion_control is not None:
+            route.route(
+                "replace",
+                dst=f"10.77.0.0/{_PREFIX_LENGTH}",
+                oif=interface,
+                scope=_SCOPE_LINK,
+                proto=_BY_KERNEL,
+                prefsrc=address_of(host),
+                # The system-wide setting may be out of reach; a route's is not.
+                metrics={"cc_algo": self._spec.congestion_control},
+            )
+        return _Host(namespace, route, interface, port)
+
+    def _introduce(self, host: int) -> None:
+        """Tell the switch and all other hosts where this one is."""
+        it = self._hosts[host]
+        self._switch.fdb(
+            "add",
+            ifindex=it.port,
+            lladdr=_hardware_address(host),
+            state=_STATIC,
+            flags=_OF_THE_BRIDGE,
+        )
+        for other in range(self._spec.num_hosts):
+            if other != host:
+                it.route.neigh(
+                    "add",
+                    dst=address_of(other),
+                    lladdr=_hardware_address(other),
+                    ifindex=it.interface,
+                    state="permanent",
+                )
+
+    def close(self) -> None:
+        """Let go of every namespace; those without processes vanish."""
+        for host in self._hosts:
+            host.route.close()
+            os.close(host.namespace)
+        self._switch.close()
+        os.close(self._switch_namespace)
+
+
+def _without_ipv6() -> dict[str, Any]:
+    """Keep an interface from taking an IPv6 address and telling the world."""
+    mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _NO_ADDRESSES)]}
+    return {"IFLA_AF_SPEC": {"attrs": [("AF_INET6", mode)]}}
+
+
+def _index(route: IPRoute, name: str) -> int:
+    (index,) = route.link_lookup(ifname=name)
+    return int(index)
+
+
+def _shaper(route: IPRoute, interface: int) -> int:
+    """Return how many packets the shaper of an interface has dropped."""
+    drops = 0
+    for qdisc in route.get_qdiscs(interface):
+        stats = qdisc.get_attr("TCA_STATS2")
+        queue = stats.get_attr("TCA_STATS_QUEUE") if stats else None
+        drops += queue["drops"] if queue else 0
+    return drops

@@ -1,0 +1,167 @@
+"""Call functions on every rank and collect what they return."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from dgc_topo.launch.crew import Crew, LaunchError
+from dgc_topo.launch.hosts import Hosts
+
+__all__ = ["LaunchError", "Session", "run_on"]
+
+
+def _ignore(_: Any) -> None:
+    """Listen to nothing."""
+
+
+def run_on(
+    hosts: Hosts,
+    function: str,
+    argument: Any = None,
+    *,
+    world_size: int,
+    listen: Callable[[Any], None] = _ignore,
+    timeout_s: float = 60.0,
+) -> list[Any]:
+    """Run a function once on every rank, on processes started for it.
+
+    Args:
+        hosts: A `Loopback`, or a `dgc_topo.lab.Lab`, that is up.
+        function: ``"module:function"``, called as ``function(worker, argument)`` in each process,
+            inside an initialised Gloo process group on CPUs (the default group).  *worker* is a
+            `dgc_topo.launch.group.Worker`.
+        argument: A JSON value, the same for every rank.
+        world_size: Number of ranks; on a lab the first ones, which may be fewer than its hosts.
+        listen: Called in this process with each JSON value that a rank gives to ``worker.tell``.
+        timeout_s: After which a silent peer is an error: ``worker.timeout``.
+
+    Returns:
+        What the function returned (a JSON value) on each rank, in rank order.
+
+    Raises:
+        LaunchError: if a worker fails; all others are ended first.  The text names the rank and
+            ends with its last lines.
+        ValueError: if *world_size* does not fit the hosts.
+    """
+    with Session(hosts, world_size, timeout_s=timeout_s) as session:
+        return session.call(function, argument, listen=listen)
+
+
+class Session:
+    """Worker processes that stay up for several calls.
+
+    It is a context manager; leaving it, however that comes, leaves no process behind.  After a
+    `LaunchError` it is of no more use.
+
+    Args:
+        hosts: Where the workers run; up for as long as the session.
+        world_size: Number of processes; calls may use fewer.
+        device: See `dgc_topo.launch.group.join_workers`.
+        backend: Of the process group, see there.
+        timeout_s: After which a silent peer is an error.
+
+    Raises:
+        ValueError: if *world_size* does not fit the hosts.
+        LaunchError: (on entering) if a process cannot be started.
+    """
+
+    def __init__(
+        self,
+        hosts: Hosts,
+        world_size: int,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "cpu",
+        backend: Literal["auto", "gloo", "nccl"] = "gloo",
+        timeout_s: float = 60.0,
+    ) -> None:
+        limit = hosts.num_ranks
+        if world_size < 1 or (limit is not None and world_size > limit):
+            most = "" if limit is None else f" to {limit}"
+            raise ValueError(f"world_size {world_size} on {hosts.name}: expected 1{most}")
+        self._hosts, self._world_size = hosts, world_size
+        self._settings = {"device": device, "backend": backend, "timeout_s": timeout_s}
+        self._stack = ExitStack()
+        self._num_groups, self._group_size = 0, 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dgc-topo-"))
+            self._folder = Path(folder)
+            self._crew = stack.enter_context(Crew(self._hosts, self._world_size, self._folder))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def call(
+        self,
+        function: str,
+        argument: Any = None,
+        *,
+        world_size: int | None = None,
+        listen: Callable[[Any], None] = _ignore,
+    ) -> list[Any]:
+        """Run a function once on every rank; see `run_on`.
+
+        With a *world_size*, only so many ranks (the first) take part, in a default process group
+        of their own; a call with the same world size as the one before it finds the group still
+        connected.
+
+        Returns:
+            What the function returned on each rank, in rank order.
+
+        Raises:
+            LaunchError: if a worker fails.
+            ValueError: if *world_size* is not within the session's.
+        """
+        size = self._world_size if world_size is None else world_size
+        if not 1 <= size <= self._world_size:
+            raise ValueError(
+                f"session: world_size {size}, expected 1 to {self._world_size} "
+                "(the processes it has)"
+            )
+        if size != self._group_size:
+            self._num_groups, self._group_size = self._num_groups + 1, size
+        order = {
+            "function": function,
+            "argument": argument,
+            "world_size": size,
+            "rendezvous": str(self._folder / f"rendezvous-{self._num_groups}"),
+            **self._settings,
+        }
+        for rank in range(size):
+            self._crew.send(rank, order)
+        return self._collect(size, listen)
+
+    def log(self, rank: int) -> str:
+        """Return what the process of a rank has printed so far."""
+        return self._crew.log(rank)
+
+    def _collect(self, size: int, listen: Callable[[Any], None]) -> list[Any]:
+        results: dict[int, Any] = {}
+        ready: set[int] = set()
+        for rank, kind, value in self._crew.messages():
+            if kind == "ready":
+                ready.add(rank)
+                if len(ready) == size:
+                    self._hosts.begin()
+                    for other in range(size):
+                        self._crew.send(other, "go")
+            elif kind == "told":
+                listen(value)
+            else:
+                results[rank] = value
+                if len(results) == size:
+                    break
+        return [results[rank] for rank in range(size)]

@@ -1,0 +1,117 @@
+"""One worker process: it waits for calls on its standard input, a socket, and answers there."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import IO, Any
+
+from dgc_topo.launch.group import Worker, join_workers, share_cores
+from dgc_topo.launch.hosts import PARENT_VARIABLE
+
+_PR_SET_PDEATHSIG = 1
+
+
+class Member:
+    """This process, as the launcher's other end.
+
+    Args:
+        orders: JSON lines from the launcher.
+        answers: JSON lines to it.
+    """
+
+    def __init__(self, orders: IO[bytes], answers: socket.socket) -> None:
+        self._orders, self._answers = orders, answers
+        self._worker: Worker | None = None
+        self._rendezvous = ""
+        self._leave = ExitStack()
+
+    def serve(self) -> None:
+        """Carry out calls until the launcher closes its end."""
+        for line in self._orders:
+            order = json.loads(line)
+            function = find_function(order["function"])
+            worker = self._join(order)
+            self._say("ready", None)
+            if not self._orders.readline():  # the launcher's word to go
+                return
+            self._say("result", function(worker, order["argument"]))
+
+    def _join(self, order: Mapping[str, Any]) -> Worker:
+        """Return the place in the group that a call wants; the last call's, if it is the same.
+
+        The world size alone does not tell: in a call between, this process may have had no part.
+        """
+        rendezvous = order["rendezvous"]
+        if self._worker is None or self._rendezvous != rendezvous:
+            self._leave.close()
+            os.environ["WORLD_SIZE"] = str(order["world_size"])
+            joined = join_workers(
+                order["device"],
+                order["backend"],
+                timedelta(seconds=order["timeout_s"]),
+                f"file://{rendezvous}",
+                lambda value: self._say("told", value),
+            )
+            self._leave = ExitStack()
+            self._worker, self._rendezvous = self._leave.enter_context(joined), rendezvous
+        return self._worker
+
+    def _say(self, kind: str, value: Any) -> None:
+        self._answers.sendall(json.dumps([kind, value]).encode() + b"\n")
+
+
+def find_function(name: str) -> Callable[[Worker, Any], Any]:
+    """Return the function called ``"module:function"``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        raise ValueError(f"function {name!r}: expected 'module:function'")
+    found = importlib.import_module(module)
+    if not hasattr(found, attribute):
+        raise ValueError(f"function {name!r}: {module} has no function {attribute!r}")
+    function: Callable[[Worker, Any], Any] = getattr(found, attribute)
+    return function
+
+
+def main(num_processes: int) -> None:
+    """Serve calls as one of *num_processes* on this machine."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
+    channel = socket.socket(fileno=os.dup(0))
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    share_cores(num_processes)
+    Member(channel.makefile("rb"), channel).serve()
+    sys.stderr.flush()
+    os._exit(0)  # leaving a group in good order would wait for peers
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the launcher dies, even by SIGKILL (Linux)."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is not None and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):  # it died before we asked
+            sys.exit("the launcher is gone")
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]))
+    except Exception:  # noqa: BLE001 - said at once, whatever it is
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # leaving in good order might wait for peers that are gone

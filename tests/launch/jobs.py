@@ -1,0 +1,36 @@
+"""Functions that worker processes run in tests."""
+
+import os
+import signal
+import sys
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dgc_topo.launch.group import Worker
+
+
+def sum_ranks(worker: Worker, argument: Any) -> list[Any]:
+    """Return this rank, the sum over all ranks' numbers plus the argument, and the process."""
+    value = torch.tensor([worker.rank + argument["plus"]])
+    dist.all_reduce(value)
+    return [dist.get_rank(), int(value), os.getpid()]
+
+
+def tell_thrice(worker: Worker, argument: Any) -> None:
+    for index in range(3):
+        worker.tell({"rank": worker.rank, "index": index, "of": argument})
+
+
+def fail_on(worker: Worker, rank: int) -> None:
+    sys.stdout.write(f"rank {worker.rank} was here\n")
+    if worker.rank == rank:
+        raise ArithmeticError("two and two make five")
+    worker.barrier("waiting for all")
+
+
+def vanish(worker: Worker, rank: int) -> None:
+    if worker.rank == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+    worker.barrier("waiting for all")

@@ -1,0 +1,59 @@
+"""Functions on real worker processes, over the loopback interface."""
+
+import psutil
+import pytest
+
+from dgc_topo.launch import LaunchError, Loopback, Session, run_on
+
+
+def workers() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "dgc_topo.launch.worker" in p.cmdline()]
+
+
+def test_one_session_serves_every_world_size_in_rank_order():
+    with Loopback() as hosts, Session(hosts, 3) as session:
+        answers = [
+            session.call("tests.launch.jobs:sum_ranks", {"plus": 10}, world_size=size)
+            for size in (3, 2, 2, 1, 3)
+        ]
+    for size, answer in zip((3, 2, 2, 1, 3), answers, strict=True):
+        expected = 10 * size + sum(range(size))
+        assert [each[:2] for each in answer] == [[rank, expected] for rank in range(size)]
+        assert [each[2] for each in answer] == [each[2] for each in answers[0][:size]]
+    assert workers() == []
+
+
+def test_what_ranks_tell_is_heard_in_each_ranks_order():
+    heard: list[dict[str, int]] = []
+    run_on(Loopback(), "tests.launch.jobs:tell_thrice", 7, world_size=2, listen=heard.append)
+    for rank in range(2):
+        told = [event for event in heard if event["rank"] == rank]
+        assert told == [{"rank": rank, "index": i, "of": 7} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "says"),
+    [
+        ("tests.launch.jobs:fail_on", 1, r"worker of rank 1 failed with exit status 1"),
+        ("tests.launch.jobs:vanish", 1, r"worker of rank 1 was killed by SIGKILL"),
+        ("tests.launch.jobs:no_such", None, r"tests.launch.jobs has no function 'no_such'"),
+        ("no_colon", None, r"expected 'module:function'"),
+    ],
+)
+def test_a_failing_worker_is_named_with_its_last_lines(function, argument, says):
+    with pytest.raises(LaunchError, match=says) as failure:
+        run_on(Loopback(), function, argument, world_size=2, timeout_s=5)
+    if "fail_on" in function:
+        assert "rank 1 was here" in str(failure.value)
+        assert "ArithmeticError: two and two make five" in str(failure.value)
+    assert workers() == []
+
+
+def test_world_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="world_size 0 on loopback: expected 1"):
+        Session(Loopback(), 0)
+    with (
+        Session(Loopback(), 1) as session,
+        pytest.raises(ValueError, match="world_size 2, expected 1 to 1"),
+    ):
+        session.call("tests.launch.jobs:sum_ranks", {"plus": 0}, world_size=2)
