@@ -16,6 +16,7 @@ from dgc_topo.cli.console import clear_errors, console, topology_from
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
+from dgc_topo.cli.validate import calibrate, validate
 
 app = typer.Typer(
     name="dgc-topo",
@@ -48,6 +49,8 @@ def compare(scenario: ScenarioFile, output: Output = None) -> None:
 
 
 app.command()(simulate)
+app.command()(calibrate)
+app.command()(validate)
 
 
 @app.command()

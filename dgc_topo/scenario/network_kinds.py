@@ -5,10 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from math import ceil, isqrt
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from dgc_topo.scenario.network_parts import (
     Differences,
@@ -30,7 +29,6 @@ from dgc_topo.simulate import (
     known_fabrics,
     load_fabric,
     place_round_robin,
-    read_simgrid,
     star,
 )
 from dgc_topo.simulate.network import IntArray
@@ -258,24 +256,6 @@ class GpuHosts(LinkedTable):
 
     def _machines(self, world_size: int) -> int:
         return self.num_machines or ceil(world_size / self.gpus_per_host)
-
-
-class SimGrid(NetworkTable):
-    """What a SimGrid platform file describes."""
-
-    kind: Literal["simgrid"]
-    file: Path = Field(description="XML, relative to the scenario file")
-
-    @field_validator("file")
-    @classmethod
-    def _beside_the_scenario(cls, file: Path, info: ValidationInfo) -> Path:
-        return Path((info.context or {}).get("folder", ".")) / file
-
-    def draw(self, world_size: int) -> Network:
-        """As `NetworkTable.draw`."""
-        del world_size
-        with at_key("file"):
-            return read_simgrid(self.file)
 
 
 def _checked_fabric(name: str) -> str:

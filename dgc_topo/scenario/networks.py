@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from dgc_topo.scenario.network_files import Calibrated, SimGrid
 from dgc_topo.scenario.network_kinds import (
     BuiltNetwork,
     FatTree,
     GpuHosts,
     Racks,
     Ring,
-    SimGrid,
     Star,
     Torus,
     usable_fabrics,
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["BuiltNetwork", "NetworkChoice", "build_network"]
 
 NetworkChoice = Annotated[
-    Star | Racks | FatTree | Ring | Torus | GpuHosts | SimGrid, Field(discriminator="kind")
+    Star | Racks | FatTree | Ring | Torus | GpuHosts | SimGrid | Calibrated,
+    Field(discriminator="kind"),
 ]
 
 
@@ -53,7 +54,7 @@ def build_network(name: str, scenario: Scenario, world_size: int) -> BuiltNetwor
     if name in own:
         with at_key(f"networks[{own[name]}] ({name}) with {world_size} ranks"):
             table = scenario.networks[own[name]]
-            if isinstance(table, SimGrid):  # its file may change
+            if isinstance(table, SimGrid | Calibrated):  # its file may change
                 return table.build(world_size)
             return _build(table, world_size)
     if name not in known_fabrics():

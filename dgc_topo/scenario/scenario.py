@@ -18,6 +18,7 @@ from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
 from dgc_topo.scenario.claims import Claim
 from dgc_topo.scenario.networks import NetworkChoice, build_network
 from dgc_topo.scenario.step import Name, Section, StepKeys, WorkloadChoice
+from dgc_topo.scenario.validate import ValidateSection
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
 DatasetName = Literal[
@@ -127,14 +128,20 @@ class Scenario(Section):
     compression: CompressionSection = CompressionSection()
     networks: tuple[NetworkChoice, ...] = ()
     simulate: SimulateSection | None = None
+    validation: ValidateSection | None = Field(
+        default=None, alias="validate", description="measured runs that check predictions"
+    )
     claims: tuple[Claim, ...] = Field(
         default=(), description="of others, to be set beside the predictions"
     )
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        if self.train is None and (self.simulate is None or not self.simulate.workloads):
-            raise ValueError("nothing to do: expected [train], or [[simulate.workloads]], or both")
+        predicts = self.simulate is not None and self.simulate.workloads
+        if not (self.train or predicts or self.validation):
+            raise ValueError(
+                "nothing to do: expected [train], or [[simulate.workloads]], or both, or [validate]"
+            )
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,1 @@
+"""Calibrate the model from point-to-point probes of real processes; `calibrate` is the way in."""

@@ -1,0 +1,46 @@
+"""Calibrate a cluster of your own: ``torchrun ... -m dgc_topo.calibration FILE [RATE]``.
+
+Every rank runs this.  RATE is the nominal one of the links, such as 1Gbit/s, if it is to be told
+from what they carry; each host should run one rank.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from dgc_topo.calibration.calibrate import ROUNDS, fit_network
+from dgc_topo.calibration.measure import measured_rows
+from dgc_topo.calibration.model import Parameters
+from dgc_topo.calibration.probes import probes
+from dgc_topo.calibration.runs import time_cases
+from dgc_topo.launch.group import join_workers
+from dgc_topo.scenario.validate import parse_rate
+
+_LONGEST = timedelta(seconds=120)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the probes on all ranks; rank 0 writes the network file.
+
+    Raises:
+        ValueError: if the arguments are wrong, or no launcher has set the environment.
+    """
+    if not 1 <= len(arguments) <= 2:  # noqa: PLR2004
+        raise ValueError(
+            f"calibration: {len(arguments)} arguments, expected a file to write and at most a rate"
+        )
+    path, rate = Path(arguments[0]), parse_rate(arguments[1]) if len(arguments) > 1 else None
+    with join_workers("cpu", "gloo", _LONGEST) as worker:
+        cases = probes(worker.world_size, rate)
+        argument = {"cases": [case.model_dump() for case in cases], "rounds": ROUNDS}
+        per_rank = worker.gather(time_cases(worker, argument), "collecting the probes")
+    if worker.rank == 0:
+        rows = list(measured_rows(cases, per_rank, attempt=1))
+        network = fit_network(path.stem, [(rate, rows)], Parameters(), rate)
+        network.save(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,127 @@
+"""What is measured on real processes and predicted for them: the same case, described once.
+
+A case is a schedule and what flows over it, run several times in a row.  Probes are cases of two
+ranks, or of pairs and fans of them: point-to-point facts, from which a network is calibrated.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dgc_topo.schedule import Schedule, copy, reduce
+from dgc_topo.topology import OptionValue, load_topology
+
+ProbeKind = Literal["ping-pong", "exchange", "reducing-exchange", "incast", "pairs"]
+
+_FLOAT_BYTES = 4
+_PAIR = 2
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Probe(_Record):
+    """A point-to-point pattern.
+
+    ``ping-pong``: rank 0 to rank 1 and back, so a run is two messages one after the other.
+    ``exchange``: ranks 0 and 1 swap buffers.  ``reducing-exchange``: the same, and both add up.
+    ``incast``: every other rank sends a buffer to rank 0.  ``pairs``: ranks 0 and 1, 2 and 3, ...
+    all exchange at once, which on one machine have to share its cores.
+    """
+
+    kind: ProbeKind
+
+    def schedule(self, world_size: int) -> Schedule:
+        """Return one run.
+
+        Raises:
+            ValueError: if *world_size* does not fit the kind.
+        """
+        fits = {"incast": True, "pairs": world_size % _PAIR == 0}
+        if world_size < _PAIR or not fits.get(self.kind, world_size == _PAIR):
+            raise ValueError(f"probe {self.kind}: world_size {world_size} does not fit it")
+        first = np.arange(0, world_size, 2)
+        here, there = np.concatenate([first, first + 1]), np.concatenate([first + 1, first])
+        match self.kind:
+            case "ping-pong":
+                steps = [copy(0, 1), copy(1, 0)]
+            case "reducing-exchange":
+                steps = [reduce(here, there)]
+            case "exchange" | "pairs":
+                steps = [copy(here, there)]
+            case "incast":
+                others = np.arange(1, world_size)
+                zeros = np.zeros_like(others)
+                return Schedule.from_steps(
+                    world_size, world_size - 1, [copy(others, zeros, others - 1)], goal="part"
+                )
+        return Schedule.from_steps(world_size, 1, steps, goal="part")
+
+
+class Collective(_Record):
+    """A topology's schedule."""
+
+    topology: str
+    options: dict[str, OptionValue] = Field(default_factory=dict)
+
+    def schedule(self, world_size: int) -> Schedule:
+        """Return one run."""
+        return load_topology(self.topology, self.options).schedule(world_size)
+
+
+class DenseBuffer(_Record):
+    """A dense float32 buffer."""
+
+    kind: Literal["dense"] = "dense"
+    num_elements: int = Field(ge=1)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the buffer."""
+        return _FLOAT_BYTES * self.num_elements
+
+
+class SparseBuffer(_Record):
+    """Entries drawn at random from a buffer of *num_elements*, other ones on every rank."""
+
+    kind: Literal["sparse"] = "sparse"
+    num_elements: int = Field(ge=1)
+    density: float = Field(gt=0, le=1)
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of each rank."""
+        return max(1, round(self.density * self.num_elements))
+
+
+Buffer = Annotated[DenseBuffer | SparseBuffer, Field(discriminator="kind")]
+
+
+class Case(_Record):
+    """A pattern among ranks, what flows over it, and how often in a row."""
+
+    pattern: Probe | Collective
+    world_size: int = Field(ge=2)
+    buffer: Buffer
+    runs: int = Field(default=1, ge=1, description="in a row, timed together")
+
+    @model_validator(mode="after")
+    def _has_a_schedule(self) -> Self:
+        self.pattern.schedule(self.world_size)
+        return self
+
+    def schedule(self) -> Schedule:
+        """Return one run's schedule."""
+        return self.pattern.schedule(self.world_size)
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        what = self.pattern.kind if isinstance(self.pattern, Probe) else self.pattern.topology
+        options = {} if isinstance(self.pattern, Probe) else self.pattern.options
+        given = ", ".join(f"{key}={value}" for key, value in options.items())
+        return f"{what} ({given})" if given else what

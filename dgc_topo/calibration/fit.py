@@ -1,0 +1,121 @@
+"""Fit the model's parameters to probes: the same simulator that predicts, run backwards.
+
+Every probe's time is simulated with trial parameters, and the squared logarithms of simulated over
+measured times are made as small as can be (bounded least squares of scipy).  No parameter is of a
+topology: what is fitted is links, processes and cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+
+from dgc_topo.calibration.cases import Case
+from dgc_topo.calibration.model import Parameters
+from dgc_topo.calibration.predict import predict_case
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A measured probe.
+
+    Attributes:
+        case: What was run.
+        rate_bits_per_s: Of the links; None for unshaped ones.
+        time_s: Of one run.
+    """
+
+    case: Case
+    rate_bits_per_s: float | None
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Free:
+    """A parameter that is fitted, and between which values."""
+
+    name: str
+    start: float
+    lowest: float
+    highest: float
+
+
+_LINK = (
+    _Free("goodput", 0.95, 0.3, 1.2),
+    _Free("latency_bytes", 1500.0, 1.0, 20_000.0),
+    _Free("reverse_share", 0.03, 1e-4, 0.3),
+)
+_ENDS = (
+    _Free("latency_s", 30e-6, 1e-7, 5e-3),
+    _Free("overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("step_overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("send_s_per_byte", 0.3e-9, 1e-12, 1e-7),
+    _Free("receive_s_per_byte", 0.3e-9, 1e-12, 1e-7),
+    _Free("reduce_s_per_byte", 0.2e-9, 1e-12, 1e-7),
+    _Free("encode_s_per_byte", 2e-9, 1e-12, 1e-6),
+    _Free("merge_s_per_byte", 5e-9, 1e-12, 1e-6),
+)
+
+
+def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Parameters:
+    """Return the parameters under which the model is closest to what was measured.
+
+    Args:
+        observations: Probes; with several rates, what depends on the rate is told apart from what
+            does not.
+        fixed: Gives everything that is not fitted: cores and machines, and without any shaped
+            link also those of links.
+
+    Raises:
+        ValueError: if there are no observations.
+    """
+    if not observations:
+        raise ValueError("calibration: no probes, expected at least one")
+    has_rate = any(each.rate_bits_per_s is not None for each in observations)
+    free = (*_LINK, *_ENDS) if has_rate else _ENDS
+    solution = least_squares(
+        partial(_misfits, free, observations, fixed),
+        [math.log(each.start) for each in free],
+        bounds=(
+            [math.log(each.lowest) for each in free],
+            [math.log(each.highest) for each in free],
+        ),
+        diff_step=[1e-3] * len(free),  # the model has kinks: look further than rounding
+        loss="soft_l1",  # a disturbed probe pulls less
+        f_scale=0.05,
+        max_nfev=60,
+    )
+    return _with(fixed, free, solution.x)
+
+
+def _misfits(
+    free: Sequence[_Free],
+    observations: Sequence[Observation],
+    fixed: Parameters,
+    logarithms: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Return the logarithm of simulated over measured time of each observation."""
+    parameters = _with(fixed, free, logarithms)
+    return np.array(
+        [math.log(fitted_s(parameters, each) / each.time_s) for each in observations], np.float64
+    )
+
+
+def fitted_s(parameters: Parameters, observation: Observation) -> float:
+    """Return what an observation takes by the model."""
+    case = observation.case
+    network = parameters.network(case.world_size, observation.rate_bits_per_s)
+    return predict_case(case, network)
+
+
+def _with(
+    fixed: Parameters, free: Sequence[_Free], logarithms: npt.NDArray[np.float64]
+) -> Parameters:
+    values = {each.name: math.exp(x) for each, x in zip(free, logarithms.tolist(), strict=True)}
+    return fixed.model_copy(update=values)

@@ -1,0 +1,129 @@
+"""A calibrated network: the parameters of the model, and the probes that they were fitted to."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError
+
+from dgc_topo.simulate import HostCosts, Network, star
+
+#: Bandwidth of a link that is no limit.
+_NO_LIMIT_BYTES_PER_S = 1e18
+_BITS = 8
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Parameters(_Record):
+    """What point-to-point measurements tell of links, and of processes and their machines.
+
+    A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
+    ``latency_s``, and as long as *latency_bytes* take on the link (frames wait in whole at every
+    switch).
+    """
+
+    goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
+    latency_s: NonNegativeFloat = 0.0
+    latency_bytes: NonNegativeFloat = 0.0
+    overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per message, each side")
+    step_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per step")
+    send_s_per_byte: NonNegativeFloat = 0.0
+    receive_s_per_byte: NonNegativeFloat = 0.0
+    reduce_s_per_byte: NonNegativeFloat = 0.0
+    encode_s_per_byte: NonNegativeFloat = 0.0
+    merge_s_per_byte: NonNegativeFloat = 0.0
+    reverse_share: NonNegativeFloat = 0.0
+    cores_per_process: float = Field(default=1.0, gt=0)
+    cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
+    hosts_per_machine: int = Field(default=1, ge=1)
+
+    def network(self, num_hosts: int, rate_bits_per_s: float | None) -> Network:
+        """Return a star of *num_hosts* hosts whose links have a rate; None is unlimited."""
+        bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
+        if rate_bits_per_s is not None:
+            bandwidth = self.goodput * rate_bits_per_s / _BITS
+            latency_s += self.latency_bytes / bandwidth
+        return star(num_hosts, bandwidth, latency_s / 2, costs=self.costs())
+
+    def costs(self) -> HostCosts:
+        """Return what messages cost at their ends."""
+        return HostCosts(
+            overhead_s=self.overhead_s,
+            step_overhead_s=self.step_overhead_s,
+            reduce_s_per_byte=self.reduce_s_per_byte,
+            send_s_per_byte=self.send_s_per_byte,
+            receive_s_per_byte=self.receive_s_per_byte,
+            encode_s_per_byte=self.encode_s_per_byte,
+            merge_s_per_byte=self.merge_s_per_byte,
+            reverse_share=self.reverse_share,
+            cores_per_process=self.cores_per_process,
+            cores_per_machine=self.cores_per_machine or float("inf"),
+            hosts_per_machine=self.hosts_per_machine,
+        )
+
+
+class ProbeRow(_Record):
+    """One probe: what it took, and what the fitted model says that it takes."""
+
+    probe: str
+    world_size: int
+    rate_bits_per_s: float | None = None
+    num_bytes: int
+    measured_s: float = Field(gt=0, description="of one run; median of the rounds")
+    spread: NonNegativeFloat = Field(description="largest over smallest round, less 1")
+    fitted_s: float = Field(gt=0)
+
+    @property
+    def error(self) -> float:
+        """Signed relative error of the fit."""
+        return self.fitted_s / self.measured_s - 1
+
+
+class CalibratedNetwork(_Record):
+    """A network file: parameters, and how well they fit what they were made from."""
+
+    name: str
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    machine: str = Field(description="hardware and software that was measured")
+    rate_bits_per_s: float | None = Field(
+        default=None, gt=0, description="of every link, unless a scenario says another"
+    )
+    parameters: Parameters
+    median_fit_error: NonNegativeFloat = Field(description="of the probes, absolute and relative")
+    worst_fit_error: NonNegativeFloat
+    probes: tuple[ProbeRow, ...] = ()
+
+    def network(self, num_hosts: int, rate_bits_per_s: float | None = None) -> Network:
+        """Return the network of *num_hosts* hosts; a rate other than that of the file if given."""
+        return self.parameters.network(num_hosts, rate_bits_per_s or self.rate_bits_per_s)
+
+    def save(self, path: Path) -> None:
+        """Write the file (TOML)."""
+        values = self.model_dump(mode="json", exclude_none=True)
+        path.write_text(tomli_w.dumps(values), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> CalibratedNetwork:
+        """Return what a file says.
+
+        Raises:
+            ValueError: naming the file and the key, if it is not a network file.
+            OSError: if it cannot be read.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not TOML ({error}), expected a network file") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"]) or "the file"
+            raise ValueError(
+                f"{path}: {key}: {problem['msg']}; expected a network file, as 'dgc-topo "
+                "calibrate' writes it"
+            ) from error

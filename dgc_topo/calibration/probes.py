@@ -1,0 +1,72 @@
+"""The probes of a calibration: point-to-point facts only, from a few bytes to 64 MB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind, SparseBuffer
+
+_KB, _MB = 1000, 1_000_000
+_FLOAT_BYTES = 4
+_BITS = 8
+
+_PING_PONG_BYTES = (4, _KB, 4 * _KB, 16 * _KB, 64 * _KB, 256 * _KB, _MB, 4 * _MB, 16 * _MB)
+_LARGEST_BYTES = 64 * _MB
+_OTHER_BYTES = (4 * _KB, 64 * _KB, 256 * _KB, _MB, 8 * _MB)
+_SPARSE_ELEMENTS = (1_000_000, 10_000_000)  #: with one in a hundred sent
+_SPARSE_DENSITY = 0.01
+
+#: Short runs are repeated in a row until they take about this long together.
+_BLOCK_S = 0.06
+_MOST_RUNS = 40
+_GUESSED_S = 300e-6  # per message
+_GUESSED_BYTES_PER_S = 1.5e9  # of unshaped links
+
+
+def probes(num_hosts: int, rate_bits_per_s: float | None) -> list[Case]:
+    """Return the probes for links of a rate; None is unshaped.
+
+    Args:
+        num_hosts: Hosts there are; at least 2.
+        rate_bits_per_s: Decides how often short ones are repeated.
+
+    Raises:
+        ValueError: if there are fewer hosts.
+    """
+    if num_hosts < 2:  # noqa: PLR2004
+        raise ValueError(f"calibration: {num_hosts} hosts, expected at least 2")
+    return list(_probes(num_hosts, rate_bits_per_s))
+
+
+def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
+    for num_bytes in (*_PING_PONG_BYTES, _LARGEST_BYTES):
+        yield _dense("ping-pong", 2, num_bytes, rate, messages=2)
+    for num_bytes in _OTHER_BYTES:
+        yield _dense("exchange", 2, num_bytes, rate)
+        yield _dense("reducing-exchange", 2, num_bytes, rate)
+        for senders in (2, 4):
+            if senders < num_hosts:
+                yield _dense("incast", senders + 1, num_bytes, rate)
+        pairs = 2
+        while 2 * pairs <= num_hosts:
+            yield _dense("pairs", 2 * pairs, num_bytes, rate)
+            pairs *= 2
+    for num_elements in _SPARSE_ELEMENTS:
+        buffer = SparseBuffer(num_elements=num_elements, density=_SPARSE_DENSITY)
+        for kind in ("exchange", "reducing-exchange"):
+            yield Case(pattern=Probe(kind=kind), world_size=2, buffer=buffer, runs=4)
+
+
+def _dense(
+    kind: ProbeKind, world_size: int, num_bytes: int, rate: float | None, messages: int = 1
+) -> Case:
+    buffer = DenseBuffer(num_elements=max(1, num_bytes // _FLOAT_BYTES))
+    runs = runs_in_a_row(messages, num_bytes, rate)
+    return Case(pattern=Probe(kind=kind), world_size=world_size, buffer=buffer, runs=runs)
+
+
+def runs_in_a_row(messages: int, num_bytes: float, rate_bits_per_s: float | None) -> int:
+    """Return how many runs of so many messages in sequence make up a block worth timing."""
+    bandwidth = _GUESSED_BYTES_PER_S if rate_bits_per_s is None else rate_bits_per_s / _BITS
+    one_s = messages * (_GUESSED_S + num_bytes / bandwidth)
+    return max(1, min(_MOST_RUNS, round(_BLOCK_S / one_s)))

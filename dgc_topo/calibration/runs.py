@@ -1,0 +1,117 @@
+"""Run cases on real processes, through the executor that training uses, and time them.
+
+The entry `time_cases` is called on every rank inside a process group (see `dgc_topo.launch`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pydantic import TypeAdapter
+
+from dgc_topo.calibration.cases import Case, DenseBuffer, SparseBuffer
+from dgc_topo.execute import Communicator, DistributedTransport
+from dgc_topo.launch.group import Worker
+from dgc_topo.payload import DensePayload, Payload, SparsePayload
+from dgc_topo.schedule import Schedule
+
+CASES = TypeAdapter(list[Case])
+
+#: Seconds and bytes sent of all runs of a case, per round; None for a rank that has no part in it.
+Timed = list[tuple[float, int] | None]
+
+
+class _Fixed:
+    """A schedule where a topology is expected."""
+
+    varies = False
+
+    def __init__(self, name: str, schedule: Schedule) -> None:
+        self.name = name
+        self._schedule = schedule
+
+    def schedule(self, world_size: int, *, iteration: int = 0, seed: int = 0) -> Schedule:
+        """Return the schedule, whatever the iteration."""
+        del world_size, iteration, seed
+        return self._schedule
+
+
+class _Runner:
+    """One rank's side of a case; it has been run once, so everything is connected and allocated."""
+
+    def __init__(self, case: Case, rank: int, transport: DistributedTransport) -> None:
+        self._case = case
+        self._communicator = Communicator(_Fixed(case.label, case.schedule()), transport)
+        self._payload = payload_maker(case, rank)
+        self._communicator.run(self._payload())
+
+    def timed(self) -> tuple[float, int]:
+        """Return the seconds of all runs in a row, and the bytes this rank sent in them."""
+        payloads = [self._payload() for _ in range(self._case.runs)]
+        began = time.perf_counter()
+        num_bytes = sum(self._communicator.run(payload).bytes_sent for payload in payloads)
+        return time.perf_counter() - began, num_bytes
+
+
+def time_cases(worker: Worker, argument: dict[str, Any]) -> list[Timed]:
+    """Run every case once per round, the cases of a round one after the other.
+
+    A case of fewer ranks than there are is run by the first ones; the others wait, idle.
+
+    Args:
+        worker: This rank.
+        argument: ``cases`` (see `Case`), and ``rounds``, a number.
+
+    Returns:
+        Per case what this rank measured in each round.
+    """
+    cases = CASES.validate_python(argument["cases"])
+    transports = _transports(worker, {case.world_size for case in cases})
+    runners = [
+        _Runner(case, worker.rank, transports[case.world_size])
+        if worker.rank < case.world_size
+        else None
+        for case in cases
+    ]
+    results: list[Timed] = [[] for _ in cases]
+    for _ in range(argument["rounds"]):
+        for result, runner in zip(results, runners, strict=True):
+            worker.barrier("timing cases")
+            result.append(None if runner is None else runner.timed())
+    return results
+
+
+def _transports(worker: Worker, sizes: set[int]) -> dict[int, DistributedTransport]:
+    """Return a transport of the first ranks for each world size that this rank is part of."""
+    transports = {}
+    for size in sorted(sizes):
+        whole = size == worker.world_size
+        group = None if whole else dist.new_group(list(range(size)), timeout=worker.timeout)
+        if worker.rank < size:
+            transports[size] = DistributedTransport(group, timeout=worker.timeout)
+    return transports
+
+
+def payload_maker(case: Case, rank: int) -> Callable[[], Payload]:
+    """Return a function that makes a rank's payload for one run; payloads share memory.
+
+    Dense buffers hold zeros, so that sums of sums stay finite however often they are run.
+    """
+    buffer = case.buffer
+    if isinstance(buffer, DenseBuffer):
+        zeros = torch.zeros(buffer.num_elements)
+        return lambda: DensePayload(zeros)
+    indices = draw_entries(buffer, rank)
+    values = torch.ones(len(indices))
+    return lambda: SparsePayload(indices, values, buffer.num_elements)
+
+
+def draw_entries(buffer: SparseBuffer, rank: int) -> torch.Tensor:
+    """Return the sorted indices of a rank's entries, shape (num_entries,), int64."""
+    generator = torch.Generator().manual_seed(rank)
+    drawn = torch.randperm(buffer.num_elements, generator=generator)[: buffer.num_entries]
+    return torch.sort(drawn).values

@@ -1,0 +1,86 @@
+"""Commands that measure: calibrate a network, and validate predictions against measured runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.counting import counting
+
+Rates = Annotated[
+    list[str] | None,
+    typer.Option("--rate", help="of the lab's links, such as 100Mbit/s, or unshaped; repeatable"),
+]
+
+
+def calibrate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="network file to write")],
+    rate: Rates = None,
+    hosts: Annotated[int, typer.Option(help="hosts of the lab")] = 8,
+    rounds: Annotated[int, typer.Option(help="rounds behind each median", min=3)] = 5,
+) -> None:
+    """Measure point-to-point facts in a lab on this machine, and write a network file.
+
+    On a cluster of your own: torchrun ... -m dgc_topo.calibration FILE
+    """
+    from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.scenario.validate import parse_rate
+
+    with clear_errors():
+        rates = [parse_rate(text) for text in rate or ["100Mbit/s", "200Mbit/s", "unshaped"]]
+        with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
+            network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
+        network.save(output)
+        console.print(
+            f"fit of {len(network.probes)} probes: median error "
+            f"{100 * network.median_fit_error:.1f} %, worst {100 * network.worst_fit_error:.1f} %"
+        )
+        console.print(f"network: {output}", highlight=False, soft_wrap=True)
+
+
+def validate(
+    scenario: Annotated[Path, typer.Argument(help="scenario with [validate]", dir_okay=False)],
+    network: Annotated[
+        Path | None, typer.Option(help="network file; calibrated first if left out")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="folder (default: results/NAME)")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
+) -> None:
+    """Measure what a scenario lists, predict it from a calibration alone, and report the errors."""
+    from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.calibration.model import CalibratedNetwork
+    from dgc_topo.scenario import load_scenario
+    from dgc_topo.validation.report import rows_table, summary_table, write_validation
+    from dgc_topo.validation.validate import cases_of, section_of
+    from dgc_topo.validation.validate import validate as measure
+
+    with clear_errors():
+        loaded = load_scenario(scenario)
+        section = section_of(loaded)
+        folder = output or Path("results") / loaded.name
+        if network is None:
+            rates = section.calibrate_rates_bits_per_s
+            total = num_probes(section.num_hosts, rates)
+            with counting(console, "calibrating", total) as advance:
+                calibrated = calibrate_lab(
+                    rates, section.num_hosts, name=loaded.name, advance=advance
+                )
+        else:
+            calibrated = CalibratedNetwork.load(network)
+        total = sum(len(cases) for cases in cases_of(loaded).values())
+        with counting(console, "validating", total) as advance:
+            rows = list(measure(loaded, calibrated, advance))
+        write_validation(folder, rows, calibrated)
+        if as_json:
+            values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
+            console.out(json.dumps(values), highlight=False)
+            return
+        console.print(rows_table(rows))
+        console.print(summary_table(rows))
+        console.print(f"folder: {folder}", highlight=False, soft_wrap=True)

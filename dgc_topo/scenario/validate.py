@@ -1,0 +1,66 @@
+"""Keys of a scenario that say which measured runs are to check the predictions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from dgc_topo.scenario.step import Section
+from dgc_topo.units import bytes_from, rate_from
+
+_BITS = 8
+
+
+def parse_rate(text: str) -> float | None:
+    """Return bits per second of a text such as ``100Mbit/s``; None for ``unshaped``.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    return None if text == "unshaped" else _BITS * rate_from(text, "rate")
+
+
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("expected a rate such as '100Mbit/s', or 'unshaped'")  # noqa: TRY004
+    return parse_rate(value)
+
+
+def _bytes(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("expected a size such as '10MB'")  # noqa: TRY004
+    return round(bytes_from(value, "size"))
+
+
+Rate = Annotated[float | None, BeforeValidator(_rate)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=4)]
+WorldSizes = Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], Field(min_length=1)]
+
+
+class ExtraRows(Section):
+    """Further rows, such as at a rate between the calibrated ones."""
+
+    rate_bits_per_s: Rate = Field(alias="rate")
+    world_sizes: WorldSizes
+    dense_bytes: tuple[Bytes, ...] = Field(min_length=1)
+
+
+class ValidateSection(Section):
+    """What is measured in labs on this machine, and at which rates the model is calibrated."""
+
+    calibrate_rates_bits_per_s: tuple[Rate, ...] = Field(alias="calibrate_rates", min_length=1)
+    rates_bits_per_s: tuple[Rate, ...] = Field(alias="rates", min_length=1)
+    num_hosts: int = Field(default=8, ge=2, le=64, description="of the labs that calibrate")
+    world_sizes: WorldSizes
+    dense_bytes: tuple[Bytes, ...] = ()
+    sparse_elements: int = Field(default=25_000_000, ge=1, description="of the gradient")
+    sparse_densities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    rounds: int = Field(default=5, ge=3, description="behind each median")
+    extra: tuple[ExtraRows, ...] = ()
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if not (self.dense_bytes or self.sparse_densities):
+            raise ValueError("nothing to measure: expected dense_bytes or sparse_densities")
+        return self

@@ -1,0 +1,125 @@
+"""What a validation found: a folder with the rows (JSON Lines), the calibration, and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from dgc_topo.calibration.model import CalibratedNetwork
+from dgc_topo.results.style import FAINT, dress, new_figure
+from dgc_topo.results.units import bytes_text, seconds_text
+from dgc_topo.validation.rows import Row, Summary, summarize
+
+ROWS_FILE = "validation.jsonl"
+NETWORK_FILE = "network.toml"
+PLOT_FILE = "predicted-against-measured.svg"
+
+_COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
+_PERCENT = 100
+
+
+def write_validation(folder: Path, rows: Sequence[Row], network: CalibratedNetwork) -> None:
+    """Write rows, calibration and plot into *folder*, which is made if it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [row.model_dump_json() for row in rows]
+    (folder / ROWS_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    network.save(folder / NETWORK_FILE)
+    error_figure(rows).savefig(folder / PLOT_FILE, bbox_inches="tight", metadata={"Date": None})
+
+
+def load_rows(path: Path) -> list[Row]:
+    """Return the rows of a validation folder, or of its ``validation.jsonl``.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: naming the line that is no row.
+    """
+    path = path / ROWS_FILE if path.is_dir() else path
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            rows.append(Row.model_validate_json(line))
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number}: {error}") from error
+    return rows
+
+
+def rows_table(rows: Sequence[Row]) -> Table:
+    """Return every row: measured, predicted, signed error."""
+    table = Table(
+        "topology", "ranks", "links", "payload", "bytes", "measured", "predicted", "error"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(
+            row.name,
+            str(row.world_size),
+            _link(row.rate_bits_per_s),
+            row.payload,
+            bytes_text(row.num_bytes),
+            seconds_text(row.measured_s),
+            seconds_text(row.predicted_s),
+            f"{_PERCENT * row.error:+.1f} %",
+        )
+    return table
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Return absolute errors by group, rate and size."""
+    table = Table("absolute error of", "rows", "median", "95th percentile", "worst")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for summary in summarize(rows):
+        table.add_row(summary.what, str(summary.num_rows), *_percentages(summary))
+    return table
+
+
+def summary_markdown(rows: Sequence[Row]) -> str:
+    """Return the same as Markdown."""
+    lines = [
+        "| absolute error of | rows | median | 95th percentile | worst |",
+        "| :--- | ---: | ---: | ---: | ---: |",
+    ]
+    for summary in summarize(rows):
+        values = " | ".join(_percentages(summary))
+        lines.append(f"| {summary.what} | {summary.num_rows} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def error_figure(rows: Sequence[Row]) -> Figure:
+    """Draw predicted over measured times, and the line on which they are equal."""
+    figure = new_figure(7, 6, "Predicted against measured")
+    axes = figure.subplots()
+    dress(axes, x="measured, ms", y="predicted, ms")
+    links = list(dict.fromkeys((row.group, row.rate_bits_per_s) for row in rows))
+    for (group, rate), colour in zip(links, _COLOURS * len(links), strict=False):
+        here = [row for row in rows if (row.group, row.rate_bits_per_s) == (group, rate)]
+        axes.scatter(
+            [1e3 * row.measured_s for row in here],
+            [1e3 * row.predicted_s for row in here],
+            s=14,
+            color=colour,
+            alpha=0.7,
+            label=f"{group}, {_link(rate)}",
+        )
+    times = [1e3 * time for row in rows for time in (row.measured_s, row.predicted_s)]
+    ends = [min(times, default=1.0), max(times, default=2.0)]
+    axes.plot(ends, ends, color=FAINT, lw=1, zorder=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _percentages(summary: Summary) -> tuple[str, str, str]:
+    values = (summary.median, summary.percentile_95, summary.worst)
+    first, second, third = (f"{_PERCENT * value:.1f} %" for value in values)
+    return first, second, third
+
+
+def _link(rate_bits_per_s: float | None) -> str:
+    return "unshaped" if rate_bits_per_s is None else f"{rate_bits_per_s / 1e6:g} Mbit/s"

@@ -1,0 +1,141 @@
+"""Measure collectives in labs, and predict each from the calibration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+
+import numpy as np
+
+from dgc_topo.calibration.cases import Buffer, Case, Collective, DenseBuffer, SparseBuffer
+from dgc_topo.calibration.measure import Measured, measure_cases
+from dgc_topo.calibration.model import CalibratedNetwork
+from dgc_topo.calibration.predict import predict_case
+from dgc_topo.calibration.probes import runs_in_a_row
+from dgc_topo.coding import WireCoding
+from dgc_topo.cost import count_cost
+from dgc_topo.lab import Lab, LabSpec
+from dgc_topo.launch import Session
+from dgc_topo.scenario import Scenario, TopologyChoice
+from dgc_topo.scenario.validate import ValidateSection
+from dgc_topo.validation.rows import Row
+
+_FLOAT_BYTES = 4
+
+
+def validate(
+    scenario: Scenario,
+    network: CalibratedNetwork,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[Row]:
+    """Yield a row per collective of a scenario's ``[validate]``, lab after lab.
+
+    Args:
+        scenario: Names topologies, sizes, rates.
+        network: Predicts; it has been calibrated before, and is not touched.
+        advance: Called with how many cases have been measured.
+
+    Raises:
+        ValueError: if the scenario has no ``[validate]``.
+        LabError: if this machine cannot have a lab.
+        LaunchError: if a worker fails.
+    """
+    section = section_of(scenario)
+    for rate, cases in cases_of(scenario).items():
+        num_hosts = max(case.world_size for case in cases)
+        with (
+            Lab(LabSpec(num_hosts=num_hosts, rate_bits_per_s=rate)) as lab,
+            Session(lab, num_hosts) as session,
+        ):
+            for row in measure_cases(session, cases, section.rounds, advance):
+                yield _row(row, rate, network)
+
+
+def section_of(scenario: Scenario) -> ValidateSection:
+    """Return a scenario's ``[validate]``.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if scenario.validation is None:
+        raise ValueError(f"scenario {scenario.name}: no [validate], expected one")
+    return scenario.validation
+
+
+def cases_of(scenario: Scenario) -> dict[float | None, list[Case]]:
+    """Return the cases of a scenario by the rate of their links (bit/s; None is unshaped)."""
+    section = section_of(scenario)
+    cases: dict[float | None, list[Case]] = {rate: [] for rate in section.rates_bits_per_s}
+    for choice in scenario.topologies:
+        for rate in cases:
+            cases[rate] += _cases(choice, rate, section.world_sizes, _buffers(section))
+    for extra in section.extra:
+        more = cases.setdefault(extra.rate_bits_per_s, [])
+        for choice in scenario.topologies:
+            buffers = [_dense(num_bytes) for num_bytes in extra.dense_bytes]
+            more += _cases(choice, extra.rate_bits_per_s, extra.world_sizes, buffers)
+    return cases
+
+
+def _cases(
+    choice: TopologyChoice, rate: float | None, sizes: Sequence[int], buffers: Sequence[Buffer]
+) -> Iterator[Case]:
+    gossips = choice.gossips
+    for size in sizes:
+        for buffer in buffers:
+            if gossips and buffer.kind == "sparse":
+                continue  # gossip averages whole parameters
+            pattern = Collective(topology=choice.name, options=choice.options)
+            cost = _messages_in_sequence(pattern, size)
+            runs = runs_in_a_row(cost, _own_bytes(buffer) / size, rate)
+            yield Case(pattern=pattern, world_size=size, buffer=buffer, runs=runs)
+
+
+def _messages_in_sequence(pattern: Collective, world_size: int) -> int:
+    return max(1, count_cost(pattern.schedule(world_size)).num_steps)
+
+
+def _buffers(section: ValidateSection) -> list[Buffer]:
+    sparse: list[Buffer] = [
+        SparseBuffer(num_elements=section.sparse_elements, density=density)
+        for density in section.sparse_densities
+    ]
+    return [*(_dense(num_bytes) for num_bytes in section.dense_bytes), *sparse]
+
+
+def _dense(num_bytes: int) -> Buffer:
+    return DenseBuffer(num_elements=max(1, num_bytes // _FLOAT_BYTES))
+
+
+def _own_bytes(buffer: Buffer) -> float:
+    """Return the bytes of a buffer, or of one rank's sparse message."""
+    if isinstance(buffer, DenseBuffer):
+        return buffer.num_bytes
+    return _coded_bytes(buffer.num_elements, buffer.num_entries)
+
+
+@cache
+def _coded_bytes(num_elements: int, num_entries: int) -> float:
+    length, entries = np.array([num_elements], np.float64), np.array([num_entries], np.float64)
+    return float(WireCoding().expected_bytes(length, entries)[0])
+
+
+def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> Row:
+    case, buffer = measured.case, measured.case.buffer
+    payload = "dense"
+    if isinstance(buffer, SparseBuffer):
+        payload = f"{100 * buffer.density:g} % of {buffer.num_elements:,}"
+    return Row(
+        group="collectives",
+        name=case.label,
+        world_size=case.world_size,
+        rate_bits_per_s=rate,
+        payload=payload,
+        num_bytes=_own_bytes(buffer),
+        bytes_sent=measured.bytes_sent,
+        measured_s=measured.time_s,
+        spread=measured.spread,
+        attempts=measured.attempts,
+        load=measured.load,
+        predicted_s=predict_case(case, network.parameters.network(case.world_size, rate)),
+    )

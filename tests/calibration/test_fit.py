@@ -1,0 +1,127 @@
+"""Calibration finds the network that made the probes, and says how well it fits."""
+
+import numpy as np
+import pytest
+
+from dgc_topo.calibration.calibrate import fit_network
+from dgc_topo.calibration.cases import Case, Collective, DenseBuffer, Probe, SparseBuffer
+from dgc_topo.calibration.fit import Observation, fit_parameters, fitted_s
+from dgc_topo.calibration.measure import Measured
+from dgc_topo.calibration.model import CalibratedNetwork, Parameters
+from dgc_topo.calibration.predict import predict_case
+from dgc_topo.calibration.probes import probes
+from dgc_topo.simulate import star
+
+MACHINE = {"cores_per_machine": 2.0, "hosts_per_machine": 64}
+TRUE = Parameters(
+    goodput=0.956,
+    latency_s=60e-6,
+    latency_bytes=2500,
+    overhead_s=40e-6,
+    step_overhead_s=80e-6,
+    send_s_per_byte=0.25e-9,
+    receive_s_per_byte=0.4e-9,
+    reduce_s_per_byte=0.15e-9,
+    encode_s_per_byte=3e-9,
+    merge_s_per_byte=8e-9,
+    reverse_share=0.03,
+    **MACHINE,
+)
+RATES = (100e6, None)
+
+
+def few_probes(rate):
+    """Every kind of probe, small and large."""
+    return [
+        case.model_copy(update={"runs": 1})
+        for case in probes(8, rate)
+        if isinstance(case.buffer, SparseBuffer)
+        or case.buffer.num_bytes in {4, 4_000, 256_000, 8_000_000}
+    ]
+
+
+def ring(num_bytes, world_size):
+    return Case(
+        pattern=Collective(topology="ring"),
+        world_size=world_size,
+        buffer=DenseBuffer(num_elements=num_bytes // 4),
+        runs=2,
+    )
+
+
+@pytest.mark.slow
+def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
+    """With 1 % of noise on every probe, at a rate and world sizes that were not probed."""
+    noise = np.random.default_rng(0)
+    observations = [
+        Observation(case, rate, fitted_s(TRUE, Observation(case, rate, 1.0)) * factor)
+        for rate in RATES
+        for case in few_probes(rate)
+        for factor in [float(np.exp(noise.normal(0, 0.01)))]
+    ]
+    found = fit_parameters(observations, Parameters(**MACHINE))
+    for rate in (*RATES, 150e6):
+        for num_bytes in (10_000, 1_000_000):
+            for world_size in (3, 8):
+                case = ring(num_bytes, world_size)
+                expected = predict_case(case, TRUE.network(world_size, rate))
+                got = predict_case(case, found.network(world_size, rate))
+                assert got == pytest.approx(expected, rel=0.03)
+    assert found.goodput == pytest.approx(TRUE.goodput, rel=0.02)
+    assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
+
+
+def test_runs_in_a_row_may_overlap():
+    """A pipeline of two ranks: the first one begins its next run while the second one still adds.
+
+    So the mean of several runs is no more than the first one's time.
+    """
+    once = Case(
+        pattern=Probe(kind="incast"), world_size=3, buffer=DenseBuffer(num_elements=1000), runs=1
+    )
+    network = star(3, 1e6, 1e-3)
+    several = once.model_copy(update={"runs": 5})
+    assert predict_case(several, network) <= predict_case(once, network) * (1 + 1e-9)
+
+
+def test_a_network_file_can_be_read_again(tmp_path):
+    row = Measured(few_probes(100e6)[1], 1e-3, 0.01, 8_000.0, 1, 0.5)
+    network = fit_network("mine", [(100e6, [row] * 3)], Parameters(**MACHINE), 100e6)
+    network.save(tmp_path / "mine.toml")
+    assert CalibratedNetwork.load(tmp_path / "mine.toml") == network
+    assert network.network(4).bandwidth_bytes_per_s[0] == pytest.approx(
+        network.parameters.goodput * 100e6 / 8
+    )
+    assert network.worst_fit_error >= network.median_fit_error
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hello", "not TOML"),
+        ('name = "x"', "machine: Field required; expected a network file"),
+        (
+            'name = "x"\nmachine = "m"\nmedian_fit_error = 0\nworst_fit_error = 0\n'
+            "[parameters]\ngoodput = -1",
+            "parameters.goodput: Input should be greater than 0",
+        ),
+    ],
+)
+def test_what_is_no_network_file_is_refused(tmp_path, text, says):
+    path = tmp_path / "no.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"no.toml.*{says}"):
+        CalibratedNetwork.load(path)
+
+
+def test_without_probes_there_is_nothing_to_fit():
+    with pytest.raises(ValueError, match="no probes, expected at least one"):
+        fit_parameters([], Parameters())
+    with pytest.raises(ValueError, match="1 hosts, expected at least 2"):
+        probes(1, None)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("ping-pong", 3), ("exchange", 4), ("pairs", 5)])
+def test_a_probe_of_the_wrong_size_is_refused(kind, size):
+    with pytest.raises(ValueError, match=f"probe {kind}: world_size {size} does not fit"):
+        Case(pattern=Probe(kind=kind), world_size=size, buffer=DenseBuffer(num_elements=1))

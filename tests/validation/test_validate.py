@@ -1,0 +1,132 @@
+"""Predictions beside measured runs: rows, their summary, files, and a small lab for real."""
+
+import numpy as np
+import pytest
+
+from dgc_topo.calibration.model import CalibratedNetwork, Parameters
+from dgc_topo.lab import Lab, LabError, LabSpec
+from dgc_topo.scenario import ScenarioError, parse_scenario
+from dgc_topo.validation import Row, summarize, validate
+from dgc_topo.validation.report import (
+    error_figure,
+    load_rows,
+    summary_markdown,
+    write_validation,
+)
+from dgc_topo.validation.validate import cases_of
+
+SCENARIO = """
+name = "small"
+[[topologies]]
+name = "ring"
+[[topologies]]
+name = "gossip"
+[validate]
+calibrate_rates = ["50Mbit/s", "unshaped"]
+rates = ["50Mbit/s"]
+world_sizes = [2, 3]
+dense_bytes = ["200kB"]
+sparse_elements = 100_000
+sparse_densities = [0.01]
+rounds = 3
+{more}
+"""
+
+
+def row(measured=1.0, predicted=1.1, num_bytes=2e6, rate=None):
+    return Row(
+        group="collectives",
+        name="ring",
+        world_size=4,
+        rate_bits_per_s=rate,
+        payload="dense",
+        num_bytes=num_bytes,
+        bytes_sent=3e6,
+        measured_s=measured,
+        spread=0.01,
+        predicted_s=predicted,
+    )
+
+
+def network():
+    """What framing arithmetic says of a lab; no CPU costs."""
+    return CalibratedNetwork(
+        name="by hand",
+        machine="none",
+        parameters=Parameters(goodput=1448 / 1514),
+        median_fit_error=0.0,
+        worst_fit_error=0.0,
+    )
+
+
+def test_errors_are_signed_in_rows_and_absolute_in_summaries():
+    rows = [row(predicted=0.9), row(predicted=1.2), row(predicted=1.0), row(num_bytes=10.0)]
+    assert [round(each.error, 3) for each in rows] == [-0.1, 0.2, 0.0, 0.1]
+    large, small = summarize(rows)
+    assert large.what == "collectives, unshaped, 1 MB and more"
+    assert (large.num_rows, small.num_rows) == (3, 1)
+    assert large.median == pytest.approx(0.1)
+    assert large.worst == pytest.approx(0.2)
+    assert large.percentile_95 == pytest.approx(np.percentile([0.1, 0.2, 0.0], 95))
+
+
+def test_a_folder_keeps_rows_network_and_plot(tmp_path):
+    rows, calibrated = [row(), row(rate=1e8)], network()
+    write_validation(tmp_path / "new", rows, calibrated)
+    assert load_rows(tmp_path / "new") == rows
+    assert CalibratedNetwork.load(tmp_path / "new" / "network.toml") == calibrated
+    assert (tmp_path / "new" / "predicted-against-measured.svg").stat().st_size > 1000
+    assert "| collectives, 100 Mbit/s, 1 MB and more | 1 | 10.0 %" in summary_markdown(rows)
+    assert len(error_figure(rows).axes[0].collections) == 2
+    (tmp_path / "new" / "validation.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match=r"validation.jsonl: line 1: "):
+        load_rows(tmp_path / "new")
+
+
+def test_a_scenario_says_what_is_measured():
+    more = '[[validate.extra]]\nrate = "80Mbit/s"\nworld_sizes = [5]\ndense_bytes = ["1MB"]'
+    cases = cases_of(parse_scenario(SCENARIO.format(more=more)))
+    assert list(cases) == [50e6, 80e6]
+    shown = [(c.label, c.world_size, c.buffer.kind) for c in cases[50e6]]
+    assert ("ring", 3, "sparse") in shown
+    assert ("gossip", 3, "dense") in shown
+    assert ("gossip", 3, "sparse") not in shown  # it averages whole parameters
+    assert [(c.label, c.world_size) for c in cases[80e6]] == [("ring", 5), ("gossip", 5)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('rates = ["50Mbit/s"]', 'rates = ["fast"]', "validate.rates.0: rate 'fast'"),
+        ("rounds = 3", "rounds = 2", "validate.rounds = 2: expected greater than or equal to 3"),
+        ("rounds = 3", "round = 3", "validate.round: unknown key; valid here: calibrate_rates"),
+        ('["200kB"]', "[200]", "expected a size such as '10MB'"),
+    ],
+)
+def test_a_mistake_names_the_key(old, new, says):
+    text = SCENARIO.format(more="").replace(old, new, 1 if old != 'rates = ["50Mbit/s"]' else 2)
+    with pytest.raises(ScenarioError, match=says):
+        parse_scenario(text)
+
+
+@pytest.fixture
+def _can_have_a_lab():
+    try:
+        with Lab(LabSpec(num_hosts=2)):
+            pass
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_can_have_a_lab")
+def test_a_small_lab_takes_what_the_model_says():
+    """At 50 Mbit/s wires decide, so framing arithmetic alone has to come close."""
+    rows = list(validate(parse_scenario(SCENARIO.format(more="")), network()))
+    assert len(rows) == 6
+    for each in rows:
+        assert each.measured_s > 0.9 * each.predicted_s
+        if each.payload == "dense":
+            assert each.measured_s < 2 * each.predicted_s, each
+            sent = 2 * (each.world_size - 1) / each.world_size if each.name == "ring" else 1
+            assert each.bytes_sent <= 2 * sent * each.num_bytes
