@@ -130,7 +130,11 @@ def _solo(record: Measurement) -> Phases:
             f"record of {record.topology} at density {record.density:g}: has no solo_phases, "
             "expected a record of a training run"
         )
-    return record.solo_phases
+    if record.time_scale == 1:
+        return record.solo_phases
+    # A scaled lab stands for a faster cluster, and so do predictions from it.
+    phases = record.solo_phases.model_dump()
+    return Phases(**{name: seconds / record.time_scale for name, seconds in phases.items()})
 
 
 def _workload_of_run(
@@ -171,7 +175,7 @@ def _workload_of_run(
 def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
     recorded, sparse = measured.profile, measured.sparse
     if recorded is None:
-        elements = measured.gradient_bytes // _FLOAT_BYTES["float32"]
+        elements = measured.gradient_bytes // VALUE_BYTES["float32"]
         dense = sparse.dense_elements if sparse else 0
         return Profile.of_whole(compute_s, elements - dense, dense)
     layers = tuple(
