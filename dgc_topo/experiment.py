@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from dgc_topo.lab import Lab
+from dgc_topo.launch import Hosts
 from dgc_topo.predict import num_predictions, predict
 from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement
@@ -58,23 +62,37 @@ def run_scenario(
     Raises:
         ScenarioError: if the scenario is wrong, or has nothing to do without training.
         LaunchError: if a worker fails.
+        LabError: if the scenario names a lab that this machine cannot build; said before anything
+            else is done.
     """
-    from dgc_topo.train.launch import launch  # noqa: PLC0415  # predicting needs no workers
-
     scenario = narrow(load_scenario(path))
     if not train and not (scenario.simulate and scenario.simulate.workloads):
         raise ScenarioError(
             f"{path}: has no [[simulate.workloads]], so there is nothing to predict without "
             "training; use 'dgc-topo compare', which measures the workload first"
         )
-    folder = open_folder(path, scenario, output)
-    jobs: list[Job] = []
-    if scenario.train and train:
-        jobs, left_out = plan_jobs(scenario)
-        observer.plan(jobs, left_out)
-    measured = collect(jobs, launch, folder, observer)
+    with _hosts(scenario if train else None) as hosts:
+        folder = open_folder(path, scenario, output)
+        jobs: list[Job] = []
+        if scenario.train and train:
+            jobs, left_out = plan_jobs(scenario)
+            observer.plan(jobs, left_out)
+        measured = collect(jobs, partial(_launch, hosts), folder, observer)
     finish(scenario, measured, folder, observer)
     return folder
+
+
+def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
+    """Return where a scenario trains; None is this machine's loopback."""
+    if scenario is None or scenario.train is None or scenario.lab is None:
+        return nullcontext()
+    return Lab(scenario.lab.spec(scenario.train.world_size))
+
+
+def _launch(hosts: Hosts | None, jobs: list[Job], listen: Callable[[Event], None]) -> None:
+    from dgc_topo.train.launch import launch  # noqa: PLC0415  # predicting needs no workers
+
+    launch(jobs, listen, hosts)
 
 
 def narrowed(topology: Topology, density: float | None) -> Callable[[Scenario], Scenario]:

@@ -130,7 +130,11 @@ def _solo(record: Measurement) -> Phases:
             f"record of {record.topology} at density {record.density:g}: has no solo_phases, "
             "expected a record of a training run"
         )
-    return record.solo_phases
+    if record.time_scale == 1:
+        return record.solo_phases
+    # A scaled lab stands for a faster cluster, and so do predictions from it.
+    phases = record.solo_phases.model_dump()
+    return Phases(**{name: seconds / record.time_scale for name, seconds in phases.items()})
 
 
 def _workload_of_run(

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from dgc_topo.cli.console import clear_errors, console, topology_from
+from dgc_topo.cli.lab import lab
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
@@ -51,6 +52,7 @@ def compare(scenario: ScenarioFile, output: Output = None) -> None:
 app.command()(simulate)
 app.command()(calibrate)
 app.command()(validate)
+app.add_typer(lab, name="lab")
 
 
 @app.command()

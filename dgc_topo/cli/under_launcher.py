@@ -35,6 +35,11 @@ def train(
         wanted = narrowed(topology_from(topology, option or []), density)(load_scenario(scenario))
         if wanted.train is None:
             raise ScenarioError(f"{scenario}: has no [train] section, there is nothing to train")
+        if wanted.lab is not None:
+            raise ScenarioError(
+                f"{scenario}: has a [lab], which needs no launcher; use 'dgc-topo train' or "
+                "'dgc-topo compare'"
+            )
         settings = wanted.train
         timeout = timedelta(seconds=settings.timeout_s)
         with join_workers(settings.device, settings.backend, timeout) as worker:

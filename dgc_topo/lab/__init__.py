@@ -1,7 +1,19 @@
 """The lab: hosts with real TCP at a chosen rate, on one machine."""
 
-from dgc_topo.lab.counters import HostCounters
+from dgc_topo.lab.counters import CounterError, HostCounters, check_sent
+from dgc_topo.lab.doctor import Diagnosis, examine
 from dgc_topo.lab.lab import Lab, LabProcess
 from dgc_topo.lab.spec import LabError, LabSpec, LinkChange
 
-__all__ = ["HostCounters", "Lab", "LabError", "LabProcess", "LabSpec", "LinkChange"]
+__all__ = [
+    "CounterError",
+    "Diagnosis",
+    "HostCounters",
+    "Lab",
+    "LabError",
+    "LabProcess",
+    "LabSpec",
+    "LinkChange",
+    "check_sent",
+    "examine",
+]

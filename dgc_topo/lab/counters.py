@@ -4,6 +4,18 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
+#: Of a TCP segment: Ethernet 14, IPv4 20, TCP 20 and its time stamps 12.
+HEADER_BYTES = 66
+#: What Gloo sends for each message at either end: announcements and a preamble.
+_GLOO_BYTES_PER_MESSAGE = 128
+#: Opening connections, barriers, and other traffic around a run.
+_AROUND_BYTES = 64_000
+_RETRANSMITTED = 0.02  # at most this share, where queues overflow
+
+
+class CounterError(RuntimeError):
+    """An interface counted something else than what was said to be sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostCounters:
@@ -19,7 +31,45 @@ class HostCounters:
     tx_dropped: int  #: packets that found the up link's queue full
     rx_dropped: int  #: packets that found the down link's queue full
 
+    @property
+    def carried_bytes(self) -> int:
+        """Payload of TCP sent: bytes less `HEADER_BYTES` for each packet.
+
+        Exact where all packets are TCP's: acknowledgements are packets without payload.
+        """
+        return self.tx_bytes - HEADER_BYTES * self.tx_packets
+
     def __sub__(self, earlier: HostCounters) -> HostCounters:
         """Return what was counted since *earlier*."""
         pairs = zip(astuple(self), astuple(earlier), strict=True)
         return HostCounters(*(now - before for now, before in pairs))
+
+
+def check_sent(counted: HostCounters, sent_bytes: float, num_messages: float, where: str) -> float:
+    """Compare what a host's processes say they sent with what its interface counted.
+
+    The interface must have carried ``sent_bytes``, plus at most 128 bytes for each message (Gloo
+    announces it at both ends), 64 kB for opening connections, and 2 % sent twice because a queue
+    was full.  Less means that messages took another way than the network.
+
+    Args:
+        counted: Between before and after.
+        sent_bytes: What the executor says (`dgc_topo.execute.Traffic.bytes_sent`).
+        num_messages: Sent and received.
+        where: Such as ``host 3``, for the error.
+
+    Returns:
+        How many bytes more were carried than said, as a share of what was said.
+
+    Raises:
+        CounterError: if they disagree by more.
+    """
+    carried = counted.carried_bytes
+    most = sent_bytes * (1 + _RETRANSMITTED) + _GLOO_BYTES_PER_MESSAGE * num_messages
+    if not sent_bytes <= carried <= most + _AROUND_BYTES:
+        raise CounterError(
+            f"{where}: the interface carried {carried} bytes of payload ({counted.tx_bytes} in "
+            f"{counted.tx_packets} packets of {HEADER_BYTES} bytes of headers), expected "
+            f"{sent_bytes:.0f} to {most + _AROUND_BYTES:.0f}"
+        )
+    return (carried - sent_bytes) / sent_bytes if sent_bytes else 0.0

@@ -27,10 +27,10 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.lab import namespaces
+from dgc_topo.lab.names import MAX_MESSAGE_BYTES
 from dgc_topo.lab.network import Network
 from dgc_topo.lab.spec import LabSpec, LinkChange
 
-MAX_MESSAGE_BYTES = 1 << 17
 _MAX_DESCRIPTORS = 2
 
 
@@ -51,6 +51,7 @@ class Keeper:
             "cut": self._network.cut,
             "restore": self._network.restore,
             "begin": self._begin,
+            "reset": self._network.reset,
             "counters": lambda: [asdict(counted) for counted in self._network.counters()],
         }
 
@@ -116,7 +117,8 @@ class Keeper:
         return {"process": len(self._processes) - 1, "pid": process.pid}
 
     def _begin(self) -> None:
-        self._network.reset()
+        if self._spec.changes:
+            self._network.reset()  # an earlier run's changes
         self._pending = sorted(self._spec.changes, key=lambda change: change.at_s)
         self._began_s = time.monotonic()
 

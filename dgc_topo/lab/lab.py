@@ -16,10 +16,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from dgc_topo.lab.counters import HostCounters
-from dgc_topo.lab.keeper import MAX_MESSAGE_BYTES
-from dgc_topo.lab.network import INTERFACE, address_of
+from dgc_topo.lab.doctor import examine
+from dgc_topo.lab.names import INTERFACE, MAX_MESSAGE_BYTES, address_of
 from dgc_topo.lab.spec import LabError, LabSpec, check_rate
-from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE
+from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
 
 _ANSWER_WITHIN_S = 60.0
 _END_WITHIN_S = 10.0
@@ -66,6 +66,8 @@ class Lab:
         return INTERFACE
 
     def __enter__(self) -> Self:
+        if sys.platform != "linux":
+            raise LabError(f"the lab cannot be built: it needs Linux, this is {sys.platform}")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_ANSWER_WITHIN_S)
         self._control = ours
@@ -87,9 +89,9 @@ class Lab:
         except BaseException as error:
             self.close()
             if isinstance(error, LabError):
+                missing = examine().missing or str(error)
                 raise LabError(
-                    f"the lab cannot be built: {error}; 'dgc-topo lab doctor' says what this "
-                    "machine can do"
+                    f"the lab cannot be built: {missing} (all about it: dgc-topo lab doctor)"
                 ) from error
             raise
         self.user_namespace = bool(ready["user_namespace"])
@@ -130,7 +132,9 @@ class Lab:
         self._ask("rate", host=host, rate_bits_per_s=rate_bits_per_s)
 
     def cut(self, host: int) -> None:
-        """Cut a host off: every frame from and to it is lost, silently.
+        """Cut a host off: its link is down, and every frame from and to it is lost.
+
+        Connections outlive it: TCP repeats what was lost once the link is restored.
 
         Raises:
             ValueError: if there is no such host.
@@ -158,8 +162,19 @@ class Lab:
         return [HostCounters(**counted) for counted in self._ask("counters")]
 
     def begin(self) -> None:
-        """Put every link into its first state, and start the clock of the timed changes."""
+        """Start the clock of the timed changes; if there are any, every link is `reset` first.
+
+        `dgc_topo.launch` does this whenever all ranks are ready for a call.
+        """
         self._ask("begin")
+
+    def reset(self) -> None:
+        """Give every link the rate that the specification says, and undo cuts.
+
+        Raises:
+            LabError: if the lab is not up.
+        """
+        self._ask("reset")
 
     def environment(self, rank: int, world_size: int) -> dict[str, str]:
         """Return what a launcher would set for a rank, as torchrun does on several machines."""
@@ -177,6 +192,7 @@ class Lab:
             "GLOO_SOCKET_IFNAME": INTERFACE,
             "OMP_NUM_THREADS": "1",
             NETWORK_VARIABLE: self.name,
+            TIME_SCALE_VARIABLE: str(self.spec.time_scale),
             **({INTERFACE_VARIABLE: INTERFACE} if per_host == 1 else {}),
         }
 

@@ -9,26 +9,21 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from dgc_topo.lab.counters import HostCounters
+from dgc_topo.lab.names import (
+    INTERFACE,
+    NETWORK,
+    PREFIX_LENGTH,
+    address_of,
+    hardware_address_of,
+)
 from dgc_topo.lab.namespaces import inside, new_network
 from dgc_topo.lab.spec import LabSpec, burst_bytes, queue_bytes
 
-INTERFACE = "eth0"
 _ROOT_HANDLE = 0x1_0000
-_DISABLED, _FORWARDING = 0, 3  # states of a bridge's port
 _LOOPBACK_INDEX = 1
 _SCOPE_LINK, _BY_KERNEL = 253, 2
-_PREFIX_LENGTH = 16
 _NO_ADDRESSES = 1
 _STATIC, _OF_THE_BRIDGE = 0x40, 0x04  # NUD_NOARP, NTF_MASTER
-
-
-def address_of(host: int) -> str:
-    """Return a host's IPv4 address, the same in every lab: nothing outside sees it."""
-    return f"10.77.0.{host + 1}"
-
-
-def _hardware_address(host: int) -> str:
-    return f"02:00:00:00:00:{host + 1:02x}"
 
 
 @dataclass(slots=True)
@@ -97,20 +92,12 @@ class Network:
         it.rate_bits_per_s = rate_bits_per_s
 
     def cut(self, host: int) -> None:
-        """Drop every frame from and to a host; as far as it can see, the link is still up."""
-        self._set_port(host, _DISABLED)
+        """Take a host's link down at the switch: what is sent is lost, connections stay."""
+        self._switch.link("set", index=self._hosts[host].port, state="down")
 
     def restore(self, host: int) -> None:
         """Undo a cut."""
-        self._set_port(host, _FORWARDING)
-
-    def _set_port(self, host: int, state: int) -> None:
-        # Spelled out, because to pyroute2 a link's state is whether it is up.
-        data = ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_STATE", state)]})
-        kind = ("IFLA_INFO_SLAVE_KIND", "bridge")
-        self._switch.link(
-            "set", index=self._hosts[host].port, IFLA_LINKINFO={"attrs": [kind, data]}
-        )
+        self._switch.link("set", index=self._hosts[host].port, state="up")
 
     def counters(self) -> list[HostCounters]:
         """Return what every host's interface has counted so far."""
@@ -140,13 +127,13 @@ class Network:
             route = IPRoute()  # stays in the namespace it was made in
         interface = _index(route, INTERFACE)
         route.link("set", index=_LOOPBACK_INDEX, state="up")
-        route.link("set", index=interface, address=_hardware_address(host), **_without_ipv6())
-        route.addr("add", index=interface, address=address_of(host), prefixlen=_PREFIX_LENGTH)
+        route.link("set", index=interface, address=hardware_address_of(host), **_without_ipv6())
+        route.addr("add", index=interface, address=address_of(host), prefixlen=PREFIX_LENGTH)
         route.link("set", index=interface, state="up")
         if self._spec.congestion_control is not None:
             route.route(
                 "replace",
-                dst=f"10.77.0.0/{_PREFIX_LENGTH}",
+                dst=f"{NETWORK}/{PREFIX_LENGTH}",
                 oif=interface,
                 scope=_SCOPE_LINK,
                 proto=_BY_KERNEL,
@@ -162,7 +149,7 @@ class Network:
         self._switch.fdb(
             "add",
             ifindex=it.port,
-            lladdr=_hardware_address(host),
+            lladdr=hardware_address_of(host),
             state=_STATIC,
             flags=_OF_THE_BRIDGE,
         )
@@ -171,7 +158,7 @@ class Network:
                 it.route.neigh(
                     "add",
                     dst=address_of(other),
-                    lladdr=_hardware_address(other),
+                    lladdr=hardware_address_of(other),
                     ifindex=it.interface,
                     state="permanent",
                 )

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE
+from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
 
 #: Collectives around a run (start, evaluation, end) wait for slower work than a training step.
 _PATIENCE = 10
@@ -38,6 +38,7 @@ class Worker:
     tell: Callable[[Any], None]  #: gives a JSON value to who launched this, if anybody listens
     network: str  #: what records call the network
     interface: str | None  #: which carries this worker's traffic and nobody else's, if known
+    time_scale: float  #: how many times slower than the real thing it is to compute
 
     def barrier(self, what: str) -> None:
         """Wait for every rank, using no processor time meanwhile."""
@@ -140,7 +141,8 @@ def join_workers(
     )
     network = os.environ.get(NETWORK_VARIABLE, "loopback")
     interface = os.environ.get(INTERFACE_VARIABLE)
-    yield Worker(rank, world_size, chosen, timeout, tell, network, interface)
+    scale = float(os.environ.get(TIME_SCALE_VARIABLE, "1"))
+    yield Worker(rank, world_size, chosen, timeout, tell, network, interface, scale)
     # Not after an error: connections to lost peers may keep this waiting, and the error with it.
     dist.destroy_process_group()
 

@@ -15,6 +15,8 @@ PARENT_VARIABLE = "DGC_TOPO_PARENT"
 NETWORK_VARIABLE = "DGC_TOPO_NETWORK"
 #: Names the interface that carries all of a worker's traffic, and nobody else's.
 INTERFACE_VARIABLE = "DGC_TOPO_INTERFACE"
+#: Tells a worker how many times slower than the real thing it is to compute.
+TIME_SCALE_VARIABLE = "DGC_TOPO_TIME_SCALE"
 
 
 class Process(Protocol):

@@ -115,7 +115,18 @@ class Measurement(_Record):
     )
     world_size: PositiveInt
     num_workers: PositiveInt = Field(description="ranks that train; dedicated servers do not")
-    network: str = Field(description="'loopback' for processes on one machine, or the fabric")
+    network: str = Field(
+        description="'loopback' for processes on one machine, the lab with its rates, or the fabric"
+    )
+    time_scale: float = Field(
+        default=1.0,
+        ge=1,
+        description="of a scaled lab: how many times slower it is than what it stands for; workers "
+        "then wait until so many times the processor time of their computing has passed",
+    )
+    congestion_control: str | None = Field(
+        default=None, description="what the workers' TCP connections really used"
+    )
 
     workload: str = Field(description="model and data set")
     compression: str = Field(description="'dense' or the compressor's name")
@@ -134,6 +145,11 @@ class Measurement(_Record):
     )
     wire_bytes_per_step: NonNegativeFloat = Field(
         description="bytes the busiest rank sends in one step, after the warm-up"
+    )
+    interface_bytes_per_step: NonNegativeFloat | None = Field(
+        default=None,
+        description="bytes the busiest rank's interface counts in one step: what it sends, with "
+        "headers, and its acknowledgements of what it receives",
     )
     messages_per_step: NonNegativeFloat = Field(description="messages the busiest rank sends")
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
 from dgc_topo.scenario.claims import Claim
+from dgc_topo.scenario.lab import LabSection
 from dgc_topo.scenario.networks import NetworkChoice, build_network
 from dgc_topo.scenario.step import Name, Section, StepKeys, WorkloadChoice
 from dgc_topo.scenario.validate import ValidateSection
@@ -125,6 +126,7 @@ class Scenario(Section):
     seed: int = Field(default=0, ge=0, lt=2**31)
     topologies: tuple[TopologyChoice, ...] = Field(min_length=1)
     train: TrainSection | None = None
+    lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
     compression: CompressionSection = CompressionSection()
     networks: tuple[NetworkChoice, ...] = ()
     simulate: SimulateSection | None = None
@@ -142,6 +144,14 @@ class Scenario(Section):
             raise ValueError(
                 "nothing to do: expected [train], or [[simulate.workloads]], or both, or [validate]"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lab_fits(self) -> Self:
+        if self.lab is not None:
+            if self.train is None:
+                raise ValueError("[lab] without [train]: expected something to train there")
+            self.lab.spec(self.train.world_size)
         return self
 
     @model_validator(mode="after")

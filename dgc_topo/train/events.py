@@ -15,6 +15,12 @@ class _Event(BaseModel):
     job: int = Field(ge=0, description="number of the job in the launch")
 
 
+class Started(_Event):
+    """A job's training begins; what comes before it was building and timing one worker."""
+
+    kind: Literal["started"] = "started"
+
+
 class Progress(_Event):
     """A training step was done."""
 
@@ -40,7 +46,7 @@ class Finished(_Event):
     measurement: Measurement
 
 
-Event = Progress | Evaluated | Finished
+Event = Started | Progress | Evaluated | Finished
 Listener = Callable[[Event], None]
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])

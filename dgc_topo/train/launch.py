@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dgc_topo.launch import Hosts, LaunchError, Loopback, Session
-from dgc_topo.train.events import Listener, read_event
+from dgc_topo.train.events import Listener, Started, read_event
 from dgc_topo.train.job import JOBS, Job
 
 __all__ = ["LaunchError", "launch"]
@@ -29,11 +29,15 @@ def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) ->
         raise ValueError(f"launch: jobs of world sizes {sorted(world_sizes)}, expected one size")
 
     def hear(event: Any) -> None:
-        listen(read_event(event))
+        known = read_event(event)
+        if isinstance(known, Started):
+            place.begin()
+        listen(known)
 
+    place = hosts or Loopback()
     train = jobs[0].train
     with Session(
-        hosts or Loopback(),
+        place,
         world_sizes.pop(),
         device=train.device,
         backend=train.backend,

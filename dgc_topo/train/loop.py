@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig
 from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.launch.group import Worker
+from dgc_topo.launch.sockets import congestion_controls, sent_bytes
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
 from dgc_topo.train.data import Shard
-from dgc_topo.train.events import Evaluated, Finished, Listener, Progress
+from dgc_topo.train.events import Evaluated, Event, Finished, Listener, Progress, Started
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, Score, Task, make_task, running_statistics
 from dgc_topo.train.passes import compute_gradients
-from dgc_topo.train.record import make_measurement
+from dgc_topo.train.record import Setting, make_measurement
 from dgc_topo.train.solo import Solo, train_alone
 from dgc_topo.train.steps import AllReduceStep, GossipStep, StepRecord, Strategy
 
@@ -70,6 +71,7 @@ class JobRun:
             PeerError: if a peer is lost or frozen.
         """
         solo = self._measure_solo()
+        self._tell(Started(job=self._number))
         points: list[QualityPoint] = []
         records: list[StepRecord] = []
         for epoch in range(self._job.train.epochs):
@@ -78,7 +80,7 @@ class JobRun:
         self._check_agreement()
         measurement = make_measurement(
             self._job,
-            self._schedule,
+            self._setting(),
             self._worker.gather(records, self._what("collecting the records")),
             solo,
             Quality(metric=self._task.metric, points=tuple(points)),
@@ -106,8 +108,16 @@ class JobRun:
         self, batches: Iterator[Batch] | None, iteration: int, total: int
     ) -> StepRecord:
         loss, compute_s = 0.0, 0.0
+        interface = self._worker.interface
+        counted = math.nan if interface is None else sent_bytes(interface)
         if batches is not None:
-            loss, compute_s = compute_gradients(self._task, self._model, batches, self._loss_scale)
+            loss, compute_s = compute_gradients(
+                self._task,
+                self._model,
+                batches,
+                self._loss_scale,
+                time_scale=self._worker.time_scale,
+            )
             if not math.isfinite(loss):
                 raise TrainingError(
                     f"{self._job.label}: loss is {loss} on rank {self._worker.rank} at step "
@@ -116,7 +126,7 @@ class JobRun:
         record = self._strategy.apply(
             iteration, iteration / self._steps_per_epoch, self._learning_rate(iteration / total)
         )
-        record.compute_s, record.loss = compute_s, loss
+        record.compute_s, record.loss, record.interface_bytes = compute_s, loss, counted
         self._tell_progress(iteration + 1, total, loss)
         return record
 
@@ -191,18 +201,36 @@ class JobRun:
         if self._worker.rank == first:
             model = self._task.build_model()
             compressor = self._make_compressor(dict(model.named_parameters()))
-            solo = train_alone(self._task, model, compressor, self._loss_scale)
+            solo = train_alone(
+                self._task, model, compressor, self._loss_scale, self._worker.time_scale
+            )
         what = self._what("timing a worker alone")
         self._worker.barrier(what)
         gathered: Solo = self._worker.gather(solo, what)[first]
         return gathered
 
+    def _setting(self) -> Setting:
+        used = self._worker.gather(congestion_controls(), self._what("asking for the connections"))
+        return Setting(
+            self._schedule,
+            network=self._worker.network,
+            time_scale=self._worker.time_scale,
+            congestion_control=", ".join(sorted({name for names in used for name in names})),
+        )
+
     def _make_strategy(self) -> Strategy:
+        scale = self._worker.time_scale
         if self._gossip:
             dtype = _DTYPES[self._job.compression.wire_dtype]
-            return GossipStep(self._parameters, self._compressor, self._communicator, dtype)
+            return GossipStep(
+                self._parameters, self._compressor, self._communicator, dtype, time_scale=scale
+            )
         return AllReduceStep(
-            self._parameters, self._compressor, self._communicator, trains=self._trains
+            self._parameters,
+            self._compressor,
+            self._communicator,
+            trains=self._trains,
+            time_scale=scale,
         )
 
     def _make_compressor(self, parameters: dict[str, nn.Parameter]) -> Compressor:
@@ -243,7 +271,7 @@ class JobRun:
             self._last_told = now
             self._tell(Progress(job=self._number, step=step, total_steps=total, loss=loss))
 
-    def _tell(self, event: Progress | Evaluated | Finished) -> None:
+    def _tell(self, event: Event) -> None:
         if self._worker.rank == 0:
             self._listen(event)
 

@@ -16,6 +16,8 @@ def compute_gradients(
     batches: Iterator[Batch],
     scale: float,
     before_backward: Callable[[], None] = lambda: None,
+    *,
+    time_scale: float = 1.0,
 ) -> tuple[float, float]:
     """Leave the next batch's scaled gradient in the parameters.
 
@@ -25,11 +27,12 @@ def compute_gradients(
         batches: Where the next batch comes from.
         scale: Of the gradient.
         before_backward: Called between the two passes.
+        time_scale: See `PhaseClock`.
 
     Returns:
         The unscaled loss, and the seconds that batch, forward and backward pass took.
     """
-    clock = PhaseClock(task.device)
+    clock = PhaseClock(task.device, time_scale)
     batch = next(batches)
     model.zero_grad(set_to_none=True)
     loss: Tensor = task.loss(model, batch)

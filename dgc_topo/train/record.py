@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,19 @@ _PHASES = ("compute_s", "compress_s", "communicate_s", "wait_s", "update_s")
 Columns = Mapping[str, npt.NDArray[np.float64]]
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a job ran on."""
+
+    schedule: Schedule  #: of the first iteration
+    network: str
+    time_scale: float
+    congestion_control: str  #: of all their TCP connections
+
+
 def make_measurement(
     job: Job,
-    schedule: Schedule,
+    setting: Setting,
     records: Sequence[Sequence[StepRecord]],
     solo: Solo,
     quality: Quality,
@@ -40,14 +51,16 @@ def make_measurement(
 
     Args:
         job: What was run.
-        schedule: Of the first iteration.
+        setting: Schedule and network.
         records: Per rank, per step, servers included.
         solo: What a worker alone did.
         quality: Of the evaluations.
         batch_samples: Images or tokens per worker and step.
         parameters: The model's, for its sizes.
     """
-    everyone = _settled(_columns(records))
+    schedule = setting.schedule
+    recorded = _columns(records)
+    everyone = _settled({**recorded, "interface_bytes": _sent_in_steps(recorded, job)})
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
     elements = sum(p.numel() for p in parameters.values())
     step_time_s = float(np.median(columns["total_s"], axis=1).mean())
@@ -61,7 +74,9 @@ def make_measurement(
         goal=schedule.goal,
         world_size=schedule.world_size,
         num_workers=num_workers,
-        network="loopback",
+        network=setting.network,
+        time_scale=setting.time_scale,
+        congestion_control=setting.congestion_control or None,
         workload=f"{job.train.model} on {job.train.dataset}",
         compression=job.compressor_name,
         density=job.density,
@@ -74,6 +89,7 @@ def make_measurement(
         gradient_bytes=4 * elements,
         compressed_bytes=float(columns["encoded_bytes"].mean()),
         wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
+        interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=float(everyone["messages_sent"].mean(axis=1).max()),
         sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
         solo_phases=Phases(
@@ -93,6 +109,25 @@ def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
         name: np.array([[getattr(step, name) for step in rank] for rank in records], np.float64)
         for name in (*FIELDS, "total_s")
     }
+
+
+def _sent_in_steps(columns: Columns, job: Job) -> npt.NDArray[np.float64]:
+    """Return what each rank's interface sent from a step's beginning to that of the next.
+
+    An epoch's last step is not known, because the evaluation comes before the next one.
+    """
+    counted = columns["interface_bytes"]
+    sent = np.full_like(counted, np.nan)
+    sent[:, :-1] = np.diff(counted)
+    steps_per_epoch = counted.shape[1] // job.train.epochs
+    sent[:, steps_per_epoch - 1 :: steps_per_epoch] = np.nan
+    return sent
+
+
+def _busiest(sent: npt.NDArray[np.float64]) -> float | None:
+    """Return the largest mean over the steps, None if nothing was counted."""
+    known = ~np.isnan(sent[0])
+    return float(sent[:, known].mean(axis=1).max()) if known.any() else None
 
 
 def _settled(columns: Columns) -> Columns:

@@ -26,7 +26,13 @@ class Solo(NamedTuple):
     profile: RecordedProfile
 
 
-def train_alone(task: Task, model: nn.Module, compressor: Compressor, loss_scale: float) -> Solo:
+def train_alone(
+    task: Task,
+    model: nn.Module,
+    compressor: Compressor,
+    loss_scale: float,
+    time_scale: float = 1.0,
+) -> Solo:
     """Train a throw-away model for a few steps that communicate with nobody.
 
     Args:
@@ -34,16 +40,21 @@ def train_alone(task: Task, model: nn.Module, compressor: Compressor, loss_scale
         model: Changed in its statistics only: the learning rate is 0.
         compressor: Of the model's parameters.
         loss_scale: Of the gradients.
+        time_scale: See `PhaseClock`.
     """
     model.train()
     parameters = dict(model.named_parameters())
-    step, clock = AllReduceStep(parameters, compressor, None), BackwardClock(parameters)
+    step = AllReduceStep(parameters, compressor, None, time_scale=time_scale)
+    clock = BackwardClock(parameters)
     done, passes = [], []
     batches = task.batches(0)
     for _ in range(min(_STEPS, task.steps_per_epoch)):
         with clock.watching():
-            _, compute_s = compute_gradients(task, model, batches, loss_scale, clock.begin)
-            passes.append(clock.ready_s())
+            _, compute_s = compute_gradients(
+                task, model, batches, loss_scale, clock.begin, time_scale=time_scale
+            )
+            ready_s = clock.ready_s().items()  # real, unlike the stretched pass
+            passes.append({name: time_scale * seconds for name, seconds in ready_s})
         record = step.apply(0, _PAST_WARM_UP, learning_rate=0.0)
         record.compute_s = compute_s
         done.append(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -31,6 +32,7 @@ class StepRecord:
     merged_entries: float = 0.0
     density: float = 1.0
     loss: float = 0.0
+    interface_bytes: float = math.nan  #: that the interface had sent when the step began
 
     @property
     def total_s(self) -> float:
@@ -42,26 +44,43 @@ FIELDS = tuple(field.name for field in fields(StepRecord))
 
 
 class PhaseClock:
-    """Splits a step into phases; on a GPU each phase waits until its kernels are done."""
+    """Splits a step into phases; on a GPU each phase waits until its kernels are done.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: Where the work is done.
+        time_scale: Above 1, a phase is stretched: it waits until so many times the processor time
+            that it took has passed.  (Processor time, because several workers share few cores:
+            what one of them waits for the others is no part of its work.)
+    """
+
+    def __init__(self, device: torch.device, time_scale: float = 1.0) -> None:
         self._cuda = device if device.type == "cuda" else None
-        self._last = 0.0
+        self._time_scale = time_scale
+        self._last = self._worked_s = 0.0
         self.start()
 
     def start(self) -> None:
         """Begin a step."""
-        self._last = self._now()
+        self._last, self._worked_s = self._now(), time.thread_time()
 
     def lap(self) -> float:
         """Return the seconds since the last lap, or the start."""
-        before, self._last = self._last, self._now()
+        before = self._last
+        if self._time_scale > 1:
+            worked_s = time.thread_time() - self._worked_s
+            _wait_until(before + self._time_scale * worked_s)
+        self.start()
         return self._last - before
 
     def _now(self) -> float:
         if self._cuda is not None:
             torch.cuda.synchronize(self._cuda)
         return time.perf_counter()
+
+
+def _wait_until(moment_s: float) -> None:
+    while (left_s := moment_s - time.perf_counter()) > 0:
+        time.sleep(left_s)
 
 
 class Strategy(Protocol):
@@ -84,12 +103,13 @@ class AllReduceStep:
         communicator: Communicator | None,
         *,
         trains: bool = True,
+        time_scale: float = 1.0,
     ) -> None:
         self._parameters = parameters
         self._compressor = compressor
         self._communicator = communicator
         self._trains = trains
-        self._clock = PhaseClock(next(iter(parameters.values())).device)
+        self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
 
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """As `Strategy.apply`; without a communicator (one worker alone) nothing is sent."""
@@ -129,12 +149,14 @@ class GossipStep:
         compressor: Compressor,
         communicator: Communicator,
         wire_dtype: torch.dtype,
+        *,
+        time_scale: float = 1.0,
     ) -> None:
         self._parameters = parameters
         self._compressor = compressor
         self._communicator = communicator
         self._wire_dtype = wire_dtype
-        self._clock = PhaseClock(next(iter(parameters.values())).device)
+        self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
 
     @torch.no_grad()
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:

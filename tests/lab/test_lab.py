@@ -92,3 +92,5 @@ def test_a_lab_goes_in_good_order(lab: Lab):
         seen = psutil.Process(process.pid)
         assert seen.cmdline() == ["sleep", "600"]
     wait_for(lambda: not _alive(seen))
+    assert other._keeper is not None
+    assert other._keeper.returncode == 0  # it was not killed

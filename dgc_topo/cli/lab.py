@@ -1,0 +1,71 @@
+"""``dgc-topo lab``: an emulated cluster on this machine."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.lab import Diagnosis, Lab, LabSpec, examine
+from dgc_topo.lab.command import run_command
+from dgc_topo.scenario.lab import rate_bits_per_s
+from dgc_topo.units import seconds_from
+
+lab = typer.Typer(help="An emulated cluster on this machine: hosts with links of a given rate.")
+
+
+@lab.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Say what this machine can do for a lab and what is missing; exit status 0 if it can."""
+    diagnosis = examine()
+    if as_json:
+        console.out(json.dumps(diagnosis.to_json(), indent=2), highlight=False)
+    else:
+        _print(diagnosis)
+    raise typer.Exit(0 if diagnosis.usable else 1)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    table = Table("", "what", "found", box=None)
+    for finding in diagnosis.findings:
+        mark = "[green]yes[/]" if finding.usable else "[red]NO[/]" if finding.needed else "no"
+        table.add_row(mark, finding.name, escape(finding.detail))
+    console.print(table)
+    verdict = "can" if diagnosis.usable else "can NOT"
+    console.print(f"this machine {verdict} have a lab", highlight=False)
+
+
+@lab.command(context_settings={"ignore_unknown_options": True})
+def run(
+    command: Annotated[list[str], typer.Argument(help="program and arguments, after --")],
+    hosts: Annotated[int, typer.Option(help="number of hosts")],
+    rate: Annotated[str, typer.Option(help="of every link, or unshaped")] = "unshaped",
+    ranks_per_host: Annotated[int, typer.Option(help="processes on each host")] = 1,
+    queue: Annotated[str, typer.Option(help="that a full queue takes to drain")] = "20 ms",
+    congestion_control: Annotated[str, typer.Option(help="of TCP between hosts")] = "cubic",
+) -> None:
+    """Run a command on every host, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.
+
+    Its status is that of the first process that fails, on which the others are ended.
+    """
+    with clear_errors():
+        spec = LabSpec(
+            num_hosts=hosts,
+            rate_bits_per_s=rate_bits_per_s(rate, "--rate"),
+            queue_s=seconds_from(queue, "--queue"),
+            congestion_control=congestion_control,
+            ranks_per_host=ranks_per_host,
+        )
+        with Lab(spec) as place:
+            status = run_command(
+                place,
+                command,
+                lambda rank, line: console.out(f"[rank {rank}] {line}", highlight=False),
+            )
+    raise typer.Exit(status)

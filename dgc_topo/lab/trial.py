@@ -1,0 +1,110 @@
+"""Try the kernel's side of a lab; run by `dgc_topo.lab.doctor` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from dgc_topo.lab.doctor import Finding
+from dgc_topo.lab.keeper import leave_machine
+
+_CONGESTION_CONTROLS = ("cubic", "reno", "bbr", "dctcp")
+_DEFAULT_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
+
+def main() -> None:
+    """Print what was found as JSON."""
+    sys.stdout.write(json.dumps([asdict(finding) for finding in _findings()]))
+
+
+def _findings() -> list[Finding]:
+    default = _DEFAULT_CONTROL.read_text().strip()
+    try:
+        own_user = leave_machine()
+    except OSError as error:
+        why = f"{error.strerror}; be root, or allow user namespaces"
+        restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+        if restricted.exists() and restricted.read_text().strip() == "1":
+            why += " (AppArmor restricts them: kernel.apparmor_restrict_unprivileged_userns)"
+        return [Finding("namespaces", False, True, why)]
+    how = "network and process ids, " + ("inside a user namespace" if own_user else "as root")
+    return [
+        Finding("namespaces", True, True, how),
+        _attempt("process descriptors", lambda: os.pidfd_open(os.getpid()), needed=True),
+        *_links(),
+        *_controls(default),
+    ]
+
+
+def _links() -> list[Finding]:
+    with IPRoute() as route:
+        add = route.link
+        found = [
+            _attempt("bridge", lambda: add("add", ifname="b0", kind="bridge"), needed=True),
+            _attempt(
+                "veth",
+                lambda: add("add", ifname="v0", kind="veth", peer={"ifname": "v1"}),
+                needed=True,
+            ),
+        ]
+        if not all(finding.usable for finding in found):
+            return found
+        (link,) = route.link_lookup(ifname="v0")
+        shapes = {
+            "tbf": {"rate": 125_000, "burst": 3028, "limit": 30_280},
+            "htb": {"default": 0x10},
+            "netem": {"delay": 1000},
+            "fq": {},
+        }
+        for kind, options in shapes.items():
+            need = kind == "tbf"
+            found.append(_queue(route, link, kind, options, needed=need))
+        return found
+
+
+def _queue(
+    route: IPRoute, link: int, kind: str, options: dict[str, int], *, needed: bool
+) -> Finding:
+    finding = _attempt(
+        kind, lambda: route.tc("add", kind, link, 0x1_0000, **options), needed=needed
+    )
+    if finding.usable:
+        route.tc("del", index=link, handle=0x1_0000, root=True)
+    return finding
+
+
+def _controls(default: str) -> list[Finding]:
+    """Routes take only congestion controls that there are."""
+    found = [Finding("congestion control", True, False, f"{default} by default")]
+    with IPRoute() as route:
+        (link,) = route.link_lookup(ifname="lo")
+        route.link("set", index=link, state="up")
+        for number, name in enumerate(_CONGESTION_CONTROLS):
+            metrics = {"cc_algo": name}
+            add = _route(route, f"10.99.{number}.0/24", link, metrics)
+            found.append(_attempt(name, add, needed=name == "cubic"))
+    return found
+
+
+def _route(route: IPRoute, where: str, link: int, metrics: dict[str, str]) -> Callable[[], object]:
+    return lambda: route.route("add", dst=where, oif=link, metrics=metrics)
+
+
+def _attempt(name: str, action: Callable[[], object], *, needed: bool) -> Finding:
+    try:
+        action()
+    except (NetlinkError, OSError) as error:
+        reason = error.args[-1] if error.args else error
+        return Finding(name, False, needed, f"the kernel has none, or refuses: {reason}")
+    return Finding(name, True, needed, "works")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Functions that worker processes run in tests of the lab."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dgc_topo.execute import Communicator, DistributedTransport, PeerError
+from dgc_topo.launch.group import Worker
+from dgc_topo.launch.sockets import congestion_controls
+from dgc_topo.payload import DensePayload
+from dgc_topo.topology import load_topology
+
+
+def stream(worker: Worker, argument: Any) -> list[float]:
+    """Send and receive as told, all at once; return the seconds of each repetition.
+
+    *argument* has ``pairs`` (source, destination), ``num_bytes`` of each, and ``repeat``.
+    """
+    seconds = []
+    buffers = torch.ones(len(argument["pairs"]), argument["num_bytes"], dtype=torch.uint8)
+    for _ in range(argument["repeat"]):
+        worker.barrier("before streaming")
+        start = time.perf_counter()
+        # Receives first: over Gloo the other order halves the speed of an exchange.
+        works = [dist.irecv(b, s) for b, (s, d) in _of(buffers, argument, 1, worker.rank)]
+        works += [dist.isend(b, d) for b, (s, d) in _of(buffers, argument, 0, worker.rank)]
+        for work in works:
+            assert work is not None
+            work.wait()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def _of(buffers: torch.Tensor, argument: Any, end: int, rank: int) -> list[Any]:
+    pairs = argument["pairs"]
+    return [(b, pair) for b, pair in zip(buffers, pairs, strict=True) if pair[end] == rank]
+
+
+def all_reduce(worker: Worker, argument: Any) -> dict[str, Any]:
+    """Run a topology; return what the executor says it moved, or the error's peers and text."""
+    transport = DistributedTransport(timeout=timedelta(seconds=argument.get("timeout_s", 60)))
+    communicator = Communicator(load_topology(argument["topology"]), transport)
+    sent, messages = 0, 0
+    for _ in range(argument["repeat"]):
+        payload = DensePayload(torch.full((argument["elements"],), float(worker.rank)))
+        try:
+            traffic = communicator.run(payload)
+        except PeerError as error:
+            return {"peers": list(error.peers), "says": str(error)}
+        sent, messages = sent + traffic.bytes_sent, messages + traffic.messages_sent
+    return {"sent": sent, "messages": messages, "controls": congestion_controls()}

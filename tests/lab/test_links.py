@@ -1,0 +1,127 @@
+"""Links have the rate they are said to have, count what goes over them, and can be changed."""
+
+import threading
+from statistics import median
+
+import pytest
+
+from dgc_topo.lab import CounterError, Lab, LabSpec, LinkChange, check_sent
+from dgc_topo.launch import LaunchError, Session, run_on
+from tests.lab.conftest import RATE_BITS_PER_S
+
+FRAMING = 1448 / 1514  # of what a shaped link lets through, TCP's payload
+NUM_BYTES = 2_500_000
+
+
+def goodput(
+    workers: Session, pairs: list[tuple[int, int]], num_bytes: int = NUM_BYTES, world_size: int = 2
+) -> float:
+    """Return bit/s of each of several simultaneous streams (the median of some repetitions)."""
+    argument = {"pairs": pairs, "num_bytes": num_bytes, "repeat": 4}
+    seconds = workers.call("tests.lab.jobs:stream", argument, world_size=world_size)
+    slowest = [max(each) for each in zip(*seconds, strict=True)]
+    return float(8 * num_bytes / median(slowest[1:]))  # the first one opens the window
+
+
+def test_a_stream_gets_the_rate_less_framing(workers: Session):
+    rate = goodput(workers, [(0, 1)])
+    assert 0.90 < rate / (FRAMING * RATE_BITS_PER_S) < 1.01
+
+
+def test_both_directions_at_once_get_nearly_as_much_each(workers: Session):
+    """Acknowledgements take 2 % of the other direction."""
+    rate = goodput(workers, [(0, 1), (1, 0)])
+    assert 0.85 < rate / (FRAMING * RATE_BITS_PER_S) < 1.0
+
+
+def test_senders_to_one_host_share_its_link(workers: Session):
+    rate = goodput(workers, [(1, 0), (2, 0), (3, 0)], NUM_BYTES // 2, world_size=4)
+    assert 0.80 < 3 * rate / (FRAMING * RATE_BITS_PER_S) < 1.01
+
+
+def test_a_slow_host_is_slow_both_ways_and_the_others_are_not(lab: Lab, workers: Session):
+    slow = 20e6
+    lab.set_rate(1, slow)
+    try:
+        for pair in ((0, 1), (1, 0)):
+            rate = goodput(workers, [pair], NUM_BYTES // 5, world_size=3)
+            assert 0.85 < rate / (FRAMING * slow) < 1.02
+        rate = goodput(workers, [(0, 2)], world_size=3)
+        assert rate > 3 * slow
+        lab.set_rate(1, None)
+        lab.set_rate(0, None)
+        assert goodput(workers, [(0, 1)]) > 3 * RATE_BITS_PER_S
+    finally:
+        lab.reset()
+    assert goodput(workers, [(0, 1)]) < RATE_BITS_PER_S
+
+
+@pytest.mark.parametrize("topology", ["ring", "parameter-server", "butterfly"])
+def test_interfaces_count_what_the_executor_says_it_sent(lab: Lab, workers: Session, topology: str):
+    before = lab.counters()
+    argument = {"topology": topology, "repeat": 3, "elements": 250_000}
+    said = workers.call("tests.lab.jobs:all_reduce", argument)
+    counted = [now - earlier for now, earlier in zip(lab.counters(), before, strict=True)]
+    for host, (count, traffic) in enumerate(zip(counted, said, strict=True)):
+        messages = 2 * sum(each["messages"] for each in said)
+        excess = check_sent(count, traffic["sent"], messages, f"host {host}")
+        assert 0 <= excess < 0.06
+        with pytest.raises(CounterError, match=f"host {host}: the interface carried"):
+            check_sent(count, 1.1 * traffic["sent"] + 64_000, messages, f"host {host}")
+        with pytest.raises(CounterError, match="expected"):
+            check_sent(count, 0.8 * traffic["sent"], 0, f"host {host}")
+    assert all(traffic["controls"] == ["cubic"] for traffic in said)
+
+
+def test_the_kernels_other_congestion_control_is_used_if_asked_for():
+    with Lab(LabSpec(num_hosts=2, rate_bits_per_s=1e9, congestion_control="reno")) as lab:
+        argument = {"topology": "ring", "repeat": 1, "elements": 1000}
+        said = run_on(lab, "tests.lab.jobs:all_reduce", argument, world_size=2)
+    assert [each["controls"] for each in said] == [["reno"], ["reno"]]
+
+
+def test_a_cut_host_is_named_by_its_peers():
+    """Timed, too: the plan starts when all ranks are ready."""
+    cut = LinkChange(at_s=0.5, host=2, action="cut")
+    argument = {"topology": "mesh", "repeat": 1000, "elements": 100_000, "timeout_s": 2.0}
+    with Lab(LabSpec(num_hosts=3, rate_bits_per_s=100e6, changes=(cut,))) as lab:
+        said = run_on(lab, "tests.lab.jobs:all_reduce", argument, world_size=3)
+    for rank in range(2):
+        assert f"rank {rank}: topology mesh, step " in said[rank]["says"]
+        assert "rank 2" in said[rank]["says"]
+        assert 2 in said[rank]["peers"]
+    assert set(said[2]["peers"]) <= {0, 1}
+
+
+def test_a_restored_link_carries_on(lab: Lab, workers: Session):
+    """TCP repeats what was lost, so a short cut costs time only."""
+
+    argument = {"topology": "ring", "repeat": 10, "elements": 100_000}
+    said = workers.call("tests.lab.jobs:all_reduce", argument)
+    cut, restore = threading.Timer(0.1, lab.cut, [1]), threading.Timer(0.4, lab.restore, [1])
+    cut.start()
+    restore.start()
+    again = workers.call("tests.lab.jobs:all_reduce", argument)
+    cut.join()
+    restore.join()
+    assert [each["sent"] for each in said] == [each["sent"] for each in again]
+
+
+def test_a_failing_worker_on_a_host_is_named(lab: Lab):
+    with pytest.raises(LaunchError, match=r"worker of rank 1 was killed by SIGKILL"):
+        run_on(lab, "tests.launch.jobs:vanish", 1, world_size=2, timeout_s=5)
+
+
+def test_more_ranks_than_hosts_are_refused(lab: Lab):
+    with pytest.raises(ValueError, match="world_size 5 on lab 100 Mbit/s: expected 1 to 4"):
+        run_on(lab, "tests.launch.jobs:vanish", world_size=5)
+    with pytest.raises(ValueError, match=r"host 4, expected a number from 0 to 3"):
+        lab.cut(4)
+
+
+def test_ranks_may_share_hosts():
+    with Lab(LabSpec(num_hosts=2, ranks_per_host=2)) as lab:
+        before = lab.counters()
+        answers = run_on(lab, "tests.launch.jobs:sum_ranks", {"plus": 0}, world_size=4)
+        assert [answer[:2] for answer in answers] == [[rank, 6] for rank in range(4)]
+        assert all((now - b).tx_packets for now, b in zip(lab.counters(), before, strict=True))

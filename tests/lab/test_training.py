@@ -1,0 +1,118 @@
+"""Training on the lab: what a scenario's [lab] says, and what the records then hold."""
+
+import time
+from statistics import median
+
+import pytest
+import torch
+
+from dgc_topo.experiment import run_scenario
+from dgc_topo.lab import Lab, LinkChange
+from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.train.steps import PhaseClock
+from dgc_topo.workloads import workloads_of_runs
+from tests.train.test_training import Recorder
+from tests.train.tiny import write_tiny
+
+SCALED = """
+[lab]
+rate = "100 Mbit/s"
+scaled = 10
+host_rates = { 2 = "80 Mbit/s" }
+changes = [{ at = "10 ms", host = 0, action = "rate", rate = "90 Mbit/s" }]
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(lab: Lab, tmp_path_factory):
+    """The same training on loopback and in a scaled lab: records by network."""
+    folder = tmp_path_factory.mktemp("lab")
+    path = write_tiny(folder, "ring", "gossip", steps=8)
+    text = path.read_text()
+    records = {}
+    for name, section in (("loopback", ""), ("lab", SCALED)):
+        path.write_text(text + section)
+        done = run_scenario(path, folder / name, Recorder()).measurements()
+        records[name] = [record for record in done if record.kind == "measured"]
+    return records
+
+
+def test_records_name_the_lab_its_scale_and_its_congestion_control(runs):
+    for record in runs["lab"]:
+        assert record.network == ("scaled 1:10 lab 100 Mbit/s, host 2 at 80 Mbit/s, 1 link changes")
+        assert record.time_scale == 10
+        assert record.congestion_control == "cubic"
+    for record in runs["loopback"]:
+        assert (record.network, record.time_scale) == ("loopback", 1)
+        assert record.interface_bytes_per_step is None
+
+
+def test_the_interface_counts_what_the_executor_sent_and_headers(runs):
+    for record in runs["lab"]:
+        sent = record.wire_bytes_per_step
+        # Headers: 66 bytes for each 1448 sent, and for each acknowledgement of 1 or 2 segments
+        # received; a few small packets and Gloo's own for each message at either end.
+        most = sent * (1 + 66 / 1448 + 66 / 1448) + 1000 * record.messages_per_step
+        assert sent * (1 + 66 / 1448) <= record.interface_bytes_per_step <= most
+
+
+def test_the_network_changes_nothing_but_time(runs):
+    for here, there in zip(runs["loopback"], runs["lab"], strict=True):
+        assert here.quality == there.quality
+        assert here.wire_bytes_per_step == there.wire_bytes_per_step
+
+
+def test_predictions_from_a_scaled_lab_are_for_what_it_stands_for(runs):
+    computing = median(record.solo_phases.compute_s for record in runs["lab"])
+    for workload in workloads_of_runs(runs["lab"], None):
+        assert workload.phases.compute_s == pytest.approx(computing / 10)
+
+
+def test_a_phase_is_stretched_by_the_processor_time_it_took():
+    clock = PhaseClock(torch.device("cpu"), time_scale=5.0)
+    before = time.thread_time()
+    while time.thread_time() - before < 0.02:
+        pass
+    assert clock.lap() >= 0.1
+    time.sleep(0.05)  # waiting is no work
+    assert clock.lap() < 0.09
+    plain = PhaseClock(torch.device("cpu"))
+    assert plain.lap() < 0.05
+
+
+def test_a_lab_section_becomes_a_specification(tmp_path):
+    path = write_tiny(tmp_path, "ring")
+    path.write_text(path.read_text() + SCALED)
+    section = load_scenario(path).lab
+    assert section is not None
+    spec = section.spec(3)
+    assert spec.rate_bits_per_s == 100e6
+    assert spec.rate_of(2) == 80e6
+    assert spec.changes == (LinkChange(at_s=0.01, host=0, action="rate", rate_bits_per_s=90e6),)
+    assert (spec.num_hosts, spec.time_scale, spec.queue_s) == (3, 10, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ("rate = 'fast'", "lab.rate: rate 'fast': not a number with a unit"),
+        ("rate = '1 kbit/s'", "lab.rate: rate: rate 1 kbit/s, expected 1 Mbit/s"),
+        ("rate = 'unshaped'\nscale = 3", "lab.scale: unknown key; valid here: rate, host_rates"),
+        ("rate = 'unshaped'\nhost_rates = { 9 = '1 Gbit/s' }", "host 9, expected a number from 0"),
+        ("rate = 'unshaped'\nchanges = [{ at = '1 s', host = 0, action = 'rate' }]", "a rate with"),
+        ("rate = 'unshaped'\nchanges = [{ at = '1', host = 0, action = 'cut' }]", "no unit"),
+    ],
+)
+def test_mistakes_in_a_lab_section_are_named(tmp_path, section, says):
+    text = write_tiny(tmp_path, "ring").read_text()
+    with pytest.raises(ScenarioError, match=says):
+        parse_scenario(f"{text}\n[lab]\n{section}\n")
+
+
+def test_a_lab_needs_something_to_train():
+    text = (
+        "name = 'x'\n[[topologies]]\nname = 'ring'\n[lab]\nrate = 'unshaped'\n[simulate]\n"
+        "networks = ['1gbe']\nworld_sizes = [2]\n[[simulate.workloads]]\nmodel = 'resnet50'\n"
+    )
+    with pytest.raises(ScenarioError, match=r"\[lab\] without \[train\]"):
+        parse_scenario(text)
