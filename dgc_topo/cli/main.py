@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from dgc_topo.cli import bench
 from dgc_topo.cli.console import clear_errors, console, topology_from
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
@@ -48,6 +49,7 @@ def compare(scenario: ScenarioFile, output: Output = None) -> None:
 
 
 app.command()(simulate)
+app.add_typer(bench.app)
 
 
 @app.command()

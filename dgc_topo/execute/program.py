@@ -3,7 +3,7 @@
 A step's transfers read the state before the step.  That does not mean that a rank has to finish a
 step before it begins the next one: a message may leave as soon as the chunks it carries have got
 everything that earlier steps bring them, while other messages of that step are still on their way.
-With a schedule of several concurrent parts (`dgc_topo.schedule.pipelined`) the link then never
+With a schedule of several parts side by side (`dgc_topo.schedule.beside`) the link then never
 waits for a reduction, nor for the slowest message of a step.
 
 A rank runs ahead by one step at most, so scratch memory and the drift between ranks stay bounded,
