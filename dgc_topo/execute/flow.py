@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from dgc_topo.execute.channel import wire_bytes
-from dgc_topo.execute.failure import Pending, Place, Watch
+from dgc_topo.execute.failure import Pending, Place, Posted, Watch
 from dgc_topo.execute.program import Merge, Message, ProgramStep
 from dgc_topo.execute.singly import Dispatch, Receipt, SinglyChannel
 from dgc_topo.execute.traffic import StepTraffic
 from dgc_topo.payload import Arrival, Payload
+from dgc_topo.schedule import Transfer
+
+_Awaited = tuple[Message, Receipt]
 
 
 def run_flow(
@@ -25,7 +27,7 @@ def run_flow(
     """
     began = time.perf_counter()
     opened = [_OpenStep(step, payload, channel) for step in program]
-    for now, after in zip(opened, [*opened[1:], None], strict=True):
+    for now, after in zip(opened, [*opened[1:], None], strict=False):
         start = time.perf_counter()
         watch = channel.watch(Place(topology, now.step.index))
         now.receive(watch)
@@ -41,13 +43,6 @@ def run_flow(
         yield now.traffic(start - began, time.perf_counter() - start)
 
 
-class _Awaited(NamedTuple):
-    """A message that a merge waits for."""
-
-    message: Message
-    receipt: Receipt
-
-
 class _OpenStep:
     """One step's messages, from the first that is posted to the last that is complete."""
 
@@ -57,7 +52,7 @@ class _OpenStep:
         self._channel = channel
         self._inbox: list[list[_Awaited] | None] = [None] * len(step.merges)
         self._outbox: list[Dispatch | None] = [None] * len(step.sends)
-        self._rests: list[Pending] = []
+        self._rests: list[Receipt] = []
         self._sent = [False] * len(step.sends)
         self._bytes_sent = self._bytes_received = self._messages_sent = 0
         self._wait_s = 0.0
@@ -83,14 +78,14 @@ class _OpenStep:
 
     def complete(self, watch: Watch, number: int) -> None:
         """Wait for everything that belongs to a merge, and merge it."""
+        merge = self.step.merges[number]
         received = self._collect(watch, number)
-        for place in self.step.merges[number].awaits:
+        for place in merge.awaits:
             self._see_off(watch, place)
         arrivals = []
-        for (transfer, _), receipt in received:
+        for transfer, receipt in received:
             message = self._channel.message(receipt)
-            sized = receipt.num_bytes is not None
-            self._bytes_received += wire_bytes(message.numel(), sized=sized)
+            self._bytes_received += wire_bytes(len(message), sized=receipt.sized)
             if receipt.is_scratch:
                 arrivals.append(Arrival(transfer, message))
         if arrivals:
@@ -116,7 +111,7 @@ class _OpenStep:
         )
 
     def _post_receives(self, watch: Watch, merge: Merge) -> list[_Awaited]:
-        awaited = []
+        awaited: list[_Awaited] = []
         for message in merge.receives:
             transfer, tag = message
             size = self._payload.message_bytes(transfer.chunk, transfer.count)
@@ -127,7 +122,7 @@ class _OpenStep:
             if merge.in_place and self._channel.reaches_payload:
                 target = self._payload.landing(transfer.chunk, transfer.count)
             receipt = self._channel.receive(watch, transfer.src, tag, size, target)
-            awaited.append(_Awaited(message, receipt))
+            awaited.append((message, receipt))
         return awaited
 
     def _post_send(self, watch: Watch, message: Message) -> Dispatch | None:
@@ -141,18 +136,18 @@ class _OpenStep:
         self._bytes_sent += wire_bytes(packed.numel(), sized=sized)
         return self._channel.send(watch, packed, transfer.dst, tag, sized=sized)
 
-    def _collect(self, watch: Watch, number: int) -> list[_Awaited]:
+    def _collect(self, watch: Watch, number: int) -> list[tuple[Transfer, Receipt]]:
         """Wait for a merge's messages, all of them and in whole."""
         awaited = self._inbox[number]
         assert awaited is not None
         received = []
         while awaited:
-            message, head = awaited.pop(0)
-            self._wait(watch, head.pending)
-            whole = self._channel.receive_rest(watch, head, message.tag)
-            received.append(_Awaited(message, whole))
+            (transfer, tag), head = awaited.pop(0)
+            self._wait(watch, head)
+            whole = self._channel.receive_rest(watch, head, tag)
+            received.append((transfer, whole))
             if whole is not head:
-                self._rests.append(whole.pending)
+                self._rests.append(whole)
         while self._rests:
             self._wait(watch, self._rests.pop(0))
         return received
@@ -163,19 +158,23 @@ class _OpenStep:
         if dispatch is None:
             return
         self._outbox[place] = None
-        for pending in dispatch.pending:
-            self._wait(watch, pending)
-        self._channel.forget(dispatch)
+        self._wait(watch, dispatch)
+        if dispatch.rest is not None:
+            self._wait(watch, Posted(dispatch.rest, dispatch.peer, is_receive=False))
+        self._channel.give_back(dispatch)
 
     def _wait(self, watch: Watch, pending: Pending) -> None:
         start = time.perf_counter()
-        watch.wait(pending, self._under_way())
+        watch.wait(pending, self)
         self._wait_s += time.perf_counter() - start
 
-    def _under_way(self) -> Iterator[Pending]:
+    def __iter__(self) -> Iterator[Pending]:
         """Yield the step's messages that have not been waited for."""
         for awaited in self._inbox:
-            yield from (receipt.pending for _, receipt in awaited or ())
+            yield from (receipt for _, receipt in awaited or ())
         yield from self._rests
         for dispatch in self._outbox:
-            yield from dispatch.pending if dispatch is not None else ()
+            if dispatch is not None:
+                yield dispatch
+                if dispatch.rest is not None:
+                    yield Posted(dispatch.rest, dispatch.peer, is_receive=False)

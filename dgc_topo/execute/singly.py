@@ -8,6 +8,7 @@ a round trip if it is posted first; a wait that times out closes every connectio
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -16,23 +17,30 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dgc_topo.execute.channel import LENGTH_BYTES
-from dgc_topo.execute.failure import Pending, Place, Watch
+from dgc_topo.execute.failure import Place, Watch
 
 
-class Receipt(NamedTuple):
-    """A message to receive, under way."""
+@dataclass(slots=True)
+class Receipt:
+    """A message to receive, under way; a `Pending`."""
 
-    pending: Pending
+    work: dist.Work
+    peer: int
     buffer: Tensor  #: for all of the message; or for its length and its beginning
-    num_bytes: int | None  #: None if the message tells its length
+    sized: bool  #: whether both ends know the size; else the message begins with it
     is_scratch: bool  #: whether the buffer is to be given back
+    is_receive: bool = True
 
 
-class Dispatch(NamedTuple):
-    """A message to send, under way."""
+@dataclass(slots=True)
+class Dispatch:
+    """A message to send, under way; a `Pending`."""
 
-    pending: tuple[Pending, ...]  #: one, or two if it was longer than the receiver's buffer
+    work: dist.Work
+    peer: int
+    rest: dist.Work | None  #: of what did not fit the receiver's buffer
     staged: Tensor | None  #: memory to give back when it has left
+    is_receive: bool = False
 
 
 class _Staged(NamedTuple):
@@ -40,7 +48,7 @@ class _Staged(NamedTuple):
 
     head: Tensor
     rest: Tensor | None  #: what does not fit the receiver's buffer for a message of unknown size
-    memory: Tensor | None  #: scratch that holds it
+    memory: Tensor  #: scratch that holds it
 
 
 class SinglyChannel:
@@ -74,11 +82,8 @@ class SinglyChannel:
         self._timeout = timeout
         self._eager_bytes = eager_bytes
         self._scratch = _Scratch(device)
-
-    @property
-    def reaches_payload(self) -> bool:
-        """Whether a message can be received in the payload's own memory."""
-        return self._device.type == "cpu"
+        #: Whether a message can be received in the payload's own memory, and sent from there.
+        self.reaches_payload = device.type == "cpu"
 
     def watch(self, place: Place) -> Watch:
         """Return a watch over one step, whose time begins now."""
@@ -99,8 +104,8 @@ class SinglyChannel:
         buffer = target
         if buffer is None:
             buffer = self._scratch.take(self._eager_bytes if num_bytes is None else num_bytes)
-        pending = self._receive(watch, buffer, peer, tag)
-        return Receipt(pending, buffer, num_bytes, is_scratch=target is None)
+        work = self._receive(watch, buffer, peer, tag)
+        return Receipt(work, peer, buffer, num_bytes is not None, target is None)
 
     def receive_rest(self, watch: Watch, head: Receipt, tag: int) -> Receipt:
         """Post the receive of what is missing, now that a head is there.
@@ -109,44 +114,41 @@ class SinglyChannel:
             *head* itself if it is the whole message; else one of the same message that holds
             its beginning, and the head's memory has been given back.
         """
-        if head.num_bytes is not None or (end := _end_of(head.buffer)) <= self._eager_bytes:
+        if head.sized or (end := _end_of(head.buffer)) <= self._eager_bytes:
             return head
         whole = self._scratch.take(end)
         whole[: self._eager_bytes].copy_(head.buffer)
         self._scratch.give(head.buffer)
-        rest = whole[self._eager_bytes :]
-        pending = self._receive(watch, rest, head.pending.peer, tag + 1)
-        return Receipt(pending, whole, None, is_scratch=True)
+        work = self._receive(watch, whole[self._eager_bytes :], head.peer, tag + 1)
+        return Receipt(work, head.peer, whole, sized=False, is_scratch=True)
 
     def send(self, watch: Watch, message: Tensor, peer: int, tag: int, *, sized: bool) -> Dispatch:
         """Post the send of a message whose size the receiver knows or not."""
+        if sized and self.reaches_payload:
+            return Dispatch(self._send(watch, message, peer, tag), peer, None, None)
         staged = self._stage(message, sized=sized)
-        works = [self._send(watch, staged.head, peer, tag)]
+        work, rest = self._send(watch, staged.head, peer, tag), None
         if staged.rest is not None:
-            works.append(self._send(watch, staged.rest, peer, tag + 1))
-        return Dispatch(tuple(works), staged.memory)
+            rest = self._send(watch, staged.rest, peer, tag + 1)
+        return Dispatch(work, peer, rest, staged.memory)
 
     def message(self, receipt: Receipt) -> Tensor:
         """Return the message in a receipt that is complete, where the payload lives."""
         message = receipt.buffer
-        if receipt.num_bytes is None:
+        if not receipt.sized:
             message = message[LENGTH_BYTES : _end_of(message)]
-        return message.to(self._device, non_blocking=True)
+        return message if self.reaches_payload else message.to(self._device, non_blocking=True)
 
-    def give_back(self, receipt: Receipt) -> None:
-        """Take back the memory of a message that has been merged."""
-        if receipt.is_scratch:
-            self._scratch.give(receipt.buffer)
-
-    def forget(self, dispatch: Dispatch) -> None:
-        """Take back the memory of a message that has left."""
-        if dispatch.staged is not None:
-            self._scratch.give(dispatch.staged)
+    def give_back(self, pending: Receipt | Dispatch) -> None:
+        """Take back the memory of a message that has been merged, or has left."""
+        if isinstance(pending, Dispatch):
+            if pending.staged is not None:
+                self._scratch.give(pending.staged)
+        elif pending.is_scratch:
+            self._scratch.give(pending.buffer)
 
     def _stage(self, message: Tensor, *, sized: bool) -> _Staged:
         on_gpu, size = message.device.type == "cuda", message.numel()
-        if sized and not on_gpu:
-            return _Staged(message, None, None)
         start = 0 if sized else LENGTH_BYTES
         fits = size if sized else min(size, self._eager_bytes - LENGTH_BYTES)
         # From CPU memory a long message is copied up to its head only.
@@ -157,13 +159,17 @@ class SinglyChannel:
         rest = memory[start + fits :] if on_gpu else message[fits:]
         return _Staged(memory[: start + fits], rest if fits < size else None, memory)
 
-    def _receive(self, watch: Watch, buffer: Tensor, peer: int, tag: int) -> Pending:
-        work = watch.post(peer, lambda: self._group.recv([buffer], peer, tag))
-        return Pending(work, peer, is_receive=True)
+    def _receive(self, watch: Watch, buffer: Tensor, peer: int, tag: int) -> dist.Work:
+        try:
+            return self._group.recv([buffer], peer, tag)
+        except RuntimeError as error:
+            raise watch.lost(peer, error) from error
 
-    def _send(self, watch: Watch, message: Tensor, peer: int, tag: int) -> Pending:
-        work = watch.post(peer, lambda: self._group.send([message], peer, tag))
-        return Pending(work, peer, is_receive=False)
+    def _send(self, watch: Watch, message: Tensor, peer: int, tag: int) -> dist.Work:
+        try:
+            return self._group.send([message], peer, tag)
+        except RuntimeError as error:
+            raise watch.lost(peer, error) from error
 
 
 def _end_of(head: Tensor) -> int:
@@ -205,12 +211,13 @@ class _Scratch:
         """Return a free buffer; if all are too small let one go, so that they don't pile up."""
         if not self._free:
             return None
-        sizes = [whole.numel() for whole, _ in self._free]
-        place = next((i for i in reversed(range(len(sizes))) if sizes[i] >= num_bytes), -1)
+        place = len(self._free) - 1
+        while place and len(self._free[place][0]) < num_bytes:
+            place -= 1
         whole, read = self._free.pop(place)
         if read is not None:
             read.synchronize()
-        return whole if whole.numel() >= num_bytes else None
+        return whole if len(whole) >= num_bytes else None
 
 
 def _copy(staged: Tensor, message: Tensor) -> None:
