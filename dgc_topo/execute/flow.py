@@ -15,6 +15,8 @@ from dgc_topo.schedule import Transfer
 
 _Awaited = tuple[Message, Receipt]
 
+_WINDOW = 3  #: receives of a stream that are posted at a time
+
 
 def run_flow(
     program: tuple[ProgramStep, ...], payload: Payload, channel: SinglyChannel, topology: str
@@ -30,17 +32,26 @@ def run_flow(
     for now, after in zip(opened, [*opened[1:], None], strict=False):
         start = time.perf_counter()
         watch = channel.watch(Place(topology, now.step.index))
-        now.receive(watch)
+        _receive_ahead(watch, 0, now, after)
         now.send(watch, range(len(now.step.sends)))
         if after is not None:
-            after.receive_early(watch)
             after.send(watch, now.step.releases)
         for number, merge in enumerate(now.step.merges):
+            _receive_ahead(watch, number, now, after)
             now.complete(watch, number)
             if after is not None:
                 after.send(watch, merge.releases)
         now.finish(watch)
         yield now.traffic(start - began, time.perf_counter() - start)
+
+
+def _receive_ahead(watch: Watch, number: int, now: _OpenStep, after: _OpenStep | None) -> None:
+    """Post receives: of a stream a few, so that its scratch memory stays in a cache; else all."""
+    room = number + _WINDOW if now.step.is_stream else len(now.step.merges)
+    now.receive(watch, room)
+    if after is not None:
+        left = room - len(now.step.merges) if now.step.is_stream else _WINDOW
+        after.receive(watch, left if after.step.is_stream else len(after.step.merges), early=True)
 
 
 class _OpenStep:
@@ -50,24 +61,24 @@ class _OpenStep:
         self.step = step
         self._payload = payload
         self._channel = channel
-        self._inbox: list[list[_Awaited] | None] = [None] * len(step.merges)
+        self._inbox: list[list[_Awaited]] = []  # one per merge whose receives are posted
         self._outbox: list[Dispatch | None] = [None] * len(step.sends)
         self._rests: list[Receipt] = []
         self._sent = [False] * len(step.sends)
         self._bytes_sent = self._bytes_received = self._messages_sent = 0
         self._wait_s = 0.0
 
-    def receive(self, watch: Watch) -> None:
-        """Post every receive that has not been posted yet."""
-        for number, merge in enumerate(self.step.merges):
-            if self._inbox[number] is None:
-                self._inbox[number] = self._post_receives(watch, merge)
+    def receive(self, watch: Watch, end: int, *, early: bool = False) -> None:
+        """Post the receives of the first *end* merges, as far as they are not posted yet.
 
-    def receive_early(self, watch: Watch) -> None:
-        """Post the receives that do not disturb the step before."""
-        for number, merge in enumerate(self.step.merges):
-            if merge.early:
-                self._inbox[number] = self._post_receives(watch, merge)
+        With *early*, only up to the first that would disturb the step before.
+        """
+        merges = self.step.merges
+        while len(self._inbox) < min(end, len(merges)):
+            merge = merges[len(self._inbox)]
+            if early and not merge.early:
+                return
+            self._inbox.append(self._post_receives(watch, merge))
 
     def send(self, watch: Watch, places: Iterable[int]) -> None:
         """Pack and post those of the step's sends in *places* that have not been posted yet."""
@@ -139,7 +150,6 @@ class _OpenStep:
     def _collect(self, watch: Watch, number: int) -> list[tuple[Transfer, Receipt]]:
         """Wait for a merge's messages, all of them and in whole."""
         awaited = self._inbox[number]
-        assert awaited is not None
         received = []
         while awaited:
             (transfer, tag), head = awaited.pop(0)
@@ -171,7 +181,7 @@ class _OpenStep:
     def __iter__(self) -> Iterator[Pending]:
         """Yield the step's messages that have not been waited for."""
         for awaited in self._inbox:
-            yield from (receipt for _, receipt in awaited or ())
+            yield from (receipt for _, receipt in awaited)
         yield from self._rests
         for dispatch in self._outbox:
             if dispatch is not None:

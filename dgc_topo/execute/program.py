@@ -9,8 +9,8 @@ waits for a reduction, nor for the slowest message of a step.
 A rank runs ahead by one step at most, so scratch memory and the drift between ranks stay bounded,
 and an error can still say in which step a rank was stuck.
 
-No cycle of ranks can wait for each other: a rank posts all receives and sends of a step before it
-waits for any of that step, whatever it has posted ahead.
+No cycle of ranks can wait for each other: a rank posts all sends of a step before it waits for
+anything of that step, and all its receives before it waits for one of these sends.
 """
 
 from __future__ import annotations
@@ -68,12 +68,17 @@ class ProgramStep:
         sends: Messages to send.
         merges: What to wait for and merge, in this order.
         releases: Which of the *next* step's sends carry nothing that this step changes.
+        is_stream: Whether all messages come from one rank and none waits for a send.  Only then
+            may receives be posted a few at a time: in another order than the sender's, or while
+            holding back a send, that could make a cycle of ranks wait for each other; and it
+            could hide who is silent.
     """
 
     index: int
     sends: tuple[Message, ...]
     merges: tuple[Merge, ...]
     releases: tuple[int, ...]
+    is_stream: bool
 
 
 def program_for(steps: Sequence[PlannedStep]) -> tuple[ProgramStep, ...]:
@@ -86,11 +91,11 @@ def program_for(steps: Sequence[PlannedStep]) -> tuple[ProgramStep, ...]:
         sends = tuple(Message(t, sent.next(t.dst)) for t in step.sends)
         groups = _overlapping([Message(t, received.next(t.src)) for t in step.receives])
         *releases, at_once = _releases(groups, after.sends)
-        merges = (
+        merges = tuple(
             _merge(group, released, before, step)
             for group, released in zip(groups, releases, strict=True)
         )
-        program.append(ProgramStep(step.index, sends, tuple(merges), at_once))
+        program.append(ProgramStep(step.index, sends, merges, at_once, _is_stream(merges)))
     return tuple(program)
 
 
@@ -146,6 +151,11 @@ def _merge(
     # Only what lands in place can disturb the step before, by coming while it still goes on.
     early = not in_place or not any(_meet(t, span) for t in (*before.sends, *before.receives))
     return Merge(group, in_place, early, awaits, releases)
+
+
+def _is_stream(merges: Sequence[Merge]) -> bool:
+    one_by_one = all(len(merge.receives) == 1 and not merge.awaits for merge in merges)
+    return one_by_one and len({merge.receives[0].transfer.src for merge in merges}) == 1
 
 
 def _span(group: Sequence[Message]) -> tuple[int, int]:
