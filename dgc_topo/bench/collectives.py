@@ -28,7 +28,7 @@ class Row(BaseModel):
     rounds: int = Field(description="1 for a way too slow to measure again")
     time_s: float = Field(description="median over rounds of the slowest rank's time")
     spread_s: float = Field(description="between the quartiles")
-    goodput_bytes_per_s: float | None = Field(description="of one stream, measured in this run")
+    goodput_bytes_per_s: float = Field(description="of one stream, measured in this run")
     load: float = Field(description="load average over a minute, as the run began")
 
     @property
@@ -42,10 +42,8 @@ class Row(BaseModel):
         return self.algbw_bytes_per_s * 2 * (self.world_size - 1) / self.world_size
 
     @property
-    def bound_s(self) -> float | None:
+    def bound_s(self) -> float:
         """Seconds that no all-reduce can beat on such links: 2(p-1)/p n / goodput."""
-        if self.goodput_bytes_per_s is None:
-            return None
         factor = 2 * (self.world_size - 1) / self.world_size
         return factor * self.size_bytes / self.goodput_bytes_per_s
 

@@ -116,10 +116,8 @@ def _slowest(worker: Worker, taken: Mapping[str, Sequence[float]]) -> dict[str, 
     }
 
 
-def _goodput(worker: Worker, num_bytes: int) -> float | None:
+def _goodput(worker: Worker, num_bytes: int) -> float:
     """Return the payload bytes per second of one stream from rank 0 to rank 1, alone."""
-    if worker.world_size == 1:
-        return None
     message = torch.zeros(num_bytes, dtype=torch.uint8)
     seconds = []
     for _ in range(_STREAMS):

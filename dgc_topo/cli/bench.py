@@ -9,8 +9,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from dgc_topo.cli.console import clear_errors, console
 
@@ -57,6 +55,8 @@ def collectives(  # noqa: PLR0913 - one argument per option
 
     with clear_errors():
         ranks = sorted(set(world_size or [4]))
+        if ranks[0] < 2:  # noqa: PLR2004 - one rank alone moves nothing
+            raise ValueError(f"--world-size {ranks[0]}: expected at least 2")
         buffers, budget_s = sizes_from(sizes), seconds_from(budget, "--budget")
         with _hosts(max(ranks), rate, lab=lab) as hosts:
             rows = bench_collectives(hosts, ranks, buffers, topology or (), budget_s)
@@ -75,8 +75,6 @@ def _hosts(
     from dgc_topo.launch import Loopback
     from dgc_topo.units import rate_from
 
-    if num_hosts < 2:  # noqa: PLR2004 - a collective of one moves nothing
-        raise ValueError(f"--world-size {num_hosts}: expected at least 2")
     if lab:
         shaped = None if rate is None else rate_from(rate, "--rate") * 8
         return Lab(LabSpec(num_hosts=num_hosts, rate_bits_per_s=shaped))
@@ -85,47 +83,45 @@ def _hosts(
     return Loopback()
 
 
+_COLUMNS = "{:>10}  {:<32} {:>9} {:>8} {:>8}  | {:>9} {:>8} {:>8}  | {:>9} {:>10}"
+
+
 def _print_table(rows: Sequence[Row], *, everything: bool) -> None:
+    """Print lines as nccl-tests does, which no terminal or log file folds into pieces."""
     from dgc_topo.bench.collectives import best
     from dgc_topo.results.units import bytes_text
 
     first = rows[0]
-    console.print(
-        f"[bold]all-reduce, {first.world_size} ranks, {first.network}[/] "
-        f"(float32, out of a barrier; medians of the slowest rank; load {first.load:.1f})",
-        highlight=False,
-    )
-    table = Table("size", "ours: topology", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("time ms", "algbw", "busbw", "gloo: time ms", "algbw", "busbw"):
-        table.add_column(column, justify="right")
-    table.add_column("ours/gloo", justify="right")
-    table.add_column("ours/bound", justify="right")
+    lines = [
+        f"all-reduce of float32, {first.world_size} ranks, {first.network}; median over rounds of "
+        f"the slowest rank's time; load {first.load:.1f}",
+        _COLUMNS.format("", "ours", "", "", "", "gloo", "", "", "", ""),
+        _COLUMNS.format(
+            *("size", "topology", "time", "algbw", "busbw", "time", "algbw", "busbw"),
+            *("ours/gloo", "ours/bound"),
+        ),
+        _COLUMNS.format("", "", *("ms", "MB/s", "MB/s") * 2, "", ""),
+    ]
     for size, group in groupby(rows, key=lambda row: row.size_bytes):
         of_size = list(group)
         ours, gloo = best(of_size)
         shown = [row for row in of_size if row is not gloo] if everything else [ours]
         for row in sorted(shown, key=lambda row: row.time_s):
-            table.add_row(
-                bytes_text(size), row.way, *_numbers(row), *_numbers(gloo), *_to(row, gloo)
-            )
-    console.print(table)
-    if first.goodput_bytes_per_s is not None:
-        console.print(
-            "algbw, busbw (= algbw * 2(p-1)/p) in MB/s; bound: 2(p-1)/p of the buffer at the "
-            f"{first.goodput_bytes_per_s / 1e6:.2f} MB/s that one stream between two ranks got "
-            "in this run",
-            highlight=False,
-        )
+            numbers = (*_numbers(row), *_numbers(gloo), *_ratios(row, gloo))
+            lines.append(_COLUMNS.format(bytes_text(size), row.way, *numbers))
+    lines.append(
+        "busbw = algbw * 2(p-1)/p; bound = 2(p-1)/p * size / goodput, at the "
+        f"{first.goodput_bytes_per_s / 1e6:.2f} MB/s that one stream between two ranks got in "
+        "this run"
+    )
+    for line in lines:
+        console.out(line.rstrip(), highlight=False)
 
 
 def _numbers(row: Row) -> tuple[str, str, str]:
-    return (
-        f"{row.time_s * 1e3:.3g}" if row.time_s < 1 else f"{row.time_s * 1e3:.0f}",
-        f"{row.algbw_bytes_per_s / 1e6:.3g}",
-        f"{row.busbw_bytes_per_s / 1e6:.3g}",
-    )
+    bandwidths = row.algbw_bytes_per_s, row.busbw_bytes_per_s
+    return f"{row.time_s * 1e3:.2f}", *(f"{value / 1e6:.2f}" for value in bandwidths)  # type: ignore[return-value]
 
 
-def _to(row: Row, gloo: Row) -> tuple[str, str]:
-    bound = row.bound_s
-    return f"{row.time_s / gloo.time_s:.2f}", "" if not bound else f"{row.time_s / bound:.3f}"
+def _ratios(row: Row, gloo: Row) -> tuple[str, str]:
+    return f"{row.time_s / gloo.time_s:.2f}", f"{row.time_s / row.bound_s:.3f}"
