@@ -12,7 +12,7 @@ from dgc_topo.units import bytes_from
 GLOO = "gloo"  #: `torch.distributed.all_reduce`
 ELEMENT_BYTES = 4
 _STEP = 10
-_MIN_ROUNDS, _MAX_ROUNDS = 5, 100
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 100
 
 #: Options that make another algorithm of a topology, beside its defaults.
 _VARIANTS: Mapping[str, Sequence[Mapping[str, OptionValue]]] = {
@@ -30,7 +30,7 @@ class Plan(BaseModel):
     sizes: list[int] = Field(description="bytes of the buffer")
     stream_bytes: int = Field(description="bytes of the one-way stream")
     budget_s: float = Field(description="seconds that the rounds of one size are to take")
-    slowest: float = Field(description="a way that takes longer, in times of Gloo's, runs once")
+    slowest: float = Field(description="a way that takes so many times as long as Gloo runs once")
 
     def num_rounds(self, round_s: float) -> int:
         """Return how often each way runs when a round of all takes *round_s*."""
