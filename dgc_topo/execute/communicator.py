@@ -20,7 +20,9 @@ class Communicator:
     """One rank's side of a topology.
 
     All ranks call `run` in the same order with payloads of the same shape.  A rank waits only for
-    its own transfers, so ranks may drift apart by as much as the schedule allows.
+    its own transfers, so ranks may drift apart by as much as the schedule allows.  Where messages
+    complete one by one (Gloo), each leaves as soon as what it carries is known (see `program`);
+    else all of a step travel as one batch (NCCL).
 
     Args:
         topology: Where the schedule comes from.
