@@ -15,6 +15,7 @@ ALL_REDUCE: list[Case] = [
     ("butterfly", {"algorithm": "doubling"}),
     ("butterfly", {"algorithm": "doubling", "order": "far"}),
     ("ring", {}),
+    ("ring", {"segments": 3}),
     ("mesh", {}),
     ("hierarchical", {"group_size": 2}),
     ("hierarchical", {"group_size": 3, "leaders": "butterfly", "inside": "star"}),

@@ -66,6 +66,7 @@ def formulas(n: int) -> dict[str, tuple[int, float]]:
         "butterfly(order=far)": (2 * lg, optimal),
         "butterfly(algorithm=doubling)": (lg, lg),
         "ring": (2 * (n - 1), optimal),
+        "ring(segments=3)": (2 * (n - 1), optimal),
         "mesh": (1, n - 1),
     }
 

@@ -6,12 +6,24 @@ Each rank sends 2(n-1)/n of the buffer, the least possible, in 2(n-1) steps.
 
 from collections.abc import Iterator
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce, with_peers
+from dgc_topo.schedule import IntArray, Schedule, Step, beside, copy, reduce, with_peers
 
 
-def schedule(world_size: int) -> Schedule:
-    """Return the ring of *world_size* ranks, one chunk per rank."""
-    n = world_size
+def schedule(world_size: int, segments: int = 1) -> Schedule:
+    """Return the ring of *world_size* ranks, one chunk per rank and segment.
+
+    Args:
+        world_size: Any number of ranks from 1.
+        segments: How many rings run side by side, each on a share of the buffer: on real wires one
+            share is added while others travel, at the price of that many more messages.
+    """
+    if segments < 1:
+        raise ValueError(f"segments={segments}, expected at least 1")
+    ring = _ring(world_size)
+    return ring if segments == 1 else beside(*[ring] * segments, goal="all-reduce")
+
+
+def _ring(n: int) -> Schedule:
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         senders = with_peers(ranks, (ranks - 1) % n, n)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
+from typing import Any, Protocol
 
 from dgc_topo.calibration.cases import Case
-from dgc_topo.launch import Session
 
 #: A row whose rounds differ by more than this (relative, without the best and the worst round)
 #: was disturbed.
@@ -19,6 +19,14 @@ _FEW_ROUNDS = 3  # of so many, none is left out
 
 #: As `dgc_topo.calibration.runs.time_cases` returns it for one rank and case.
 Timed = Sequence[tuple[float, int] | None]
+
+
+class Calls(Protocol):
+    """Calls a function on the first ranks, as `dgc_topo.launch.Session` does."""
+
+    def call(self, function: str, argument: Any = None, *, world_size: int | None = None) -> Any:
+        """Return what the function returned on each rank."""
+
 
 _FUNCTION = "dgc_topo.calibration.runs:time_cases"
 
@@ -45,7 +53,7 @@ class Measured:
 
 
 def measure_cases(
-    session: Session,
+    session: Calls,
     cases: Sequence[Case],
     rounds: int,
     advance: Callable[[int], None] = lambda _: None,
@@ -82,7 +90,7 @@ def measure_cases(
 
 
 def _measure(
-    session: Session, cases: Sequence[Case], rounds: int, world_size: int, attempt: int
+    session: Calls, cases: Sequence[Case], rounds: int, world_size: int, attempt: int
 ) -> Iterator[Measured]:
     argument = {"cases": [case.model_dump() for case in cases], "rounds": rounds}
     return measured_rows(cases, session.call(_FUNCTION, argument, world_size=world_size), attempt)

@@ -37,7 +37,7 @@ class Exchanged(NamedTuple):
 
 
 class Channel(Protocol):
-    """Moves all messages of one rank's step."""
+    """Moves all messages of one rank's step at once."""
 
     def exchange(
         self,
@@ -54,8 +54,7 @@ class Channel(Protocol):
             place: Topology and step, for errors.
             receives: Posted before any send: over Gloo the other order halves the speed of an
                 exchange.
-            sends: Messages to send, made one by one; where messages travel singly, each is under
-                way before the next one is made.
+            sends: Messages to send, made one by one.
             device: Where the received messages have to be.
 
         Raises:

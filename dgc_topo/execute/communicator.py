@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from dgc_topo.execute.channel import Exchanged, Incoming, Outgoing, wire_bytes
 from dgc_topo.execute.failure import Place
-from dgc_topo.execute.plan import Plan, PlannedStep, ScheduleSource, plan_for
+from dgc_topo.execute.flow import run_flow
+from dgc_topo.execute.plan import Plan, ScheduleSource, plan_for
+from dgc_topo.execute.program import PlannedStep
 from dgc_topo.execute.traffic import StepTraffic, Traffic
-from dgc_topo.execute.transport import Transport
+from dgc_topo.execute.transport import SinglyTransport, Transport
 from dgc_topo.payload import Arrival, Payload
 from dgc_topo.schedule import Transfer
 
@@ -18,7 +20,9 @@ class Communicator:
     """One rank's side of a topology.
 
     All ranks call `run` in the same order with payloads of the same shape.  A rank waits only for
-    its own transfers, so ranks may drift apart by as much as the schedule allows.
+    its own transfers, so ranks may drift apart by as much as the schedule allows.  Where messages
+    complete one by one (Gloo), each leaves as soon as what it carries is known (see `program`);
+    else all of a step travel as one batch (NCCL).
 
     Args:
         topology: Where the schedule comes from.
@@ -29,6 +33,7 @@ class Communicator:
     def __init__(self, topology: ScheduleSource, transport: Transport, seed: int = 0) -> None:
         self._topology = topology
         self._transport = transport
+        self._singly = transport if isinstance(transport, SinglyTransport) else None
         self._seed = seed
         self._kept: Plan | None = None
         self._num_contributors: int | None = None
@@ -59,9 +64,18 @@ class Communicator:
         plan = self._plan(iteration)
         began = time.perf_counter()
         payload.cut(plan.num_chunks, agree=plan.agree)
-        steps = tuple(self._run_step(step, payload, began) for step in plan.steps)
+        steps = self._run_singly(plan, payload)
+        if steps is None:
+            steps = tuple(self._run_step(step, payload, began) for step in plan.steps)
         payload.finish()
         return Traffic(steps, time.perf_counter() - began)
+
+    def _run_singly(self, plan: Plan, payload: Payload) -> tuple[StepTraffic, ...] | None:
+        """Run a plan message by message; return None if the transport can't."""
+        if self._singly is None or (channel := self._singly.singly(payload.device)) is None:
+            return None
+        with self._singly.guard(Place(self._topology.name, 0)):
+            return tuple(run_flow(plan.program, payload, channel, self._topology.name))
 
     def _plan(self, iteration: int) -> Plan:
         if self._kept is not None:

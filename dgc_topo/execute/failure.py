@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch.distributed as dist
 
@@ -45,8 +45,24 @@ class PeerError(RuntimeError):
         return f"rank {self.rank}: {self.place}: {self.reason}"
 
 
-class Pending(NamedTuple):
+class Pending(Protocol):
     """A message under way."""
+
+    @property
+    def work(self) -> dist.Work:
+        """What the backend returned for it."""
+
+    @property
+    def peer(self) -> int:
+        """Its other end."""
+
+    @property
+    def is_receive(self) -> bool:
+        """Whether it comes from the peer."""
+
+
+class Posted(NamedTuple):
+    """A message of a batch under way; a `Pending`."""
 
     work: dist.Work
     peer: int
@@ -73,19 +89,6 @@ class Watch:
         """Seconds until the time-out; not positive when it has passed."""
         return self._deadline_s - time.monotonic()
 
-    def post(self, peer: int, start: Callable[[], dist.Work | None]) -> dist.Work:
-        """Start a send or receive.
-
-        Raises:
-            PeerError: if the connection to *peer* is known to be lost.
-        """
-        try:
-            work = start()
-        except RuntimeError as error:
-            raise self._lost({peer: error}) from error
-        assert work is not None  # only ranks outside the group get none
-        return work
-
     def wait(self, first: Pending, others: Iterable[Pending] = ()) -> None:
         """Wait until *first* is complete.
 
@@ -101,7 +104,7 @@ class Watch:
             first.work.wait(self._left)
         except RuntimeError as error:
             if self.left_s > 0:
-                raise self._lost({first.peer: error}) from error
+                raise self.lost(first.peer, error) from error
             raise self._silent(first, others) from error
 
     def wait_batch(
@@ -119,7 +122,7 @@ class Watch:
         """
         if len(works) == len(peers):
             pending = [
-                Pending(work, peer, place < num_receives)
+                Posted(work, peer, place < num_receives)
                 for place, (work, peer) in enumerate(zip(works, peers, strict=True))
             ]
             for place, first in enumerate(pending):
@@ -163,8 +166,9 @@ class Watch:
         # Who left may be the cause of the silence, or have left because of it: name both.
         return self._error(mute | deaf | lost.keys(), "; ".join(silence + _losses(lost)))
 
-    def _lost(self, errors: dict[int, RuntimeError]) -> PeerError:
-        return self._error(errors, "; ".join(_losses(errors)))
+    def lost(self, peer: int, error: RuntimeError) -> PeerError:
+        """Return the error for a message that could not be started, or did not come through."""
+        return self._error((peer,), "; ".join(_losses({peer: error})))
 
     def _error(self, peers: Iterable[int], reason: str) -> PeerError:
         return PeerError(self._rank, self._place, sorted(peers), reason)

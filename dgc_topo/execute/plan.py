@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from dgc_topo.schedule import Schedule, Transfer
+from dgc_topo.execute.program import PlannedStep, ProgramStep, program_for
+from dgc_topo.schedule import Schedule
 
 
 class ScheduleSource(Protocol):
@@ -23,21 +23,13 @@ class ScheduleSource(Protocol):
         """Return the schedule, the same on every rank."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedStep:
-    """One rank's transfers in one step."""
-
-    index: int
-    sends: tuple[Transfer, ...]
-    receives: tuple[Transfer, ...]  #: ordered by source
-
-
 class Plan(NamedTuple):
     """Everything one rank does in a schedule."""
 
     num_chunks: int
     agree: bool  #: whether all ranks are to end bit-identical
     steps: tuple[PlannedStep, ...]
+    program: tuple[ProgramStep, ...]  #: the same, where messages travel singly
 
 
 def plan_for(schedule: Schedule, rank: int) -> Plan:
@@ -46,8 +38,9 @@ def plan_for(schedule: Schedule, rank: int) -> Plan:
     Raises:
         ScheduleError: if there is no such rank, or a transfer does not fit the schedule.
     """
-    steps = (
+    steps = tuple(
         PlannedStep(step.index, tuple(step.sends), tuple(step.receives))
         for step in schedule.for_rank(rank)
     )
-    return Plan(schedule.num_chunks, schedule.goal == "all-reduce", tuple(steps))
+    agree = schedule.goal == "all-reduce"
+    return Plan(schedule.num_chunks, agree, steps, program_for(steps))

@@ -2,200 +2,226 @@
 
 Gloo facts this rests on (measured with torch 2.13): a receive completes with a message shorter
 than its buffer; a message *longer* than its buffer aborts the receiving process; messages of one
-tag between two ranks arrive in order; a send completes only once its receive is posted; a wait
-that times out closes every connection of the group.
+tag between two ranks arrive in order; a send completes only once its receive is posted, and costs
+a round trip if it is posted first; a wait that times out closes every connection of the group.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.execute.channel import LENGTH_BYTES, Exchanged, Incoming, Outgoing
-from dgc_topo.execute.failure import Pending, Place, Watch
+from dgc_topo.execute.channel import LENGTH_BYTES
+from dgc_topo.execute.failure import Place, Watch
+
+
+@dataclass(slots=True)
+class Receipt:
+    """A message to receive, under way; a `Pending`."""
+
+    work: dist.Work
+    peer: int
+    buffer: Tensor  #: for all of the message; or for its length and its beginning
+    sized: bool  #: whether both ends know the size; else the message begins with it
+    is_scratch: bool  #: whether the buffer is to be given back
+    is_receive: bool = True
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """A message to send, under way; a `Pending`."""
+
+    work: dist.Work
+    peer: int
+    rest: dist.Work | None  #: of what did not fit the receiver's buffer
+    staged: Tensor | None  #: memory to give back when it has left
+    is_receive: bool = False
+
+
+class _Staged(NamedTuple):
+    """A message in CPU memory."""
+
+    head: Tensor
+    rest: Tensor | None  #: what does not fit the receiver's buffer for a message of unknown size
+    memory: Tensor  #: scratch that holds it
 
 
 class SinglyChannel:
-    """Posts and waits for every message by itself; GPU memory is staged.
+    """Posts every message by itself.
 
     A message of unknown size starts with its length and is received into a buffer of
     *eager_bytes*.  What does not fit follows as a second message, whose receive can be posted only
     when the length is known: one more round trip, small beside the time of so many bytes.
+    GPU memory is staged through pinned memory.
 
     Args:
         group: The process group; None is the default one.
+        device: Where payloads live.
         timeout: Longest time that one step may take.
         eager_bytes: Bytes, at least 16, the same on every rank.
     """
 
     def __init__(
-        self, group: dist.ProcessGroup | None, timeout: timedelta, eager_bytes: int
+        self,
+        group: dist.ProcessGroup | None,
+        device: torch.device,
+        timeout: timedelta,
+        eager_bytes: int,
     ) -> None:
-        if eager_bytes < 2 * LENGTH_BYTES:
-            raise ValueError(
-                f"transport: eager_bytes {eager_bytes}, expected at least {2 * LENGTH_BYTES}"
-            )
-        self._group = group
-        self._rank = dist.get_rank(group)
+        own = dist.group.WORLD if group is None else group
+        assert own is not None  # there is a default group: its rank has been asked for
+        # Its own methods: `dist.isend` and `irecv` look the group up again for every message.
+        self._group = own
+        self._rank = own.rank()
+        self._device = device
         self._timeout = timeout
         self._eager_bytes = eager_bytes
-        self._heads = _Scratch()
-        self._long = _Scratch()
-        self._staged = _Scratch()
-        self._copied: torch.cuda.Event | None = None
+        self._scratch = _Scratch(device)
+        #: Whether a message can be received in the payload's own memory, and sent from there.
+        self.reaches_payload = device.type == "cpu"
 
-    def exchange(
-        self,
-        place: Place,
-        receives: Sequence[Incoming],
-        sends: Iterable[Outgoing],
-        device: torch.device,
-    ) -> Exchanged:
-        """Exchange one step's messages (see `Channel`)."""
-        watch = Watch(self._rank, place, self._timeout)
-        on_gpu = device.type == "cuda"
-        if self._copied is not None:  # the last step's messages may still be read from scratch
-            self._copied.synchronize()
-            self._copied = None
-        inbox = self._post_receives(watch, receives, pinned=on_gpu)
-        outbox = self._post_sends(watch, sends)
-        started = time.perf_counter()
-        messages = self._collect(watch, inbox, receives, outbox, pinned=on_gpu)
-        wait_s = time.perf_counter() - started
-        if on_gpu:
-            messages = [message.to(device, non_blocking=True) for message in messages]
-            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied.record(torch.cuda.current_stream(device))
-        return Exchanged(messages, wait_s)
+    def watch(self, place: Place) -> Watch:
+        """Return a watch over one step, whose time begins now."""
+        return Watch(self._rank, place, self._timeout)
 
-    def _post_receives(
-        self, watch: Watch, receives: Sequence[Incoming], *, pinned: bool
-    ) -> list[tuple[Pending, Tensor, int]]:
-        """Return each receive with its buffer and its tag."""
-        tags = _Tags()
-        inbox = []
-        for slot, (peer, num_bytes) in enumerate(receives):
-            size = self._eager_bytes if num_bytes is None else num_bytes
-            buffer, tag = self._heads.at(slot, size, pinned=pinned), tags.next(peer)
-            inbox.append((self._receive(watch, buffer, peer, tag), buffer, tag))
-        return inbox
+    def receive(
+        self, watch: Watch, peer: int, tag: int, num_bytes: int | None, target: Tensor | None
+    ) -> Receipt:
+        """Post the receive of a message, or of its head.
 
-    def _post_sends(self, watch: Watch, sends: Iterable[Outgoing]) -> list[Pending]:
-        tags = _Tags()
-        outbox = []
-        for slot, send in enumerate(sends):
-            tag = tags.next(send.peer)
-            head, rest = self._stage(slot, send)
-            outbox.append(self._send(watch, head, send.peer, tag))
-            if rest is not None:
-                outbox.append(self._send(watch, rest, send.peer, tag + 1))
-        return outbox
+        Args:
+            watch: Of the step that is under way.
+            peer: Who sends it.
+            tag: Which of the peer's messages it is.
+            num_bytes: Its size; None if only the sender knows.
+            target: CPU memory of that size to receive it in; None for scratch memory.
+        """
+        buffer = target
+        if buffer is None:
+            buffer = self._scratch.take(self._eager_bytes if num_bytes is None else num_bytes)
+        work = self._receive(watch, buffer, peer, tag)
+        return Receipt(work, peer, buffer, num_bytes is not None, target is None)
 
-    def _stage(self, slot: int, send: Outgoing) -> tuple[Tensor, Tensor | None]:
-        """Return the message in CPU memory, and what does not fit a buffer of unknown size."""
-        message, size = send.message, send.message.numel()
-        if send.num_bytes is not None and message.device.type == "cpu":
-            return message, None
-        if send.num_bytes is not None:
-            staged = self._staged.at(slot, size, pinned=True)
-            _to_cpu(staged, message)
-            return staged, None
-        room = self._eager_bytes - LENGTH_BYTES
-        if message.device.type == "cpu":  # a long message is copied up to its head only
-            staged = self._staged.at(slot, LENGTH_BYTES + min(size, room), pinned=False)
-            staged[LENGTH_BYTES:].copy_(message[:room])
-            rest = message[room:]
-        else:
-            staged = self._staged.at(slot, LENGTH_BYTES + size, pinned=True)
-            _to_cpu(staged[LENGTH_BYTES:], message)
-            staged, rest = staged[: self._eager_bytes], staged[self._eager_bytes :]
-        staged[:LENGTH_BYTES].view(torch.int64).fill_(size)
-        return staged, rest if size > room else None
+    def receive_rest(self, watch: Watch, head: Receipt, tag: int) -> Receipt:
+        """Post the receive of what is missing, now that a head is there.
 
-    def _collect(
-        self,
-        watch: Watch,
-        inbox: list[tuple[Pending, Tensor, int]],
-        receives: Sequence[Incoming],
-        outbox: list[Pending],
-        *,
-        pinned: bool,
-    ) -> list[Tensor]:
-        """Return the received messages, once everything of the step is complete."""
-        messages = []
-        open_works = [pending for pending, _, _ in inbox] + outbox
-        for slot, (pending, buffer, tag) in enumerate(inbox):
-            watch.wait(pending, islice(open_works, slot + 1, None))
-            if receives[slot].num_bytes is not None:
-                messages.append(buffer)
-                continue
-            end = LENGTH_BYTES + int(buffer[:LENGTH_BYTES].view(torch.int64))
-            if end <= self._eager_bytes:
-                messages.append(buffer[LENGTH_BYTES:end])
-                continue
-            whole = self._long.at(slot, end, pinned=pinned)
-            whole[: self._eager_bytes].copy_(buffer)
-            rest = whole[self._eager_bytes :]
-            open_works.append(self._receive(watch, rest, pending.peer, tag + 1))
-            messages.append(whole[LENGTH_BYTES:])
-        for place in range(len(inbox), len(open_works)):
-            watch.wait(open_works[place], islice(open_works, place + 1, None))
-        return messages
+        Returns:
+            *head* itself if it is the whole message; else one of the same message that holds
+            its beginning, and the head's memory has been given back.
+        """
+        if head.sized or (end := _end_of(head.buffer)) <= self._eager_bytes:
+            return head
+        whole = self._scratch.take(end)
+        whole[: self._eager_bytes].copy_(head.buffer)
+        self._scratch.give(head.buffer)
+        work = self._receive(watch, whole[self._eager_bytes :], head.peer, tag + 1)
+        return Receipt(work, head.peer, whole, sized=False, is_scratch=True)
 
-    def _receive(self, watch: Watch, buffer: Tensor, peer: int, tag: int) -> Pending:
-        work = watch.post(
-            peer, lambda: dist.irecv(buffer, group=self._group, group_src=peer, tag=tag)
-        )
-        return Pending(work, peer, is_receive=True)
+    def send(self, watch: Watch, message: Tensor, peer: int, tag: int, *, sized: bool) -> Dispatch:
+        """Post the send of a message whose size the receiver knows or not."""
+        if sized and self.reaches_payload:
+            return Dispatch(self._send(watch, message, peer, tag), peer, None, None)
+        staged = self._stage(message, sized=sized)
+        work, rest = self._send(watch, staged.head, peer, tag), None
+        if staged.rest is not None:
+            rest = self._send(watch, staged.rest, peer, tag + 1)
+        return Dispatch(work, peer, rest, staged.memory)
 
-    def _send(self, watch: Watch, message: Tensor, peer: int, tag: int) -> Pending:
-        work = watch.post(
-            peer, lambda: dist.isend(message, group=self._group, group_dst=peer, tag=tag)
-        )
-        return Pending(work, peer, is_receive=False)
+    def message(self, receipt: Receipt) -> Tensor:
+        """Return the message in a receipt that is complete, where the payload lives."""
+        message = receipt.buffer
+        if not receipt.sized:
+            message = message[LENGTH_BYTES : _end_of(message)]
+        return message if self.reaches_payload else message.to(self._device, non_blocking=True)
+
+    def give_back(self, pending: Receipt | Dispatch) -> None:
+        """Take back the memory of a message that has been merged, or has left."""
+        if isinstance(pending, Dispatch):
+            if pending.staged is not None:
+                self._scratch.give(pending.staged)
+        elif pending.is_scratch:
+            self._scratch.give(pending.buffer)
+
+    def _stage(self, message: Tensor, *, sized: bool) -> _Staged:
+        on_gpu, size = message.device.type == "cuda", message.numel()
+        start = 0 if sized else LENGTH_BYTES
+        fits = size if sized else min(size, self._eager_bytes - LENGTH_BYTES)
+        # From CPU memory a long message is copied up to its head only.
+        memory = self._scratch.take(start + (size if on_gpu else fits))
+        _copy(memory[start:], message if on_gpu else message[:fits])
+        if not sized:
+            memory[:LENGTH_BYTES].view(torch.int64).fill_(size)
+        rest = memory[start + fits :] if on_gpu else message[fits:]
+        return _Staged(memory[: start + fits], rest if fits < size else None, memory)
+
+    def _receive(self, watch: Watch, buffer: Tensor, peer: int, tag: int) -> dist.Work:
+        try:
+            return self._group.recv([buffer], peer, tag)
+        except RuntimeError as error:
+            raise watch.lost(peer, error) from error
+
+    def _send(self, watch: Watch, message: Tensor, peer: int, tag: int) -> dist.Work:
+        try:
+            return self._group.send([message], peer, tag)
+        except RuntimeError as error:
+            raise watch.lost(peer, error) from error
 
 
-class _Tags:
-    """Numbers the messages between two ranks in one step alike on both ends.
-
-    Every message takes two tags, the second for what does not fit: with one tag for both, the
-    rest of a message could be taken for the head of the next one.
-    """
-
-    def __init__(self) -> None:
-        self._used: Counter[int] = Counter()
-
-    def next(self, peer: int) -> int:
-        tag = self._used[peer]
-        self._used[peer] += 2
-        return tag
+def _end_of(head: Tensor) -> int:
+    """Return where the message ends that starts with its length."""
+    return LENGTH_BYTES + int(head[:LENGTH_BYTES].view(torch.int64))
 
 
 class _Scratch:
-    """Buffers that are used again in every step, one per place in the step."""
+    """Memory that is used again and again; what was used last, and is in a cache, first.
 
-    def __init__(self) -> None:
-        self._buffers: dict[tuple[int, bool], Tensor] = {}
+    What a GPU may still be about to read is handed out again only when it has been read.
+    """
 
-    def at(self, slot: int, num_bytes: int, *, pinned: bool) -> Tensor:
-        """Return a buffer of exactly *num_bytes*, whose content is undefined."""
-        buffer = self._buffers.get((slot, pinned))
-        if buffer is None or buffer.numel() < num_bytes:
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pinned = device.type == "cuda"
+        self._used: dict[int, Tensor] = {}  # by address
+        self._free: list[tuple[Tensor, torch.cuda.Event | None]] = []
+
+    def take(self, num_bytes: int) -> Tensor:
+        """Return a buffer of exactly *num_bytes*, at least 1, whose content is undefined."""
+        whole = self._large_enough(num_bytes)
+        if whole is None:
             # Sparse messages vary in size: a little room saves allocating again next time.
             room = num_bytes + num_bytes // 4
-            buffer = torch.empty(room, dtype=torch.uint8, pin_memory=pinned)
-            self._buffers[slot, pinned] = buffer
-        return buffer[:num_bytes]
+            whole = torch.empty(room, dtype=torch.uint8, pin_memory=self._pinned)
+        self._used[whole.data_ptr()] = whole
+        return whole[:num_bytes]
+
+    def give(self, memory: Tensor) -> None:
+        """Take back what `take` returned, or a part from its beginning."""
+        read = None
+        if self._pinned:
+            read = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            read.record(torch.cuda.current_stream(self._device))
+        self._free.append((self._used.pop(memory.data_ptr()), read))
+
+    def _large_enough(self, num_bytes: int) -> Tensor | None:
+        """Return a free buffer; if all are too small let one go, so that they don't pile up."""
+        if not self._free:
+            return None
+        place = len(self._free) - 1
+        while place and len(self._free[place][0]) < num_bytes:
+            place -= 1
+        whole, read = self._free.pop(place)
+        if read is not None:
+            read.synchronize()
+        return whole if len(whole) >= num_bytes else None
 
 
-def _to_cpu(staged: Tensor, message: Tensor) -> None:
-    """Copy to pinned memory and wait for the copy: the network reads it at once."""
+def _copy(staged: Tensor, message: Tensor) -> None:
+    """Copy to CPU memory and, from a GPU, wait for the copy: the network reads it at once."""
     staged.copy_(message, non_blocking=True)
-    torch.cuda.current_stream(message.device).synchronize()
+    if message.device.type == "cuda":
+        torch.cuda.current_stream(message.device).synchronize()

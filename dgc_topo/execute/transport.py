@@ -2,26 +2,27 @@
 
 The two ways, one module each, differ in what a backend can do:
 
-* `singly` (Gloo, MPI): CPU memory, one work per message.  A receive completes with a message
-  *shorter* than its buffer, so even a message whose size only the sender knows needs no separate
-  size message.  (Measured over Gloo: a size message first takes 2 to 4 times as long for small
-  messages, because Gloo starts to send only once the receive is posted.)  GPU memory is staged
-  through pinned memory.
+* `singly` (Gloo, MPI): CPU memory, one work per message, so that each one leaves as soon as what it
+  carries is known.  A receive completes with a message *shorter* than its buffer, so even a message
+  whose size only the sender knows needs no separate size message.  (Measured over Gloo: a size
+  message first takes 2 to 4 times as long for small messages, because Gloo starts to send only once
+  the receive is posted.)  GPU memory is staged through pinned memory.
 * `batched` (NCCL and others): the payload's own memory, all messages of a step as one batch of
   exactly matching sizes; unknown sizes travel first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
 
 from dgc_topo.execute.batched import BatchedChannel
-from dgc_topo.execute.channel import Channel, Exchanged, Incoming, Outgoing
+from dgc_topo.execute.channel import LENGTH_BYTES, Channel, Exchanged, Incoming, Outgoing
 from dgc_topo.execute.failure import PeerError, Place
 from dgc_topo.execute.singly import SinglyChannel
 
@@ -44,6 +45,18 @@ class Transport(Channel, Protocol):
     @property
     def world_size(self) -> int:
         """Number of ranks."""
+
+
+@runtime_checkable
+class SinglyTransport(Transport, Protocol):
+    """A transport that may be able to carry each message by itself."""
+
+    def singly(self, device: torch.device) -> SinglyChannel | None:
+        """Return what carries single messages for a payload on *device*; None if steps only."""
+
+    @contextmanager
+    def guard(self, place: Place) -> Iterator[None]:
+        """Refuse to go on after an error, here or before."""
 
 
 class DistributedTransport:
@@ -71,9 +84,16 @@ class DistributedTransport:
         self._world_size = dist.get_world_size(group)
         if self._rank < 0:
             raise ValueError("transport: this process is not in the group, expected a member")
+        if eager_bytes < 2 * LENGTH_BYTES:
+            raise ValueError(
+                f"transport: eager_bytes {eager_bytes}, expected at least {2 * LENGTH_BYTES}"
+            )
+        self._group = group
+        self._timeout = timeout
+        self._eager_bytes = eager_bytes
         self._backends = _backends(group)
-        self._singly = SinglyChannel(group, timeout, eager_bytes)
         self._batched = BatchedChannel(group, timeout)
+        self._singly: dict[torch.device, SinglyChannel] = {}
         self._failure: BaseException | None = None
 
     @property
@@ -93,23 +113,47 @@ class DistributedTransport:
         sends: Iterable[Outgoing],
         device: torch.device,
     ) -> Exchanged:
-        """Exchange one step's messages (see `Channel`).
+        """Exchange one step's messages as a batch, on any backend (see `Channel`).
 
         Raises:
             PeerError: if a peer is lost or the time-out passes, or after an earlier error.
             ValueError: if the group has no backend that reaches *device*.
         """
-        channel = self._channel(device)
+        self._backend(device)
+        with self.guard(place):
+            return self._batched.exchange(place, receives, sends, device)
+
+    def singly(self, device: torch.device) -> SinglyChannel | None:
+        """Return what carries single messages, where the backend for *device* does that.
+
+        Raises:
+            ValueError: if the group has no backend that reaches *device*.
+        """
+        if self._backend(device) not in _SINGLY:
+            return None
+        if device not in self._singly:
+            self._singly[device] = SinglyChannel(
+                self._group, device, self._timeout, self._eager_bytes
+            )
+        return self._singly[device]
+
+    @contextmanager
+    def guard(self, place: Place) -> Iterator[None]:
+        """Remember an error in the middle of a step, and refuse to go on after one.
+
+        Raises:
+            PeerError: if there was an earlier error.
+        """
         if self._failure is not None:
             reason = f"transport unusable after an earlier error: {self._failure}"
             raise PeerError(self._rank, place, (), reason) from self._failure
         try:
-            return channel.exchange(place, receives, sends, device)
+            yield
         except BaseException as error:
             self._failure = error
             raise
 
-    def _channel(self, device: torch.device) -> Channel:
+    def _backend(self, device: torch.device) -> str:
         backend = self._backends.get(device.type)
         if backend is None or (backend == "nccl" and device.type != "cuda"):
             listed = ", ".join(f"{kind}:{name}" for kind, name in self._backends.items())
@@ -117,7 +161,7 @@ class DistributedTransport:
                 f"transport: payload on {device}, expected a device that the process group's "
                 f"backends reach ({listed})"
             )
-        return self._singly if backend in _SINGLY else self._batched
+        return backend
 
 
 def _backends(group: dist.ProcessGroup | None) -> dict[str, str]:

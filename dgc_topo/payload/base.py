@@ -43,9 +43,10 @@ class Arrival(NamedTuple):
 class Payload(Protocol):
     """One rank's buffer during one run of a schedule.
 
-    The executor calls `cut` once; then for every step `pack` for each message to send and, when
-    all sends and receives of that step are complete, `merge` once with all that arrived; and
-    `finish` once.
+    The executor calls `cut` once; then for every step `pack` for each message to send, and `merge`
+    with what arrived; and `finish` once.  What arrived for chunks that overlap comes in one
+    `merge`, after all messages that carry those chunks have left; of disjoint chunks, some may be
+    merged while others are still under way, and packed for the next step while others are merged.
     """
 
     @property
@@ -76,14 +77,24 @@ class Payload(Protocol):
 
         Returns:
             1-D contiguous uint8 tensor whose first byte is aligned for the largest element it
-            holds; it may be a view of the buffer, valid until the next `merge`.
+            holds; it may be a view of the buffer, valid until one of its chunks is merged into.
+        """
+
+    def landing(self, chunk: int, count: int) -> Tensor | None:
+        """Return where a message for these chunks may be received instead of being merged.
+
+        Asked only for a message that replaces them, and that nothing else overlaps.
+
+        Returns:
+            1-D contiguous uint8 tensor in the buffer's memory, as long as the message; None if the
+            buffer does not hold messages as they travel.
         """
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Apply everything that arrived at *rank* in one step.
+        """Apply what arrived at *rank* in one step: all of it, or all for some of the chunks.
 
         Args:
-            arrivals: The step's messages, valid during the call only and not to be written to;
+            arrivals: Messages of one step, valid during the call only and not to be written to;
                 overlapping runs are allowed.
             rank: The receiver, which decides the place of its own value in the sum.
 

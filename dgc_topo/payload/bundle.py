@@ -68,6 +68,10 @@ class BundlePayload:
             pieces += [message, message.new_zeros(padding)]
         return torch.cat(pieces)
 
+    def landing(self, chunk: int, count: int) -> Tensor | None:
+        """Return None: the parts of a message belong to different buffers."""
+        return None
+
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Apply the arrivals of one step to every part."""
         opened = [tuple(self._open(arrival)) for arrival in arrivals]

@@ -148,6 +148,10 @@ class SparsePayload:
             self._put(chunk, chunk + count, entries)
         return encode(*entries, *self._range(chunk, chunk + count), *self._coding)
 
+    def landing(self, chunk: int, count: int) -> Tensor | None:
+        """Return None: entries are not kept as they travel."""
+        return None
+
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Apply the arrivals of one step: weighted union-sums, in rank order."""
         received = [self._decode(arrival) for arrival in arrivals]

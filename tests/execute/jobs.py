@@ -98,7 +98,7 @@ def run_all(
     rank = dist.get_rank(group)
     transport = DistributedTransport(group, timedelta(seconds=30), eager_bytes=EAGER_BYTES)
     if batched:  # what NCCL runs, here over Gloo
-        transport._singly = transport._batched  # type: ignore[assignment]
+        transport.singly = lambda device: None  # type: ignore[method-assign]
     communicator = Communicator(topology, transport, seed=5)
     servers = topology.schedule(dist.get_world_size(group), seed=5).servers
     outcomes = []
@@ -123,6 +123,7 @@ class TrapPayload(DensePayload):
 
     def pack(self, chunk: int, count: int) -> Tensor:
         if self._left == 0:
+            time.sleep(0.05)  # what this process has posted before leaves it first
             os.kill(os.getpid(), self._trap)
         self._left -= 1
         return super().pack(chunk, count)

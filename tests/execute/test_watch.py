@@ -1,11 +1,17 @@
 """Who is named when waiting fails, whatever mixture of silence and loss there is."""
 
+from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from dgc_topo.execute import PeerError, Place
-from dgc_topo.execute.failure import Pending, Watch
+from dgc_topo.execute.failure import Posted, Watch
+from dgc_topo.execute.singly import SinglyChannel
 
 SILENT = "[/a/b.cc:78] Timed out waiting 20ms for recv operation to complete"
 CLOSED = "[/a/pair.cc:553] Connection closed by peer [::1]:80. This is typical. GLHF!"
@@ -25,11 +31,18 @@ class FakeWork:
         return True
 
 
-def works(*said: tuple[int, str | None, bool]) -> list[Pending]:
-    return [Pending(FakeWork(says), peer, is_receive) for peer, says, is_receive in said]  # type: ignore[arg-type]
+@pytest.fixture
+def cluster_of_one(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
 
 
-def error_of(timeout_s: float, pending: list[Pending]) -> PeerError:
+def works(*said: tuple[int, str | None, bool]) -> list[Posted]:
+    return [Posted(FakeWork(says), peer, is_receive) for peer, says, is_receive in said]  # type: ignore[arg-type]
+
+
+def error_of(timeout_s: float, pending: list[Posted]) -> PeerError:
     watch = Watch(0, Place("ring", 5), timedelta(seconds=timeout_s))
     with pytest.raises(PeerError) as caught:
         watch.wait(pending[0], pending[1:])
@@ -73,9 +86,21 @@ def test_a_joint_work_leaves_every_peer_under_suspicion():
         watch.wait_batch([joint.work], [2, 1, 1], num_receives=1)
 
 
-def test_a_connection_lost_before_is_noticed_when_posting():
-    def post() -> None:
+class LostGroup:
+    """A process group that knows its connections to be lost."""
+
+    def send(self, tensors: list[Tensor], peer: int, tag: int) -> None:
         raise RuntimeError(CLOSED)
 
-    with pytest.raises(PeerError, match="lost connection to rank 2: Connection closed by peer"):
-        Watch(0, Place("ring", 5), timedelta(1)).post(2, post)
+    recv = send
+
+
+def test_a_connection_lost_before_is_noticed_when_posting(cluster_of_one: None):
+    channel = SinglyChannel(None, torch.device("cpu"), timedelta(1), 16)
+    channel._group = LostGroup()  # type: ignore[assignment]
+    watch, message = channel.watch(Place("ring", 5)), torch.zeros(4, dtype=torch.uint8)
+    said = "step 5: lost connection to rank 2: Connection closed by peer"
+    with pytest.raises(PeerError, match=said):
+        channel.send(watch, message, 2, 0, sized=True)
+    with pytest.raises(PeerError, match=said):
+        channel.receive(watch, 2, 0, 4, None)
