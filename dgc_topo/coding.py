@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +155,15 @@ class WireCoding:
 
     def __post_init__(self) -> None:
         check_names("coding", self.index_encoding, self.wire_dtype)
+
+    @classmethod
+    def named(cls, index_encoding: str, wire_dtype: str) -> WireCoding:
+        """Return the coding with these names.
+
+        Raises:
+            ValueError: if one is unknown, with the valid ones.
+        """
+        return cls(cast(IndexChoice, index_encoding), cast(WireDtype, wire_dtype))
 
     def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
         """Return the bytes of messages, see `EntryCoding`."""
