@@ -171,7 +171,7 @@ def _workload_of_run(
 def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
     recorded, sparse = measured.profile, measured.sparse
     if recorded is None:
-        elements = measured.gradient_bytes // _FLOAT_BYTES["float32"]
+        elements = measured.gradient_bytes // VALUE_BYTES["float32"]
         dense = sparse.dense_elements if sparse else 0
         return Profile.of_whole(compute_s, elements - dense, dense)
     layers = tuple(
