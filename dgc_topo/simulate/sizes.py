@@ -204,7 +204,7 @@ class SparseSizes:
         return coded + step.count * self._dense_bytes
 
     def merged_bytes(self) -> FloatArray:
-        """As `CodedSizes.merged_bytes`; what travels dense beside the entries counts for nothing."""
+        """As `CodedSizes.merged_bytes`; what travels dense beside entries counts for nothing."""
         return self._last_merged
 
     def _coded_bytes(
