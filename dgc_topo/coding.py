@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -156,6 +156,15 @@ class WireCoding:
     def __post_init__(self) -> None:
         check_names("coding", self.index_encoding, self.wire_dtype)
 
+    @classmethod
+    def named(cls, index_encoding: str, wire_dtype: str) -> WireCoding:
+        """Return the coding with these names.
+
+        Raises:
+            ValueError: if one is unknown, with the valid ones.
+        """
+        return cls(cast(IndexChoice, index_encoding), cast(WireDtype, wire_dtype))
+
     def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
         """Return the bytes of messages, see `EntryCoding`."""
         length, entries = np.broadcast_arrays(
@@ -199,7 +208,7 @@ class WireCoding:
         return np.asarray(value_bytes * entries + indices, np.float64)
 
 
-def _gap_reaches(gap: float, length: FloatArray, entries: FloatArray) -> FloatArray:
+def _gap_reaches(gap: float | FloatArray, length: FloatArray, entries: FloatArray) -> FloatArray:
     """Return the chance that at least *gap* elements without an entry precede a given entry.
 
     Exactly ``prod(1 - gap / (length - i) for i in range(entries))``; here every factor is the one
@@ -213,14 +222,11 @@ def _gap_reaches(gap: float, length: FloatArray, entries: FloatArray) -> FloatAr
 
 def _expected_width(length: FloatArray, entries: FloatArray) -> FloatArray:
     """Return the bits of the largest gap: one for each power of 2 that it reaches."""
-    width = np.zeros(length.shape)
-    for bit in range(MAX_RUN.bit_length() - 1):
-        reaches = _gap_reaches(float(1 << bit), length, entries)
-        if not reaches.any():
-            break
-        with np.errstate(divide="ignore"):  # log of 0 where every gap reaches so far
-            width += -np.expm1(np.maximum(entries, 1.0) * np.log1p(-reaches))
-    return width
+    gaps = np.exp2(np.arange(MAX_RUN.bit_length() - 1)).reshape(-1, *[1] * length.ndim)
+    reaches = _gap_reaches(gaps, length, entries)
+    with np.errstate(divide="ignore"):  # log of 0 where every gap reaches so far
+        none = np.maximum(entries, 1.0) * np.log1p(-reaches)
+    return np.asarray(-np.expm1(none).sum(axis=0), np.float64)
 
 
 def _expected_escapes(length: FloatArray, entries: FloatArray) -> FloatArray:

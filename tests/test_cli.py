@@ -55,6 +55,7 @@ def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):
         (["report", "no-such-folder"], "no measurements.jsonl"),
         (["sizes", "resnet5"], "did you mean 'resnet50'"),
         (["sizes", "vgg16", "--density", "1.5"], "density 1.5, expected 0 to 1"),
+        (["sizes", "vgg16", "--index-encoding", "zip"], "'zip', expected one of auto, dense, run"),
         (["show", "ring", "-n", "3", "--plot", "x.nonsense"], "nonsense"),
     ],
 )
@@ -85,7 +86,13 @@ def test_sizes_prints_one_json_object_or_a_table_with_the_source(run):
     assert sizes["compression_ratio"] == pytest.approx(277, rel=2e-3)
     wider = json.loads(run("sizes", "resnet50", "--bytes-per-element", "12", "--json"))
     assert wider["compressed"]["bytes"] == 2 * sizes["compressed"]["bytes"]
+    message = sizes["message"]
+    assert message["compression_ratio"] > sizes["compression_ratio"]
+    told = ("--index-encoding", "run-length", "--wire-dtype", "float16", "--json")
+    paper = json.loads(run("sizes", "resnet50", *told))["message"]
+    assert paper["expected_bytes"] == pytest.approx(12 + 4 * 25_503 + 2 * 54_120)
     table = run("sizes", "ptb-lstm")
+    assert "as a message (auto, float32)" in table
     assert "462x" in table
     assert "source: tensorflow/models pull request 2276" in table
 

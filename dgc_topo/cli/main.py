@@ -19,6 +19,7 @@ from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
 from dgc_topo.cli.validate import calibrate, validate
+from dgc_topo.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 
 app = typer.Typer(
     name="dgc-topo",
@@ -151,6 +152,12 @@ def sizes(
     bytes_per_element: Annotated[
         float, typer.Option(help="value and index; the DGC paper's code: 6")
     ] = 6,
+    index_encoding: Annotated[
+        str, typer.Option(help="of this library's messages: " + ", ".join(INDEX_CHOICES))
+    ] = "auto",
+    wire_dtype: Annotated[
+        str, typer.Option(help="of values in them: " + ", ".join(WIRE_DTYPES))
+    ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Print what a model's gradient takes on the wire when DGC compresses it."""
@@ -158,7 +165,8 @@ def sizes(
     from dgc_topo.zoo import load_model
 
     with clear_errors():
-        coding = Coding(density=density, bytes_per_element=bytes_per_element)
+        wire = WireCoding.named(index_encoding, wire_dtype)
+        coding = Coding(density=density, bytes_per_element=bytes_per_element, wire=wire)
         print_sizes(load_model(model), coding, as_json=as_json)
 
 

@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 from itertools import groupby
 
+import numpy as np
 from rich.table import Table
 
 from dgc_topo.cli.console import console
+from dgc_topo.coding import HEADER_BYTES, VALUE_BYTES, WireCoding
 from dgc_topo.results.units import bytes_text, seconds_text, three_digits, times_text
 from dgc_topo.sizes import FLOAT_BYTES, count_elements, dgc_bytes, is_compressed
 from dgc_topo.zoo import Layer, Model
@@ -16,10 +18,17 @@ from dgc_topo.zoo import Layer, Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coding:
-    """How DGC codes a gradient: the fraction that it sends, and the bytes of a sent element."""
+    """How DGC codes a gradient: the fraction that it sends, and the bytes of a sent element.
+
+    Attributes:
+        density: Fraction of the compressed tensors' elements.
+        bytes_per_element: Value and index, as the DGC paper counts.
+        wire: Coding of this library's messages.
+    """
 
     density: float
     bytes_per_element: float
+    wire: WireCoding
 
 
 def describe_sizes(model: Model, coding: Coding) -> dict[str, object]:
@@ -39,7 +48,22 @@ def describe_sizes(model: Model, coding: Coding) -> dict[str, object]:
         "dense": _tensor_class(model, coding, compressed=False),
         "total_bytes": total,
         "compression_ratio": model.gradient_bytes / total,
+        "message": {
+            "index_encoding": coding.wire.index_encoding,
+            "wire_dtype": coding.wire.wire_dtype,
+            "header_bytes": HEADER_BYTES,
+            "expected_bytes": _message_bytes(model, coding),
+            "compression_ratio": model.gradient_bytes / _message_bytes(model, coding),
+        },
     }
+
+
+def _message_bytes(model: Model, coding: Coding) -> float:
+    """Return what one worker's gradient is expected to take as a real message."""
+    compressed, dense = count_elements(model.shapes)
+    entries = round(coding.density * compressed)
+    sparse = coding.wire.expected_bytes(np.array([max(compressed, 1)]), np.array([entries]))
+    return float(sparse[0]) + VALUE_BYTES[coding.wire.wire_dtype] * dense
 
 
 def _tensor_class(model: Model, coding: Coding, *, compressed: bool) -> dict[str, float]:
@@ -73,6 +97,13 @@ def print_sizes(model: Model, coding: Coding, *, as_json: bool) -> None:
     console.print(
         f"density {coding.density:g}, {coding.bytes_per_element:g} bytes per sent element; "
         "1-D tensors (biases, normalisations) travel dense in fp32",
+        highlight=False,
+    )
+    message = _message_bytes(model, coding)
+    console.print(
+        f"as a message ({coding.wire.index_encoding}, {coding.wire.wire_dtype}): "
+        f"{bytes_text(message)} expected, header included, "
+        f"{times_text(model.gradient_bytes / message)}",
         highlight=False,
     )
     _print_compute(model)

@@ -215,7 +215,10 @@ class SparseSizes:
         if first is not None:
             entries = np.add.reduceat(entries, first) if len(first) else entries
         lengths = np.asarray(step.count * (self._length / self._num_chunks), np.float64)
-        return np.asarray(self._coding.expected_bytes(lengths, entries / self._num_chunks))
+        # A step's messages are of few kinds: each is coded once.
+        kinds, which = np.unique(lengths + 1j * entries, return_inverse=True)
+        coded = self._coding.expected_bytes(kinds.real, kinds.imag / self._num_chunks)
+        return np.asarray(coded[which], np.float64)
 
 
 class Contributors:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Compressor, Dense, check_optimizer
+from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, check_optimizer
 from dgc_topo.payload import BundlePayload, DensePayload, SparsePayload
 from tests.compression.workers import constant, dgc_ranks, model, random_like
 
@@ -87,6 +87,18 @@ def test_parameters_that_do_not_fit_together_are_refused(maker, parameters, mess
 def test_dense_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Dense(model(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"wire_dtype": "float64"}, "wire_dtype 'float64', expected one of float32, float16"),
+        ({"index_encoding": "zip"}, "index_encoding 'zip', expected one of auto, dense, run-"),
+    ],
+)
+def test_codings_that_nobody_knows_are_refused(settings, message):
+    with pytest.raises(ValueError, match=f"dgc config: {message}"):
+        DGCConfig(**settings)
 
 
 def test_a_world_without_workers_is_refused():

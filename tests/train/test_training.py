@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 import torch
 
+from dgc_topo.coding import WireCoding
 from dgc_topo.experiment import run_scenario
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import load_scenario
@@ -141,6 +143,13 @@ def test_records_say_where_time_and_bytes_went(runs):
             assert record.compression_ratio > 20
             assert record.sparse.entries <= record.sparse.merged_entries
             assert record.sparse.merged_entries <= 3 * record.sparse.entries + 1
+            assert record.sparse.coding == WireCoding()
+            entries, dense = record.sparse.entries, 4 * record.sparse.dense_elements
+            coded = record.sparse.bytes_per_entry * entries
+            assert record.compressed_bytes == pytest.approx(coded + dense)
+            length = np.array([record.sparse.length])
+            expected = WireCoding().expected_bytes(length, np.array([entries]))[0]
+            assert coded == pytest.approx(expected, rel=0.1)  # real entries lie in clusters
     by_key = {key(m): m for m in measured(runs)}
     dense, sparse = by_key["ring", 1.0], by_key["ring", 0.01]
     assert dense.wire_bytes_per_step == pytest.approx(dense.gradient_bytes * 4 / 3, rel=0.01)

@@ -1,15 +1,9 @@
 """The wire format of sparse entries: FORMAT.md beside this file specifies it byte by byte."""
 
+from dgc_topo.payload.wire.dtypes import TORCH_DTYPES, to_wire, wire_name
 from dgc_topo.payload.wire.errors import WireError
-from dgc_topo.payload.wire.message import (
-    TORCH_DTYPES,
-    check_run,
-    decode,
-    encode,
-    encoded_bytes,
-    to_wire,
-    wire_name,
-)
+from dgc_topo.payload.wire.message import decode, encode, encoded_bytes
+from dgc_topo.payload.wire.plan import check_run
 
 __all__ = [
     "TORCH_DTYPES",

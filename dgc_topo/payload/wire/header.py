@@ -6,6 +6,8 @@ import struct
 import sys
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -71,19 +73,23 @@ def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
         num_bytes: Bytes of the message.
         length: Elements of its run.
     """
-    kind = ENCODING_CODES[header.encoding] | DTYPE_CODES[header.wire_dtype] << 4
-    first = MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
-    seeds = _seeds(first, length, num_bytes)
-    if words.device.type != "cpu":
-        _seal_on_device(words, first, seeds)
+    if words.device.type == "cpu" and len(words) - _FIRST_WORD < ROW:
+        seal_words(words.numpy(), header, num_bytes, length)
         return
-    body = words[_FIRST_WORD - 1 :]
-    raw = words.numpy()
-    if len(body) <= ROW:
-        plain, weighted = few_word_sums(raw[_FIRST_WORD - 1 :])
-    else:
-        plain, weighted = word_sums(body).tolist()
-    _LAYOUT.pack_into(raw.data, 0, first, *_checks(plain, weighted, *seeds))
+    first = _first_word(header)
+    _seal_on_device(words, first, _seeds(first, length, num_bytes))
+
+
+def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, length: int) -> None:
+    """As `seal`, for at most `ROW` words of a body in a CPU's memory."""
+    first = _first_word(header)
+    sums = few_word_sums(words[_FIRST_WORD - 1 :])
+    _LAYOUT.pack_into(words.data, 0, first, *_checks(*sums, *_seeds(first, length, num_bytes)))
+
+
+def _first_word(header: Header) -> int:
+    kind = ENCODING_CODES[header.encoding] | DTYPE_CODES[header.wire_dtype] << 4
+    return MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
 
 
 def _seal_on_device(words: Tensor, first: int, seeds: tuple[int, int]) -> None:

@@ -10,17 +10,14 @@ import torch
 from torch import Tensor
 
 from dgc_topo.coding import MAX_CODE
-from dgc_topo.payload.wire import bits, small
+from dgc_topo.payload.wire import bits
 from dgc_topo.payload.wire.errors import WireError
-from dgc_topo.payload.wire.small import is_small
 
 _PLANE_BITS = 16  #: wider gaps are a plane of their low 16 bits and one of the bits above
 
 
 def gaps_of(indices: Tensor, start: int) -> Tensor:
     """Return the elements without an entry before each of *indices*, shape (n,), int64."""
-    if is_small(indices, len(indices)):
-        return torch.from_numpy(small.gaps_of(indices.numpy(), start))
     return torch.diff(indices, prepend=indices.new_full((1,), start - 1)).sub_(1)
 
 
@@ -58,8 +55,6 @@ def read_codes(codes: Tensor, count: int, start: int, *, escaped: bool) -> Tenso
     """
     if escaped:
         return _read_escaped(codes, count, start)
-    if is_small(codes, count):
-        return torch.from_numpy(small.read_codes(codes.numpy(), start))
     return _after(codes.view(torch.uint16).to(torch.int64), start)
 
 
@@ -77,9 +72,6 @@ def _read_escaped(codes: Tensor, count: int, start: int) -> Tensor:
 
 def write_packed(gaps: Tensor, width: int, into: Tensor) -> None:
     """Write gaps of *width* bits each, 0 to 31, into ``ceil(n * width / 8)`` bytes."""
-    if is_small(gaps, len(gaps)):
-        small.write_packed(gaps.numpy(), width, into.numpy())
-        return
     if width >= _PLANE_BITS:
         plane = 2 * len(gaps)
         into[:plane].view(torch.int16).copy_(gaps)
@@ -90,8 +82,6 @@ def write_packed(gaps: Tensor, width: int, into: Tensor) -> None:
 
 def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
     """Return *count* indices from gaps of *width* bits each, shape (count,), int64."""
-    if is_small(packed, count):
-        return torch.from_numpy(small.read_packed(packed.numpy(), count, width, start))
     if not width:
         return torch.arange(start, start + count, device=packed.device)
     if width < _PLANE_BITS:
@@ -133,6 +123,18 @@ def read_int32(coded: Tensor, start: int, length: int) -> Tensor:
         )
     found = relative.to(torch.int64)
     return found.add_(start) if start else found
+
+
+def check_last(encoding: str, last: int, length: int) -> None:
+    """Refuse gaps that lead too far; they cannot be negative, so the last index says it all.
+
+    Raises:
+        WireError: unless the *last* index is below *length*.
+    """
+    if last >= length:
+        raise WireError(
+            f"wire: {encoding} message whose last index is {last}, expected below {length}"
+        )
 
 
 def _after(gaps: Tensor, start: int) -> Tensor:

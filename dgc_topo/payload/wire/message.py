@@ -2,96 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from dgc_topo.coding import (
-    HEADER_BYTES,
-    MAX_CODE,
-    MAX_RUN,
-    VALUE_BYTES,
-    IndexChoice,
-    WireDtype,
-    smallest,
-)
-from dgc_topo.payload.wire import bits, indices
+from dgc_topo.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireDtype
+from dgc_topo.payload.wire import bits, indices, small
+from dgc_topo.payload.wire.dtypes import TORCH_DTYPES
 from dgc_topo.payload.wire.errors import WireError
-from dgc_topo.payload.wire.header import WORD_BYTES, Header, Layout, open_message, seal
-
-TORCH_DTYPES: dict[WireDtype, torch.dtype] = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
-
-
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-
-
-def wire_name(where: str, dtype: torch.dtype) -> WireDtype:
-    """Return what scenarios call an element type.
-
-    Raises:
-        ValueError: if it is none of messages, as "*where*: ...".
-    """
-    if dtype not in _NAMES:
-        names = ", ".join(str(known) for known in _NAMES)
-        raise ValueError(f"{where}: wire_dtype {dtype}, expected one of {names}")
-    return _NAMES[dtype]
-
-
-def to_wire(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return *values* as a message can hold them: rounded, and within the range of *dtype*.
-
-    What is left out, ``values - to_wire(values)``, is exact in float32 (of float16 below 2**29),
-    so that nothing is lost if it is sent later.
-
-    Args:
-        values: float32, finite, any shape.
-        dtype: float32 (then nothing changes), float16 or bfloat16.
-    """
-    if dtype == torch.float32:
-        return values
-    largest = torch.finfo(dtype).max
-    return values.clamp(-largest, largest).to(dtype).to(torch.float32)
-
-
-class Plan(NamedTuple):
-    """How entries are going to be coded, and what that takes."""
-
-    header: Header
-    escapes: int
-    num_bytes: int  #: of the whole message
-
-
-def plan(
-    gaps: Tensor, length: int, wire_dtype: WireDtype = "float32", choice: IndexChoice = "auto"
-) -> Plan:
-    """Return how entries are coded best; on a GPU it waits for one number, seldom for two.
-
-    Args:
-        gaps: Of the entries, as `indices.gaps_of`.
-        length: Elements of the run.
-        wire_dtype: Type of the values.
-        choice: How to code the indices: ``auto`` is the smallest.
-
-    Raises:
-        WireError: if the run is longer than 2**31 elements.
-    """
-    check_run(length)
-    largest = int(gaps.max()) if len(gaps) else 0
-    escapes = 0
-    if largest > MAX_CODE:
-        escapes = int(torch.div(gaps, MAX_CODE, rounding_mode="floor").sum())
-    encoding, body = smallest(choice, VALUE_BYTES[wire_dtype], length, len(gaps), largest, escapes)
-    parameter = 0
-    if encoding == "bit-packed":
-        parameter = largest.bit_length()
-    elif encoding == "run-length":
-        parameter = int(escapes > 0)
-    return Plan(Header(encoding, wire_dtype, parameter), escapes, HEADER_BYTES + body)
+from dgc_topo.payload.wire.header import WORD_BYTES, Layout, open_message, seal
+from dgc_topo.payload.wire.plan import Coding, Plan, check_run, plan
 
 
 def encode(
@@ -118,8 +37,12 @@ def encode(
     Raises:
         WireError: if the run is longer than 2**31 elements.
     """
+    coding = Coding(wire_dtype, choice)
+    message = small.encode(entry_indices, values, start, length, coding)
+    if message is not None:
+        return message
     gaps = indices.gaps_of(entry_indices, start)
-    made = plan(gaps, length, wire_dtype, choice)
+    made = plan(gaps, length, coding)
     words = torch.empty(-(-made.num_bytes // WORD_BYTES), dtype=torch.int32, device=gaps.device)
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
@@ -144,7 +67,8 @@ def encoded_bytes(
     choice: IndexChoice = "auto",
 ) -> int:
     """Return the bytes of the message that `encode` would return, without making it."""
-    return plan(indices.gaps_of(entry_indices, start), length, wire_dtype, choice).num_bytes
+    gaps = indices.gaps_of(entry_indices, start)
+    return plan(gaps, length, Coding(wire_dtype, choice)).num_bytes
 
 
 def _write_indices(
@@ -183,12 +107,11 @@ def decode(message: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
     check_run(length)
     message = _usable(message)
     layout = open_message(message, length)
+    read = small.decode(message, layout, start, length)
+    if read is not None:
+        return read
     values = message[HEADER_BYTES : layout.values_end].view(TORCH_DTYPES[layout.header.wire_dtype])
-    if not layout.entries and layout.header.encoding != "bitmap":
-        found = torch.empty(0, dtype=torch.int64, device=message.device)
-    else:
-        found = _read_indices(layout, message, start, length)
-    return found, values.to(torch.float32)
+    return _read_indices(layout, message, start, length), values.to(torch.float32)
 
 
 def _usable(message: Tensor) -> Tensor:
@@ -204,7 +127,10 @@ def _usable(message: Tensor) -> Tensor:
 def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> Tensor:
     """Return the indices, strictly ascending and inside the run."""
     count, coded = layout.entries, message[layout.indices_start : layout.indices_end]
-    match layout.header.encoding:
+    encoding = layout.header.encoding
+    if not count and encoding != "bitmap":
+        return torch.empty(0, dtype=torch.int64, device=message.device)
+    match encoding:
         case "dense":
             return torch.arange(start, start + length, device=message.device)
         case "bitmap":
@@ -216,23 +142,5 @@ def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> T
             found = indices.read_codes(coded, count, start, escaped=escaped)
         case "bit-packed":
             found = indices.read_packed(coded, count, layout.header.parameter, start)
-    last = int(found[-1]) - start  # ascending they are: gaps cannot be negative
-    if last >= length:
-        raise WireError(
-            f"wire: {layout.header.encoding} message whose last index is {last}, "
-            f"expected below {length}"
-        )
+    indices.check_last(encoding, int(found[-1]) - start, length)
     return found
-
-
-def check_run(length: int) -> None:
-    """Refuse a run whose relative indices do not fit.
-
-    Raises:
-        WireError: if *length* is above 2**31.
-    """
-    if length > MAX_RUN:
-        raise WireError(
-            f"wire: run of {length} elements in one sparse message, expected at most {MAX_RUN}; "
-            "use a topology that cuts the buffer into more chunks"
-        )

@@ -1,0 +1,125 @@
+"""How fast sparse messages are made and read, for each way to code their indices.
+
+Run ``OMP_NUM_THREADS=1 python benchmarks/wire_speed.py`` (about two minutes).  Entries are drawn at
+random from 25.6 M elements, values are float32, and each number is the best of several runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import zlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dgc_topo.coding import INDEX_CHOICES, IndexChoice
+from dgc_topo.payload.wire import decode, encode
+from dgc_topo.payload.wire.checksum import word_sums
+
+LENGTH = 25_600_000
+DENSITIES = (0.001, 0.01, 0.1)
+FEW = (0, 1, 25, 400)
+SPACING = 1000  #: elements per entry of the small messages
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+
+
+def best_s(work: Callable[[], object], device: str, at_least_s: float = 0.3) -> float:
+    """Return the shortest time of many runs, which together take at least so long."""
+    best, spent, runs = float("inf"), 0.0, 0
+    while spent < at_least_s or runs < 4:  # noqa: PLR2004  the first one warms up
+        started = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        took = time.perf_counter() - started
+        best, spent, runs = min(best, took), spent + took, runs + 1
+    return best
+
+
+def entries_of(density: float, device: str) -> tuple[Tensor, Tensor]:
+    """Return random entries: ascending indices and their values."""
+    generator = torch.Generator().manual_seed(0)
+    indices = (torch.rand(LENGTH, generator=generator) < density).nonzero().view(-1)
+    return indices.to(device), torch.randn(len(indices), generator=generator).to(device)
+
+
+def show_large(device: str, choices: tuple[IndexChoice, ...]) -> None:
+    """Print entries per second of large messages."""
+    print(f"\n{LENGTH / 1e6:g} M elements, {device}, float32 values; copy: indices and values")
+    print(f"{'density':>8}  {'indices':<11}{'bytes/entry':>12}{'encode':>14}{'decode':>14}")
+    for density in DENSITIES:
+        indices, values = entries_of(density, device)
+        count = len(indices)
+        copy_s = best_s(lambda i=indices, v=values: (i.clone(), v.clone()), device)  # type: ignore[misc]
+        print(f"{density:>8.1%}  {'copy':<11}{12:>12.2f}{count / copy_s / 1e6:>12.0f} M/s")
+        for choice in choices:
+            message = encode(indices, values, 0, LENGTH, "float32", choice)
+            encode_s = best_s(
+                lambda i=indices, v=values, c=choice: encode(i, v, 0, LENGTH, "float32", c),  # type: ignore[misc]
+                device,
+            )
+            decode_s = best_s(lambda m=message: decode(m, 0, LENGTH), device)  # type: ignore[misc]
+            print(
+                f"{density:>8.1%}  {choice:<11}{message.numel() / count:>12.2f}"
+                f"{count / encode_s / 1e6:>12.1f} M/s{count / decode_s / 1e6:>10.1f} M/s",
+                flush=True,
+            )
+
+
+def show_small(device: str) -> None:
+    """Print microseconds of small messages."""
+    print(f"\nsmall messages, {device}: one entry per {SPACING} elements")
+    print(f"{'entries':>8}  {'indices':<11}{'bytes':>8}{'encode':>12}{'decode':>12}")
+    for count in FEW:
+        generator = torch.Generator().manual_seed(count)
+        length = max(1, SPACING * count)
+        indices = torch.randperm(length, generator=generator)[:count].sort().values.to(device)
+        values = torch.ones(count, device=device)
+        choices: tuple[IndexChoice, ...] = ("auto", "run-length", "int32")
+        for choice in choices:
+            message = encode(indices, values, 0, length, "float32", choice)
+            encode_s = best_s(
+                lambda i=indices, v=values, n=length, c=choice: encode(i, v, 0, n, "float32", c),  # type: ignore[misc]
+                device,
+            )
+            decode_s = best_s(lambda m=message, n=length: decode(m, 0, n), device)  # type: ignore[misc]
+            print(
+                f"{count:>8}  {choice:<11}{message.numel():>8}"
+                f"{encode_s * 1e6:>9.1f} us{decode_s * 1e6:>9.1f} us",
+                flush=True,
+            )
+
+
+def show_checksum(device: str) -> None:
+    """Print bytes per second of the checksum, beside zlib's CRC-32 and a copy."""
+    print(f"\nchecksum, {device}")
+    for size in (150_000, 1_500_000, 15_000_000):
+        words = torch.randint(-(2**31), 2**31, (size // 4,), dtype=torch.int32, device=device)
+        rates = {
+            "this": best_s(lambda w=words: word_sums(w), device),  # type: ignore[misc]
+            "copy": best_s(lambda w=words: w.clone(), device),  # type: ignore[misc]
+        }
+        if device == "cpu":
+            raw = words.numpy().tobytes()
+            rates["zlib.crc32"] = best_s(lambda r=raw: zlib.crc32(r), device)  # type: ignore[misc]
+        text = ", ".join(f"{name} {size / s / 1e9:.2f} GB/s" for name, s in rates.items())
+        print(f"{size:>12,} bytes: {text}", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="leave out dense and bitmap")
+    quick = parser.parse_args().quick
+    told = tuple(c for c in INDEX_CHOICES if not (quick and c in {"dense", "bitmap"}))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread")
+    for device in DEVICES:
+        show_small(device)
+        show_checksum(device)
+        show_large(device, told)
+
+
+if __name__ == "__main__":
+    main()
