@@ -6,6 +6,9 @@ Momentum correction (Lin et al., ICLR 2018, equations 7 and 8), per rank and ele
     Nesterov   u = m*(u + g);   v = v + u + g
 
 An element of v is sent once it is large, and stays otherwise: nothing is lost, only late.
+
+Two simpler laws are there to be compared with: gradient dropping, ``v = v + g``, and naive
+sparsification, ``v = g``, which forgets what it does not send.
 """
 
 from __future__ import annotations
@@ -15,35 +18,30 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
 
 
 class Accumulation:
     """One rank's velocity u and residual v, float32, flat over the compressed tensors.
 
+    Without momentum correction there is no velocity: it has no elements.
+
     Args:
         layout: Where each tensor lies in u and v.
         device: Where they are kept.
-        momentum: m.
-        nesterov: Which of the two laws holds.
-        masking: Zero the velocity, too, where an element is sent.
+        config: Says which law holds.
     """
 
-    def __init__(
-        self,
-        layout: FlatLayout,
-        device: torch.device,
-        *,
-        momentum: float,
-        nesterov: bool,
-        masking: bool,
-    ) -> None:
+    def __init__(self, layout: FlatLayout, device: torch.device, config: DGCConfig) -> None:
         self.layout = layout
-        self.velocity = torch.zeros(layout.length, dtype=torch.float32, device=device)
-        self.residual = torch.zeros_like(self.velocity)
-        self._momentum = momentum
-        self._nesterov = nesterov
-        self._masking = masking
+        self.residual = torch.zeros(layout.length, dtype=torch.float32, device=device)
+        self._corrects = config.corrects_momentum
+        self.velocity = torch.zeros_like(self.residual) if self._corrects else self.residual[:0]
+        self._momentum = config.momentum
+        self._nesterov = config.nesterov
+        self._masking = config.masking and self._corrects
+        self._keeps = config.accumulation
 
     @torch.no_grad()
     def add(self, *terms: tuple[Mapping[str, Tensor], float]) -> None:
@@ -52,6 +50,9 @@ class Accumulation:
         Args:
             terms: Tensors by parameter name, any floating-point type, with their factor.
         """
+        if not self._corrects:
+            self._add_to(self.residual, terms)
+            return
         if not self._nesterov:
             self.velocity.mul_(self._momentum)
         self._add_to(self.velocity, terms)
@@ -70,7 +71,10 @@ class Accumulation:
             Shape (n,), float32.
         """
         values = self.residual[indices]
-        self.residual.index_fill_(0, indices, 0.0)
+        if self._keeps:
+            self.residual.index_fill_(0, indices, 0.0)
+        else:
+            self.residual.zero_()
         if self._masking:
             self.velocity.index_fill_(0, indices, 0.0)
         return values
@@ -85,8 +89,12 @@ class Accumulation:
         self.residual.zero_()
 
     def give_back(self, indices: Tensor, values: Tensor) -> None:
-        """Add *values* to the residual at *indices*, which may repeat."""
-        self.residual.index_add_(0, indices, values)
+        """Add *values* to the residual at *indices*, which may repeat.
+
+        Without accumulation they are dropped, as whatever else was not sent.
+        """
+        if self._keeps:
+            self.residual.index_add_(0, indices, values)
 
     def _add_to(self, flat: Tensor, terms: tuple[tuple[Mapping[str, Tensor], float], ...]) -> None:
         for name, view in self.layout.views(flat).items():

@@ -35,6 +35,14 @@ class DGCConfig:
     nesterov: bool = False
     """Look ahead: ``u = m*(u + g); v = v + u + g``."""
 
+    accumulation: bool = True
+    """Keep what is not sent for later.  Without it (naive sparsification) the rest of each gradient
+    is dropped, and momentum is applied after the sum whatever *momentum_correction* says."""
+
+    momentum_correction: bool = True
+    """Accumulate velocities.  Without it (gradient dropping, Aji & Heafield 2017) the raw gradients
+    are accumulated and ordinary momentum is applied after the sum."""
+
     masking: bool = True
     """Momentum factor masking: where an element is sent, its velocity becomes 0 as well."""
 
@@ -91,6 +99,11 @@ class DGCConfig:
     def coding(self) -> WireCoding:
         """How sparse messages are coded."""
         return WireCoding(self.index_encoding, self.wire_dtype)
+
+    @property
+    def corrects_momentum(self) -> bool:
+        """Whether momentum comes before the selection; otherwise it comes after the sum."""
+        return self.accumulation and self.momentum_correction
 
     def density_schedule(self) -> StagedDensity:
         """Return density as a function of the epoch."""

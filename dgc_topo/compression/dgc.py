@@ -82,17 +82,10 @@ class DGC:
         self.step = 0  #: steps compressed so far
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
-        self._accumulation = Accumulation(
-            FlatLayout.of(compressed),
-            self._device,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            masking=config.masking,
-        )
-        mode = config.weight_decay_mode
+        self._accumulation = Accumulation(FlatLayout.of(compressed), self._device, config)
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
-        self._dense = self._rule(dense, decoupled=mode == "decoupled")
-        self._separate = self._rule(compressed if mode == "separate" else {})
+        self._dense = self._rule(dense, config.weight_decay)
+        self._after_sum = self._after_sum_rule(compressed)
         if not compressed:
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -147,12 +140,7 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, and momentum on what travelled dense."""
         compressed, dense = self._summed(payload)
-        if self._separate.layout.length:
-            compressed.add_(self._separate.update(torch.zeros_like(compressed)))
-        views = self._accumulation.layout.views(compressed)
-        if self._config.weight_decay_mode == "decoupled" and self._config.weight_decay:
-            for name, view in views.items():
-                view.add_(self._parameters[name], alpha=self._config.weight_decay)
+        views = self._accumulation.layout.views(self._moved(compressed))
         views |= self._dense.layout.views(self._dense.update(dense))
         return {name: views[name] for name in self._parameters}
 
@@ -195,8 +183,12 @@ class DGC:
         return self._accumulation.layout.views(self._accumulation.residual)
 
     def velocities(self) -> dict[str, Tensor]:
-        """Return the velocity u of each compressed parameter, sharing memory."""
-        return self._accumulation.layout.views(self._accumulation.velocity)
+        """Return the velocity u of each compressed parameter, sharing memory.
+
+        None if momentum is applied after the sum instead.
+        """
+        state = self._accumulation
+        return state.layout.views(state.velocity) if self._config.corrects_momentum else {}
 
     def state_dict(self) -> dict[str, object]:
         """Return copies of u, v and all momenta by parameter name, the step and the progress."""
@@ -214,15 +206,37 @@ class DGC:
         restore(self.name, state, self._sections())
         self.step, self._epoch = step, epoch
 
-    def _rule(self, parameters: Mapping[str, Tensor], *, decoupled: bool = False) -> MomentumSGD:
+    def _rule(self, parameters: Mapping[str, Tensor], weight_decay: float) -> MomentumSGD:
         return MomentumSGD(
             parameters,
             self._device,
             momentum=self._config.momentum,
             nesterov=self._config.nesterov,
-            weight_decay=self._config.weight_decay,
-            decoupled=decoupled,
+            weight_decay=weight_decay,
+            decoupled=self._config.weight_decay_mode == "decoupled",
         )
+
+    def _after_sum_rule(self, compressed: Mapping[str, Tensor]) -> MomentumSGD:
+        """Return what happens to the sum of compressed tensors: momentum, or only its decay.
+
+        Where momentum has been corrected before the selection, the rule sees no gradient, and only
+        separate weight decay has a momentum of its own.
+        """
+        mode, decay = self._config.weight_decay_mode, self._config.weight_decay
+        if not self._config.corrects_momentum:
+            return self._rule(compressed, 0.0 if mode == "local" else decay)
+        return self._rule(compressed if mode == "separate" and decay else {}, decay)
+
+    def _moved(self, compressed: Tensor) -> Tensor:
+        """Return the update of the compressed tensors from their sum, which is overwritten."""
+        if not self._config.corrects_momentum:
+            return self._after_sum.update(compressed)
+        if self._after_sum.layout.length:
+            compressed.add_(self._after_sum.update(torch.zeros_like(compressed)))
+        if self._config.weight_decay_mode == "decoupled" and self._config.weight_decay:
+            for name, view in self._accumulation.layout.views(compressed).items():
+                view.add_(self._parameters[name], alpha=self._config.weight_decay)
+        return compressed
 
     def _local_clip_norm(self) -> float | None:
         # Independent local gradients add like random steps: N of this norm sum to about clip_norm.
@@ -283,5 +297,5 @@ class DGC:
             "velocity": self.velocities(),
             "residual": self.residuals(),
             "momentum": self._dense.buffers(),
-            "decay_momentum": self._separate.buffers(),
+            "momentum_after_sum": self._after_sum.buffers(),
         }
