@@ -13,8 +13,9 @@ from dgc_topo.compression.density import (
 )
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import NonFiniteGradientError
+from dgc_topo.compression.groups import Groups, layer_count
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.selection import Selection, layer_count, top_k_per_layer
+from dgc_topo.compression.selection import Selection, top_k, top_k_of_all, top_k_per_layer
 from dgc_topo.sizes import dgc_bytes
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Dense",
     "DensitySchedule",
     "FlatLayout",
+    "Groups",
     "NonFiniteGradientError",
     "Selection",
     "StagedDensity",
@@ -37,5 +39,7 @@ __all__ = [
     "geometric_warm_up",
     "layer_count",
     "paper_warm_up",
+    "top_k",
+    "top_k_of_all",
     "top_k_per_layer",
 ]

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.pool import Pool
+from dgc_topo.compression.tiles import Gatherer, tile_size, tiles_of
 
 
 class Accumulation:
@@ -42,24 +44,38 @@ class Accumulation:
         self._nesterov = config.nesterov
         self._masking = config.masking and self._corrects
         self._keeps = config.accumulation
+        self._tiles = tuple(tiles_of(layout, tile_size(layout.length, device)))
 
     @torch.no_grad()
-    def add(self, *terms: tuple[Mapping[str, Tensor], float]) -> None:
-        """Accumulate the gradient ``g = sum of factor * tensors``.
+    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Pool | None = None) -> None:
+        """Accumulate the gradient ``g = sum of factor * tensors``, tile by tile.
 
         Args:
             terms: Tensors by parameter name, any floating-point type, with their factor.
+            pool: Sees every tile of the residual as soon as it is written, while it is in the
+                cache.
         """
-        if not self._corrects:
-            self._add_to(self.residual, terms)
-            return
-        if not self._nesterov:
-            self.velocity.mul_(self._momentum)
-        self._add_to(self.velocity, terms)
-        if self._nesterov:
-            self.velocity.mul_(self._momentum)
-            self._add_to(self.residual, terms)
-        self.residual.add_(self.velocity)
+        size = max((tile.length for tile in self._tiles), default=0)
+        gathered = Gatherer(terms, size, self.residual.device)
+        scratch = torch.empty(size if pool else 0, device=self.residual.device)
+        for tile in self._tiles:
+            residual = self.residual[tile.start : tile.stop]
+            self._accumulate(gathered(tile), self.velocity[tile.start : tile.stop], residual)
+            if pool:
+                pool.watch(tile.start, residual, scratch)
+
+    def _accumulate(self, gradient: Tensor, velocity: Tensor, residual: Tensor) -> None:
+        """Apply the law to a tile; every operation rounds, so the result has no trace of tiles."""
+        if not self._keeps:
+            residual.copy_(gradient)
+        elif not self._corrects:
+            residual.add_(gradient)
+        elif self._nesterov:
+            velocity.add_(gradient).mul_(self._momentum)
+            residual.add_(gradient).add_(velocity)
+        else:
+            velocity.mul_(self._momentum).add_(gradient)
+            residual.add_(velocity)
 
     def take(self, indices: Tensor) -> Tensor:
         """Remove the elements at *indices* from the residual and return them.
@@ -95,8 +111,3 @@ class Accumulation:
         """
         if self._keeps:
             self.residual.index_add_(0, indices, values)
-
-    def _add_to(self, flat: Tensor, terms: tuple[tuple[Mapping[str, Tensor], float], ...]) -> None:
-        for name, view in self.layout.views(flat).items():
-            for tensors, factor in terms:
-                view.add_(tensors[name], alpha=factor)

@@ -16,6 +16,8 @@ from dgc_topo.compression.density import (
 
 WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
+SelectionName = Literal["exact", "sampled", "reused"]
+Scope = Literal["layer", "model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,14 @@ class DGCConfig:
 
     nesterov: bool = False
     """Look ahead: ``u = m*(u + g); v = v + u + g``."""
+
+    selection: SelectionName = "reused"
+    """How the largest elements are found; all three send the same ones, bit for bit: ``exact`` asks
+    torch.topk; ``sampled`` trims what exceeds a threshold taken from a sample (the paper);
+    ``reused`` takes the threshold from the last step while it lets enough through: the fastest."""
+
+    scope: Scope = "layer"
+    """Whether the largest of each ``layer`` are sent (the paper), or of the whole ``model``."""
 
     accumulation: bool = True
     """Keep what is not sent for later.  Without it (naive sparsification) the rest of each gradient
@@ -88,6 +98,8 @@ class DGCConfig:
         decay_fits = 0 <= self.weight_decay < math.inf
         _require("weight_decay", self.weight_decay, decay_fits, "a finite number of at least 0")
         _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
+        _one_of("selection", self.selection, get_args(SelectionName))
+        _one_of("scope", self.scope, get_args(Scope))
         _one_of("warm_up", self.warm_up, get_args(WarmUp))
         epochs_fit = 0 < self.warm_up_epochs < math.inf
         _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")

@@ -29,7 +29,8 @@ from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.momentum import MomentumSGD
-from dgc_topo.compression.selection import Selection, top_k_per_layer
+from dgc_topo.compression.selection import Selection
+from dgc_topo.compression.selectors import selector
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
@@ -49,7 +50,7 @@ class DGC:
         parameters: Live references by name, all on one device; read for weight decay.
         num_workers: N, the ranks that contribute gradients.
         config: Settings; the paper's by default.
-        select: Which elements of the residual to send.
+        select: Which elements of the residual to send, instead of what *config* describes.
         density_schedule: Density by epoch, instead of the one that *config* describes.
 
     Raises:
@@ -65,7 +66,7 @@ class DGC:
         *,
         num_workers: int,
         config: DGCConfig | None = None,
-        select: Selection = top_k_per_layer,
+        select: Selection | None = None,
         density_schedule: DensitySchedule | None = None,
     ) -> None:
         if num_workers < 1:
@@ -75,7 +76,6 @@ class DGC:
         self._parameters = dict(parameters)
         self._num_workers = num_workers
         self._wire_dtype = TORCH_DTYPES[config.wire_dtype]
-        self._select = select
         self._schedule = density_schedule or config.density_schedule()
         # Without a warm-up there is nothing to forget: any progress gives the same density.
         self._epoch: float | None = None if self._schedule.warm_up_epochs else 0.0
@@ -83,6 +83,7 @@ class DGC:
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         self._accumulation = Accumulation(FlatLayout.of(compressed), self._device, config)
+        self._selector = selector(config, self._accumulation.layout, self._device, select)
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
         self._dense = self._rule(dense, config.weight_decay)
         self._after_sum = self._after_sum_rule(compressed)
@@ -123,7 +124,8 @@ class DGC:
         check_gradients(self.name, gradients, self._parameters)
         factor = clip_factor(self.name, gradients, self._local_clip_norm())
         self.step += 1
-        self._accumulation.add((gradients, factor), *self._local_decay())
+        pool = self._selector.begin(density) if density < 1 else None
+        self._accumulation.add((gradients, factor), *self._local_decay(), pool=pool)
         dense = self._dense.layout.flatten(gradients, self._device).mul_(factor)
         return self._all(dense) if density >= 1 else self._selected(density, dense)
 
@@ -262,7 +264,7 @@ class DGC:
 
     def _selected(self, density: float, dense: Tensor) -> BundlePayload:
         state = self._accumulation
-        indices = self._select(state.residual, state.layout, density)
+        indices = self._selector.pick(state.residual, density)
         taken = state.take(indices)
         sent = to_wire(taken, self._wire_dtype)
         if sent is not taken:

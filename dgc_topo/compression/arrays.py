@@ -1,0 +1,38 @@
+"""Operations that NumPy does several times as fast as torch on a CPU; torch does them on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def places_of(mask: Tensor) -> Tensor:
+    """Return the ascending places of the true elements of a 1-D *mask*, shape (n,), int64."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero().flatten()
+
+
+def repeated(values: Tensor, lengths: Tensor, total: int) -> Tensor:
+    """Return each of *values* as often as *lengths* says, *total* elements in all."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.repeat(values.numpy(), lengths.numpy()))
+    return values.repeat_interleave(lengths, output_size=total)
+
+
+def exceeding(values: Tensor, threshold: float | Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ascending places of the magnitudes above *threshold*, and these magnitudes.
+
+    Args:
+        values: Shape (n,), float32.
+        threshold: One for all, or one for each.
+        scratch: Shape (n,), float32; overwritten.
+    """
+    if values.device.type != "cpu":
+        magnitudes = torch.abs(values, out=scratch)
+        places = (magnitudes > threshold).nonzero().flatten()
+        return places, magnitudes[places]
+    found = np.abs(values.numpy(), out=scratch.numpy())
+    at = np.flatnonzero(found > (threshold.numpy() if isinstance(threshold, Tensor) else threshold))
+    return torch.from_numpy(at), torch.from_numpy(found[at])
