@@ -1,5 +1,6 @@
 """Compression: gradients to payloads and back, by DGC or without compressing anything."""
 
+from dgc_topo.compression.ages import Staleness
 from dgc_topo.compression.base import Compressor, check_optimizer, encoded_bytes
 from dgc_topo.compression.config import DGCConfig, WarmUp, WeightDecayMode
 from dgc_topo.compression.dense import Dense
@@ -30,6 +31,7 @@ __all__ = [
     "NonFiniteGradientError",
     "Selection",
     "StagedDensity",
+    "Staleness",
     "WarmUp",
     "WeightDecayMode",
     "check_optimizer",

@@ -18,6 +18,7 @@ WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
 SelectionName = Literal["exact", "sampled", "reused"]
 Scope = Literal["layer", "model"]
+Clearing = Literal["never", "all", "stale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,18 @@ class DGCConfig:
 
     masking: bool = True
     """Momentum factor masking: where an element is sent, its velocity becomes 0 as well."""
+
+    clear_velocities: Clearing = "never"
+    """Every *clear_every_steps* steps, zero ``all`` velocities (no bookkeeping), or only the
+    ``stale`` ones, whose elements have not been sent in that time.  Residuals stay: no gradient is
+    lost, only its momentum."""
+
+    clear_every_steps: int = 1000
+    """Steps between two clearings."""
+
+    track_ages: bool = False
+    """Remember when each element was last sent, for `DGC.staleness`; one int32 per element, which
+    ``stale`` clearing needs as well."""
 
     clip_norm: float | None = None
     """Bound on the L2 norm of the *summed* gradient; each rank clips its own whole gradient at
@@ -100,6 +113,10 @@ class DGCConfig:
         _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
         _one_of("selection", self.selection, get_args(SelectionName))
         _one_of("scope", self.scope, get_args(Scope))
+        _one_of("clear_velocities", self.clear_velocities, get_args(Clearing))
+        _require(
+            "clear_every_steps", self.clear_every_steps, self.clear_every_steps >= 1, "at least 1"
+        )
         _one_of("warm_up", self.warm_up, get_args(WarmUp))
         epochs_fit = 0 < self.warm_up_epochs < math.inf
         _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")
@@ -116,6 +133,11 @@ class DGCConfig:
     def corrects_momentum(self) -> bool:
         """Whether momentum comes before the selection; otherwise it comes after the sum."""
         return self.accumulation and self.momentum_correction
+
+    @property
+    def needs_ages(self) -> bool:
+        """Whether anything asks when elements were last sent."""
+        return self.track_ages or self.clear_velocities == "stale"
 
     def density_schedule(self) -> StagedDensity:
         """Return density as a function of the epoch."""

@@ -24,6 +24,7 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression import base
 from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.ages import Ages, Staleness
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
@@ -84,6 +85,8 @@ class DGC:
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         self._accumulation = Accumulation(FlatLayout.of(compressed), self._device, config)
         self._selector = selector(config, self._accumulation.layout, self._device, select)
+        length = self._accumulation.layout.length
+        self._ages = Ages(length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
         self._dense = self._rule(dense, config.weight_decay)
         self._after_sum = self._after_sum_rule(compressed)
@@ -127,7 +130,10 @@ class DGC:
         pool = self._selector.begin(density) if density < 1 else None
         self._accumulation.add((gradients, factor), *self._local_decay(), pool=pool)
         dense = self._dense.layout.flatten(gradients, self._device).mul_(factor)
-        return self._all(dense) if density >= 1 else self._selected(density, dense)
+        payload = self._all(dense) if density >= 1 else self._selected(density, dense)
+        if self.step % self._config.clear_every_steps == 0:
+            self._clear_velocities()
+        return payload
 
     def neutral(self) -> Payload:
         """Return a payload of zeros, of the kind that the current density asks for."""
@@ -192,6 +198,16 @@ class DGC:
         state = self._accumulation
         return state.layout.views(state.velocity) if self._config.corrects_momentum else {}
 
+    def staleness(self) -> Staleness:
+        """Return how long elements waited until they were sent, and how long they wait now.
+
+        Raises:
+            RuntimeError: if the settings do not ask for ages.
+        """
+        if self._ages is None:
+            raise RuntimeError("dgc: staleness needs ages, expected track_ages in the settings")
+        return self._ages.staleness(self.step)
+
     def state_dict(self) -> dict[str, object]:
         """Return copies of u, v and all momenta by parameter name, the step and the progress."""
         position = {"step": self.step, "epoch": self._epoch}
@@ -240,6 +256,15 @@ class DGC:
                 view.add_(self._parameters[name], alpha=self._config.weight_decay)
         return compressed
 
+    def _clear_velocities(self) -> None:
+        state, every = self._accumulation, self._config.clear_every_steps
+        if not len(state.velocity):
+            return
+        if self._config.clear_velocities == "all":
+            state.velocity.zero_()
+        elif self._config.clear_velocities == "stale" and self._ages is not None:
+            self._ages.clear_stale(state.velocity, self.step, every)
+
     def _local_clip_norm(self) -> float | None:
         # Independent local gradients add like random steps: N of this norm sum to about clip_norm.
         bound = self._config.clip_norm
@@ -259,12 +284,16 @@ class DGC:
         if sent is not residual:
             self._accumulation.residual.add_(residual - sent)
             residual.copy_(sent)
+        if self._ages is not None:
+            self._ages.note_all_sent(self.step)
         buffer[length:].copy_(dense)
         return DensePayload(buffer, self._wire_dtype)
 
     def _selected(self, density: float, dense: Tensor) -> BundlePayload:
         state = self._accumulation
         indices = self._selector.pick(state.residual, density)
+        if self._ages is not None:
+            self._ages.note_sent(indices, self.step)
         taken = state.take(indices)
         sent = to_wire(taken, self._wire_dtype)
         if sent is not taken:
@@ -298,6 +327,15 @@ class DGC:
         return {
             "velocity": self.velocities(),
             "residual": self.residuals(),
+            **self._age_sections(),
             "momentum": self._dense.buffers(),
             "momentum_after_sum": self._after_sum.buffers(),
+        }
+
+    def _age_sections(self) -> Sections:
+        if self._ages is None:
+            return {}
+        return {
+            "last_sent": self._accumulation.layout.views(self._ages.last_sent),
+            "sent_histogram": {"all": self._ages.sent_histogram},
         }

@@ -22,6 +22,11 @@ MAKERS: dict[str, Any] = {
     "dgc-dropping": lambda p: DGC(
         p, num_workers=1, config=DGCConfig(density=0.05, momentum_correction=False)
     ),
+    "dgc-ages": lambda p: DGC(
+        p,
+        num_workers=1,
+        config=DGCConfig(density=0.05, clear_velocities="stale", clear_every_steps=4),
+    ),
     "dgc-naive": lambda p: DGC(
         p, num_workers=1, config=DGCConfig(density=0.05, accumulation=False)
     ),
