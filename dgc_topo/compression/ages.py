@@ -72,4 +72,4 @@ class Ages:
 
     @staticmethod
     def _parts(flat: Tensor) -> Iterator[Tensor]:
-        return iter(flat.split(_TILE))
+        return (flat[start : start + _TILE] for start in range(0, len(flat), _TILE))

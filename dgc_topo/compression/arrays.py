@@ -21,6 +21,14 @@ def repeated(values: Tensor, lengths: Tensor, total: int) -> Tensor:
     return values.repeat_interleave(lengths, output_size=total)
 
 
+def ordered_at(values: Tensor, places: Tensor) -> Tensor:
+    """Return what would be at *places*, shape (n,), int64, if *values* were sorted."""
+    if values.device.type == "cpu":
+        found = np.partition(values.numpy(), np.unique(places.numpy()))
+        return torch.from_numpy(found)[places]
+    return values.sort().values[places]
+
+
 def exceeding(values: Tensor, threshold: float | Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ascending places of the magnitudes above *threshold*, and these magnitudes.
 

@@ -18,7 +18,7 @@ from dgc_topo.compression.arrays import exceeding, repeated
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.trim import Trimmed, trim
 
-_ROOM = 1 << 18  # candidates that may wait, beyond four times what is sent, before a trim
+_ROOM = 1 << 15  # candidates that may wait, beyond twice what is sent, before a trim
 
 
 class Chosen(NamedTuple):
@@ -49,7 +49,7 @@ class Pool:
         self._counts = torch.tensor(counts, dtype=torch.int64, device=self.device)
         self._ends = torch.tensor(groups.offsets[1:], dtype=torch.int64, device=self.device)
         self._limits: list[float] = thresholds.tolist() if self.device.type == "cpu" else []
-        self._room = 4 * sum(counts) + _ROOM
+        self._room = 2 * sum(counts) + _ROOM
         self._indices: list[Tensor] = []
         self._magnitudes: list[Tensor] = []
         self._waiting = 0

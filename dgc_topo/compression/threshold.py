@@ -18,8 +18,8 @@ from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.pool import Chosen, Pool
 from dgc_topo.compression.trim import trim
 
-_SAMPLE = 0.01  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
-_SMALL = 256  #: a sample has at least so many elements, or is the whole group
+_SAMPLE = 0.005  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
+_SMALL = 512  #: a sample has at least so many elements, or is the whole group
 _TILE = 1 << 18  #: elements searched at once
 
 _MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least

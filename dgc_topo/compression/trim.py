@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.arrays import places_of, repeated
+from dgc_topo.compression.arrays import ordered_at, places_of, repeated
 
 _LOW = 0x7FFFFFFF  # the bits of a float32 without its sign
 
@@ -54,7 +54,7 @@ def _limits(keys: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
     if not len(keys):
         return torch.full_like(starts, -1)
     last = (starts + wanted - 1).clamp_(0, len(keys) - 1)
-    return torch.where(wanted > 0, keys.sort().values[last], -1)
+    return torch.where(wanted > 0, ordered_at(keys, last), -1)
 
 
 def _first_of_equals(keys: Tensor, group: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
