@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from dgc_topo.bench.memory import peak_extra_bytes
-from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.gradients import clip_factor
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.parts import accumulation_of, selector
 from dgc_topo.compression.selection import Selection
-from dgc_topo.compression.selectors import selector
 from dgc_topo.payload import SparsePayload
 
 PHASES = ("check_s", "accumulate_s", "select_s", "mask_s", "encode_s")
@@ -162,7 +161,7 @@ class _Codec:
 
     def __init__(self, bench: _Bench, config: DGCConfig, rule: Selection | None) -> None:
         self._bench = bench
-        self._state = Accumulation(bench.layout, bench.device, config)
+        self._state = accumulation_of(bench.layout, bench.device, config)
         self._selector = selector(config, bench.layout, bench.device, rule)
         self.sent = 0
 

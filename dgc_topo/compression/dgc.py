@@ -23,15 +23,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dgc_topo.compression import base
-from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.ages import Ages, Staleness
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.parts import accumulation_of, selector
 from dgc_topo.compression.selection import Selection
-from dgc_topo.compression.selectors import selector
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
@@ -83,7 +82,7 @@ class DGC:
         self.step = 0  #: steps compressed so far
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
-        self._accumulation = Accumulation(FlatLayout.of(compressed), self._device, config)
+        self._accumulation = accumulation_of(FlatLayout.of(compressed), self._device, config)
         self._selector = selector(config, self._accumulation.layout, self._device, select)
         length = self._accumulation.layout.length
         self._ages = Ages(length, self._device) if config.needs_ages else None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dgc_topo.compression.arrays import exceeding, repeated
 from dgc_topo.compression.groups import Groups
+from dgc_topo.compression.tiles import tile_size
 from dgc_topo.compression.trim import Trimmed, trim
 
 _ROOM = 1 << 15  # candidates that may wait, beyond twice what is sent, before a trim
@@ -49,7 +50,8 @@ class Pool:
         self._counts = torch.tensor(counts, dtype=torch.int64, device=self.device)
         self._ends = torch.tensor(groups.offsets[1:], dtype=torch.int64, device=self.device)
         self._limits: list[float] = thresholds.tolist() if self.device.type == "cpu" else []
-        self._room = 2 * sum(counts) + _ROOM
+        self.num_wanted = sum(counts)  #: elements that all groups together send
+        self._room = 2 * self.num_wanted + _ROOM
         self._indices: list[Tensor] = []
         self._magnitudes: list[Tensor] = []
         self._waiting = 0
@@ -66,6 +68,13 @@ class Pool:
         threshold = self._threshold_of(start, start + len(values))
         places, magnitudes = exceeding(values, threshold, scratch[: len(values)])
         self.put(places.add_(start), magnitudes)
+
+    def watch_all(self, values: Tensor, start: int = 0) -> None:
+        """Gather what *values* have to offer, from element *start* on, a tile at a time."""
+        size = tile_size(len(values), self.device)
+        scratch = torch.empty(min(size, len(values)), device=self.device)
+        for at in range(0, len(values), size):
+            self.watch(start + at, values[at : at + size], scratch)
 
     def put(self, indices: Tensor, magnitudes: Tensor) -> None:
         """Add candidates, which come after all that are there, ascending."""

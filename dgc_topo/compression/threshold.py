@@ -20,10 +20,10 @@ from dgc_topo.compression.trim import trim
 
 _SAMPLE = 0.005  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
 _SMALL = 512  #: a sample has at least so many elements, or is the whole group
-_TILE = 1 << 18  #: elements searched at once
 
 _MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least
 _DECAY = 12  #: a threshold higher by 1 % lets about 12 % fewer through, far out in the tail
+_FIRST_SLACK = 1.5  #: residuals grow by about 2 from the first step to the second
 _LEAST_AIM, _MOST_AIM = 1.3, 8.0  #: candidates aimed at, in multiples of what is sent
 _SPARE = 8  #: and so many more, for groups that send next to nothing
 
@@ -54,7 +54,7 @@ class Threshold:
         self._reuse = reuse
         self._counts: list[int] = []
         self._smallest: Tensor | None = None  # magnitude sent in the last step, by group
-        self._slack = torch.full((groups.num_groups,), 0.9, device=device)
+        self._slack = torch.full((groups.num_groups,), _FIRST_SLACK, device=device)
         self._aim = torch.full_like(self._slack, 2.0)
         self._ends = torch.tensor(groups.offsets[1:], device=device)
         self._pool: Pool | None = None
@@ -121,10 +121,8 @@ class Threshold:
         offsets = self.groups.offsets
         whole = len(groups) == self.groups.num_groups
         ranges = [(0, len(residual))] if whole else [(offsets[g], offsets[g + 1]) for g in groups]
-        scratch = torch.empty(min(_TILE, max(b - a for a, b in ranges)), device=residual.device)
         for start, stop in ranges:
-            for at in range(start, stop, _TILE):
-                pool.watch(at, residual[at : min(at + _TILE, stop)], scratch)
+            pool.watch_all(residual[start:stop], start)
         return _Search(pool.choose(), pool.thresholds)
 
     def _zeros(self, residual: Tensor, groups: Sequence[int]) -> Tensor:

@@ -35,15 +35,16 @@ def trim(magnitudes: Tensor, ends: Tensor, counts: Tensor) -> Trimmed:
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     sizes = ends - starts
     wanted = torch.minimum(counts, sizes)
-    group = repeated(torch.arange(len(sizes), device=ends.device), sizes, len(magnitudes))
+    numbers = torch.arange(len(sizes), device=ends.device)
     # The bits of floats that are not negative are ordered as the floats are: one integer sorts by
     # group first and by falling magnitude within it.
     keys = magnitudes.view(torch.int32).to(torch.int64).neg_().add_(_LOW)
-    keys.add_(group << 32)
+    keys.add_(repeated(numbers << 32, sizes, len(keys)))
     limits = _limits(keys, starts, wanted)
-    places = places_of(keys <= limits[group])
+    places = places_of(keys <= repeated(limits, sizes, len(keys)))
     if len(places) > int(wanted.sum()):  # of equal magnitudes at a limit, not all fit
-        places = places[_first_of_equals(keys[places], group[places], limits, wanted)]
+        group = repeated(numbers, sizes, len(keys))[places]
+        places = places[_first_of_equals(keys[places], group, limits, wanted)]
     bits = (_LOW - (limits & 0xFFFFFFFF)).to(torch.int32)
     full = (counts > 0) & (sizes >= counts)
     return Trimmed(places, sizes, torch.where(full, bits.view(torch.float32), 0.0))

@@ -21,7 +21,6 @@ layers_of_values = st.lists(st.lists(tied_values, max_size=30), min_size=1, max_
 @pytest.fixture(params=[7, 1 << 18], ids=lambda size: f"tile-{size}")
 def small_parts(request, monkeypatch):
     """Make tiles, the room of pools and the least sample so small that all of them matter."""
-    monkeypatch.setattr(threshold, "_TILE", request.param)
     monkeypatch.setattr(tiles, "CPU_TILE", request.param)
     if request.param < 1 << 18:
         monkeypatch.setattr(threshold, "_SMALL", 4)

@@ -1,9 +1,12 @@
-"""Which selector the settings ask for."""
+"""Which parts of DGC the settings and the device ask for."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 
+from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
@@ -15,6 +18,15 @@ from dgc_topo.compression.selection import (
     top_k_per_layer,
 )
 from dgc_topo.compression.threshold import Threshold
+
+
+def accumulation_of(layout: FlatLayout, device: torch.device, config: DGCConfig) -> Accumulation:
+    """Return velocity and residual, accumulated by a fused kernel where there can be one."""
+    if device.type == "cuda" and find_spec("triton") is not None:
+        from dgc_topo.compression.fused import FusedAccumulation  # noqa: PLC0415 - needs Triton
+
+        return FusedAccumulation(layout, device, config)
+    return Accumulation(layout, device, config)
 
 
 def selector(
