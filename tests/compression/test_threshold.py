@@ -53,6 +53,22 @@ def test_any_step_finds_exactly_the_largest_with_ties_to_the_lower_index(reuse, 
 
 
 @settings(max_examples=40, deadline=None)
+@given(layers=layers_of_values, density=st.floats(0.001, 0.999), rank=st.integers(1, 3))
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_misleading_sample_costs_time_but_no_element(reuse, layers, density, rank):
+    groups = groups_of(layers)
+    residual = torch.tensor([value for layer in layers for value in layer], dtype=torch.float32)
+    found = Threshold(groups, CPU, reuse=reuse)
+    with mock.patch.object(threshold, "sample_rank", return_value=rank):  # too high a threshold
+        for factor in (1.0, 0.01, 1.0):
+            now = residual * factor
+            watching = found.begin(density)
+            if watching is not None:
+                watching.watch_all(now)
+            assert found.pick(now, density).equal(top_k(now, groups, density))
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     layers=layers_of_values,
     density=st.floats(0.001, 0.999),
