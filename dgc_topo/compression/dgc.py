@@ -28,11 +28,11 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.momentum import MomentumSGD
 from dgc_topo.compression.parts import accumulation_of, selector
 from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
+from dgc_topo.compression.summed import SumRules
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.payload.wire import TORCH_DTYPES, to_wire
 from dgc_topo.sizes import is_compressed
@@ -87,8 +87,8 @@ class DGC:
         length = self._accumulation.layout.length
         self._ages = Ages(length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
-        self._dense = self._rule(dense, config.weight_decay)
-        self._after_sum = self._after_sum_rule(compressed)
+        self._rules = SumRules(compressed, dense, self._device, config)
+        self._dense = self._rules.dense
         if not compressed:
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -147,7 +147,8 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, and momentum on what travelled dense."""
         compressed, dense = self._summed(payload)
-        views = self._accumulation.layout.views(self._moved(compressed))
+        views = self._accumulation.layout.views(compressed)
+        self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
         return {name: views[name] for name in self._parameters}
 
@@ -223,38 +224,6 @@ class DGC:
         restore(self.name, state, self._sections())
         self.step, self._epoch = step, epoch
 
-    def _rule(self, parameters: Mapping[str, Tensor], weight_decay: float) -> MomentumSGD:
-        return MomentumSGD(
-            parameters,
-            self._device,
-            momentum=self._config.momentum,
-            nesterov=self._config.nesterov,
-            weight_decay=weight_decay,
-            decoupled=self._config.weight_decay_mode == "decoupled",
-        )
-
-    def _after_sum_rule(self, compressed: Mapping[str, Tensor]) -> MomentumSGD:
-        """Return what happens to the sum of compressed tensors: momentum, or only its decay.
-
-        Where momentum has been corrected before the selection, the rule sees no gradient, and only
-        separate weight decay has a momentum of its own.
-        """
-        mode, decay = self._config.weight_decay_mode, self._config.weight_decay
-        if not self._config.corrects_momentum:
-            return self._rule(compressed, 0.0 if mode == "local" else decay)
-        return self._rule(compressed if mode == "separate" and decay else {}, decay)
-
-    def _moved(self, compressed: Tensor) -> Tensor:
-        """Return the update of the compressed tensors from their sum, which is overwritten."""
-        if not self._config.corrects_momentum:
-            return self._after_sum.update(compressed)
-        if self._after_sum.layout.length:
-            compressed.add_(self._after_sum.update(torch.zeros_like(compressed)))
-        if self._config.weight_decay_mode == "decoupled" and self._config.weight_decay:
-            for name, view in self._accumulation.layout.views(compressed).items():
-                view.add_(self._parameters[name], alpha=self._config.weight_decay)
-        return compressed
-
     def _clear_velocities(self) -> None:
         state, every = self._accumulation, self._config.clear_every_steps
         if not len(state.velocity):
@@ -328,7 +297,7 @@ class DGC:
             "residual": self.residuals(),
             **self._age_sections(),
             "momentum": self._dense.buffers(),
-            "momentum_after_sum": self._after_sum.buffers(),
+            "momentum_after_sum": self._rules.compressed.buffers(),
         }
 
     def _age_sections(self) -> Sections:
