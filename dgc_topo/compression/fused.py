@@ -1,4 +1,7 @@
-"""Accumulation by one fused kernel, for GPUs; it needs Triton, which comes with torch there."""
+"""Accumulation by one fused kernel, for GPUs; it needs Triton, which comes with torch there.
+
+Not yet run on a GPU: the tests run the kernel through Triton's interpreter.
+"""
 
 from __future__ import annotations
 

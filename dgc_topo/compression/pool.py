@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.arrays import exceeding, repeated
+from dgc_topo.compression.arrays import constant, exceeding, repeated
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.tiles import tile_size
 from dgc_topo.compression.trim import Trimmed, trim
@@ -47,8 +47,8 @@ class Pool:
         self.groups = groups
         self.thresholds = thresholds
         self.device = thresholds.device
-        self._counts = torch.tensor(counts, dtype=torch.int64, device=self.device)
-        self._ends = torch.tensor(groups.offsets[1:], dtype=torch.int64, device=self.device)
+        self._counts = constant(tuple(counts), self.device)
+        self._ends = constant(groups.offsets[1:], self.device)
         self._limits: list[float] = thresholds.tolist() if self.device.type == "cpu" else []
         self.num_wanted = sum(counts)  #: elements that all groups together send
         self._room = 2 * self.num_wanted + _ROOM

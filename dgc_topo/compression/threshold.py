@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.arrays import constant
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.pool import Chosen, Pool
 from dgc_topo.compression.trim import trim
@@ -56,7 +57,6 @@ class Threshold:
         self._smallest: Tensor | None = None  # magnitude sent in the last step, by group
         self._slack = torch.full((groups.num_groups,), _FIRST_SLACK, device=device)
         self._aim = torch.full_like(self._slack, 2.0)
-        self._ends = torch.tensor(groups.offsets[1:], device=device)
         self._pool: Pool | None = None
         self._step = 0
 
@@ -73,14 +73,16 @@ class Threshold:
     def pick(self, residual: Tensor, density: float) -> Tensor:
         """Return the indices of the largest elements, strictly ascending."""
         self._step += 1
+        enough = None  # a search known to have left nothing out
         if self._pool is None:
             everything = range(self.groups.num_groups)
             search = self._searched(residual, everything, self._sampled(residual, everything))
         else:
             search = _Search(self._pool.choose(), self._pool.thresholds)
             self._learn(search.chosen.found)
-            search = self._retried(residual, search, self._sampled)
-        search = self._retried(residual, search, self._zeros)
+            enough, search = search, self._retried(residual, search, self._sampled)
+        if search is not enough:
+            search = self._retried(residual, search, self._zeros)
         self._pool = None
         self._smallest = search.chosen.smallest
         return search.chosen.indices
@@ -91,7 +93,7 @@ class Threshold:
         Residuals grow or shrink for many steps in a row; the slack, a factor on the smallest
         magnitude sent, takes that in and may exceed 1.  A group that missed aims higher for long.
         """
-        counts = torch.tensor(self._counts, dtype=torch.float32, device=found.device)
+        counts = constant(tuple(self._counts), found.device)
         aim = torch.where(found < counts, 1.5 * self._aim, 0.99 * self._aim)
         self._aim = aim.clamp_(_LEAST_AIM, _MOST_AIM)
         excess = (found + 1) / (self._aim * counts + _SPARE)
@@ -100,14 +102,15 @@ class Threshold:
     def _retried(self, residual: Tensor, search: _Search, guess: _Guess) -> _Search:
         """Search those groups again of which too few passed and more might."""
         chosen, thresholds = search
-        counts = torch.tensor(self._counts, device=residual.device)
+        counts = constant(tuple(self._counts), residual.device)
         short = ((chosen.found < counts) & (thresholds > 0)).nonzero().flatten().tolist()
         if not short:
             return search
+        ends = constant(self.groups.offsets[1:], residual.device)
         again, lower = self._searched(residual, short, guess(residual, short))
         anew = torch.zeros(self.groups.num_groups, dtype=torch.bool, device=residual.device)
         anew[short] = True
-        others = ~anew[torch.searchsorted(self._ends, chosen.indices, right=True)]
+        others = ~anew[torch.searchsorted(ends, chosen.indices, right=True)]
         merged = Chosen(
             torch.cat([chosen.indices[others], again.indices]).sort().values,
             torch.where(anew, again.found, chosen.found),
