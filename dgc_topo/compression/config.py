@@ -18,6 +18,7 @@ WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
 SelectionName = Literal["exact", "sampled", "reused"]
 Scope = Literal["layer", "model"]
+Merge = Literal["union", "reselect"]
 Clearing = Literal["never", "all", "stale"]
 
 
@@ -45,6 +46,10 @@ class DGCConfig:
 
     scope: Scope = "layer"
     """Whether the largest of each ``layer`` are sent (the paper), or of the whole ``model``."""
+
+    merge: Merge = "union"
+    """What becomes of the merged sum: all of it is applied (``union``), or only as many elements as
+    one rank sends, the largest; ranks take their own shares of the others back (``reselect``)."""
 
     accumulation: bool = True
     """Keep what is not sent for later.  Without it (naive sparsification) the rest of each gradient
@@ -113,6 +118,7 @@ class DGCConfig:
         _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
         _one_of("selection", self.selection, get_args(SelectionName))
         _one_of("scope", self.scope, get_args(Scope))
+        _one_of("merge", self.merge, get_args(Merge))
         _one_of("clear_velocities", self.clear_velocities, get_args(Clearing))
         _require(
             "clear_every_steps", self.clear_every_steps, self.clear_every_steps >= 1, "at least 1"

@@ -24,16 +24,18 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression import base
 from dgc_topo.compression.ages import Ages, Staleness
+from dgc_topo.compression.arrays import places_of
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import accumulation_of, selector
+from dgc_topo.compression.parts import accumulation_of, groups_of, selector
+from dgc_topo.compression.reselect import best_entries, without
 from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
 from dgc_topo.compression.summed import SumRules
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload, SparsePayload
 from dgc_topo.payload.wire import TORCH_DTYPES, to_wire
 from dgc_topo.sizes import is_compressed
 
@@ -75,6 +77,7 @@ class DGC:
         self._device = check_parameters("dgc", parameters)
         self._parameters = dict(parameters)
         self._num_workers = num_workers
+        self._own: Entries | None = None  # what was sent in this step, if some may come back
         self._wire_dtype = TORCH_DTYPES[config.wire_dtype]
         self._schedule = density_schedule or config.density_schedule()
         # Without a warm-up there is nothing to forget: any progress gives the same density.
@@ -147,6 +150,8 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, and momentum on what travelled dense."""
         compressed, dense = self._summed(payload)
+        if self._config.merge == "reselect" and self.density < 1:
+            self._reselect(compressed)
         views = self._accumulation.layout.views(compressed)
         self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
@@ -266,7 +271,19 @@ class DGC:
         sent = to_wire(taken, self._wire_dtype)
         if sent is not taken:
             state.give_back(indices, taken - sent)
+        if self._config.merge == "reselect":
+            self._own = Entries(indices, sent)
         return self._bundle(indices, sent, dense)
+
+    def _reselect(self, total: Tensor) -> None:
+        """Leave only the best of the sum, and take back what this rank sent of the rest."""
+        groups = groups_of(self._config, self._accumulation.layout)
+        indices = places_of(total != 0)
+        best = best_entries(Entries(indices, total[indices]), groups, self.density)
+        total.zero_()[best.indices] = best.values
+        if self._own is not None:  # a rank that only serves has sent nothing
+            self._accumulation.give_back(*without(self._own, best.indices))
+            self._own = None
 
     def _bundle(self, indices: Tensor, values: Tensor, dense: Tensor) -> BundlePayload:
         sparse = SparsePayload(

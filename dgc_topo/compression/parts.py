@@ -29,6 +29,11 @@ def accumulation_of(layout: FlatLayout, device: torch.device, config: DGCConfig)
     return Accumulation(layout, device, config)
 
 
+def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
+    """Return which elements compete with each other."""
+    return Groups.per_layer(layout) if config.scope == "layer" else Groups.whole(layout)
+
+
 def selector(
     config: DGCConfig, layout: FlatLayout, device: torch.device, rule: Selection | None = None
 ) -> Selector:
@@ -38,5 +43,4 @@ def selector(
         rule = top_k_per_layer if per_layer else top_k_of_all
     if rule is not None:
         return Afterwards(rule, layout)
-    groups = Groups.per_layer(layout) if per_layer else Groups.whole(layout)
-    return Threshold(groups, device, reuse=config.selection == "reused")
+    return Threshold(groups_of(config, layout), device, reuse=config.selection == "reused")

@@ -100,6 +100,10 @@ class CompressionSection(Section):
     scope: Literal["layer", "model"] = Field(
         default="layer", description="whether layers send their largest, or the model as a whole"
     )
+    merge: Literal["union", "reselect"] = Field(
+        default="union",
+        description="apply all of the merged sum, or only as many elements as one rank sends",
+    )
     masking: bool = Field(default=True, description="momentum factor masking")
     clear_velocities: Literal["never", "all", "stale"] = Field(
         default="never", description="zero all velocities, or the stale ones, now and then"

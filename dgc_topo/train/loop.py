@@ -252,6 +252,7 @@ class JobRun:
             nesterov=train.nesterov,
             selection=compression.selection,
             scope=compression.scope,
+            merge=compression.merge,
             masking=compression.masking,
             clear_velocities=compression.clear_velocities,
             clear_every_steps=compression.clear_every_steps,
