@@ -57,12 +57,11 @@ class Accumulation:
         """
         size = max((tile.length for tile in self._tiles), default=0)
         gathered = Gatherer(terms, size, self.residual.device)
-        scratch = torch.empty(size if pool else 0, device=self.residual.device)
         for tile in self._tiles:
             residual = self.residual[tile.start : tile.stop]
             self._accumulate(gathered(tile), self.velocity[tile.start : tile.stop], residual)
             if pool:
-                pool.watch(tile.start, residual, scratch)
+                pool.watch(tile.start, residual)
 
     def _accumulate(self, gradient: Tensor, velocity: Tensor, residual: Tensor) -> None:
         """Apply the law to a tile; every operation rounds, so the result has no trace of tiles."""

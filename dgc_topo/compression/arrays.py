@@ -40,18 +40,23 @@ def ordered_at(values: Tensor, places: Tensor) -> Tensor:
     return values.sort().values[places]
 
 
-def exceeding(values: Tensor, threshold: float | Tensor, scratch: Tensor) -> tuple[Tensor, Tensor]:
+def exceeding(
+    values: Tensor, threshold: float | Tensor, scratch: Tensor, above: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return the ascending places of the magnitudes above *threshold*, and these magnitudes.
 
     Args:
         values: Shape (n,), float32.
         threshold: One for all, or one for each.
         scratch: Shape (n,), float32; overwritten.
+        above: Shape (n,), bool; overwritten.
     """
     if values.device.type != "cpu":
         magnitudes = torch.abs(values, out=scratch)
-        places = (magnitudes > threshold).nonzero().flatten()
+        places = torch.gt(magnitudes, threshold, out=above).nonzero().flatten()
         return places, magnitudes[places]
-    found = np.abs(values.numpy(), out=scratch.numpy())
-    at = np.flatnonzero(found > (threshold.numpy() if isinstance(threshold, Tensor) else threshold))
+    found, passes = np.abs(values.numpy(), out=scratch.numpy()), above.numpy()
+    # Memory that is new for every tile would cost more than the comparison.
+    limit = threshold.numpy() if isinstance(threshold, Tensor) else threshold
+    at = np.flatnonzero(np.greater(found, limit, out=passes))
     return torch.from_numpy(at), torch.from_numpy(found[at])

@@ -52,29 +52,33 @@ class Pool:
         self._limits: list[float] = thresholds.tolist() if self.device.type == "cpu" else []
         self.num_wanted = sum(counts)  #: elements that all groups together send
         self._room = 2 * self.num_wanted + _ROOM
+        self._scratch = thresholds[:0]
+        self._above = torch.empty(0, dtype=torch.bool, device=self.device)
         self._indices: list[Tensor] = []
         self._magnitudes: list[Tensor] = []
         self._waiting = 0
         self._found = torch.zeros_like(self._counts)
 
-    def watch(self, start: int, values: Tensor, scratch: Tensor) -> None:
+    def watch(self, start: int, values: Tensor) -> None:
         """Gather what a tile of the buffer has to offer.
 
         Args:
             start: The tile's first element.
             values: Shape (n,), float32.
-            scratch: float32, at least *values*' length; overwritten.
         """
         threshold = self._threshold_of(start, start + len(values))
-        places, magnitudes = exceeding(values, threshold, scratch[: len(values)])
+        if len(values) > len(self._scratch):
+            self._scratch = torch.empty_like(values)
+            self._above = torch.empty_like(values, dtype=torch.bool)
+        scratch, above = self._scratch[: len(values)], self._above[: len(values)]
+        places, magnitudes = exceeding(values, threshold, scratch, above)
         self.put(places.add_(start), magnitudes)
 
     def watch_all(self, values: Tensor, start: int = 0) -> None:
         """Gather what *values* have to offer, from element *start* on, a tile at a time."""
         size = tile_size(len(values), self.device)
-        scratch = torch.empty(min(size, len(values)), device=self.device)
         for at in range(0, len(values), size):
-            self.watch(start + at, values[at : at + size], scratch)
+            self.watch(start + at, values[at : at + size])
 
     def put(self, indices: Tensor, magnitudes: Tensor) -> None:
         """Add candidates, which come after all that are there, ascending."""

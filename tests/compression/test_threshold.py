@@ -46,9 +46,8 @@ def test_any_step_finds_exactly_the_largest_with_ties_to_the_lower_index(reuse, 
         now = residual.roll(int(10 * factor)) * factor
         watching = found.begin(density)
         if watching is not None:
-            scratch = torch.empty(7)
             for start in range(0, len(now), 7):
-                watching.watch(start, now[start : start + 7], scratch)
+                watching.watch(start, now[start : start + 7])
         assert found.pick(now, density).equal(top_k(now, groups, density))
 
 
@@ -84,7 +83,7 @@ def test_a_pool_keeps_the_largest_that_exceed_its_thresholds(layers, density, li
     with mock.patch.object(pool, "_ROOM", room):  # below 0: trimmed after almost every tile
         gathered = Pool(groups, groups.counts(density), thresholds)
         for start in range(0, len(residual), 4):
-            gathered.watch(start, residual[start : start + 4], torch.empty(4))
+            gathered.watch(start, residual[start : start + 4])
         chosen = gathered.choose()
     assert chosen.indices.equal(top_k(passing, groups, density))
     for group, count in enumerate(groups.counts(density)):
@@ -140,7 +139,7 @@ def test_the_last_threshold_lets_few_more_through_than_are_sent():
         residual += torch.randn(60_000, generator=generator)
         watching = found.begin(0.01)
         if watching is not None:
-            watching.watch(0, residual, torch.empty(60_000))
+            watching.watch(0, residual)
             chosen = watching.choose()
             if step >= 20:
                 short += int((chosen.found < torch.tensor(groups.counts(0.01))).sum())
@@ -170,7 +169,7 @@ def test_trimming_has_no_bias_of_position():
     for _ in range(400):
         residual = 1 + 1e-3 * torch.randn(1000, generator=generator)
         gathered = Pool(groups, groups.counts(0.1), torch.tensor([0.5]))
-        gathered.watch(0, residual, torch.empty(1000))
+        gathered.watch(0, residual)
         counts[gathered.choose().indices] += 1
     tenths = counts.view(10, 100).sum(1) / counts.sum()
     # 4000 elements expected per tenth; five standard deviations are 8 %.
@@ -193,6 +192,6 @@ def test_a_gpu_finds_the_same_by_thresholds():
     for _ in range(3):
         watching = found.begin(0.01)
         if watching is not None:
-            watching.watch(0, residual.cuda(), torch.empty(300_000, device="cuda"))
+            watching.watch(0, residual.cuda())
         picked = found.pick(residual.cuda(), 0.01)
         assert picked.cpu().equal(top_k(residual, groups, 0.01))
