@@ -61,6 +61,16 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
             "'zip': expected 'auto', 'dense'",
         ),
         ("0.01]", "2.0]", r"compression.densities.1 = 2.0: expected less than or equal to 1"),
+        (
+            "[compression]",
+            '[compression]\nselection = "quick"',
+            "compression.selection = 'quick': expected 'exact', 'sampled' or 'reused'",
+        ),
+        (
+            "[compression]",
+            "[compression]\nclear_every_steps = 0",
+            "compression.clear_every_steps = 0: expected greater than or equal to 1",
+        ),
         ("world_size = 4", "world_size = 0", "train.world_size = 0"),
         ('"mlp"', '"mpl"', "train.model = 'mpl': expected 'cnn', 'mlp'"),
         ('"mlp"', '"char-lstm"', "'char-lstm' is for text"),

@@ -1,1 +1,1 @@
-"""Measure what the executor does on real wires, beside what others do on the same ones."""
+"""Measure single parts and whole collectives, beside what the hardware or others can do."""

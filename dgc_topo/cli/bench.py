@@ -1,4 +1,4 @@
-"""`dgc-topo bench`: measurements on real wires, printed as tables."""
+"""`dgc-topo bench`: measurements, printed as tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dgc_topo.cli.bench_codec import codec
 from dgc_topo.cli.console import clear_errors, console
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ app = typer.Typer(name="bench", no_args_is_help=True)
 
 @app.callback()
 def bench() -> None:
-    """Measure on real wires: this machine's loopback, or the lab's shaped links."""
+    """Measure collectives on real wires and single parts, beside what others or hardware do."""
+
+
+app.command()(codec)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """Compression: gradients to payloads and back, by DGC or without compressing anything."""
 
+from dgc_topo.compression.ages import Staleness
 from dgc_topo.compression.base import Compressor, check_optimizer, encoded_bytes
 from dgc_topo.compression.config import DGCConfig, WarmUp, WeightDecayMode
 from dgc_topo.compression.dense import Dense
@@ -13,8 +14,9 @@ from dgc_topo.compression.density import (
 )
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import NonFiniteGradientError
+from dgc_topo.compression.groups import Groups, layer_count
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.selection import Selection, layer_count, top_k_per_layer
+from dgc_topo.compression.selection import Selection, top_k, top_k_of_all, top_k_per_layer
 from dgc_topo.sizes import dgc_bytes
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "Dense",
     "DensitySchedule",
     "FlatLayout",
+    "Groups",
     "NonFiniteGradientError",
     "Selection",
     "StagedDensity",
+    "Staleness",
     "WarmUp",
     "WeightDecayMode",
     "check_optimizer",
@@ -37,5 +41,7 @@ __all__ = [
     "geometric_warm_up",
     "layer_count",
     "paper_warm_up",
+    "top_k",
+    "top_k_of_all",
     "top_k_per_layer",
 ]

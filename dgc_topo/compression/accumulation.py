@@ -6,6 +6,9 @@ Momentum correction (Lin et al., ICLR 2018, equations 7 and 8), per rank and ele
     Nesterov   u = m*(u + g);   v = v + u + g
 
 An element of v is sent once it is large, and stays otherwise: nothing is lost, only late.
+
+Two simpler laws are there to be compared with: gradient dropping, ``v = v + g``, and naive
+sparsification, ``v = g``, which forgets what it does not send.
 """
 
 from __future__ import annotations
@@ -15,50 +18,63 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.pool import Pool
+from dgc_topo.compression.tiles import Gatherer, tile_size, tiles_of
 
 
 class Accumulation:
     """One rank's velocity u and residual v, float32, flat over the compressed tensors.
 
+    Without momentum correction there is no velocity: it has no elements.
+
     Args:
         layout: Where each tensor lies in u and v.
         device: Where they are kept.
-        momentum: m.
-        nesterov: Which of the two laws holds.
-        masking: Zero the velocity, too, where an element is sent.
+        config: Says which law holds.
     """
 
-    def __init__(
-        self,
-        layout: FlatLayout,
-        device: torch.device,
-        *,
-        momentum: float,
-        nesterov: bool,
-        masking: bool,
-    ) -> None:
+    def __init__(self, layout: FlatLayout, device: torch.device, config: DGCConfig) -> None:
         self.layout = layout
-        self.velocity = torch.zeros(layout.length, dtype=torch.float32, device=device)
-        self.residual = torch.zeros_like(self.velocity)
-        self._momentum = momentum
-        self._nesterov = nesterov
-        self._masking = masking
+        self.residual = torch.zeros(layout.length, dtype=torch.float32, device=device)
+        self._corrects = config.corrects_momentum
+        self.velocity = torch.zeros_like(self.residual) if self._corrects else self.residual[:0]
+        self._momentum = config.momentum
+        self._nesterov = config.nesterov
+        self._masking = config.masking and self._corrects
+        self._keeps = config.accumulation
+        self._tiles = tuple(tiles_of(layout, tile_size(layout.length, device)))
 
     @torch.no_grad()
-    def add(self, *terms: tuple[Mapping[str, Tensor], float]) -> None:
-        """Accumulate the gradient ``g = sum of factor * tensors``.
+    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Pool | None = None) -> None:
+        """Accumulate the gradient ``g = sum of factor * tensors``, tile by tile.
 
         Args:
             terms: Tensors by parameter name, any floating-point type, with their factor.
+            pool: Sees every tile of the residual as soon as it is written, while it is in the
+                cache.
         """
-        if not self._nesterov:
-            self.velocity.mul_(self._momentum)
-        self._add_to(self.velocity, terms)
-        if self._nesterov:
-            self.velocity.mul_(self._momentum)
-            self._add_to(self.residual, terms)
-        self.residual.add_(self.velocity)
+        size = max((tile.length for tile in self._tiles), default=0)
+        gathered = Gatherer(terms, size, self.residual.device)
+        for tile in self._tiles:
+            residual = self.residual[tile.start : tile.stop]
+            self._accumulate(gathered(tile), self.velocity[tile.start : tile.stop], residual)
+            if pool:
+                pool.watch(tile.start, residual)
+
+    def _accumulate(self, gradient: Tensor, velocity: Tensor, residual: Tensor) -> None:
+        """Apply the law to a tile; every operation rounds, so the result has no trace of tiles."""
+        if not self._keeps:
+            residual.copy_(gradient)
+        elif not self._corrects:
+            residual.add_(gradient)
+        elif self._nesterov:
+            velocity.add_(gradient).mul_(self._momentum)
+            residual.add_(gradient).add_(velocity)
+        else:
+            velocity.mul_(self._momentum).add_(gradient)
+            residual.add_(velocity)
 
     def take(self, indices: Tensor) -> Tensor:
         """Remove the elements at *indices* from the residual and return them.
@@ -70,7 +86,10 @@ class Accumulation:
             Shape (n,), float32.
         """
         values = self.residual[indices]
-        self.residual.index_fill_(0, indices, 0.0)
+        if self._keeps:
+            self.residual.index_fill_(0, indices, 0.0)
+        else:
+            self.residual.zero_()
         if self._masking:
             self.velocity.index_fill_(0, indices, 0.0)
         return values
@@ -85,10 +104,9 @@ class Accumulation:
         self.residual.zero_()
 
     def give_back(self, indices: Tensor, values: Tensor) -> None:
-        """Add *values* to the residual at *indices*, which may repeat."""
-        self.residual.index_add_(0, indices, values)
+        """Add *values* to the residual at *indices*, which may repeat.
 
-    def _add_to(self, flat: Tensor, terms: tuple[tuple[Mapping[str, Tensor], float], ...]) -> None:
-        for name, view in self.layout.views(flat).items():
-            for tensors, factor in terms:
-                view.add_(tensors[name], alpha=factor)
+        Without accumulation they are dropped, as whatever else was not sent.
+        """
+        if self._keeps:
+            self.residual.index_add_(0, indices, values)

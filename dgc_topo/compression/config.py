@@ -16,6 +16,10 @@ from dgc_topo.compression.density import (
 
 WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
+SelectionName = Literal["exact", "sampled", "reused"]
+Scope = Literal["layer", "model"]
+Merge = Literal["union", "reselect"]
+Clearing = Literal["never", "all", "stale"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +39,40 @@ class DGCConfig:
     nesterov: bool = False
     """Look ahead: ``u = m*(u + g); v = v + u + g``."""
 
+    selection: SelectionName = "reused"
+    """How the largest elements are found; all three send the same ones, bit for bit: ``exact`` asks
+    torch.topk; ``sampled`` trims what exceeds a threshold taken from a sample (the paper);
+    ``reused`` takes the threshold from the last step while it lets enough through: the fastest."""
+
+    scope: Scope = "layer"
+    """Whether the largest of each ``layer`` are sent (the paper), or of the whole ``model``."""
+
+    merge: Merge = "union"
+    """What becomes of the merged sum: all of it is applied (``union``), or only as many elements as
+    one rank sends, the largest; ranks take their own shares of the others back (``reselect``)."""
+
+    accumulation: bool = True
+    """Keep what is not sent for later.  Without it (naive sparsification) the rest of each gradient
+    is dropped, and momentum is applied after the sum whatever *momentum_correction* says."""
+
+    momentum_correction: bool = True
+    """Accumulate velocities.  Without it (gradient dropping, Aji & Heafield 2017) the raw gradients
+    are accumulated and ordinary momentum is applied after the sum."""
+
     masking: bool = True
     """Momentum factor masking: where an element is sent, its velocity becomes 0 as well."""
+
+    clear_velocities: Clearing = "never"
+    """Every *clear_every_steps* steps, zero ``all`` velocities (no bookkeeping), or only the
+    ``stale`` ones, whose elements have not been sent in that time.  Residuals stay: no gradient is
+    lost, only its momentum."""
+
+    clear_every_steps: int = 1000
+    """Steps between two clearings."""
+
+    track_ages: bool = False
+    """Remember when each element was last sent, for `DGC.staleness`; one int32 per element, which
+    ``stale`` clearing needs as well."""
 
     clip_norm: float | None = None
     """Bound on the L2 norm of the *summed* gradient; each rank clips its own whole gradient at
@@ -80,6 +116,13 @@ class DGCConfig:
         decay_fits = 0 <= self.weight_decay < math.inf
         _require("weight_decay", self.weight_decay, decay_fits, "a finite number of at least 0")
         _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
+        _one_of("selection", self.selection, get_args(SelectionName))
+        _one_of("scope", self.scope, get_args(Scope))
+        _one_of("merge", self.merge, get_args(Merge))
+        _one_of("clear_velocities", self.clear_velocities, get_args(Clearing))
+        _require(
+            "clear_every_steps", self.clear_every_steps, self.clear_every_steps >= 1, "at least 1"
+        )
         _one_of("warm_up", self.warm_up, get_args(WarmUp))
         epochs_fit = 0 < self.warm_up_epochs < math.inf
         _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")
@@ -91,6 +134,16 @@ class DGCConfig:
     def coding(self) -> WireCoding:
         """How sparse messages are coded."""
         return WireCoding(self.index_encoding, self.wire_dtype)
+
+    @property
+    def corrects_momentum(self) -> bool:
+        """Whether momentum comes before the selection; otherwise it comes after the sum."""
+        return self.accumulation and self.momentum_correction
+
+    @property
+    def needs_ages(self) -> bool:
+        """Whether anything asks when elements were last sent."""
+        return self.track_ages or self.clear_velocities == "stale"
 
     def density_schedule(self) -> StagedDensity:
         """Return density as a function of the epoch."""

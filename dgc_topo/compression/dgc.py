@@ -23,16 +23,19 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dgc_topo.compression import base
-from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.ages import Ages, Staleness
+from dgc_topo.compression.arrays import places_of
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.momentum import MomentumSGD
-from dgc_topo.compression.selection import Selection, top_k_per_layer
+from dgc_topo.compression.parts import accumulation_of, groups_of, selector
+from dgc_topo.compression.reselect import best_entries, without
+from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.compression.summed import SumRules
+from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload, SparsePayload
 from dgc_topo.payload.wire import TORCH_DTYPES, to_wire
 from dgc_topo.sizes import is_compressed
 
@@ -49,7 +52,7 @@ class DGC:
         parameters: Live references by name, all on one device; read for weight decay.
         num_workers: N, the ranks that contribute gradients.
         config: Settings; the paper's by default.
-        select: Which elements of the residual to send.
+        select: Which elements of the residual to send, instead of what *config* describes.
         density_schedule: Density by epoch, instead of the one that *config* describes.
 
     Raises:
@@ -65,7 +68,7 @@ class DGC:
         *,
         num_workers: int,
         config: DGCConfig | None = None,
-        select: Selection = top_k_per_layer,
+        select: Selection | None = None,
         density_schedule: DensitySchedule | None = None,
     ) -> None:
         if num_workers < 1:
@@ -74,25 +77,21 @@ class DGC:
         self._device = check_parameters("dgc", parameters)
         self._parameters = dict(parameters)
         self._num_workers = num_workers
+        self._own: Entries | None = None  # what was sent in this step, if some may come back
         self._wire_dtype = TORCH_DTYPES[config.wire_dtype]
-        self._select = select
         self._schedule = density_schedule or config.density_schedule()
         # Without a warm-up there is nothing to forget: any progress gives the same density.
         self._epoch: float | None = None if self._schedule.warm_up_epochs else 0.0
         self.step = 0  #: steps compressed so far
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
-        self._accumulation = Accumulation(
-            FlatLayout.of(compressed),
-            self._device,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            masking=config.masking,
-        )
-        mode = config.weight_decay_mode
+        self._accumulation = accumulation_of(FlatLayout.of(compressed), self._device, config)
+        self._selector = selector(config, self._accumulation.layout, self._device, select)
+        length = self._accumulation.layout.length
+        self._ages = Ages(length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
-        self._dense = self._rule(dense, decoupled=mode == "decoupled")
-        self._separate = self._rule(compressed if mode == "separate" else {})
+        self._rules = SumRules(compressed, dense, self._device, config)
+        self._dense = self._rules.dense
         if not compressed:
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -130,9 +129,13 @@ class DGC:
         check_gradients(self.name, gradients, self._parameters)
         factor = clip_factor(self.name, gradients, self._local_clip_norm())
         self.step += 1
-        self._accumulation.add((gradients, factor), *self._local_decay())
+        pool = self._selector.begin(density) if density < 1 else None
+        self._accumulation.add((gradients, factor), *self._local_decay(), pool=pool)
         dense = self._dense.layout.flatten(gradients, self._device).mul_(factor)
-        return self._all(dense) if density >= 1 else self._selected(density, dense)
+        payload = self._all(dense) if density >= 1 else self._selected(density, dense)
+        if self.step % self._config.clear_every_steps == 0:
+            self._clear_velocities()
+        return payload
 
     def neutral(self) -> Payload:
         """Return a payload of zeros, of the kind that the current density asks for."""
@@ -147,12 +150,10 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, and momentum on what travelled dense."""
         compressed, dense = self._summed(payload)
-        if self._separate.layout.length:
-            compressed.add_(self._separate.update(torch.zeros_like(compressed)))
+        if self._config.merge == "reselect" and self.density < 1:
+            self._reselect(compressed)
         views = self._accumulation.layout.views(compressed)
-        if self._config.weight_decay_mode == "decoupled" and self._config.weight_decay:
-            for name, view in views.items():
-                view.add_(self._parameters[name], alpha=self._config.weight_decay)
+        self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
         return {name: views[name] for name in self._parameters}
 
@@ -195,8 +196,22 @@ class DGC:
         return self._accumulation.layout.views(self._accumulation.residual)
 
     def velocities(self) -> dict[str, Tensor]:
-        """Return the velocity u of each compressed parameter, sharing memory."""
-        return self._accumulation.layout.views(self._accumulation.velocity)
+        """Return the velocity u of each compressed parameter, sharing memory.
+
+        None if momentum is applied after the sum instead.
+        """
+        state = self._accumulation
+        return state.layout.views(state.velocity) if self._config.corrects_momentum else {}
+
+    def staleness(self) -> Staleness:
+        """Return how long elements waited until they were sent, and how long they wait now.
+
+        Raises:
+            RuntimeError: if the settings do not ask for ages.
+        """
+        if self._ages is None:
+            raise RuntimeError("dgc: staleness needs ages, expected track_ages in the settings")
+        return self._ages.staleness(self.step)
 
     def state_dict(self) -> dict[str, object]:
         """Return copies of u, v and all momenta by parameter name, the step and the progress."""
@@ -214,15 +229,14 @@ class DGC:
         restore(self.name, state, self._sections())
         self.step, self._epoch = step, epoch
 
-    def _rule(self, parameters: Mapping[str, Tensor], *, decoupled: bool = False) -> MomentumSGD:
-        return MomentumSGD(
-            parameters,
-            self._device,
-            momentum=self._config.momentum,
-            nesterov=self._config.nesterov,
-            weight_decay=self._config.weight_decay,
-            decoupled=decoupled,
-        )
+    def _clear_velocities(self) -> None:
+        state, every = self._accumulation, self._config.clear_every_steps
+        if not len(state.velocity):
+            return
+        if self._config.clear_velocities == "all":
+            state.velocity.zero_()
+        elif self._config.clear_velocities == "stale" and self._ages is not None:
+            self._ages.clear_stale(state.velocity, self.step, every)
 
     def _local_clip_norm(self) -> float | None:
         # Independent local gradients add like random steps: N of this norm sum to about clip_norm.
@@ -243,17 +257,33 @@ class DGC:
         if sent is not residual:
             self._accumulation.residual.add_(residual - sent)
             residual.copy_(sent)
+        if self._ages is not None:
+            self._ages.note_all_sent(self.step)
         buffer[length:].copy_(dense)
         return DensePayload(buffer, self._wire_dtype)
 
     def _selected(self, density: float, dense: Tensor) -> BundlePayload:
         state = self._accumulation
-        indices = self._select(state.residual, state.layout, density)
+        indices = self._selector.pick(state.residual, density)
+        if self._ages is not None:
+            self._ages.note_sent(indices, self.step)
         taken = state.take(indices)
         sent = to_wire(taken, self._wire_dtype)
         if sent is not taken:
             state.give_back(indices, taken - sent)
+        if self._config.merge == "reselect":
+            self._own = Entries(indices, sent)
         return self._bundle(indices, sent, dense)
+
+    def _reselect(self, total: Tensor) -> None:
+        """Leave only the best of the sum, and take back what this rank sent of the rest."""
+        groups = groups_of(self._config, self._accumulation.layout)
+        indices = places_of(total != 0)
+        best = best_entries(Entries(indices, total[indices]), groups, self.density)
+        total.zero_()[best.indices] = best.values
+        if self._own is not None:  # a rank that only serves has sent nothing
+            self._accumulation.give_back(*without(self._own, best.indices))
+            self._own = None
 
     def _bundle(self, indices: Tensor, values: Tensor, dense: Tensor) -> BundlePayload:
         sparse = SparsePayload(
@@ -282,6 +312,15 @@ class DGC:
         return {
             "velocity": self.velocities(),
             "residual": self.residuals(),
+            **self._age_sections(),
             "momentum": self._dense.buffers(),
-            "decay_momentum": self._separate.buffers(),
+            "momentum_after_sum": self._rules.compressed.buffers(),
+        }
+
+    def _age_sections(self) -> Sections:
+        if self._ages is None:
+            return {}
+        return {
+            "last_sent": self._accumulation.layout.views(self._ages.last_sent),
+            "sent_histogram": {"all": self._ages.sent_histogram},
         }

@@ -90,12 +90,11 @@ def clip_factor(where: str, gradients: Mapping[str, Tensor], max_norm: float | N
         NonFiniteGradientError: if an element is NaN or infinite, or a tensor's L2 norm overflows
             float32.
     """
-    order = math.inf if max_norm is None else 2
     named = {name: gradient for name, gradient in gradients.items() if gradient.numel()}
     if not named:
         return 1.0
     norms: list[float] = torch.stack(
-        [torch.linalg.vector_norm(g, order, dtype=torch.float32) for g in named.values()]
+        [torch.linalg.vector_norm(g, dtype=torch.float32) for g in named.values()]
     ).tolist()
     for name, norm in zip(named, norms, strict=True):
         if not math.isfinite(norm):

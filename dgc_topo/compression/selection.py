@@ -1,53 +1,82 @@
-"""Selection: which elements of the residual are sent in this step."""
+"""Selection: which elements of the residual are sent in this step.
+
+The rules of this package send the same elements, exactly the largest magnitudes of each group; they
+differ in what finding them costs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.pool import Pool
+
+#: Any rule: residual of shape (length,), its layout, and the density to the indices to send, shape
+#: (n,), int64, strictly ascending.  The residual is finite, and not to be modified.
+Selection = Callable[[Tensor, FlatLayout, float], Tensor]
 
 
-class Selection(Protocol):
-    """A rule that picks the elements to send; it sees all layers at once.
+class Selector(Protocol):
+    """What picks the elements to send; it may look on while the gradient is accumulated."""
 
-    It may therefore batch small layers, keep thresholds between steps (as an object with state),
-    or select over the whole model instead of per layer.
-    """
+    def begin(self, density: float) -> Pool | None:
+        """Return what is to see the tiles of the residual as they are written, if anything is.
 
-    def __call__(self, residual: Tensor, layout: FlatLayout, density: float) -> Tensor:
-        """Return the indices of the elements to send.
+        Args:
+            density: Fraction to send, above 0 and below 1.
+        """
+
+    def pick(self, residual: Tensor, density: float) -> Tensor:
+        """Return the indices of the elements to send, once per `begin`.
 
         Args:
             residual: Shape (length,), float32, finite; not to be modified.
-            layout: Where each compressed tensor lies in *residual*.
-            density: Fraction to send, above 0 and below 1.
+            density: As in `begin`.
 
         Returns:
             Indices into *residual*, shape (n,), int64, strictly ascending.
         """
 
 
-def layer_count(num_elements: int, density: float) -> int:
-    """Return how many of a layer's elements are sent: ``round(density * n)``, but at least one."""
-    return min(num_elements, max(1, round(density * num_elements)))
+class Afterwards:
+    """A rule that looks at the finished residual only."""
+
+    def __init__(self, rule: Selection, layout: FlatLayout) -> None:
+        self._rule = rule
+        self._layout = layout
+
+    def begin(self, density: float) -> None:
+        """Return None."""
+
+    def pick(self, residual: Tensor, density: float) -> Tensor:
+        """Return what the rule selects."""
+        return self._rule(residual, self._layout, density)
 
 
 def top_k_per_layer(residual: Tensor, layout: FlatLayout, density: float) -> Tensor:
-    """Select exactly the largest magnitudes of each layer, `layer_count` of them.
+    """Select exactly the largest magnitudes of each layer by torch.topk, `layer_count` of them.
 
     Ties go to the lower index, so every device selects the same.  Zeros are never sent: a layer
     with fewer nonzero elements sends only those.
     """
-    picked = [
-        _top_k(residual[place].abs(), layer_count(place.stop - place.start, density)) + place.start
-        for _, place in layout.slices()
-    ]
-    if not picked:
-        return torch.empty(0, dtype=torch.int64, device=residual.device)
-    return torch.cat(picked)
+    return top_k(residual, Groups.per_layer(layout), density)
+
+
+def top_k_of_all(residual: Tensor, layout: FlatLayout, density: float) -> Tensor:
+    """Select exactly the largest magnitudes of the whole model, as `top_k_per_layer` otherwise."""
+    return top_k(residual, Groups.whole(layout), density)
+
+
+def top_k(residual: Tensor, groups: Groups, density: float) -> Tensor:
+    """Select exactly the largest magnitudes of each group; what the other rules are held to."""
+    places = zip(groups.offsets, groups.offsets[1:], groups.counts(density), strict=False)
+    picked = [_top_k(residual[start:stop].abs(), count) + start for start, stop, count in places]
+    return torch.cat([*picked, torch.empty(0, dtype=torch.int64, device=residual.device)])
 
 
 def _top_k(magnitudes: Tensor, count: int) -> Tensor:

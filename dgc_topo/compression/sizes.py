@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from dgc_topo.coding import VALUE_BYTES, WireCoding
-from dgc_topo.compression.selection import layer_count
+from dgc_topo.compression.groups import layer_count
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
 

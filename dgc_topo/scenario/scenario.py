@@ -92,7 +92,23 @@ class CompressionSection(Section):
     )
     warm_up: Literal["none", "paper", "geometric"] = "paper"
     warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
+    selection: Literal["exact", "sampled", "reused"] = Field(
+        default="reused",
+        description="how the largest elements are found; all send the same ones: by torch.topk, by "
+        "a sampled threshold, or by that of the last step",
+    )
+    scope: Literal["layer", "model"] = Field(
+        default="layer", description="whether layers send their largest, or the model as a whole"
+    )
+    merge: Literal["union", "reselect"] = Field(
+        default="union",
+        description="apply all of the merged sum, or only as many elements as one rank sends",
+    )
     masking: bool = Field(default=True, description="momentum factor masking")
+    clear_velocities: Literal["never", "all", "stale"] = Field(
+        default="never", description="zero all velocities, or the stale ones, now and then"
+    )
+    clear_every_steps: int = Field(default=1000, ge=1)
     weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
 
     @property

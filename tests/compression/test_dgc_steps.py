@@ -45,10 +45,13 @@ def flat(tensors: dict[str, Tensor]) -> list[float]:
         ({"masking": False}, [[3, -4, 0, 0], [0, 0, 4, 2], [5.5, 0, 0, 0]]),
         ({"nesterov": True}, [[4.5, -6, 0, 0], [0, 0, 5, 2]]),
         ({"momentum": 0.0}, [[3, -4, 0, 0], [0, 1, 3, 0], [2, 0, 1, 0]]),
+        # Residuals of raw gradients; their sums are those of momentum 0, and get momentum after.
+        ({"momentum_correction": False}, [[3, -4, 0, 0], [1.5, -1, 3, 0], [2.75, -0.5, 2.5, 0]]),
+        ({"accumulation": False}, [[3, -4, 0, 0], [2.5, -2, 2, 0], [1.25, -1, 1, 0]]),
     ],
 )
 def test_updates_equal_those_worked_by_hand(settings, updates):
-    config = constant(**{"density": 0.25, "momentum": 0.5, **settings})
+    config = constant(None, **{"density": 0.25, "momentum": 0.5, **settings})
     ranks = dgc_ranks(2, matrix([0.0] * 4), config)
     for gradients, expected in zip(GRADIENTS, updates, strict=False):
         for found in step(ranks, [matrix(g) for g in gradients]):
@@ -61,6 +64,24 @@ def test_state_after_two_steps_equals_that_worked_by_hand():
         step(ranks, [matrix(g) for g in gradients])
     assert [flat(rank.velocities()) for rank in ranks] == [[1.5, 1, 0, 1], [0, 0.5, 1.5, 0]]
     assert [flat(rank.residuals()) for rank in ranks] == [[2.5, 1, 0, 1], [0, 1.5, 0.5, 0]]
+
+
+@pytest.mark.parametrize("switch", ["accumulation", "momentum_correction"])
+def test_without_momentum_correction_there_is_no_velocity_to_keep(switch):
+    parameters = model()
+    rank = dgc_ranks(1, parameters, constant(None, **{"density": 0.1, switch: False}))[0]
+    rank.compress(random_like(parameters, torch.Generator().manual_seed(3)))
+    assert rank.velocities() == {}
+    kept = [residual.count_nonzero().item() for residual in rank.residuals().values()]
+    assert kept == ([0, 0] if switch == "accumulation" else [108 - 11, 60 - 6])
+
+
+def test_without_accumulation_rejected_elements_are_dropped_as_well():
+    config = constant(density=0.5, accumulation=False)
+    rank = dgc_ranks(1, matrix([0.0] * 4), config)[0]
+    sent = sparse_of(rank.compress(matrix([1.0, 2, 3, 4])))
+    rank.give_back(sent.indices, sent.values)
+    assert flat(rank.residuals()) == [0, 0, 0, 0]
 
 
 def test_masking_zeroes_velocity_and_residual_exactly_where_sent():

@@ -69,6 +69,27 @@ def test_density_1_equals_momentum_sgd(nesterov, mode, weight_decay, num_workers
     assert_same(parameters, train_reference(num_workers, **settings))
 
 
+@pytest.mark.parametrize("switch", ["accumulation", "momentum_correction"])
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("mode", ["local", "separate"])
+def test_density_1_with_momentum_after_the_sum_is_the_same_sgd(switch, nesterov, mode):
+    parameters = model()
+    law = {"weight_decay_mode": mode, "nesterov": nesterov, switch: False}
+    config = constant(None, density=1, weight_decay=0.02, **law)
+    train(dgc_ranks(3, parameters, config), parameters)
+    settings = {"momentum": 0.9, "nesterov": nesterov, "weight_decay": 0.02}
+    assert_same(parameters, train_reference(3, **settings))
+
+
+@pytest.mark.parametrize("switch", ["accumulation", "momentum_correction"])
+def test_decoupled_decay_is_the_same_where_momentum_comes_after_the_sum(switch):
+    parameters = model()
+    law = {"weight_decay_mode": "decoupled", switch: False}
+    config = constant(None, density=0.9999, weight_decay=0.02, **law)
+    train(dgc_ranks(2, parameters, config), parameters)
+    assert_same(parameters, train_reference(2, decoupled=0.02, momentum=0.9))
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_density_1_with_decoupled_decay_equals_sgd_that_shrinks_the_weights(nesterov):
     parameters = model()

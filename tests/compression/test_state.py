@@ -19,6 +19,17 @@ MAKERS: dict[str, Any] = {
         num_workers=1,
         config=DGCConfig(density=0.05, weight_decay=0.01, weight_decay_mode="separate"),
     ),
+    "dgc-dropping": lambda p: DGC(
+        p, num_workers=1, config=DGCConfig(density=0.05, momentum_correction=False)
+    ),
+    "dgc-ages": lambda p: DGC(
+        p,
+        num_workers=1,
+        config=DGCConfig(density=0.05, clear_velocities="stale", clear_every_steps=4),
+    ),
+    "dgc-naive": lambda p: DGC(
+        p, num_workers=1, config=DGCConfig(density=0.05, accumulation=False)
+    ),
 }
 
 

@@ -1,0 +1,169 @@
+"""Selection by thresholds: the elements of exact top-k at a small part of its cost.
+
+A threshold per group, guessed from a sample or from the last step, lets few candidates through
+while the residual is in the cache anyway; the largest of them are the largest of all (see
+`dgc_topo.compression.pool`).  Where too few pass, that group alone is searched again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.arrays import constant
+from dgc_topo.compression.groups import Groups
+from dgc_topo.compression.pool import Chosen, Pool
+from dgc_topo.compression.trim import trim
+
+_SAMPLE = 0.005  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
+_SMALL = 512  #: a sample has at least so many elements, or is the whole group
+
+_MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least
+_DECAY = 12  #: a threshold higher by 1 % lets about 12 % fewer through, far out in the tail
+_FIRST_SLACK = 1.5  #: residuals grow by about 2 from the first step to the second
+_LEAST_AIM, _MOST_AIM = 1.3, 8.0  #: candidates aimed at, in multiples of what is sent
+_SPARE = 8  #: and so many more, for groups that send next to nothing
+
+_Guess = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+class _Search(NamedTuple):
+    """What came out of a search, and the thresholds that it ended with."""
+
+    chosen: Chosen
+    thresholds: Tensor
+
+
+class Threshold:
+    """The largest magnitudes of each group, found by thresholds.
+
+    It sends what `top_k` sends, bit for bit, hence nothing of it need be in a checkpoint.
+
+    Args:
+        groups: Who competes with whom.
+        device: Where the residual is.
+        reuse: Take thresholds from the last step if it sent as many elements; otherwise from a
+            sample each time.
+    """
+
+    def __init__(self, groups: Groups, device: torch.device, *, reuse: bool = True) -> None:
+        self.groups = groups
+        self._reuse = reuse
+        self._counts: list[int] = []
+        self._smallest: Tensor | None = None  # magnitude sent in the last step, by group
+        self._slack = torch.full((groups.num_groups,), _FIRST_SLACK, device=device)
+        self._aim = torch.full_like(self._slack, 2.0)
+        self._pool: Pool | None = None
+        self._step = 0
+
+    def begin(self, density: float) -> Pool | None:
+        """Return a pool with the last step's thresholds, if they are of use."""
+        counts = self.groups.counts(density)
+        if counts != self._counts:
+            self._counts, self._smallest = counts, None
+        self._pool = None
+        if self._reuse and self._smallest is not None:
+            self._pool = Pool(self.groups, counts, self._smallest * self._slack)
+        return self._pool
+
+    def pick(self, residual: Tensor, density: float) -> Tensor:
+        """Return the indices of the largest elements, strictly ascending."""
+        self._step += 1
+        enough = None  # a search known to have left nothing out
+        if self._pool is None:
+            everything = range(self.groups.num_groups)
+            search = self._searched(residual, everything, self._sampled(residual, everything))
+        else:
+            search = _Search(self._pool.choose(), self._pool.thresholds)
+            self._learn(search.chosen.found)
+            enough, search = search, self._retried(residual, search, self._sampled)
+        if search is not enough:
+            search = self._retried(residual, search, self._zeros)
+        self._pool = None
+        self._smallest = search.chosen.smallest
+        return search.chosen.indices
+
+    def _learn(self, found: Tensor) -> None:
+        """Move the next thresholds, so that few candidates pass and yet seldom too few.
+
+        Residuals grow or shrink for many steps in a row; the slack, a factor on the smallest
+        magnitude sent, takes that in and may exceed 1.  A group that missed aims higher for long.
+        """
+        counts = constant(tuple(self._counts), found.device)
+        aim = torch.where(found < counts, 1.5 * self._aim, 0.99 * self._aim)
+        self._aim = aim.clamp_(_LEAST_AIM, _MOST_AIM)
+        excess = (found + 1) / (self._aim * counts + _SPARE)
+        self._slack *= excess.pow_(1 / _DECAY).clamp_(1 / _MOST, _MOST)
+
+    def _retried(self, residual: Tensor, search: _Search, guess: _Guess) -> _Search:
+        """Search those groups again of which too few passed and more might."""
+        chosen, thresholds = search
+        counts = constant(tuple(self._counts), residual.device)
+        short = ((chosen.found < counts) & (thresholds > 0)).nonzero().flatten().tolist()
+        if not short:
+            return search
+        ends = constant(self.groups.offsets[1:], residual.device)
+        again, lower = self._searched(residual, short, guess(residual, short))
+        anew = torch.zeros(self.groups.num_groups, dtype=torch.bool, device=residual.device)
+        anew[short] = True
+        others = ~anew[torch.searchsorted(ends, chosen.indices, right=True)]
+        merged = Chosen(
+            torch.cat([chosen.indices[others], again.indices]).sort().values,
+            torch.where(anew, again.found, chosen.found),
+            torch.where(anew, again.smallest, chosen.smallest),
+        )
+        return _Search(merged, torch.where(anew, lower, thresholds))
+
+    def _searched(self, residual: Tensor, groups: Sequence[int], thresholds: Tensor) -> _Search:
+        """Look through the finished residual of *groups*."""
+        pool = Pool(self.groups, self._counts, thresholds)
+        offsets = self.groups.offsets
+        whole = len(groups) == self.groups.num_groups
+        ranges = [(0, len(residual))] if whole else [(offsets[g], offsets[g + 1]) for g in groups]
+        for start, stop in ranges:
+            pool.watch_all(residual[start:stop], start)
+        return _Search(pool.choose(), pool.thresholds)
+
+    def _zeros(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
+        """Return thresholds that let everything through but zeros."""
+        return torch.zeros_like(self._slack)
+
+    def _sampled(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
+        """Return a threshold for each of *groups*, 0 for others, that probably lets enough pass."""
+        samples = [residual[:0]] * self.groups.num_groups
+        ranks = [0] * self.groups.num_groups
+        for group in groups:
+            start, stop = self.groups.offsets[group : group + 2]
+            stride = sample_stride(stop - start)
+            samples[group] = residual[start + self._step % stride : stop : stride]
+            ranks[group] = sample_rank(self._counts[group], stride)
+        ends = torch.tensor([len(sample) for sample in samples], device=residual.device).cumsum(0)
+        wanted = torch.tensor(ranks, device=residual.device)
+        smallest = trim(torch.cat(samples).abs_(), ends, wanted).smallest
+        # Just below it, so that it passes as well.
+        return torch.nextafter(smallest, torch.zeros_like(smallest))
+
+
+def sample_stride(num_elements: int) -> int:
+    """Return the distance between the elements sampled of a group; 1 samples all.
+
+    It is odd, since layers are shaped in powers of two: an even one would see few of the channels.
+    """
+    size = max(_SMALL, int(_SAMPLE * num_elements))
+    return 1 if num_elements <= size else num_elements // size | 1
+
+
+def sample_rank(count: int, stride: int) -> int:
+    """Return which of the sample's magnitudes, from the largest on, is the threshold.
+
+    Of the *count* largest elements a sample holds ``e = count / stride`` on average, with a
+    standard deviation of about ``sqrt(e)``; three of these, and one more, are added.
+    """
+    if stride == 1:
+        return count
+    expected = count / stride
+    return math.ceil(expected + 3 * math.sqrt(expected)) + 1

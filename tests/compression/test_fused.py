@@ -1,0 +1,85 @@
+"""The fused kernel for GPUs does what the plain operations do."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+from dgc_topo.compression import DGC, FlatLayout
+from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.parts import accumulation_of
+from tests.compression.workers import constant, random_like, sparse_of
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def run_check(**environment: str) -> str:
+    # In a process of its own: Triton decides at its import whether to interpret.
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.compression.fused_check"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@needs_triton
+@pytest.mark.slow
+def test_the_kernel_as_interpreted_equals_the_plain_operations_bit_for_bit():
+    assert run_check(TRITON_INTERPRET="1") == "fused equals plain"
+
+
+@needs_triton
+@pytest.mark.gpu
+@needs_gpu
+def test_the_kernel_on_a_gpu_equals_the_plain_operations_bit_for_bit():
+    assert run_check(TRITON_INTERPRET="0") == "fused equals plain"
+
+
+def test_a_cpu_takes_the_plain_operations():
+    layout = FlatLayout.of({"w": torch.empty(2, 2)})
+    assert type(accumulation_of(layout, torch.device("cpu"), constant())) is Accumulation
+
+
+@needs_triton
+@pytest.mark.gpu
+@needs_gpu
+def test_a_gpu_sends_what_a_cpu_sends_bit_for_bit():
+    shapes = {"a": (300, 200), "b": (3, 3), "c": (1000, 70)}
+    parameters = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    on_gpu = {name: parameter.cuda() for name, parameter in parameters.items()}
+    cpu, gpu = (DGC(p, num_workers=1, config=constant(density=0.01)) for p in (parameters, on_gpu))
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        gradients = random_like(parameters, generator)
+        expected = sparse_of(cpu.compress(gradients))
+        found = sparse_of(gpu.compress({n: g.cuda() for n, g in gradients.items()}))
+        assert found.indices.cpu().equal(expected.indices)
+        assert found.values.cpu().equal(expected.values)
+
+
+@needs_triton
+@pytest.mark.gpu
+@pytest.mark.slow
+@needs_gpu
+@pytest.mark.skipif(
+    torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < 40 * 2**30,
+    reason="needs 40 GiB of GPU memory",
+)
+def test_elements_beyond_two_to_the_31_are_accumulated_and_sent():
+    length = 2**31 + 2**20
+    gradient = torch.zeros(length // 1024, 1024, dtype=torch.bfloat16, device="cuda")
+    rank = DGC({"w": gradient}, num_workers=1, config=constant(density=1e-7))
+    places = torch.tensor([5, 2**31 - 1, 2**31, length - 1], device="cuda")
+    gradient.view(-1)[places] = torch.tensor([1.0, 2, 3, 4], dtype=torch.bfloat16, device="cuda")
+    for step in range(3):
+        sent = sparse_of(rank.compress({"w": gradient}))
+        assert sent.indices.equal(places), step
+        assert sent.values.tolist() == [1, 2, 3, 4]

@@ -1,0 +1,84 @@
+"""The benchmark of the codec measures the real step, and says so completely."""
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from dgc_topo.bench.codec import PHASES, _Bench, _Codec, bench_codec
+from dgc_topo.bench.memory import peak_extra_bytes
+from dgc_topo.cli.main import app
+from dgc_topo.compression import DGC, DGCConfig
+from tests.compression.workers import constant, sparse_of
+
+CPU = torch.device("cpu")
+
+
+def test_the_measured_phases_do_what_compress_does():
+    bench = _Bench(6400, 4, 0.01, CPU)
+    codec = _Codec(bench, DGCConfig(), None)
+    rank = DGC(bench.gradients, num_workers=1, config=constant(density=0.01))
+    for seed in range(3):
+        bench.flat.normal_(generator=torch.Generator().manual_seed(seed))
+        codec.step()
+        assert codec.sent == sparse_of(rank.compress(bench.gradients)).num_entries == 64
+    residuals = torch.cat([residual.flatten() for residual in rank.residuals().values()])
+    assert codec._state.residual.equal(residuals)
+
+
+def test_every_row_is_complete_and_adds_up():
+    rows = [row for row in bench_codec([12_800], [1, 2], density=0.01) if row.device == "cpu"]
+    ways = ["reused", "sampled", "plain sample", "torch.topk"]
+    assert [(row.tensors, row.selection) for row in rows] == [(t, w) for t in (1, 2) for w in ways]
+    for row in rows:
+        assert tuple(row.phases) == PHASES
+        assert all(seconds > 0 for seconds in row.phases.values())
+        assert row.ratio_to_bound == row.total_s / row.bound_s
+        assert row.sent == 128 or row.selection == "plain sample"
+
+
+def test_json_has_one_object_per_row():
+    command = ["bench", "codec", "--json", "--elements", "6400", "--tensors", "1", "--repeats", "1"]
+    threads = torch.get_num_threads()
+    try:
+        result = CliRunner().invoke(app, command)
+    finally:
+        torch.set_num_threads(threads)
+    facts = [json.loads(line) for line in result.output.splitlines()]
+    assert result.exit_code == 0
+    assert {"device", "elements", "total_s", "bound_s", "ratio_to_bound", *PHASES} <= set(facts[0])
+    assert facts[0]["elements"] == 6400
+
+
+def test_too_few_elements_are_refused():
+    with pytest.raises(ValueError, match="expected at least 1, and 64 elements per tensor"):
+        next(bench_codec([100], [2]))
+
+
+def test_peak_memory_sees_what_is_freed_again():
+    def work() -> None:
+        torch.ones(16_000_000)
+
+    extra = peak_extra_bytes(work, CPU)
+    if extra is None:
+        pytest.skip("this system does not tell a process' peak memory")
+    assert 60e6 <= extra < 90e6
+
+
+@pytest.mark.slow
+def test_a_step_needs_no_more_than_two_states_and_5_percent():
+    # The promise for a large model in training: everything but gradient, velocity and residual.
+    small = _Bench(640_000, 1, 0.001, CPU)
+    small.flat.normal_()
+    _Codec(small, DGCConfig(), None).step()  # loads code
+    bench = _Bench(25_600_000, 54, 0.001, CPU)
+    codec = _Codec(bench, DGCConfig(), None)
+    codec._state.velocity.fill_(0)  # memory that is zero may not be there before it is written
+    codec._state.residual.fill_(0)
+    for _ in range(6):
+        bench.flat.normal_(generator=bench._generator)
+        extra = peak_extra_bytes(codec.step, CPU)
+        if extra is None:
+            pytest.skip("this system does not tell a process' peak memory")
+        assert extra <= 0.05 * 2 * 4 * 25_600_000
