@@ -1,1 +1,1 @@
-"""Measure what the executor does on real wires, beside what others do on the same ones."""
+"""Measurements of single parts: how near to what the hardware allows they are."""
