@@ -15,6 +15,8 @@ from dgc_topo.lab.command import run_command
 from dgc_topo.scenario.lab import rate_bits_per_s
 from dgc_topo.units import seconds_from
 
+_DEFAULT = LabSpec(num_hosts=1)
+
 lab = typer.Typer(help="An emulated cluster on this machine: hosts with links of a given rate.")
 
 
@@ -48,7 +50,9 @@ def run(
     rate: Annotated[str, typer.Option(help="of every link, or unshaped")] = "unshaped",
     ranks_per_host: Annotated[int, typer.Option(help="processes on each host")] = 1,
     queue: Annotated[str, typer.Option(help="that a full queue takes to drain")] = "20 ms",
-    congestion_control: Annotated[str, typer.Option(help="of TCP between hosts")] = "cubic",
+    congestion_control: Annotated[
+        str | None, typer.Option(help="of TCP between hosts")
+    ] = _DEFAULT.congestion_control,
 ) -> None:
     """Run a command on every host, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.
 

@@ -14,8 +14,10 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.lab.doctor import Finding
 from dgc_topo.lab.keeper import leave_machine
+from dgc_topo.lab.spec import LabSpec
 
 _CONGESTION_CONTROLS = ("cubic", "reno", "bbr", "dctcp")
+_NEEDED = LabSpec(num_hosts=1).congestion_control
 _DEFAULT_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
@@ -89,7 +91,7 @@ def _controls(default: str) -> list[Finding]:
         for number, name in enumerate(_CONGESTION_CONTROLS):
             metrics = {"cc_algo": name}
             add = _route(route, f"10.99.{number}.0/24", link, metrics)
-            found.append(_attempt(name, add, needed=name == "cubic"))
+            found.append(_attempt(name, add, needed=name == _NEEDED))
     return found
 
 

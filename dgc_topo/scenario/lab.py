@@ -11,6 +11,7 @@ from dgc_topo.scenario.step import Section
 from dgc_topo.units import rate_from, seconds_from
 
 _UNSHAPED = "unshaped"
+_DEFAULT = LabSpec(num_hosts=1)
 
 
 def rate_bits_per_s(text: str, name: str) -> float | None:
@@ -74,7 +75,7 @@ class LabSection(Section):
         default_factory=dict, description="other rates of single hosts, by number"
     )
     queue: Time = Field(default="20 ms", description="that a full queue takes to drain")
-    congestion_control: str = "cubic"
+    congestion_control: str | None = _DEFAULT.congestion_control
     scaled: float = Field(
         default=1.0,
         ge=1,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dgc_topo.experiment import run_scenario
-from dgc_topo.lab import Lab, LinkChange
+from dgc_topo.lab import Lab, LabSpec, LinkChange
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.train.steps import PhaseClock
 from dgc_topo.workloads import workloads_of_runs
@@ -41,7 +41,7 @@ def test_records_name_the_lab_its_scale_and_its_congestion_control(runs):
     for record in runs["lab"]:
         assert record.network == ("scaled 1:10 lab 100 Mbit/s, host 2 at 80 Mbit/s, 1 link changes")
         assert record.time_scale == 10
-        assert record.congestion_control == "cubic"
+        assert record.congestion_control == LabSpec(num_hosts=1).congestion_control
     for record in runs["loopback"]:
         assert (record.network, record.time_scale) == ("loopback", 1)
         assert record.interface_bytes_per_step is None
