@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from dgc_topo.cli import bench
+from dgc_topo.cli.bench import bench
 from dgc_topo.cli.console import clear_errors, console, topology_from
 from dgc_topo.cli.lab import lab
 from dgc_topo.cli.progress import ProgressBars
@@ -55,7 +55,7 @@ app.command()(simulate)
 app.command()(calibrate)
 app.command()(validate)
 app.add_typer(lab, name="lab")
-app.add_typer(bench.app)
+app.add_typer(bench, name="bench")
 
 
 @app.command()
