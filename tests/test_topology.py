@@ -54,7 +54,7 @@ def test_options_given_as_text_are_converted(star_file):
         ("no/such/file.py", {}, "no such file"),
         ("butterfly", {"order": "sideways"}, r"order='sideways', expected near \| far"),
         ("butterfly", {"size": 3}, "unknown option 'size'; it takes: algorithm, order"),
-        ("ring", {"x": 1}, "it takes: none"),
+        ("mesh", {"x": 1}, "it takes: none"),
         ("hierarchical", {"group_size": "many"}, "group_size='many', expected int"),
     ],
 )
