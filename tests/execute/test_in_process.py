@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dgc_topo.coding import HEADER_BYTES
 from dgc_topo.execute import run_in_process
+from dgc_topo.execute.channel import LENGTH_BYTES
 from dgc_topo.payload import DensePayload, equal_bounds
 from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
 from dgc_topo.topology import Topology, load_topology
@@ -96,7 +98,7 @@ def test_traffic_counts_bytes_and_messages():
 def test_traffic_counts_the_length_of_a_sparse_message():
     payloads = [make(Input("sparse", 10, density=0.0), rank) for rank in range(2)]
     traffic, _ = run_in_process(load_topology("mesh").schedule(2), payloads)
-    assert (traffic.bytes_sent, traffic.messages_sent) == (8, 1)
+    assert (traffic.bytes_sent, traffic.messages_sent) == (LENGTH_BYTES + HEADER_BYTES, 1)
 
 
 def test_a_chunk_without_elements_is_not_sent():
