@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from dgc_topo.schedule import Schedule, copy, reduce
 from dgc_topo.topology import OptionValue, load_topology
 
-ProbeKind = Literal["ping-pong", "exchange", "reducing-exchange", "incast", "pairs"]
+ProbeKind = Literal["ping-pong", "exchange", "reducing-exchange", "incast", "fan-out", "pairs"]
 
 _FLOAT_BYTES = 4
+_INDEX_BYTES = 8  # in memory; the wire has other ways
 _PAIR = 2
 
 
@@ -29,8 +30,9 @@ class Probe(_Record):
 
     ``ping-pong``: rank 0 to rank 1 and back, so a run is two messages one after the other.
     ``exchange``: ranks 0 and 1 swap buffers.  ``reducing-exchange``: the same, and both add up.
-    ``incast``: every other rank sends a buffer to rank 0.  ``pairs``: ranks 0 and 1, 2 and 3, ...
-    all exchange at once, which on one machine have to share its cores.
+    ``incast``: every other rank sends a chunk to rank 0.  ``fan-out``: every other rank gets one
+    from it.  ``pairs``: ranks 0 and 1, 2 and 3, ... all exchange at once, which on one machine have
+    to share its cores.
     """
 
     kind: ProbeKind
@@ -41,7 +43,7 @@ class Probe(_Record):
         Raises:
             ValueError: if *world_size* does not fit the kind.
         """
-        fits = {"incast": True, "pairs": world_size % _PAIR == 0}
+        fits = {"incast": True, "fan-out": True, "pairs": world_size % _PAIR == 0}
         if world_size < _PAIR or not fits.get(self.kind, world_size == _PAIR):
             raise ValueError(f"probe {self.kind}: world_size {world_size} does not fit it")
         first = np.arange(0, world_size, 2)
@@ -53,11 +55,12 @@ class Probe(_Record):
                 steps = [reduce(here, there)]
             case "exchange" | "pairs":
                 steps = [copy(here, there)]
-            case "incast":
+            case "incast" | "fan-out":
                 others = np.arange(1, world_size)
-                zeros = np.zeros_like(others)
+                ends = (others, np.zeros_like(others))
+                src, dst = ends if self.kind == "incast" else ends[::-1]
                 return Schedule.from_steps(
-                    world_size, world_size - 1, [copy(others, zeros, others - 1)], goal="part"
+                    world_size, world_size - 1, [copy(src, dst, others - 1)], goal="part"
                 )
         return Schedule.from_steps(world_size, 1, steps, goal="part")
 
@@ -84,6 +87,11 @@ class DenseBuffer(_Record):
         """Bytes of the buffer."""
         return _FLOAT_BYTES * self.num_elements
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that a process holds in memory for it."""
+        return self.num_bytes
+
 
 class SparseBuffer(_Record):
     """Entries drawn at random from a buffer of *num_elements*, other ones on every rank."""
@@ -96,6 +104,11 @@ class SparseBuffer(_Record):
     def num_entries(self) -> int:
         """Entries of each rank."""
         return max(1, round(self.density * self.num_elements))
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that a process holds in memory for its own entries."""
+        return (_INDEX_BYTES + _FLOAT_BYTES) * self.num_entries
 
 
 Buffer = Annotated[DenseBuffer | SparseBuffer, Field(discriminator="kind")]

@@ -58,6 +58,8 @@ _ENDS = (
     _Free("send_s_per_byte", 0.3e-9, 1e-12, 1e-7),
     _Free("receive_s_per_byte", 0.3e-9, 1e-12, 1e-7),
     _Free("reduce_s_per_byte", 0.2e-9, 1e-12, 1e-7),
+    _Free("uncached_factor", 1.5, 1.0, 5.0),
+    _Free("cache_bytes", 8e6, 1e5, 1e9),
     _Free("encode_s_per_byte", 2e-9, 1e-12, 1e-6),
     _Free("merge_s_per_byte", 5e-9, 1e-12, 1e-6),
 )
@@ -110,7 +112,9 @@ def _misfits(
 def fitted_s(parameters: Parameters, observation: Observation) -> float:
     """Return what an observation takes by the model."""
     case = observation.case
-    network = parameters.network(case.world_size, observation.rate_bits_per_s)
+    network = parameters.network(
+        case.world_size, observation.rate_bits_per_s, case.buffer.held_bytes
+    )
     return predict_case(case, network)
 
 

@@ -26,6 +26,10 @@ class Parameters(_Record):
     A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
     ``latency_s``, and as long as *latency_bytes* take on the link (frames wait in whole at every
     switch).
+
+    A byte costs less CPU time where it comes from a cache: sending, receiving and adding up cost
+    what is given here times ``1 + (uncached_factor - 1) * f / (f + cache_bytes)``, where f is what
+    all processes of a machine hold in their buffers.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
@@ -38,27 +42,47 @@ class Parameters(_Record):
     reduce_s_per_byte: NonNegativeFloat = 0.0
     encode_s_per_byte: NonNegativeFloat = 0.0
     merge_s_per_byte: NonNegativeFloat = 0.0
+    uncached_factor: float = Field(default=1.0, ge=1)
+    cache_bytes: float = Field(default=8e6, gt=0)
     reverse_share: NonNegativeFloat = 0.0
     cores_per_process: float = Field(default=1.0, gt=0)
     cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
     hosts_per_machine: int = Field(default=1, ge=1)
 
-    def network(self, num_hosts: int, rate_bits_per_s: float | None) -> Network:
-        """Return a star of *num_hosts* hosts whose links have a rate; None is unlimited."""
+    def network(
+        self,
+        num_hosts: int,
+        rate_bits_per_s: float | None,
+        buffer_bytes: float = float("inf"),
+    ) -> Network:
+        """Return a star of hosts.
+
+        Args:
+            num_hosts: How many.
+            rate_bits_per_s: Of every link; None is unlimited.
+            buffer_bytes: Of each process; far larger than any cache if left out.
+        """
         bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
         if rate_bits_per_s is not None:
             bandwidth = self.goodput * rate_bits_per_s / _BITS
             latency_s += self.latency_bytes / bandwidth
-        return star(num_hosts, bandwidth, latency_s / 2, costs=self.costs())
+        held_bytes = min(num_hosts, self.hosts_per_machine) * buffer_bytes
+        return star(num_hosts, bandwidth, latency_s / 2, costs=self.costs(held_bytes))
 
-    def costs(self) -> HostCosts:
-        """Return what messages cost at their ends."""
+    def costs(self, held_bytes: float = float("inf")) -> HostCosts:
+        """Return what messages cost at their ends.
+
+        Args:
+            held_bytes: What all processes of a machine hold in their buffers.
+        """
+        uncached = 1 / (1 + self.cache_bytes / held_bytes) if held_bytes else 0.0
+        factor = 1 + (self.uncached_factor - 1) * uncached
         return HostCosts(
             overhead_s=self.overhead_s,
             step_overhead_s=self.step_overhead_s,
-            reduce_s_per_byte=self.reduce_s_per_byte,
-            send_s_per_byte=self.send_s_per_byte,
-            receive_s_per_byte=self.receive_s_per_byte,
+            reduce_s_per_byte=factor * self.reduce_s_per_byte,
+            send_s_per_byte=factor * self.send_s_per_byte,
+            receive_s_per_byte=factor * self.receive_s_per_byte,
             encode_s_per_byte=self.encode_s_per_byte,
             merge_s_per_byte=self.merge_s_per_byte,
             reverse_share=self.reverse_share,

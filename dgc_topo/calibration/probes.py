@@ -44,9 +44,10 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
     for num_bytes in _OTHER_BYTES:
         yield _dense("exchange", 2, num_bytes, rate)
         yield _dense("reducing-exchange", 2, num_bytes, rate)
-        for senders in (2, 4):
-            if senders < num_hosts:
-                yield _dense("incast", senders + 1, num_bytes, rate)
+        for peers in sorted({2, 4, num_hosts - 1}):
+            if 1 < peers < num_hosts:
+                yield _dense("incast", peers + 1, num_bytes, rate)
+                yield _dense("fan-out", peers + 1, num_bytes, rate)
         pairs = 2
         while 2 * pairs <= num_hosts:
             yield _dense("pairs", 2 * pairs, num_bytes, rate)
