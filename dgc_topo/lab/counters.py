@@ -10,7 +10,7 @@ HEADER_BYTES = 66
 _GLOO_BYTES_PER_MESSAGE = 128
 #: Opening connections, barriers, and other traffic around a run.
 _AROUND_BYTES = 64_000
-_RETRANSMITTED = 0.02  # at most this share, where queues overflow
+_SEGMENT_BYTES = 1448
 
 
 class CounterError(RuntimeError):
@@ -30,6 +30,7 @@ class HostCounters:
     rx_packets: int
     tx_dropped: int  #: packets that found the up link's queue full
     rx_dropped: int  #: packets that found the down link's queue full
+    tx_resent: int  #: segments that the host's TCP sent again
 
     @property
     def carried_bytes(self) -> int:
@@ -49,8 +50,9 @@ def check_sent(counted: HostCounters, sent_bytes: float, num_messages: float, wh
     """Compare what a host's processes say they sent with what its interface counted.
 
     The interface must have carried ``sent_bytes``, plus at most 128 bytes for each message (Gloo
-    announces it at both ends), 64 kB for opening connections, and 2 % sent twice because a queue
-    was full.  Less means that messages took another way than the network.
+    announces it at both ends), 64 kB for opening connections, and 1448 for each segment that TCP
+    sent again because a queue was full.  Less means that messages took another
+    way than the network.
 
     Args:
         counted: Between before and after.
@@ -65,11 +67,12 @@ def check_sent(counted: HostCounters, sent_bytes: float, num_messages: float, wh
         CounterError: if they disagree by more.
     """
     carried = counted.carried_bytes
-    most = sent_bytes * (1 + _RETRANSMITTED) + _GLOO_BYTES_PER_MESSAGE * num_messages
-    if not sent_bytes <= carried <= most + _AROUND_BYTES:
+    most = sent_bytes + _GLOO_BYTES_PER_MESSAGE * num_messages + _AROUND_BYTES
+    most += _SEGMENT_BYTES * counted.tx_resent
+    if not sent_bytes <= carried <= most:
         raise CounterError(
             f"{where}: the interface carried {carried} bytes of payload ({counted.tx_bytes} in "
-            f"{counted.tx_packets} packets of {HEADER_BYTES} bytes of headers), expected "
-            f"{sent_bytes:.0f} to {most + _AROUND_BYTES:.0f}"
+            f"{counted.tx_packets} packets of {HEADER_BYTES} bytes of headers; {counted.tx_resent} "
+            f"segments sent again), expected {sent_bytes:.0f} to {most:.0f}"
         )
     return (carried - sent_bytes) / sent_bytes if sent_bytes else 0.0

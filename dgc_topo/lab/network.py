@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -115,7 +116,15 @@ class Network:
             rx_packets=stats["rx_packets"],
             tx_dropped=stats["tx_dropped"] + up,
             rx_dropped=stats["rx_dropped"] + down,
+            tx_resent=self._resent_by(host),
         )
+
+    def _resent_by(self, host: _Host) -> int:
+        """Return how many segments the TCP of a host's namespace has sent again."""
+        with inside(host.namespace, self._switch_namespace):
+            lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
+        names, numbers = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(numbers[names.index("RetransSegs")])
 
     def _make_host(self, host: int, namespace: int) -> _Host:
         peer = {"ifname": INTERFACE, "net_ns_fd": namespace}
