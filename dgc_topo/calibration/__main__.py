@@ -16,7 +16,7 @@ from dgc_topo.calibration.model import Parameters
 from dgc_topo.calibration.probes import probes
 from dgc_topo.calibration.runs import time_cases
 from dgc_topo.launch.group import join_workers
-from dgc_topo.scenario.validate import parse_rate
+from dgc_topo.scenario.lab import rate_bits_per_s
 
 _LONGEST = timedelta(seconds=120)
 
@@ -31,15 +31,16 @@ def main(arguments: list[str]) -> None:
         raise ValueError(
             f"calibration: {len(arguments)} arguments, expected a file to write and at most a rate"
         )
-    path, rate = Path(arguments[0]), parse_rate(arguments[1]) if len(arguments) > 1 else None
+    path, *given = arguments
+    rate = rate_bits_per_s(given[0], "rate") if given else None
     with join_workers("cpu", "gloo", _LONGEST) as worker:
         cases = probes(worker.world_size, rate)
         argument = {"cases": [case.model_dump() for case in cases], "rounds": ROUNDS}
         per_rank = worker.gather(time_cases(worker, argument), "collecting the probes")
     if worker.rank == 0:
         rows = list(measured_rows(cases, per_rank, attempt=1))
-        network = fit_network(path.stem, [(rate, rows)], Parameters(), rate)
-        network.save(path)
+        network = fit_network(Path(path).stem, [(rate, rows)], Parameters(), rate)
+        network.save(Path(path))
 
 
 if __name__ == "__main__":

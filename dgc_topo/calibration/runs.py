@@ -21,6 +21,8 @@ from dgc_topo.schedule import Schedule
 
 CASES = TypeAdapter(list[Case])
 
+_WARM_UP_ELEMENTS = 25_000
+
 #: Seconds and bytes sent of all runs of a case, per round; None for a rank that has no part in it.
 Timed = list[tuple[float, int] | None]
 
@@ -41,13 +43,15 @@ class _Fixed:
 
 
 class _Runner:
-    """One rank's side of a case; it has been run once, so everything is connected and allocated."""
+    """One rank's side of a case; it has been run once with a short buffer: ranks are connected."""
 
     def __init__(self, case: Case, rank: int, transport: DistributedTransport) -> None:
         self._case = case
         self._communicator = Communicator(_Fixed(case.label, case.schedule()), transport)
         self._payload = payload_maker(case, rank)
-        self._communicator.run(self._payload())
+        short = min(case.buffer.num_elements, _WARM_UP_ELEMENTS)
+        buffer = case.buffer.model_copy(update={"num_elements": short})
+        self._communicator.run(payload_maker(case.model_copy(update={"buffer": buffer}), rank)())
 
     def timed(self) -> tuple[float, int]:
         """Return the seconds of all runs in a row, and the bytes this rank sent in them."""

@@ -28,10 +28,11 @@ def calibrate(
     On a cluster of your own: torchrun ... -m dgc_topo.calibration FILE
     """
     from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
-    from dgc_topo.scenario.validate import parse_rate
+    from dgc_topo.scenario.lab import rate_bits_per_s
 
     with clear_errors():
-        rates = [parse_rate(text) for text in rate or ["100Mbit/s", "200Mbit/s", "unshaped"]]
+        given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
+        rates = [rate_bits_per_s(text, "--rate") for text in given]
         with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
             network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
         network.save(output)
@@ -57,6 +58,7 @@ def validate(
     from dgc_topo.calibration.model import CalibratedNetwork
     from dgc_topo.scenario import load_scenario
     from dgc_topo.validation.report import rows_table, summary_table, write_validation
+    from dgc_topo.validation.training import num_trainings, validate_training
     from dgc_topo.validation.validate import cases_of, section_of
     from dgc_topo.validation.validate import validate as measure
 
@@ -73,9 +75,10 @@ def validate(
                 )
         else:
             calibrated = CalibratedNetwork.load(network)
-        total = sum(len(cases) for cases in cases_of(loaded).values())
+        total = sum(len(cases) for cases in cases_of(loaded).values()) + num_trainings(loaded)
         with counting(console, "validating", total) as advance:
-            rows = list(measure(loaded, calibrated, advance))
+            rows = [*measure(loaded, calibrated, advance)]
+            rows += validate_training(loaded, calibrated, advance)
         write_validation(folder, rows, calibrated)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]

@@ -6,25 +6,15 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from dgc_topo.scenario.lab import rate_bits_per_s
 from dgc_topo.scenario.step import Section
-from dgc_topo.units import bytes_from, rate_from
-
-_BITS = 8
-
-
-def parse_rate(text: str) -> float | None:
-    """Return bits per second of a text such as ``100Mbit/s``; None for ``unshaped``.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    return None if text == "unshaped" else _BITS * rate_from(text, "rate")
+from dgc_topo.units import bytes_from
 
 
 def _rate(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("expected a rate such as '100Mbit/s', or 'unshaped'")  # noqa: TRY004
-    return parse_rate(value)
+    return rate_bits_per_s(value, "rate")
 
 
 def _bytes(value: object) -> object:

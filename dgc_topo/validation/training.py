@@ -1,0 +1,126 @@
+"""Measure whole training steps in a lab, and predict each from a lone worker and the calibration.
+
+What a step computes and compresses is taken from the worker that had the machine to itself before
+the training began; what it communicates, from the calibrated network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from dgc_topo.calibration.model import CalibratedNetwork
+from dgc_topo.lab import Lab
+from dgc_topo.results.measurement import Measurement
+from dgc_topo.scenario import Scenario
+from dgc_topo.simulate import Network
+from dgc_topo.simulate.training import Pace, simulate_step
+from dgc_topo.topology import load_topology
+from dgc_topo.train.events import Event, Finished
+from dgc_topo.train.job import Job, plan_jobs
+from dgc_topo.train.launch import launch
+from dgc_topo.validation.rows import Row
+from dgc_topo.workloads import Workload, workloads_of_runs
+
+_VARYING_ITERATIONS = 8  # a topology that changes is averaged over so many
+
+
+def num_trainings(scenario: Scenario) -> int:
+    """Return how many trainings `validate_training` runs."""
+    return len(plan_jobs(scenario)[0]) if scenario.train and scenario.lab else 0
+
+
+def validate_training(
+    scenario: Scenario,
+    network: CalibratedNetwork,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[Row]:
+    """Yield a row per training that a scenario's ``[train]`` and ``[lab]`` describe.
+
+    Args:
+        scenario: Without both there is nothing to do.
+        network: Predicts the communication.
+        advance: Called with how many trainings are done.
+
+    Raises:
+        LabError: if this machine cannot have the lab.
+        LaunchError: if a worker fails.
+    """
+    if scenario.train is None or scenario.lab is None:
+        return
+    jobs, _ = plan_jobs(scenario)
+    spec = scenario.lab.spec(scenario.train.world_size)
+    records = _train(jobs, Lab(spec), advance)
+    for record in records:
+        yield training_row(record, network, spec.rate_bits_per_s)
+
+
+def _train(jobs: Sequence[Job], lab: Lab, advance: Callable[[int], None]) -> list[Measurement]:
+    records: list[Measurement] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Finished):
+            records.append(event.measurement)
+            advance(1)
+
+    with lab:
+        launch(jobs, listen, lab)
+    return records
+
+
+def training_row(record: Measurement, network: CalibratedNetwork, rate: float | None) -> Row:
+    """Return what was measured of a training, and the prediction of its step.
+
+    In a scaled lab everything is predicted as slow as it was measured.
+
+    Args:
+        record: Of a training in a lab.
+        network: Predicts the communication.
+        rate: Of the lab's links, bit/s; None is unshaped.
+    """
+    [workload] = workloads_of_runs([record.model_copy(update={"time_scale": 1.0})])
+    parameters = network.parameters
+    hosts = parameters.network(record.world_size, rate, record.gradient_bytes)
+    crowding = 1.0
+    if record.time_scale == 1 and parameters.cores_per_machine is not None:
+        on_machine = min(record.num_workers, parameters.hosts_per_machine)
+        crowding = max(1.0, on_machine / parameters.cores_per_machine)
+    return Row(
+        group="training steps",
+        name=record.topology,
+        world_size=record.world_size,
+        rate_bits_per_s=rate,
+        payload=f"{record.workload}, {record.compression} {record.density:g}",
+        num_bytes=record.compressed_bytes,
+        bytes_sent=record.wire_bytes_per_step,
+        measured_s=record.step_time_s,
+        spread=0.0,
+        predicted_s=predict_step(workload, hosts, record.world_size, crowding),
+    )
+
+
+def predict_step(
+    workload: Workload, network: Network, world_size: int, crowding: float = 1.0
+) -> float:
+    """Return the seconds of a training step on a network.
+
+    Args:
+        workload: What a worker does that has its machine to itself.
+        network: Of at least *world_size* hosts.
+        world_size: Number of ranks.
+        crowding: Workers that share a core, all of which compute at once; 1 for one each.
+    """
+    topology = load_topology(workload.topology.name, workload.topology.options)
+    pace = Pace(dict.fromkeys(range(world_size), crowding))
+    step = replace(workload.step, pace=pace)
+    iterations = _VARYING_ITERATIONS if topology.varies else 1
+    return fmean(
+        simulate_step(
+            step,
+            topology.schedule(world_size, iteration=iteration, seed=workload.seed),
+            network,
+            iteration=iteration,
+        ).step_time_s
+        for iteration in range(iterations)
+    )
