@@ -91,7 +91,9 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
         diff_step=[1e-3] * len(free),  # the model has kinks: look further than rounding
         loss="soft_l1",  # a disturbed probe pulls less
         f_scale=0.05,
-        max_nfev=60,
+        ftol=1e-4,
+        xtol=1e-3,
+        max_nfev=30,
     )
     return _with(fixed, free, solution.x)
 
