@@ -60,6 +60,9 @@ _ENDS = (
     _Free("reduce_s_per_byte", 0.2e-9, 1e-12, 1e-7),
     _Free("uncached_factor", 1.5, 1.0, 5.0),
     _Free("cache_bytes", 8e6, 1e5, 1e9),
+    _Free("crowded_latency_s", 2e-4, 1e-7, 1e-2),
+    _Free("code_s_per_message", 3e-4, 1e-6, 1e-2),
+    _Free("merge_s_per_message", 1e-3, 1e-6, 1e-1),
     _Free("encode_s_per_byte", 2e-9, 1e-12, 1e-6),
     _Free("merge_s_per_byte", 5e-9, 1e-12, 1e-6),
 )
@@ -114,10 +117,7 @@ def _misfits(
 def fitted_s(parameters: Parameters, observation: Observation) -> float:
     """Return what an observation takes by the model."""
     case = observation.case
-    network = parameters.network(
-        case.world_size, observation.rate_bits_per_s, case.buffer.held_bytes
-    )
-    return predict_case(case, network)
+    return predict_case(case, parameters, observation.rate_bits_per_s)
 
 
 def _with(

@@ -29,7 +29,8 @@ class Parameters(_Record):
 
     A byte costs less CPU time where it comes from a cache: sending, receiving and adding up cost
     what is given here times ``1 + (uncached_factor - 1) * f / (f + cache_bytes)``, where f is what
-    all processes of a machine hold in their buffers.
+    all processes of a machine touch in their buffers.  Where there are more processes than cores,
+    each step of a rank waits *crowded_latency_s* longer, until it is its turn to run.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
@@ -44,6 +45,9 @@ class Parameters(_Record):
     merge_s_per_byte: NonNegativeFloat = 0.0
     uncached_factor: float = Field(default=1.0, ge=1)
     cache_bytes: float = Field(default=8e6, gt=0)
+    code_s_per_message: NonNegativeFloat = 0.0
+    merge_s_per_message: NonNegativeFloat = 0.0
+    crowded_latency_s: NonNegativeFloat = 0.0
     reverse_share: NonNegativeFloat = 0.0
     cores_per_process: float = Field(default=1.0, gt=0)
     cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
@@ -53,29 +57,32 @@ class Parameters(_Record):
         self,
         num_hosts: int,
         rate_bits_per_s: float | None,
-        buffer_bytes: float = float("inf"),
+        touched_bytes: float = float("inf"),
     ) -> Network:
         """Return a star of hosts.
 
         Args:
             num_hosts: How many.
             rate_bits_per_s: Of every link; None is unlimited.
-            buffer_bytes: Of each process; far larger than any cache if left out.
+            touched_bytes: Of the buffers of all hosts; far larger than any cache if left out.
         """
         bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
         if rate_bits_per_s is not None:
             bandwidth = self.goodput * rate_bits_per_s / _BITS
             latency_s += self.latency_bytes / bandwidth
-        held_bytes = min(num_hosts, self.hosts_per_machine) * buffer_bytes
-        return star(num_hosts, bandwidth, latency_s / 2, costs=self.costs(held_bytes))
+        on_machine = min(num_hosts, self.hosts_per_machine)
+        if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
+            latency_s += self.crowded_latency_s
+        costs = self.costs(touched_bytes * on_machine / num_hosts)
+        return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
 
-    def costs(self, held_bytes: float = float("inf")) -> HostCosts:
+    def costs(self, touched_bytes: float = float("inf")) -> HostCosts:
         """Return what messages cost at their ends.
 
         Args:
-            held_bytes: What all processes of a machine hold in their buffers.
+            touched_bytes: What all processes of a machine touch in their buffers.
         """
-        uncached = 1 / (1 + self.cache_bytes / held_bytes) if held_bytes else 0.0
+        uncached = 1 / (1 + self.cache_bytes / touched_bytes) if touched_bytes else 0.0
         factor = 1 + (self.uncached_factor - 1) * uncached
         return HostCosts(
             overhead_s=self.overhead_s,
@@ -85,6 +92,8 @@ class Parameters(_Record):
             receive_s_per_byte=factor * self.receive_s_per_byte,
             encode_s_per_byte=self.encode_s_per_byte,
             merge_s_per_byte=self.merge_s_per_byte,
+            code_s_per_message=self.code_s_per_message,
+            merge_s_per_message=self.merge_s_per_message,
             reverse_share=self.reverse_share,
             cores_per_process=self.cores_per_process,
             cores_per_machine=self.cores_per_machine or float("inf"),

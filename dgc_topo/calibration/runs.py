@@ -22,6 +22,7 @@ from dgc_topo.schedule import Schedule
 CASES = TypeAdapter(list[Case])
 
 _WARM_UP_ELEMENTS = 25_000
+_FEW = 8  # entries are few if there are so many times as many elements
 
 #: Seconds and bytes sent of all runs of a case, per round; None for a rank that has no part in it.
 Timed = list[tuple[float, int] | None]
@@ -117,5 +118,13 @@ def payload_maker(case: Case, rank: int) -> Callable[[], Payload]:
 def draw_entries(buffer: SparseBuffer, rank: int) -> torch.Tensor:
     """Return the sorted indices of a rank's entries, shape (num_entries,), int64."""
     generator = torch.Generator().manual_seed(rank)
-    drawn = torch.randperm(buffer.num_elements, generator=generator)[: buffer.num_entries]
-    return torch.sort(drawn).values
+    count, length = buffer.num_entries, buffer.num_elements
+    if _FEW * count > length:
+        return torch.sort(torch.randperm(length, generator=generator)[:count]).values
+    # A permutation of a large buffer would take seconds.  Of few entries few are drawn twice.
+    drawn: torch.Tensor = torch.empty(0, dtype=torch.int64)
+    while len(drawn) < count:
+        more = torch.randint(length, (count,), generator=generator)
+        drawn = torch.unique(torch.cat([drawn, more]))
+    kept = torch.randperm(len(drawn), generator=generator)[:count]
+    return torch.sort(drawn[kept]).values

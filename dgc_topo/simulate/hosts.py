@@ -17,6 +17,8 @@ _AT_LEAST_0 = (
     "receive_s_per_byte",
     "encode_s_per_byte",
     "merge_s_per_byte",
+    "code_s_per_message",
+    "merge_s_per_message",
     "reverse_share",
 )
 
@@ -37,6 +39,8 @@ class HostCosts:
         encode_s_per_byte: CPU seconds to make a byte of a sparse message, before it can be sent.
         merge_s_per_byte: CPU seconds per byte of sparse entries that a merge goes through: those
             that arrived, and where they are added the receiver's own.
+        code_s_per_message: CPU seconds per sparse message, to make it and again to read it.
+        merge_s_per_message: CPU seconds per sparse message that is added to what is there.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
         cores_per_machine: Cores that the processes of a machine share; infinite by default.
         hosts_per_machine: Ranks' processes on one machine: host h is on machine
@@ -59,6 +63,8 @@ class HostCosts:
     receive_s_per_byte: float = 0.0
     encode_s_per_byte: float = 0.0
     merge_s_per_byte: float = 0.0
+    code_s_per_message: float = 0.0
+    merge_s_per_message: float = 0.0
     cores_per_process: float = 1.0
     cores_per_machine: float = inf
     hosts_per_machine: int = 1
@@ -82,8 +88,13 @@ class HostCosts:
     def has_processors(self) -> bool:
         """Whether processors are resources that messages and work share."""
         per_byte_s = self.send_s_per_byte + self.receive_s_per_byte
-        coding_s = self.encode_s_per_byte + self.merge_s_per_byte
-        return per_byte_s + coding_s > 0 or self.cores_per_machine < inf
+        return per_byte_s > 0 or self.has_coding or self.cores_per_machine < inf
+
+    @property
+    def has_coding(self) -> bool:
+        """Whether sparse messages cost CPU time to make, read or merge."""
+        per_message_s = self.code_s_per_message + self.merge_s_per_message
+        return self.encode_s_per_byte + self.merge_s_per_byte + per_message_s > 0
 
     @property
     def is_serial(self) -> bool:

@@ -249,20 +249,20 @@ class Progress:
         """Return how long each member works until its messages of a step are posted."""
         costs = self._costs
         before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
-        if costs.encode_s_per_byte and isinstance(self._sizes, CodedSizes):
-            encoded = np.bincount(step.src, num_bytes, self._world_size)
-            before_s += encoded[pattern.members] * costs.encode_s_per_byte
+        if costs.has_coding and isinstance(self._sizes, CodedSizes):
+            made_s = costs.code_s_per_message + num_bytes * costs.encode_s_per_byte
+            before_s += np.bincount(step.src, made_s, self._world_size)[pattern.members]
         return before_s
 
     def _busy_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
         """Return how long each member takes to merge what it receives in a step."""
         costs = self._costs
-        if costs.merge_s_per_byte and isinstance(self._sizes, CodedSizes):
-            cost_s, merged = costs.merge_s_per_byte, self._sizes.merged_bytes()
+        adds = (step.keep != 0) & (step.weight != 0)
+        if costs.has_coding and isinstance(self._sizes, CodedSizes):
+            merged_s = costs.code_s_per_message + adds * costs.merge_s_per_message
+            merged_s = merged_s + self._sizes.merged_bytes() * costs.merge_s_per_byte
         elif costs.reduce_s_per_byte:
-            adds = (step.keep != 0) & (step.weight != 0)
-            cost_s, merged = costs.reduce_s_per_byte, np.where(adds, num_bytes, 0.0)
+            merged_s = np.where(adds, num_bytes * costs.reduce_s_per_byte, 0.0)
         else:
             return None
-        per_rank = np.bincount(step.dst, merged, self._world_size)
-        return np.asarray(per_rank[pattern.members] * cost_s)
+        return np.asarray(np.bincount(step.dst, merged_s, self._world_size)[pattern.members])

@@ -81,7 +81,7 @@ def training_row(record: Measurement, network: CalibratedNetwork, rate: float | 
     """
     [workload] = workloads_of_runs([record.model_copy(update={"time_scale": 1.0})])
     parameters = network.parameters
-    hosts = parameters.network(record.world_size, rate, record.gradient_bytes)
+    hosts = parameters.network(record.world_size, rate, record.world_size * record.gradient_bytes)
     crowding = 1.0
     if record.time_scale == 1 and parameters.cores_per_machine is not None:
         on_machine = min(record.num_workers, parameters.hosts_per_machine)

@@ -137,7 +137,5 @@ def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> 
         spread=measured.spread,
         attempts=measured.attempts,
         load=measured.load,
-        predicted_s=predict_case(
-            case, network.parameters.network(case.world_size, rate, buffer.held_bytes)
-        ),
+        predicted_s=predict_case(case, network.parameters, rate),
     )

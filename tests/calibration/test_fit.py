@@ -8,7 +8,7 @@ from dgc_topo.calibration.cases import Case, Collective, DenseBuffer, Probe, Spa
 from dgc_topo.calibration.fit import Observation, fit_parameters, fitted_s
 from dgc_topo.calibration.measure import Measured
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
-from dgc_topo.calibration.predict import predict_case
+from dgc_topo.calibration.predict import predict_case, simulate_runs, touched_bytes
 from dgc_topo.calibration.probes import probes
 from dgc_topo.simulate import star
 
@@ -64,8 +64,8 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
         for num_bytes in (10_000, 1_000_000):
             for world_size in (3, 8):
                 case = ring(num_bytes, world_size)
-                expected = predict_case(case, TRUE.network(world_size, rate))
-                got = predict_case(case, found.network(world_size, rate))
+                expected = predict_case(case, TRUE, rate)
+                got = predict_case(case, found, rate)
                 assert got == pytest.approx(expected, rel=0.03)
     assert found.goodput == pytest.approx(TRUE.goodput, rel=0.02)
     assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
@@ -81,7 +81,18 @@ def test_runs_in_a_row_may_overlap():
     )
     network = star(3, 1e6, 1e-3)
     several = once.model_copy(update={"runs": 5})
-    assert predict_case(several, network) <= predict_case(once, network) * (1 + 1e-9)
+    assert simulate_runs(several, network) <= simulate_runs(once, network) * (1 + 1e-9)
+
+
+def test_only_what_is_sent_or_received_is_touched():
+    pattern = {"ping-pong": 2, "pairs": 8}
+    for kind, world_size in pattern.items():
+        case = Case(
+            pattern=Probe(kind=kind), world_size=world_size, buffer=DenseBuffer(num_elements=100)
+        )
+        assert touched_bytes(case) == 400 * world_size
+    incast = Case(pattern=Probe(kind="incast"), world_size=5, buffer=DenseBuffer(num_elements=100))
+    assert touched_bytes(incast) == 2 * 400  # a quarter of each sender's, and all of rank 0's
 
 
 def test_a_network_file_can_be_read_again(tmp_path):
