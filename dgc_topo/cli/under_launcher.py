@@ -40,6 +40,11 @@ def train(
                 f"{scenario}: has a [lab], which needs no launcher; use 'dgc-topo train' or "
                 "'dgc-topo compare'"
             )
+        if wanted.train.workers == "virtual":
+            raise ScenarioError(
+                f"{scenario}: train.workers = 'virtual': one process runs all, expected "
+                "'processes' under a launcher; or use 'dgc-topo compare'"
+            )
         settings = wanted.train
         timeout = timedelta(seconds=settings.timeout_s)
         with join_workers(settings.device, settings.backend, timeout) as worker:

@@ -85,6 +85,9 @@ class QualityPoint(_Record):
     step: NonNegativeInt
     value: float
     train_loss: float | None = None
+    density: float | None = Field(
+        default=None, description="fraction of the compressed elements sent in this epoch's steps"
+    )
 
 
 class Quality(_Record):
@@ -133,6 +136,16 @@ class Measurement(_Record):
     density: float = Field(gt=0, le=1, description="fraction of gradient elements sent")
     seed: int
     batch_size_per_worker: PositiveInt
+    rung: str | None = Field(default=None, description="of a ladder: what the variant is called")
+    job: str | None = Field(
+        default=None, description="fingerprint of all settings: the same job has the same one"
+    )
+    workers: Literal["processes", "virtual"] = Field(
+        default="processes",
+        description="virtual: all workers took turns in one process, with the arithmetic of real "
+        "ones; step_time_s and samples_per_s are that process's, phases one worker's turn, and "
+        "nobody waited: no measure of a cluster",
+    )
 
     num_steps: NonNegativeInt = Field(description="training steps behind a measured record")
     step_time_s: NonNegativeFloat = Field(description="median time of one training step")
@@ -162,6 +175,12 @@ class Measurement(_Record):
     )
 
     quality: Quality | None = None
+    diverged_at_step: NonNegativeInt | None = Field(
+        default=None, description="where the loss stopped being finite, and with it the training"
+    )
+    parameters: str | None = Field(
+        default=None, description="SHA-256 of the final parameters' bits, the same on every rank"
+    )
     speedup: NonNegativeFloat | None = Field(
         default=None, description="throughput against one worker without communication"
     )

@@ -58,7 +58,7 @@ class TrainSection(Section):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="of model and task, such as hidden_size, augment, bptt"
     )
-    world_size: int = Field(ge=1, le=1024, description="processes, dedicated servers included")
+    world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
     batch_size_per_worker: int = Field(ge=1)
     epochs: int = Field(ge=1)
     max_steps_per_epoch: int | None = Field(default=None, ge=1, description="for quick trials")
@@ -70,6 +70,10 @@ class TrainSection(Section):
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of the gradient")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "gloo", "nccl"] = "auto"
+    workers: Literal["processes", "virtual"] = Field(
+        default="processes",
+        description="virtual: all in one process, with the same results but no times of a cluster",
+    )
     timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
 
     @model_validator(mode="after")

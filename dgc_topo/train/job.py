@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from dgc_topo.coding import compression_name
@@ -25,6 +27,17 @@ class Job(BaseModel):
     density: float
     train: TrainSection
     compression: CompressionSection
+    rung: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of everything that decides the result, for finding its record again."""
+        return hashlib.sha256(self.model_dump_json(exclude={"scenario"}).encode()).hexdigest()[:16]
+
+    @property
+    def num_processes(self) -> int:
+        """Worker processes that run it."""
+        return 1 if self.train.workers == "virtual" else self.train.world_size
 
     @property
     def compressor_name(self) -> str:
@@ -38,8 +51,8 @@ class Job(BaseModel):
         return f"{self.topology.load().label}, {density}"
 
 
-#: Reads and writes jobs as JSON.
-JOBS = TypeAdapter(list[Job])
+#: Reads and writes jobs, by number, as JSON.
+JOBS = TypeAdapter(dict[int, Job])
 
 
 def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:

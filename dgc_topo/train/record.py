@@ -82,6 +82,8 @@ def make_measurement(
         density=job.density,
         seed=job.seed,
         batch_size_per_worker=job.train.batch_size_per_worker,
+        rung=job.rung,
+        job=job.key,
         num_steps=len(records[0]),
         step_time_s=step_time_s,
         phases=_phases(columns),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.compression import Compressor
-from dgc_topo.execute import Communicator
+from dgc_topo.execute import Communicator, Traffic
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 
 
@@ -186,7 +186,11 @@ def communicate(
     communicator: Communicator, payload: Payload, iteration: int, record: StepRecord
 ) -> None:
     """Run the schedule on *payload* and note the traffic in *record*."""
-    traffic = communicator.run(payload, iteration)
+    note_traffic(record, communicator.run(payload, iteration))
+
+
+def note_traffic(record: StepRecord, traffic: Traffic) -> None:
+    """Note what a run of the schedule moved, and how long it took."""
     record.communicate_s, record.wait_s = traffic.communicate_s, traffic.wait_s
     record.bytes_sent, record.messages_sent = traffic.bytes_sent, traffic.messages_sent
 
