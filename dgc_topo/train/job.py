@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
@@ -48,7 +49,10 @@ class Job(BaseModel):
     def label(self) -> str:
         """Topology and density, for progress bars and errors."""
         density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
-        return f"{self.topology.load().label}, {density}"
+        topology = self.topology.load().label
+        if self.rung is None:
+            return f"{topology}, {density}"
+        return f"{self.rung}, {density}, {self.train.world_size} x {topology}, seed {self.seed}"
 
 
 #: Reads and writes jobs, by number, as JSON.
@@ -66,18 +70,44 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     if scenario.train is None:
         raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
     jobs, left_out = [], []
+    for job in _variants(scenario, scenario.train):
+        if job.topology.gossips and job.density < 1:
+            left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
+        else:
+            jobs.append(job)
+    return jobs, left_out
+
+
+def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:
+    """Yield all that the scenario names; a ladder seed by seed, so that each is whole early."""
+    if scenario.ladder is None:
+        yield from _jobs(scenario, train, scenario.compression, scenario.seed, None)
+        return
+    whole = train.world_size * train.batch_size_per_worker
+    for seed in scenario.ladder.seeds:
+        for size in scenario.ladder.world_sizes or (train.world_size,):
+            update = {"world_size": size, "batch_size_per_worker": whole // size}
+            sized = train.model_copy(update=update)
+            for rung in scenario.ladder.rungs:
+                compression = rung.over(scenario.compression)
+                yield from _jobs(scenario, sized, compression, seed, rung.name)
+
+
+def _jobs(
+    scenario: Scenario,
+    train: TrainSection,
+    compression: CompressionSection,
+    seed: int,
+    rung: str | None,
+) -> Iterator[Job]:
     for choice in scenario.topologies:
-        for density in scenario.compression.densities:
-            job = Job(
+        for density in compression.densities:
+            yield Job(
                 scenario=scenario.name,
-                seed=scenario.seed,
+                seed=seed,
                 topology=choice,
                 density=density,
-                train=scenario.train,
-                compression=scenario.compression,
+                train=train,
+                compression=compression,
+                rung=rung,
             )
-            if choice.gossips and density < 1:
-                left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
-            else:
-                jobs.append(job)
-    return jobs, left_out
