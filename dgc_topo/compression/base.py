@@ -22,7 +22,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 
 
 class Compressor(Protocol):
@@ -109,12 +109,13 @@ def encoded_bytes(payload: Payload) -> int:
     match payload:
         case DensePayload():
             return payload.buffer.numel() * payload.wire_dtype.itemsize
-        case SparsePayload():
+        case SparsePayload() | TernaryPayload():
             return payload.encoded_bytes()
         case BundlePayload():
             return sum(encoded_bytes(part) for part in payload.parts)
     raise ValueError(
-        f"encoded bytes: {type(payload).__name__}, expected a dense, sparse or bundle payload"
+        f"encoded bytes: {type(payload).__name__}, expected a dense, sparse, ternary or bundle "
+        "payload"
     )
 
 
