@@ -19,7 +19,7 @@ from dgc_topo.results.report import write_report
 from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, load_scenario
 from dgc_topo.topology import Topology
 from dgc_topo.train.events import Event, Finished
-from dgc_topo.train.job import Job, plan_jobs
+from dgc_topo.train.job import GLOO, Job, plan_jobs
 from dgc_topo.workloads import workloads_of_runs, workloads_of_scenario
 
 
@@ -179,7 +179,9 @@ def finish(
     scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
 ) -> None:
     """Predict everything on the scenario's networks, and write the report."""
-    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(measured, scenario.simulate)]
+    # Of DDP's all-reduce there is no schedule to simulate.
+    known = [record for record in measured if record.topology != GLOO]
+    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(known, scenario.simulate)]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
         folder.append(record)

@@ -107,6 +107,9 @@ class TernaryPayload:
         codes = [_pack_codes(self._codes(rank, start, stop)) for rank in ranks]
         return torch.cat([head.view(torch.uint8), *scales, *codes])
 
+    def landing(self, chunk: int, count: int) -> None:
+        """Return None: codes are unpacked here."""
+
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Join what arrived to what is there; a copy replaces it.
 

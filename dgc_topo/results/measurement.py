@@ -164,7 +164,9 @@ class Measurement(_Record):
         description="bytes the busiest rank's interface counts in one step: what it sends, with "
         "headers, and its acknowledgements of what it receives",
     )
-    messages_per_step: NonNegativeFloat = Field(description="messages the busiest rank sends")
+    messages_per_step: NonNegativeFloat | None = Field(
+        description="messages the busiest rank sends; None if the backend sends them uncounted"
+    )
 
     sparse: SparseSizes | None = Field(default=None, description="only if density is below 1")
     solo_phases: Phases | None = Field(
@@ -201,7 +203,7 @@ class Measurement(_Record):
     @property
     def is_dense(self) -> bool:
         """Whether every element is sent, in whatever type."""
-        return self.compression.split("-")[0] == "dense"
+        return self.compression.split("-")[0] == "dense" or self.compression in {"ddp", "ddp-fp16"}
 
     @property
     def compression_ratio(self) -> float:

@@ -10,11 +10,19 @@ from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
 from dgc_topo.scenario.step import Section
 
 Density = Annotated[float, Field(gt=0, le=1)]
+Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
+
+_SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
 
 
 class CompressionSection(Section):
-    """Deep Gradient Compression; density 1 is dense momentum SGD without it."""
+    """Deep Gradient Compression, or another method; its density 1 is dense momentum SGD.
 
+    The ddp methods train with PyTorch's DistributedDataParallel and its communication hooks, over
+    the backend's own all-reduce instead of a topology.
+    """
+
+    method: Method = "dgc"
     densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
     wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
     index_encoding: IndexChoice = Field(
@@ -47,6 +55,21 @@ class CompressionSection(Section):
     )
     clear_every_steps: int = Field(default=1000, ge=1)
     weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
+    powersgd_rank: int = Field(default=1, ge=1, description="of ddp-powersgd: higher sends more")
+    powersgd_start_step: int = Field(
+        default=10, ge=2, description="of ddp-powersgd: dense until this step"
+    )
+
+    @property
+    def uses_ddp(self) -> bool:
+        """Whether DistributedDataParallel does the communication."""
+        return self.method.startswith("ddp")
+
+    @model_validator(mode="after")
+    def _density_fits_method(self) -> Self:
+        if self.method in _SEND_EVERYTHING and set(self.densities) != {1.0}:
+            raise ValueError(f"method {self.method!r} sends every element: expected densities [1]")
+        return self
 
     @property
     def coding(self) -> WireCoding:

@@ -16,6 +16,8 @@ from dgc_topo.scenario import (
     TrainSection,
 )
 
+GLOO = "gloo"  #: what records call the backend's own all-reduce
+
 
 class Job(BaseModel):
     """Everything that a worker needs to know of one run; the same on every rank."""
@@ -43,13 +45,17 @@ class Job(BaseModel):
     @property
     def compressor_name(self) -> str:
         """What the records call the compression."""
+        if self.compression.method != "dgc":
+            return self.compression.method
         return compression_name(self.density, self.compression.wire_dtype)
 
     @property
     def label(self) -> str:
         """Topology and density, for progress bars and errors."""
         density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
-        topology = self.topology.load().label
+        if self.density < 1 and self.compression.method != "dgc":
+            density = f"{self.compression.method}, {density}"
+        topology = GLOO if self.compression.uses_ddp else self.topology.load().label
         if self.rung is None:
             return f"{topology}, {density}"
         return f"{self.rung}, {density}, {self.train.world_size} x {topology}, seed {self.seed}"
@@ -71,7 +77,8 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
         raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
     jobs, left_out = [], []
     for job in _variants(scenario, scenario.train):
-        if job.topology.gossips and job.density < 1:
+        compresses = job.density < 1 or job.compression.method != "dgc"
+        if job.topology.gossips and compresses:
             left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
         else:
             jobs.append(job)
@@ -100,7 +107,9 @@ def _jobs(
     seed: int,
     rung: str | None,
 ) -> Iterator[Job]:
-    for choice in scenario.topologies:
+    # DDP leaves the way to the backend; a ring's ranks all train, as DDP's do.
+    ring = (TopologyChoice(name="ring"),)
+    for choice in ring if compression.uses_ddp else scenario.topologies:
         for density in compression.densities:
             yield Job(
                 scenario=scenario.name,

@@ -13,6 +13,7 @@ from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.launch.group import Worker
 from dgc_topo.launch.sockets import congestion_controls, sent_bytes
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
+from dgc_topo.train.ddp import DdpStep
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, Score, running_statistics
@@ -66,6 +67,7 @@ class JobRun:
             self._topology, DistributedTransport(timeout=worker.timeout), seed=job.seed
         )
         self._strategy = self._make_strategy()
+        self._forward = self._strategy.forward or self._model
 
     def run(self) -> Measurement:
         """Train, and return the record (the same on every rank).
@@ -117,7 +119,7 @@ class JobRun:
         if batches is not None:
             loss, compute_s = compute_gradients(
                 self._task,
-                self._model,
+                self._forward,
                 batches,
                 self._loss_scale,
                 time_scale=self._worker.time_scale,
@@ -128,14 +130,19 @@ class JobRun:
             iteration / self._steps_per_epoch,
             learning_rate_at(self._job.train, iteration / total),
         )
-        record.compute_s, record.loss, record.interface_bytes = compute_s, loss, counted
+        # Waiting in the backward pass is no computing.
+        record.compute_s = compute_s - (record.wait_s if self._strategy.overlaps else 0.0)
+        record.loss, record.interface_bytes = loss, counted
         self._teller.progress(iteration + 1, total, loss)
         return record
 
     @property
     def _loss_scale(self) -> float:
-        """Makes gradients sum to their mean over the workers; in gossip nothing is summed."""
-        return 1.0 if self._gossip else 1.0 / self._num_workers
+        """Makes gradients sum to their mean over the workers.
+
+        In gossip nothing is summed, and DDP takes the mean itself.
+        """
+        return 1.0 if self._gossip or self._job.compression.uses_ddp else 1.0 / self._num_workers
 
     def _evaluate(self, epoch: int, done: Sequence[StepRecord]) -> QualityPoint:
         """Evaluate the workers' average model, each worker on its share of the test set."""
@@ -214,6 +221,8 @@ class JobRun:
 
     def _make_strategy(self) -> Strategy:
         scale = self._worker.time_scale
+        if self._job.compression.uses_ddp:
+            return DdpStep(self._model, self._job.train, self._job.compression, scale)
         if self._gossip:
             dtype = DTYPES[self._job.compression.wire_dtype]
             return GossipStep(
@@ -228,7 +237,9 @@ class JobRun:
         )
 
     def _make_compressor(self, parameters: dict[str, nn.Parameter]) -> Compressor:
-        return compressor_of(self._job, parameters, self._num_workers, gossip=self._gossip)
+        return compressor_of(
+            self._job, parameters, self._place, self._num_workers, gossip=self._gossip
+        )
 
     def _what(self, doing: str) -> str:
         return f"topology {self._topology.label}, {doing}"

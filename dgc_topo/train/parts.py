@@ -13,7 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig
+from dgc_topo.compression import (
+    DGC,
+    Compressor,
+    Dense,
+    DGCConfig,
+    RandomK,
+    SGDSettings,
+    TernGrad,
+)
 from dgc_topo.results.measurement import QualityPoint
 from dgc_topo.scenario import TrainSection
 from dgc_topo.sizes import is_compressed
@@ -66,10 +74,29 @@ def _load(name: str, root: Path | None, image_size: int | None) -> Dataset:
 
 
 def compressor_of(
-    job: Job, parameters: Mapping[str, nn.Parameter], num_workers: int, *, gossip: bool = False
+    job: Job,
+    parameters: Mapping[str, nn.Parameter],
+    place: int,
+    num_workers: int,
+    *,
+    gossip: bool = False,
 ) -> Compressor:
-    """Return DGC below density 1, else dense; gossip applies it to the rank's own gradient."""
+    """Return what the scenario names: DGC below density 1, dense, or another method.
+
+    Gossip applies it to the rank's own gradient.  With DDP it is dense: what one worker alone does.
+    """
     train, compression = job.train, job.compression
+    if compression.method in {"terngrad", "random-k"}:
+        sgd = SGDSettings(
+            momentum=train.momentum,
+            nesterov=train.nesterov,
+            weight_decay=train.weight_decay,
+            decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
+            clip_norm=train.clip_norm,
+        )
+        if compression.method == "terngrad":
+            return TernGrad(parameters, rank=place, sgd=sgd, seed=job.seed)
+        return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
     if job.density == 1:
         return Dense(
             parameters,

@@ -26,7 +26,7 @@ class StepRecord:
     wait_s: float = 0.0
     update_s: float = 0.0
     bytes_sent: float = 0.0
-    messages_sent: float = 0.0
+    messages_sent: float | None = 0.0
     encoded_bytes: float = 0.0
     entries: float = 0.0
     merged_entries: float = 0.0
@@ -68,7 +68,7 @@ class PhaseClock:
         before = self._last
         if self._time_scale > 1:
             worked_s = time.thread_time() - self._worked_s
-            _wait_until(before + self._time_scale * worked_s)
+            wait_until(before + self._time_scale * worked_s)
         self.start()
         return self._last - before
 
@@ -78,13 +78,23 @@ class PhaseClock:
         return time.perf_counter()
 
 
-def _wait_until(moment_s: float) -> None:
+def wait_until(moment_s: float) -> None:
+    """Sleep until `time.perf_counter` says *moment_s*."""
     while (left_s := moment_s - time.perf_counter()) > 0:
         time.sleep(left_s)
 
 
 class Strategy(Protocol):
-    """How gradients, once computed, move the parameters."""
+    """How gradients, once computed, move the parameters.
+
+    Attributes:
+        forward: What the forward pass has to go through, if not the model itself.
+        overlaps: Whether communication happens in the backward pass; `apply` then reports the part
+            of it that backward waited for.
+    """
+
+    forward: nn.Module | None
+    overlaps: bool
 
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """Communicate and update; the record has everything but compute and loss."""
@@ -95,6 +105,9 @@ class AllReduceStep:
 
     A rank that only serves contributes a payload that adds nothing.
     """
+
+    forward: nn.Module | None = None
+    overlaps = False
 
     def __init__(
         self,
@@ -142,6 +155,9 @@ class GossipStep:
     x_i <- sum_j W[i, j] x_j - lr * update_i, both at the parameters before the step (Lian et al.,
     NeurIPS 2017).  Momentum stays local.
     """
+
+    forward: nn.Module | None = None
+    overlaps = False
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torch import nn
 
 from dgc_topo.compression import Compressor, NonFiniteGradientError
 from dgc_topo.execute import run_in_process
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
 from dgc_topo.schedule import Schedule
 from dgc_topo.train.events import Listener, Teller
@@ -64,7 +64,7 @@ class VirtualRun:
         listen: Told of progress.
 
     Raises:
-        ValueError: if the topology gossips.
+        ValueError: if the topology gossips, or DistributedDataParallel is asked for.
     """
 
     def __init__(self, job: Job, number: int, device: torch.device, listen: Listener) -> None:
@@ -72,6 +72,11 @@ class VirtualRun:
             raise ValueError(
                 f"{job.label}: in gossip every rank has parameters of its own, expected an "
                 "all-reduce topology with train.workers = 'virtual'"
+            )
+        if job.compression.uses_ddp:
+            raise ValueError(
+                f"{job.label}: DistributedDataParallel needs real workers, expected train.workers "
+                "= 'processes'"
             )
         self._job = job
         self._teller = Teller(number, listen)
@@ -188,7 +193,7 @@ class VirtualRun:
 
     def _measure_solo(self) -> Solo:
         model, num_workers = self._task.build_model(), len(self._contributors)
-        compressor = compressor_of(self._job, dict(model.named_parameters()), num_workers)
+        compressor = compressor_of(self._job, dict(model.named_parameters()), 0, num_workers)
         return train_alone(self._task, model, compressor, 1.0 / num_workers)
 
     def _measurement(
@@ -245,7 +250,7 @@ class _Rank:
         self.model = self.task.build_model()
         _share(self.model, parameters)
         self.model.train()
-        self.compressor: Compressor = compressor_of(job, parameters, num_workers)
+        self.compressor: Compressor = compressor_of(job, parameters, place or 0, num_workers)
         self.records: list[StepRecord] = []
         self._randoms = _Randoms(job.seed, place or 0, device)
         self._batches: Iterator[Batch] = iter(())
@@ -325,6 +330,8 @@ def _same_bits(first: Payload, second: Payload) -> bool:
         case SparsePayload(), SparsePayload():
             same_places = torch.equal(first.indices, second.indices)
             return same_places and torch.equal(_bits(first.values), _bits(second.values))
+        case TernaryPayload(), TernaryPayload():
+            return torch.equal(_bits(first.to_dense()), _bits(second.to_dense()))
     return False
 
 

@@ -50,6 +50,18 @@ def assert_equal(real: Measurement, found: Measurement) -> None:
         assert getattr(real, name) == getattr(found, name), (real.topology, real.density, name)
 
 
+#: What the rungs of the shipped ladders change, and the other methods, below density 1.
+RUNGS: tuple[dict[str, object], ...] = (
+    {"accumulation": False, "momentum_correction": False, "clipping": False, "masking": False},
+    {"momentum_correction": False, "clipping": False, "masking": False},
+    {"clipping": False, "masking": False},
+    {"masking": False},
+    {},
+    {"warm_up": "geometric", "warm_up_epochs": 1.0},
+    {"method": "random-k"},
+)
+
+
 @pytest.mark.slow
 def test_four_virtual_workers_equal_four_real_ones(tmp_path):
     """Over topologies that sum in different orders; images, batch statistics, text, dropout."""
@@ -64,14 +76,19 @@ def test_four_virtual_workers_equal_four_real_ones(tmp_path):
         "clip_norm": 0.25,
     }
     jobs += jobs_of(tmp_path, "ring", world_size=4, batch_size=2, epochs=1, train=text)
-    assert len(jobs) == 12
+    clipped = {"train": {"clip_norm": 0.5}, "world_size": 4}
+    for rung in RUNGS:
+        jobs += jobs_of(tmp_path, "butterfly", densities=(0.02,), compression=rung, **clipped)
+    terngrad = {"method": "terngrad"}
+    jobs += jobs_of(tmp_path, "ring", densities=(1.0,), compression=terngrad, **clipped)
+    assert len(jobs) == 20
     for real, job in zip(run(jobs), jobs, strict=True):
         assert_equal(real, run_here(job))
 
 
 @pytest.mark.slow
 def test_eight_virtual_workers_equal_eight_real_ones(tmp_path):
-    jobs = jobs_of(tmp_path, "butterfly", world_size=8, batch_size=4)
+    jobs = jobs_of(tmp_path, "parameter-server", "butterfly", world_size=8, batch_size=4)
     for real, job in zip(run(jobs), jobs, strict=True):
         assert_equal(real, run_here(job))
 
