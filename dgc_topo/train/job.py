@@ -34,8 +34,12 @@ class Job(BaseModel):
 
     @property
     def key(self) -> str:
-        """Fingerprint of everything that decides the result, for finding its record again."""
-        return hashlib.sha256(self.model_dump_json(exclude={"scenario"}).encode()).hexdigest()[:16]
+        """Fingerprint of everything that decides the result, for finding its record again.
+
+        Defaults are left out, so that a setting added later does not change it.
+        """
+        settings = self.model_dump_json(exclude={"scenario"}, exclude_defaults=True)
+        return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     @property
     def num_processes(self) -> int:
