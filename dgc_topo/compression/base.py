@@ -71,6 +71,9 @@ class Compressor(Protocol):
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the update of every parameter from the payload summed over the ranks.
 
+        All ranks hold the same sum, so what this reads and keeps is the same on all of them; nor
+        does `compress` depend on it.  (Virtual workers therefore call it once for all.)
+
         Args:
             payload: What the schedule made of this rank's payload.  Not modified.
 
