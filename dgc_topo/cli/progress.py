@@ -67,9 +67,7 @@ class ProgressBars:
             self._console.print(f"left out: {line}", highlight=False)
         processes = sorted({job.num_processes for job in jobs})
         where = f"on {' or '.join(map(str, processes))} processes" if jobs else ""
-        self._runs = self._progress.add_task(
-            "training runs", total=len(jobs), note=where
-        )
+        self._runs = self._progress.add_task("training runs", total=len(jobs), note=where)
         self._steps = self._progress.add_task("starting workers", total=None, note="")
 
     def event(self, event: Event) -> None:

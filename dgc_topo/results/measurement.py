@@ -78,6 +78,16 @@ class RecordedProfile(_Record):
     )
 
 
+class StalenessCounts(_Record):
+    """How long elements wait: bin b counts waits from ``2**b`` to below ``2**(b+1)`` steps.
+
+    An element that is sent in two steps running has waited 1.  Counts are of all workers together.
+    """
+
+    sent: tuple[NonNegativeInt, ...] = Field(description="elements ever sent, when they were sent")
+    waiting: tuple[NonNegativeInt, ...] = Field(description="elements at the end, since last sent")
+
+
 class QualityPoint(_Record):
     """Quality on the test set after some epochs."""
 
@@ -177,6 +187,9 @@ class Measurement(_Record):
     )
 
     quality: Quality | None = None
+    staleness: StalenessCounts | None = Field(
+        default=None, description="only if the scenario asks for it: compression.track_ages"
+    )
     diverged_at_step: NonNegativeInt | None = Field(
         default=None, description="where the loss stopped being finite, and with it the training"
     )

@@ -89,6 +89,28 @@ def density_figure(measurements: Iterable[Measurement]) -> Figure:
     return _with_legend(figure, panels[0])
 
 
+def staleness_figure(measurements: Iterable[Measurement]) -> Figure:
+    """Draw how long the elements that were sent had waited, as shares of all that were sent.
+
+    Raises:
+        ValueError: if no record has a rung.
+    """
+    ladder = Ladder.of(measurements)
+    figure, panels = _panels(ladder, "Measured: steps that a sent element had waited", 3.6)
+    styles = Styles(tuple(ladder.rungs), ("",))
+    for axes, condition in zip(panels, ladder.conditions, strict=True):
+        dress(axes, x="steps waited (at least)", title=condition.label)
+        axes.set_xscale("log", base=2)
+        for rung in ladder.rungs:
+            counted = [r.staleness.sent for r in ladder.runs(rung, condition) if r.staleness]
+            totals = [sum(column) for column in zip(*counted, strict=True)]
+            last = max((bin_ + 1 for bin_, total in enumerate(totals) if total), default=0)
+            shares = [100 * total / sum(totals) for total in totals[:last]]
+            _line(axes, [2**bin_ for bin_ in range(last)], shares, styles, rung)
+    panels[0].set_ylabel("share of what is sent, %")
+    return _with_legend(figure, panels[0])
+
+
 def _panels(ladder: Ladder, title: str, height: float) -> tuple[Figure, Sequence[Axes]]:
     count = len(ladder.conditions)
     figure = new_figure(max(5.5, 2.9 * count + 1.4), height, title)

@@ -54,6 +54,9 @@ class CompressionSection(Section):
         default="never", description="zero all velocities, or the stale ones, now and then"
     )
     clear_every_steps: int = Field(default=1000, ge=1)
+    track_ages: bool = Field(
+        default=False, description="record how long elements wait until they are sent"
+    )
     weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
     powersgd_rank: int = Field(default=1, ge=1, description="of ddp-powersgd: higher sends more")
     powersgd_start_step: int = Field(

@@ -36,9 +36,12 @@ class Job(BaseModel):
     def key(self) -> str:
         """Fingerprint of everything that decides the result, for finding its record again.
 
-        Defaults are left out, so that a setting added later does not change it.
+        Defaults are left out, so that a setting added later does not change it; so is what only
+        adds to the record.
         """
-        settings = self.model_dump_json(exclude={"scenario"}, exclude_defaults=True)
+        settings = self.model_dump_json(
+            exclude={"scenario": True, "compression": {"track_ages"}}, exclude_defaults=True
+        )
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     @property

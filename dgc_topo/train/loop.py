@@ -12,7 +12,7 @@ from dgc_topo.compression import Compressor
 from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.launch.group import Worker
 from dgc_topo.launch.sockets import congestion_controls, sent_bytes
-from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
+from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
 from dgc_topo.train.ddp import DdpStep
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
@@ -20,6 +20,7 @@ from dgc_topo.train.models import Batch, Score, running_statistics
 from dgc_topo.train.parts import (
     DTYPES,
     TrainingError,
+    add_staleness,
     check_loss,
     compressor_of,
     fingerprint,
@@ -29,6 +30,7 @@ from dgc_topo.train.parts import (
     seed_randoms,
     set_average,
     share_of,
+    staleness_of,
     steps_per_epoch,
     task_of,
 )
@@ -94,7 +96,7 @@ class JobRun:
             Quality(metric=self._task.metric, points=tuple(points)),
             self._task.batch_samples,
             self._parameters,
-        ).model_copy(update={"parameters": agreed})
+        ).model_copy(update={"parameters": agreed, "staleness": self._staleness()})
         self._teller.finished(measurement)
         return measurement
 
@@ -176,6 +178,12 @@ class JobRun:
         share = 1.0 / self._num_workers if self._trains else 0.0
         total = self._worker.sum(torch.cat([t.reshape(-1) for t in targets]) * share, what)
         set_average(targets, [total])
+
+    def _staleness(self) -> StalenessCounts | None:
+        if not self._job.compression.track_ages:
+            return None
+        own = staleness_of(self._job, self._compressor) if self._trains else None
+        return add_staleness(self._worker.gather(own, self._what("counting waits")))
 
     def _check_agreement(self) -> str | None:
         """Every rank must hold the same parameters, bit for bit, after an all-reduce training.

@@ -20,9 +20,10 @@ from dgc_topo.compression import (
     DGCConfig,
     RandomK,
     SGDSettings,
+    Staleness,
     TernGrad,
 )
-from dgc_topo.results.measurement import QualityPoint
+from dgc_topo.results.measurement import QualityPoint, StalenessCounts
 from dgc_topo.scenario import TrainSection
 from dgc_topo.sizes import is_compressed
 from dgc_topo.train.data import Dataset, Shard, load_dataset
@@ -116,6 +117,7 @@ def compressor_of(
         merge=compression.merge,
         clear_velocities=compression.clear_velocities,
         clear_every_steps=compression.clear_every_steps,
+        track_ages=compression.track_ages,
         accumulation=compression.accumulation,
         momentum_correction=compression.momentum_correction,
         masking=compression.masking,
@@ -201,6 +203,22 @@ def quality_point(
         train_loss=loss / len(contributors),
         density=density / len(contributors),
     )
+
+
+def staleness_of(job: Job, compressor: Compressor) -> Staleness | None:
+    """Return how long elements waited, if the job asks for it and its compressor lets them wait."""
+    if job.compression.track_ages and isinstance(compressor, DGC):
+        return compressor.staleness()
+    return None
+
+
+def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
+    """Return the counts of all workers together; None if they were not counted."""
+    known = [each for each in found if each is not None]
+    if not known:
+        return None
+    sent, waiting = (np.sum(counts, axis=0).tolist() for counts in zip(*known, strict=True))
+    return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
 
 
 def flat_statistics(model: nn.Module) -> Tensor:

@@ -26,6 +26,7 @@ from dgc_topo.train.models import Batch, Score, Task, running_statistics
 from dgc_topo.train.parts import (
     DivergedError,
     TrainingError,
+    add_staleness,
     check_loss,
     compressor_of,
     fingerprint,
@@ -35,6 +36,7 @@ from dgc_topo.train.parts import (
     seed_randoms,
     set_average,
     share_of,
+    staleness_of,
     steps_per_epoch,
     task_of,
 )
@@ -208,6 +210,7 @@ class VirtualRun:
             self._task.batch_samples,
             self.parameters,
         )
+        workers = [self._ranks[rank] for rank in self._contributors]
         step_time_s = float(np.median(self._step_times_s))
         samples = len(self._contributors) * self._task.batch_samples
         return measurement.model_copy(
@@ -216,6 +219,9 @@ class VirtualRun:
                 "step_time_s": step_time_s,
                 "samples_per_s": samples / step_time_s,
                 "diverged_at_step": diverged,
+                "staleness": add_staleness(
+                    [staleness_of(self._job, rank.compressor) for rank in workers]
+                ),
                 "parameters": fingerprint(self.parameters),
             }
         )

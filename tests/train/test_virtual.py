@@ -14,7 +14,15 @@ from tests.train.tiny import write_tiny
 
 SAME = (
     *("quality", "parameters", "compressed_bytes", "wire_bytes_per_step", "messages_per_step"),
-    *("sparse", "num_steps", "num_workers", "compression", "density", "gradient_bytes"),
+    *(
+        "sparse",
+        "staleness",
+        "num_steps",
+        "num_workers",
+        "compression",
+        "density",
+        "gradient_bytes",
+    ),
 )
 
 
@@ -56,7 +64,7 @@ RUNGS: tuple[dict[str, object], ...] = (
     {"momentum_correction": False, "clipping": False, "masking": False},
     {"clipping": False, "masking": False},
     {"masking": False},
-    {},
+    {"track_ages": True},
     {"warm_up": "geometric", "warm_up_epochs": 1.0},
     {"method": "random-k"},
 )
@@ -150,3 +158,18 @@ def test_ranks_whose_sums_differ_are_an_error(tmp_path):
     jobs = jobs_of(tmp_path, str(tmp_path / "one_sided.py"), world_size=2, densities=(1.0,))
     with pytest.raises(LaunchError, match=r"sums of ranks \[1\] differ from that of rank 0"):
         launch([virtual(jobs[0])], lambda _: None)
+
+
+def test_ages_are_recorded_for_all_workers_together_and_change_nothing_else(tmp_path):
+    tracked, plain = (
+        jobs_of(tmp_path, "ring", densities=(0.01,), compression={"track_ages": tracks})[0]
+        for tracks in (True, False)
+    )
+    assert tracked.key == plain.key
+    record, other = run_here(tracked), run_here(plain)
+    assert record.parameters == other.parameters
+    assert other.staleness is None
+    assert record.staleness is not None
+    assert record.sparse is not None
+    assert sum(record.staleness.sent) == round(record.sparse.entries) * 12 * 3
+    assert sum(record.staleness.waiting) == record.sparse.length * 3
