@@ -86,7 +86,7 @@ def test_every_rung_runs_at_every_density_world_size_and_seed():
     assert not left_out
     found = [(j.seed, j.train.world_size, j.rung, j.density) for j in jobs]
     rungs = [("dense", 1.0), ("naive", 0.1), ("naive", 0.01), ("full", 0.1), ("full", 0.01)]
-    assert found == [(s, n, *rung) for s in (1, 2) for n in (2, 4) for rung in rungs]
+    assert found == [(s, n, *rung) for n in (2, 4) for s in (1, 2) for rung in rungs]
     assert {j.train.world_size * j.train.batch_size_per_worker for j in jobs} == {16}
     assert len({j.key for j in jobs}) == len(jobs)
 

@@ -93,15 +93,18 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
 
 
 def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:
-    """Yield all that the scenario names; a ladder seed by seed, so that each is whole early."""
+    """Yield all that the scenario names; a ladder seed by seed, so that each is whole early.
+
+    World sizes come one after the other: what is interrupted has all seeds of the first ones.
+    """
     if scenario.ladder is None:
         yield from _jobs(scenario, train, scenario.compression, scenario.seed, None)
         return
     whole = train.world_size * train.batch_size_per_worker
-    for seed in scenario.ladder.seeds:
-        for size in scenario.ladder.world_sizes or (train.world_size,):
-            update = {"world_size": size, "batch_size_per_worker": whole // size}
-            sized = train.model_copy(update=update)
+    for size in scenario.ladder.world_sizes or (train.world_size,):
+        update = {"world_size": size, "batch_size_per_worker": whole // size}
+        sized = train.model_copy(update=update)
+        for seed in scenario.ladder.seeds:
             for rung in scenario.ladder.rungs:
                 compression = rung.over(scenario.compression)
                 yield from _jobs(scenario, sized, compression, seed, rung.name)
