@@ -4,12 +4,15 @@ import math
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from dgc_topo.cli import under_launcher
 from dgc_topo.experiment import run_scenario
 from dgc_topo.results.ladder import Ladder, compare_rungs, ladder_findings
-from dgc_topo.results.measurement import Measurement
-from dgc_topo.results.rungs import curves_figure, density_figure, endings_figure
+from dgc_topo.results.measurement import Measurement, StalenessCounts
+from dgc_topo.results.rungs import curves_figure, density_figure, endings_figure, staleness_figure
 from dgc_topo.results.table import markdown_table
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.train.job import plan_jobs
@@ -152,6 +155,21 @@ def test_a_mistake_in_a_ladder_names_the_key(old, new, says):
         parse_scenario(LADDER.replace(old, new, 1))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LADDER, "has world sizes of its own"),
+        (LADDER.partition("[ladder]")[0], "one process runs all, expected 'processes'"),
+    ],
+    ids=["ladder", "virtual"],
+)
+def test_a_launcher_is_told_what_it_cannot_do(tmp_path, text, says):
+    arguments = [str(write(tmp_path, text)), "--topology", "ring"]
+    result = CliRunner().invoke(under_launcher.app, arguments)
+    assert result.exit_code == 2
+    assert says in result.output
+
+
 @pytest.mark.slow
 def test_a_ladder_goes_on_where_it_was_left(tmp_path):
     path = write(tmp_path)
@@ -257,3 +275,13 @@ def test_figures_draw_every_rung_under_every_condition(one_run, draw):
         "0.1 %, 8 workers",
     ]
     assert all(len(axes.lines) >= 2 for axes in figure.axes)
+
+
+def test_staleness_is_drawn_as_shares_of_what_was_sent(one_run):
+    """One of four had waited 1 step, three had waited 4 or more, whatever the seed."""
+    counts = StalenessCounts(sent=(1, 0, 3, 0, 0), waiting=(0, 0, 0, 0, 9))
+    records = finals(one_run, dense=(0.9, 0.8), full=(0.7, 0.6))
+    records[2:] = [r.model_copy(update={"staleness": counts}) for r in records[2:]]
+    (axes,) = staleness_figure(records).axes
+    lines = {str(line.get_label()): np.asarray(line.get_xydata()).tolist() for line in axes.lines}
+    assert lines == {"dense": [], "full": [[1, 25], [2, 0], [4, 75]]}
