@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -87,12 +86,16 @@ class Ladder:
         ]
         return sorted(found, key=lambda record: record.seed)
 
+    def ended(self, rung: str, condition: Condition) -> list[Measurement]:
+        """Return the `runs` that did not diverge."""
+        return [run for run in self.runs(rung, condition) if run.diverged_at_step is None]
+
     def differences(self, rung: str, condition: Condition) -> list[float]:
-        """Return a rung's final quality minus the baseline's, for every seed that both have."""
+        """Return a rung's final quality minus the baseline's, for every seed that both ended."""
         if self.baseline is None or rung == self.baseline:
             return []
-        base = {r.seed: _quality(r).final for r in self.runs(self.baseline, condition)}
-        pairs = ((_quality(r).final, base.get(r.seed)) for r in self.runs(rung, condition))
+        base = {r.seed: _quality(r).final for r in self.ended(self.baseline, condition)}
+        pairs = ((_quality(r).final, base.get(r.seed)) for r in self.ended(rung, condition))
         return [final - other for final, other in pairs if other is not None]
 
 
@@ -164,14 +167,14 @@ def _quality_text(ladder: Ladder, rung: str, condition: Condition) -> str:
         return MISSING
     if diverged == len(runs):
         return "diverged"
-    finals = [_quality(record).final for record in runs if record.diverged_at_step is None]
+    finals = [_quality(record).final for record in ladder.ended(rung, condition)]
     text = _spread_text(finals, ladder.metric)
     return f"{text} ({diverged} of {len(runs)} diverged)" if diverged else text
 
 
 def _difference_text(ladder: Ladder, rung: str, condition: Condition) -> str:
     found = ladder.differences(rung, condition)
-    if not found or not all(map(math.isfinite, found)):
+    if not found:
         return MISSING
     text = _spread_text(found, ladder.metric)
     return text if text.startswith("-") else f"+{text}"
