@@ -29,7 +29,7 @@ SAME = (
 def jobs_of(folder, *topologies: str, train=None, compression=None, **settings) -> list[Job]:
     """Return the jobs of a tiny scenario, some of its keys replaced."""
     scenario = load_scenario(write_tiny(folder, *topologies, **settings))
-    values = scenario.model_dump()
+    values = scenario.model_dump(by_alias=True)
     values["train"] |= train or {}
     values["compression"] |= compression or {}
     return plan_jobs(Scenario.model_validate(values))[0]
