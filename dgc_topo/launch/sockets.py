@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import closing
@@ -62,9 +63,11 @@ def _connections() -> Iterator[socket.socket]:
     """Yield this process's connected TCP sockets, each valid until the next."""
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         try:
+            if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                continue
             copy = socket.socket(fileno=os.dup(int(name)))
         except OSError:
-            continue  # not a socket, or the descriptor that listed the folder
+            continue  # closed meanwhile, such as the descriptor that listed the folder
         with closing(copy):
             try:
                 copy.getpeername()

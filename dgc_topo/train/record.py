@@ -126,6 +126,8 @@ def _sent_in_steps(columns: Columns, job: Job) -> npt.NDArray[np.float64]:
     """
     counted = columns["interface_bytes"]
     sent = np.full_like(counted, np.nan)
+    if np.isnan(counted).all():  # nor does a run that ended early have whole epochs
+        return sent
     sent[:, :-1] = np.diff(counted)
     steps_per_epoch = counted.shape[1] // job.train.epochs
     sent[:, steps_per_epoch - 1 :: steps_per_epoch] = np.nan

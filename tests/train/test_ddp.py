@@ -1,11 +1,12 @@
 """DistributedDataParallel with its hooks, in the same loop and the same records."""
 
 import socket
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from dgc_topo.launch.sockets import tcp_bytes_sent
+from dgc_topo.launch.sockets import congestion_controls, tcp_bytes_sent
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import CompressionSection
 from dgc_topo.train.events import Finished
@@ -90,6 +91,16 @@ def test_tcp_bytes_are_those_that_both_ends_sent():
         right.sendall(bytes(77))
         assert len(left.recv(100)) == 77
         assert tcp_bytes_sent() - before == 100_077
+
+
+def test_asking_for_the_connections_opens_no_descriptor_for_good(tmp_path):
+    """Files among the descriptors as well: what is no socket must not stay duplicated."""
+    with (tmp_path / "file").open("w"), socket.create_server(("127.0.0.1", 0)):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        for _ in range(5):
+            tcp_bytes_sent()
+            congestion_controls()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_ddp_is_one_job_whatever_the_topologies(tmp_path):
