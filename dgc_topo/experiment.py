@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +19,7 @@ from dgc_topo.results.report import write_report
 from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, load_scenario
 from dgc_topo.topology import Topology
 from dgc_topo.train.events import Event, Finished
-from dgc_topo.train.job import Job, plan_jobs
+from dgc_topo.train.job import GLOO, Job, plan_jobs
 from dgc_topo.workloads import workloads_of_runs, workloads_of_scenario
 
 
@@ -47,10 +49,12 @@ def run_scenario(
     *,
     train: bool = True,
     narrow: Callable[[Scenario], Scenario] = lambda scenario: scenario,
+    limit_s: float = math.inf,
 ) -> ResultsFolder:
     """Run the scenario in the file *path* on local worker processes.
 
-    Every record is on disk as soon as it is made; what an interrupt leaves can be reported.
+    Every record is on disk as soon as it is made; what an interrupt leaves can be reported.  A
+    ladder goes on where it was left: runs whose records are there are not run again.
 
     Args:
         path: The scenario file.
@@ -58,6 +62,7 @@ def run_scenario(
         observer: Told of progress.
         train: False leaves out the training, for scenarios that describe their workloads.
         narrow: Takes the part of the scenario that is wanted, see `narrowed`.
+        limit_s: Begin no run of a ladder after so many seconds.
 
     Raises:
         ScenarioError: if the scenario is wrong, or has nothing to do without training.
@@ -71,11 +76,12 @@ def run_scenario(
             f"{path}: has no [[simulate.workloads]], so there is nothing to predict without "
             "training; use 'dgc-topo compare', which measures the workload first"
         )
+    jobs, left_out = plan_jobs(scenario) if scenario.train and train else ([], [])
+    if scenario.ladder:
+        return _climb(path, jobs, output, observer, limit_s)
     with _hosts(scenario if train else None) as hosts:
         folder = open_folder(path, scenario, output)
-        jobs: list[Job] = []
-        if scenario.train and train:
-            jobs, left_out = plan_jobs(scenario)
+        if jobs:
             observer.plan(jobs, left_out)
         measured = collect(jobs, partial(_launch, hosts), folder, observer)
     finish(scenario, measured, folder, observer)
@@ -93,6 +99,43 @@ def _launch(hosts: Hosts | None, jobs: list[Job], listen: Callable[[Event], None
     from dgc_topo.train.launch import launch  # noqa: PLC0415  # predicting needs no workers
 
     launch(jobs, listen, hosts)
+
+
+class _OutOfTimeError(Exception):
+    """The time for this part of a ladder is over."""
+
+
+def _climb(
+    path: Path,
+    jobs: list[Job],
+    output: Path | None,
+    observer: Observer,
+    limit_s: float,
+) -> ResultsFolder:
+    """Run what is missing of a ladder, as far as the time allows."""
+    place, name = output or Path("results") / jobs[0].scenario, jobs[0].scenario
+    text, keys = path.read_text(encoding="utf-8"), [job.key for job in jobs]
+    folder = ResultsFolder.resume(place, text, name, keys)
+    there = {record.job for record in folder.measurements()}
+    missing = [job for job in jobs if job.key not in there]
+    notes = [f"{len(there)} of {len(jobs)} runs, which are there already"] if there else []
+    observer.plan(missing, notes)
+    began_s = time.monotonic()
+
+    def run_in_time(jobs: list[Job], listen: Callable[[Event], None]) -> None:
+        def listen_in_time(event: Event) -> None:
+            listen(event)
+            over = time.monotonic() - began_s > limit_s
+            if over and isinstance(event, Finished) and event.job < len(jobs) - 1:
+                raise _OutOfTimeError
+
+        with suppress(_OutOfTimeError):
+            _launch(None, jobs, listen_in_time)
+
+    collect(missing, run_in_time, folder, observer)
+    folder.close()
+    write_report(folder)
+    return folder
 
 
 def narrowed(topology: Topology, density: float | None) -> Callable[[Scenario], Scenario]:
@@ -136,7 +179,9 @@ def finish(
     scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
 ) -> None:
     """Predict everything on the scenario's networks, and write the report."""
-    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(measured, scenario.simulate)]
+    # Of DDP's all-reduce there is no schedule to simulate.
+    known = [record for record in measured if record.topology != GLOO]
+    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(known, scenario.simulate)]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
         folder.append(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import sys
 from enum import StrEnum
@@ -41,13 +42,22 @@ Seed = Annotated[int, typer.Option(help="for topologies that draw at random")]
 
 
 @app.command()
-def compare(scenario: ScenarioFile, output: Output = None) -> None:
-    """Train a scenario over each of its topologies, predict other networks, and report."""
+def compare(
+    scenario: ScenarioFile,
+    output: Output = None,
+    minutes: Annotated[
+        float, typer.Option(help="begin no run of a ladder after so many; call again to go on")
+    ] = math.inf,
+) -> None:
+    """Train a scenario over each of its topologies, predict other networks, and report.
+
+    A [ladder] goes on where it was left.
+    """
     from dgc_topo.experiment import run_scenario
 
     with clear_errors():
         with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars)
+            folder = run_scenario(scenario, output, bars, limit_s=60 * minutes)
         print_findings(folder)
 
 

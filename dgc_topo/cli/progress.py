@@ -65,10 +65,9 @@ class ProgressBars:
         self._jobs = jobs
         for line in left_out:
             self._console.print(f"left out: {line}", highlight=False)
-        world_size = jobs[0].train.world_size if jobs else 0
-        self._runs = self._progress.add_task(
-            "training runs", total=len(jobs), note=f"on {world_size} processes"
-        )
+        processes = sorted({job.num_processes for job in jobs})
+        where = f"on {' or '.join(map(str, processes))} processes" if jobs else ""
+        self._runs = self._progress.add_task("training runs", total=len(jobs), note=where)
         self._steps = self._progress.add_task("starting workers", total=None, note="")
 
     def event(self, event: Event) -> None:

@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dgc_topo.cli.console import console
-from dgc_topo.results.comparison import compare
 from dgc_topo.results.draw import draw_schedule
-from dgc_topo.results.findings import findings
+from dgc_topo.results.summary import summarise
 from dgc_topo.results.table import markdown_table, rich_table
 from dgc_topo.scenario.claims import check_claims, claims_in
 from dgc_topo.schedule import Schedule
@@ -27,12 +26,12 @@ _WIDE = 400  # columns
 def print_findings(folder: ResultsFolder) -> None:
     """Print the comparison, what it says in words, and where everything is."""
     records = folder.measurements()
-    comparison = compare(records)
+    comparison, lines = summarise(records)
     if console.is_terminal:
         console.print(rich_table(comparison, console.width))
     else:  # a file has no width: one table, however wide
         Console(width=_WIDE).print(rich_table(comparison))
-    for line in findings(records):
+    for line in lines:
         console.print(f"- {line}", highlight=False)
     for line in check_claims(claims_in(folder.scenario_text()), records):
         console.print(f"- {line}", highlight=False)
@@ -42,7 +41,7 @@ def print_findings(folder: ResultsFolder) -> None:
 
 def print_markdown(folder: ResultsFolder) -> None:
     """Print the comparison as GitHub-flavoured Markdown."""
-    console.out(markdown_table(compare(folder.measurements())), highlight=False, end="")
+    console.out(markdown_table(summarise(folder.measurements())[0]), highlight=False, end="")
 
 
 def print_verification(label: str, world_size: int, proof: Verification) -> None:

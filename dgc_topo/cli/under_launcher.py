@@ -14,7 +14,7 @@ from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import collect, finish, narrowed, open_folder
 from dgc_topo.launch.group import Worker, join_workers
-from dgc_topo.scenario import Scenario, ScenarioError, load_scenario
+from dgc_topo.scenario import Scenario, ScenarioError, TrainSection, load_scenario
 from dgc_topo.train.events import Event
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.loop import JobRun
@@ -33,19 +33,34 @@ def train(
     """Train a scenario over one topology, on the processes that a launcher started."""
     with clear_errors():
         wanted = narrowed(topology_from(topology, option or []), density)(load_scenario(scenario))
-        if wanted.train is None:
-            raise ScenarioError(f"{scenario}: has no [train] section, there is nothing to train")
-        if wanted.lab is not None:
-            raise ScenarioError(
-                f"{scenario}: has a [lab], which needs no launcher; use 'dgc-topo train' or "
-                "'dgc-topo compare'"
-            )
-        settings = wanted.train
+        settings = _settings_of(wanted, scenario)
         timeout = timedelta(seconds=settings.timeout_s)
         with join_workers(settings.device, settings.backend, timeout) as worker:
             # The launcher decides how many there are.
             sized = settings.model_copy(update={"world_size": worker.world_size})
             _run(scenario, wanted.model_copy(update={"train": sized}), worker, output)
+
+
+def _settings_of(scenario: Scenario, path: Path) -> TrainSection:
+    """Return what to train, if a launcher's processes can."""
+    if scenario.train is None:
+        raise ScenarioError(f"{path}: has no [train] section, there is nothing to train")
+    if scenario.lab is not None:
+        raise ScenarioError(
+            f"{path}: has a [lab], which needs no launcher; use 'dgc-topo train' or "
+            "'dgc-topo compare'"
+        )
+    if scenario.ladder is not None:
+        raise ScenarioError(
+            f"{path}: a [ladder] has world sizes of its own, and a launcher decides them; use "
+            "'dgc-topo compare'"
+        )
+    if scenario.train.workers == "virtual":
+        raise ScenarioError(
+            f"{path}: train.workers = 'virtual': one process runs all, expected 'processes' under "
+            "a launcher; or use 'dgc-topo compare'"
+        )
+    return scenario.train
 
 
 def _run(path: Path, scenario: Scenario, worker: Worker, output: Path | None) -> None:

@@ -1,5 +1,6 @@
 """Compression: gradients to payloads and back, by DGC or without compressing anything."""
 
+from dgc_topo.compression.after_sum import SGDSettings
 from dgc_topo.compression.ages import Staleness
 from dgc_topo.compression.base import Compressor, check_optimizer, encoded_bytes
 from dgc_topo.compression.config import DGCConfig, WarmUp, WeightDecayMode
@@ -16,7 +17,9 @@ from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.compression.groups import Groups, layer_count
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.selection import Selection, top_k, top_k_of_all, top_k_per_layer
+from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.sizes import dgc_bytes
 
 __all__ = [
@@ -29,9 +32,12 @@ __all__ = [
     "FlatLayout",
     "Groups",
     "NonFiniteGradientError",
+    "RandomK",
+    "SGDSettings",
     "Selection",
     "StagedDensity",
     "Staleness",
+    "TernGrad",
     "WarmUp",
     "WeightDecayMode",
     "check_optimizer",

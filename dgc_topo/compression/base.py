@@ -22,7 +22,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 
 
 class Compressor(Protocol):
@@ -71,6 +71,9 @@ class Compressor(Protocol):
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the update of every parameter from the payload summed over the ranks.
 
+        All ranks hold the same sum, so what this reads and keeps is the same on all of them; nor
+        does `compress` depend on it.  (Virtual workers therefore call it once for all.)
+
         Args:
             payload: What the schedule made of this rank's payload.  Not modified.
 
@@ -109,12 +112,13 @@ def encoded_bytes(payload: Payload) -> int:
     match payload:
         case DensePayload():
             return payload.buffer.numel() * payload.wire_dtype.itemsize
-        case SparsePayload():
+        case SparsePayload() | TernaryPayload():
             return payload.encoded_bytes()
         case BundlePayload():
             return sum(encoded_bytes(part) for part in payload.parts)
     raise ValueError(
-        f"encoded bytes: {type(payload).__name__}, expected a dense, sparse or bundle payload"
+        f"encoded bytes: {type(payload).__name__}, expected a dense, sparse, ternary or bundle "
+        "payload"
     )
 
 

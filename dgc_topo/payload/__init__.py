@@ -1,9 +1,10 @@
-"""What a transfer carries: dense slices, sparse entries, or several buffers in one message."""
+"""What a transfer carries: dense slices, sparse entries, ternary codes, or several together."""
 
 from dgc_topo.payload.base import Arrival, BoundsOf, Payload, equal_bounds
 from dgc_topo.payload.bundle import BundlePayload
 from dgc_topo.payload.dense import DensePayload
 from dgc_topo.payload.sparse import Entries, SparsePayload
+from dgc_topo.payload.ternary import Ternary, TernaryPayload
 from dgc_topo.payload.wire import WireError
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Entries",
     "Payload",
     "SparsePayload",
+    "Ternary",
+    "TernaryPayload",
     "WireError",
     "equal_bounds",
 ]

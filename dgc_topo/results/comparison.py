@@ -200,7 +200,7 @@ def _step_time_here(ranks: str) -> _Column:
             "Median time of one training step on this machine, whose processes share its cores: "
             "compare rows with it, not networks.",
         ),
-        lambda row: _mean(m.step_time_s for m in row.measured),
+        lambda row: _mean(m.step_time_s for m in row.measured if m.workers == "processes"),
         lambda _, value: seconds_text(value),
         "lowest",
     )

@@ -43,7 +43,7 @@ class Configuration(NamedTuple):
     @property
     def density_label(self) -> str:
         """What is sent, such as ``dense`` or ``dgc 0.1 %``."""
-        if self.compression.split("-")[0] == "dense":
+        if self.density == 1:
             return self.compression  # such as dense-fp16
         return f"{self.compression} {percent_text(self.density)}"
 

@@ -63,6 +63,7 @@ def _quality_change(runs: Sequence[tuple[Measurement, Measurement]]) -> str:
 
 
 def _fastest_here(records: Sequence[Measurement]) -> Iterator[str]:
+    records = [record for record in records if record.workers == "processes"]
     if len(records) > 1:
         best = min(records, key=lambda record: record.step_time_s)
         yield (

@@ -10,6 +10,7 @@ import fcntl
 import os
 import warnings
 import weakref
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -81,6 +82,39 @@ class ResultsFolder:
         folder.environment_path.write_text(origin.model_dump_json(indent=2) + "\n")
         return folder
 
+    @classmethod
+    def resume(
+        cls, path: str | Path, scenario_text: str, scenario_name: str, jobs: Collection[str]
+    ) -> ResultsFolder:
+        """Go on with the results at *path*, or make a folder as `create` does.
+
+        Records of *jobs* are kept.  If there are others, the folder is renamed and a new one made
+        that begins with those kept: a folder holds nothing that its scenario does not ask for.
+
+        Args:
+            path: Results folder, existing or not.
+            scenario_text: Exact text of the scenario file.
+            scenario_name: What the scenario calls itself.
+            jobs: Fingerprints of all that is to be run.
+
+        Raises:
+            ResultsError: as `create`.
+        """
+        if not (Path(path) / _MEASUREMENTS).is_file():
+            return cls.create(path, scenario_text, scenario_name)
+        folder = cls(path)
+        folder._open_for_append()  # first of all: nobody else writes from here on
+        earlier = folder.measurements()
+        kept = [record for record in earlier if record.job in jobs]
+        if len(kept) == len(earlier):
+            folder.scenario_path.write_text(scenario_text, encoding="utf-8", newline="")
+            return folder
+        folder.close()
+        folder = cls.create(path, scenario_text, scenario_name)
+        for record in kept:
+            folder.append(record)
+        return folder
+
     @property
     def measurements_path(self) -> Path:
         """One record per line."""
@@ -119,6 +153,12 @@ class ResultsFolder:
             os.ftruncate(writer, end)
             raise
 
+    def close(self) -> None:
+        """Let other runs write; a later `append` would begin anew."""
+        if self._writer is not None:
+            self._finalizer()
+            self._writer = None
+
     def measurements(self) -> list[Measurement]:
         """Return the records; see `load_measurements`."""
         return load_measurements(self.path)
@@ -145,7 +185,7 @@ class ResultsFolder:
     def _open_for_append(self) -> int:
         if self._writer is None:
             self._writer = _lock(self.measurements_path)
-            weakref.finalize(self, os.close, self._writer)
+            self._finalizer = weakref.finalize(self, os.close, self._writer)
             _mend(self.measurements_path, self._writer)
         return self._writer
 

@@ -78,6 +78,16 @@ class RecordedProfile(_Record):
     )
 
 
+class StalenessCounts(_Record):
+    """How long elements wait: bin b counts waits from ``2**b`` to below ``2**(b+1)`` steps.
+
+    An element that is sent in two steps running has waited 1.  Counts are of all workers together.
+    """
+
+    sent: tuple[NonNegativeInt, ...] = Field(description="elements ever sent, when they were sent")
+    waiting: tuple[NonNegativeInt, ...] = Field(description="elements at the end, since last sent")
+
+
 class QualityPoint(_Record):
     """Quality on the test set after some epochs."""
 
@@ -85,6 +95,9 @@ class QualityPoint(_Record):
     step: NonNegativeInt
     value: float
     train_loss: float | None = None
+    density: float | None = Field(
+        default=None, description="fraction of the compressed elements sent in this epoch's steps"
+    )
 
 
 class Quality(_Record):
@@ -133,6 +146,16 @@ class Measurement(_Record):
     density: float = Field(gt=0, le=1, description="fraction of gradient elements sent")
     seed: int
     batch_size_per_worker: PositiveInt
+    rung: str | None = Field(default=None, description="of a ladder: what the variant is called")
+    job: str | None = Field(
+        default=None, description="fingerprint of all settings: the same job has the same one"
+    )
+    workers: Literal["processes", "virtual"] = Field(
+        default="processes",
+        description="virtual: all workers took turns in one process, with the arithmetic of real "
+        "ones; step_time_s and samples_per_s are that process's, phases one worker's turn, and "
+        "nobody waited: no measure of a cluster",
+    )
 
     num_steps: NonNegativeInt = Field(description="training steps behind a measured record")
     step_time_s: NonNegativeFloat = Field(description="median time of one training step")
@@ -151,7 +174,9 @@ class Measurement(_Record):
         description="bytes the busiest rank's interface counts in one step: what it sends, with "
         "headers, and its acknowledgements of what it receives",
     )
-    messages_per_step: NonNegativeFloat = Field(description="messages the busiest rank sends")
+    messages_per_step: NonNegativeFloat | None = Field(
+        description="messages the busiest rank sends; None if the backend sends them uncounted"
+    )
 
     sparse: SparseSizes | None = Field(default=None, description="only if density is below 1")
     solo_phases: Phases | None = Field(
@@ -162,6 +187,15 @@ class Measurement(_Record):
     )
 
     quality: Quality | None = None
+    staleness: StalenessCounts | None = Field(
+        default=None, description="only if the scenario asks for it: compression.track_ages"
+    )
+    diverged_at_step: NonNegativeInt | None = Field(
+        default=None, description="where the loss stopped being finite, and with it the training"
+    )
+    parameters: str | None = Field(
+        default=None, description="SHA-256 of the final parameters' bits, the same on every rank"
+    )
     speedup: NonNegativeFloat | None = Field(
         default=None, description="throughput against one worker without communication"
     )
@@ -182,7 +216,7 @@ class Measurement(_Record):
     @property
     def is_dense(self) -> bool:
         """Whether every element is sent, in whatever type."""
-        return self.compression.split("-")[0] == "dense"
+        return self.compression.split("-")[0] == "dense" or self.compression in {"ddp", "ddp-fp16"}
 
     @property
     def compression_ratio(self) -> float:

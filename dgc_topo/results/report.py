@@ -15,13 +15,14 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from dgc_topo.results.comparison import Cell, Comparison, Heading, compare
+from dgc_topo.results.comparison import Cell, Comparison, Heading
 from dgc_topo.results.configuration import by_configuration, measured, predicted
-from dgc_topo.results.findings import findings
 from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
+from dgc_topo.results.rungs import curves_figure, density_figure, endings_figure
 from dgc_topo.results.scaling import speedup_figure, step_time_figure
+from dgc_topo.results.summary import is_ladder, summarise
 from dgc_topo.results.units import seconds_text
 from dgc_topo.scenario.claims import check_claims, claims_in
 
@@ -61,9 +62,9 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     """
     folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
     records = folder.measurements()
-    comparison = compare(records)
+    comparison, sentences = summarise(records)
     claims = check_claims(claims_in(folder.scenario_text()), records)
-    lines = [*findings(records), *claims]
+    lines = [*sentences, *claims]
     template = resources.files("dgc_topo.results").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     page = environment.from_string(template).render(
@@ -81,7 +82,7 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
             name.removesuffix("_s"): field.description or ""
             for name, field in Phases.model_fields.items()
         },
-        phase_rows=_phase_rows(measured(records)),
+        phase_rows=_phase_rows([r for r in measured(records) if r.workers == "processes"]),
     )
     folder.report_path.write_text(page, encoding="utf-8")
     return folder.report_path
@@ -99,16 +100,20 @@ def _rows(comparison: Comparison) -> list[tuple[str, list[tuple[Cell, ...]]]]:
 
 
 def _plots(records: Sequence[Measurement]) -> list[Plot]:
+    if is_ladder(records):
+        return _ladder_plots(records)
     ran, plots = measured(records), []
     if any(record.quality for record in ran):
         text = "Quality on the test set after every epoch, and after the last one."
         plots.append(Plot("measured", text, _svg(quality_figure(records))))
-    if ran:
+    timed = [record for record in ran if record.workers == "processes"]
+    if timed:
         text = (
             "Median time of one training step, by what it was spent on; the line marks the whole "
             "step, to which medians of phases need not add up."
         )
-        plots.append(Plot("measured", text, _svg(phases_figure(records))))
+        plots.append(Plot("measured", text, _svg(phases_figure(timed))))
+    if ran:
         text = "Bytes that the busiest rank sends in one training step; shorter is better."
         plots.append(Plot("measured", text, _svg(wire_bytes_figure(records))))
     names = dict.fromkeys(record.workload for record in predicted(records))
@@ -120,6 +125,18 @@ def _plots(records: Sequence[Measurement]) -> list[Plot]:
         text = f"Time of one training step{of} over the number of ranks; lower is better."
         plots.append(Plot("predicted", text, _svg(step_time_figure(alike))))
     return plots
+
+
+def _ladder_plots(records: Sequence[Measurement]) -> list[Plot]:
+    return [
+        Plot("measured", "Quality on the test set while training.", _svg(curves_figure(records))),
+        Plot(
+            "measured",
+            "What every seed ends with, its mean (line) and the baseline's range (band).",
+            _svg(endings_figure(records)),
+        ),
+        Plot("measured", "What is sent, by epoch.", _svg(density_figure(records))),
+    ]
 
 
 def _svg(figure: Figure) -> str:

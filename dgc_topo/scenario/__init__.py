@@ -1,7 +1,7 @@
 """Scenario files: how people say what they want."""
 
+from dgc_topo.scenario.compression import CompressionSection, LadderSection, Rung
 from dgc_topo.scenario.scenario import (
-    CompressionSection,
     Scenario,
     ScenarioError,
     SimulateSection,
@@ -13,6 +13,8 @@ from dgc_topo.scenario.scenario import (
 
 __all__ = [
     "CompressionSection",
+    "LadderSection",
+    "Rung",
     "Scenario",
     "ScenarioError",
     "SimulateSection",

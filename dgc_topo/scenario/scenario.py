@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
 from dgc_topo.scenario.claims import Claim
+from dgc_topo.scenario.compression import CompressionSection, LadderSection
 from dgc_topo.scenario.lab import LabSection
 from dgc_topo.scenario.networks import NetworkChoice, build_network
 from dgc_topo.scenario.step import Name, Section, StepKeys, WorkloadChoice
@@ -26,7 +26,6 @@ DatasetName = Literal[
     "fashion-mnist-subset", "fashion-mnist", "austen", "cifar10", "cifar100", "image-folder"
 ]
 ModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
-Density = Annotated[float, Field(gt=0, le=1)]
 
 
 class ScenarioError(ValueError):
@@ -58,7 +57,7 @@ class TrainSection(Section):
     options: dict[str, OptionValue] = Field(
         default_factory=dict, description="of model and task, such as hidden_size, augment, bptt"
     )
-    world_size: int = Field(ge=1, le=1024, description="processes, dedicated servers included")
+    world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
     batch_size_per_worker: int = Field(ge=1)
     epochs: int = Field(ge=1)
     max_steps_per_epoch: int | None = Field(default=None, ge=1, description="for quick trials")
@@ -70,6 +69,10 @@ class TrainSection(Section):
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of the gradient")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "gloo", "nccl"] = "auto"
+    workers: Literal["processes", "virtual"] = Field(
+        default="processes",
+        description="virtual: all in one process, with the same results but no times of a cluster",
+    )
     timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
 
     @model_validator(mode="after")
@@ -80,41 +83,6 @@ class TrainSection(Section):
                 "('austen'), the other models are for images"
             )
         return self
-
-
-class CompressionSection(Section):
-    """Deep Gradient Compression; density 1 is dense momentum SGD without it."""
-
-    densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
-    wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
-    index_encoding: IndexChoice = Field(
-        default="auto", description="of sparse messages; auto is for each the smallest"
-    )
-    warm_up: Literal["none", "paper", "geometric"] = "paper"
-    warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
-    selection: Literal["exact", "sampled", "reused"] = Field(
-        default="reused",
-        description="how the largest elements are found; all send the same ones: by torch.topk, by "
-        "a sampled threshold, or by that of the last step",
-    )
-    scope: Literal["layer", "model"] = Field(
-        default="layer", description="whether layers send their largest, or the model as a whole"
-    )
-    merge: Literal["union", "reselect"] = Field(
-        default="union",
-        description="apply all of the merged sum, or only as many elements as one rank sends",
-    )
-    masking: bool = Field(default=True, description="momentum factor masking")
-    clear_velocities: Literal["never", "all", "stale"] = Field(
-        default="never", description="zero all velocities, or the stale ones, now and then"
-    )
-    clear_every_steps: int = Field(default=1000, ge=1)
-    weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
-
-    @property
-    def coding(self) -> WireCoding:
-        """How sparse messages are coded."""
-        return WireCoding(self.index_encoding, self.wire_dtype)
 
 
 class SimulateSection(StepKeys):
@@ -144,6 +112,7 @@ class Scenario(Section):
     train: TrainSection | None = None
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
     compression: CompressionSection = CompressionSection()
+    ladder: LadderSection | None = None
     networks: tuple[NetworkChoice, ...] = ()
     simulate: SimulateSection | None = None
     validation: ValidateSection | None = Field(
@@ -168,6 +137,25 @@ class Scenario(Section):
             if self.train is None:
                 raise ValueError("[lab] without [train]: expected something to train there")
             self.lab.spec(self.train.world_size)
+        return self
+
+    @model_validator(mode="after")
+    def _ladder_can_be_run(self) -> Self:
+        if self.ladder is None:
+            return self
+        if self.train is None:
+            raise ValueError("ladder: there is nothing to train, expected [train] as well")
+        if self.simulate is not None:
+            raise ValueError("ladder: is about what is learnt, expected no [simulate] beside it")
+        if self.lab is not None:
+            raise ValueError("ladder: is about what is learnt, expected no [lab] beside it")
+        whole = self.train.world_size * self.train.batch_size_per_worker
+        for size in self.ladder.world_sizes:
+            if whole % size:
+                raise ValueError(
+                    f"ladder.world_sizes: {size} workers cannot share a global batch of {whole} "
+                    "(train.world_size x train.batch_size_per_worker), expected a divisor"
+                )
         return self
 
     @model_validator(mode="after")
@@ -229,11 +217,7 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
 
 
 def _check_topologies(scenario: Scenario, where: str) -> None:
-    sizes: dict[str, tuple[int, ...]] = {}
-    if scenario.train:
-        sizes["train.world_size"] = (scenario.train.world_size,)
-    if scenario.simulate:
-        sizes["simulate.world_sizes"] = scenario.simulate.world_sizes
+    sizes = _world_sizes(scenario)
     for index, choice in enumerate(scenario.topologies):
         try:
             topology = choice.load()
@@ -245,6 +229,18 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
                     topology.schedule(world_size)
                 except ValueError as error:
                     raise ScenarioError(f"{where}: {key}: {error}") from error
+
+
+def _world_sizes(scenario: Scenario) -> dict[str, tuple[int, ...]]:
+    """Return all world sizes that the topologies must take, by key."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    if scenario.train:
+        sizes["train.world_size"] = (scenario.train.world_size,)
+    if scenario.ladder:
+        sizes["ladder.world_sizes"] = scenario.ladder.world_sizes
+    if scenario.simulate:
+        sizes["simulate.world_sizes"] = scenario.simulate.world_sizes
+    return sizes
 
 
 def _check_networks(scenario: Scenario, where: str) -> None:

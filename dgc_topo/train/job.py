@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from dgc_topo.coding import compression_name
@@ -12,6 +15,8 @@ from dgc_topo.scenario import (
     TopologyChoice,
     TrainSection,
 )
+
+GLOO = "gloo"  #: what records call the backend's own all-reduce
 
 
 class Job(BaseModel):
@@ -25,21 +30,46 @@ class Job(BaseModel):
     density: float
     train: TrainSection
     compression: CompressionSection
+    rung: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of everything that decides the result, for finding its record again.
+
+        Defaults are left out, so that a setting added later does not change it; so is what only
+        adds to the record.
+        """
+        settings = self.model_dump_json(
+            exclude={"scenario": True, "compression": {"track_ages"}}, exclude_defaults=True
+        )
+        return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+    @property
+    def num_processes(self) -> int:
+        """Worker processes that run it."""
+        return 1 if self.train.workers == "virtual" else self.train.world_size
 
     @property
     def compressor_name(self) -> str:
         """What the records call the compression."""
+        if self.compression.method != "dgc":
+            return self.compression.method
         return compression_name(self.density, self.compression.wire_dtype)
 
     @property
     def label(self) -> str:
         """Topology and density, for progress bars and errors."""
         density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
-        return f"{self.topology.load().label}, {density}"
+        if self.density < 1 and self.compression.method != "dgc":
+            density = f"{self.compression.method}, {density}"
+        topology = GLOO if self.compression.uses_ddp else self.topology.load().label
+        if self.rung is None:
+            return f"{topology}, {density}"
+        return f"{self.rung}, {density}, {self.train.world_size} x {topology}, seed {self.seed}"
 
 
-#: Reads and writes jobs as JSON.
-JOBS = TypeAdapter(list[Job])
+#: Reads and writes jobs, by number, as JSON.
+JOBS = TypeAdapter(dict[int, Job])
 
 
 def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
@@ -53,18 +83,50 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     if scenario.train is None:
         raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
     jobs, left_out = [], []
-    for choice in scenario.topologies:
-        for density in scenario.compression.densities:
-            job = Job(
+    for job in _variants(scenario, scenario.train):
+        compresses = job.density < 1 or job.compression.method != "dgc"
+        if job.topology.gossips and compresses:
+            left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
+        else:
+            jobs.append(job)
+    return jobs, left_out
+
+
+def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:
+    """Yield all that the scenario names; a ladder seed by seed, so that each is whole early.
+
+    World sizes come one after the other: what is interrupted has all seeds of the first ones.
+    """
+    if scenario.ladder is None:
+        yield from _jobs(scenario, train, scenario.compression, scenario.seed, None)
+        return
+    whole = train.world_size * train.batch_size_per_worker
+    for size in scenario.ladder.world_sizes or (train.world_size,):
+        update = {"world_size": size, "batch_size_per_worker": whole // size}
+        sized = train.model_copy(update=update)
+        for seed in scenario.ladder.seeds:
+            for rung in scenario.ladder.rungs:
+                compression = rung.over(scenario.compression)
+                yield from _jobs(scenario, sized, compression, seed, rung.name)
+
+
+def _jobs(
+    scenario: Scenario,
+    train: TrainSection,
+    compression: CompressionSection,
+    seed: int,
+    rung: str | None,
+) -> Iterator[Job]:
+    # DDP leaves the way to the backend; a ring's ranks all train, as DDP's do.
+    ring = (TopologyChoice(name="ring"),)
+    for choice in ring if compression.uses_ddp else scenario.topologies:
+        for density in compression.densities:
+            yield Job(
                 scenario=scenario.name,
-                seed=scenario.seed,
+                seed=seed,
                 topology=choice,
                 density=density,
-                train=scenario.train,
-                compression=scenario.compression,
+                train=train,
+                compression=compression,
+                rung=rung,
             )
-            if choice.gossips and density < 1:
-                left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
-            else:
-                jobs.append(job)
-    return jobs, left_out

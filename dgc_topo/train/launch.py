@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from dgc_topo.launch import Hosts, LaunchError, Loopback, Session
@@ -13,35 +14,37 @@ __all__ = ["LaunchError", "launch"]
 
 
 def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) -> None:
-    """Run the jobs one after the other on worker processes, started once for all.
+    """Run the jobs one after the other on worker processes.
+
+    Processes are started once for all jobs in a row that need as many; virtual workers need one.
 
     Args:
-        jobs: All of one world size.
+        jobs: What to run; an event's job is its place here.
         listen: Told of every event, in this process.
         hosts: Where; this machine's loopback by default.
 
     Raises:
         LaunchError: if a worker fails; all others are ended first.
-        ValueError: if the jobs differ in their world size, or do not fit the hosts.
+        ValueError: if the jobs do not fit the hosts.
     """
-    world_sizes = {job.train.world_size for job in jobs}
-    if len(world_sizes) != 1:
-        raise ValueError(f"launch: jobs of world sizes {sorted(world_sizes)}, expected one size")
+    for num_processes, alike in groupby(enumerate(jobs), key=lambda each: each[1].num_processes):
+        _launch(dict(alike), num_processes, listen, hosts or Loopback())
 
+
+def _launch(jobs: dict[int, Job], num_processes: int, listen: Listener, hosts: Hosts) -> None:
     def hear(event: Any) -> None:
         known = read_event(event)
         if isinstance(known, Started):
-            place.begin()
+            hosts.begin()
         listen(known)
 
-    place = hosts or Loopback()
-    train = jobs[0].train
+    train = next(iter(jobs.values())).train
     with Session(
-        place,
-        world_sizes.pop(),
+        hosts,
+        num_processes,
         device=train.device,
         backend=train.backend,
         timeout_s=train.timeout_s,
     ) as session:
-        orders = JOBS.dump_python(list(jobs), mode="json")
+        orders = JOBS.dump_python(jobs, mode="json")
         session.call("dgc_topo.train.worker:run_jobs", orders, listen=hear)

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig
+from dgc_topo.compression import Compressor
 from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.launch.group import Worker
 from dgc_topo.launch.sockets import congestion_controls, sent_bytes
-from dgc_topo.results.measurement import Measurement, Quality, QualityPoint
-from dgc_topo.train.data import Shard
-from dgc_topo.train.events import Evaluated, Event, Finished, Listener, Progress, Started
+from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
+from dgc_topo.train.ddp import DdpStep
+from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
-from dgc_topo.train.models import Batch, Score, Task, make_task, running_statistics
+from dgc_topo.train.models import Batch, Score, running_statistics
+from dgc_topo.train.parts import (
+    DTYPES,
+    TrainingError,
+    add_staleness,
+    check_loss,
+    compressor_of,
+    fingerprint,
+    flat_statistics,
+    learning_rate_at,
+    quality_point,
+    seed_randoms,
+    set_average,
+    share_of,
+    staleness_of,
+    steps_per_epoch,
+    task_of,
+)
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.record import Setting, make_measurement
 from dgc_topo.train.solo import Solo, train_alone
 from dgc_topo.train.steps import AllReduceStep, GossipStep, StepRecord, Strategy
-
-_TELL_EVERY_S = 0.1
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-class TrainingError(RuntimeError):
-    """Training went wrong in a way that no result may hide."""
 
 
 class JobRun:
@@ -44,7 +51,8 @@ class JobRun:
     """
 
     def __init__(self, job: Job, number: int, worker: Worker, listen: Listener) -> None:
-        self._job, self._number, self._worker, self._listen = job, number, worker, listen
+        self._job, self._worker = job, worker
+        self._teller = Teller(number, listen if worker.rank == 0 else lambda _: None)
         self._topology = job.topology.load()
         self._schedule = self._topology.schedule(worker.world_size, seed=job.seed)
         contributors = self._schedule.contributors.tolist()
@@ -52,8 +60,8 @@ class JobRun:
         self._trains = worker.rank in contributors
         self._gossip = job.topology.gossips
         # A server holds the first worker's place for the shapes of things; it draws no batch.
-        place = contributors.index(worker.rank) if self._trains else 0
-        self._task = _make_task(job, worker, place, self._num_workers)
+        self._place = contributors.index(worker.rank) if self._trains else 0
+        self._task = task_of(job, self._place, self._num_workers, worker.device)
         self._model = self._task.build_model()
         self._parameters = dict(self._model.named_parameters())
         self._compressor = self._make_compressor(self._parameters)
@@ -61,7 +69,7 @@ class JobRun:
             self._topology, DistributedTransport(timeout=worker.timeout), seed=job.seed
         )
         self._strategy = self._make_strategy()
-        self._last_told = -math.inf
+        self._forward = self._strategy.forward or self._model
 
     def run(self) -> Measurement:
         """Train, and return the record (the same on every rank).
@@ -71,13 +79,15 @@ class JobRun:
             PeerError: if a peer is lost or frozen.
         """
         solo = self._measure_solo()
-        self._tell(Started(job=self._number))
+        self._teller.started()
+        seed_randoms(self._job.seed, self._place)
         points: list[QualityPoint] = []
         records: list[StepRecord] = []
         for epoch in range(self._job.train.epochs):
-            records.extend(self._train_epoch(epoch))
-            points.append(self._evaluate(epoch, records))
-        self._check_agreement()
+            done = list(self._train_epoch(epoch))
+            records.extend(done)
+            points.append(self._evaluate(epoch, done))
+        agreed = self._check_agreement()
         measurement = make_measurement(
             self._job,
             self._setting(),
@@ -86,15 +96,13 @@ class JobRun:
             Quality(metric=self._task.metric, points=tuple(points)),
             self._task.batch_samples,
             self._parameters,
-        )
-        self._tell(Finished(job=self._number, measurement=measurement))
+        ).model_copy(update={"parameters": agreed, "staleness": self._staleness()})
+        self._teller.finished(measurement)
         return measurement
 
     @property
     def _steps_per_epoch(self) -> int:
-        limit = self._job.train.max_steps_per_epoch
-        steps = self._task.steps_per_epoch
-        return steps if limit is None else min(steps, limit)
+        return steps_per_epoch(self._job.train, self._task)
 
     def _train_epoch(self, epoch: int) -> Iterator[StepRecord]:
         self._model.train()
@@ -113,86 +121,87 @@ class JobRun:
         if batches is not None:
             loss, compute_s = compute_gradients(
                 self._task,
-                self._model,
+                self._forward,
                 batches,
                 self._loss_scale,
                 time_scale=self._worker.time_scale,
             )
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"{self._job.label}: loss is {loss} on rank {self._worker.rank} at step "
-                    f"{iteration}: training diverged; try a smaller learning_rate"
-                )
+            check_loss(self._job, loss, self._worker.rank, iteration)
         record = self._strategy.apply(
-            iteration, iteration / self._steps_per_epoch, self._learning_rate(iteration / total)
+            iteration,
+            iteration / self._steps_per_epoch,
+            learning_rate_at(self._job.train, iteration / total),
         )
-        record.compute_s, record.loss, record.interface_bytes = compute_s, loss, counted
-        self._tell_progress(iteration + 1, total, loss)
+        # Waiting in the backward pass is no computing.
+        record.compute_s = compute_s - (record.wait_s if self._strategy.overlaps else 0.0)
+        record.loss, record.interface_bytes = loss, counted
+        self._teller.progress(iteration + 1, total, loss)
         return record
 
     @property
     def _loss_scale(self) -> float:
-        """Makes gradients sum to their mean over the workers; in gossip nothing is summed."""
-        return 1.0 if self._gossip else 1.0 / self._num_workers
+        """Makes gradients sum to their mean over the workers.
 
-    def _learning_rate(self, progress: float) -> float:
-        rate = self._job.train.learning_rate
-        if self._job.train.learning_rate_decay == "cosine":
-            return rate * 0.5 * (1 + math.cos(math.pi * progress))
-        return rate
+        In gossip nothing is summed, and DDP takes the mean itself.
+        """
+        return 1.0 if self._gossip or self._job.compression.uses_ddp else 1.0 / self._num_workers
 
-    def _evaluate(self, epoch: int, records: list[StepRecord]) -> QualityPoint:
+    def _evaluate(self, epoch: int, done: Sequence[StepRecord]) -> QualityPoint:
         """Evaluate the workers' average model, each worker on its share of the test set."""
         model = self._average_model()
         score = Score(self._task.metric, 0.0, 0)
         if self._trains:
-            shard = self._task.shard
-            score = self._task.evaluate(model, part=shard.rank, num_parts=self._num_workers)
-        losses = [record.loss for record in records[-self._steps_per_epoch :]]
-        sums = self._worker.sum(
-            torch.tensor([score.total, score.count, np.mean(losses)], dtype=torch.float64),
-            self._what(f"evaluation after epoch {epoch + 1}"),
-        )
-        value = Score(self._task.metric, float(sums[0]), int(sums[1])).value
-        self._tell(Evaluated(job=self._number, epoch=epoch + 1, metric=score.metric, value=value))
-        return QualityPoint(
-            epoch=epoch + 1,
-            step=len(records),
-            value=value,
-            train_loss=float(sums[2]) / self._num_workers,
-        )
+            score = self._task.evaluate(model, part=self._place, num_parts=self._num_workers)
+        what = self._what(f"evaluation after epoch {epoch + 1}")
+        shares = self._worker.gather(share_of(score, done, self._parameters), what)
+        contributors = self._schedule.contributors.tolist()
+        point = quality_point(epoch, self._steps_per_epoch, shares, contributors)
+        self._teller.evaluated(epoch + 1, self._task.metric, point.value)
+        return point
 
     def _average_model(self) -> nn.Module:
         """Return a model with all ranks' average parameters (gossip) and running statistics."""
-        averaged = self._averaged_of(self._model)
-        if not averaged:
+        if not self._gossip and not running_statistics(self._model):
             return self._model
-        share = 1.0 / self._num_workers if self._trains else 0.0
-        flat = self._worker.sum(
-            torch.cat([t.reshape(-1) for t in averaged]) * share, self._what("averaging the model")
-        )
         model = self._task.build_model()
         model.load_state_dict(self._model.state_dict())
-        parts = torch.split(flat, [t.numel() for t in averaged])
-        for target, part in zip(self._averaged_of(model), parts, strict=True):
-            target.copy_(part.view_as(target))
+        what = self._what("averaging the model")
+        flats = self._worker.gather(flat_statistics(self._model).cpu(), what)
+        contributors = self._schedule.contributors.tolist()
+        set_average(running_statistics(model), [flats[rank] for rank in contributors])
+        if self._gossip:
+            self._average_parameters(model, what)
         return model
 
-    def _averaged_of(self, model: nn.Module) -> list[Tensor]:
-        parameters = [p.detach() for p in model.parameters()] if self._gossip else []
-        return [*running_statistics(model), *parameters]
+    def _average_parameters(self, model: nn.Module, what: str) -> None:
+        targets = [p.detach() for p in model.parameters()]
+        share = 1.0 / self._num_workers if self._trains else 0.0
+        total = self._worker.sum(torch.cat([t.reshape(-1) for t in targets]) * share, what)
+        set_average(targets, [total])
 
-    def _check_agreement(self) -> None:
-        """Every rank must hold the same parameters, bit for bit, after an all-reduce training."""
+    def _staleness(self) -> StalenessCounts | None:
+        if not self._job.compression.track_ages:
+            return None
+        own = staleness_of(self._job, self._compressor) if self._trains else None
+        return add_staleness(self._worker.gather(own, self._what("counting waits")))
+
+    def _check_agreement(self) -> str | None:
+        """Every rank must hold the same parameters, bit for bit, after an all-reduce training.
+
+        Returns:
+            Their fingerprint; None after gossip.
+        """
         if self._gossip:
-            return
-        prints = self._worker.gather(_fingerprint(self._model), self._what("comparing parameters"))
+            return None
+        own = fingerprint(self._parameters)
+        prints = self._worker.gather(own, self._what("comparing parameters"))
         odd = [rank for rank, value in enumerate(prints) if value != prints[0]]
         if odd:
             raise TrainingError(
                 f"{self._job.label}: parameters of ranks {odd} differ from those of rank 0 after "
                 "training, expected all bit-identical"
             )
+        return own
 
     def _measure_solo(self) -> Solo:
         """Return what the first worker does while it has the machine to itself: the others wait."""
@@ -220,8 +229,10 @@ class JobRun:
 
     def _make_strategy(self) -> Strategy:
         scale = self._worker.time_scale
+        if self._job.compression.uses_ddp:
+            return DdpStep(self._model, self._job.train, self._job.compression, scale)
         if self._gossip:
-            dtype = _DTYPES[self._job.compression.wire_dtype]
+            dtype = DTYPES[self._job.compression.wire_dtype]
             return GossipStep(
                 self._parameters, self._compressor, self._communicator, dtype, time_scale=scale
             )
@@ -234,72 +245,9 @@ class JobRun:
         )
 
     def _make_compressor(self, parameters: dict[str, nn.Parameter]) -> Compressor:
-        """Return DGC below density 1, else dense; gossip applies it to the rank's own gradient."""
-        train, compression = self._job.train, self._job.compression
-        if self._job.density == 1:
-            return Dense(
-                parameters,
-                momentum=train.momentum,
-                nesterov=train.nesterov,
-                weight_decay=train.weight_decay,
-                decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
-                clip_norm=train.clip_norm,
-                wire_dtype=torch.float32 if self._gossip else _DTYPES[compression.wire_dtype],
-            )
-        config = DGCConfig(
-            density=self._job.density,
-            momentum=train.momentum,
-            nesterov=train.nesterov,
-            selection=compression.selection,
-            scope=compression.scope,
-            merge=compression.merge,
-            masking=compression.masking,
-            clear_velocities=compression.clear_velocities,
-            clear_every_steps=compression.clear_every_steps,
-            clip_norm=train.clip_norm,
-            weight_decay=train.weight_decay,
-            weight_decay_mode=compression.weight_decay_mode,
-            warm_up=compression.warm_up,
-            warm_up_epochs=compression.warm_up_epochs,
-            wire_dtype=compression.wire_dtype,
-            index_encoding=compression.index_encoding,
+        return compressor_of(
+            self._job, parameters, self._place, self._num_workers, gossip=self._gossip
         )
-        return DGC(parameters, num_workers=self._num_workers, config=config)
 
     def _what(self, doing: str) -> str:
         return f"topology {self._topology.label}, {doing}"
-
-    def _tell_progress(self, step: int, total: int, loss: float) -> None:
-        """Tell now and then: whoever listens may share these cores."""
-        now = time.monotonic()
-        if step == total or now - self._last_told >= _TELL_EVERY_S:
-            self._last_told = now
-            self._tell(Progress(job=self._number, step=step, total_steps=total, loss=loss))
-
-    def _tell(self, event: Event) -> None:
-        if self._worker.rank == 0:
-            self._listen(event)
-
-
-def _make_task(job: Job, worker: Worker, place: int, num_workers: int) -> Task:
-    shard = Shard(
-        rank=place,
-        num_workers=num_workers,
-        batch_size=job.train.batch_size_per_worker,
-        seed=job.seed,
-    )
-    return make_task(
-        job.train.dataset,
-        job.train.model,
-        shard,
-        options=job.train.options,
-        root=job.train.data_path,
-        device=worker.device,
-    )
-
-
-def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes
 from dgc_topo.scenario import CompressionSection
 from dgc_topo.schedule import Schedule
-from dgc_topo.train.job import Job
+from dgc_topo.train.job import GLOO, Job
 from dgc_topo.train.solo import Solo
 from dgc_topo.train.steps import FIELDS, StepRecord
 
@@ -69,8 +70,8 @@ def make_measurement(
         kind="measured",
         scenario=job.scenario,
         machine=str(describe_environment()),
-        topology=job.topology.name,
-        options=job.topology.options,
+        topology=GLOO if job.compression.uses_ddp else job.topology.name,
+        options={} if job.compression.uses_ddp else job.topology.options,
         goal=schedule.goal,
         world_size=schedule.world_size,
         num_workers=num_workers,
@@ -82,6 +83,8 @@ def make_measurement(
         density=job.density,
         seed=job.seed,
         batch_size_per_worker=job.train.batch_size_per_worker,
+        rung=job.rung,
+        job=job.key,
         num_steps=len(records[0]),
         step_time_s=step_time_s,
         phases=_phases(columns),
@@ -90,7 +93,7 @@ def make_measurement(
         compressed_bytes=float(columns["encoded_bytes"].mean()),
         wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
-        messages_per_step=float(everyone["messages_sent"].mean(axis=1).max()),
+        messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
         sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
         solo_phases=Phases(
             compute_s=solo.step.compute_s,
@@ -102,6 +105,11 @@ def make_measurement(
         profile=solo.profile,
         quality=quality,
     )
+
+
+def _known(value: float) -> float | None:
+    """Return None for NaN: what a rank could not count."""
+    return None if math.isnan(value) else value
 
 
 def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
@@ -118,6 +126,8 @@ def _sent_in_steps(columns: Columns, job: Job) -> npt.NDArray[np.float64]:
     """
     counted = columns["interface_bytes"]
     sent = np.full_like(counted, np.nan)
+    if np.isnan(counted).all():  # nor does a run that ended early have whole epochs
+        return sent
     sent[:, :-1] = np.diff(counted)
     steps_per_epoch = counted.shape[1] // job.train.epochs
     sent[:, steps_per_epoch - 1 :: steps_per_epoch] = np.nan

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.compression import Compressor
-from dgc_topo.execute import Communicator
+from dgc_topo.execute import Communicator, Traffic
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 
 
@@ -26,7 +26,7 @@ class StepRecord:
     wait_s: float = 0.0
     update_s: float = 0.0
     bytes_sent: float = 0.0
-    messages_sent: float = 0.0
+    messages_sent: float | None = 0.0
     encoded_bytes: float = 0.0
     entries: float = 0.0
     merged_entries: float = 0.0
@@ -68,7 +68,7 @@ class PhaseClock:
         before = self._last
         if self._time_scale > 1:
             worked_s = time.thread_time() - self._worked_s
-            _wait_until(before + self._time_scale * worked_s)
+            wait_until(before + self._time_scale * worked_s)
         self.start()
         return self._last - before
 
@@ -78,13 +78,23 @@ class PhaseClock:
         return time.perf_counter()
 
 
-def _wait_until(moment_s: float) -> None:
+def wait_until(moment_s: float) -> None:
+    """Sleep until `time.perf_counter` says *moment_s*."""
     while (left_s := moment_s - time.perf_counter()) > 0:
         time.sleep(left_s)
 
 
 class Strategy(Protocol):
-    """How gradients, once computed, move the parameters."""
+    """How gradients, once computed, move the parameters.
+
+    Attributes:
+        forward: What the forward pass has to go through, if not the model itself.
+        overlaps: Whether communication happens in the backward pass; `apply` then reports the part
+            of it that backward waited for.
+    """
+
+    forward: nn.Module | None
+    overlaps: bool
 
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """Communicate and update; the record has everything but compute and loss."""
@@ -95,6 +105,9 @@ class AllReduceStep:
 
     A rank that only serves contributes a payload that adds nothing.
     """
+
+    forward: nn.Module | None = None
+    overlaps = False
 
     def __init__(
         self,
@@ -143,6 +156,9 @@ class GossipStep:
     NeurIPS 2017).  Momentum stays local.
     """
 
+    forward: nn.Module | None = None
+    overlaps = False
+
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
@@ -186,7 +202,11 @@ def communicate(
     communicator: Communicator, payload: Payload, iteration: int, record: StepRecord
 ) -> None:
     """Run the schedule on *payload* and note the traffic in *record*."""
-    traffic = communicator.run(payload, iteration)
+    note_traffic(record, communicator.run(payload, iteration))
+
+
+def note_traffic(record: StepRecord, traffic: Traffic) -> None:
+    """Note what a run of the schedule moved, and how long it took."""
     record.communicate_s, record.wait_s = traffic.communicate_s, traffic.wait_s
     record.bytes_sent, record.messages_sent = traffic.bytes_sent, traffic.messages_sent
 

@@ -9,13 +9,17 @@ from dgc_topo.launch.group import Worker
 from dgc_topo.train.events import Event
 from dgc_topo.train.job import JOBS
 from dgc_topo.train.loop import JobRun
+from dgc_topo.train.virtual import VirtualRun
 
 
 def run_jobs(worker: Worker, jobs: Any) -> None:
-    """Run the jobs (JSON values), telling every event from rank 0."""
+    """Run the jobs (JSON values, by number), telling every event from rank 0."""
 
     def tell(event: Event) -> None:
         worker.tell(json.loads(event.model_dump_json()))
 
-    for number, job in enumerate(JOBS.validate_python(jobs)):
-        JobRun(job, number, worker, tell).run()
+    for number, job in JOBS.validate_python(jobs).items():
+        if job.train.workers == "virtual":
+            VirtualRun(job, number, worker.device, tell).run()
+        else:
+            JobRun(job, number, worker, tell).run()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig
+from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, RandomK, TernGrad
 from tests.compression.workers import apply, model, random_like, step
 
 MAKERS: dict[str, Any] = {
@@ -30,6 +30,8 @@ MAKERS: dict[str, Any] = {
     "dgc-naive": lambda p: DGC(
         p, num_workers=1, config=DGCConfig(density=0.05, accumulation=False)
     ),
+    "terngrad": lambda p: TernGrad(p, rank=0),
+    "random-k": lambda p: RandomK(p, density=0.2),
 }
 
 

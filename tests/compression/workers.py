@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression import DGC, Compressor, DGCConfig
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 
 SHAPES: dict[str, tuple[int, ...]] = {
     "conv.weight": (4, 3, 3, 3),
@@ -45,6 +45,10 @@ def add_up(payloads: Sequence[Payload]) -> Payload:
         return BundlePayload([add_up(parts) for parts in zip(*map(parts_of, payloads))])  # noqa: B905
     if isinstance(first, DensePayload):
         return DensePayload(torch.stack([buffer_of(p) for p in payloads]).sum(0))
+    if isinstance(first, TernaryPayload):
+        given = [p.given for p in payloads if isinstance(p, TernaryPayload)]
+        first.given = dict(pair for each in given for pair in each.items())
+        return first
     sparse = [p for p in payloads if isinstance(p, SparsePayload)]
     assert len(sparse) == len(payloads)
     total = torch.stack([p.to_dense() for p in sparse]).sum(0)

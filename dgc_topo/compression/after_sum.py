@@ -1,0 +1,180 @@
+"""Compressors that keep no residual: whatever they send, ordinary momentum SGD follows the sum."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression import base
+from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.state import check_owner, restore, snapshot
+from dgc_topo.payload import BundlePayload, DensePayload, Payload
+from dgc_topo.sizes import is_compressed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SGDSettings:
+    """What happens to the sum of all workers' gradients, as in ordinary data-parallel training.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    momentum: float = 0.9
+    """From 0 to below 1; with 0 the optimizer may have momentum of its own."""
+
+    nesterov: bool = False
+    """Look ahead by one step of momentum."""
+
+    weight_decay: float = 0.0
+    """Factor on the parameters, at least 0."""
+
+    decoupled_weight_decay: bool = False
+    """Keep weight decay out of the momentum."""
+
+    clip_norm: float | None = None
+    """Bound on the L2 norm of the summed gradient; None does not clip."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
+            expected = "0 < momentum < 1 with nesterov" if self.nesterov else "0 <= momentum < 1"
+            raise ValueError(f"sgd: momentum {self.momentum}, expected {expected}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"sgd: weight_decay {self.weight_decay}, expected at least 0")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise ValueError(f"sgd: clip_norm {self.clip_norm}, expected above 0, or None")
+
+
+class AfterSum(ABC):
+    """What such compressors share: tensors with one dimension travel dense, the rest as they say.
+
+    Args:
+        parameters: Live references by name, all on one device.
+        sgd: What follows the sum.
+        seed: Of the random numbers; the same on every rank.
+
+    Raises:
+        ValueError: if the parameters do not fit together.
+    """
+
+    name: str
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], sgd: SGDSettings | None = None, seed: int = 0
+    ) -> None:
+        self._sgd = sgd = sgd or SGDSettings()
+        self._device = check_parameters(self.name, parameters)
+        self._parameters = dict(parameters)
+        self._seed = seed
+        self.step = 0  #: steps compressed so far
+        compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
+        others = {n: p for n, p in self._parameters.items() if n not in compressed}
+        self._compressed, self._others = FlatLayout.of(compressed), FlatLayout.of(others)
+        self._rule = MomentumSGD(
+            {**compressed, **others},
+            self._device,
+            momentum=sgd.momentum,
+            nesterov=sgd.nesterov,
+            weight_decay=sgd.weight_decay,
+            decoupled=sgd.decoupled_weight_decay,
+        )
+        self.owns_momentum = sgd.momentum > 0
+
+    @property
+    @abstractmethod
+    def density(self) -> float:
+        """Fraction of each compressed tensor's elements that is sent."""
+
+    def set_progress(self, epoch: float) -> None:
+        """Check *epoch*; nothing warms up."""
+        base.check_epoch(self.name, epoch)
+
+    @torch.no_grad()
+    def compress(self, gradients: Mapping[str, Tensor]) -> BundlePayload:
+        """Return what this rank contributes, and forget the rest.
+
+        Raises:
+            ValueError: if names, shapes or devices are not the parameters'.
+            NonFiniteGradientError: if a gradient holds NaN or infinity.
+        """
+        check_gradients(self.name, gradients, self._parameters)
+        clip_factor(self.name, gradients, None)
+        self.step += 1
+        sent = self._encode(self._compressed.flatten(gradients, self._device))
+        return BundlePayload([sent, DensePayload(self._others.flatten(gradients, self._device))])
+
+    def neutral(self) -> BundlePayload:
+        """Return a payload that adds nothing; in the same step as the others' `compress`."""
+        self.step += 1
+        others = torch.zeros(self._others.length, device=self._device)
+        return BundlePayload([self._nothing(), DensePayload(others)])
+
+    @torch.no_grad()
+    def finish(self, payload: Payload) -> dict[str, Tensor]:
+        """Return the updates: clip, add weight decay, apply momentum."""
+        match payload:
+            case BundlePayload(parts=[sent, others]):
+                gradient = torch.cat([self._decode(sent), self._dense(others)])
+            case _:
+                raise ValueError(
+                    f"{self.name}: summed payload is {type(payload).__name__}, expected a sum of "
+                    "what compress returned (a bundle of two parts)"
+                )
+        if self._sgd.clip_norm is not None:
+            gradient.mul_((self._sgd.clip_norm / gradient.norm()).clamp(max=1.0))
+        views = self._rule.layout.views(self._rule.update(gradient))
+        return {name: views[name] for name in self._parameters}
+
+    def encoded_bytes(self, payload: Payload) -> int:
+        """Return the bytes of *payload* on the wire."""
+        return base.encoded_bytes(payload)
+
+    def describe(self) -> str:
+        """Say what is compressed, what is not, and in how many bytes."""
+        with torch.no_grad():
+            zeros = torch.zeros(self._compressed.length, device=self._device)
+            num_bytes = base.encoded_bytes(self._encode(zeros))
+        others = self._others.length
+        return (
+            f"{self.name} sends {self._compressed.length:,} elements of "
+            f"{len(self._compressed.names)} tensors in {num_bytes:,} bytes, and {others:,} "
+            f"elements of {len(self._others.names)} tensors dense in {4 * others:,} bytes"
+        )
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the step and copies of the momentum by parameter name."""
+        sections = snapshot({"momentum": self._rule.buffers()})
+        return {"compressor": self.name, "step": self.step, **sections}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from a snapshot, bit for bit."""
+        check_owner(self.name, state)
+        step = state.get("step")
+        if not isinstance(step, int):
+            raise ValueError(  # noqa: TRY004  a bad file is a bad value
+                f"{self.name} state: step {step!r}, expected a number"
+            )
+        restore(self.name, state, {"momentum": self._rule.buffers()})
+        self.step = step
+
+    @abstractmethod
+    def _encode(self, gradient: Tensor) -> Payload:
+        """Return what travels for the compressed tensors, shape (length,), in step `step`."""
+
+    @abstractmethod
+    def _nothing(self) -> Payload:
+        """Return what adds nothing to a sum of what `_encode` returns."""
+
+    @abstractmethod
+    def _decode(self, payload: Payload) -> Tensor:
+        """Return the sum as float32, shape (length,), in memory of its own."""
+
+    def _dense(self, payload: Payload) -> Tensor:
+        return base.dense_part(self.name, payload, self._others.length)

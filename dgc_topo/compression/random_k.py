@@ -1,0 +1,91 @@
+"""Random-k: the same random elements on every rank, so that only their values travel.
+
+All ranks draw the places from one seed and the step, hence no index is sent, and the values add up
+like a short dense buffer.  Scaled by n / k of each layer the sum is unbiased: an element is drawn
+with probability k / n.  (Stich, Cordonnier, Jaggi, NeurIPS 2018, without their memory.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dgc_topo.compression import base
+from dgc_topo.compression.after_sum import AfterSum, SGDSettings
+from dgc_topo.compression.groups import layer_count
+from dgc_topo.payload import DensePayload, Payload
+
+
+class RandomK(AfterSum):
+    """One rank's random-k; ordinary momentum follows the sum.
+
+    Args:
+        parameters: Live references by name, all on one device.
+        density: Fraction of each compressed tensor that is sent, above 0, at most 1.
+        sgd: What follows the sum.
+        seed: Of the places; the same on every rank.
+
+    Raises:
+        ValueError: if *density* is out of range, or the parameters do not fit together.
+    """
+
+    name = "random-k"
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        density: float,
+        sgd: SGDSettings | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not 0 < density <= 1:
+            raise ValueError(f"random-k: density {density}, expected above 0, at most 1")
+        super().__init__(parameters, sgd, seed)
+        self._density = density
+        self._counts = [
+            layer_count(place.stop - place.start, density) for _, place in self._compressed.slices()
+        ]
+        self._scales = torch.cat(
+            [
+                torch.full((count,), (place.stop - place.start) / max(count, 1))
+                for count, (_, place) in zip(self._counts, self._compressed.slices(), strict=True)
+            ]
+            or [torch.empty(0)]
+        ).to(self._device)
+
+    @property
+    def density(self) -> float:
+        """Fraction of each compressed tensor's elements that is sent."""
+        return self._density
+
+    def _encode(self, gradient: Tensor) -> Payload:
+        return DensePayload(gradient[self._places()])
+
+    def _nothing(self) -> Payload:
+        return DensePayload(torch.zeros(sum(self._counts), device=self._device))
+
+    def _decode(self, payload: Payload) -> Tensor:
+        values = base.dense_part(self.name, payload, sum(self._counts))
+        gradient = torch.zeros(self._compressed.length, device=self._device)
+        gradient[self._places()] = values * self._scales
+        return gradient
+
+    def _places(self) -> Tensor:
+        """Return this step's places in the concatenation of the compressed tensors."""
+        picked = [
+            place.start + self._draw(layer, place.stop - place.start, count)
+            for layer, (count, (_, place)) in enumerate(
+                zip(self._counts, self._compressed.slices(), strict=True)
+            )
+        ]
+        places = np.concatenate(picked) if picked else np.empty(0, np.int64)
+        return torch.from_numpy(places).to(self._device)
+
+    def _draw(self, layer: int, length: int, count: int) -> npt.NDArray[np.int64]:
+        generator = np.random.default_rng([self._seed, self.step, layer])
+        return np.sort(generator.choice(length, count, replace=False, shuffle=False))

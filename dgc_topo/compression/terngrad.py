@@ -1,0 +1,94 @@
+"""TernGrad: every element becomes -1, 0 or 1 times a scale, at random and unbiased.
+
+Wen, Xu, Yan, Wu, Wang, Chen, Li: TernGrad, NeurIPS 2017.  Per layer, with s the largest magnitude::
+
+    send  s * sign(g) * b,   b = 1 with probability abs(g) / s, else 0
+
+whose expectation is g.  Clipping each layer at 2.5 standard deviations first, as the paper does,
+makes s smaller, hence the variance; what it cuts off is a bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.after_sum import AfterSum, SGDSettings
+from dgc_topo.payload import Payload, Ternary, TernaryPayload
+
+
+class TernGrad(AfterSum):
+    """One rank's TernGrad; ordinary momentum follows the sum.
+
+    Args:
+        parameters: Live references by name, all on one device.
+        rank: Whose gradients these are: every rank draws other random numbers.
+        sgd: What follows the sum.
+        clip_sigmas: Clip each layer at so many of its standard deviations (around 0); None does
+            not, and is unbiased.
+        seed: Of the random numbers.
+
+    Raises:
+        ValueError: if a setting is out of range, or the parameters do not fit together.
+    """
+
+    name = "terngrad"
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        *,
+        rank: int,
+        sgd: SGDSettings | None = None,
+        clip_sigmas: float | None = 2.5,
+        seed: int = 0,
+    ) -> None:
+        if clip_sigmas is not None and not 0 < clip_sigmas < math.inf:
+            raise ValueError(f"terngrad: clip_sigmas {clip_sigmas}, expected above 0, or None")
+        super().__init__(parameters, sgd, seed)
+        self._rank = rank
+        self._clip_sigmas = clip_sigmas
+
+    @property
+    def density(self) -> float:
+        """Return 1: every element is sent, in two bits."""
+        return 1.0
+
+    def _encode(self, gradient: Tensor) -> Payload:
+        generator = self._generator()
+        scales = torch.zeros(len(self._compressed.names), device=self._device)
+        codes = torch.zeros(len(gradient), dtype=torch.uint8, device=self._device)
+        for layer, (_, place) in enumerate(self._compressed.slices()):
+            part = gradient[place]
+            if self._clip_sigmas is not None:
+                bound = self._clip_sigmas * part.square().mean().sqrt()
+                part = torch.minimum(torch.maximum(part, -bound), bound)
+            scales[layer] = scale = part.abs().max() if len(part) else torch.zeros(())
+            draws = torch.rand(len(part), generator=generator, device=self._device)
+            kept = draws * scale < part.abs()  # never where the element is 0
+            codes[place] = kept * torch.where(part < 0, 2, 1)
+        return TernaryPayload({self._rank: Ternary(scales, codes)}, self._offsets, self._device)
+
+    def _nothing(self) -> Payload:
+        return TernaryPayload({}, self._offsets, self._device)
+
+    def _decode(self, payload: Payload) -> Tensor:
+        if not isinstance(payload, TernaryPayload) or payload.length != self._compressed.length:
+            raise ValueError(
+                f"terngrad: summed payload is {type(payload).__name__}, expected a sum of what "
+                f"compress returned ({self._compressed.length} ternary elements)"
+            )
+        return payload.to_dense()
+
+    @property
+    def _offsets(self) -> tuple[int, ...]:
+        return self._compressed.offsets
+
+    def _generator(self) -> torch.Generator:
+        sequence = np.random.SeedSequence([self._seed, self._rank, self.step])
+        seed = int(sequence.generate_state(1, np.uint64)[0]) >> 1
+        return torch.Generator(self._device).manual_seed(seed)

@@ -1,0 +1,203 @@
+"""Ternary gradients: two bits per element and one scale per layer, from every rank that gave one.
+
+A sum of ternary gradients is not ternary, so the contributions stay apart on their way: a reduce
+joins two sets of them, and every rank adds them up at the end, in rank order.  What a message of n
+elements takes is therefore c times as much after c ranks have met in it::
+
+    int32 c | c int32 ranks | c x layers float32 scales | c x ceil(n / 4) bytes, 2 bits an element
+
+with the layers that the run touches.  A code is 0, 1 (plus the scale), 2 (minus it), or 3: this
+rank is not in the sum here yet.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgc_topo.payload.base import Arrival, BoundsOf, equal_bounds
+
+_PLUS, _MINUS, _ABSENT = 1, 2, 3
+_PER_BYTE = 4
+_WORD_BYTES = 4
+_SHIFTS = (0, 2, 4, 6)
+
+
+@dataclass(slots=True)
+class Ternary:
+    """What one rank gave.
+
+    Attributes:
+        scales: Of each layer; shape (num_layers,), float32, finite.
+        codes: 0, 1 (plus) or 2 (minus); 3 where it is not in the sum yet; shape (length,), uint8.
+    """
+
+    scales: Tensor
+    codes: Tensor
+
+    def values(self, layer_of: Tensor) -> Tensor:
+        """Return it as float32, shape (length,)."""
+        signs = (self.codes == _PLUS).to(torch.float32) - (self.codes == _MINUS).to(torch.float32)
+        return signs * self.scales[layer_of]
+
+
+class TernaryPayload:
+    """Ternary gradients by the rank that gave them.
+
+    Args:
+        given: By rank; none from a rank that only serves.
+        offsets: First element of each layer, then the length of the buffer.
+        device: Where it lives.
+        bounds_of: Where chunks begin and end; equal slices by default.
+    """
+
+    def __init__(
+        self,
+        given: dict[int, Ternary],
+        offsets: Sequence[int],
+        device: torch.device,
+        *,
+        bounds_of: BoundsOf = equal_bounds,
+    ) -> None:
+        self.given = dict(given)
+        self.length = offsets[-1]
+        self._offsets = list(offsets)
+        self._device = device
+        self._bounds_of = bounds_of
+        self._bounds: Sequence[int] = (0, self.length)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codes live."""
+        return self._device
+
+    def to_dense(self) -> Tensor:
+        """Return the sum, taken in rank order: shape (length,), float32."""
+        sizes = torch.tensor(self._offsets).diff().to(self._device)
+        layer_of = torch.repeat_interleave(torch.arange(len(sizes), device=self._device), sizes)
+        total = torch.zeros(self.length, device=self._device)
+        for rank in sorted(self.given):
+            total += self.given[rank].values(layer_of)
+        return total
+
+    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+        """Fix the chunk boundaries; the codes travel as they are, so the ranks agree anyway."""
+        self._bounds = self._bounds_of(self.length, num_chunks)
+
+    def message_bytes(self, chunk: int, count: int) -> int | None:
+        """Return 0 for a run without elements, else None: only the sender knows who is in it."""
+        return None if self._bounds[chunk + count] > self._bounds[chunk] else 0
+
+    def encoded_bytes(self) -> int:
+        """Return the bytes of the whole buffer as one message."""
+        return self._size(len(self.given), 0, self.length)
+
+    def pack(self, chunk: int, count: int) -> Tensor:
+        """Return what the ranks gave in a run, as one message."""
+        start, stop = self._bounds[chunk], self._bounds[chunk + count]
+        ranks = [r for r in sorted(self.given) if (self._codes(r, start, stop) != _ABSENT).any()]
+        layers = self._layers(start, stop)
+        head = torch.tensor([len(ranks), *ranks], dtype=torch.int32, device=self._device)
+        scales = [self.given[rank].scales[layers].view(torch.uint8) for rank in ranks]
+        codes = [_pack_codes(self._codes(rank, start, stop)) for rank in ranks]
+        return torch.cat([head.view(torch.uint8), *scales, *codes])
+
+    def landing(self, chunk: int, count: int) -> None:
+        """Return None: codes are unpacked here."""
+
+    def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
+        """Join what arrived to what is there; a copy replaces it.
+
+        Raises:
+            ValueError: if a message does not fit its run, a rank's part would count twice, or a
+                transfer scales what it carries: ternary gradients only sum.
+        """
+        for transfer, message in sorted(arrivals, key=lambda arrival: arrival.transfer.src):
+            if transfer.weight != 1 or transfer.keep not in {0, 1}:
+                raise ValueError(
+                    f"ternary payload: {transfer}, expected an all-reduce: ternary gradients are "
+                    "summed or copied, never scaled"
+                )
+            start, stop = self._bounds[transfer.chunk], self._bounds[transfer.chunk_end]
+            found = self._unpack(message, start, stop)
+            if transfer.keep == 0:
+                for mine in self.given.values():
+                    mine.codes[start:stop] = _ABSENT
+            for source, (scales, codes) in found.items():
+                self._join(source, scales, codes, start, stop)
+
+    def finish(self) -> None:
+        """End a run; nothing is left to do."""
+
+    def _join(self, source: int, scales: Tensor, codes: Tensor, start: int, stop: int) -> None:
+        if source not in self.given:
+            blank = torch.full((self.length,), _ABSENT, dtype=torch.uint8, device=self._device)
+            zeros = torch.zeros(len(self._offsets) - 1, device=self._device)
+            self.given[source] = Ternary(zeros, blank)
+        mine = self.given[source]
+        there, coming = mine.codes[start:stop] != _ABSENT, codes != _ABSENT
+        if bool((there & coming).any()):
+            raise ValueError(
+                f"ternary payload: elements {start} to {stop - 1} of rank {source} arrived twice, "
+                "expected each rank once in the sum"
+            )
+        layers = self._layers(start, stop)  # of some of which the sender may hold nothing: 0
+        mine.scales[layers] = torch.where(scales != 0, scales, mine.scales[layers])
+        mine.codes[start:stop] = torch.where(coming, codes, mine.codes[start:stop])
+
+    def _codes(self, rank: int, start: int, stop: int) -> Tensor:
+        return self.given[rank].codes[start:stop]
+
+    def _layers(self, start: int, stop: int) -> slice:
+        """Return the layers that the elements from *start* to before *stop* belong to."""
+        return slice(bisect_right(self._offsets, start) - 1, bisect_left(self._offsets, stop))
+
+    def _size(self, num_ranks: int, start: int, stop: int) -> int:
+        layers = self._layers(start, stop)
+        words = 1 + num_ranks * (1 + int(layers.stop - layers.start))
+        return _WORD_BYTES * words + num_ranks * math.ceil((stop - start) / _PER_BYTE)
+
+    def _unpack(self, message: Tensor, start: int, stop: int) -> dict[int, tuple[Tensor, Tensor]]:
+        """Return scales and codes by rank, checked."""
+        size = len(message)
+        count = int(message[:_WORD_BYTES].view(torch.int32)) if size >= _WORD_BYTES else -1
+        if count < 0 or self._size(count, start, stop) != len(message):
+            raise ValueError(
+                f"ternary payload: message of {len(message)} bytes for {count} ranks, expected "
+                f"{self._size(max(count, 0), start, stop)} for elements {start} to {stop - 1}"
+            )
+        ranks = message[_WORD_BYTES : _WORD_BYTES * (1 + count)].view(torch.int32).tolist()
+        layers = self._layers(start, stop)
+        at = _WORD_BYTES * (1 + count)
+        end = at + _WORD_BYTES * count * (layers.stop - layers.start)
+        scales = message[at:end].view(torch.float32).view(count, -1)
+        codes = message[end:].view(count, -1)
+        if sorted(set(ranks)) != ranks or (ranks and ranks[0] < 0):
+            raise ValueError(f"ternary payload: message of ranks {ranks}, expected rising ones")
+        if not bool(torch.isfinite(scales).all()):
+            raise ValueError("ternary payload: message with a scale that is not finite")
+        return {
+            rank: (scales[i].clone(), _unpack_codes(codes[i], stop - start))
+            for i, rank in enumerate(ranks)
+        }
+
+
+def _pack_codes(codes: Tensor) -> Tensor:
+    """Return 2 bits per code, the first in the lowest bits."""
+    padded = torch.zeros(-(-len(codes) // _PER_BYTE) * _PER_BYTE, dtype=torch.uint8).to(codes)
+    padded[: len(codes)] = codes
+    quads = padded.view(-1, _PER_BYTE)
+    packed = quads[:, 0].clone()
+    for place, shift in enumerate(_SHIFTS[1:], start=1):
+        packed |= quads[:, place] << shift
+    return packed
+
+
+def _unpack_codes(packed: Tensor, count: int) -> Tensor:
+    quads = torch.stack([(packed >> shift) & 3 for shift in _SHIFTS], dim=1)
+    return quads.reshape(-1)[:count]

@@ -1,0 +1,118 @@
+"""Keys of a scenario that say how gradients are compressed, and a ladder of such variants."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
+from dgc_topo.scenario.step import Section
+
+Density = Annotated[float, Field(gt=0, le=1)]
+Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
+
+_SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
+
+
+class CompressionSection(Section):
+    """Deep Gradient Compression, or another method; its density 1 is dense momentum SGD.
+
+    The ddp methods train with PyTorch's DistributedDataParallel and its communication hooks, over
+    the backend's own all-reduce instead of a topology.
+    """
+
+    method: Method = "dgc"
+    densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
+    wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
+    index_encoding: IndexChoice = Field(
+        default="auto", description="of sparse messages; auto is for each the smallest"
+    )
+    warm_up: Literal["none", "paper", "geometric"] = "paper"
+    warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
+    selection: Literal["exact", "sampled", "reused"] = Field(
+        default="reused",
+        description="how the largest elements are found; all send the same ones: by torch.topk, by "
+        "a sampled threshold, or by that of the last step",
+    )
+    scope: Literal["layer", "model"] = Field(
+        default="layer", description="whether layers send their largest, or the model as a whole"
+    )
+    merge: Literal["union", "reselect"] = Field(
+        default="union",
+        description="apply all of the merged sum, or only as many elements as one rank sends",
+    )
+    accumulation: bool = Field(default=True, description="keep what is not sent for later")
+    momentum_correction: bool = Field(
+        default=True, description="accumulate velocities, instead of momentum after the sum"
+    )
+    clipping: bool = Field(
+        default=True, description="local, by train.clip_norm; dense training always clips by it"
+    )
+    masking: bool = Field(default=True, description="momentum factor masking")
+    clear_velocities: Literal["never", "all", "stale"] = Field(
+        default="never", description="zero all velocities, or the stale ones, now and then"
+    )
+    clear_every_steps: int = Field(default=1000, ge=1)
+    track_ages: bool = Field(
+        default=False, description="record how long elements wait until they are sent"
+    )
+    weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
+    powersgd_rank: int = Field(default=1, ge=1, description="of ddp-powersgd: higher sends more")
+    powersgd_start_step: int = Field(
+        default=10, ge=2, description="of ddp-powersgd: dense until this step"
+    )
+
+    @property
+    def uses_ddp(self) -> bool:
+        """Whether DistributedDataParallel does the communication."""
+        return self.method.startswith("ddp")
+
+    @model_validator(mode="after")
+    def _density_fits_method(self) -> Self:
+        if self.method in _SEND_EVERYTHING and set(self.densities) != {1.0}:
+            raise ValueError(f"method {self.method!r} sends every element: expected densities [1]")
+        return self
+
+    @property
+    def coding(self) -> WireCoding:
+        """How sparse messages are coded."""
+        return WireCoding(self.index_encoding, self.wire_dtype)
+
+
+class Rung(CompressionSection):
+    """A variant: what it says of compression holds instead of what [compression] says."""
+
+    name: str = Field(min_length=1, description="in tables and plots")
+
+    def over(self, base: CompressionSection) -> CompressionSection:
+        """Return *base* with this rung's own keys instead."""
+        own = {key: getattr(self, key) for key in self.model_fields_set if key != "name"}
+        return CompressionSection.model_validate(base.model_dump() | own)
+
+
+class LadderSection(Section):
+    """A study: every rung at its densities, over world sizes and seeds.
+
+    All share [train], so they take the same steps with the same learning rates; a step's global
+    batch is that of [train] at its own world size, whatever the world size of a run.
+    """
+
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
+    world_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(), description="instead of train.world_size"
+    )
+    baseline: str = Field(description="name of the rung that the others are compared with")
+    rungs: tuple[Rung, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> Self:
+        names = [rung.name for rung in self.rungs]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"rungs.{index}.name: {name!r} is that of another rung, too")
+        if self.baseline not in names:
+            raise ValueError(
+                f"baseline = {self.baseline!r}: expected the name of a rung: {', '.join(names)}"
+            )
+        return self
