@@ -29,7 +29,8 @@ class Probe(_Record):
     """A point-to-point pattern.
 
     ``ping-pong``: rank 0 to rank 1 and back, so a run is two messages one after the other.
-    ``exchange``: ranks 0 and 1 swap buffers.  ``reducing-exchange``: the same, and both add up.
+    ``exchange``: ranks 0 and 1 send each other half a buffer, other halves, so that what arrives
+    can be received where it belongs.  ``reducing-exchange``: the same, and both add up.
     ``incast``: every other rank sends a chunk to rank 0.  ``fan-out``: every other rank gets one
     from it.  ``pairs``: ranks 0 and 1, 2 and 3, ... all exchange at once, which on one machine have
     to share its cores.
@@ -46,23 +47,22 @@ class Probe(_Record):
         fits = {"incast": True, "fan-out": True, "pairs": world_size % _PAIR == 0}
         if world_size < _PAIR or not fits.get(self.kind, world_size == _PAIR):
             raise ValueError(f"probe {self.kind}: world_size {world_size} does not fit it")
-        first = np.arange(0, world_size, 2)
+        first = np.arange(0, world_size, _PAIR)
         here, there = np.concatenate([first, first + 1]), np.concatenate([first + 1, first])
+        others = np.arange(1, world_size)
+        hub = np.zeros_like(others)
         match self.kind:
             case "ping-pong":
-                steps = [copy(0, 1), copy(1, 0)]
-            case "reducing-exchange":
-                steps = [reduce(here, there)]
+                num_chunks, steps = 1, [copy(0, 1), copy(1, 0)]
             case "exchange" | "pairs":
-                steps = [copy(here, there)]
-            case "incast" | "fan-out":
-                others = np.arange(1, world_size)
-                ends = (others, np.zeros_like(others))
-                src, dst = ends if self.kind == "incast" else ends[::-1]
-                return Schedule.from_steps(
-                    world_size, world_size - 1, [copy(src, dst, others - 1)], goal="part"
-                )
-        return Schedule.from_steps(world_size, 1, steps, goal="part")
+                num_chunks, steps = _PAIR, [copy(here, there, here % _PAIR)]
+            case "reducing-exchange":
+                num_chunks, steps = _PAIR, [reduce(here, there, here % _PAIR)]
+            case "incast":
+                num_chunks, steps = len(others), [copy(others, hub, others - 1)]
+            case "fan-out":
+                num_chunks, steps = len(others), [copy(hub, others, others - 1)]
+        return Schedule.from_steps(world_size, num_chunks, steps, goal="part")
 
 
 class Collective(_Record):

@@ -61,7 +61,8 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
 def _dense(
     kind: ProbeKind, world_size: int, num_bytes: int, rate: float | None, messages: int = 1
 ) -> Case:
-    buffer = DenseBuffer(num_elements=max(1, num_bytes // _FLOAT_BYTES))
+    halves = 2 if kind in {"exchange", "reducing-exchange", "pairs"} else 1
+    buffer = DenseBuffer(num_elements=max(1, halves * num_bytes // _FLOAT_BYTES))
     runs = runs_in_a_row(messages, num_bytes, rate)
     return Case(pattern=Probe(kind=kind), world_size=world_size, buffer=buffer, runs=runs)
 

@@ -35,12 +35,12 @@ def run_flow(
         _receive_ahead(watch, 0, now, after)
         now.send(watch, range(len(now.step.sends)))
         if after is not None:
-            after.send(watch, now.step.releases)
+            after.send_early(watch, now.step.releases)
         for number, merge in enumerate(now.step.merges):
             _receive_ahead(watch, number, now, after)
             now.complete(watch, number)
             if after is not None:
-                after.send(watch, merge.releases)
+                after.send_early(watch, merge.releases)
         now.finish(watch)
         yield now.traffic(start - began, time.perf_counter() - start)
 
@@ -86,6 +86,17 @@ class _OpenStep:
             if not self._sent[place]:
                 self._sent[place] = True
                 self._outbox[place] = self._post_send(watch, self.step.sends[place])
+
+    def send_early(self, watch: Watch, places: Iterable[int]) -> None:
+        """As `send`, while the step before still goes on; the others follow in their own step.
+
+        Not to a peer of whose messages one is still to be posted: over Gloo, where two ranks send
+        to each other before they receive, one message waits for the other (measured: two ranks'
+        halving and doubling of 1 MB at 100 Mbit/s took 128 ms, not 88).
+        """
+        unposted = self.step.merges[len(self._inbox) :]
+        peers = {transfer.src for merge in unposted for transfer, _ in merge.receives}
+        self.send(watch, (p for p in places if self.step.sends[p].transfer.dst not in peers))
 
     def complete(self, watch: Watch, number: int) -> None:
         """Wait for everything that belongs to a merge, and merge it."""
