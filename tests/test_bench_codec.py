@@ -1,6 +1,8 @@
 """The benchmark of the codec measures the real step, and says so completely."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -56,14 +58,21 @@ def test_too_few_elements_are_refused():
         next(bench_codec([100], [2]))
 
 
-def test_peak_memory_sees_what_is_freed_again():
-    def work() -> None:
-        torch.ones(16_000_000)
+PEAK = """
+import torch
+from dgc_topo.bench.memory import peak_extra_bytes
+print(peak_extra_bytes(lambda: torch.ones(16_000_000), torch.device("cpu")))
+"""
 
-    extra = peak_extra_bytes(work, CPU)
-    if extra is None:
+
+def test_peak_memory_sees_what_is_freed_again():
+    """In a process of its own: a kernel may reclaim what a long-lived one has not used lately."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if done == "None":
         pytest.skip("this system does not tell a process' peak memory")
-    assert 60e6 <= extra < 90e6
+    assert 60e6 <= int(done) < 90e6
 
 
 @pytest.mark.slow

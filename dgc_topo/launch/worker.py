@@ -95,7 +95,7 @@ def main(num_processes: int) -> None:
         os.dup2(nothing.fileno(), 0)
     share_cores(num_processes)
     Member(channel.makefile("rb"), channel).serve()
-    sys.stderr.flush()
+    _flush()
     os._exit(0)  # leaving a group in good order would wait for peers
 
 
@@ -108,10 +108,17 @@ def _die_with_parent() -> None:
             sys.exit("the launcher is gone")
 
 
+def _flush() -> None:
+    """Write what `os._exit` would lose."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 if __name__ == "__main__":
     try:
         main(int(sys.argv[1]))
     except Exception:  # noqa: BLE001 - said at once, whatever it is
+        sys.stdout.flush()
         traceback.print_exc()
-        sys.stderr.flush()
+        _flush()
         os._exit(1)  # leaving in good order might wait for peers that are gone

@@ -30,7 +30,8 @@ class LockStep:
 
     Attributes:
         contributors: That each chunk has merged when it is sent in a step, shape (num_steps,), or
-            None if chunks of one step differ (then only dense sizes are in lock step).
+            None if chunks of one step differ, or several messages are one flow (then only dense
+            sizes are in lock step).
         chunks: That each flow carries in a step, shape (num_steps,).
         share: Flows on the busiest link of each flow, shape (num_steps,).
         pattern: Number of the step's pattern of ranks, shape (num_steps,).
@@ -145,7 +146,8 @@ class _Look:
         if self._merged is not None:
             merged, _, _ = self._merged.advance(step)
             self._contributors.append(int(merged[0]))
-            if (merged != merged[0]).any():
+            # Messages that share a flow have a header each, which only a simulation adds up.
+            if (merged != merged[0]).any() or len(step) > len(pattern.src):
                 self._merged = None
         return True
 

@@ -74,7 +74,7 @@ def test_encoded_bytes_counts_values_indices_and_the_dense_part():
 
 
 def test_encoded_bytes_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="expected a dense, sparse or bundle payload"):
+    with pytest.raises(ValueError, match="expected a dense, sparse, ternary or bundle payload"):
         encoded_bytes("payload")  # type: ignore[arg-type]
 
 
