@@ -90,8 +90,8 @@ def test_a_cut_host_is_named_by_its_peers():
         said = run_on(lab, "tests.lab.jobs:all_reduce", argument, world_size=3)
     for rank in range(2):
         assert f"rank {rank}: topology mesh, step " in said[rank]["says"]
-        assert said[rank]["peers"]
-    # Who times out closes its connections, so the other one may lose it a moment before its own.
+        # The other one, if not the cut host: it timed out first, and that closes its connections.
+        assert 2 in said[rank]["peers"] or said[rank]["peers"] == [1 - rank]
     first = [rank for rank in range(2) if 2 in said[rank]["peers"]]
     assert first
     assert all("rank 2" in said[rank]["says"] for rank in first)
