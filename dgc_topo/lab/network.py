@@ -33,7 +33,7 @@ class _Host:
     route: IPRoute  #: talks to the kernel inside the host's namespace
     interface: int
     port: int  #: index of the switch's end of the link
-    rate_bits_per_s: float | None = None
+    burst_bytes: int | None = None  #: the size of its shapers' buckets; None is unshaped
 
 
 class Network:
@@ -74,11 +74,18 @@ class Network:
             self.restore(host)
 
     def set_rate(self, host: int, rate_bits_per_s: float | None) -> None:
-        """Shape both directions of a host's link; None takes the shaping away."""
+        """Shape both directions of a host's link; None takes the shaping away.
+
+        What waits at the link is lost if the new rate has a smaller bucket: a packet that is
+        larger than the bucket would wait there, and hold up all others, forever.
+        """
         it = self._hosts[host]
+        burst = None if rate_bits_per_s is None else burst_bytes(rate_bits_per_s)
+        shrinks = it.burst_bytes is not None and (burst is None or burst < it.burst_bytes)
         for route, interface in ((it.route, it.interface), (self._switch, it.port)):
-            if rate_bits_per_s is not None:
-                burst = burst_bytes(rate_bits_per_s)
+            if shrinks:
+                route.tc("del", index=interface, handle=_ROOT_HANDLE, root=True)
+            if rate_bits_per_s is not None and burst is not None:
                 route.tc(
                     "replace",
                     "tbf",
@@ -88,9 +95,7 @@ class Network:
                     burst=burst,
                     limit=queue_bytes(rate_bits_per_s, self._spec.queue_s) + burst,
                 )
-            elif it.rate_bits_per_s is not None:
-                route.tc("del", index=interface, handle=_ROOT_HANDLE, root=True)
-        it.rate_bits_per_s = rate_bits_per_s
+        it.burst_bytes = burst
 
     def cut(self, host: int) -> None:
         """Take a host's link down at the switch: what is sent is lost, connections stay."""

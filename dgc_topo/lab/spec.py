@@ -16,6 +16,8 @@ MAX_RATE_BITS_PER_S = 8 * (2**32 - 1)
 FRAME_BYTES = 1514
 _BURST_S = 250e-6
 _BURST_FRAMES = 2
+#: Less than headers and one byte, so that no packet of one more frame fits.
+_ROUNDING_BYTES = 40
 _QUEUE_FRAMES = 16
 
 
@@ -152,9 +154,11 @@ def burst_bytes(rate_bits_per_s: float) -> int:
 
     A large bucket carries short messages for nothing, a small one loses its tokens whenever the
     kernel's timer is late.  Two frames, or 250 us worth: a stream then gets 99.8 % of the
-    framing limit at 100 Mbit/s (one frame: 87 %).
+    framing limit at 100 Mbit/s (one frame: 87 %).  Whole frames and a little: the kernel rounds,
+    and a packet that is larger than the bucket never passes.
     """
-    return max(_BURST_FRAMES * FRAME_BYTES, math.ceil(rate_bits_per_s / 8 * _BURST_S))
+    frames = max(_BURST_FRAMES, int(rate_bits_per_s / 8 * _BURST_S / FRAME_BYTES))
+    return frames * FRAME_BYTES + _ROUNDING_BYTES
 
 
 def queue_bytes(rate_bits_per_s: float, queue_s: float) -> int:

@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 from statistics import median
 
+import numpy as np
 import pytest
 
 from dgc_topo.lab import CounterError, Lab, LabSpec, LinkChange, check_sent
@@ -110,6 +111,28 @@ def test_a_restored_link_carries_on(lab: Lab, workers: Session):
     cut.join()
     restore.join()
     assert [each["sent"] for each in said] == [each["sent"] for each in again]
+
+
+@pytest.mark.parametrize("rates", [(100e6, 90e6), (400e6, 90e6)])
+def test_no_packet_waits_forever_when_a_busy_link_slows_down(
+    lab: Lab, workers: Session, rates: tuple[float, float]
+):
+    """A shaper never lets a packet pass that is larger than its bucket, and a slower link's is.
+
+    The kernel checks that for packets that come, not for those that wait when the rate changes.
+    """
+    pairs = [(0, 1), (1, 0), (2, 0), (0, 2)]
+    argument = {"pairs": pairs, "num_bytes": NUM_BYTES // 6, "repeat": 2}
+    fast, slow = rates
+    try:
+        for delay_s in np.linspace(0.02, 0.12, 10):
+            lab.set_rate(0, fast)
+            slowing = threading.Timer(delay_s, lab.set_rate, [0, slow])
+            slowing.start()
+            workers.call("tests.lab.jobs:stream", argument, world_size=3)
+            slowing.join()
+    finally:
+        lab.reset()
 
 
 def test_a_failing_worker_on_a_host_is_named(lab: Lab):
