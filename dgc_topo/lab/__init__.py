@@ -2,7 +2,8 @@
 
 from dgc_topo.lab.counters import CounterError, HostCounters, check_sent
 from dgc_topo.lab.doctor import Diagnosis, examine
-from dgc_topo.lab.lab import Lab, LabProcess
+from dgc_topo.lab.lab import Lab
+from dgc_topo.lab.process import LabProcess
 from dgc_topo.lab.spec import LabError, LabSpec, LinkChange
 
 __all__ = [

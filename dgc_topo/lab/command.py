@@ -7,7 +7,8 @@ import selectors
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from dgc_topo.lab.lab import Lab, LabProcess
+from dgc_topo.lab.lab import Lab
+from dgc_topo.lab.process import LabProcess
 
 _POLL_S = 0.1
 

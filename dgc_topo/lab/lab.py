@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
 from dgc_topo.lab.counters import HostCounters
 from dgc_topo.lab.doctor import examine
 from dgc_topo.lab.names import INTERFACE, MAX_MESSAGE_BYTES, address_of
+from dgc_topo.lab.process import LabProcess
 from dgc_topo.lab.spec import LabError, LabSpec, check_rate
 from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
 
 _ANSWER_WITHIN_S = 60.0
 _END_WITHIN_S = 10.0
 _MASTER_PORT = 29500
-_POLL_S = 0.02
 
 
 class Lab:
@@ -218,7 +216,7 @@ class Lab:
             environment=dict(environment),
             folder=os.getcwd(),  # noqa: PTH109
         )
-        return LabProcess(self, answer["process"], answer["pid"])
+        return LabProcess(self._ask, answer["process"], answer["pid"])
 
     def _ask(self, do: str, descriptors: Sequence[int] = (), **arguments: Any) -> Any:
         return self._exchange({"do": do, **arguments}, descriptors)
@@ -250,48 +248,3 @@ class Lab:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return "".join(f"\n  {line}" for line in lines[-5:])
-
-
-class LabProcess:
-    """A process on a host of a lab; behaves like `subprocess.Popen`.
-
-    Attributes:
-        pid: Its process id as the owner sees it; inside the lab it has another one.
-        returncode: Exit status, negative for a signal; None until `poll` or `wait` has seen it.
-    """
-
-    def __init__(self, lab: Lab, number: int, pid: int) -> None:
-        self._lab, self._number = lab, number
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        """Return the exit status, or None while it runs."""
-        if self.returncode is None:
-            self.returncode = self._lab._ask("poll", process=self._number)  # noqa: SLF001
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Return the exit status once it has ended.
-
-        Raises:
-            subprocess.TimeoutExpired: if it runs after *timeout* seconds.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while (status := self.poll()) is None:
-            if deadline is not None and time.monotonic() >= deadline:
-                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0.0)
-            time.sleep(_POLL_S)
-        return status
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
-        self._lab._ask("signal", process=self._number, number=number)  # noqa: SLF001
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it."""
-        self.send_signal(signal.SIGKILL)
