@@ -1,15 +1,8 @@
-"""A results folder: the scenario, what it gave, the machine it ran on and the report.
-
-``measurements.jsonl`` holds one record per line, each forced to disk before the next run starts:
-a crash costs at most the record that was being written.
-"""
+"""A results folder: the scenario, what it gave, the machine it ran on and the report."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import warnings
-import weakref
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +11,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dgc_topo.results.environment import Environment, describe_environment
 from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.records import (
+    HINT,
+    MEASUREMENTS,
+    RecordFile,
+    ResultsError,
+    first_problem,
+    load_measurements,
+    lock,
+)
 
-_MEASUREMENTS = "measurements.jsonl"
-_HINT = "make one with: dgc-topo compare scenarios/quickstart.toml"
-
-
-class ResultsError(ValueError):
-    """A results folder that cannot be used as asked."""
+__all__ = ["Origin", "ResultsError", "ResultsFolder", "find_results", "load_measurements"]
 
 
 class Origin(BaseModel):
@@ -51,9 +48,9 @@ class ResultsFolder:
             ResultsError: if *path* is not a results folder.
         """
         self.path = Path(path)
-        self._writer: int | None = None
+        self._records = RecordFile(self.measurements_path)
         if not self.measurements_path.is_file():
-            raise ResultsError(f"{self.path}: no {_MEASUREMENTS} in there, {_HINT}")
+            raise ResultsError(f"{self.path}: no {MEASUREMENTS} in there, {HINT}")
 
     @classmethod
     def create(cls, path: str | Path, scenario_text: str, scenario_name: str) -> ResultsFolder:
@@ -72,9 +69,9 @@ class ResultsFolder:
         """
         path = Path(path)
         _make_room(path)
-        (path / _MEASUREMENTS).touch()
+        (path / MEASUREMENTS).touch()
         folder = cls(path)
-        folder._open_for_append()  # first of all: from here on the folder is ours alone
+        folder._records.open()  # first of all: from here on the folder is ours alone
         folder.scenario_path.write_text(scenario_text, encoding="utf-8", newline="")
         origin = Origin(
             scenario=scenario_name, created=datetime.now(UTC), environment=describe_environment()
@@ -100,10 +97,10 @@ class ResultsFolder:
         Raises:
             ResultsError: as `create`.
         """
-        if not (Path(path) / _MEASUREMENTS).is_file():
+        if not (Path(path) / MEASUREMENTS).is_file():
             return cls.create(path, scenario_text, scenario_name)
         folder = cls(path)
-        folder._open_for_append()  # first of all: nobody else writes from here on
+        folder._records.open()  # first of all: nobody else writes from here on
         earlier = folder.measurements()
         kept = [record for record in earlier if record.job in jobs]
         if len(kept) == len(earlier):
@@ -118,7 +115,7 @@ class ResultsFolder:
     @property
     def measurements_path(self) -> Path:
         """One record per line."""
-        return self.path / _MEASUREMENTS
+        return self.path / MEASUREMENTS
 
     @property
     def scenario_path(self) -> Path:
@@ -142,22 +139,11 @@ class ResultsFolder:
             ResultsError: if another run is writing to this folder.
             OSError: if the disk refuses; the records before stay whole.
         """
-        writer = self._open_for_append()
-        end = os.fstat(writer).st_size
-        line = memoryview(measurement.model_dump_json().encode() + b"\n")
-        try:
-            while line:
-                line = line[os.write(writer, line) :]
-            os.fsync(writer)
-        except BaseException:  # an interrupt as well: half a record would spoil the next one
-            os.ftruncate(writer, end)
-            raise
+        self._records.append(measurement)
 
     def close(self) -> None:
         """Let other runs write; a later `append` would begin anew."""
-        if self._writer is not None:
-            self._finalizer()
-            self._writer = None
+        self._records.close()
 
     def measurements(self) -> list[Measurement]:
         """Return the records; see `load_measurements`."""
@@ -172,7 +158,7 @@ class ResultsFolder:
         try:
             return Origin.model_validate_json(_read(self.environment_path))
         except ValidationError as error:
-            raise ResultsError(f"{self.environment_path}: {_problem(error)}") from error
+            raise ResultsError(f"{self.environment_path}: {first_problem(error)}") from error
 
     def scenario_text(self) -> str:
         """Return the exact text of the scenario.
@@ -181,41 +167,6 @@ class ResultsFolder:
             ResultsError: if ``scenario.toml`` is missing.
         """
         return _read(self.scenario_path)
-
-    def _open_for_append(self) -> int:
-        if self._writer is None:
-            self._writer = _lock(self.measurements_path)
-            self._finalizer = weakref.finalize(self, os.close, self._writer)
-            _mend(self.measurements_path, self._writer)
-        return self._writer
-
-
-def load_measurements(path: str | Path) -> list[Measurement]:
-    """Return the records of a results folder or of a JSON Lines file.
-
-    A last line that was cut off by a crash is left out with a warning.
-
-    Raises:
-        ResultsError: naming file and line of the first record that is wrong.
-    """
-    file = Path(path) / _MEASUREMENTS if Path(path).is_dir() else Path(path)
-    if not file.is_file():
-        raise ResultsError(f"{file}: no such file, {_HINT}")
-    records = []
-    *lines, last = file.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            records.append(_parse(line, f"{file}:{number}"))
-    if _is_torn(last):
-        where = f"{file}:{len(lines) + 1}"
-        warnings.warn(
-            f"{where}: the last record was cut off while it was written and is left out; "
-            f"the {len(records)} records before it are complete",
-            stacklevel=2,
-        )
-    elif last.strip():
-        records.append(_parse(last, f"{file}:{len(lines) + 1}"))
-    return records
 
 
 def find_results(*places: str | Path) -> Path:
@@ -227,10 +178,10 @@ def find_results(*places: str | Path) -> Path:
     named = os.environ.get("DGC_TOPO_RESULTS")
     if named:
         return ResultsFolder(named).path
-    found = [file for place in places for file in Path(place).glob(f"*/{_MEASUREMENTS}")]
+    found = [file for place in places for file in Path(place).glob(f"*/{MEASUREMENTS}")]
     if not found:
         where = " or ".join(str(place) for place in places)
-        raise ResultsError(f"no results folder in {where} and DGC_TOPO_RESULTS is unset, {_HINT}")
+        raise ResultsError(f"no results folder in {where} and DGC_TOPO_RESULTS is unset, {HINT}")
     return max(found, key=lambda file: file.stat().st_mtime).parent
 
 
@@ -238,7 +189,7 @@ def _make_room(path: Path) -> None:
     """Leave an empty folder at *path*, moving earlier results aside."""
     if path.exists() and not path.is_dir():
         raise ResultsError(f"{path}: a file, expected a folder for results")
-    if (path / _MEASUREMENTS).is_file():
+    if (path / MEASUREMENTS).is_file():
         _move_aside(path)
     elif path.is_dir() and any(path.iterdir()):
         raise ResultsError(
@@ -248,9 +199,9 @@ def _make_room(path: Path) -> None:
 
 
 def _move_aside(path: Path) -> None:
-    lock = _lock(path / _MEASUREMENTS)
+    held = lock(path / MEASUREMENTS)
     try:
-        finished = datetime.fromtimestamp(os.fstat(lock).st_mtime).astimezone()
+        finished = datetime.fromtimestamp(os.fstat(held).st_mtime).astimezone()
         name = f"{path.resolve().name}-{finished:%Y%m%d-%H%M%S}"
         aside, attempt = path.resolve().with_name(name), 1
         while aside.exists():
@@ -260,58 +211,11 @@ def _move_aside(path: Path) -> None:
     except OSError as error:
         raise ResultsError(f"{path}: cannot move the earlier results aside: {error}") from error
     finally:
-        os.close(lock)
-
-
-def _lock(file: Path) -> int:
-    descriptor = os.open(file, os.O_RDWR | os.O_APPEND)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise ResultsError(
-            f"{file.parent}: another run is writing there, wait for it or name another folder"
-        ) from None
-    return descriptor
-
-
-def _mend(file: Path, writer: int) -> None:
-    """Make the file end with a whole line, so that the next record starts on its own."""
-    content = file.read_bytes()
-    last = content.rpartition(b"\n")[2]
-    if _is_torn(last):
-        os.ftruncate(writer, len(content) - len(last))
-    elif last:
-        os.write(writer, b"\n")
-
-
-def _is_torn(last: bytes) -> bool:
-    """Return whether *last*, which has no line end, is the beginning of a record."""
-    try:
-        Measurement.model_validate_json(last or b"{}")
-    except ValidationError as error:
-        return any(problem["type"] == "json_invalid" for problem in error.errors())
-    return False
-
-
-def _parse(line: bytes, where: str) -> Measurement:
-    try:
-        return Measurement.model_validate_json(line)
-    except ValidationError as error:
-        raise ResultsError(
-            f"{where}: {_problem(error)}, expected one measurement in JSON "
-            "(dgc-topo schema prints its keys)"
-        ) from error
-
-
-def _problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(map(str, first["loc"]))
-    return f"{key}: {first['msg']}" if key else first["msg"]
+        os.close(held)
 
 
 def _read(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ResultsError(f"{file}: {error.strerror}, {_HINT}") from error
+        raise ResultsError(f"{file}: {error.strerror}, {HINT}") from error
