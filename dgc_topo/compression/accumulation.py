@@ -22,6 +22,7 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.pool import Pool
 from dgc_topo.compression.tiles import Gatherer, tile_size, tiles_of
+from dgc_topo.payload.wire import to_wire
 
 
 class Accumulation:
@@ -102,6 +103,22 @@ class Accumulation:
         """
         into.copy_(self.residual)
         self.residual.zero_()
+
+    def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
+        """As `take`, in numbers that *wire_dtype* can hold; what is rounded off stays behind."""
+        taken = self.take(indices)
+        sent = to_wire(taken, wire_dtype)
+        if sent is not taken:
+            self.give_back(indices, taken - sent)
+        return sent
+
+    def send_all(self, into: Tensor, wire_dtype: torch.dtype) -> None:
+        """As `take_all`, in numbers that *wire_dtype* can hold; what is rounded off stays."""
+        self.take_all(into)
+        sent = to_wire(into, wire_dtype)
+        if sent is not into:
+            self.residual.add_(into - sent)
+            into.copy_(sent)
 
     def give_back(self, indices: Tensor, values: Tensor) -> None:
         """Add *values* to the residual at *indices*, which may repeat.

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.state import Sections
+
 NUM_BINS = 32
 _TILE = 1 << 20  # elements at once: the temporary memory stays small
 
@@ -47,6 +50,13 @@ class Ages:
         for part in self._parts(self.last_sent):
             self.sent_histogram += self._histogram(step - part)
         self.last_sent.fill_(step)
+
+    def sections(self, layout: FlatLayout) -> Sections:
+        """Return what a snapshot holds of it; *layout* says where each tensor lies."""
+        return {
+            "last_sent": layout.views(self.last_sent),
+            "sent_histogram": {"all": self.sent_histogram},
+        }
 
     def clear_stale(self, velocity: Tensor, step: int, steps: int) -> None:
         """Zero the velocity of what has not been sent in the last *steps* steps.

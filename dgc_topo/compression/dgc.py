@@ -24,19 +24,18 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression import base
 from dgc_topo.compression.ages import Ages, Staleness
-from dgc_topo.compression.arrays import places_of
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.parts import accumulation_of, groups_of, selector
-from dgc_topo.compression.reselect import best_entries, without
+from dgc_topo.compression.payloads import Payloads
+from dgc_topo.compression.reselect import Reselection
 from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.sizes import describe_dgc
-from dgc_topo.compression.state import Sections, check_owner, restore, snapshot
+from dgc_topo.compression.state import Sections, check_owner, position_of, restore, snapshot
 from dgc_topo.compression.summed import SumRules
-from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload, SparsePayload
-from dgc_topo.payload.wire import TORCH_DTYPES, to_wire
+from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed
 
 
@@ -77,8 +76,6 @@ class DGC:
         self._device = check_parameters("dgc", parameters)
         self._parameters = dict(parameters)
         self._num_workers = num_workers
-        self._own: Entries | None = None  # what was sent in this step, if some may come back
-        self._wire_dtype = TORCH_DTYPES[config.wire_dtype]
         self._schedule = density_schedule or config.density_schedule()
         # Without a warm-up there is nothing to forget: any progress gives the same density.
         self._epoch: float | None = None if self._schedule.warm_up_epochs else 0.0
@@ -87,11 +84,16 @@ class DGC:
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         self._accumulation = accumulation_of(FlatLayout.of(compressed), self._device, config)
         self._selector = selector(config, self._accumulation.layout, self._device, select)
+        groups = groups_of(config, self._accumulation.layout)
+        reselects = config.merge == "reselect"
+        self._reselection = Reselection(self._accumulation, groups) if reselects else None
         length = self._accumulation.layout.length
         self._ages = Ages(length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
         self._rules = SumRules(compressed, dense, self._device, config)
         self._dense = self._rules.dense
+        others = self._dense.layout.length
+        self._payloads = Payloads(length, others, self._device, config.coding)
         if not compressed:
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -139,19 +141,14 @@ class DGC:
 
     def neutral(self) -> Payload:
         """Return a payload of zeros, of the kind that the current density asks for."""
-        if self.density >= 1:
-            length = self._accumulation.layout.length + self._dense.layout.length
-            return DensePayload(torch.zeros(length, device=self._device), self._wire_dtype)
-        nothing = torch.empty(0, dtype=torch.int64, device=self._device)
-        dense = torch.zeros(self._dense.layout.length, device=self._device)
-        return self._bundle(nothing, nothing.to(torch.float32), dense)
+        return self._payloads.neutral(self.density)
 
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, and momentum on what travelled dense."""
-        compressed, dense = self._summed(payload)
-        if self._config.merge == "reselect" and self.density < 1:
-            self._reselect(compressed)
+        compressed, dense = self._payloads.parts(self.name, payload)
+        if self._reselection is not None and self.density < 1:
+            self._reselection.apply(compressed, self.density)
         views = self._accumulation.layout.views(compressed)
         self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
@@ -221,11 +218,7 @@ class DGC:
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from a snapshot, bit for bit."""
         check_owner(self.name, state)
-        step, epoch = state.get("step"), state.get("epoch")
-        if not isinstance(step, int) or not isinstance(epoch, float | int | None):
-            raise ValueError(  # noqa: TRY004  a bad file is a bad value
-                f"dgc state: step {step!r} and epoch {epoch!r}, expected numbers"
-            )
+        step, epoch = position_of(self.name, state)
         restore(self.name, state, self._sections())
         self.step, self._epoch = step, epoch
 
@@ -251,76 +244,27 @@ class DGC:
     def _all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
         buffer = torch.empty(length + len(dense), device=self._device)
-        residual = buffer[:length]
-        self._accumulation.take_all(residual)
-        sent = to_wire(residual, self._wire_dtype)
-        if sent is not residual:
-            self._accumulation.residual.add_(residual - sent)
-            residual.copy_(sent)
+        self._accumulation.send_all(buffer[:length], self._payloads.wire_dtype)
         if self._ages is not None:
             self._ages.note_all_sent(self.step)
         buffer[length:].copy_(dense)
-        return DensePayload(buffer, self._wire_dtype)
+        return self._payloads.dense(buffer)
 
     def _selected(self, density: float, dense: Tensor) -> BundlePayload:
         state = self._accumulation
         indices = self._selector.pick(state.residual, density)
         if self._ages is not None:
             self._ages.note_sent(indices, self.step)
-        taken = state.take(indices)
-        sent = to_wire(taken, self._wire_dtype)
-        if sent is not taken:
-            state.give_back(indices, taken - sent)
-        if self._config.merge == "reselect":
-            self._own = Entries(indices, sent)
-        return self._bundle(indices, sent, dense)
-
-    def _reselect(self, total: Tensor) -> None:
-        """Leave only the best of the sum, and take back what this rank sent of the rest."""
-        groups = groups_of(self._config, self._accumulation.layout)
-        indices = places_of(total != 0)
-        best = best_entries(Entries(indices, total[indices]), groups, self.density)
-        total.zero_()[best.indices] = best.values
-        if self._own is not None:  # a rank that only serves has sent nothing
-            self._accumulation.give_back(*without(self._own, best.indices))
-            self._own = None
-
-    def _bundle(self, indices: Tensor, values: Tensor, dense: Tensor) -> BundlePayload:
-        sparse = SparsePayload(
-            indices,
-            values,
-            self._accumulation.layout.length,
-            wire_dtype=self._wire_dtype,
-            index_encoding=self._config.index_encoding,
-        )
-        return BundlePayload([sparse, DensePayload(dense, self._wire_dtype)])
-
-    def _summed(self, payload: Payload) -> tuple[Tensor, Tensor]:
-        """Return the sums over compressed and over dense tensors, in memory of their own."""
-        length, others = self._accumulation.layout.length, self._dense.layout.length
-        match payload:
-            case BundlePayload(parts=[SparsePayload(length=found) as sparse, rest]):
-                if found == length:
-                    return sparse.to_dense(), base.dense_part(self.name, rest, others).clone()
-            case BundlePayload(parts=[summed, rest]):  # a merge policy may have filled it up
-                summed_part = base.dense_part(self.name, summed, length)
-                return summed_part.clone(), base.dense_part(self.name, rest, others).clone()
-        buffer = base.dense_part(self.name, payload, length + others).clone()
-        return buffer[:length], buffer[length:]
+        sent = state.send(indices, self._payloads.wire_dtype)
+        if self._reselection is not None:
+            self._reselection.note_sent(Entries(indices, sent))
+        return self._payloads.sparse(indices, sent, dense)
 
     def _sections(self) -> Sections:
         return {
             "velocity": self.velocities(),
             "residual": self.residuals(),
-            **self._age_sections(),
+            **({} if self._ages is None else self._ages.sections(self._accumulation.layout)),
             "momentum": self._dense.buffers(),
             "momentum_after_sum": self._rules.compressed.buffers(),
-        }
-
-    def _age_sections(self) -> Sections:
-        if self._ages is None:
-            return {}
-        return {
-            "last_sent": self._accumulation.layout.views(self._ages.last_sent),
-            "sent_histogram": {"all": self._ages.sent_histogram},
         }

@@ -12,10 +12,42 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.arrays import constant
+from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.arrays import constant, places_of
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.trim import trim
 from dgc_topo.payload import Entries
+
+
+class Reselection:
+    """One rank's part: it knows what the rank has sent, and gives the rejected back to it.
+
+    Args:
+        accumulation: Takes back what is rejected.
+        groups: Which elements compete with each other.
+    """
+
+    def __init__(self, accumulation: Accumulation, groups: Groups) -> None:
+        self._accumulation, self._groups = accumulation, groups
+        self._own: Entries | None = None
+
+    def note_sent(self, own: Entries) -> None:
+        """Note what this rank sends in this step."""
+        self._own = own
+
+    def apply(self, total: Tensor, density: float) -> None:
+        """Leave only the best of the sum, and take back what this rank sent of the rest.
+
+        Args:
+            total: Shape (length,), float32; changed in place.
+            density: Fraction of each group to keep.
+        """
+        indices = places_of(total != 0)
+        best = best_entries(Entries(indices, total[indices]), self._groups, density)
+        total.zero_()[best.indices] = best.values
+        if self._own is not None:  # a rank that only serves has sent nothing
+            self._accumulation.give_back(*without(self._own, best.indices))
+            self._own = None
 
 
 def best_entries(merged: Entries, groups: Groups, density: float) -> Entries:

@@ -50,6 +50,20 @@ def check_owner(where: str, state: Mapping[str, object]) -> None:
         raise ValueError(f"{where} state: taken by {owner!r}, expected {where!r}")
 
 
+def position_of(where: str, state: Mapping[str, object]) -> tuple[int, float | None]:
+    """Return the step of a snapshot, and the epochs done if any were told.
+
+    Raises:
+        ValueError: if they are no numbers.
+    """
+    step, epoch = state.get("step"), state.get("epoch")
+    if not isinstance(step, int) or not isinstance(epoch, float | int | None):
+        raise ValueError(  # noqa: TRY004  a bad file is a bad value
+            f"{where} state: step {step!r} and epoch {epoch!r}, expected numbers"
+        )
+    return step, epoch
+
+
 def _checked(where: str, saved: object, live: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not isinstance(saved, Mapping):
         raise ValueError(  # noqa: TRY004  a bad file is a bad value
