@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dgc_topo.results.ladder import Condition, Ladder
+from dgc_topo.results.ladder import Ladder
 from dgc_topo.results.measurement import Measurement, QualityPoint
-from dgc_topo.results.style import PALE, TEXT, Styles, dress, new_figure
+from dgc_topo.results.style import PALE, TEXT, Grid, Styles, dress, new_figure
 
 _LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
 _ROW = 0.34  # inches per rung
@@ -25,13 +25,11 @@ def curves_figure(measurements: Iterable[Measurement]) -> Figure:
     """
     ladder = Ladder.of(measurements)
     title = f"Measured: {_LABELS[ladder.metric]} over training, mean and range of the seeds"
-    figure, panels = _panels(ladder, title, 3.6)
-    styles = Styles(tuple(ladder.rungs), ("",))
-    for axes, condition in zip(panels, ladder.conditions, strict=True):
-        dress(axes, x="step", title=condition.label)
+    figure, panels = _panels(ladder, title, 3.6, x="step")
+    for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        for rung in ladder.rungs:
-            _curve(axes, ladder, rung, condition, styles)
+    for axes, rung, runs in _rungs(ladder, panels):
+        _curve(axes, ladder, rung, [_points(run) for run in runs])
     panels[0].set_ylabel(_LABELS[ladder.metric])
     if ladder.metric == "perplexity":  # what diverges would hide all others
         panels[0].set_yscale("log")
@@ -48,19 +46,18 @@ def endings_figure(measurements: Iterable[Measurement]) -> Figure:
     """
     ladder = Ladder.of(measurements)
     title = f"Measured: {_LABELS[ladder.metric]} at the end, every seed"
-    figure, panels = _panels(ladder, title, 1.6 + _ROW * len(ladder.rungs))
-    styles = Styles(tuple(ladder.rungs), ("",))
+    height = 1.6 + _ROW * len(ladder.rungs)
+    figure, panels = _panels(ladder, title, height, x=_LABELS[ladder.metric], grid="x")
     for axes, condition in zip(panels, ladder.conditions, strict=True):
-        dress(axes, x=_LABELS[ladder.metric], title=condition.label, grid="x")
         if ladder.baseline is not None:
-            band = _finals(ladder, ladder.baseline, condition)
+            band = _finals(ladder, ladder.runs(ladder.baseline, condition))
             axes.axvspan(min(band), max(band), color=PALE, lw=0)
-        for row, rung in enumerate(ladder.rungs):
-            finals = _finals(ladder, rung, condition)
-            colour = styles.colour(rung)
-            axes.plot(finals, [row] * len(finals), "o", color=colour, ms=5, alpha=0.8)
-            if finals:
-                axes.plot([fmean(finals)] * 2, [row - 0.3, row + 0.3], color=TEXT, lw=1.4)
+    for axes, rung, runs in _rungs(ladder, panels):
+        finals, row = _finals(ladder, runs), ladder.rungs.index(rung)
+        colour = _styles(ladder).colour(rung)
+        axes.plot(finals, [row] * len(finals), "o", color=colour, ms=5, alpha=0.8)
+        if finals:
+            axes.plot([fmean(finals)] * 2, [row - 0.3, row + 0.3], color=TEXT, lw=1.4)
     panels[0].set_yticks(range(len(ladder.rungs)), ladder.rungs)
     panels[0].set_ylim(len(ladder.rungs) - 0.4, -0.6)
     return figure
@@ -73,18 +70,15 @@ def density_figure(measurements: Iterable[Measurement]) -> Figure:
         ValueError: if no record has a rung.
     """
     ladder = Ladder.of(measurements)
-    figure, panels = _panels(ladder, "Measured: compressed elements that a worker sends, %", 3.4)
-    styles = Styles(tuple(ladder.rungs), ("",))
-    for axes, condition in zip(panels, ladder.conditions, strict=True):
-        dress(axes, x="epoch", title=condition.label)
+    title = "Measured: compressed elements that a worker sends, %"
+    figure, panels = _panels(ladder, title, 3.4, x="epoch")
+    for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_yscale("log")
-        for rung in ladder.rungs:
-            points = [_points(run) for run in ladder.runs(rung, condition)][:1]
-            for run in points:
-                sent = [100 * (point.density or 1.0) for point in run]
-                epochs = [point.epoch for point in run]
-                _line(axes, epochs, sent, styles, rung)
+    for axes, rung, runs in _rungs(ladder, panels):
+        for run in runs[:1]:
+            sent = [100 * (point.density or 1.0) for point in _points(run)]
+            _line(axes, ladder, rung, [point.epoch for point in _points(run)], sent)
     panels[0].set_ylabel("sent, %")
     return _with_legend(figure, panels[0])
 
@@ -96,42 +90,59 @@ def staleness_figure(measurements: Iterable[Measurement]) -> Figure:
         ValueError: if no record has a rung.
     """
     ladder = Ladder.of(measurements)
-    figure, panels = _panels(ladder, "Measured: steps that a sent element had waited", 3.6)
-    styles = Styles(tuple(ladder.rungs), ("",))
-    for axes, condition in zip(panels, ladder.conditions, strict=True):
-        dress(axes, x="steps waited (at least)", title=condition.label)
+    title = "Measured: steps that a sent element had waited"
+    figure, panels = _panels(ladder, title, 3.6, x="steps waited (at least)")
+    for axes in panels:
         axes.set_xscale("log", base=2)
-        for rung in ladder.rungs:
-            counted = [r.staleness.sent for r in ladder.runs(rung, condition) if r.staleness]
-            totals = [sum(column) for column in zip(*counted, strict=True)]
-            last = max((bin_ + 1 for bin_, total in enumerate(totals) if total), default=0)
-            shares = [100 * total / sum(totals) for total in totals[:last]]
-            _line(axes, [2**bin_ for bin_ in range(last)], shares, styles, rung)
+    for axes, rung, runs in _rungs(ladder, panels):
+        counted = [run.staleness.sent for run in runs if run.staleness]
+        totals = [sum(column) for column in zip(*counted, strict=True)]
+        last = max((bin_ + 1 for bin_, total in enumerate(totals) if total), default=0)
+        shares = [100 * total / sum(totals) for total in totals[:last]]
+        _line(axes, ladder, rung, [2**bin_ for bin_ in range(last)], shares)
     panels[0].set_ylabel("share of what is sent, %")
     return _with_legend(figure, panels[0])
 
 
-def _panels(ladder: Ladder, title: str, height: float) -> tuple[Figure, Sequence[Axes]]:
+def _panels(
+    ladder: Ladder, title: str, height: float, *, x: str, grid: Grid = "both"
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with one panel per condition."""
     count = len(ladder.conditions)
     figure = new_figure(max(5.5, 2.9 * count + 1.4), height, title)
-    return figure, figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    for axes, condition in zip(panels, ladder.conditions, strict=True):
+        dress(axes, x=x, title=condition.label, grid=grid)
+    return figure, panels
 
 
-def _curve(axes: Axes, ladder: Ladder, rung: str, condition: Condition, styles: Styles) -> None:
-    runs = [_points(run) for run in ladder.runs(rung, condition)]
+def _rungs(
+    ladder: Ladder, panels: Sequence[Axes]
+) -> Iterator[tuple[Axes, str, Sequence[Measurement]]]:
+    """Yield every rung in every panel, with its runs there."""
+    for axes, condition in zip(panels, ladder.conditions, strict=True):
+        for rung in ladder.rungs:
+            yield axes, rung, ladder.runs(rung, condition)
+
+
+def _styles(ladder: Ladder) -> Styles:
+    return Styles(tuple(ladder.rungs), ("",))
+
+
+def _curve(axes: Axes, ladder: Ladder, rung: str, runs: Sequence[tuple[QualityPoint, ...]]) -> None:
     if not runs:
         return
     length = min(map(len, runs))  # a seed that diverged ends early
     scale = 100 if ladder.metric == "accuracy" else 1
     columns = [[scale * run[index].value for run in runs] for index in range(length)]
     steps = [point.step for point in runs[0][:length]]
-    _line(axes, steps, [fmean(column) for column in columns], styles, rung)
+    _line(axes, ladder, rung, steps, [fmean(column) for column in columns])
     low, high = [min(column) for column in columns], [max(column) for column in columns]
-    axes.fill_between(steps, low, high, color=styles.colour(rung), alpha=0.15, lw=0)
+    axes.fill_between(steps, low, high, color=_styles(ladder).colour(rung), alpha=0.15, lw=0)
 
 
-def _line(axes: Axes, x: Sequence[int], y: Sequence[float], styles: Styles, rung: str) -> None:
-    colour, marker = styles.colour(rung), styles.marker(rung)
+def _line(axes: Axes, ladder: Ladder, rung: str, x: Sequence[int], y: Sequence[float]) -> None:
+    colour, marker = _styles(ladder).colour(rung), _styles(ladder).marker(rung)
     axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.4, label=rung)
 
 
@@ -145,6 +156,6 @@ def _points(run: Measurement) -> tuple[QualityPoint, ...]:
     return run.quality.points if run.quality else ()
 
 
-def _finals(ladder: Ladder, rung: str, condition: Condition) -> list[float]:
+def _finals(ladder: Ladder, runs: Sequence[Measurement]) -> list[float]:
     scale = 100 if ladder.metric == "accuracy" else 1
-    return [scale * _points(run)[-1].value for run in ladder.runs(rung, condition)]
+    return [scale * _points(run)[-1].value for run in runs]
