@@ -1,1 +1,1 @@
-"""Placeholder docstring, replaced by the part itself."""
+"""Training: data, models, and the loop that compresses, communicates and updates."""

@@ -13,31 +13,25 @@ from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.launch.group import Worker
 from dgc_topo.launch.sockets import congestion_controls, sent_bytes
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
+from dgc_topo.train.agreement import fingerprint
 from dgc_topo.train.ddp import DdpStep
+from dgc_topo.train.errors import TrainingError, check_loss
+from dgc_topo.train.evaluation import (
+    flat_statistics,
+    quality_point,
+    set_average,
+    share_of,
+    with_average_statistics,
+)
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, Score, running_statistics
-from dgc_topo.train.parts import (
-    DTYPES,
-    TrainingError,
-    add_staleness,
-    check_loss,
-    compressor_of,
-    fingerprint,
-    flat_statistics,
-    learning_rate_at,
-    quality_point,
-    seed_randoms,
-    set_average,
-    share_of,
-    staleness_of,
-    steps_per_epoch,
-    task_of,
-)
+from dgc_topo.train.parts import DTYPES, compressor_of, seed_randoms, task_of
 from dgc_topo.train.passes import compute_gradients
-from dgc_topo.train.record import Setting, make_measurement
+from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
 from dgc_topo.train.solo import Solo, train_alone
 from dgc_topo.train.steps import AllReduceStep, GossipStep, StepRecord, Strategy
+from dgc_topo.train.timetable import Timetable
 
 
 class JobRun:
@@ -55,13 +49,14 @@ class JobRun:
         self._teller = Teller(number, listen if worker.rank == 0 else lambda _: None)
         self._topology = job.topology.load()
         self._schedule = self._topology.schedule(worker.world_size, seed=job.seed)
-        contributors = self._schedule.contributors.tolist()
-        self._num_workers = len(contributors)
-        self._trains = worker.rank in contributors
+        self._contributors: list[int] = self._schedule.contributors.tolist()
+        self._num_workers = len(self._contributors)
+        self._trains = worker.rank in self._contributors
         self._gossip = job.topology.gossips
         # A server holds the first worker's place for the shapes of things; it draws no batch.
-        self._place = contributors.index(worker.rank) if self._trains else 0
+        self._place = self._contributors.index(worker.rank) if self._trains else 0
         self._task = task_of(job, self._place, self._num_workers, worker.device)
+        self._timetable = Timetable(job.train, self._task)
         self._model = self._task.build_model()
         self._parameters = dict(self._model.named_parameters())
         self._compressor = self._make_compressor(self._parameters)
@@ -83,7 +78,7 @@ class JobRun:
         seed_randoms(self._job.seed, self._place)
         points: list[QualityPoint] = []
         records: list[StepRecord] = []
-        for epoch in range(self._job.train.epochs):
+        for epoch in range(self._timetable.num_epochs):
             done = list(self._train_epoch(epoch))
             records.extend(done)
             points.append(self._evaluate(epoch, done))
@@ -100,21 +95,13 @@ class JobRun:
         self._teller.finished(measurement)
         return measurement
 
-    @property
-    def _steps_per_epoch(self) -> int:
-        return steps_per_epoch(self._job.train, self._task)
-
     def _train_epoch(self, epoch: int) -> Iterator[StepRecord]:
         self._model.train()
-        total = self._steps_per_epoch * self._job.train.epochs
         batches = self._task.batches(epoch) if self._trains else None
-        for index in range(self._steps_per_epoch):
-            iteration = epoch * self._steps_per_epoch + index
-            yield self._train_step(batches, iteration, total)
+        for iteration in self._timetable.steps(epoch):
+            yield self._train_step(batches, iteration)
 
-    def _train_step(
-        self, batches: Iterator[Batch] | None, iteration: int, total: int
-    ) -> StepRecord:
+    def _train_step(self, batches: Iterator[Batch] | None, iteration: int) -> StepRecord:
         loss, compute_s = 0.0, 0.0
         interface = self._worker.interface
         counted = math.nan if interface is None else sent_bytes(interface)
@@ -129,13 +116,13 @@ class JobRun:
             check_loss(self._job, loss, self._worker.rank, iteration)
         record = self._strategy.apply(
             iteration,
-            iteration / self._steps_per_epoch,
-            learning_rate_at(self._job.train, iteration / total),
+            self._timetable.epochs_before(iteration),
+            self._timetable.learning_rate_at(iteration),
         )
         # Waiting in the backward pass is no computing.
         record.compute_s = compute_s - (record.wait_s if self._strategy.overlaps else 0.0)
         record.loss, record.interface_bytes = loss, counted
-        self._teller.progress(iteration + 1, total, loss)
+        self._teller.progress(iteration + 1, self._timetable.num_steps, loss)
         return record
 
     @property
@@ -154,8 +141,8 @@ class JobRun:
             score = self._task.evaluate(model, part=self._place, num_parts=self._num_workers)
         what = self._what(f"evaluation after epoch {epoch + 1}")
         shares = self._worker.gather(share_of(score, done, self._parameters), what)
-        contributors = self._schedule.contributors.tolist()
-        point = quality_point(epoch, self._steps_per_epoch, shares, contributors)
+        steps_per_epoch = self._timetable.steps_per_epoch
+        point = quality_point(epoch, steps_per_epoch, shares, self._contributors)
         self._teller.evaluated(epoch + 1, self._task.metric, point.value)
         return point
 
@@ -163,12 +150,10 @@ class JobRun:
         """Return a model with all ranks' average parameters (gossip) and running statistics."""
         if not self._gossip and not running_statistics(self._model):
             return self._model
-        model = self._task.build_model()
-        model.load_state_dict(self._model.state_dict())
         what = self._what("averaging the model")
         flats = self._worker.gather(flat_statistics(self._model).cpu(), what)
-        contributors = self._schedule.contributors.tolist()
-        set_average(running_statistics(model), [flats[rank] for rank in contributors])
+        workers = [flats[rank] for rank in self._contributors]
+        model = with_average_statistics(self._task, self._model, workers)
         if self._gossip:
             self._average_parameters(model, what)
         return model
@@ -206,7 +191,7 @@ class JobRun:
     def _measure_solo(self) -> Solo:
         """Return what the first worker does while it has the machine to itself: the others wait."""
         solo: Solo | None = None
-        first = int(self._schedule.contributors[0])
+        first = self._contributors[0]
         if self._worker.rank == first:
             model = self._task.build_model()
             compressor = self._make_compressor(dict(model.named_parameters()))

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dgc_topo.coding import VALUE_BYTES
+from dgc_topo.compression import DGC, Compressor, Staleness
 from dgc_topo.results.environment import describe_environment
-from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes
+from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes, StalenessCounts
 from dgc_topo.scenario import CompressionSection
 from dgc_topo.schedule import Schedule
 from dgc_topo.train.job import GLOO, Job
@@ -105,6 +106,22 @@ def make_measurement(
         profile=solo.profile,
         quality=quality,
     )
+
+
+def staleness_of(job: Job, compressor: Compressor) -> Staleness | None:
+    """Return how long elements waited, if the job asks for it and its compressor lets them wait."""
+    if job.compression.track_ages and isinstance(compressor, DGC):
+        return compressor.staleness()
+    return None
+
+
+def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
+    """Return the counts of all workers together; None if they were not counted."""
+    known = [each for each in found if each is not None]
+    if not known:
+        return None
+    sent, waiting = (np.sum(counts, axis=0).tolist() for counts in zip(*known, strict=True))
+    return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
 
 
 def _known(value: float) -> float | None:

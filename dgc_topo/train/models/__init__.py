@@ -3,7 +3,13 @@
 from dgc_topo.train.models.build import Option, build_model, model_names, model_options
 from dgc_topo.train.models.images import running_statistics
 from dgc_topo.train.models.task import Batch, Metric, Score, Task
-from dgc_topo.train.models.tasks import ImageTask, TextTask, make_task, task_options
+from dgc_topo.train.models.tasks import (
+    ImageTask,
+    TextTask,
+    make_task,
+    take_image_size,
+    task_options,
+)
 
 __all__ = [
     "Batch",
@@ -18,5 +24,6 @@ __all__ = [
     "model_names",
     "model_options",
     "running_statistics",
+    "take_image_size",
     "task_options",
 ]

@@ -200,24 +200,29 @@ def make_task(
             missing, damaged or too small for one step.
     """
     options = dict(options)
-    data = _load(dataset, root, options) if isinstance(dataset, str) else dataset
+    if isinstance(dataset, str):
+        dataset = load_dataset(dataset, root=root, image_size=take_image_size(options))
     place = torch.device(device)
-    own, model_options = _split_options(data, options)
-    check_model(model_name, data, model_options)
-    if isinstance(data, ImageDataset):
-        samples = SampleBatches(len(data.train), shard)
+    own, model_options = _split_options(dataset, options)
+    check_model(model_name, dataset, model_options)
+    if isinstance(dataset, ImageDataset):
+        samples = SampleBatches(len(dataset.train), shard)
         augment = bool(own["augment"])
-        return ImageTask(data, model_name, model_options, shard, place, samples, augment)
-    streams = StreamBatches(data.train, int(own["bptt"]), shard)
-    return TextTask(data, model_name, model_options, shard, place, streams)
+        return ImageTask(dataset, model_name, model_options, shard, place, samples, augment)
+    streams = StreamBatches(dataset.train, int(own["bptt"]), shard)
+    return TextTask(dataset, model_name, model_options, shard, place, streams)
 
 
-def _load(name: str, root: Path | str | None, options: dict[str, Option]) -> Dataset:
-    """Load data set *name* with its own option, which is taken out of *options*."""
+def take_image_size(options: dict[str, Option]) -> int | None:
+    """Take the data set's own option out of *options* and return it.
+
+    Raises:
+        ValueError: if it is no number.
+    """
     image_size = options.pop("image_size", None)
     if image_size is not None and type(image_size) is not int:
         raise ValueError(f"task: option image_size = {image_size!r}, expected int")
-    return load_dataset(name, root=root, image_size=image_size)
+    return image_size
 
 
 def task_options(dataset: Dataset) -> dict[str, Option]:
