@@ -196,14 +196,7 @@ class Lab:
         stdin: int,
         output: int,
     ) -> LabProcess:
-        """Start a process on the host of a rank.
-
-        Args:
-            rank: Decides the host.
-            command: Program and arguments.
-            environment: All of its variables.
-            stdin: Descriptor of its standard input.
-            output: Descriptor of its standard output and error.
+        """Start a process on the host of a rank, as `dgc_topo.launch.Hosts.start`.
 
         Raises:
             LabError: if the lab is not up, or the program cannot be started.
