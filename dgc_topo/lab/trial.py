@@ -14,6 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.lab.doctor import Finding
 from dgc_topo.lab.keeper import leave_machine
+from dgc_topo.lab.shaping import Shape, shape_host
 from dgc_topo.lab.spec import LabSpec
 
 _CONGESTION_CONTROLS = ("cubic", "reno", "bbr", "dctcp")
@@ -66,9 +67,13 @@ def _links() -> list[Finding]:
             "fq": {},
         }
         for kind, options in shapes.items():
-            need = kind == "tbf"
+            need = kind in {"tbf", "htb"}
             found.append(_queue(route, link, kind, options, needed=need))
-        return found
+        shape = Shape(1e6, 0.1)
+        first = _attempt(
+            "acknowledgements first", lambda: shape_host(route, link, None, shape), needed=True
+        )
+        return [*found, first]
 
 
 def _queue(

@@ -1,6 +1,7 @@
 """Links have the rate they are said to have, count what goes over them, and can be changed."""
 
 import threading
+import time
 from dataclasses import replace
 from statistics import median
 
@@ -39,6 +40,17 @@ def test_both_directions_at_once_get_nearly_as_much_each(workers: Session):
 def test_senders_to_one_host_share_its_link(workers: Session):
     rate = goodput(workers, [(1, 0), (2, 0), (3, 0)], NUM_BYTES // 2, world_size=4)
     assert 0.80 < 3 * rate / (FRAMING * RATE_BITS_PER_S) < 1.01
+
+
+def test_both_directions_get_as_much_each_whatever_was_lost_before(workers: Session):
+    """Acknowledgements do not wait behind data, nor do connections start anew after a pause.
+
+    Else a direction whose window was cut would crawl for as long as the other one has data.
+    """
+    goodput(workers, [(1, 0), (2, 0), (3, 0)], world_size=4)  # overflows the switch's queue
+    time.sleep(0.5)
+    rate = goodput(workers, [(0, 1), (1, 0)], NUM_BYTES // 2)
+    assert 0.90 < rate / (FRAMING * RATE_BITS_PER_S) < 1.0
 
 
 def test_a_slow_host_is_slow_both_ways_and_the_others_are_not(lab: Lab, workers: Session):
