@@ -3,8 +3,9 @@
 from dgc_topo.payload.base import Arrival, BoundsOf, Payload, equal_bounds
 from dgc_topo.payload.bundle import BundlePayload
 from dgc_topo.payload.dense import DensePayload
-from dgc_topo.payload.sparse import Entries, SparsePayload
+from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.ternary import Ternary, TernaryPayload
+from dgc_topo.payload.union import Entries
 from dgc_topo.payload.wire import WireError
 
 __all__ = [

@@ -17,15 +17,9 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
+from dgc_topo.payload.union import Entries, union_sum
 from dgc_topo.payload.wire import WireError, decode, encode, encoded_bytes, wire_name
 from dgc_topo.schedule import Transfer
-
-
-class Entries(NamedTuple):
-    """Sparse entries: int64 indices, strictly ascending, and their float32 values, shapes (n,)."""
-
-    indices: Tensor
-    values: Tensor
 
 
 class _Received(NamedTuple):
@@ -231,28 +225,6 @@ def _join(pieces: Sequence[Entries]) -> Entries:
         torch.cat([piece.indices for piece in pieces]),
         torch.cat([piece.values for piece in pieces]),
     )
-
-
-def union_sum(terms: Sequence[tuple[float, Entries]], device: device) -> Entries:
-    """Return the sum of ``coefficient * entries``, taken in the order given.
-
-    The result owns its values.  Every addition touches an index at most once, so the sums come
-    out the same on a GPU, where the order of additions to one place is otherwise undefined.
-    """
-    if len(terms) == 1:
-        coefficient, (indices, values) = terms[0]
-        return Entries(indices, values * coefficient)
-    if not terms:
-        empty = torch.empty(0, dtype=torch.int64, device=device)
-        return Entries(empty, empty.to(torch.float32))
-    indices, places = torch.unique(
-        torch.cat([entries.indices for _, entries in terms]), return_inverse=True
-    )
-    total = torch.zeros(len(indices), dtype=torch.float32, device=device)
-    sizes = [len(entries.indices) for _, entries in terms]
-    for (coefficient, (_, values)), place in zip(terms, places.split(sizes), strict=True):
-        total.index_add_(0, place, values if coefficient == 1 else values * coefficient)
-    return Entries(indices, total)
 
 
 def _position(indices: Tensor, element: int) -> int:

@@ -1,0 +1,65 @@
+"""Sums of sparse entries: the union of their indices, and at each the sum of the values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, device
+
+#: From so many indices on, torch sorts by radix, which three runs and more can't be merged faster.
+_RADIX_INDICES = 32_768
+_PAIR = 2
+
+
+class Entries(NamedTuple):
+    """Sparse entries: int64 indices, strictly ascending, and their float32 values, shapes (n,)."""
+
+    indices: Tensor
+    values: Tensor
+
+
+def union_sum(terms: Sequence[tuple[float, Entries]], device: device) -> Entries:
+    """Return the sum of ``coefficient * entries``, taken in the order given.
+
+    The result owns its values.  Every addition touches an index at most once, so the sums come
+    out the same on a GPU, where the order of additions to one place is otherwise undefined.
+    """
+    if len(terms) == 1:
+        coefficient, (indices, values) = terms[0]
+        return Entries(indices, values * coefficient)
+    if not terms:
+        empty = torch.empty(0, dtype=torch.int64, device=device)
+        return Entries(empty, empty.to(torch.float32))
+    indices, places = union([entries.indices for _, entries in terms])
+    total = torch.zeros(len(indices), dtype=torch.float32, device=device)
+    sizes = [len(entries.indices) for _, entries in terms]
+    for (coefficient, (_, values)), place in zip(terms, torch.split(places, sizes), strict=True):
+        total.index_add_(0, place, values if coefficient == 1 else values * coefficient)
+    return Entries(indices, total)
+
+
+def union(runs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the union of ascending runs of indices, ascending, and where each index is in it.
+
+    On a CPU two runs, and few indices in more of them, are merged by numpy's stable sort, which
+    finds runs: 1.5 to 8 times as fast as `torch.unique` (measured from 2,000 to 500,000 indices),
+    which sorts.
+
+    Args:
+        runs: Of int64, at least one, all on one device.
+    """
+    joined = torch.cat(list(runs))
+    merges = len(runs) <= _PAIR or len(joined) < _RADIX_INDICES
+    if joined.device.type != "cpu" or not merges or not len(joined):
+        unique, places = torch.unique(joined, return_inverse=True)
+        return unique, places
+    indices = joined.numpy()
+    order = np.argsort(indices, kind="stable")
+    ascending = indices[order]
+    is_first = np.concatenate([[True], ascending[1:] != ascending[:-1]])
+    places_of = np.empty(len(indices), np.int64)
+    places_of[order] = np.cumsum(is_first) - 1
+    return torch.from_numpy(ascending[is_first]), torch.from_numpy(places_of)
