@@ -159,6 +159,9 @@ class EndCosts(Table):
     reverse_share: NotNegative = Field(
         default=0.0, description="bytes of acknowledgements on the way back, per byte sent"
     )
+    burst_bytes: NotNegative = Field(
+        default=0.0, description="that every link lets pass at once after a pause (token bucket)"
+    )
 
     def costs(self, network: Network) -> HostCosts:
         """Return the costs per message and byte on *network*."""
@@ -180,6 +183,7 @@ class EndCosts(Table):
             cores_per_machine=self.cores_per_machine or inf,
             hosts_per_machine=self.hosts_per_machine,
             reverse_share=self.reverse_share,
+            burst_bytes=self.burst_bytes,
         )
 
     def limited(self, network: Network) -> Network:

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 _AT_LEAST_0 = (
     "overhead_s",
+    "receive_overhead_s",
     "step_overhead_s",
     "reduce_s_per_byte",
+    "scale_s_per_byte",
     "send_s_per_byte",
     "receive_s_per_byte",
     "encode_s_per_byte",
@@ -20,6 +22,7 @@ _AT_LEAST_0 = (
     "code_s_per_message",
     "merge_s_per_message",
     "reverse_share",
+    "burst_bytes",
 )
 
 
@@ -30,8 +33,12 @@ class HostCosts:
     Attributes:
         overhead_s: Software time per message, on each side; serial per rank, so the third
             message that a rank posts in a step is posted three overheads after the step began.
+        receive_overhead_s: Software time per received message once it is there, before the rank
+            goes on; serial as well.
         step_overhead_s: Software time per step of a rank, before its messages; serial as well.
         reduce_s_per_byte: Time to add one received byte (gamma); serial per rank, at a step's end.
+        scale_s_per_byte: Time to multiply one byte by a weight, as gossip does with what it
+            receives and with what it keeps; serial as well.
         message_curve: Extra time of a message by its size, as pairs (bytes, seconds) with growing
             bytes: straight lines between them, constant outside.  See `curve_from_times`.
         send_s_per_byte: CPU seconds to send a byte, beside whatever else the process does.
@@ -46,6 +53,8 @@ class HostCosts:
         hosts_per_machine: Ranks' processes on one machine: host h is on machine
             ``h // hosts_per_machine``.
         reverse_share: Bytes of acknowledgements on the way back, per byte sent.
+        burst_bytes: That every link lets pass at once after a pause (its token bucket's depth);
+            see `dgc_topo.simulate.buckets`.
 
     Where CPU time per byte or a machine's cores are given, processors are resources that messages
     and work share like links (see `dgc_topo.simulate.resources`): overheads and additions then
@@ -56,8 +65,10 @@ class HostCosts:
     """
 
     overhead_s: float = 0.0
+    receive_overhead_s: float = 0.0
     step_overhead_s: float = 0.0
     reduce_s_per_byte: float = 0.0
+    scale_s_per_byte: float = 0.0
     message_curve: tuple[tuple[float, float], ...] = ()
     send_s_per_byte: float = 0.0
     receive_s_per_byte: float = 0.0
@@ -69,6 +80,7 @@ class HostCosts:
     cores_per_machine: float = inf
     hosts_per_machine: int = 1
     reverse_share: float = 0.0
+    burst_bytes: float = 0.0
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_0:
@@ -99,7 +111,12 @@ class HostCosts:
     @property
     def is_serial(self) -> bool:
         """Whether ranks are ever busy themselves, other than by sharing processors."""
-        return not self.has_processors and bool(self.has_overhead or self.reduce_s_per_byte)
+        return not self.has_processors and (self.has_overhead or self.has_merging)
+
+    @property
+    def has_merging(self) -> bool:
+        """Whether a rank is busy with a dense message once it is there."""
+        return bool(self.receive_overhead_s or self.reduce_s_per_byte or self.scale_s_per_byte)
 
     @property
     def has_overhead(self) -> bool:

@@ -89,7 +89,7 @@ class Progress:
         flows["waiting"][rows] = OVER
         ends = np.concatenate([flows["src_place"][rows], flows["dst_place"][rows]])
         finished = count_down(places["open"], ends - places.base)
-        if len(finished) and self._costs.reduce_s_per_byte and not self._costs.has_processors:
+        if len(finished) and self._costs.has_merging and not self._costs.has_processors:
             self._stay_busy(finished)
         elif len(finished):
             self._leave(finished)
@@ -255,14 +255,22 @@ class Progress:
         return before_s
 
     def _busy_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
-        """Return how long each member takes to merge what it receives in a step."""
+        """Return how long each member takes over what it has received in a step."""
         costs = self._costs
         adds = (step.keep != 0) & (step.weight != 0)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
             merged_s = costs.code_s_per_message + adds * costs.merge_s_per_message
             merged_s = merged_s + self._sizes.merged_bytes() * costs.merge_s_per_byte
-        elif costs.reduce_s_per_byte:
-            merged_s = np.where(adds, num_bytes * costs.reduce_s_per_byte, 0.0)
+        elif costs.has_merging:
+            per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
+            merged_s = num_bytes * per_byte_s
         else:
             return None
+        merged_s = merged_s + costs.receive_overhead_s
         return np.asarray(np.bincount(step.dst, merged_s, self._world_size)[pattern.members])
+
+
+def _products(step: Step) -> IntArray:
+    """Return by how many weights each transfer makes its receiver multiply."""
+    weights, unit = np.stack([step.keep, step.weight]), step.denominator
+    return np.asarray(((weights != 0) & (weights != unit)).sum(axis=0), np.int64)

@@ -32,13 +32,14 @@ class Resources:
             of a processor; the last one is infinite and pads hops.
         pad: Its number.
         num_links: Number of links: the first resources.
+        costs: What messages cost at their ends.
         work_unit_s: CPU seconds that are one unit of work; beside a message, a process at work
             gets as much of a core as the handling of that message.
     """
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        costs = network.costs
+        self.costs = costs = network.costs
         self.has_processors = costs.has_processors
         self.num_links = network.num_links
         capacity = [network.bandwidth_bytes_per_s]
@@ -60,13 +61,13 @@ class Resources:
     @property
     def is_weighted(self) -> bool:
         """Whether a byte uses anything but one byte of every link on its way."""
-        return self.has_processors or self._network.costs.reverse_share > 0
+        return self.has_processors or self.costs.reverse_share > 0
 
     def weights(self, num_hops: int) -> FloatArray | None:
         """Return what one byte of any flow uses of each hop, shape (num_hops,); None for all 1."""
         if not self.is_weighted:
             return None
-        costs = self._network.costs
+        costs = self.costs
         weights = np.ones(num_hops)
         first = 0
         if self.has_processors:
@@ -89,14 +90,14 @@ class Resources:
             Hops, shape (num_hops, num_flows), padded; and latencies, shape (num_flows,).
         """
         hops, latency_s = self._links_of(src, dst)
-        if self._network.costs.reverse_share:
+        if self.costs.reverse_share:
             back, _ = self._links_of(dst, src)
             both = np.full((2 * max(len(hops), len(back)), len(src)), self.pad)
             both[: 2 * len(hops) : 2], both[1 : 2 * len(back) : 2] = hops, back
             hops = both
         if not self.has_processors:
             return hops, latency_s
-        costs, away = self._network.costs, src != dst  # a message to oneself costs nothing
+        costs, away = self.costs, src != dst  # a message to oneself costs nothing
         ends = np.full((_LINKS, len(src)), self.pad)
         sides = ((_SEND, src, costs.send_s_per_byte), (_RECEIVE, dst, costs.receive_s_per_byte))
         for first, host, cpu_s_per_byte in sides:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dgc_topo.simulate.buckets import Buckets
 from dgc_topo.simulate.maxmin import SAME_RATE, max_min_rates
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pool import FlowPool
@@ -42,6 +43,8 @@ class Sharing:
         self._resources = resources
         self._capacity = resources.capacity.copy()
         self._capacity_at = view_floats(self._capacity)
+        burst_bytes = resources.costs.burst_bytes
+        self._buckets = Buckets(pool, resources, burst_bytes) if burst_bytes else None
         self._num_active = 0
         self._fresh: list[int] = []
         self._gone: list[int] = []
@@ -65,6 +68,8 @@ class Sharing:
         gone = slots[was_active]
         if len(gone) < len(slots):
             past_latency = slots[~was_active]
+            if self._buckets is not None:
+                self._buckets.pay(past_latency, now)
             empty = pool.remaining[past_latency] == 0
             if empty.any():
                 zero = past_latency[empty]
@@ -85,6 +90,9 @@ class Sharing:
     def advance_few(self, slots: list[int], now: float) -> list[tuple[int, int]]:
         """Move a few due flows to their next state; return tag and owner of those that ended."""
         pool = self._pool
+        if self._buckets is not None:
+            fresh = [slot for slot in slots if not pool.active_at[slot]]
+            self._buckets.pay(np.array(fresh, np.int64), now)
         ended: list[tuple[int, int]] = []
         for slot in slots:
             if pool.active_at[slot]:
@@ -122,6 +130,8 @@ class Sharing:
             result = self._share_locally(now)
         if result is None:
             result = (), self._share_all(fresh, now)
+        if self._buckets is not None:
+            self._buckets.note_rates(self._capacity, now)
         self._clear()
         return result
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dgc_topo.coding import EntryCoding, WireCoding
 from dgc_topo.schedule import Schedule, Step
+from dgc_topo.simulate.agenda import BoolArray
 from dgc_topo.simulate.network import FloatArray, IntArray
 
 #: More counters than this (one per rank and chunk) are refused: 1 GiB of them.
@@ -200,12 +201,18 @@ class SparseSizes:
         coded = self._coded_bytes(step, sent, first)
         adds = (step.keep != 0) & (step.weight != 0)
         own = self._coded_bytes(step, received, first) if adds.any() else 0.0
-        self._last_merged = coded + np.where(adds, own, 0.0)
+        self._last_merged = coded + np.where(adds, own / self._merged_together(step, adds), 0.0)
         return coded + step.count * self._dense_bytes
 
     def merged_bytes(self) -> FloatArray:
         """As `CodedSizes.merged_bytes`; what travels dense beside the entries does not count."""
         return self._last_merged
+
+    def _merged_together(self, step: Step, adds: BoolArray) -> IntArray:
+        """Return how many messages each is merged with, itself included: all of one place."""
+        place = step.dst * self._num_chunks + step.chunk
+        _, which = np.unique(place, return_inverse=True)
+        return np.asarray(np.maximum(np.bincount(which, adds)[which], 1))
 
     def _coded_bytes(
         self, step: Step, contributors: IntArray, first: IntArray | None

@@ -179,7 +179,10 @@ class Tally:
         """Return the time that one of the resources ``first .. end - 1`` needs, and its name."""
         if first == end:  # a single host, without a switch
             return 0.0, "no link"
-        needed_s = self._used[first:end] / self._resources.capacity[first:end]
+        # What a link saved up before is carried in no time.
+        saved = self._costs.burst_bytes if end == self._resources.num_links else 0.0
+        used = np.maximum(self._used[first:end] - saved, 0.0)
+        needed_s = used / self._resources.capacity[first:end]
         busiest = int(np.argmax(needed_s))
         like_it = int((needed_s >= needed_s[busiest] * (1 - SAME)).sum()) - 1
         name = self._resources.name(first + busiest)
