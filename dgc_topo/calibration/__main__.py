@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from dgc_topo.calibration.calibrate import ROUNDS, fit_network
-from dgc_topo.calibration.measure import measured_rows
+from dgc_topo.calibration.measure import measured, rounds_of
 from dgc_topo.calibration.model import Parameters
 from dgc_topo.calibration.probes import probes
 from dgc_topo.calibration.runs import time_cases
@@ -35,10 +35,17 @@ def main(arguments: list[str]) -> None:
     rate = rate_bits_per_s(given[0], "rate") if given else None
     with join_workers("cpu", "gloo", _LONGEST) as worker:
         cases = probes(worker.world_size, rate)
-        argument = {"cases": [case.model_dump() for case in cases], "rounds": ROUNDS}
+        argument = {
+            "cases": [case.model_dump() for case in cases],
+            "rounds": ROUNDS,
+            "reference": None,
+        }
         per_rank = worker.gather(time_cases(worker, argument), "collecting the probes")
     if worker.rank == 0:
-        rows = list(measured_rows(cases, per_rank, attempt=1))
+        rows = [
+            measured(case, rounds, 1)
+            for case, rounds in zip(cases, rounds_of(cases, per_rank), strict=True)
+        ]
         network = fit_network(Path(path).stem, [(rate, rows)], Parameters(), rate)
         network.save(Path(path))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from dgc_topo.calibration.cases import Case, DenseBuffer, Probe
 from dgc_topo.calibration.fit import Observation, fit_parameters, fitted_s
-from dgc_topo.calibration.measure import Measured, measure_cases
+from dgc_topo.calibration.measure import Measured, Reference, measure_cases
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters, ProbeRow
 from dgc_topo.calibration.probes import probes
 from dgc_topo.lab import Lab, LabSpec
@@ -14,6 +15,8 @@ from dgc_topo.launch import Session
 from dgc_topo.results.environment import describe_environment
 
 ROUNDS = 5
+
+_REFERENCE_ELEMENTS = 16_000_000  #: far more than caches hold
 
 #: Measured probes and the rate of the links they were measured on; None is unshaped.
 ProbesAtRate = tuple[float | None, Sequence[Measured]]
@@ -42,17 +45,32 @@ def calibrate_lab(
         ValueError: if there is no rate, or there are fewer than 2 hosts.
     """
     found: list[ProbesAtRate] = []
+    reference_s: float | None = None
     for rate in rates_bits_per_s:
         cases = probes(num_hosts, rate)
         spec = LabSpec(num_hosts=num_hosts, rate_bits_per_s=rate)
+        reference = reference_for(rate)
         with Lab(spec) as lab, Session(lab, num_hosts) as session:
-            found.append((rate, measure_cases(session, cases, rounds, advance)))
+            found.append((rate, measure_cases(session, cases, rounds, advance, reference)))
+        reference_s = reference.expected_s if reference is not None else reference_s
     environment = describe_environment()
     fixed = Parameters(
         cores_per_machine=float(environment.num_cores), hosts_per_machine=max(num_hosts, 64)
     )
     rate = next((rate for rate in rates_bits_per_s if rate is not None), None)
-    return fit_network(name, found, fixed, rate)
+    network = fit_network(name, found, fixed, rate)
+    return network.model_copy(update={"reference_s": reference_s})
+
+
+def reference_for(
+    rate_bits_per_s: float | None, expected_s: float | None = None
+) -> Reference | None:
+    """Return what tells the machine's state in a lab; None where links are slower than cores."""
+    if rate_bits_per_s is not None:
+        return None
+    buffer = DenseBuffer(num_elements=_REFERENCE_ELEMENTS)
+    case = Case(pattern=Probe(kind="ping-pong"), world_size=2, buffer=buffer)
+    return Reference(case, expected_s)
 
 
 def num_probes(num_hosts: int, rates_bits_per_s: Sequence[float | None]) -> int:

@@ -11,10 +11,20 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dgc_topo.schedule import Schedule, copy, reduce
+from dgc_topo.schedule import Schedule, Step, copy, mix, reduce
 from dgc_topo.topology import OptionValue, load_topology
 
-ProbeKind = Literal["ping-pong", "exchange", "reducing-exchange", "incast", "fan-out", "pairs"]
+ProbeKind = Literal[
+    "ping-pong",
+    "relay",
+    "exchange",
+    "reducing-exchange",
+    "mixing-exchange",
+    "incast",
+    "reducing-incast",
+    "fan-out",
+    "pairs",
+]
 
 _FLOAT_BYTES = 4
 _INDEX_BYTES = 8  # in memory; the wire has other ways
@@ -29,9 +39,12 @@ class Probe(_Record):
     """A point-to-point pattern.
 
     ``ping-pong``: rank 0 to rank 1 and back, so a run is two messages one after the other.
+    ``relay``: the same among more ranks: from each to the next, and from the last to rank 0.
     ``exchange``: ranks 0 and 1 send each other half a buffer, other halves, so that what arrives
     can be received where it belongs.  ``reducing-exchange``: the same, and both add up.
-    ``incast``: every other rank sends a chunk to rank 0.  ``fan-out``: every other rank gets one
+    ``mixing-exchange``: they take the mean, as gossip does.  ``incast``: every other rank sends a
+    chunk to rank 0.  ``reducing-incast``: every other rank sends all of its buffer, and rank 0 adds
+    it up.  ``fan-out``: every other rank gets one
     from it.  ``pairs``: ranks 0 and 1, 2 and 3, ... all exchange at once, which on one machine have
     to share its cores.
     """
@@ -44,25 +57,33 @@ class Probe(_Record):
         Raises:
             ValueError: if *world_size* does not fit the kind.
         """
-        fits = {"incast": True, "fan-out": True, "pairs": world_size % _PAIR == 0}
-        if world_size < _PAIR or not fits.get(self.kind, world_size == _PAIR):
+        is_of_two = self.kind == "ping-pong" or self.kind.endswith("exchange")
+        is_odd = self.kind == "pairs" and world_size % _PAIR
+        if world_size < _PAIR or is_odd or (is_of_two and world_size > _PAIR):
             raise ValueError(f"probe {self.kind}: world_size {world_size} does not fit it")
-        first = np.arange(0, world_size, _PAIR)
-        here, there = np.concatenate([first, first + 1]), np.concatenate([first + 1, first])
-        others = np.arange(1, world_size)
-        hub = np.zeros_like(others)
-        match self.kind:
-            case "ping-pong":
-                num_chunks, steps = 1, [copy(0, 1), copy(1, 0)]
-            case "exchange" | "pairs":
-                num_chunks, steps = _PAIR, [copy(here, there, here % _PAIR)]
-            case "reducing-exchange":
-                num_chunks, steps = _PAIR, [reduce(here, there, here % _PAIR)]
-            case "incast":
-                num_chunks, steps = len(others), [copy(others, hub, others - 1)]
-            case "fan-out":
-                num_chunks, steps = len(others), [copy(hub, others, others - 1)]
+        num_chunks, steps = _steps_of(self.kind, world_size)
         return Schedule.from_steps(world_size, num_chunks, steps, goal="part")
+
+
+def _steps_of(kind: ProbeKind, world_size: int) -> tuple[int, list[Step]]:
+    """Return how many chunks a probe has, and its steps."""
+    others = np.arange(1, world_size)
+    hub = np.zeros_like(others)
+    if kind in {"ping-pong", "relay"}:
+        return 1, [copy(rank, (rank + 1) % world_size) for rank in range(world_size)]
+    if kind == "reducing-incast":
+        return 1, [reduce(others, hub)]
+    if kind in {"incast", "fan-out"}:
+        ends = (others, hub) if kind == "incast" else (hub, others)
+        return len(others), [copy(*ends, others - 1)]
+    first = np.arange(0, world_size, _PAIR)
+    here, there = np.concatenate([first, first + 1]), np.concatenate([first + 1, first])
+    half = here % _PAIR
+    if kind == "reducing-exchange":
+        return _PAIR, [reduce(here, there, half)]
+    if kind == "mixing-exchange":
+        return _PAIR, [mix(here, there, half, weight=1, denominator=_PAIR)]
+    return _PAIR, [copy(here, there, half)]
 
 
 class Collective(_Record):

@@ -6,19 +6,22 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import median
-from typing import Any, Protocol
+from statistics import quantiles
+from typing import Any, NamedTuple, Protocol
 
 from dgc_topo.calibration.cases import Case
 
-#: A row whose rounds differ by more than this (relative, without the best and the worst round)
-#: was disturbed.
+#: A row was disturbed if the quartiles of its rounds are farther apart than this (relative).
 DISTURBED = 0.15
-MAX_ATTEMPTS = 3
-_FEW_ROUNDS = 3  # of so many, none is left out
+MAX_ATTEMPTS = 5
+_MAX_FOR_SPREAD = 3  # more rounds do not make a median of a wide spread another one
+_FEW_ROUNDS = 3
+
+#: A round was disturbed if its reference was so many times slower or faster than it should be.
+_TOLERANCE = 1.35
 
 #: As `dgc_topo.calibration.runs.time_cases` returns it for one rank and case.
-Timed = Sequence[tuple[float, int] | None]
+Timed = Sequence[tuple[float, int, float, float] | None]
 
 
 class Calls(Protocol):
@@ -31,16 +34,59 @@ class Calls(Protocol):
 _FUNCTION = "dgc_topo.calibration.runs:time_cases"
 
 
+class Round(NamedTuple):
+    """What one run of a case took in one round.
+
+    Attributes:
+        time_s: The slowest rank's time.
+        bytes_sent: By the busiest rank.
+        references_s: What the reference took before and after it.
+    """
+
+    time_s: float
+    bytes_sent: float
+    references_s: tuple[float, float]
+
+
+@dataclass(slots=True)
+class Reference:
+    """A case that tells in which state the machine is.
+
+    The cores of a virtual machine move between physical ones, near to each other or far apart: on
+    one such machine 64 MB between two processes took 24 ms for some minutes, and 68 ms for others,
+    while every core by itself was as fast as ever.  No model predicts that, and medians do not
+    help; but a round can be told to be of another state than the calibration.
+
+    Attributes:
+        case: What is run before and after each round of each case.
+        expected_s: What it takes in the state that counts; None until it is known: that of the
+            fastest tenth of the first rounds then.
+    """
+
+    case: Case
+    expected_s: float | None = None
+
+    def accepts(self, references_s: Sequence[float]) -> bool:
+        """Return whether a round's references are those of the state that counts."""
+        assert self.expected_s is not None
+        return all(
+            1 / _TOLERANCE < taken_s / self.expected_s < _TOLERANCE for taken_s in references_s
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a case took.
 
     Attributes:
         case: What was run.
-        time_s: Seconds of one run: the slowest rank's, median of the rounds.
-        spread: Of the rounds, relative; the best and the worst round do not count.
+        time_s: Seconds of one run: the slowest rank's, median of the rounds that count.
+        spread: Between the quartiles of these, relative.
         bytes_sent: In one run, by the busiest rank, as the executor counts them.
-        attempts: How often it was measured; the attempt with the smallest spread is kept.
+        attempts: How often it was measured.
+        rounds: How many rounds count.
+        in_usual_state: Whether these are the rounds of the machine's usual state; if there were
+            fewer than three, all rounds count.
         load: Runnable processes of the machine, mean of the last minute (its load average).
     """
 
@@ -49,6 +95,8 @@ class Measured:
     spread: float
     bytes_sent: float
     attempts: int
+    rounds: int
+    in_usual_state: bool
     load: float
 
 
@@ -57,17 +105,20 @@ def measure_cases(
     cases: Sequence[Case],
     rounds: int,
     advance: Callable[[int], None] = lambda _: None,
+    reference: Reference | None = None,
 ) -> list[Measured]:
     """Measure cases on a session's processes, in the order given.
 
     Cases of one world size are interleaved: a round runs each once.  What was disturbed is measured
-    again, at most three times in all, and never left out.
+    again, up to five times (three if only its spread is wide), and never left out.
 
     Args:
         session: Of as many processes as the largest case has ranks.
         cases: What to measure.
         rounds: At least 3.
         advance: Called with how many cases have been measured.
+        reference: Tells which rounds count; without one all do.  Its *expected_s* is set if it
+            was not.
 
     Raises:
         LaunchError: if a worker fails.
@@ -76,41 +127,76 @@ def measure_cases(
     by_size = sorted(range(len(cases)), key=lambda index: cases[index].world_size)
     for size, group in groupby(by_size, key=lambda index: cases[index].world_size):
         indices = list(group)
+        taken: dict[int, list[Round]] = {index: [] for index in indices}
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            again = [i for i in indices if i not in found or found[i].spread > DISTURBED]
+            again = [i for i in indices if i not in found or not _is_settled(found[i], rounds)]
             if not again:
                 break
-            rows = _measure(session, [cases[i] for i in again], rounds, size, attempt)
-            for index, row in zip(again, rows, strict=True):
-                best = found.get(index)
-                kept = row if best is None or row.spread < best.spread else best
-                found[index] = _with_attempts(kept, attempt)
+            answers = _call(session, [cases[i] for i in again], rounds, size, reference)
+            for index, more in zip(again, answers, strict=True):
+                taken[index] += more
+            if reference is not None and reference.expected_s is None:
+                so_far = [each for index in again for each in taken[index]]
+                reference.expected_s = _usual_s(so_far)
+            for index in again:
+                found[index] = measured(cases[index], taken[index], attempt, reference)
         advance(len(indices))
     return [found[index] for index in range(len(cases))]
 
 
-def _measure(
-    session: Calls, cases: Sequence[Case], rounds: int, world_size: int, attempt: int
-) -> Iterator[Measured]:
-    argument = {"cases": [case.model_dump() for case in cases], "rounds": rounds}
-    return measured_rows(cases, session.call(_FUNCTION, argument, world_size=world_size), attempt)
+def _usual_s(rounds: Sequence[Round]) -> float:
+    """Return what the reference took in the fastest tenth of some rounds."""
+    taken_s = sorted(each.references_s[0] for each in rounds)
+    return taken_s[len(taken_s) // 10]
 
 
-def measured_rows(
-    cases: Sequence[Case], per_rank: Sequence[Sequence[Timed]], attempt: int
-) -> Iterator[Measured]:
-    """Yield what each case took, from what `time_cases` returned on every rank."""
-    load = os.getloadavg()[0]
+def _is_settled(row: Measured, rounds: int) -> bool:
+    is_calm = row.spread <= DISTURBED or row.attempts >= _MAX_FOR_SPREAD
+    return row.in_usual_state and row.rounds >= rounds and is_calm
+
+
+def _call(
+    session: Calls,
+    cases: Sequence[Case],
+    rounds: int,
+    world_size: int,
+    reference: Reference | None,
+) -> Iterator[list[Round]]:
+    argument = {
+        "cases": [case.model_dump() for case in cases],
+        "rounds": rounds,
+        "reference": None if reference is None else reference.case.model_dump(),
+    }
+    return rounds_of(cases, session.call(_FUNCTION, argument, world_size=world_size))
+
+
+def rounds_of(cases: Sequence[Case], per_rank: Sequence[Sequence[Timed]]) -> Iterator[list[Round]]:
+    """Yield the rounds of each case, from what `time_cases` returned on every rank."""
     for number, case in enumerate(cases):
-        rounds = list(zip(*(ranks[number] for ranks in per_rank[: case.world_size]), strict=True))
-        slowest = sorted(
-            max(seconds for seconds, _ in filter(None, each)) / case.runs for each in rounds
-        )
-        inner = slowest[1:-1] if len(slowest) > _FEW_ROUNDS else slowest
-        sent = max(num_bytes for _, num_bytes in filter(None, rounds[0])) / case.runs
-        middle = median(slowest)
-        yield Measured(case, middle, (inner[-1] - inner[0]) / middle, sent, attempt, load)
+        rounds = []
+        for each in zip(*(ranks[number] for ranks in per_rank[: case.world_size]), strict=True):
+            blocks = list(filter(None, each))
+            slowest_s = max(block[0] for block in blocks) / case.runs
+            sent = max(block[1] for block in blocks) / case.runs
+            rounds.append(Round(slowest_s, sent, blocks[0][2:]))
+        yield rounds
 
 
-def _with_attempts(row: Measured, attempts: int) -> Measured:
-    return Measured(row.case, row.time_s, row.spread, row.bytes_sent, attempts, row.load)
+def measured(
+    case: Case, rounds: Sequence[Round], attempts: int, reference: Reference | None = None
+) -> Measured:
+    """Return what a case took, from all its rounds."""
+    usual = [r for r in rounds if reference is None or reference.accepts(r.references_s)]
+    enough = len(usual) >= _FEW_ROUNDS
+    counted = usual if enough else rounds
+    low, middle, high = quantiles([r.time_s for r in counted], n=4, method="inclusive")
+    return Measured(
+        case,
+        middle,
+        (high - low) / middle,
+        rounds[0].bytes_sent,
+        attempts,
+        len(counted),
+        enough,
+        os.getloadavg()[0],
+    )

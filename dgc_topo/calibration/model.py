@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,29 +26,38 @@ class Parameters(_Record):
 
     A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
     ``latency_s``, and as long as *latency_bytes* take on the link (frames wait in whole at every
-    switch).
+    switch).  After a pause a link lets ``burst_bytes``, and what it carries in ``burst_s``, pass at
+    once.
 
     A byte costs less CPU time where it comes from a cache: sending, receiving and adding up cost
-    what is given here times ``1 + (uncached_factor - 1) * f / (f + cache_bytes)``, where f is what
-    all processes of a machine touch in their buffers.  Where there are more processes than cores,
-    each step of a rank waits *crowded_latency_s* longer, until it is its turn to run.
+    what is given here for bytes in a cache, and *uncached_factor* times that for others: a part
+    ``1 - cache_bytes / f`` of the f bytes that all processes of a machine touch in their buffers.
+
+    Where there are more processes than cores, these never sleep, so that nobody has to wait until
+    they are awake: the latency is *crowded_latency_s*.  But they have to switch between processes:
+    each step of a rank costs *crowded_overhead_s* more CPU time.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
     latency_s: NonNegativeFloat = 0.0
     latency_bytes: NonNegativeFloat = 0.0
+    burst_bytes: NonNegativeFloat = 0.0
+    burst_s: NonNegativeFloat = 0.0
     overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per message, each side")
+    receive_overhead_s: NonNegativeFloat = Field(default=0.0, description="and once it is there")
     step_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per step")
     send_s_per_byte: NonNegativeFloat = 0.0
     receive_s_per_byte: NonNegativeFloat = 0.0
     reduce_s_per_byte: NonNegativeFloat = 0.0
+    scale_s_per_byte: NonNegativeFloat = 0.0
     encode_s_per_byte: NonNegativeFloat = 0.0
     merge_s_per_byte: NonNegativeFloat = 0.0
     uncached_factor: float = Field(default=1.0, ge=1)
     cache_bytes: float = Field(default=8e6, gt=0)
     code_s_per_message: NonNegativeFloat = 0.0
     merge_s_per_message: NonNegativeFloat = 0.0
-    crowded_latency_s: NonNegativeFloat = 0.0
+    crowded_latency_s: NonNegativeFloat | None = Field(default=None, description="as latency_s")
+    crowded_overhead_s: NonNegativeFloat = 0.0
     reverse_share: NonNegativeFloat = 0.0
     cores_per_process: float = Field(default=1.0, gt=0)
     cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
@@ -66,14 +76,17 @@ class Parameters(_Record):
             rate_bits_per_s: Of every link; None is unlimited.
             touched_bytes: Of the buffers of all hosts; far larger than any cache if left out.
         """
+        on_machine = min(num_hosts, self.hosts_per_machine)
+        costs = self.costs(touched_bytes * on_machine / num_hosts)
         bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
+        if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
+            latency_s = latency_s if self.crowded_latency_s is None else self.crowded_latency_s
+            step_overhead_s = self.step_overhead_s + self.crowded_overhead_s
+            costs = replace(costs, step_overhead_s=step_overhead_s)
         if rate_bits_per_s is not None:
             bandwidth = self.goodput * rate_bits_per_s / _BITS
             latency_s += self.latency_bytes / bandwidth
-        on_machine = min(num_hosts, self.hosts_per_machine)
-        if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
-            latency_s += self.crowded_latency_s
-        costs = self.costs(touched_bytes * on_machine / num_hosts)
+            costs = replace(costs, burst_bytes=self.burst_bytes + self.burst_s * bandwidth)
         return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
 
     def costs(self, touched_bytes: float = float("inf")) -> HostCosts:
@@ -82,12 +95,14 @@ class Parameters(_Record):
         Args:
             touched_bytes: What all processes of a machine touch in their buffers.
         """
-        uncached = 1 / (1 + self.cache_bytes / touched_bytes) if touched_bytes else 0.0
+        uncached = max(0.0, 1 - self.cache_bytes / touched_bytes) if touched_bytes else 0.0
         factor = 1 + (self.uncached_factor - 1) * uncached
         return HostCosts(
             overhead_s=self.overhead_s,
+            receive_overhead_s=self.receive_overhead_s,
             step_overhead_s=self.step_overhead_s,
             reduce_s_per_byte=factor * self.reduce_s_per_byte,
+            scale_s_per_byte=factor * self.scale_s_per_byte,
             send_s_per_byte=factor * self.send_s_per_byte,
             receive_s_per_byte=factor * self.receive_s_per_byte,
             encode_s_per_byte=self.encode_s_per_byte,
@@ -109,7 +124,7 @@ class ProbeRow(_Record):
     rate_bits_per_s: float | None = None
     num_bytes: int
     measured_s: float = Field(gt=0, description="of one run; median of the rounds")
-    spread: NonNegativeFloat = Field(description="largest over smallest round, less 1")
+    spread: NonNegativeFloat = Field(description="between the quartiles of the rounds, relative")
     fitted_s: float = Field(gt=0)
 
     @property
@@ -130,6 +145,9 @@ class CalibratedNetwork(_Record):
     parameters: Parameters
     median_fit_error: NonNegativeFloat = Field(description="of the probes, absolute and relative")
     worst_fit_error: NonNegativeFloat
+    reference_s: float | None = Field(
+        default=None, gt=0, description="of what tells the machine's state; see measure.Reference"
+    )
     probes: tuple[ProbeRow, ...] = ()
 
     def network(self, num_hosts: int, rate_bits_per_s: float | None = None) -> Network:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind, SparseBuffer
 
@@ -12,9 +13,11 @@ _BITS = 8
 
 _PING_PONG_BYTES = (4, _KB, 4 * _KB, 16 * _KB, 64 * _KB, 256 * _KB, _MB, 4 * _MB, 16 * _MB)
 _LARGEST_BYTES = 64 * _MB
+_RELAY_BYTES = (4 * _KB, 64 * _KB, _MB)
 _OTHER_BYTES = (4 * _KB, 64 * _KB, 256 * _KB, _MB, 8 * _MB)
-_SPARSE_ELEMENTS = (1_000_000, 10_000_000)  #: with one in a hundred sent
+_SPARSE_ELEMENTS = (100_000, 1_000_000, 10_000_000)  #: with one in a hundred sent
 _SPARSE_DENSITY = 0.01
+_EXCHANGES: tuple[ProbeKind, ...] = ("exchange", "reducing-exchange", "mixing-exchange")
 
 #: Short runs are repeated in a row until they take about this long together.
 _BLOCK_S = 0.06
@@ -41,28 +44,38 @@ def probes(num_hosts: int, rate_bits_per_s: float | None) -> list[Case]:
 def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
     for num_bytes in (*_PING_PONG_BYTES, _LARGEST_BYTES):
         yield _dense("ping-pong", 2, num_bytes, rate, messages=2)
+    fans = [peers + 1 for peers in sorted({2, 4, num_hosts - 1}) if 1 < peers < num_hosts]
+    for num_bytes, size in product(_RELAY_BYTES, fans):
+        yield _dense("relay", size, num_bytes, rate, messages=size)
     for num_bytes in _OTHER_BYTES:
-        yield _dense("exchange", 2, num_bytes, rate)
-        yield _dense("reducing-exchange", 2, num_bytes, rate)
-        for peers in sorted({2, 4, num_hosts - 1}):
-            if 1 < peers < num_hosts:
-                yield _dense("incast", peers + 1, num_bytes, rate)
-                yield _dense("fan-out", peers + 1, num_bytes, rate)
-        pairs = 2
-        while 2 * pairs <= num_hosts:
-            yield _dense("pairs", 2 * pairs, num_bytes, rate)
-            pairs *= 2
-    for num_elements in _SPARSE_ELEMENTS:
+        for kind in _EXCHANGES:
+            yield _dense(kind, 2, num_bytes, rate)
+        for size in fans:
+            yield _dense("incast", size, num_bytes, rate)
+            yield _dense("fan-out", size, num_bytes, rate)
+        yield _dense("reducing-incast", fans[-1] if fans else 2, num_bytes / 4, rate)
+        for size in (4, 8, 16, 32, 64):
+            if size <= num_hosts:
+                yield _dense("pairs", size, num_bytes, rate)
+    yield from _sparse(num_hosts)
+
+
+def _sparse(num_hosts: int) -> Iterator[Case]:
+    sizes: dict[ProbeKind, int] = {
+        "exchange": 2,
+        "reducing-exchange": 2,
+        "reducing-incast": min(4, num_hosts),
+    }
+    for num_elements, (kind, size) in product(_SPARSE_ELEMENTS, sizes.items()):
         buffer = SparseBuffer(num_elements=num_elements, density=_SPARSE_DENSITY)
-        for kind in ("exchange", "reducing-exchange"):
-            yield Case(pattern=Probe(kind=kind), world_size=2, buffer=buffer, runs=4)
+        yield Case(pattern=Probe(kind=kind), world_size=size, buffer=buffer, runs=4)
 
 
 def _dense(
-    kind: ProbeKind, world_size: int, num_bytes: int, rate: float | None, messages: int = 1
+    kind: ProbeKind, world_size: int, num_bytes: float, rate: float | None, messages: int = 1
 ) -> Case:
-    halves = 2 if kind in {"exchange", "reducing-exchange", "pairs"} else 1
-    buffer = DenseBuffer(num_elements=max(1, halves * num_bytes // _FLOAT_BYTES))
+    halves = 2 if kind in {*_EXCHANGES, "pairs"} else 1
+    buffer = DenseBuffer(num_elements=max(1, int(halves * num_bytes / _FLOAT_BYTES)))
     runs = runs_in_a_row(messages, num_bytes, rate)
     return Case(pattern=Probe(kind=kind), world_size=world_size, buffer=buffer, runs=runs)
 

@@ -24,8 +24,12 @@ CASES = TypeAdapter(list[Case])
 _WARM_UP_ELEMENTS = 25_000
 _FEW = 8  # entries are few if there are so many times as many elements
 
-#: Seconds and bytes sent of all runs of a case, per round; None for a rank that has no part in it.
-Timed = list[tuple[float, int] | None]
+#: Of all runs of a case: seconds, bytes sent, and what the reference took before and after them
+#: (0 without one, or on ranks that have no part in it).
+Block = tuple[float, int, float, float]
+
+#: A case's blocks, one per round; None for a rank that has no part in it.
+Timed = list[Block | None]
 
 
 class _Fixed:
@@ -69,25 +73,41 @@ def time_cases(worker: Worker, argument: dict[str, Any]) -> list[Timed]:
 
     Args:
         worker: This rank.
-        argument: ``cases`` (see `Case`), and ``rounds``, a number.
+        argument: ``cases`` (see `Case`); ``rounds``, a number; and ``reference``, a case to run
+            before each of them and after the last, or None.
 
     Returns:
         Per case what this rank measured in each round.
     """
     cases = CASES.validate_python(argument["cases"])
-    transports = _transports(worker, {case.world_size for case in cases})
-    runners = [
-        _Runner(case, worker.rank, transports[case.world_size])
-        if worker.rank < case.world_size
-        else None
-        for case in cases
-    ]
+    references = CASES.validate_python(list(filter(None, [argument["reference"]])))
+    transports = _transports(worker, {case.world_size for case in (*cases, *references)})
+    runners = [_runner(case, worker.rank, transports) for case in cases]
+    reference = [_runner(case, worker.rank, transports) for case in references]
     results: list[Timed] = [[] for _ in cases]
     for _ in range(argument["rounds"]):
+        before_s = _time_reference(worker, reference)
         for result, runner in zip(results, runners, strict=True):
             worker.barrier("timing cases")
-            result.append(None if runner is None else runner.timed())
+            timed = runner and runner.timed()
+            after_s = _time_reference(worker, reference)
+            result.append((*timed, before_s, after_s) if timed else None)
+            before_s = after_s
     return results
+
+
+def _runner(case: Case, rank: int, transports: dict[int, DistributedTransport]) -> _Runner | None:
+    return _Runner(case, rank, transports[case.world_size]) if rank < case.world_size else None
+
+
+def _time_reference(worker: Worker, reference: list[_Runner | None]) -> float:
+    """Return what the reference takes, if there is one and this rank has a part in it."""
+    taken_s = 0.0
+    for runner in reference:
+        worker.barrier("timing the reference")  # on every rank
+        if runner is not None:
+            taken_s = runner.timed()[0]
+    return taken_s
 
 
 def _transports(worker: Worker, sizes: set[int]) -> dict[int, DistributedTransport]:
@@ -104,11 +124,12 @@ def _transports(worker: Worker, sizes: set[int]) -> dict[int, DistributedTranspo
 def payload_maker(case: Case, rank: int) -> Callable[[], Payload]:
     """Return a function that makes a rank's payload for one run; payloads share memory.
 
-    Dense buffers hold zeros, so that sums of sums stay finite however often they are run.
+    Dense buffers hold zeros, so that sums of sums stay finite however often they are run; written
+    ones, because the kernel maps memory that nobody has written to one page, which is in a cache.
     """
     buffer = case.buffer
     if isinstance(buffer, DenseBuffer):
-        zeros = torch.zeros(buffer.num_elements)
+        zeros = torch.full((buffer.num_elements,), 0.0)
         return lambda: DensePayload(zeros)
     indices = draw_entries(buffer, rank)
     values = torch.ones(len(indices))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -77,9 +78,11 @@ def validate(
             calibrated = CalibratedNetwork.load(network)
         total = sum(len(cases) for cases in cases_of(loaded).values()) + num_trainings(loaded)
         with counting(console, "validating", total) as advance:
-            rows = [*measure(loaded, calibrated, advance)]
-            rows += validate_training(loaded, calibrated, advance)
-        write_validation(folder, rows, calibrated)
+            measured = chain(
+                measure(loaded, calibrated, advance),
+                validate_training(loaded, calibrated, advance),
+            )
+            rows = write_validation(folder, measured, calibrated)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
             console.out(json.dumps(values), highlight=False)

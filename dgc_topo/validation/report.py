@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -21,13 +21,24 @@ _COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
 _PERCENT = 100
 
 
-def write_validation(folder: Path, rows: Sequence[Row], network: CalibratedNetwork) -> None:
-    """Write rows, calibration and plot into *folder*, which is made if it is missing."""
+def write_validation(folder: Path, rows: Iterable[Row], network: CalibratedNetwork) -> list[Row]:
+    """Write calibration, rows and plot into *folder*, which is made if it is missing.
+
+    Rows are written as they come, so that what was measured is not lost if a later one fails.
+
+    Returns:
+        All rows.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [row.model_dump_json() for row in rows]
-    (folder / ROWS_FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     network.save(folder / NETWORK_FILE)
-    error_figure(rows).savefig(folder / PLOT_FILE, bbox_inches="tight", metadata={"Date": None})
+    written = []
+    with (folder / ROWS_FILE).open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(f"{row.model_dump_json()}\n")
+            file.flush()
+            written.append(row)
+    error_figure(written).savefig(folder / PLOT_FILE, bbox_inches="tight", metadata={"Date": None})
+    return written
 
 
 def load_rows(path: Path) -> list[Row]:

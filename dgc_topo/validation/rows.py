@@ -25,8 +25,12 @@ class Row(BaseModel):
     num_bytes: NonNegativeFloat = Field(description="of the buffer; sparse: of one rank's message")
     bytes_sent: NonNegativeFloat = Field(description="by the busiest rank, as the executor counts")
     measured_s: float = Field(gt=0)
-    spread: NonNegativeFloat = Field(description="of the rounds, relative; see measure_cases")
+    spread: NonNegativeFloat = Field(description="between the quartiles of the rounds, relative")
     attempts: PositiveInt = Field(default=1, description="measurements; more if disturbed")
+    rounds: PositiveInt = Field(default=1, description="behind the median")
+    in_usual_state: bool = Field(
+        default=True, description="whether the machine was as it was when it was calibrated"
+    )
     load: NonNegativeFloat = Field(default=0.0, description="load average of the machine")
     predicted_s: float = Field(gt=0)
 

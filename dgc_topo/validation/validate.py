@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from dgc_topo.calibration.calibrate import reference_for
 from dgc_topo.calibration.cases import Buffer, Case, Collective, DenseBuffer, SparseBuffer
 from dgc_topo.calibration.measure import Measured, measure_cases
 from dgc_topo.calibration.model import CalibratedNetwork
@@ -47,8 +48,11 @@ def validate(
             Lab(LabSpec(num_hosts=num_hosts, rate_bits_per_s=rate)) as lab,
             Session(lab, num_hosts) as session,
         ):
-            for row in measure_cases(session, cases, section.rounds, advance):
-                yield _row(row, rate, network)
+            reference = reference_for(rate, network.reference_s)
+            for size in dict.fromkeys(case.world_size for case in cases):
+                some = [case for case in cases if case.world_size == size]
+                for row in measure_cases(session, some, section.rounds, advance, reference):
+                    yield _row(row, rate, network)
 
 
 def section_of(scenario: Scenario) -> ValidateSection:
@@ -134,6 +138,8 @@ def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> 
         measured_s=measured.time_s,
         spread=measured.spread,
         attempts=measured.attempts,
+        rounds=measured.rounds,
+        in_usual_state=measured.in_usual_state,
         load=measured.load,
         predicted_s=predict_case(case, network.parameters, rate),
     )

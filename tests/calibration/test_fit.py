@@ -96,7 +96,7 @@ def test_only_what_is_sent_or_received_is_touched():
 
 
 def test_a_network_file_can_be_read_again(tmp_path):
-    row = Measured(few_probes(100e6)[1], 1e-3, 0.01, 8_000.0, 1, 0.5)
+    row = Measured(few_probes(100e6)[1], 1e-3, 0.01, 8_000.0, 1, 5, True, 0.5)
     network = fit_network("mine", [(100e6, [row] * 3)], Parameters(**MACHINE), 100e6)
     network.save(tmp_path / "mine.toml")
     assert CalibratedNetwork.load(tmp_path / "mine.toml") == network
