@@ -74,8 +74,8 @@ class LabSpec:
         congestion_control: Of every connection between hosts; None takes the kernel's default.
             Connections keep their window in a pause (``tcp_slow_start_after_idle`` is off).
             Reno, because cubic takes acknowledgements that wait behind a host's own data for a
-            full path and stops growing: exchanges of 256 kB at 100 Mbit/s took 28 ms, not 24 (measured
-            when acknowledgements had no queue of their own).
+            full path and stops growing: exchanges of 256 kB at 100 Mbit/s took 28 ms, not 24
+            (measured when acknowledgements had no queue of their own).
         ranks_per_host: Ranks on each host, neighbours first.
         changes: What happens to links during a run.
         time_scale: How many times slower everything is than in the cluster this stands for: 10 for
