@@ -17,6 +17,9 @@ _Awaited = tuple[Message, Receipt]
 
 _WINDOW = 3  #: receives of a stream that are posted at a time
 
+#: A message of so many bytes takes longer than the round trip that a late receive costs.
+_LONG_BYTES = 1 << 16
+
 
 def run_flow(
     program: tuple[ProgramStep, ...], payload: Payload, channel: SinglyChannel, topology: str
@@ -71,12 +74,14 @@ class _OpenStep:
     def receive(self, watch: Watch, end: int, *, early: bool = False) -> None:
         """Post the receives of the first *end* merges, as far as they are not posted yet.
 
-        With *early*, only up to the first that would disturb the step before.
+        With *early*, only up to the first that would disturb the step before, or slow it down:
+        ranks that wait for nothing of that step send as soon as they may.  (Measured: a butterfly
+        of 3 ranks and 10 MB at 100 Mbit/s took 2.9 s that way, not 2.6 s.)
         """
         merges = self.step.merges
         while len(self._inbox) < min(end, len(merges)):
             merge = merges[len(self._inbox)]
-            if early and not merge.early:
+            if early and (not merge.early or (merge.competes and self._is_long(merge))):
                 return
             self._inbox.append(self._post_receives(watch, merge))
 
@@ -131,6 +136,11 @@ class _OpenStep:
             duration_s,
             self._wait_s,
         )
+
+    def _is_long(self, merge: Merge) -> bool:
+        """Whether messages are known to be long enough to be worth holding back."""
+        sizes = [self._payload.message_bytes(t.chunk, t.count) for t, _ in merge.receives]
+        return sum(size for size in sizes if size is not None) >= _LONG_BYTES
 
     def _post_receives(self, watch: Watch, merge: Merge) -> list[_Awaited]:
         awaited: list[_Awaited] = []

@@ -51,6 +51,8 @@ class Merge:
         in_place: Whether the (only) message replaces chunks that nothing else touches in this
             step, so that it may be received where it belongs.
         early: Whether it may be received while the step before is still going on.
+        competes: Whether it comes from another rank than what the step before brings, so that it
+            would take its part of the link from that.
         awaits: Which of the step's sends read these chunks, and so come first.
         releases: Which of the next step's sends may leave once this is merged, early.
     """
@@ -58,6 +60,7 @@ class Merge:
     receives: tuple[Message, ...]
     in_place: bool
     early: bool
+    competes: bool
     awaits: tuple[int, ...]
     releases: tuple[int, ...]
 
@@ -160,7 +163,9 @@ def _merge(
     in_place = len(group) == 1 and first.keep == 0 and first.weight == 1 and not awaits
     # Only what lands in place can disturb the step before, by coming while it still goes on.
     early = not in_place or not any(_meet(t, span) for t in (*before.sends, *before.receives))
-    return Merge(group, in_place, early, awaits, releases)
+    sources = {message.transfer.src for message in group}
+    competes = bool({t.src for t in before.receives} - sources)
+    return Merge(group, in_place, early, competes, awaits, releases)
 
 
 def _is_stream(merges: Sequence[Merge]) -> bool:

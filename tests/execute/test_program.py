@@ -42,3 +42,12 @@ def test_who_only_received_may_pass_it_on_at_once():
     """A leaf's parent in a tree: nothing else is on its way."""
     program = program_of("tree", 4, 2)
     assert any(not before for _, before in early_sends(program))
+
+
+def test_who_folds_in_is_heard_before_the_next_peer():
+    """Rank 0 of 3 gets all of rank 2's buffer; rank 1, with nothing to do yet, would send along."""
+    fold, exchange, *_ = program_of("butterfly", 3, 0)
+    assert [message.transfer.src for merge in fold.merges for message in merge.receives] == [2]
+    assert all(merge.competes for merge in exchange.merges)
+    ring = program_of("ring", 4, 0)
+    assert not any(merge.competes for step in ring for merge in step.merges)
