@@ -55,6 +55,16 @@ class Scenario(Section):
         return self
 
     @model_validator(mode="after")
+    def _validation_measures_something(self) -> Self:
+        trains = self.train is not None and self.lab is not None
+        if self.validation is not None and not (self.validation.measures_collectives or trains):
+            raise ValueError(
+                "validate: nothing to measure: expected dense_bytes or sparse_densities, or "
+                "training steps: [train] and [lab]"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _ladder_can_be_run(self) -> Self:
         if self.ladder is None:
             return self

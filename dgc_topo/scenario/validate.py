@@ -25,14 +25,14 @@ def _bytes(value: object) -> object:
 
 Rate = Annotated[float | None, BeforeValidator(_rate)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=4)]
-WorldSizes = Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], Field(min_length=1)]
+WorldSize = Annotated[int, Field(ge=2, le=64)]
 
 
 class ExtraRows(Section):
     """Further rows, such as at a rate between the calibrated ones."""
 
     rate_bits_per_s: Rate = Field(alias="rate")
-    world_sizes: WorldSizes
+    world_sizes: tuple[WorldSize, ...] = Field(min_length=1)
     dense_bytes: tuple[Bytes, ...] = Field(min_length=1)
 
 
@@ -40,17 +40,31 @@ class ValidateSection(Section):
     """What is measured in labs on this machine, and at which rates the model is calibrated."""
 
     calibrate_rates_bits_per_s: tuple[Rate, ...] = Field(alias="calibrate_rates", min_length=1)
-    rates_bits_per_s: tuple[Rate, ...] = Field(alias="rates", min_length=1)
+    rates_bits_per_s: tuple[Rate, ...] = Field(
+        default=(), alias="rates", description="at which collectives are measured"
+    )
     num_hosts: int = Field(default=8, ge=2, le=64, description="of the labs that calibrate")
-    world_sizes: WorldSizes
-    dense_bytes: tuple[Bytes, ...] = ()
+    world_sizes: tuple[WorldSize, ...] = Field(default=(), description="of collectives")
+    dense_bytes: tuple[Bytes, ...] = Field(
+        default=(), description="of collectives; there need be none beside [train] and [lab]"
+    )
     sparse_elements: int = Field(default=25_000_000, ge=1, description="of the gradient")
     sparse_densities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
     rounds: int = Field(default=5, ge=3, description="behind each median")
     extra: tuple[ExtraRows, ...] = ()
 
+    @property
+    def measures_collectives(self) -> bool:
+        """Whether anything is to be measured but training steps."""
+        return bool(self.dense_bytes or self.sparse_densities or self.extra)
+
     @model_validator(mode="after")
-    def _measures_something(self) -> Self:
-        if not (self.dense_bytes or self.sparse_densities):
-            raise ValueError("nothing to measure: expected dense_bytes or sparse_densities")
+    def _collectives_are_whole(self) -> Self:
+        sizes = bool(self.dense_bytes or self.sparse_densities)
+        said = {"rates": self.rates_bits_per_s, "world_sizes": self.world_sizes}
+        wrong = [key for key, values in said.items() if bool(values) != sizes]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: expected with dense_bytes or sparse_densities, and only then"
+            )
         return self
