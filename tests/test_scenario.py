@@ -8,6 +8,7 @@ import pytest
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.train.data import dataset_names
 from dgc_topo.train.models import model_names
+from dgc_topo.zoo import known_models
 
 SHIPPED = sorted((Path(__file__).parent.parent / "scenarios").glob("*.toml"))
 
@@ -128,7 +129,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
 
 def test_the_schema_offers_just_the_data_sets_and_models_there_are():
     fields = tomllib.loads(GOOD)["train"]
-    for key, names in (("dataset", dataset_names()), ("model", model_names())):
+    offered = {
+        "dataset": (*dataset_names(), "emulated"),
+        "model": (*model_names(), *known_models()),
+    }
+    for key, names in offered.items():
         with pytest.raises(ScenarioError) as refused:
             parse_scenario(GOOD.replace(f'"{fields[key]}"', '"none-such"', 1))
         assert all(f"'{name}'" in str(refused.value) for name in names)

@@ -68,14 +68,15 @@ class ProgressBars:
         """As `Observer.event`."""
         if self._steps is None or self._runs is None:
             return
-        label = self._jobs[event.job].label
+        job = self._jobs[event.job]
+        label = job.label
         if isinstance(event, Step):
             self._progress.update(
                 self._steps,
                 description=label,
                 completed=event.step,
                 total=event.total_steps,
-                note=f"loss {event.loss:.3f}",
+                note="emulated" if job.train.emulates else f"loss {event.loss:.3f}",
             )
         elif isinstance(event, Evaluated):
             note = f"epoch {event.epoch}: {event.metric} {event.value:.4g}"

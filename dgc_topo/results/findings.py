@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dgc_topo.results.configuration import Configuration, measured, networks, predicted
-from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.measurement import EMULATED_COMPUTE, Measurement
 from dgc_topo.results.units import seconds_text, three_digits, times_text
 
 
@@ -13,10 +13,20 @@ def findings(measurements: Iterable[Measurement]) -> list[str]:
     """Return one sentence per question the records answer; each says measured or predicted."""
     records = list(measurements)
     return [
+        *_emulated(measured(records)),
         *_against_dense(measured(records)),
         *_fastest_here(measured(records)),
         *(line for network in networks(records) for line in _all_on(network, predicted(records))),
     ]
+
+
+def _emulated(records: Sequence[Measurement]) -> Iterator[str]:
+    for workload in dict.fromkeys(record.workload for record in records):
+        if workload.endswith(EMULATED_COMPUTE):
+            yield (
+                f"Measured: {workload}: workers waited as long as the model computes and sent "
+                "random gradients of its shapes; nothing was learnt."
+            )
 
 
 def _against_dense(records: Sequence[Measurement]) -> Iterator[str]:

@@ -21,6 +21,9 @@ from pydantic import (
 
 from dgc_topo.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
 
+#: Ends the name of a workload whose workers waited instead of computing, and learnt nothing.
+EMULATED_COMPUTE = "(emulated compute)"
+
 
 class _Record(BaseModel):
     # A diverged run has an infinite perplexity: JSON knows it only as text.
@@ -141,7 +144,7 @@ class Measurement(_Record):
         default=None, description="what the workers' TCP connections really used"
     )
 
-    workload: str = Field(description="model and data set")
+    workload: str = Field(description="model and data set, or that its compute was emulated")
     compression: str = Field(description="'dense' or the compressor's name")
     density: float = Field(gt=0, le=1, description="fraction of gradient elements sent")
     seed: int

@@ -13,7 +13,7 @@ from dgc_topo.scenario.networks import NetworkChoice
 from dgc_topo.scenario.simulate import SimulateSection
 from dgc_topo.scenario.step import Name, Section
 from dgc_topo.scenario.topologies import TopologyChoice
-from dgc_topo.scenario.train import TrainSection
+from dgc_topo.scenario.train import EMULATED, TrainSection
 from dgc_topo.scenario.validate import ValidateSection
 
 
@@ -70,6 +70,10 @@ class Scenario(Section):
             return self
         if self.train is None:
             raise ValueError("ladder: there is nothing to train, expected [train] as well")
+        if self.train.emulates:
+            raise ValueError(
+                f"ladder: is about what is learnt, expected another dataset than {EMULATED!r}"
+            )
         if self.simulate is not None:
             raise ValueError("ladder: is about what is learnt, expected no [simulate] beside it")
         if self.lab is not None:

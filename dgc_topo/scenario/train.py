@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,26 +10,55 @@ from pydantic import Field, model_validator
 
 from dgc_topo.scenario.step import Section
 from dgc_topo.topology import OptionValue
+from dgc_topo.zoo import known_models
+
+EMULATED = "emulated"
 
 DatasetName = Literal[
-    "fashion-mnist-subset", "fashion-mnist", "austen", "cifar10", "cifar100", "image-folder"
+    "fashion-mnist-subset",
+    "fashion-mnist",
+    "austen",
+    "cifar10",
+    "cifar100",
+    "image-folder",
+    "emulated",
 ]
-ModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
+LearningModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
+ZooModelName = Literal[
+    "alexnet",
+    "vgg16",
+    "resnet50",
+    "resnet110-cifar",
+    "ptb-lstm",
+    "deepspeech",
+    "bert-large",
+    "gpt2-medium",
+]
+ModelName = Literal[LearningModelName, ZooModelName]
+
+_EXPECTED = f"with dataset {EMULATED!r} expected"
 
 
 class TrainSection(Section):
     """What is trained, on how many worker processes."""
 
-    dataset: DatasetName
+    dataset: DatasetName = Field(
+        description="emulated: no data; a worker waits as long as a model of the zoo computes, and "
+        "sends gradients of its shapes"
+    )
     data_path: Path | None = Field(default=None, description="folder of a data set of your own")
-    model: ModelName
+    model: ModelName = Field(description="of the zoo if emulated, else one that learns")
     options: dict[str, OptionValue] = Field(
-        default_factory=dict, description="of model and task, such as hidden_size, augment, bptt"
+        default_factory=dict,
+        description="of model and task, such as hidden_size, augment, bptt; if emulated, only "
+        "compute_s: seconds of forward and backward pass, by default those of the zoo",
     )
     world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
     batch_size_per_worker: int = Field(ge=1)
     epochs: int = Field(ge=1)
-    max_steps_per_epoch: int | None = Field(default=None, ge=1, description="for quick trials")
+    max_steps_per_epoch: int | None = Field(
+        default=None, ge=1, description="for quick trials; needed if emulated"
+    )
     learning_rate: float = Field(gt=0)
     learning_rate_decay: Literal["constant", "cosine"] = "constant"
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -43,11 +73,42 @@ class TrainSection(Section):
     )
     timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
 
+    @property
+    def emulates(self) -> bool:
+        """Whether nothing is computed or learnt."""
+        return self.dataset == EMULATED
+
     @model_validator(mode="after")
     def _dataset_fits_model(self) -> Self:
-        if (self.dataset == "austen") != (self.model == "char-lstm"):
+        zoo = known_models()
+        if self.emulates != (self.model in zoo):
+            raise ValueError(
+                f"model {self.model!r} does not go with dataset {self.dataset!r}: models of the "
+                f"zoo ({', '.join(zoo)}) are for {EMULATED!r}, and only they are"
+            )
+        if not self.emulates and (self.dataset == "austen") != (self.model == "char-lstm"):
             raise ValueError(
                 f"model {self.model!r} cannot learn {self.dataset!r}: 'char-lstm' is for text "
                 "('austen'), the other models are for images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_emulated(self) -> Self:
+        if not self.emulates:
+            return self
+        unknown = sorted(self.options.keys() - {"compute_s"})
+        if unknown:
+            raise ValueError(f"options: unknown {', '.join(unknown)}, {_EXPECTED} only compute_s")
+        compute_s = self.options.get("compute_s", 1.0)
+        if type(compute_s) not in {int, float} or not 0 < float(compute_s) < math.inf:
+            raise ValueError(f"options.compute_s = {compute_s!r}: {_EXPECTED} seconds above 0")
+        if self.max_steps_per_epoch is None:
+            raise ValueError(f"max_steps_per_epoch: missing, {_EXPECTED} one: there is no data")
+        if self.data_path is not None:
+            raise ValueError(f"data_path: {_EXPECTED} none")
+        if self.workers != "processes":
+            raise ValueError(
+                f"workers = {self.workers!r}: {_EXPECTED} 'processes': times are all there is to it"
             )
         return self

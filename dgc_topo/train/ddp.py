@@ -11,7 +11,7 @@ travels.  The strategy here fits the same training loop and notes the same facts
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -35,10 +35,14 @@ class Hook:
         compression: Says which hook.
         time_scale: Above 1, a bucket's all-reduce starts no earlier than so many times the
             processor time that led to it (see `PhaseClock`); earlier buckets travel meanwhile.
+        worked_s: Says how much processor time has been taken.
     """
 
-    def __init__(self, compression: CompressionSection, time_scale: float) -> None:
+    def __init__(
+        self, compression: CompressionSection, time_scale: float, worked_s: Callable[[], float]
+    ) -> None:
         self._time_scale = time_scale
+        self._worked_s = worked_s
         self._method = compression.method
         self._state: Any = None
         if self._method == "ddp-powersgd":
@@ -53,7 +57,7 @@ class Hook:
     def begin(self) -> None:
         """Begin a step's account."""
         self.encoded_bytes = self.elements = self.elements_sent = 0
-        self._begun_s, self._worked_s = time.perf_counter(), time.thread_time()
+        self._begun_s, self._worked_before_s = time.perf_counter(), self._worked_s()
 
     @property
     def density(self) -> float:
@@ -63,7 +67,7 @@ class Hook:
     def __call__(self, bucket: GradBucket) -> _Future:
         """Start the all-reduce of one bucket."""
         if self._time_scale > 1:
-            worked_s = time.thread_time() - self._worked_s
+            worked_s = self._worked_s() - self._worked_before_s
             wait_until(self._begun_s + self._time_scale * worked_s)
         self.called_s = time.perf_counter()
         buffer = bucket.buffer()
@@ -95,6 +99,7 @@ class DdpStep:
         train: Settings of the optimizer.
         compression: Says which hook.
         time_scale: See `Hook`.
+        worked_s: See `Hook`.
 
     Raises:
         ValueError: if the backend's bytes cannot be counted, or weight decay is decoupled, which
@@ -109,6 +114,7 @@ class DdpStep:
         train: TrainSection,
         compression: CompressionSection,
         time_scale: float = 1.0,
+        worked_s: Callable[[], float] = time.thread_time,
     ) -> None:
         method = compression.method
         if dist.get_backend() != "gloo":
@@ -118,7 +124,7 @@ class DdpStep:
             )
         if train.weight_decay and compression.weight_decay_mode == "decoupled":
             raise ValueError(f"{method}: weight_decay_mode 'decoupled', expected another")
-        self._hook = Hook(compression, time_scale)
+        self._hook = Hook(compression, time_scale, worked_s)
         self._clip_norm = train.clip_norm
         self._parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
         self._optimizer = torch.optim.SGD(

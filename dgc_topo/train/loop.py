@@ -25,7 +25,7 @@ from dgc_topo.train.evaluation import (
 )
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
-from dgc_topo.train.models import Batch, Score, running_statistics
+from dgc_topo.train.models import Batch, LearningTask, Score, running_statistics
 from dgc_topo.train.parts import DTYPES, compressor_of, seed_randoms, task_of
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
@@ -81,14 +81,15 @@ class JobRun:
         for epoch in range(self._timetable.num_epochs):
             done = list(self._train_epoch(epoch))
             records.extend(done)
-            points.append(self._evaluate(epoch, done))
+            if isinstance(self._task, LearningTask):
+                points.append(self._evaluate(self._task, epoch, done))
         agreed = self._check_agreement()
         measurement = make_measurement(
             self._job,
             self._setting(),
             self._worker.gather(records, self._what("collecting the records")),
             solo,
-            Quality(metric=self._task.metric, points=tuple(points)),
+            self._quality(points),
             self._task.batch_samples,
             self._parameters,
         ).model_copy(update={"parameters": agreed, "staleness": self._staleness()})
@@ -133,18 +134,23 @@ class JobRun:
         """
         return 1.0 if self._gossip or self._job.compression.uses_ddp else 1.0 / self._num_workers
 
-    def _evaluate(self, epoch: int, done: Sequence[StepRecord]) -> QualityPoint:
+    def _evaluate(self, task: LearningTask, epoch: int, done: Sequence[StepRecord]) -> QualityPoint:
         """Evaluate the workers' average model, each worker on its share of the test set."""
         model = self._average_model()
-        score = Score(self._task.metric, 0.0, 0)
+        score = Score(task.metric, 0.0, 0)
         if self._trains:
-            score = self._task.evaluate(model, part=self._place, num_parts=self._num_workers)
+            score = task.evaluate(model, part=self._place, num_parts=self._num_workers)
         what = self._what(f"evaluation after epoch {epoch + 1}")
         shares = self._worker.gather(share_of(score, done, self._parameters), what)
         steps_per_epoch = self._timetable.steps_per_epoch
         point = quality_point(epoch, steps_per_epoch, shares, self._contributors)
-        self._teller.evaluated(epoch + 1, self._task.metric, point.value)
+        self._teller.evaluated(epoch + 1, task.metric, point.value)
         return point
+
+    def _quality(self, points: Sequence[QualityPoint]) -> Quality | None:
+        if not isinstance(self._task, LearningTask):
+            return None
+        return Quality(metric=self._task.metric, points=tuple(points))
 
     def _average_model(self) -> nn.Module:
         """Return a model with all ranks' average parameters (gossip) and running statistics."""
@@ -215,7 +221,9 @@ class JobRun:
     def _make_strategy(self) -> Strategy:
         scale = self._worker.time_scale
         if self._job.compression.uses_ddp:
-            return DdpStep(self._model, self._job.train, self._job.compression, scale)
+            return DdpStep(
+                self._model, self._job.train, self._job.compression, scale, self._task.worked_s
+            )
         if self._gossip:
             dtype = DTYPES[self._job.compression.wire_dtype]
             return GossipStep(

@@ -13,7 +13,8 @@ from torch import nn
 from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, RandomK, SGDSettings, TernGrad
 from dgc_topo.train.data import Dataset, Shard, load_dataset
 from dgc_topo.train.job import Job
-from dgc_topo.train.models import Task, make_task, take_image_size
+from dgc_topo.train.models import EmulatedTask, LearningTask, Task, make_task, take_image_size
+from dgc_topo.zoo import load_model
 
 _RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.train.data.batches
 
@@ -21,16 +22,32 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Task:
-    """Return what the worker at *place* (from 0, among those that train) has to learn."""
-    shard = Shard(
+    """Return what the worker at *place* (from 0, among those that train) has to do."""
+    train = job.train
+    if not train.emulates:
+        return learning_task_of(job, place, num_workers, device)
+    model = load_model(train.model).at_batch(train.batch_size_per_worker)
+    compute_s = float(train.options.get("compute_s", model.compute_s))
+    assert train.max_steps_per_epoch is not None
+    shard = _shard(job, place, num_workers)
+    return EmulatedTask(shard, device, model, compute_s, train.max_steps_per_epoch)
+
+
+def learning_task_of(job: Job, place: int, num_workers: int, device: torch.device) -> LearningTask:
+    """Return what the worker at *place* has to learn; nothing is emulated."""
+    options = dict(job.train.options)
+    dataset = _load(job.train.dataset, job.train.data_path, take_image_size(options))
+    shard = _shard(job, place, num_workers)
+    return make_task(dataset, job.train.model, shard, options=options, device=device)
+
+
+def _shard(job: Job, place: int, num_workers: int) -> Shard:
+    return Shard(
         rank=place,
         num_workers=num_workers,
         batch_size=job.train.batch_size_per_worker,
         seed=job.seed,
     )
-    options = dict(job.train.options)
-    dataset = _load(job.train.dataset, job.train.data_path, take_image_size(options))
-    return make_task(dataset, job.train.model, shard, options=options, device=device)
 
 
 @lru_cache(maxsize=1)

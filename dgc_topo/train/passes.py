@@ -32,7 +32,7 @@ def compute_gradients(
     Returns:
         The unscaled loss, and the seconds that batch, forward and backward pass took.
     """
-    clock = PhaseClock(task.device, time_scale)
+    clock = PhaseClock(task.device, time_scale, task.worked_s)
     batch = next(batches)
     model.zero_grad(set_to_none=True)
     loss: Tensor = task.loss(model, batch)

@@ -13,8 +13,15 @@ from torch import Tensor
 from dgc_topo.coding import VALUE_BYTES
 from dgc_topo.compression import DGC, Compressor, Staleness
 from dgc_topo.results.environment import describe_environment
-from dgc_topo.results.measurement import Measurement, Phases, Quality, SparseSizes, StalenessCounts
-from dgc_topo.scenario import CompressionSection
+from dgc_topo.results.measurement import (
+    EMULATED_COMPUTE,
+    Measurement,
+    Phases,
+    Quality,
+    SparseSizes,
+    StalenessCounts,
+)
+from dgc_topo.scenario import CompressionSection, TrainSection
 from dgc_topo.schedule import Schedule
 from dgc_topo.train.job import GLOO, Job
 from dgc_topo.train.solo import Solo
@@ -42,7 +49,7 @@ def make_measurement(
     setting: Setting,
     records: Sequence[Sequence[StepRecord]],
     solo: Solo,
-    quality: Quality,
+    quality: Quality | None,
     batch_samples: int,
     parameters: Mapping[str, Tensor],
 ) -> Measurement:
@@ -56,7 +63,7 @@ def make_measurement(
         setting: Schedule and network.
         records: Per rank, per step, servers included.
         solo: What a worker alone did.
-        quality: Of the evaluations.
+        quality: Of the evaluations, if anything is learnt.
         batch_samples: Images or tokens per worker and step.
         parameters: The model's, for its sizes.
     """
@@ -79,7 +86,7 @@ def make_measurement(
         network=setting.network,
         time_scale=setting.time_scale,
         congestion_control=setting.congestion_control or None,
-        workload=f"{job.train.model} on {job.train.dataset}",
+        workload=_workload(job.train),
         compression=job.compressor_name,
         density=job.density,
         seed=job.seed,
@@ -122,6 +129,10 @@ def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
         return None
     sent, waiting = (np.sum(counts, axis=0).tolist() for counts in zip(*known, strict=True))
     return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
+
+
+def _workload(train: TrainSection) -> str:
+    return f"{train.model} {EMULATED_COMPUTE if train.emulates else f'on {train.dataset}'}"
 
 
 def _known(value: float) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -51,23 +51,30 @@ class PhaseClock:
         time_scale: Above 1, a phase is stretched: it waits until so many times the processor time
             that it took has passed.  (Processor time, because several workers share few cores:
             what one of them waits for the others is no part of its work.)
+        worked_s: Says how much processor time has been taken.
     """
 
-    def __init__(self, device: torch.device, time_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        time_scale: float = 1.0,
+        worked_s: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._cuda = device if device.type == "cuda" else None
         self._time_scale = time_scale
-        self._last = self._worked_s = 0.0
+        self._worked_s = worked_s
+        self._last = self._worked_before_s = 0.0
         self.start()
 
     def start(self) -> None:
         """Begin a step."""
-        self._last, self._worked_s = self._now(), time.thread_time()
+        self._last, self._worked_before_s = self._now(), self._worked_s()
 
     def lap(self) -> float:
         """Return the seconds since the last lap, or the start."""
         before = self._last
         if self._time_scale > 1:
-            worked_s = time.thread_time() - self._worked_s
+            worked_s = self._worked_s() - self._worked_before_s
             wait_until(before + self._time_scale * worked_s)
         self.start()
         return self._last - before

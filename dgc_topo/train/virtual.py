@@ -24,7 +24,7 @@ from dgc_topo.train.evaluation import flat_statistics, quality_point, with_avera
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import running_statistics
-from dgc_topo.train.parts import compressor_of, task_of
+from dgc_topo.train.parts import compressor_of, learning_task_of
 from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
 from dgc_topo.train.solo import Solo, train_alone
 from dgc_topo.train.steps import PhaseClock, apply_updates, note_traffic, sparse_entries
@@ -65,7 +65,7 @@ class VirtualRun:
         self._schedule = self._scheduled(0)
         self._contributors: list[int] = self._schedule.contributors.tolist()
         places = {rank: place for place, rank in enumerate(self._contributors)}
-        self._task = task_of(job, 0, len(places), device)
+        self._task = learning_task_of(job, 0, len(places), device)
         self._timetable = Timetable(job.train, self._task)
         self.parameters = dict(self._task.build_model().named_parameters())
         self._ranks = [

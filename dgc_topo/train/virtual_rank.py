@@ -12,8 +12,8 @@ from dgc_topo.payload import Payload
 from dgc_topo.train.errors import DivergedError, check_loss
 from dgc_topo.train.evaluation import Share, share_of
 from dgc_topo.train.job import Job
-from dgc_topo.train.models import Batch, Score, Task
-from dgc_topo.train.parts import compressor_of, seed_randoms, task_of
+from dgc_topo.train.models import Batch, LearningTask, Score
+from dgc_topo.train.parts import compressor_of, learning_task_of, seed_randoms
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.steps import PhaseClock, StepRecord, gradients_of, sparse_entries
 
@@ -39,7 +39,7 @@ class VirtualRank:
     ) -> None:
         self._job, self.place, self._num_workers = job, place, num_workers
         self._parameters = parameters
-        self.task: Task = task_of(job, place or 0, num_workers, device)
+        self.task: LearningTask = learning_task_of(job, place or 0, num_workers, device)
         self.model = self.task.build_model()
         _adopt(self.model, parameters)
         self.model.train()

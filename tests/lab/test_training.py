@@ -69,6 +69,21 @@ def test_predictions_from_a_scaled_lab_are_for_what_it_stands_for(runs):
         assert workload.phases.compute_s == pytest.approx(computing / 10)
 
 
+def test_emulated_compute_is_stretched_too(lab: Lab, tmp_path):
+    path = write_tiny(tmp_path, "ring", densities=(1.0,), epochs=1)
+    text = path.read_text().replace("fashion-mnist-subset", "emulated")
+    text = text.replace('"mlp"', '"resnet110-cifar"\noptions = { compute_s = 0.02 }')
+    path.write_text(text + SCALED)
+    done = run_scenario(path, tmp_path / "out", Recorder()).measurements()
+    (record,) = (record for record in done if record.kind == "measured")
+    assert record.profile is not None
+    assert record.solo_phases is not None
+    assert record.phases.compute_s >= 0.99 * 10 * 0.02
+    assert record.profile.layers[-1].ready_s >= 0.99 * 10 * 0.02 * 0.5
+    [workload] = workloads_of_runs([record], None)
+    assert workload.phases.compute_s == pytest.approx(record.solo_phases.compute_s / 10)
+
+
 def test_a_phase_is_stretched_by_the_processor_time_it_took():
     clock = PhaseClock(torch.device("cpu"), time_scale=5.0)
     before = time.thread_time()

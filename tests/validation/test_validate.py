@@ -13,6 +13,7 @@ from dgc_topo.validation.report import (
     summary_markdown,
     write_validation,
 )
+from dgc_topo.validation.training import num_trainings
 from dgc_topo.validation.validate import cases_of
 
 SCENARIO = """
@@ -94,6 +95,36 @@ def test_a_scenario_says_what_is_measured():
     assert [(c.label, c.world_size) for c in cases[80e6]] == [("ring", 5), ("gossip", 5)]
 
 
+STEPS_ONLY = """
+name = "steps"
+[[topologies]]
+name = "ring"
+[train]
+dataset = "emulated"
+model = "resnet50"
+world_size = 2
+batch_size_per_worker = 32
+epochs = 1
+max_steps_per_epoch = 10
+learning_rate = 0.1
+[lab]
+rate = "100 Mbit/s"
+[validate]
+calibrate_rates = ["100Mbit/s"]
+"""
+
+
+def test_training_steps_alone_can_be_validated():
+    scenario = parse_scenario(STEPS_ONLY)
+    assert cases_of(scenario) == {}
+    assert list(validate(scenario, network())) == []
+    assert num_trainings(scenario) == 1
+    with pytest.raises(ScenarioError, match=r"nothing to measure: .*\[train\] and \[lab\]"):
+        parse_scenario(STEPS_ONLY.replace('[lab]\nrate = "100 Mbit/s"', ""))
+    with pytest.raises(ScenarioError, match="validate: world_sizes: expected with dense_bytes"):
+        parse_scenario(STEPS_ONLY + "world_sizes = [2]")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -101,6 +132,7 @@ def test_a_scenario_says_what_is_measured():
         ("rounds = 3", "rounds = 2", "validate.rounds = 2: expected greater than or equal to 3"),
         ("rounds = 3", "round = 3", "validate.round: unknown key; valid here: calibrate_rates"),
         ('["200kB"]', "[200]", "expected a size such as '10MB'"),
+        ("\nrates = ", "\n#", "validate: rates: expected with dense_bytes or sparse_densities"),
     ],
 )
 def test_a_mistake_names_the_key(old, new, says):

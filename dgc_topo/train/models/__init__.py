@@ -1,8 +1,9 @@
-"""Models, and the tasks that join a model with its data and its measure of quality."""
+"""Models, and the tasks that join a model with its data and its measure of quality, if any."""
 
 from dgc_topo.train.models.build import Option, build_model, model_names, model_options
+from dgc_topo.train.models.emulated import EmulatedTask
 from dgc_topo.train.models.images import running_statistics
-from dgc_topo.train.models.task import Batch, Metric, Score, Task
+from dgc_topo.train.models.task import Batch, LearningTask, Metric, Score, Task
 from dgc_topo.train.models.tasks import (
     ImageTask,
     TextTask,
@@ -13,7 +14,9 @@ from dgc_topo.train.models.tasks import (
 
 __all__ = [
     "Batch",
+    "EmulatedTask",
     "ImageTask",
+    "LearningTask",
     "Metric",
     "Option",
     "Score",

@@ -1,4 +1,6 @@
-"""A task: a model, its data and how good it is, so that one training loop fits them all.
+"""A task: a model and what it computes, so that one training loop fits them all.
+
+Most learn: they have data, and say how good the model is.
 
 task = make_task("austen", "char-lstm", Shard(batch_size=32))
 model = task.build_model()
@@ -10,6 +12,7 @@ task.evaluate(model).value
 from __future__ import annotations
 
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -73,30 +76,23 @@ class Score:
 
 @dataclass
 class Task(ABC):
-    """One worker's part of training one model on one data set.
+    """One worker's part of training one model.
 
     Attributes:
-        dataset: What is learnt.
-        model_name: Which model `build_model` makes.
-        model_options: Its options.
         shard: Which worker this is.
         device: Where batches are put; the model must be there too.
     """
 
-    dataset: Dataset
-    model_name: str
-    model_options: Mapping[str, Option]
     shard: Shard
     device: torch.device
 
-    metric: ClassVar[Metric]
-    higher_is_better: ClassVar[bool]
+    def worked_s(self) -> float:
+        """Return the processor time of this thread, for clocks that stretch it."""
+        return time.thread_time()
 
+    @abstractmethod
     def build_model(self) -> nn.Module:
-        """Return the model on the task's device, alike on every worker: the seed decides."""
-        seed = self.shard.seed
-        model = build_model(self.model_name, self.dataset, seed=seed, **self.model_options)
-        return model.to(self.device)
+        """Return the model on the task's device, alike on every worker."""
 
     @property
     @abstractmethod
@@ -114,7 +110,31 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return the mean cross-entropy of *batch*, nats, a scalar to call ``backward`` on."""
+        """Return the mean loss of *batch*, a scalar to call ``backward`` on."""
+
+
+@dataclass
+class LearningTask(Task):
+    """A task that learns a data set; how well can be evaluated.
+
+    Attributes:
+        dataset: What is learnt.
+        model_name: Which model `build_model` makes.
+        model_options: Its options.
+    """
+
+    dataset: Dataset
+    model_name: str
+    model_options: Mapping[str, Option]
+
+    metric: ClassVar[Metric]
+    higher_is_better: ClassVar[bool]
+
+    def build_model(self) -> nn.Module:
+        """Return the model on the task's device, alike on every worker: the seed decides."""
+        seed = self.shard.seed
+        model = build_model(self.model_name, self.dataset, seed=seed, **self.model_options)
+        return model.to(self.device)
 
     @abstractmethod
     def evaluate(

@@ -1,4 +1,4 @@
-"""The two tasks: classifying images, and predicting the next character."""
+"""The two tasks that learn: classifying images, and predicting the next character."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dgc_topo.train.data import (
 )
 from dgc_topo.train.data.augment import CROP_FLIP_RANDOMS, crop_flip
 from dgc_topo.train.models.build import Option, check_model
-from dgc_topo.train.models.task import Batch, Score, Task, check_part, evaluating
+from dgc_topo.train.models.task import Batch, LearningTask, Score, check_part, evaluating
 from dgc_topo.train.models.text import LstmState, detach
 
 DEFAULT_BPTT = 64
@@ -32,7 +32,7 @@ _EVALUATION_TOKENS = 128  # per stream and batch
 
 
 @dataclass
-class ImageTask(Task):
+class ImageTask(LearningTask):
     """Classifying images; quality is the accuracy on the test images."""
 
     dataset: ImageDataset
@@ -78,7 +78,7 @@ class ImageTask(Task):
         part: int = 0,
         num_parts: int = 1,
     ) -> Score:
-        """Return the accuracy of *model* on the test images; see `Task.evaluate`.
+        """Return the accuracy of *model* on the test images; see `LearningTask.evaluate`.
 
         A batch is 250 images; parts take turns batch by batch.
         """
@@ -97,7 +97,7 @@ class ImageTask(Task):
 
 
 @dataclass
-class TextTask(Task):
+class TextTask(LearningTask):
     """Predicting the next character; quality is the perplexity on the validation text.
 
     The hidden state is carried from each batch of an epoch to the next, so the batches of an
@@ -143,7 +143,7 @@ class TextTask(Task):
         part: int = 0,
         num_parts: int = 1,
     ) -> Score:
-        """Return the perplexity of *model* on the validation text; see `Task.evaluate`.
+        """Return the perplexity of *model* on the validation text; see `LearningTask.evaluate`.
 
         The text is read as 64 streams side by side, whose state is carried along; a batch is
         128 tokens of each, and a part is some of the streams.
@@ -180,7 +180,7 @@ def make_task(
     options: Mapping[str, Option] = MappingProxyType({}),
     root: Path | str | None = None,
     device: torch.device | str = "cpu",
-) -> Task:
+) -> LearningTask:
     """Return what one worker has to do.
 
     Args:
@@ -208,9 +208,9 @@ def make_task(
     if isinstance(dataset, ImageDataset):
         samples = SampleBatches(len(dataset.train), shard)
         augment = bool(own["augment"])
-        return ImageTask(dataset, model_name, model_options, shard, place, samples, augment)
+        return ImageTask(shard, place, dataset, model_name, model_options, samples, augment)
     streams = StreamBatches(dataset.train, int(own["bptt"]), shard)
-    return TextTask(dataset, model_name, model_options, shard, place, streams)
+    return TextTask(shard, place, dataset, model_name, model_options, streams)
 
 
 def take_image_size(options: dict[str, Option]) -> int | None:
