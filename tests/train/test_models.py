@@ -89,6 +89,7 @@ def test_options_change_the_model():
         ("cnn", images(), {"width": True}, "option width = True"),
         ("cnn", images(), {"width": "wide"}, "option width = 'wide'"),
         ("char-lstm", text(), {"dropout": 1.0}, r"dropout = 1\.0, expected a number in \[0, 1\)"),
+        ("char-lstm", text(), {"recurrent_bias": 1}, "recurrent_bias = 1, expected true or false"),
         ("cnn", images(side=3), {}, "images of 3 x 3, expected at least 4 x 4"),
     ],
 )
@@ -129,3 +130,10 @@ def test_lstm_forget_gates_start_open():
         gates = model.lstm.get_parameter(f"bias_ih_l{layer}").view(4, 8).mean(1)
         assert gates.argmax() == 1
         assert gates[1] > 0.5
+
+
+def test_lstm_without_recurrent_biases_has_only_the_classifiers():
+    """So the share of what travels dense is as small as in a large language model."""
+    model = build_model("char-lstm", text(), recurrent_bias=False)
+    flat = [name for name, p in model.named_parameters() if p.dim() == 1]
+    assert flat == ["classifier.bias"]

@@ -36,8 +36,10 @@ def _char_lstm(
     hidden_size: int = 128,
     num_layers: int = 2,
     dropout: float = 0.0,
+    recurrent_bias: bool = True,
 ) -> nn.Module:
-    return CharLstm(len(dataset.vocabulary), embedding_size, hidden_size, num_layers, dropout)
+    sizes = (len(dataset.vocabulary), embedding_size, hidden_size, num_layers)
+    return CharLstm(*sizes, dropout, recurrent_bias=recurrent_bias)
 
 
 _IMAGE_MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
@@ -114,11 +116,13 @@ def _models_for(dataset: Dataset) -> Mapping[str, Callable[..., nn.Module]]:
 
 
 def _check_option(name: str, key: str, value: Option, defaults: Mapping[str, Option]) -> None:
-    """Sizes are integers of at least 1; the one share there is lies in [0, 1)."""
+    """Sizes are integers of at least 1, shares lie in [0, 1), and what is yes or no is a bool."""
     if key not in defaults:
         known = ", ".join(defaults)
         raise ValueError(f"model {name}: unknown option {key!r}, expected some of {known}")
-    if isinstance(defaults[key], float):
+    if isinstance(defaults[key], bool):
+        valid, expected = isinstance(value, bool), "true or false"
+    elif isinstance(defaults[key], float):
         valid = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
         expected = "a number in [0, 1)"
     else:

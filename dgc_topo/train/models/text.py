@@ -22,6 +22,8 @@ class CharLstm(nn.Module):
         hidden_size: Width of each layer.
         num_layers: Layers of the LSTM.
         dropout: Share of activations dropped between layers while training, in [0, 1).
+        recurrent_bias: Whether the LSTM has biases.  In a small one they are so large a share of
+            the parameters that, travelling dense, they would be most of what DGC sends.
     """
 
     def __init__(
@@ -31,16 +33,23 @@ class CharLstm(nn.Module):
         hidden_size: int,
         num_layers: int,
         dropout: float,
+        *,
+        recurrent_bias: bool = True,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_tokens, embedding_size)
         self.lstm = nn.LSTM(
-            embedding_size, hidden_size, num_layers, batch_first=True, dropout=dropout
+            embedding_size,
+            hidden_size,
+            num_layers,
+            bias=recurrent_bias,
+            batch_first=True,
+            dropout=dropout,
         )
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, num_tokens)
         with torch.no_grad():
-            for layer in range(num_layers):
+            for layer in range(num_layers) if recurrent_bias else ():
                 bias = self.lstm.get_parameter(f"bias_ih_l{layer}")
                 bias[hidden_size : 2 * hidden_size] += 1  # gates are in the order i, f, g, o
 
