@@ -10,6 +10,7 @@ import argparse
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,10 +26,13 @@ SPACING = 1000  #: elements per entry of the small messages
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
+_FEWEST_RUNS = 4  # the first one warms up
+
+
 def best_s(work: Callable[[], object], device: str, at_least_s: float = 0.3) -> float:
     """Return the shortest time of many runs, which together take at least so long."""
     best, spent, runs = float("inf"), 0.0, 0
-    while spent < at_least_s or runs < 4:  # noqa: PLR2004  the first one warms up
+    while spent < at_least_s or runs < _FEWEST_RUNS:
         started = time.perf_counter()
         work()
         if device == "cuda":
@@ -45,6 +49,11 @@ def entries_of(density: float, device: str) -> tuple[Tensor, Tensor]:
     return indices.to(device), torch.randn(len(indices), generator=generator).to(device)
 
 
+def copy_of(indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what making and reading messages is compared with."""
+    return indices.clone(), values.clone()
+
+
 def show_large(device: str, choices: tuple[IndexChoice, ...]) -> None:
     """Print entries per second of large messages."""
     print(f"\n{LENGTH / 1e6:g} M elements, {device}, float32 values; copy: indices and values")
@@ -52,15 +61,15 @@ def show_large(device: str, choices: tuple[IndexChoice, ...]) -> None:
     for density in DENSITIES:
         indices, values = entries_of(density, device)
         count = len(indices)
-        copy_s = best_s(lambda i=indices, v=values: (i.clone(), v.clone()), device)  # type: ignore[misc]
+        copy_s = best_s(partial(copy_of, indices, values), device)
         print(f"{density:>8.1%}  {'copy':<11}{12:>12.2f}{count / copy_s / 1e6:>12.0f} M/s")
         for choice in choices:
             message = encode(indices, values, 0, LENGTH, "float32", choice)
             encode_s = best_s(
-                lambda i=indices, v=values, c=choice: encode(i, v, 0, LENGTH, "float32", c),  # type: ignore[misc]
+                partial(encode, indices, values, 0, LENGTH, "float32", choice),
                 device,
             )
-            decode_s = best_s(lambda m=message: decode(m, 0, LENGTH), device)  # type: ignore[misc]
+            decode_s = best_s(partial(decode, message, 0, LENGTH), device)
             print(
                 f"{density:>8.1%}  {choice:<11}{message.numel() / count:>12.2f}"
                 f"{count / encode_s / 1e6:>12.1f} M/s{count / decode_s / 1e6:>10.1f} M/s",
@@ -81,10 +90,10 @@ def show_small(device: str) -> None:
         for choice in choices:
             message = encode(indices, values, 0, length, "float32", choice)
             encode_s = best_s(
-                lambda i=indices, v=values, n=length, c=choice: encode(i, v, 0, n, "float32", c),  # type: ignore[misc]
+                partial(encode, indices, values, 0, length, "float32", choice),
                 device,
             )
-            decode_s = best_s(lambda m=message, n=length: decode(m, 0, n), device)  # type: ignore[misc]
+            decode_s = best_s(partial(decode, message, 0, length), device)
             print(
                 f"{count:>8}  {choice:<11}{message.numel():>8}"
                 f"{encode_s * 1e6:>9.1f} us{decode_s * 1e6:>9.1f} us",
@@ -98,12 +107,12 @@ def show_checksum(device: str) -> None:
     for size in (150_000, 1_500_000, 15_000_000):
         words = torch.randint(-(2**31), 2**31, (size // 4,), dtype=torch.int32, device=device)
         rates = {
-            "this": best_s(lambda w=words: word_sums(w), device),  # type: ignore[misc]
-            "copy": best_s(lambda w=words: w.clone(), device),  # type: ignore[misc]
+            "this": best_s(partial(word_sums, words), device),
+            "copy": best_s(words.clone, device),
         }
         if device == "cpu":
             raw = words.numpy().tobytes()
-            rates["zlib.crc32"] = best_s(lambda r=raw: zlib.crc32(r), device)  # type: ignore[misc]
+            rates["zlib.crc32"] = best_s(partial(zlib.crc32, raw), device)
         text = ", ".join(f"{name} {size / s / 1e9:.2f} GB/s" for name, s in rates.items())
         print(f"{size:>12,} bytes: {text}", flush=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 from zlib import crc32
@@ -62,7 +63,7 @@ def _measure_size(
     payload = DensePayload(buffer)
     ways: dict[str, Way] = {GLOO: lambda: dist.all_reduce(buffer)}
     for label, communicator in communicators.items():
-        ways[label] = lambda communicator=communicator: communicator.run(payload)  # type: ignore[misc]
+        ways[label] = partial(communicator.run, payload)
     first = _check(worker, ways, given, buffer)
     kept = {way: run for way, run in ways.items() if first[way] <= plan.slowest * first[GLOO]}
     num_rounds = plan.num_rounds(sum(first[way] for way in kept))

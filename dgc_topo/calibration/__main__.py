@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         ValueError: if the arguments are wrong, or no launcher has set the environment.
     """
-    if not 1 <= len(arguments) <= 2:  # noqa: PLR2004
+    if len(arguments) not in {1, 2}:
         raise ValueError(
             f"calibration: {len(arguments)} arguments, expected a file to write and at most a rate"
         )

@@ -10,6 +10,7 @@ from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind, Spar
 _KB, _MB = 1000, 1_000_000
 _FLOAT_BYTES = 4
 _BITS = 8
+_FEWEST_HOSTS = 2
 
 _PING_PONG_BYTES = (4, _KB, 4 * _KB, 16 * _KB, 64 * _KB, 256 * _KB, _MB, 4 * _MB, 16 * _MB)
 _LARGEST_BYTES = 64 * _MB
@@ -36,8 +37,8 @@ def probes(num_hosts: int, rate_bits_per_s: float | None) -> list[Case]:
     Raises:
         ValueError: if there are fewer hosts.
     """
-    if num_hosts < 2:  # noqa: PLR2004
-        raise ValueError(f"calibration: {num_hosts} hosts, expected at least 2")
+    if num_hosts < _FEWEST_HOSTS:
+        raise ValueError(f"calibration: {num_hosts} hosts, expected at least {_FEWEST_HOSTS}")
     return list(_probes(num_hosts, rate_bits_per_s))
 
 

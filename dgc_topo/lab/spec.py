@@ -58,10 +58,11 @@ class LinkChange:
 class LabSpec:
     """An emulated cluster: hosts around one switch, with full-duplex links.
 
-    A link is shaped in both directions by a token bucket at its sending end.  A stream of TCP over
-    a link of rate R carries 1448/1514 R = 0.956 R of payload (one Ethernet frame of 1514 bytes as
-    the kernel counts it; a real wire spends another 24 bytes per frame on preamble, checksum and
-    gap, and gets 1448/1538 R).
+    A link is shaped in both directions at its sending end, where it lets a few frames pass at once
+    after a pause (see `dgc_topo.lab.shaping`).  A stream of TCP over a link of rate R carries
+    1448/1514 R = 0.956 R of payload (one Ethernet frame of 1514 bytes as the kernel counts it; a
+    real wire spends another 24 bytes per frame on preamble, checksum and gap, and gets
+    1448/1538 R).
 
     Attributes:
         num_hosts: Hosts, 1 to 64.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, device
 
-#: From so many indices on, torch sorts by radix, which three runs and more can't be merged faster.
+#: From so many indices on, torch sorts by radix: faster than three runs and more are merged.
 _RADIX_INDICES = 32_768
 _PAIR = 2
 
