@@ -61,14 +61,12 @@ def _links() -> list[Finding]:
             return found
         (link,) = route.link_lookup(ifname="v0")
         shapes = {
-            "tbf": {"rate": 125_000, "burst": 3028, "limit": 30_280},
             "htb": {"default": 0x10},
             "netem": {"delay": 1000},
             "fq": {},
         }
         for kind, options in shapes.items():
-            need = kind in {"tbf", "htb"}
-            found.append(_queue(route, link, kind, options, needed=need))
+            found.append(_queue(route, link, kind, options, needed=kind == "htb"))
         shape = Shape(1e6, 0.1)
         first = _attempt(
             "acknowledgements first", lambda: shape_host(route, link, None, shape), needed=True

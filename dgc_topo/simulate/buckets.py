@@ -1,6 +1,6 @@
 """Token buckets: links that let some bytes pass at once after a pause.
 
-A shaped link (Linux's ``tbf``, and what clouds rent out by rate) saves up what it does not carry,
+A shaped link (Linux's ``htb``, and what clouds rent out by rate) saves up what it does not carry,
 to a limit, and so forgives short pauses: a message no longer than what was saved takes no time on
 it, and a stream with gaps still gets its rate.  In the fluid model a flow that becomes active
 moves at once what *all* links on its way have saved, and from then on its fair share.

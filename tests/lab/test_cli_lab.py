@@ -25,9 +25,9 @@ def test_the_doctor_says_what_works_and_its_status_tells(lab: Lab):
     assert result.exit_code == 0
     assert diagnosis["usable"] is True
     found = {finding["name"]: finding for finding in diagnosis["findings"]}
-    for name in ("namespaces", "bridge", "veth", "tbf", "cubic", "torch", "gloo", "pyroute2"):
+    for name in ("namespaces", "bridge", "veth", "htb", "cubic", "torch", "gloo", "pyroute2"):
         assert found[name]["usable"], found[name]
-    assert {"htb", "netem", "fq", "cores", "user"} <= found.keys()
+    assert {"netem", "fq", "cores", "user"} <= found.keys()
     text = CliRunner().invoke(app, ["lab", "doctor"]).output
     assert "this machine can have a lab" in text
 
@@ -35,19 +35,19 @@ def test_the_doctor_says_what_works_and_its_status_tells(lab: Lab):
 def test_what_is_missing_decides_and_is_said(monkeypatch):
     lacking = Diagnosis(
         (
-            Finding("tbf", False, True, "the kernel has none"),
+            Finding("htb", False, True, "the kernel has none"),
             Finding("netem", False, False, "the kernel has none"),
         )
     )
     assert not lacking.usable
-    assert lacking.missing == "tbf: the kernel has none"
+    assert lacking.missing == "htb: the kernel has none"
     monkeypatch.setattr("dgc_topo.cli.lab.examine", lambda: lacking)
     result = CliRunner().invoke(app, ["lab", "doctor"])
     assert result.exit_code == 1
     assert "can NOT have a lab" in result.output
     monkeypatch.setattr("dgc_topo.lab.lab.examine", lambda: lacking)
     with (
-        pytest.raises(LabError, match=r"cannot be built: tbf: the kernel has none \(all about it"),
+        pytest.raises(LabError, match=r"cannot be built: htb: the kernel has none \(all about it"),
         Lab(LabSpec(num_hosts=1, congestion_control="no-such")),
     ):
         pass

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.lab import CounterError, Lab, LabSpec, LinkChange, check_sent
+from dgc_topo.lab.spec import FRAME_BYTES, batch_frames
 from dgc_topo.launch import LaunchError, Session, run_on
 from tests.lab.conftest import RATE_BITS_PER_S
 
@@ -51,6 +52,15 @@ def test_both_directions_get_as_much_each_whatever_was_lost_before(workers: Sess
     time.sleep(0.5)
     rate = goodput(workers, [(0, 1), (1, 0)], NUM_BYTES // 2)
     assert 0.90 < rate / (FRAMING * RATE_BITS_PER_S) < 1.0
+
+
+def test_a_host_hands_few_frames_over_at_a_time(lab: Lab, workers: Session):
+    """Else short messages would leave it faster than its link is, and queue at the switch."""
+    before = lab.counters()
+    goodput(workers, [(0, 1)])
+    sent = lab.counters()[0] - before[0]
+    assert sent.tx_bytes > NUM_BYTES
+    assert sent.tx_packets > sent.tx_bytes / (1.1 * batch_frames(RATE_BITS_PER_S) * FRAME_BYTES)
 
 
 def test_a_slow_host_is_slow_both_ways_and_the_others_are_not(lab: Lab, workers: Session):
