@@ -34,3 +34,8 @@ def vanish(worker: Worker, rank: int) -> None:
     if worker.rank == rank:
         os.kill(os.getpid(), signal.SIGKILL)
     worker.barrier("waiting for all")
+
+
+def policy(worker: Worker, argument: Any) -> int:
+    """Return the scheduling policy of this thread, which later ones inherit."""
+    return os.sched_getscheduler(0)
