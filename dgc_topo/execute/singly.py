@@ -212,12 +212,12 @@ class _Scratch:
         if not self._free:
             return None
         place = len(self._free) - 1
-        while place and len(self._free[place][0]) < num_bytes:
+        while place and self._free[place][0].numel() < num_bytes:
             place -= 1
         whole, read = self._free.pop(place)
         if read is not None:
             read.synchronize()
-        return whole if len(whole) >= num_bytes else None
+        return whole if whole.numel() >= num_bytes else None
 
 
 def _copy(staged: Tensor, message: Tensor) -> None:

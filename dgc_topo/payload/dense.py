@@ -60,7 +60,9 @@ class DensePayload:
         self.wire_dtype = wire_dtype
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, len(buffer))
-        self._slices: dict[tuple[int, int], Tensor] = {}  # made once: a step takes several
+        # Views of runs, made once: each takes longer to make than the rest of a short message.
+        self._slices: dict[tuple[int, int], Tensor] = {}
+        self._messages: dict[tuple[int, int], Tensor] = {}
         self._round_own = wire_dtype != torch.float32
 
     @property
@@ -72,7 +74,7 @@ class DensePayload:
         """Fix the chunk boundaries, and whether the own value is rounded like the messages."""
         if num_chunks != len(self._bounds) - 1:
             self._bounds = self._bounds_of(len(self.buffer), num_chunks)
-            self._slices = {}
+            self._slices, self._messages = {}, {}
         self._round_own = agree and self.wire_dtype != torch.float32
 
     def message_bytes(self, chunk: int, count: int) -> int:
@@ -81,9 +83,9 @@ class DensePayload:
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's bytes: a view of the buffer, or its 16-bit rounding."""
-        own = self._slice(chunk, chunk + count)
         if self.wire_dtype == torch.float32:
-            return own.view(torch.uint8)
+            return self._message(chunk, chunk + count)
+        own = self._slice(chunk, chunk + count)
         rounded = own.to(self.wire_dtype)
         if self._round_own:
             own.copy_(rounded)
@@ -93,7 +95,7 @@ class DensePayload:
         """Return the run's own bytes, if messages are not rounded."""
         if self.wire_dtype != torch.float32:
             return None
-        return self._slice(chunk, chunk + count).view(torch.uint8)
+        return self._message(chunk, chunk + count)
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Apply the arrivals of one step, in rank order."""
@@ -131,6 +133,12 @@ class DensePayload:
         if run is None:
             run = self._slices[first, end] = self.buffer[self._bounds[first] : self._bounds[end]]
         return run
+
+    def _message(self, first: int, end: int) -> Tensor:
+        message = self._messages.get((first, end))
+        if message is None:
+            message = self._messages[first, end] = self._slice(first, end).view(torch.uint8)
+        return message
 
     def _value(self, term: Term[Arrival], own: Tensor, first: int) -> tuple[float, Tensor]:
         """Return a term as (coefficient, its elements on the run that starts at *first*)."""
