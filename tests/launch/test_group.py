@@ -1,6 +1,8 @@
 """How a worker uses the machine it shares with others."""
 
 import os
+import resource
+import sys
 
 import pytest
 
@@ -13,3 +15,12 @@ def test_workers_that_share_cores_do_not_interrupt_each_other():
     cores = len(os.sched_getaffinity(0))
     policies = run_on(Loopback(), "tests.launch.jobs:policy", world_size=cores // 2 + 1)
     assert set(policies) == {os.SCHED_BATCH}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's allocator")
+def test_memory_that_was_freed_is_kept_for_what_comes_next():
+    """Else every merge of sparse messages has the kernel find, and clear, all its pages anew."""
+    num_bytes = 20_000_000
+    pages = 16 * num_bytes / resource.getpagesize()
+    (found,) = run_on(Loopback(), "tests.launch.jobs:faults", num_bytes, world_size=1)
+    assert found < 0.01 * pages
