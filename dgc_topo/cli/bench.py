@@ -6,10 +6,12 @@ import typer
 
 from dgc_topo.cli.bench_codec import codec
 from dgc_topo.cli.bench_collectives import collectives
+from dgc_topo.cli.bench_training import training
 
 bench = typer.Typer(
     no_args_is_help=True,
-    help="Measure collectives and single parts, beside what others or the hardware do.",
+    help="Measure collectives, training and single parts, beside what others or the hardware do.",
 )
 bench.command()(codec)
 bench.command()(collectives)
+bench.command()(training)

@@ -12,6 +12,7 @@ from dgc_topo.scenario.lab import LabSection
 from dgc_topo.scenario.networks import NetworkChoice
 from dgc_topo.scenario.simulate import SimulateSection
 from dgc_topo.scenario.step import Name, Section
+from dgc_topo.scenario.throughput import ThroughputSection
 from dgc_topo.scenario.topologies import TopologyChoice
 from dgc_topo.scenario.train import EMULATED, TrainSection
 from dgc_topo.scenario.validate import ValidateSection
@@ -28,6 +29,9 @@ class Scenario(Section):
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
     compression: CompressionSection = CompressionSection()
     ladder: LadderSection | None = None
+    throughput: ThroughputSection | None = Field(
+        default=None, description="of training: for 'dgc-topo bench training'"
+    )
     networks: tuple[NetworkChoice, ...] = ()
     simulate: SimulateSection | None = None
     validation: ValidateSection | None = Field(
@@ -62,6 +66,21 @@ class Scenario(Section):
                 "validate: nothing to measure: expected dense_bytes or sparse_densities, or "
                 "training steps: [train] and [lab]"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _throughput_can_be_measured(self) -> Self:
+        if self.throughput is None:
+            return self
+        if self.train is None or self.ladder is not None:
+            raise ValueError("throughput: expected [train] as well, and no [ladder]")
+        if self.train.workers != "processes":
+            raise ValueError(
+                f"throughput: train.workers = {self.train.workers!r} has no times of a cluster, "
+                "expected 'processes'"
+            )
+        if self.lab is not None:
+            self.lab.spec(max(self.throughput.world_sizes))
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,9 @@ from dgc_topo.scenario import (
 )
 
 GLOO = "gloo"  #: what records call the backend's own all-reduce
+ALONE = "one worker"  #: what others' throughput is compared with
+
+_RING = (TopologyChoice(name="ring"),)
 
 
 class Job(BaseModel):
@@ -82,8 +85,36 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     """
     if scenario.train is None:
         raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
+    return _without_compressed_gossip(_variants(scenario, scenario.train))
+
+
+def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
+    """Return the runs that ``[throughput]`` asks for, one worker alone first; and what is left out.
+
+    Raises:
+        ScenarioError: if the scenario has no [train] and [throughput] sections.
+    """
+    train, throughput = scenario.train, scenario.throughput
+    if train is None or throughput is None:
+        raise ScenarioError(f"{scenario.name}: expected [train] and [throughput]")
+
+    def variants() -> Iterator[Job]:
+        alone = train.model_copy(update={"world_size": 1})
+        dense = scenario.compression.model_copy(update={"method": "dgc", "densities": (1.0,)})
+        ring = scenario.model_copy(update={"topologies": _RING})
+        yield from _jobs(ring, alone, dense, scenario.seed, ALONE)
+        for size in throughput.world_sizes:
+            sized = train.model_copy(update={"world_size": size})
+            for way in throughput.ways:
+                compression = way.over(scenario.compression)
+                yield from _jobs(scenario, sized, compression, scenario.seed, way.name)
+
+    return _without_compressed_gossip(variants())
+
+
+def _without_compressed_gossip(variants: Iterator[Job]) -> tuple[list[Job], list[str]]:
     jobs, left_out = [], []
-    for job in _variants(scenario, scenario.train):
+    for job in variants:
         compresses = job.density < 1 or job.compression.method != "dgc"
         if job.topology.gossips and compresses:
             left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
@@ -118,8 +149,7 @@ def _jobs(
     rung: str | None,
 ) -> Iterator[Job]:
     # DDP leaves the way to the backend; a ring's ranks all train, as DDP's do.
-    ring = (TopologyChoice(name="ring"),)
-    for choice in ring if compression.uses_ddp else scenario.topologies:
+    for choice in _RING if compression.uses_ddp else scenario.topologies:
         for density in compression.densities:
             yield Job(
                 scenario=scenario.name,

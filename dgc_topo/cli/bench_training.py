@@ -1,0 +1,65 @@
+"""`dgc-topo bench training`: throughput over each topology, beside DDP and one worker alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.counting import counting
+
+if TYPE_CHECKING:
+    from dgc_topo.bench.training import TrainingRow
+
+
+def training(
+    scenario: Annotated[Path, typer.Argument(help="scenario with [throughput]", dir_okay=False)],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
+) -> None:
+    """Time training over each topology, beside DDP, and say how it scales from one worker."""
+    from dgc_topo.bench.training import bench_training, num_rounds
+    from dgc_topo.scenario import load_scenario
+    from dgc_topo.train.job import throughput_jobs
+
+    with clear_errors():
+        loaded = load_scenario(scenario)
+        jobs, left_out = throughput_jobs(loaded)
+        for line in () if as_json else left_out:
+            console.print(f"left out: {line}", highlight=False, soft_wrap=True)
+        with counting(console, "training", len(jobs) * num_rounds(loaded)) as advance:
+            rows = bench_training(loaded, advance)
+        if as_json:
+            for row in rows:
+                console.out(json.dumps(row.as_json()), highlight=False)
+            return
+        for size in sorted({row.world_size for row in rows[1:]}):
+            console.print(_table(rows[0], [row for row in rows[1:] if row.world_size == size]))
+
+
+def _table(alone: TrainingRow, rows: Sequence[TrainingRow]) -> Table:
+    from dgc_topo.results.units import bytes_text, percent_text, seconds_text
+
+    first = rows[0]
+    title = (
+        f"{first.workload}, {first.world_size} workers of batch {first.batch_size_per_worker}, "
+        f"{first.network}; median of {first.rounds} rounds, load {first.load:.1f}"
+    )
+    table = Table("way", title=title)
+    for heading in ("step", "samples/s", "efficiency", "sent per step", "spread"):
+        table.add_column(heading, justify="right")
+    for row in (alone, *rows):
+        table.add_row(
+            row.label,
+            seconds_text(row.step_time_s),
+            f"{row.samples_per_s:,.4g}",
+            percent_text(row.scaling_efficiency),
+            bytes_text(row.wire_bytes_per_step),
+            percent_text(row.spread),
+        )
+    return table

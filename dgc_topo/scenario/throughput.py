@@ -1,0 +1,29 @@
+"""Keys of a scenario that ask how fast training is, one way of communicating beside the other."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from dgc_topo.scenario.compression import Rung
+from dgc_topo.scenario.step import Section
+
+
+class ThroughputSection(Section):
+    """Every way, over every topology that it goes over, beside one worker alone.
+
+    A worker's batch is the same for all (weak scaling).
+    """
+
+    world_sizes: tuple[Annotated[int, Field(ge=2, le=64)], ...] = Field(min_length=1)
+    rounds: int = Field(default=3, ge=1, description="in which all are run, one after the other")
+    ways: tuple[Rung, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> Self:
+        names = [way.name for way in self.ways]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"ways.{index}.name: {name!r} is that of another way, too")
+        return self
