@@ -16,9 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from dgc_topo.calibration.cases import Case
+from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind
 from dgc_topo.calibration.model import Parameters
 from dgc_topo.calibration.predict import predict_case
+
+_BITS = 8
+#: Buffers that pass one after the other in a run: there and back, or half a one each way.
+_BUFFERS_IN_A_ROW: dict[ProbeKind, float] = {"ping-pong": 2, "exchange": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ _ENDS = (
     _Free("crowded_overhead_s", 3e-5, 1e-7, 5e-3),
     _Free("code_s_per_message", 3e-4, 1e-6, 1e-2),
     _Free("merge_s_per_message", 1e-3, 1e-6, 1e-1),
-    _Free("encode_s_per_byte", 2e-9, 1e-12, 1e-6),
+    _Free("code_s_per_byte", 2e-9, 1e-12, 1e-6),
     _Free("merge_s_per_byte", 5e-9, 1e-12, 1e-6),
 )
 
@@ -91,7 +95,7 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
     free = (*_LINK, *_ENDS) if has_rate else _ENDS
     solution = least_squares(
         partial(_misfits, free, observations, fixed),
-        [math.log(each.start) for each in free],
+        [math.log(each) for each in _starts(free, observations)],
         bounds=(
             [math.log(each.lowest) for each in free],
             [math.log(each.highest) for each in free],
@@ -104,6 +108,44 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
         max_nfev=30,
     )
     return _with(fixed, free, solution.x)
+
+
+def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:
+    """Return where to start from: as the largest messages say, where there are links.
+
+    The model has kinks; from far away the solver ends in one of them.
+    """
+    starts = {each.name: each.start for each in free}
+    one_way = _largest("ping-pong", observations)
+    if one_way is not None and "goodput" in starts:
+        starts["goodput"] = min(1.0, _wire_s(one_way) / one_way.time_s)
+        both_ways = _largest("exchange", observations)
+        if both_ways is not None:
+            slower = starts["goodput"] * both_ways.time_s / _wire_s(both_ways)
+            starts["reverse_share"] = min(max(slower - 1, 1e-3), 0.3)
+    return [starts[each.name] for each in free]
+
+
+def _largest(kind: ProbeKind, observations: Sequence[Observation]) -> Observation | None:
+    """Return the dense probe of a kind with the most bytes, at the lowest rate; None if none."""
+    found = [
+        each
+        for each in observations
+        if isinstance(each.case.pattern, Probe)
+        and isinstance(each.case.buffer, DenseBuffer)
+        and each.case.pattern.kind == kind
+        and each.rate_bits_per_s is not None
+    ]
+    return max(found, key=_wire_s, default=None)
+
+
+def _wire_s(observation: Observation) -> float:
+    """Return what the messages of one direction take on a link that carries nothing else."""
+    case, rate = observation.case, observation.rate_bits_per_s
+    assert isinstance(case.pattern, Probe)
+    assert isinstance(case.buffer, DenseBuffer)
+    assert rate is not None
+    return _BUFFERS_IN_A_ROW[case.pattern.kind] * case.buffer.num_bytes * _BITS / rate
 
 
 def _misfits(

@@ -50,7 +50,7 @@ class Parameters(_Record):
     receive_s_per_byte: NonNegativeFloat = 0.0
     reduce_s_per_byte: NonNegativeFloat = 0.0
     scale_s_per_byte: NonNegativeFloat = 0.0
-    encode_s_per_byte: NonNegativeFloat = 0.0
+    code_s_per_byte: NonNegativeFloat = 0.0
     merge_s_per_byte: NonNegativeFloat = 0.0
     uncached_factor: float = Field(default=1.0, ge=1)
     cache_bytes: float = Field(default=8e6, gt=0)
@@ -105,7 +105,7 @@ class Parameters(_Record):
             scale_s_per_byte=factor * self.scale_s_per_byte,
             send_s_per_byte=factor * self.send_s_per_byte,
             receive_s_per_byte=factor * self.receive_s_per_byte,
-            encode_s_per_byte=self.encode_s_per_byte,
+            code_s_per_byte=self.code_s_per_byte,
             merge_s_per_byte=self.merge_s_per_byte,
             code_s_per_message=self.code_s_per_message,
             merge_s_per_message=self.merge_s_per_message,

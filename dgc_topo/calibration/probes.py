@@ -63,6 +63,7 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
 
 def _sparse(num_hosts: int) -> Iterator[Case]:
     sizes: dict[ProbeKind, int] = {
+        "ping-pong": 2,
         "exchange": 2,
         "reducing-exchange": 2,
         "reducing-incast": min(4, num_hosts),

@@ -82,6 +82,7 @@ class SparsePayload:
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
         self._pieces = [Entries(indices.detach(), values.detach())]
+        self._packed: tuple[Entries, Tensor] | None = None  # what a run held, and its message
 
     @property
     def device(self) -> device:
@@ -128,19 +129,23 @@ class SparsePayload:
         whole = self._joined()
         self._round_own = agree and self.wire_dtype != torch.float32
         self._bounds = self._bounds_of(self.length, num_chunks)
-        self._starts, self._pieces = [0], [whole]
+        self._starts, self._pieces, self._packed = [0], [whole], None
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
         """Return None: only the sender knows how many entries fall in a run."""
         return None
 
     def pack(self, chunk: int, count: int) -> Tensor:
-        """Return the run's entries in the wire format."""
+        """Return the run's entries in the wire format, encoded once for all who get them."""
         entries = self._take(chunk, chunk + count)
+        if self._packed is not None and self._packed[0] is entries:
+            return self._packed[1]
         if self._round_own:
             entries = self._rounded(entries)
             self._put(chunk, chunk + count, entries)
-        return encode(*entries, *self._range(chunk, chunk + count), *self._coding)
+        message = encode(*entries, *self._range(chunk, chunk + count), *self._coding)
+        self._packed = entries, message
+        return message
 
     def landing(self, chunk: int, count: int) -> Tensor | None:
         """Return None: entries are not kept as they travel."""
@@ -160,6 +165,7 @@ class SparsePayload:
         """End a run: join the entries and, if ranks are to agree, round them as messages are."""
         whole = self._joined()
         self._starts, self._pieces = [0], [self._rounded(whole) if self._round_own else whole]
+        self._packed = None
 
     def _decode(self, arrival: Arrival) -> _Received:
         transfer, message = arrival

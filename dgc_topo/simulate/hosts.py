@@ -17,7 +17,7 @@ _AT_LEAST_0 = (
     "scale_s_per_byte",
     "send_s_per_byte",
     "receive_s_per_byte",
-    "encode_s_per_byte",
+    "code_s_per_byte",
     "merge_s_per_byte",
     "code_s_per_message",
     "merge_s_per_message",
@@ -43,9 +43,10 @@ class HostCosts:
             bytes: straight lines between them, constant outside.  See `curve_from_times`.
         send_s_per_byte: CPU seconds to send a byte, beside whatever else the process does.
         receive_s_per_byte: CPU seconds to receive a byte.
-        encode_s_per_byte: CPU seconds to make a byte of a sparse message, before it can be sent.
-        merge_s_per_byte: CPU seconds per byte of sparse entries that a merge goes through: those
-            that arrived, and where they are added the receiver's own.
+        code_s_per_byte: CPU seconds to make a byte of a sparse message, before it can be sent, and
+            again to read it.  What goes from one place to many is made once.
+        merge_s_per_byte: CPU seconds per byte of sparse entries that adding goes through: those
+            that arrived, and the receiver's own.
         code_s_per_message: CPU seconds per sparse message, to make it and again to read it.
         merge_s_per_message: CPU seconds per sparse message that is added to what is there.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
@@ -72,7 +73,7 @@ class HostCosts:
     message_curve: tuple[tuple[float, float], ...] = ()
     send_s_per_byte: float = 0.0
     receive_s_per_byte: float = 0.0
-    encode_s_per_byte: float = 0.0
+    code_s_per_byte: float = 0.0
     merge_s_per_byte: float = 0.0
     code_s_per_message: float = 0.0
     merge_s_per_message: float = 0.0
@@ -106,7 +107,7 @@ class HostCosts:
     def has_coding(self) -> bool:
         """Whether sparse messages cost CPU time to make, read or merge."""
         per_message_s = self.code_s_per_message + self.merge_s_per_message
-        return self.encode_s_per_byte + self.merge_s_per_byte + per_message_s > 0
+        return self.code_s_per_byte + self.merge_s_per_byte + per_message_s > 0
 
     @property
     def is_serial(self) -> bool:

@@ -250,7 +250,8 @@ class Progress:
         costs = self._costs
         before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
-            made_s = costs.code_s_per_message + num_bytes * costs.encode_s_per_byte
+            made_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
+            made_s = np.where(_is_made(step), made_s, 0.0)
             before_s += np.bincount(step.src, made_s, self._world_size)[pattern.members]
         return before_s
 
@@ -259,7 +260,8 @@ class Progress:
         costs = self._costs
         adds = (step.keep != 0) & (step.weight != 0)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
-            merged_s = costs.code_s_per_message + adds * costs.merge_s_per_message
+            merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
+            merged_s = merged_s + adds * costs.merge_s_per_message
             merged_s = merged_s + self._sizes.merged_bytes() * costs.merge_s_per_byte
         elif costs.has_merging:
             per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
@@ -268,6 +270,15 @@ class Progress:
             return None
         merged_s = merged_s + costs.receive_overhead_s
         return np.asarray(np.bincount(step.dst, merged_s, self._world_size)[pattern.members])
+
+
+def _is_made(step: Step) -> BoolArray:
+    """Return which transfers are the first of their run of chunks, which is made once for all."""
+    places = np.stack([step.src, step.chunk, step.count])
+    _, first = np.unique(places, axis=1, return_index=True)
+    made = np.zeros(len(step), np.bool_)
+    made[first] = True
+    return made
 
 
 def _products(step: Step) -> IntArray:

@@ -36,10 +36,10 @@ class CodedSizes(Sizes, Protocol):
     """Sizes of messages that are encoded, and merged entry by entry."""
 
     def merged_bytes(self) -> FloatArray:
-        """Return the bytes that merging each transfer goes through, shape (num_transfers,).
+        """Return the bytes that adding each transfer goes through, shape (num_transfers,).
 
-        Of the step whose `bytes_of` was asked for last: what arrives, and where it is added what
-        the receiver has there.
+        Of the step whose `bytes_of` was asked for last: what arrives and what the receiver has
+        there; nothing where it only replaces.
         """
 
 
@@ -201,7 +201,8 @@ class SparseSizes:
         coded = self._coded_bytes(step, sent, first)
         adds = (step.keep != 0) & (step.weight != 0)
         own = self._coded_bytes(step, received, first) if adds.any() else 0.0
-        self._last_merged = coded + np.where(adds, own / self._merged_together(step, adds), 0.0)
+        own = own / self._merged_together(step, adds)
+        self._last_merged = np.where(adds, coded + own, 0.0)
         return coded + step.count * self._dense_bytes
 
     def merged_bytes(self) -> FloatArray:

@@ -22,7 +22,7 @@ TRUE = Parameters(
     send_s_per_byte=0.25e-9,
     receive_s_per_byte=0.4e-9,
     reduce_s_per_byte=0.15e-9,
-    encode_s_per_byte=3e-9,
+    code_s_per_byte=3e-9,
     merge_s_per_byte=8e-9,
     reverse_share=0.03,
     **MACHINE,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.coding import WireCoding
-from dgc_topo.schedule import Schedule, reduce
+from dgc_topo.schedule import Schedule, copy, reduce
 from dgc_topo.simulate import (
     DenseSizes,
     HostCosts,
@@ -118,19 +118,29 @@ def test_one_busy_rank_does_not_slow_its_neighbours_down_while_cores_are_free():
 
 
 def test_sparse_messages_are_encoded_before_and_merged_after():
-    """A tree of 2: rank 1 encodes and rank 0 merges with its own; then the union goes back."""
+    """A tree of 2: rank 1 encodes, rank 0 reads and adds to its own; then the union goes back."""
     schedule = load_topology("tree").schedule(2)
     sizes = SparseSizes(schedule, length=10_000, entries=100, overlap_exponent=1.0)
     one, union = (
         float(WireCoding().expected_bytes(np.array([10_000.0]), np.array([float(entries)]))[0])
         for entries in (100, 200)
     )
-    costs = HostCosts(encode_s_per_byte=2e-9, merge_s_per_byte=3e-9)
+    costs = HostCosts(code_s_per_byte=2e-9, merge_s_per_byte=3e-9)
     result = simulate(schedule, star(2, WIDE, costs=costs), sizes)
-    expected = one * 2e-9 + 2 * one * 3e-9 + union * 2e-9 + union * 3e-9
+    expected = 2 * one * 2e-9 + 2 * one * 3e-9 + 2 * union * 2e-9
     assert result.time_s == pytest.approx(expected, rel=1e-9)
     dense = simulate(schedule, star(2, WIDE, costs=costs), DenseSizes(MB, 1))
     assert dense.time_s < 1e-9  # dense messages are sent as they are
+
+
+def test_what_goes_to_many_is_encoded_once():
+    """A hub that has everything: four readers get the same message, made once."""
+    others = np.arange(1, 5)
+    schedule = Schedule.from_steps(5, 1, [copy(np.zeros(4, np.int64), others)], goal="part")
+    sizes = SparseSizes(schedule, length=10_000, entries=100)
+    one = float(WireCoding().expected_bytes(np.array([10_000.0]), np.array([100.0]))[0])
+    result = simulate(schedule, star(5, WIDE, costs=HostCosts(code_s_per_byte=2e-9)), sizes)
+    assert result.time_s == pytest.approx(2 * one * 2e-9, rel=1e-6)
 
 
 def test_acknowledgements_take_their_share_of_the_way_back():
