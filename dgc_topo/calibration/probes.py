@@ -62,12 +62,8 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
 
 
 def _sparse(num_hosts: int) -> Iterator[Case]:
-    sizes: dict[ProbeKind, int] = {
-        "ping-pong": 2,
-        "exchange": 2,
-        "reducing-exchange": 2,
-        "reducing-incast": min(4, num_hosts),
-    }
+    """Yield what tells the cost of coding and of adding: one after the other, nothing at once."""
+    sizes: dict[ProbeKind, int] = {"ping-pong": 2, "reducing-incast": min(4, num_hosts)}
     for num_elements, (kind, size) in product(_SPARSE_ELEMENTS, sizes.items()):
         buffer = SparseBuffer(num_elements=num_elements, density=_SPARSE_DENSITY)
         yield Case(pattern=Probe(kind=kind), world_size=size, buffer=buffer, runs=4)
