@@ -68,12 +68,9 @@ class Shape:
 def shape_switch(route: IPRoute, port: int, old: Shape | None, new: Shape | None) -> None:
     """Shape what the switch sends to a host; None is unshaped."""
     if new is None:
-        if old is not None:
-            unshape(route, port)
+        _unshape(route, port, old)
         return
-    if old is None:
-        route.tc("add", "htb", port, _ROOT, default=_ALL & 0xFFFF)
-    _set_class(route, port, _ALL, _ROOT, new, share=1.0, prio=0)
+    _set_rate(route, port, old, new, default=_ALL)
     _set_queue(route, port, _ALL_QUEUE, _ALL, new)
 
 
@@ -85,12 +82,9 @@ def shape_host(route: IPRoute, interface: int, old: Shape | None, new: Shape | N
     frames = _ANY_FRAMES if new is None else new.batch_frames
     route.link("set", index=interface, gso_max_segs=frames)
     if new is None:
-        if old is not None:
-            unshape(route, interface)
+        _unshape(route, interface, old)
         return
-    if old is None:
-        route.tc("add", "htb", interface, _ROOT, default=_REST & 0xFFFF)
-    _set_class(route, interface, _ALL, _ROOT, new, share=1.0, prio=0)
+    _set_rate(route, interface, old, new, default=_REST)
     # Each has a half of the rate for certain, which is more than acknowledgements ever want.
     _set_class(route, interface, _FIRST, _ALL, new, share=0.5, prio=0)
     _set_class(route, interface, _REST, _ALL, new, share=0.5, prio=1)
@@ -99,11 +93,6 @@ def shape_host(route: IPRoute, interface: int, old: Shape | None, new: Shape | N
     if old is None:
         options: dict[str, Any] = {"prio": 1, "protocol": _IP, "target": _FIRST, "keys": [_SHORT]}
         route.tc("add-filter", "u32", interface, parent=_ROOT, **options)
-
-
-def unshape(route: IPRoute, interface: int) -> None:
-    """Take the shaping away; what waits is lost."""
-    route.tc("del", index=interface, handle=_ROOT, root=True)
 
 
 def dropped_packets(route: IPRoute, interface: int) -> int:
@@ -115,6 +104,21 @@ def dropped_packets(route: IPRoute, interface: int) -> int:
             queue = stats.get_attr("TCA_STATS_QUEUE") if stats else None
             drops += queue["drops"] if queue else 0
     return drops
+
+
+def _unshape(route: IPRoute, interface: int, old: Shape | None) -> None:
+    """Take the shaping away, if there is any; what waits is lost."""
+    if old is not None:
+        route.tc("del", index=interface, handle=_ROOT, root=True)
+
+
+def _set_rate(
+    route: IPRoute, interface: int, old: Shape | None, new: Shape, *, default: int
+) -> None:
+    """Give an interface its one rate; frames that no filter knows go to the class *default*."""
+    if old is None:
+        route.tc("add", "htb", interface, _ROOT, default=default & 0xFFFF)
+    _set_class(route, interface, _ALL, _ROOT, new, share=1.0, prio=0)
 
 
 def _set_queue(route: IPRoute, interface: int, handle: int, parent: int, shape: Shape) -> None:

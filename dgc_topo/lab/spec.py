@@ -74,8 +74,8 @@ class LabSpec:
         congestion_control: Of every connection between hosts; None takes the kernel's default.
             Connections keep their window in a pause (``tcp_slow_start_after_idle`` is off).
             Cubic, the default of Linux, begins gently enough (HyStart) that many-to-many exchanges
-            lose no packets at the switch: sharding 1 MB over 8 hosts at 100 Mbit/s took 163 ms,
-            and 193 ms with Reno.
+            over new connections lose no packets at the switch: sharding 1 MB over 8 hosts at
+            100 Mbit/s took 163 ms, and 193 ms with Reno.
         ranks_per_host: Ranks on each host, neighbours first.
         changes: What happens to links during a run.
         time_scale: How many times slower everything is than in the cluster this stands for: 10 for

@@ -90,6 +90,25 @@ def test_the_given_tensors_and_the_messages_are_left_alone():
     assert torch.equal(message, before)
 
 
+@pytest.mark.parametrize("wire_dtype", [torch.float32, torch.float16])
+def test_a_message_is_made_once_until_something_changes(wire_dtype: torch.dtype):
+    """A hub packs the same run for every peer; what it has merged since must not be missed."""
+
+    def payload(index: int) -> SparsePayload:
+        made = SparsePayload(torch.tensor([index]), torch.ones(1), 8, wire_dtype=wire_dtype)
+        made.cut(1)
+        return made
+
+    hub, peer = payload(2), payload(5)
+    first = hub.pack(0, 1)
+    assert hub.pack(0, 1) is first
+    hub.merge([Arrival(Transfer(1, 0, 0, 1, Fraction(1), Fraction(1)), peer.pack(0, 1))], 0)
+    merged = hub.pack(0, 1)
+    assert merged is not first
+    peer.merge([Arrival(Transfer(0, 1, 0, 1, Fraction(0), Fraction(1)), merged)], 1)
+    assert peer.indices.tolist() == [2, 5]
+
+
 def test_what_was_copied_outlives_its_message():
     """Executors receive the next message into the same memory."""
     payload = sparse(torch.zeros(4))
