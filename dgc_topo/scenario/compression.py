@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -91,6 +92,19 @@ class Rung(CompressionSection):
         return CompressionSection.model_validate(base.model_dump() | own)
 
 
+def refuse_one_name_twice(variants: Sequence[Rung], kind: str) -> list[str]:
+    """Return the names of variants, which tables tell apart by them.
+
+    Raises:
+        ValueError: if two have the same one.
+    """
+    names = [variant.name for variant in variants]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise ValueError(f"{kind}s.{index}.name: {name!r} is that of another {kind}, too")
+    return names
+
+
 class LadderSection(Section):
     """A study: every rung at its densities, over world sizes and seeds.
 
@@ -107,10 +121,7 @@ class LadderSection(Section):
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
-        names = [rung.name for rung in self.rungs]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise ValueError(f"rungs.{index}.name: {name!r} is that of another rung, too")
+        names = refuse_one_name_twice(self.rungs, "rung")
         if self.baseline not in names:
             raise ValueError(
                 f"baseline = {self.baseline!r}: expected the name of a rung: {', '.join(names)}"

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from dgc_topo.scenario.compression import Rung
+from dgc_topo.scenario.compression import Rung, refuse_one_name_twice
 from dgc_topo.scenario.step import Section
 
 
@@ -22,8 +22,5 @@ class ThroughputSection(Section):
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
-        names = [way.name for way in self.ways]
-        for index, name in enumerate(names):
-            if name in names[:index]:
-                raise ValueError(f"ways.{index}.name: {name!r} is that of another way, too")
+        refuse_one_name_twice(self.ways, "way")
         return self
