@@ -24,6 +24,7 @@ import torch.distributed as dist
 from dgc_topo.execute.batched import BatchedChannel
 from dgc_topo.execute.channel import LENGTH_BYTES, Channel, Exchanged, Incoming, Outgoing
 from dgc_topo.execute.failure import PeerError, Place
+from dgc_topo.execute.queues import LONGEST_WAIT_S, SendQueues
 from dgc_topo.execute.singly import SinglyChannel
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
@@ -73,6 +74,8 @@ class DistributedTransport:
         timeout: Longest time one step may take, waiting for a slower rank included, before the
             silent peers count as frozen.
         eager_bytes: See `SinglyChannel`; the same on every rank.
+        longest_wait_s: How long what the kernel has taken may wait to leave (see `queues`); None
+            leaves the process's connections as they are.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class DistributedTransport:
         timeout: timedelta = DEFAULT_TIMEOUT,
         *,
         eager_bytes: int = DEFAULT_EAGER_BYTES,
+        longest_wait_s: float | None = LONGEST_WAIT_S,
     ) -> None:
         self._rank = dist.get_rank(group)
         self._world_size = dist.get_world_size(group)
@@ -90,6 +94,11 @@ class DistributedTransport:
             raise ValueError(
                 f"transport: eager_bytes {eager_bytes}, expected at least {2 * LENGTH_BYTES}"
             )
+        if longest_wait_s is not None and longest_wait_s <= 0:
+            raise ValueError(
+                f"transport: longest_wait_s {longest_wait_s}, expected above 0, or None"
+            )
+        self._queues = None if longest_wait_s is None else SendQueues(longest_wait_s)
         self._group = group
         self._timeout = timeout
         self._eager_bytes = eager_bytes
@@ -143,6 +152,8 @@ class DistributedTransport:
     def guard(self, place: Place) -> Iterator[None]:
         """Remember an error in the middle of a step, and refuse to go on after one.
 
+        What waits in the kernel is kept short by what one run after the other delivers.
+
         Raises:
             PeerError: if there was an earlier error.
         """
@@ -154,6 +165,8 @@ class DistributedTransport:
         except BaseException as error:
             self._failure = error
             raise
+        if self._queues is not None:
+            self._queues.keep_short()
 
     def _backend(self, device: torch.device) -> str:
         backend = self._backends.get(device.type)

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from dgc_topo.launch.sockets import tcp_bytes_sent
+from dgc_topo.execute.sockets import tcp_bytes_sent
 from dgc_topo.scenario import CompressionSection, TrainSection
 from dgc_topo.train.steps import PhaseClock, StepRecord, wait_until
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from dgc_topo.compression import Compressor
 from dgc_topo.execute import Communicator, DistributedTransport
+from dgc_topo.execute.sockets import congestion_controls, sent_bytes
 from dgc_topo.launch.group import Worker
-from dgc_topo.launch.sockets import congestion_controls, sent_bytes
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
 from dgc_topo.train.agreement import fingerprint
 from dgc_topo.train.ddp import DdpStep

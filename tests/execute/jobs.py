@@ -182,11 +182,12 @@ def mismatched_sizes(group: dist.ProcessGroup, topology: ScheduleSource) -> str:
 
 
 def construction_errors(group: dist.ProcessGroup) -> list[str]:
-    """Return what is said about an unreachable device, too small a buffer, and a stranger."""
+    """Return what is said about an unreachable device, bad options, and a stranger."""
     unreachable = torch.device("meta")
     attempts = [
         lambda: DistributedTransport(group).exchange(Place("none", 0), [], [], unreachable),
         lambda: DistributedTransport(group, eager_bytes=8),
+        lambda: DistributedTransport(group, longest_wait_s=0.0),
         lambda: DistributedTransport(dist.GroupMember.NON_GROUP_MEMBER),  # type: ignore[arg-type]
     ]
     said = []

@@ -102,8 +102,9 @@ def test_a_dedicated_server_does_not_contribute(server: str, expected: int):
 
 
 def test_a_transport_refuses_what_it_cannot_carry(cluster: Cluster):
-    device, eager_bytes, member = cluster.run(1, construction_errors)[0]
+    device, eager_bytes, longest_wait, member = cluster.run(1, construction_errors)[0]
     assert "payload on meta, expected a device that" in device
     assert "cpu:gloo" in device
     assert eager_bytes == "transport: eager_bytes 8, expected at least 16"
+    assert longest_wait == "transport: longest_wait_s 0.0, expected above 0, or None"
     assert member == "transport: this process is not in the group, expected a member"

@@ -1,5 +1,6 @@
 """Functions that worker processes run in tests of the lab."""
 
+import socket
 import time
 from datetime import timedelta
 from typing import Any
@@ -8,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from dgc_topo.execute import Communicator, DistributedTransport, PeerError
+from dgc_topo.execute.sockets import congestion_controls, connections
 from dgc_topo.launch.group import Worker
-from dgc_topo.launch.sockets import congestion_controls
 from dgc_topo.payload import DensePayload
 from dgc_topo.topology import load_topology
 
@@ -52,3 +53,11 @@ def all_reduce(worker: Worker, argument: Any) -> dict[str, Any]:
             return {"peers": list(error.peers), "says": str(error)}
         sent, messages = sent + traffic.bytes_sent, messages + traffic.messages_sent
     return {"sent": sent, "messages": messages, "controls": congestion_controls()}
+
+
+def unsent_limits(worker: Worker, argument: Any) -> list[int]:
+    """Run a ring on 2 MB; return what may wait to leave, of each connection that has a limit."""
+    transport = DistributedTransport(longest_wait_s=argument["longest_wait_s"])
+    Communicator(load_topology("ring"), transport).run(DensePayload(torch.ones(500_000)))
+    limits = [each.getsockopt(socket.IPPROTO_TCP, 25) for each in connections()]
+    return [limit for limit in limits if limit > 0]  # -1 or 0: none

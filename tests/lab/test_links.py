@@ -105,6 +105,24 @@ def test_the_kernels_other_congestion_control_is_used_if_asked_for():
     assert [each["controls"] for each in said] == [[other], [other]]
 
 
+@pytest.mark.parametrize("longest_wait_s", [0.02, 0.005])
+def test_no_more_waits_in_the_kernel_than_leaves_soon(longest_wait_s):
+    rate = 100e6
+    with Lab(LabSpec(num_hosts=2, rate_bits_per_s=rate)) as lab:
+        said = run_on(
+            lab, "tests.lab.jobs:unsent_limits", {"longest_wait_s": longest_wait_s}, world_size=2
+        )
+    for limits in said:
+        assert len(limits) == 1  # not the connection to the rendezvous
+        assert limits[0] == pytest.approx(rate / 8 * longest_wait_s, rel=0.5)
+
+
+def test_the_kernel_is_left_to_itself_if_asked_for():
+    with Lab(LabSpec(num_hosts=2, rate_bits_per_s=100e6)) as lab:
+        said = run_on(lab, "tests.lab.jobs:unsent_limits", {"longest_wait_s": None}, world_size=2)
+    assert said == [[], []]
+
+
 def test_a_cut_host_is_named_by_its_peers():
     """Timed, too: the plan starts when all ranks are ready."""
     cut = LinkChange(at_s=0.5, host=2, action="cut")

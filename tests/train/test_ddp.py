@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dgc_topo.launch.sockets import congestion_controls, tcp_bytes_sent
+from dgc_topo.execute.sockets import congestion_controls, tcp_bytes_sent
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import CompressionSection
 from dgc_topo.train.events import Finished
