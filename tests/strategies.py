@@ -14,6 +14,7 @@ ALL_REDUCE: list[Case] = [
     ("butterfly", {"order": "far"}),
     ("butterfly", {"algorithm": "doubling"}),
     ("butterfly", {"algorithm": "doubling", "order": "far"}),
+    ("butterfly", {"segments": 2}),
     ("ring", {}),
     ("ring", {"segments": 3}),
     ("mesh", {}),
