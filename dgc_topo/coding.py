@@ -27,7 +27,10 @@ VALUE_BYTES: dict[WireDtype, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 HEADER_BYTES = 12  #: of every message
 MAX_RUN = 2**31  #: longest run of elements: relative indices fit an int32, gaps fit 31 bits
 MAX_CODE = 2**16 - 1  #: longest run of zeros in one 16-bit code; longer ones take escape codes
+#: Where three and more runs come together that have so many entries, they are sorted; else merged.
+SORTED_ENTRIES = 32_768
 CODE_BYTES = 2
+INDEX_BYTES = 4  #: of an index that is written as it is
 ESCAPE_COUNT_BYTES = 4  #: only in messages that have escape codes
 _ESCAPE_TERMS = 100  # of a sum; entries per code are then enough for terms below e**-14
 
@@ -66,7 +69,7 @@ def _index_bytes(
         case "bitmap":
             return -(-length // 8)
         case "int32":
-            return 4 * entries + -value_bytes * entries % 4
+            return INDEX_BYTES * entries + -value_bytes * entries % INDEX_BYTES
         case "dense":
             return 0
 
@@ -204,7 +207,9 @@ class WireCoding:
             case "bitmap":
                 indices = np.ceil(length / 8)
             case "int32":
-                indices = 4 * entries + (1.0 if value_bytes == 2 else 0.0) * (entries > 0)  # noqa: PLR2004
+                # Two bytes follow an odd number of values of two bytes: half the time.
+                padding = 1.0 if value_bytes < INDEX_BYTES else 0.0
+                indices = INDEX_BYTES * entries + padding * (entries > 0)
         return np.asarray(value_bytes * entries + indices, np.float64)
 
 

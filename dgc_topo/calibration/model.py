@@ -52,6 +52,7 @@ class Parameters(_Record):
     scale_s_per_byte: NonNegativeFloat = 0.0
     code_s_per_byte: NonNegativeFloat = 0.0
     merge_s_per_byte: NonNegativeFloat = 0.0
+    sort_s_per_byte: NonNegativeFloat = 0.0
     uncached_factor: float = Field(default=1.0, ge=1)
     cache_bytes: float = Field(default=8e6, gt=0)
     code_s_per_message: NonNegativeFloat = 0.0
@@ -107,6 +108,7 @@ class Parameters(_Record):
             receive_s_per_byte=factor * self.receive_s_per_byte,
             code_s_per_byte=self.code_s_per_byte,
             merge_s_per_byte=self.merge_s_per_byte,
+            sort_s_per_byte=self.sort_s_per_byte,
             code_s_per_message=self.code_s_per_message,
             merge_s_per_message=self.merge_s_per_message,
             reverse_share=self.reverse_share,

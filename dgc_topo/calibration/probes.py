@@ -16,7 +16,7 @@ _PING_PONG_BYTES = (4, _KB, 4 * _KB, 16 * _KB, 64 * _KB, 256 * _KB, _MB, 4 * _MB
 _LARGEST_BYTES = 64 * _MB
 _RELAY_BYTES = (4 * _KB, 64 * _KB, _MB)
 _OTHER_BYTES = (4 * _KB, 64 * _KB, 256 * _KB, _MB, 8 * _MB)
-_SPARSE_ELEMENTS = (100_000, 1_000_000, 10_000_000)  #: with one in a hundred sent
+_SPARSE_ELEMENTS = (100_000, 1_000_000, 4_000_000, 12_000_000, 30_000_000)  #: 1 % sent
 _SPARSE_DENSITY = 0.01
 _EXCHANGES: tuple[ProbeKind, ...] = ("exchange", "reducing-exchange", "mixing-exchange")
 
@@ -63,8 +63,10 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
 
 def _sparse(num_hosts: int) -> Iterator[Case]:
     """Yield what tells the cost of coding and of adding: one after the other, nothing at once."""
-    sizes: dict[ProbeKind, int] = {"ping-pong": 2, "reducing-incast": min(4, num_hosts)}
-    for num_elements, (kind, size) in product(_SPARSE_ELEMENTS, sizes.items()):
+    some: list[tuple[ProbeKind, int]] = [("ping-pong", 2), ("reducing-incast", 2)]
+    if num_hosts > _FEWEST_HOSTS:
+        some.append(("reducing-incast", min(4, num_hosts)))  # entries of three places are sorted
+    for num_elements, (kind, size) in product(_SPARSE_ELEMENTS, some):
         buffer = SparseBuffer(num_elements=num_elements, density=_SPARSE_DENSITY)
         yield Case(pattern=Probe(kind=kind), world_size=size, buffer=buffer, runs=4)
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, device
 
-#: From so many indices on, torch sorts by radix: faster than three runs and more are merged.
-_RADIX_INDICES = 32_768
+from dgc_topo.coding import SORTED_ENTRIES
+
 _PAIR = 2
 
 
@@ -52,7 +52,8 @@ def union(runs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         runs: Of int64, at least one, all on one device.
     """
     joined = torch.cat(list(runs))
-    merges = len(runs) <= _PAIR or len(joined) < _RADIX_INDICES
+    # From so many on torch sorts by radix: faster than three runs and more are merged.
+    merges = len(runs) <= _PAIR or len(joined) < SORTED_ENTRIES
     if joined.device.type != "cpu" or not merges or not len(joined):
         unique, places = torch.unique(joined, return_inverse=True)
         return unique, places

@@ -19,6 +19,7 @@ _AT_LEAST_0 = (
     "receive_s_per_byte",
     "code_s_per_byte",
     "merge_s_per_byte",
+    "sort_s_per_byte",
     "code_s_per_message",
     "merge_s_per_message",
     "reverse_share",
@@ -47,6 +48,8 @@ class HostCosts:
             again to read it.  What goes from one place to many is made once.
         merge_s_per_byte: CPU seconds per byte of sparse entries that adding goes through: those
             that arrived, and the receiver's own.
+        sort_s_per_byte: The same where many entries of three and more places come together: these
+            are sorted.
         code_s_per_message: CPU seconds per sparse message, to make it and again to read it.
         merge_s_per_message: CPU seconds per sparse message that is added to what is there.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
@@ -75,6 +78,7 @@ class HostCosts:
     receive_s_per_byte: float = 0.0
     code_s_per_byte: float = 0.0
     merge_s_per_byte: float = 0.0
+    sort_s_per_byte: float = 0.0
     code_s_per_message: float = 0.0
     merge_s_per_message: float = 0.0
     cores_per_process: float = 1.0
@@ -107,7 +111,8 @@ class HostCosts:
     def has_coding(self) -> bool:
         """Whether sparse messages cost CPU time to make, read or merge."""
         per_message_s = self.code_s_per_message + self.merge_s_per_message
-        return self.code_s_per_byte + self.merge_s_per_byte + per_message_s > 0
+        per_byte_s = self.code_s_per_byte + self.merge_s_per_byte + self.sort_s_per_byte
+        return per_byte_s + per_message_s > 0
 
     @property
     def is_serial(self) -> bool:

@@ -262,7 +262,9 @@ class Progress:
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
             merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
             merged_s = merged_s + adds * costs.merge_s_per_message
-            merged_s = merged_s + self._sizes.merged_bytes() * costs.merge_s_per_byte
+            sorts = self._sizes.are_sorted()
+            per_byte_s = np.where(sorts, costs.sort_s_per_byte, costs.merge_s_per_byte)
+            merged_s = merged_s + self._sizes.merged_bytes() * per_byte_s
         elif costs.has_merging:
             per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
             merged_s = num_bytes * per_byte_s
@@ -274,6 +276,8 @@ class Progress:
 
 def _is_made(step: Step) -> BoolArray:
     """Return which transfers are the first of their run of chunks, which is made once for all."""
+    if (step.src[1:] > step.src[:-1]).all():
+        return np.ones(len(step), np.bool_)
     places = np.stack([step.src, step.chunk, step.count])
     _, first = np.unique(places, axis=1, return_index=True)
     made = np.zeros(len(step), np.bool_)

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from dgc_topo.coding import EntryCoding, WireCoding
+from dgc_topo.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulate.agenda import BoolArray
 from dgc_topo.simulate.network import FloatArray, IntArray
@@ -41,6 +41,9 @@ class CodedSizes(Sizes, Protocol):
         Of the step whose `bytes_of` was asked for last: what arrives and what the receiver has
         there; nothing where it only replaces.
         """
+
+    def are_sorted(self) -> BoolArray:
+        """Return for which of these transfers that is a sort: where many come together."""
 
 
 def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> FloatArray:
@@ -190,7 +193,7 @@ class SparseSizes:
         self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
         self._last_index = sys.maxsize
-        self._last_merged = np.empty(0)
+        self._last_merged, self._last_sorted = np.empty(0), np.empty(0, np.bool_)
 
     def bytes_of(self, step_index: int, step: Step) -> FloatArray:
         """Return the bytes of each transfer; call it for every step, in order."""
@@ -198,34 +201,53 @@ class SparseSizes:
             self._merged.restart()
         self._last_index = step_index
         sent, received, first = self._merged.advance(step)
-        coded = self._coded_bytes(step, sent, first)
+        entries = self._entries(sent, first)
+        coded = self._coded_bytes(step, entries)
         adds = (step.keep != 0) & (step.weight != 0)
-        own = self._coded_bytes(step, received, first) if adds.any() else 0.0
-        own = own / self._merged_together(step, adds)
-        self._last_merged = np.where(adds, coded + own, 0.0)
+        if adds.any():
+            self._add_up(step, adds, entries, coded, self._entries(received, first))
+        else:
+            self._last_merged, self._last_sorted = np.zeros(len(step)), adds
         return coded + step.count * self._dense_bytes
+
+    def _add_up(
+        self,
+        step: Step,
+        adds: BoolArray,
+        entries: FloatArray,
+        coded: FloatArray,
+        own_entries: FloatArray,
+    ) -> None:
+        """Work out what adding goes through: messages of one place together, and what is there."""
+        place = step.dst * self._num_chunks + step.chunk
+        _, which = np.unique(place, return_inverse=True)
+        together = np.maximum(np.bincount(which, adds), 1)[which]
+        own = self._coded_bytes(step, own_entries) / together
+        self._last_merged = np.where(adds, coded + own, 0.0)
+        num_entries = np.bincount(which, adds * (entries + own_entries / together))[which]
+        self._last_sorted = adds & (together > 1) & (num_entries >= SORTED_ENTRIES)
 
     def merged_bytes(self) -> FloatArray:
         """As `CodedSizes.merged_bytes`; what travels dense beside the entries does not count."""
         return self._last_merged
 
-    def _merged_together(self, step: Step, adds: BoolArray) -> IntArray:
-        """Return how many messages each is merged with, itself included: all of one place."""
-        place = step.dst * self._num_chunks + step.chunk
-        _, which = np.unique(place, return_inverse=True)
-        return np.asarray(np.maximum(np.bincount(which, adds)[which], 1))
+    def are_sorted(self) -> BoolArray:
+        """As `CodedSizes.are_sorted`."""
+        return self._last_sorted
 
-    def _coded_bytes(
-        self, step: Step, contributors: IntArray, first: IntArray | None
-    ) -> FloatArray:
-        """Return the bytes of entries that so many contributors gave, per transfer."""
-        entries = self._growth(contributors)
-        if first is not None:
-            entries = np.add.reduceat(entries, first) if len(first) else entries
+    def _entries(self, contributors: IntArray, first: IntArray | None) -> FloatArray:
+        """Return the entries that so many contributors gave, per transfer."""
+        entries = self._growth(contributors) / self._num_chunks
+        if first is not None and len(first):
+            entries = np.add.reduceat(entries, first)
+        return np.asarray(entries, np.float64)
+
+    def _coded_bytes(self, step: Step, entries: FloatArray) -> FloatArray:
+        """Return the bytes of messages of so many entries."""
         lengths = np.asarray(step.count * (self._length / self._num_chunks), np.float64)
         # A step's messages are of few kinds: each is coded once.
         kinds, which = np.unique(lengths + 1j * entries, return_inverse=True)
-        coded = self._coding.expected_bytes(kinds.real, kinds.imag / self._num_chunks)
+        coded = self._coding.expected_bytes(kinds.real, kinds.imag)
         return np.asarray(coded[which], np.float64)
 
 

@@ -24,6 +24,7 @@ TRUE = Parameters(
     reduce_s_per_byte=0.15e-9,
     code_s_per_byte=3e-9,
     merge_s_per_byte=8e-9,
+    sort_s_per_byte=14e-9,
     reverse_share=0.03,
     **MACHINE,
 )
@@ -69,6 +70,19 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
                 assert got == pytest.approx(expected, rel=0.03)
     assert found.goodput == pytest.approx(TRUE.goodput, rel=0.02)
     assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
+    assert found.sort_s_per_byte == pytest.approx(TRUE.sort_s_per_byte, rel=0.1)
+
+
+def test_what_no_probe_tells_stays_near_the_usual():
+    """A few small messages at 10 Mbit/s tell nothing of what a byte costs a processor."""
+    cases = [case for case in few_probes(10e6) if case.world_size == 2][:3]
+    observations = [
+        Observation(case, 10e6, fitted_s(TRUE, Observation(case, 10e6, 1.0))) for case in cases
+    ]
+    found = fit_parameters(observations, Parameters(**MACHINE))
+    for name in ("send_s_per_byte", "reduce_s_per_byte", "merge_s_per_byte"):
+        assert 1e-10 < getattr(found, name) < 1e-8
+    assert 1 <= found.uncached_factor < 2
 
 
 def test_runs_in_a_row_may_overlap():

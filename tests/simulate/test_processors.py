@@ -133,6 +133,20 @@ def test_sparse_messages_are_encoded_before_and_merged_after():
     assert dense.time_s < 1e-9  # dense messages are sent as they are
 
 
+@pytest.mark.parametrize("entries", [1000, 20_000])
+@pytest.mark.parametrize("senders", [1, 3])
+def test_many_entries_of_three_places_and_more_are_sorted_and_others_merged(entries, senders):
+    others = np.arange(1, senders + 1)
+    step = reduce(others, np.zeros(senders, np.int64))
+    schedule = Schedule.from_steps(senders + 1, 1, [step], goal="part")
+    sizes = SparseSizes(schedule, length=10_000_000, entries=entries)
+    one = float(WireCoding().expected_bytes(np.array([1e7]), np.array([float(entries)]))[0])
+    costs = HostCosts(merge_s_per_byte=3e-9, sort_s_per_byte=7e-9)
+    result = simulate(schedule, star(senders + 1, WIDE, costs=costs), sizes)
+    per_byte_s = 7e-9 if senders == 3 and entries == 20_000 else 3e-9
+    assert result.time_s == pytest.approx((senders + 1) * one * per_byte_s, rel=1e-3)
+
+
 def test_what_goes_to_many_is_encoded_once():
     """A hub that has everything: four readers get the same message, made once."""
     others = np.arange(1, 5)
