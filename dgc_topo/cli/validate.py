@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dgc_topo.cli.console import clear_errors, console
 from dgc_topo.cli.counting import counting
+
+if TYPE_CHECKING:
+    from dgc_topo.scenario import Scenario
+    from dgc_topo.validation.rows import Row
 
 Rates = Annotated[
     list[str] | None,
@@ -49,40 +53,34 @@ def validate(
     network: Annotated[
         Path | None, typer.Option(help="network file; calibrated first if left out")
     ] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder whose collectives to predict anew with --network, not to measure"
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="folder (default: results/NAME)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
 ) -> None:
     """Measure what a scenario lists, predict it from a calibration alone, and report the errors."""
-    from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.calibration.model import CalibratedNetwork
     from dgc_topo.scenario import load_scenario
-    from dgc_topo.validation.report import rows_table, summary_table, write_validation
-    from dgc_topo.validation.training import num_trainings, validate_training
-    from dgc_topo.validation.validate import cases_of, section_of
-    from dgc_topo.validation.validate import validate as measure
+    from dgc_topo.validation.report import load_rows, rows_table, summary_table, write_validation
+    from dgc_topo.validation.validate import predict_again
 
     with clear_errors():
         loaded = load_scenario(scenario)
-        section = section_of(loaded)
         folder = output or Path("results") / loaded.name
-        if network is None:
-            rates = section.calibrate_rates_bits_per_s
-            total = num_probes(section.num_hosts, rates)
-            with counting(console, "calibrating", total) as advance:
-                calibrated = calibrate_lab(
-                    rates, section.num_hosts, name=loaded.name, advance=advance
-                )
-        else:
+        if measured is not None:
+            if network is None:
+                raise ValueError("--measured: expected --network, what is to predict its rows")
             calibrated = CalibratedNetwork.load(network)
-        total = sum(len(cases) for cases in cases_of(loaded).values()) + num_trainings(loaded)
-        with counting(console, "validating", total) as advance:
-            measured = chain(
-                measure(loaded, calibrated, advance),
-                validate_training(loaded, calibrated, advance),
-            )
-            rows = write_validation(folder, measured, calibrated)
+            again = list(predict_again(loaded, calibrated, load_rows(measured)))
+            rows = write_validation(folder, again, calibrated)
+        else:
+            rows = _measure(loaded, network, folder)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
             console.out(json.dumps(values), highlight=False)
@@ -90,3 +88,30 @@ def validate(
         console.print(rows_table(rows))
         console.print(summary_table(rows))
         console.print(f"folder: {folder}", highlight=False, soft_wrap=True)
+
+
+def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row]:
+    """Calibrate unless there is a network file, measure, and write the folder."""
+    from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.calibration.model import CalibratedNetwork
+    from dgc_topo.validation.report import write_validation
+    from dgc_topo.validation.training import num_trainings, validate_training
+    from dgc_topo.validation.validate import cases_of, section_of, validate
+
+    section = section_of(scenario)
+    if network is None:
+        rates = section.calibrate_rates_bits_per_s
+        total = num_probes(section.num_hosts, rates)
+        with counting(console, "calibrating", total) as advance:
+            calibrated = calibrate_lab(
+                rates, section.num_hosts, name=scenario.name, advance=advance
+            )
+    else:
+        calibrated = CalibratedNetwork.load(network)
+    total = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
+    with counting(console, "validating", total) as advance:
+        rows = chain(
+            validate(scenario, calibrated, advance),
+            validate_training(scenario, calibrated, advance),
+        )
+        return write_validation(folder, rows, calibrated)

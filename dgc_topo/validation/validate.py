@@ -22,6 +22,7 @@ from dgc_topo.scenario.validate import ValidateSection
 from dgc_topo.validation.rows import Row
 
 _FLOAT_BYTES = 4
+_GROUP = "collectives"
 
 
 def validate(
@@ -53,6 +54,35 @@ def validate(
                 some = [case for case in cases if case.world_size == size]
                 for row in measure_cases(session, some, section.rounds, advance, reference):
                     yield _row(row, rate, network)
+
+
+def predict_again(
+    scenario: Scenario, network: CalibratedNetwork, rows: Sequence[Row]
+) -> Iterator[Row]:
+    """Yield rows that were measured before with what another calibration predicts.
+
+    Args:
+        scenario: Whose rows they are.
+        network: Predicts.
+        rows: Collectives; what a training step computes was measured together with it.
+
+    Raises:
+        ValueError: if the scenario has no ``[validate]``, or none of its collectives is a row's.
+    """
+    known = {
+        (case.label, case.world_size, rate, _payload(case), _own_bytes(case.buffer)): case
+        for rate, cases in cases_of(scenario).items()
+        for case in cases
+    }
+    for row in rows:
+        rate = row.rate_bits_per_s
+        case = known.get((row.name, row.world_size, rate, row.payload, row.num_bytes))
+        if case is None or row.group != _GROUP:
+            raise ValueError(
+                f"{row.group}: {row.name}, {row.world_size} ranks, {row.payload}, "
+                f"{row.num_bytes:.0f} bytes: expected a collective of scenario {scenario.name}"
+            )
+        yield row.model_copy(update={"predicted_s": predict_case(case, network.parameters, rate)})
 
 
 def section_of(scenario: Scenario) -> ValidateSection:
@@ -122,18 +152,22 @@ def _coded_bytes(num_elements: int, num_entries: int) -> float:
     return float(WireCoding().expected_bytes(length, entries)[0])
 
 
-def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> Row:
-    case, buffer = measured.case, measured.case.buffer
-    payload = "dense"
+def _payload(case: Case) -> str:
+    buffer = case.buffer
     if isinstance(buffer, SparseBuffer):
-        payload = f"{100 * buffer.density:g} % of {buffer.num_elements:,}"
+        return f"{100 * buffer.density:g} % of {buffer.num_elements:,}"
+    return "dense"
+
+
+def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> Row:
+    case = measured.case
     return Row(
-        group="collectives",
+        group=_GROUP,
         name=case.label,
         world_size=case.world_size,
         rate_bits_per_s=rate,
-        payload=payload,
-        num_bytes=_own_bytes(buffer),
+        payload=_payload(case),
+        num_bytes=_own_bytes(case.buffer),
         bytes_sent=measured.bytes_sent,
         measured_s=measured.time_s,
         spread=measured.spread,

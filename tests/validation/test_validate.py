@@ -14,7 +14,7 @@ from dgc_topo.validation.report import (
     write_validation,
 )
 from dgc_topo.validation.training import num_trainings
-from dgc_topo.validation.validate import cases_of
+from dgc_topo.validation.validate import cases_of, predict_again
 
 SCENARIO = """
 name = "small"
@@ -82,6 +82,27 @@ def test_a_folder_keeps_rows_network_and_plot(tmp_path):
     (tmp_path / "new" / "validation.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"validation.jsonl: line 1: "):
         load_rows(tmp_path / "new")
+
+
+def test_what_was_measured_can_be_predicted_by_another_network():
+    scenario = parse_scenario(SCENARIO.format(more=""))
+    before = row(num_bytes=200_000, rate=50e6).model_copy(update={"world_size": 3})
+    other = network().model_copy(update={"parameters": Parameters(goodput=0.5 * 1448 / 1514)})
+    (first,) = predict_again(scenario, network(), [before])
+    (second,) = predict_again(scenario, other, [before])
+    assert first.predicted_s == pytest.approx(4 / 3 * 200_000 * 8 / 50e6 / (1448 / 1514), rel=1e-3)
+    assert second.predicted_s == pytest.approx(2 * first.predicted_s, rel=1e-6)
+    assert second.model_copy(update={"predicted_s": 1.1}) == before
+
+
+@pytest.mark.parametrize(
+    "foreign", [{"name": "tree"}, {"payload": "1 % of 100"}, {"group": "training steps"}]
+)
+def test_rows_of_something_else_are_not_predicted(foreign):
+    scenario = parse_scenario(SCENARIO.format(more=""))
+    other = row(num_bytes=200_000, rate=50e6).model_copy(update={"world_size": 3, **foreign})
+    with pytest.raises(ValueError, match=r"3 ranks, .* expected a collective of scenario small"):
+        list(predict_again(scenario, network(), [other]))
 
 
 def test_a_scenario_says_what_is_measured():
@@ -156,6 +177,7 @@ def test_a_small_lab_takes_what_the_model_says():
     """At 50 Mbit/s wires decide, so framing arithmetic alone has to come close."""
     rows = list(validate(parse_scenario(SCENARIO.format(more="")), network()))
     assert len(rows) == 6
+    assert list(predict_again(parse_scenario(SCENARIO.format(more="")), network(), rows)) == rows
     for each in rows:
         assert each.measured_s > 0.9 * each.predicted_s
         if each.payload == "dense":
