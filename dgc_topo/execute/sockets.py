@@ -89,7 +89,7 @@ def limit_unsent(connection: socket.socket, num_bytes: int) -> None:
 
 def connections() -> Iterator[socket.socket]:
     """Yield this process's connected TCP sockets, each valid until the next."""
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are wanted, not paths
         try:
             if not stat.S_ISSOCK(os.fstat(int(name)).st_mode):
                 continue

@@ -110,8 +110,7 @@ class Keeper:
             stdin=stdin,
             stdout=output,
             stderr=output,
-            # Safe: this process has one thread only.
-            preexec_fn=move_in,  # noqa: PLW1509
+            preexec_fn=move_in,  # noqa: PLW1509 - safe: this process has one thread only
         )
         self._processes.append(process)
         return {"process": len(self._processes) - 1, "pid": process.pid}

@@ -207,7 +207,7 @@ class Lab:
             host=rank // self.spec.ranks_per_host,
             command=list(command),
             environment=dict(environment),
-            folder=os.getcwd(),  # noqa: PTH109
+            folder=os.getcwd(),  # noqa: PTH109 - a string, as it is sent
         )
         return LabProcess(self._ask, answer["process"], answer["pid"])
 

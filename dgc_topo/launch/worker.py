@@ -91,7 +91,7 @@ def main(num_processes: int) -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     channel = socket.socket(fileno=os.dup(0))
-    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - no path of ours
         os.dup2(nothing.fileno(), 0)
     share_cores(num_processes)
     Member(channel.makefile("rb"), channel).serve()
