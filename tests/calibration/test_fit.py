@@ -74,15 +74,17 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
 
 
 def test_what_no_probe_tells_stays_near_the_usual():
-    """A few small messages at 10 Mbit/s tell nothing of what a byte costs a processor."""
-    cases = [case for case in few_probes(10e6) if case.world_size == 2][:3]
+    """At 10 Mbit/s, with noise, messages tell next to nothing of what a byte costs a processor."""
+    noise = np.random.default_rng(0)
     observations = [
-        Observation(case, 10e6, fitted_s(TRUE, Observation(case, 10e6, 1.0))) for case in cases
+        Observation(case, 10e6, fitted_s(TRUE, Observation(case, 10e6, 1.0)) * factor)
+        for case in few_probes(10e6)
+        if case.world_size == 2 and isinstance(case.buffer, DenseBuffer)
+        for factor in [float(np.exp(noise.normal(0, 0.03)))]
     ]
     found = fit_parameters(observations, Parameters(**MACHINE))
-    for name in ("send_s_per_byte", "reduce_s_per_byte", "merge_s_per_byte"):
-        assert 1e-10 < getattr(found, name) < 1e-8
-    assert 1 <= found.uncached_factor < 2
+    for name in ("send_s_per_byte", "receive_s_per_byte", "reduce_s_per_byte", "scale_s_per_byte"):
+        assert 1e-10 < getattr(found, name) < 1e-9
 
 
 def test_runs_in_a_row_may_overlap():
