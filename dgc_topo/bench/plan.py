@@ -16,7 +16,7 @@ _MIN_ROUNDS, _MAX_ROUNDS = 3, 100
 
 #: Options that make another algorithm of a topology, beside its defaults.
 _VARIANTS: Mapping[str, Sequence[Mapping[str, OptionValue]]] = {
-    "butterfly": [{"algorithm": "doubling"}, {"segments": 2}],
+    "butterfly": [{"algorithm": "doubling"}],
     "ring": [{"segments": 4}],
 }
 
