@@ -122,10 +122,10 @@ def _poll(works: Sequence[dist.Work], watch: Watch, device: torch.device) -> boo
     """Wait for works on a GPU; return whether they completed within the time-out."""
     for work in works:
         work.wait()  # makes the current stream wait, not this process
-    done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     done.record(torch.cuda.current_stream(device))
     started = time.monotonic()
-    while not done.query():  # type: ignore[no-untyped-call]
+    while not done.query():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if watch.left_s <= 0:
             return False
         if time.monotonic() - started > SPIN_S:

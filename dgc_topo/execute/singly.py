@@ -203,7 +203,7 @@ class _Scratch:
         """Take back what `take` returned, or a part from its beginning."""
         read = None
         if self._pinned:
-            read = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch
+            read = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             read.record(torch.cuda.current_stream(self._device))
         self._free.append((self._used.pop(memory.data_ptr()), read))
 

@@ -72,7 +72,7 @@ class BackwardClock:
     def _now(self) -> float | torch.cuda.Event:
         if not self._on_gpu:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # by torch
         event.record()
         return event
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
+from dgc_topo.cli.main import app
 from dgc_topo.lab import Lab, LabError, LabSpec
 from dgc_topo.scenario import ScenarioError, parse_scenario
 from dgc_topo.validation import Row, summarize, validate
@@ -103,6 +105,14 @@ def test_rows_of_something_else_are_not_predicted(foreign):
     other = row(num_bytes=200_000, rate=50e6).model_copy(update={"world_size": 3, **foreign})
     with pytest.raises(ValueError, match=r"3 ranks, .* expected a collective of scenario small"):
         list(predict_again(scenario, network(), [other]))
+
+
+def test_measured_rows_need_a_network_to_be_predicted(tmp_path):
+    scenario = tmp_path / "small.toml"
+    scenario.write_text(SCENARIO.format(more=""))
+    outcome = CliRunner().invoke(app, ["validate", str(scenario), "--measured", str(tmp_path)])
+    assert outcome.exit_code != 0
+    assert "--measured: expected --network" in outcome.output
 
 
 def test_a_scenario_says_what_is_measured():
