@@ -14,7 +14,6 @@ ALL_REDUCE: list[Case] = [
     ("butterfly", {"order": "far"}),
     ("butterfly", {"algorithm": "doubling"}),
     ("butterfly", {"algorithm": "doubling", "order": "far"}),
-    ("butterfly", {"segments": 2}),
     ("ring", {}),
     ("ring", {"segments": 3}),
     ("mesh", {}),

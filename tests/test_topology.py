@@ -69,7 +69,6 @@ def test_unknown_names_and_bad_options_list_the_valid_ones(name, options, says):
         ("ring", {}, 0, "world_size 0, expected at least 1"),
         ("parameter-server", {"server": "dedicated"}, 1, "needs world_size >= 2"),
         ("ring", {"segments": 0}, 4, "segments=0, expected at least 1"),
-        ("butterfly", {"segments": 0}, 4, "segments=0, expected at least 1"),
         ("hierarchical", {"group_size": 0}, 4, "group_size=0, expected at least 1"),
         ("hierarchical", {"leaders": "rign"}, 4, "did you mean 'ring'"),
         ("hierarchical", {"leaders": "gossip"}, 4, "all-reduces all its ranks"),

@@ -65,7 +65,6 @@ def formulas(n: int) -> dict[str, tuple[int, float]]:
         "butterfly": (2 * lg, optimal),
         "butterfly(order=far)": (2 * lg, optimal),
         "butterfly(algorithm=doubling)": (lg, lg),
-        "butterfly(segments=2)": (2 * lg, optimal),
         "ring": (2 * (n - 1), optimal),
         "ring(segments=3)": (2 * (n - 1), optimal),
         "mesh": (1, n - 1),

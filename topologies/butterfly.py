@@ -10,14 +10,13 @@ from typing import Literal
 
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, beside, copy, fold, reduce, with_peers
+from dgc_topo.schedule import IntArray, Schedule, Step, copy, fold, reduce, with_peers
 
 
 def schedule(
     world_size: int,
     algorithm: Literal["halving-doubling", "doubling"] = "halving-doubling",
     order: Literal["near", "far"] = "near",
-    segments: int = 1,
 ) -> Schedule:
     """Return the butterfly of *world_size* ranks.
 
@@ -26,14 +25,9 @@ def schedule(
         algorithm: Bandwidth-optimal (one chunk per rank) or latency-optimal (one chunk).
         order: Whether distance 1 or the largest distance comes first; near first keeps the large
             messages of halving-doubling between neighbours.
-        segments: How many butterflies run side by side, each on a share of the buffer: on real
-            wires one share is added while others travel, for that many more messages.
     """
-    if segments < 1:
-        raise ValueError(f"segments={segments}, expected at least 1")
     build = _halving_doubling if algorithm == "halving-doubling" else _doubling
-    butterfly = fold(world_size, lambda power: build(power, order))
-    return butterfly if segments == 1 else beside(*[butterfly] * segments, goal="all-reduce")
+    return fold(world_size, lambda power: build(power, order))
 
 
 def _distances(n: int, order: str) -> list[int]:
