@@ -36,8 +36,7 @@ class BatchedChannel:
 
     def __init__(self, group: dist.ProcessGroup | None, timeout: timedelta) -> None:
         self._group = group
-        self._rank = dist.get_rank(group)
-        self._timeout = timeout
+        self._watch = Watch(dist.get_rank(group), timeout)
         if _uses_nccl(group):
             meeting = torch.zeros(1, device=f"cuda:{torch.cuda.current_device()}")
             dist.all_reduce(meeting, group=group)
@@ -51,13 +50,12 @@ class BatchedChannel:
         device: torch.device,
     ) -> Exchanged:
         """Exchange one step's messages (see `Channel`)."""
-        watch = Watch(self._rank, place, self._timeout)
+        self._watch.begin(*place)
         outgoing = list(sends)
         started = time.perf_counter()
-        sizes = self._sizes(watch, receives, outgoing, device)
+        sizes = self._sizes(receives, outgoing, device)
         messages = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
         self._run(
-            watch,
             [(r.peer, m) for r, m in zip(receives, messages, strict=True) if m.numel()],
             [(s.peer, s.message) for s in outgoing if s.message.numel()],
             device,
@@ -66,7 +64,6 @@ class BatchedChannel:
 
     def _sizes(
         self,
-        watch: Watch,
         receives: Sequence[Incoming],
         outgoing: Sequence[Outgoing],
         device: torch.device,
@@ -79,7 +76,6 @@ class BatchedChannel:
         said = torch.tensor([[send.message.numel()] for send in told], dtype=torch.int64)
         said = said.to(device)
         self._run(
-            watch,
             [(receives[place].peer, heard[row]) for row, place in enumerate(asked)],
             [(send.peer, said[row]) for row, send in enumerate(told)],
             device,
@@ -91,7 +87,6 @@ class BatchedChannel:
 
     def _run(
         self,
-        watch: Watch,
         receives: list[tuple[int, Tensor]],
         sends: list[tuple[int, Tensor]],
         device: torch.device,
@@ -109,13 +104,13 @@ class BatchedChannel:
         peers = [peer for peer, _ in receives + sends]
         try:
             works = dist.batch_isend_irecv(ops)
-            completed = device.type != "cuda" or _poll(works, watch, device)
+            completed = device.type != "cuda" or _poll(works, self._watch, device)
         except RuntimeError as error:
-            raise watch.lost_one_of(peers, error) from error
+            raise self._watch.lost_one_of(peers, error) from error
         if not completed:
-            raise watch.timed_out(peers)
+            raise self._watch.timed_out(peers)
         if device.type != "cuda":
-            watch.wait_batch(works, peers, num_receives=len(receives))
+            self._watch.wait_batch(works, peers, num_receives=len(receives))
 
 
 def _poll(works: Sequence[dist.Work], watch: Watch, device: torch.device) -> bool:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from dgc_topo.execute.channel import Exchanged, Incoming, Outgoing, wire_bytes
 from dgc_topo.execute.failure import Place
 from dgc_topo.execute.flow import run_flow
 from dgc_topo.execute.plan import Plan, ScheduleSource, plan_for
 from dgc_topo.execute.program import PlannedStep
+from dgc_topo.execute.script import Script, script_for
+from dgc_topo.execute.singly import SinglyChannel
 from dgc_topo.execute.traffic import StepTraffic, Traffic
 from dgc_topo.execute.transport import SinglyTransport, Transport
 from dgc_topo.payload import Arrival, Payload
 from dgc_topo.schedule import Transfer
+
+_MOST_SCRIPTS = 16  #: that are kept: one per layout, such as a bucket's
 
 
 class Communicator:
@@ -36,6 +40,7 @@ class Communicator:
         self._singly = transport if isinstance(transport, SinglyTransport) else None
         self._seed = seed
         self._kept: Plan | None = None
+        self._scripts: dict[Hashable, Script] = {}
         self._num_contributors: int | None = None
 
     @property
@@ -75,7 +80,20 @@ class Communicator:
         if self._singly is None or (channel := self._singly.singly(payload.device)) is None:
             return None
         with self._singly.guard(Place(self._topology.name, 0)):
-            return tuple(run_flow(plan.program, payload, channel, self._topology.name))
+            script = self._script(plan, payload, channel)
+            return tuple(run_flow(script, payload, channel, self._topology.name))
+
+    def _script(self, plan: Plan, payload: Payload, channel: SinglyChannel) -> Script:
+        """Return the script for the payload's layout, made once for each if that is possible."""
+        key = channel, payload.layout
+        script = self._scripts.get(key) if plan is self._kept else None
+        if script is None:
+            memory = channel.memory if channel.reaches_payload else None
+            script = script_for(plan.program, payload, memory)
+            if len(self._scripts) == _MOST_SCRIPTS:
+                del self._scripts[next(iter(self._scripts))]
+            self._scripts[key] = script
+        return script
 
     def _plan(self, iteration: int) -> Plan:
         if self._kept is not None:

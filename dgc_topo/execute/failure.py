@@ -45,12 +45,8 @@ class PeerError(RuntimeError):
         return f"rank {self.rank}: {self.place}: {self.reason}"
 
 
-class Pending(Protocol):
-    """A message under way."""
-
-    @property
-    def work(self) -> dist.Work:
-        """What the backend returned for it."""
+class End(Protocol):
+    """One rank's end of a message."""
 
     @property
     def peer(self) -> int:
@@ -61,8 +57,16 @@ class Pending(Protocol):
         """Whether it comes from the peer."""
 
 
+class Pending(End, Protocol):
+    """A message under way."""
+
+    @property
+    def work(self) -> dist.Work:
+        """What the backend returned for it."""
+
+
 class Posted(NamedTuple):
-    """A message of a batch under way; a `Pending`."""
+    """A `Pending`."""
 
     work: dist.Work
     peer: int
@@ -70,42 +74,58 @@ class Posted(NamedTuple):
 
 
 class Watch:
-    """Waits for the messages of one step, until one time-out for all of them.
+    """Waits for the messages of one step at a time, until one time-out for all of them.
 
     Args:
         rank: The waiting rank.
-        place: Topology and step, for the error.
-        timeout: From now on.
+        timeout: From the step's beginning on.
     """
 
-    def __init__(self, rank: int, place: Place, timeout: timedelta) -> None:
+    def __init__(self, rank: int, timeout: timedelta) -> None:
         self._rank = rank
-        self._place = place
+        self._topology, self._step = "", 0
         self._timeout = timeout
-        self._deadline_s = time.monotonic() + timeout.total_seconds()
+        self._timeout_s = timeout.total_seconds()
+        self._deadline_s = 0.0
+        self._unit_s = max(self._timeout_s / 100, 1e-3)
+        self._told_units = math.ceil(self._timeout_s / self._unit_s)
+        self._told = _at_least_a_millisecond(self._timeout_s)
+        self.waited_s = 0.0  #: in all waits so far
+
+    def begin(self, topology: str, step: int) -> None:
+        """Begin a step, with all of the time-out before it; *topology* is for errors."""
+        self._topology, self._step = topology, step
+        self._deadline_s = time.monotonic() + self._timeout_s
 
     @property
     def left_s(self) -> float:
         """Seconds until the time-out; not positive when it has passed."""
         return self._deadline_s - time.monotonic()
 
-    def wait(self, first: Pending, others: Iterable[Pending] = ()) -> None:
-        """Wait until *first* is complete.
+    def wait(self, work: dist.Work, end: End, others: Iterable[Pending] = ()) -> None:
+        """Wait until a message is complete; up to a hundredth longer than the time-out.
 
         Args:
-            first: What to wait for.
-            others: The step's messages not known to be complete; if *first* times out, they tell
+            work: What the backend returned for it.
+            end: Where it comes from or goes.
+            others: The step's messages not known to be complete; if this one times out, they tell
                 which other peers are silent.
 
         Raises:
             PeerError: if the peer is lost, or the time-out passes.
         """
+        start_s = time.monotonic()
+        units = math.ceil((self._deadline_s - start_s) / self._unit_s)
+        if units != self._told_units:
+            self._told = _at_least_a_millisecond(units * self._unit_s)
+            self._told_units = units
         try:
-            first.work.wait(self._left)
+            work.wait(self._told)
         except RuntimeError as error:
             if self.left_s > 0:
-                raise self.lost(first.peer, error) from error
-            raise self._silent(first, others) from error
+                raise self.lost(end.peer, error) from error
+            raise self._silent(Posted(work, end.peer, end.is_receive), others) from error
+        self.waited_s += time.monotonic() - start_s
 
     def wait_batch(
         self, works: Sequence[dist.Work], peers: Sequence[int], num_receives: int
@@ -126,11 +146,11 @@ class Watch:
                 for place, (work, peer) in enumerate(zip(works, peers, strict=True))
             ]
             for place, first in enumerate(pending):
-                self.wait(first, islice(pending, place + 1, None))
+                self.wait(first.work, first, islice(pending, place + 1, None))
             return
         for work in works:
             try:
-                work.wait(self._left)
+                work.wait(_at_least_a_millisecond(self.left_s))
             except RuntimeError as error:
                 if self.left_s > 0:
                     raise self.lost_one_of(peers, error) from error
@@ -171,16 +191,16 @@ class Watch:
         return self._error((peer,), "; ".join(_losses({peer: error})))
 
     def _error(self, peers: Iterable[int], reason: str) -> PeerError:
-        return PeerError(self._rank, self._place, sorted(peers), reason)
-
-    @property
-    def _left(self) -> timedelta:
-        # Gloo cuts off fractions of a millisecond, and takes 0 ms to mean its own default.
-        return timedelta(milliseconds=max(math.ceil(self.left_s * 1000), 1))
+        return PeerError(self._rank, Place(self._topology, self._step), sorted(peers), reason)
 
     @property
     def _within(self) -> str:
         return f"within {self._timeout.total_seconds():g} s (frozen or unreachable)"
+
+
+def _at_least_a_millisecond(seconds: float) -> timedelta:
+    # Gloo cuts off fractions of a millisecond, and takes 0 ms to mean its own default.
+    return timedelta(milliseconds=max(math.ceil(seconds * 1000), 1))
 
 
 def _losses(errors: dict[int, RuntimeError]) -> list[str]:

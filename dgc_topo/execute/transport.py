@@ -13,9 +13,10 @@ The two ways, one module each, differ in what a backend can do:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
+from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -57,8 +58,7 @@ class SinglyTransport(Transport, Protocol):
     def singly(self, device: torch.device) -> SinglyChannel | None:
         """Return what carries single messages for a payload on *device*; None if steps only."""
 
-    @contextmanager
-    def guard(self, place: Place) -> Iterator[None]:
+    def guard(self, place: Place) -> AbstractContextManager[None]:
         """Refuse to go on after an error, here or before."""
 
 
@@ -98,14 +98,14 @@ class DistributedTransport:
             raise ValueError(
                 f"transport: longest_wait_s {longest_wait_s}, expected above 0, or None"
             )
-        self._queues = None if longest_wait_s is None else SendQueues(longest_wait_s)
+        queues = None if longest_wait_s is None else SendQueues(longest_wait_s)
+        self._guard = _Guard(self._rank, queues)
         self._group = group
         self._timeout = timeout
         self._eager_bytes = eager_bytes
         self._backends = _backends(group)
         self._batched = BatchedChannel(group, timeout)
         self._singly: dict[torch.device, SinglyChannel] = {}
-        self._failure: BaseException | None = None
 
     @property
     def rank(self) -> int:
@@ -140,33 +140,22 @@ class DistributedTransport:
         Raises:
             ValueError: if the group has no backend that reaches *device*.
         """
-        if self._backend(device) not in _SINGLY:
-            return None
-        if device not in self._singly:
-            self._singly[device] = SinglyChannel(
-                self._group, device, self._timeout, self._eager_bytes
-            )
-        return self._singly[device]
+        channel = self._singly.get(device)
+        if channel is None and self._backend(device) in _SINGLY:
+            channel = SinglyChannel(self._group, device, self._timeout, self._eager_bytes)
+            self._singly[device] = channel
+        return channel
 
-    @contextmanager
-    def guard(self, place: Place) -> Iterator[None]:
-        """Remember an error in the middle of a step, and refuse to go on after one.
+    def guard(self, place: Place) -> AbstractContextManager[None]:
+        """Return what remembers an error in the middle of a step.
 
         What waits in the kernel is kept short by what one run after the other delivers.
 
         Raises:
             PeerError: if there was an earlier error.
         """
-        if self._failure is not None:
-            reason = f"transport unusable after an earlier error: {self._failure}"
-            raise PeerError(self._rank, place, (), reason) from self._failure
-        try:
-            yield
-        except BaseException as error:
-            self._failure = error
-            raise
-        if self._queues is not None:
-            self._queues.keep_short()
+        self._guard.check(place)
+        return self._guard
 
     def _backend(self, device: torch.device) -> str:
         backend = self._backends.get(device.type)
@@ -177,6 +166,32 @@ class DistributedTransport:
                 f"backends reach ({listed})"
             )
         return backend
+
+
+class _Guard(AbstractContextManager[None]):
+    """Remembers an error, and looks after the queues when there was none."""
+
+    def __init__(self, rank: int, queues: SendQueues | None) -> None:
+        self._rank = rank
+        self._queues = queues
+        self._failure: BaseException | None = None
+
+    def check(self, place: Place) -> None:
+        """Refuse to begin after an error."""
+        if self._failure is not None:
+            reason = f"transport unusable after an earlier error: {self._failure}"
+            raise PeerError(self._rank, place, (), reason) from self._failure
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._failure = error
+        elif self._queues is not None:
+            self._queues.keep_short()
 
 
 def _backends(group: dist.ProcessGroup | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ therefore end bit-identical, whoever received what from whom.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -52,6 +52,10 @@ class Payload(Protocol):
     @property
     def device(self) -> device:
         """Where the buffer lives, and where arriving messages have to be."""
+
+    @property
+    def layout(self) -> Hashable:
+        """What the sizes of messages depend on, and whether they can land, beside *num_chunks*."""
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, before a run.

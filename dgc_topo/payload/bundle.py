@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor, device
@@ -39,6 +39,11 @@ class BundlePayload:
     def device(self) -> device:
         """Where the parts live."""
         return self.parts[0].device
+
+    @property
+    def layout(self) -> Hashable:
+        """Every part's."""
+        return tuple(part.layout for part in self.parts)
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries of every part."""

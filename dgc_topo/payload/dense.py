@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, device
+from torch import Tensor
 
 from dgc_topo.payload.base import (
     Arrival,
@@ -16,7 +17,14 @@ from dgc_topo.payload.base import (
     weighted_terms,
 )
 from dgc_topo.payload.wire import wire_name
-from dgc_topo.schedule import Transfer
+
+
+class _Run(NamedTuple):
+    """Some chunks that follow each other."""
+
+    own: Tensor  #: their elements
+    message: Tensor | None  #: the same as bytes, if they travel like that
+    num_bytes: int  #: of their message
 
 
 class DensePayload:
@@ -57,24 +65,20 @@ class DensePayload:
         # The same memory outside any graph.  The stride is set because a contiguous tensor of one
         # element may have any, and then refuses to be viewed as bytes.
         self.buffer = buffer.detach().as_strided(buffer.shape, (1,))
+        self.device = buffer.device
         self.wire_dtype = wire_dtype
+        #: Length, element type and how chunks are cut.
+        self.layout: Hashable = (len(buffer), wire_dtype, bounds_of)
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, len(buffer))
-        # Views of runs, made once: each takes longer to make than the rest of a short message.
-        self._slices: dict[tuple[int, int], Tensor] = {}
-        self._messages: dict[tuple[int, int], Tensor] = {}
+        self._runs: dict[tuple[int, int], _Run] = {}
         self._round_own = wire_dtype != torch.float32
-
-    @property
-    def device(self) -> device:
-        """Where the buffer lives."""
-        return self.buffer.device
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, and whether the own value is rounded like the messages."""
         if num_chunks != len(self._bounds) - 1:
             self._bounds = self._bounds_of(len(self.buffer), num_chunks)
-            self._slices, self._messages = {}, {}
+            self._runs = {}
         self._round_own = agree and self.wire_dtype != torch.float32
 
     def message_bytes(self, chunk: int, count: int) -> int:
@@ -83,29 +87,37 @@ class DensePayload:
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's bytes: a view of the buffer, or its 16-bit rounding."""
-        if self.wire_dtype == torch.float32:
-            return self._message(chunk, chunk + count)
-        own = self._slice(chunk, chunk + count)
-        rounded = own.to(self.wire_dtype)
+        run = self._runs.get((chunk, count)) or self._run(chunk, count)
+        if run.message is not None:
+            return run.message
+        rounded = run.own.to(self.wire_dtype)
         if self._round_own:
-            own.copy_(rounded)
+            run.own.copy_(rounded)
         return rounded.view(torch.uint8)
 
     def landing(self, chunk: int, count: int) -> Tensor | None:
         """Return the run's own bytes, if messages are not rounded."""
-        if self.wire_dtype != torch.float32:
-            return None
-        return self._message(chunk, chunk + count)
+        run = self._run(chunk, count)
+        return run.message
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Apply the arrivals of one step, in rank order."""
+        if len(arrivals) == 1 and arrivals[0].transfer.is_plain:
+            # As the general way does, but in a tenth of its time.
+            transfer, message = arrivals[0]
+            place = transfer.chunk, transfer.count
+            run = self._runs.get(place) or self._run(*place)
+            if message.numel() == run.num_bytes:
+                value = message.view(self.wire_dtype)
+                if transfer.keep:
+                    run.own.add_(value)  # two addends commute exactly
+                else:
+                    run.own.copy_(value)
+                return
         for arrival in arrivals:
             self._check(arrival)
-        if len(arrivals) == 1 and _is_plain(arrivals[0].transfer):
-            self._apply(*arrivals[0])
-            return
         for first, end, covering in runs(arrivals):
-            own = self._slice(first, end)
+            own = self._run(first, end - first).own
             if not own.numel():
                 continue
             terms = weighted_terms(covering, rank)
@@ -114,31 +126,20 @@ class DensePayload:
             else:
                 own.zero_()
 
-    def _apply(self, transfer: Transfer, message: Tensor) -> None:
-        """Merge one message alone, as the general way does but in a tenth of its time."""
-        own = self._slice(transfer.chunk, transfer.chunk_end)
-        value = message.view(self.wire_dtype)
-        if transfer.keep:
-            own.add_(value)  # two addends commute exactly, so their order is as good as any
-        else:
-            own.copy_(value)
-
     def finish(self) -> None:
         """End a run: round the result as a message would be, if the ranks are to agree."""
         if self._round_own:
             self.buffer.copy_(self.buffer.to(self.wire_dtype))
 
-    def _slice(self, first: int, end: int) -> Tensor:
-        run = self._slices.get((first, end))
+    def _run(self, chunk: int, count: int) -> _Run:
+        """Return a run, made once: that takes longer than the rest of a short message."""
+        run = self._runs.get((chunk, count))
         if run is None:
-            run = self._slices[first, end] = self.buffer[self._bounds[first] : self._bounds[end]]
+            own = self.buffer[self._bounds[chunk] : self._bounds[chunk + count]]
+            message = own.view(torch.uint8) if self.wire_dtype == torch.float32 else None
+            run = _Run(own, message, self.message_bytes(chunk, count))
+            self._runs[chunk, count] = run
         return run
-
-    def _message(self, first: int, end: int) -> Tensor:
-        message = self._messages.get((first, end))
-        if message is None:
-            message = self._messages[first, end] = self._slice(first, end).view(torch.uint8)
-        return message
 
     def _value(self, term: Term[Arrival], own: Tensor, first: int) -> tuple[float, Tensor]:
         """Return a term as (coefficient, its elements on the run that starts at *first*)."""
@@ -157,12 +158,6 @@ class DensePayload:
                 f"dense payload: message of {message.numel()} bytes ({transfer}), "
                 f"expected {expected}"
             )
-
-
-def _is_plain(transfer: Transfer) -> bool:
-    """Whether a transfer adds or replaces; compared as whole numbers, which is quick."""
-    keep, weight = transfer.keep, transfer.weight
-    return weight.numerator == weight.denominator and keep.numerator in {0, keep.denominator}
 
 
 def _accumulate(own: Tensor, terms: list[tuple[float, Tensor]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -123,6 +123,11 @@ class SparsePayload:
         dense = torch.zeros(self.length, dtype=torch.float32, device=self.device)
         dense[self.indices] = self.values
         return dense
+
+    @property
+    def layout(self) -> Hashable:
+        """The same for all: only senders know sizes."""
+        return "sparse"
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, and whether own values are rounded like those in messages."""

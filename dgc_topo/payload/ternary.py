@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,6 +84,11 @@ class TernaryPayload:
         for rank in sorted(self.given):
             total += self.given[rank].values(layer_of)
         return total
+
+    @property
+    def layout(self) -> Hashable:
+        """Decides which messages are empty."""
+        return self.length, self._bounds_of
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries; the codes travel as they are, so the ranks agree anyway."""

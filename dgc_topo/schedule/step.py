@@ -7,7 +7,7 @@ chunks.  Naming both ends in one place makes an unmatched send impossible to wri
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
@@ -32,6 +32,10 @@ class Transfer:
     count: int
     keep: Fraction
     weight: Fraction
+    is_plain: bool = field(init=False)  #: whether it adds, or replaces, as it is
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.weight == 1 and self.keep in {0, 1})
 
     def __str__(self) -> str:
         return f"rank {self.src} -> rank {self.dst}, chunks {self.chunk}..{self.chunk_end - 1}"

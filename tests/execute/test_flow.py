@@ -17,6 +17,7 @@ from dgc_topo.execute import StepTraffic, run_in_process
 from dgc_topo.execute.flow import run_flow
 from dgc_topo.execute.plan import plan_for
 from dgc_topo.execute.program import ProgramStep
+from dgc_topo.execute.script import script_for
 from dgc_topo.execute.singly import SinglyChannel
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.schedule import Schedule, copy, gather, reduce
@@ -108,7 +109,8 @@ def run_threads(
         channel = SinglyChannel(group, torch.device("cpu"), PATIENCE, EAGER_BYTES)
         plan = plan_for(schedule, rank)
         payloads[rank].cut(plan.num_chunks, agree=plan.agree)
-        steps = list(run_flow(plan.program, payloads[rank], channel, "drawn"))
+        script = script_for(plan.program, payloads[rank], channel.memory)
+        steps = list(run_flow(script, payloads[rank], channel, "drawn"))
         payloads[rank].finish()
         return steps
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.execute import PeerError, Place
+from dgc_topo.execute import PeerError
 from dgc_topo.execute.failure import Posted, Watch
 from dgc_topo.execute.singly import SinglyChannel
 
@@ -43,9 +43,10 @@ def works(*said: tuple[int, str | None, bool]) -> list[Posted]:
 
 
 def error_of(timeout_s: float, pending: list[Posted]) -> PeerError:
-    watch = Watch(0, Place("ring", 5), timedelta(seconds=timeout_s))
+    watch = Watch(0, timedelta(seconds=timeout_s))
+    watch.begin("ring", 5)
     with pytest.raises(PeerError) as caught:
-        watch.wait(pending[0], pending[1:])
+        watch.wait(pending[0].work, pending[0], pending[1:])
     return caught.value
 
 
@@ -77,11 +78,13 @@ def test_who_left_during_the_silence_is_named_too():
 
 
 def test_a_joint_work_leaves_every_peer_under_suspicion():
-    watch = Watch(0, Place("ring", 5), timedelta(0))
+    watch = Watch(0, timedelta(0))
+    watch.begin("ring", 5)
     (joint,) = works((0, SILENT, True))
     with pytest.raises(PeerError, match="nothing from ranks 1, 2 within 0 s"):
         watch.wait_batch([joint.work], [2, 1, 1], num_receives=1)
-    watch = Watch(0, Place("ring", 5), timedelta(seconds=9))
+    watch = Watch(0, timedelta(seconds=9))
+    watch.begin("ring", 5)
     with pytest.raises(PeerError, match="lost connection to ranks 1, 2: Timed out"):
         watch.wait_batch([joint.work], [2, 1, 1], num_receives=1)
 
@@ -97,10 +100,11 @@ class LostGroup:
 
 def test_a_connection_lost_before_is_noticed_when_posting(cluster_of_one: None):
     channel = SinglyChannel(None, torch.device("cpu"), timedelta(1), 16)
-    channel._group = LostGroup()  # type: ignore[assignment]
-    watch, message = channel.watch(Place("ring", 5)), torch.zeros(4, dtype=torch.uint8)
+    channel.group = LostGroup()  # type: ignore[assignment]
+    channel.watch.begin("ring", 5)
+    message = torch.zeros(4, dtype=torch.uint8)
     said = "step 5: lost connection to rank 2: Connection closed by peer"
     with pytest.raises(PeerError, match=said):
-        channel.send(watch, message, 2, 0, sized=True)
+        channel.send(message, 2, 0, sized=True)
     with pytest.raises(PeerError, match=said):
-        channel.receive(watch, 2, 0, 4, None)
+        channel.receive(2, 0, 4)
