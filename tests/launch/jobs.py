@@ -45,8 +45,8 @@ def policy(worker: Worker, argument: Any) -> int:
 def faults(worker: Worker, argument: Any) -> int:
     """Return how many pages the kernel had to find for arrays made again and again."""
     before = 0
-    for number in range(24):
-        if number == 8:
+    for number in range(48):
+        if number == 32:  # the heap has grown to what its pieces take
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(argument, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
