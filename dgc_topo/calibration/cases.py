@@ -24,6 +24,7 @@ ProbeKind = Literal[
     "reducing-incast",
     "fan-out",
     "pairs",
+    "reducing-pairs",
 ]
 
 _FLOAT_BYTES = 4
@@ -44,9 +45,9 @@ class Probe(_Record):
     can be received where it belongs.  ``reducing-exchange``: the same, and both add up.
     ``mixing-exchange``: they take the mean, as gossip does.  ``incast``: every other rank sends a
     chunk to rank 0.  ``reducing-incast``: every other rank sends all of its buffer, and rank 0 adds
-    it up.  ``fan-out``: every other rank gets one
-    from it.  ``pairs``: ranks 0 and 1, 2 and 3, ... all exchange at once, which on one machine have
-    to share its cores.
+    it up.  ``fan-out``: every other rank gets one from it.  ``pairs``: ranks 0 and 1, 2 and 3, ...
+    all exchange at once, which on one machine have to share its cores.  ``reducing-pairs``: the
+    same, and all add up.
     """
 
     kind: ProbeKind
@@ -58,7 +59,7 @@ class Probe(_Record):
             ValueError: if *world_size* does not fit the kind.
         """
         is_of_two = self.kind == "ping-pong" or self.kind.endswith("exchange")
-        is_odd = self.kind == "pairs" and world_size % _PAIR
+        is_odd = self.kind.endswith("pairs") and world_size % _PAIR
         if world_size < _PAIR or is_odd or (is_of_two and world_size > _PAIR):
             raise ValueError(f"probe {self.kind}: world_size {world_size} does not fit it")
         num_chunks, steps = _steps_of(self.kind, world_size)
@@ -79,7 +80,7 @@ def _steps_of(kind: ProbeKind, world_size: int) -> tuple[int, list[Step]]:
     first = np.arange(0, world_size, _PAIR)
     here, there = np.concatenate([first, first + 1]), np.concatenate([first + 1, first])
     half = here % _PAIR
-    if kind == "reducing-exchange":
+    if kind in {"reducing-exchange", "reducing-pairs"}:
         return _PAIR, [reduce(here, there, half)]
     if kind == "mixing-exchange":
         return _PAIR, [mix(here, there, half, weight=1, denominator=_PAIR)]

@@ -8,9 +8,12 @@ topology: what is fitted is links, processes and cores.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +77,8 @@ _ENDS = (
     _Free("cache_bytes", 3e6, 1e5, 1e9),
     _Free("crowded_latency_s", 3e-5, 1e-7, 5e-3),
     _Free("crowded_overhead_s", 3e-5, 1e-7, 5e-3),
+    _Free("crowded_factor", 0.7, 0.1, 5.0),
+    _Free("crowded_merge_factor", 1.0, 0.1, 5.0),
     _Free("code_s_per_message", 3e-4, 1e-6, 1e-2),
     _Free("merge_s_per_message", 1e-3, 1e-6, 1e-1),
     _Free("code_s_per_byte", 2e-9, 1e-12, 1e-6),
@@ -99,21 +104,28 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
     has_rate = any(each.rate_bits_per_s is not None for each in observations)
     free = (*_LINK, *_ENDS) if has_rate else _ENDS
     usual = np.log(_starts(free, observations))
-    solution = least_squares(
-        partial(_misfits, free, usual, observations, fixed),
-        usual,
-        bounds=(
-            [math.log(each.lowest) for each in free],
-            [math.log(each.highest) for each in free],
-        ),
-        diff_step=[1e-3] * len(free),  # the model has kinks: look further than rounding
-        loss="soft_l1",  # a disturbed probe pulls less
-        f_scale=0.05,
-        ftol=1e-4,
-        xtol=1e-3,
-        max_nfev=30,
-    )
+    # Spawned: a worker of a process group has threads, which a forked process would miss.
+    with ProcessPoolExecutor(_num_cores(), mp_context=get_context("spawn")) as pool:
+        solution = least_squares(
+            partial(_misfits, free, usual, observations, fixed),
+            usual,
+            bounds=(
+                [math.log(each.lowest) for each in free],
+                [math.log(each.highest) for each in free],
+            ),
+            diff_step=[1e-3] * len(free),  # the model has kinks: look further than rounding
+            loss="soft_l1",  # a disturbed probe pulls less
+            f_scale=0.05,
+            ftol=1e-4,
+            xtol=1e-3,
+            max_nfev=30,
+            workers=pool.map,
+        )
     return _with(fixed, free, solution.x)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:
