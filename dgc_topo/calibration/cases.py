@@ -16,6 +16,7 @@ from dgc_topo.topology import OptionValue, load_topology
 
 ProbeKind = Literal[
     "ping-pong",
+    "rally",
     "relay",
     "exchange",
     "reducing-exchange",
@@ -30,6 +31,7 @@ ProbeKind = Literal[
 _FLOAT_BYTES = 4
 _INDEX_BYTES = 8  # in memory; the wire has other ways
 _PAIR = 2
+_RALLIES = 4  #: there and back
 
 
 class _Record(BaseModel):
@@ -40,7 +42,8 @@ class Probe(_Record):
     """A point-to-point pattern.
 
     ``ping-pong``: rank 0 to rank 1 and back, so a run is two messages one after the other.
-    ``relay``: the same among more ranks: from each to the next, and from the last to rank 0.
+    ``rally``: four times there and back.  ``relay``: as ping-pong, among more ranks: from each to
+    the next, and from the last to rank 0.
     ``exchange``: ranks 0 and 1 send each other half a buffer, other halves, so that what arrives
     can be received where it belongs.  ``reducing-exchange``: the same, and both add up.
     ``mixing-exchange``: they take the mean, as gossip does.  ``incast``: every other rank sends a
@@ -58,7 +61,7 @@ class Probe(_Record):
         Raises:
             ValueError: if *world_size* does not fit the kind.
         """
-        is_of_two = self.kind == "ping-pong" or self.kind.endswith("exchange")
+        is_of_two = self.kind in {"ping-pong", "rally"} or self.kind.endswith("exchange")
         is_odd = self.kind.endswith("pairs") and world_size % _PAIR
         if world_size < _PAIR or is_odd or (is_of_two and world_size > _PAIR):
             raise ValueError(f"probe {self.kind}: world_size {world_size} does not fit it")
@@ -70,8 +73,9 @@ def _steps_of(kind: ProbeKind, world_size: int) -> tuple[int, list[Step]]:
     """Return how many chunks a probe has, and its steps."""
     others = np.arange(1, world_size)
     hub = np.zeros_like(others)
-    if kind in {"ping-pong", "relay"}:
-        return 1, [copy(rank, (rank + 1) % world_size) for rank in range(world_size)]
+    if kind in {"ping-pong", "rally", "relay"}:
+        hops = (_RALLIES if kind == "rally" else 1) * world_size
+        return 1, [copy(hop % world_size, (hop + 1) % world_size) for hop in range(hops)]
     if kind == "reducing-incast":
         return 1, [reduce(others, hub)]
     if kind in {"incast", "fan-out"}:

@@ -35,12 +35,8 @@ class Parameters(_Record):
 
     Where there are more processes than cores, these never sleep, so that nobody has to wait until
     they are awake: the latency is *crowded_latency_s*.  But they have to switch between processes:
-    each step of a rank costs *crowded_overhead_s* more CPU time.  A core that has slept is slow for
-    a while, as its caches are cold.  (Measured: to make and to read a sparse message of 50 kB took
-    1.6 ms between waits of 4 ms, and 0.6 ms in a loop.)  The more processes share a core, the less
-    it sleeps: with p for each, messages, steps and coding cost *crowded_factor* times as much, but
-    for a part 1/p of them; and merging *crowded_merge_factor* times, whose processes also share the
-    memory.
+    each step of a rank costs *crowded_overhead_s* more CPU time; and to merge entries costs
+    *crowded_merge_factor* times as much.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
@@ -62,9 +58,9 @@ class Parameters(_Record):
     cache_bytes: float = Field(default=8e6, gt=0)
     code_s_per_message: NonNegativeFloat = 0.0
     merge_s_per_message: NonNegativeFloat = 0.0
+    cold_code_s: NonNegativeFloat = 0.0
     crowded_latency_s: NonNegativeFloat | None = Field(default=None, description="as latency_s")
     crowded_overhead_s: NonNegativeFloat = 0.0
-    crowded_factor: float = Field(default=1.0, gt=0)
     crowded_merge_factor: float = Field(default=1.0, gt=0)
     reverse_share: NonNegativeFloat = 0.0
     cores_per_process: float = Field(default=1.0, gt=0)
@@ -89,27 +85,19 @@ class Parameters(_Record):
         bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
         if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
             latency_s = latency_s if self.crowded_latency_s is None else self.crowded_latency_s
-            costs = self._crowded(costs, self.cores_per_machine / on_machine)
+            costs = self._crowded(costs)
         if rate_bits_per_s is not None:
             bandwidth = self.goodput * rate_bits_per_s / _BITS
             latency_s += self.latency_bytes / bandwidth
             costs = replace(costs, burst_bytes=self.burst_bytes + self.burst_s * bandwidth)
         return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
 
-    def _crowded(self, costs: HostCosts, asleep: float) -> HostCosts:
-        """Return what a part *asleep* of the costs, and the others where cores are busy, make."""
-        factor = asleep + (1 - asleep) * self.crowded_factor
-        merge_factor = asleep + (1 - asleep) * self.crowded_merge_factor
+    def _crowded(self, costs: HostCosts) -> HostCosts:
         return replace(
             costs,
-            overhead_s=factor * costs.overhead_s,
-            receive_overhead_s=factor * costs.receive_overhead_s,
-            step_overhead_s=factor * costs.step_overhead_s + self.crowded_overhead_s,
-            code_s_per_message=factor * costs.code_s_per_message,
-            code_s_per_byte=factor * costs.code_s_per_byte,
-            merge_s_per_message=merge_factor * costs.merge_s_per_message,
-            merge_s_per_byte=merge_factor * costs.merge_s_per_byte,
-            sort_s_per_byte=merge_factor * costs.sort_s_per_byte,
+            step_overhead_s=costs.step_overhead_s + self.crowded_overhead_s,
+            merge_s_per_message=self.crowded_merge_factor * costs.merge_s_per_message,
+            merge_s_per_byte=self.crowded_merge_factor * costs.merge_s_per_byte,
         )
 
     def costs(self, touched_bytes: float = float("inf")) -> HostCosts:
@@ -133,6 +121,7 @@ class Parameters(_Record):
             sort_s_per_byte=self.sort_s_per_byte,
             code_s_per_message=self.code_s_per_message,
             merge_s_per_message=self.merge_s_per_message,
+            cold_code_s=self.cold_code_s,
             reverse_share=self.reverse_share,
             cores_per_process=self.cores_per_process,
             cores_per_machine=self.cores_per_machine or float("inf"),

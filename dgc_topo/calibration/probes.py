@@ -64,9 +64,9 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
 def _sparse(num_hosts: int) -> Iterator[Case]:
     """Yield what tells the cost of coding and of adding: one after the other, and all at once.
 
-    Each by itself, as a training step has it: four in a row take less, in caches that are warm.
+    Each by itself, as a training step has it, when caches are cold.
     """
-    some: list[tuple[ProbeKind, int]] = [("ping-pong", 2), ("reducing-incast", 2)]
+    some: list[tuple[ProbeKind, int]] = [("ping-pong", 2), ("rally", 2), ("reducing-incast", 2)]
     if num_hosts > _FEWEST_HOSTS:
         some.append(("reducing-incast", min(4, num_hosts)))  # entries of three places are sorted
     crowd = num_hosts - num_hosts % 2

@@ -22,6 +22,7 @@ _AT_LEAST_0 = (
     "sort_s_per_byte",
     "code_s_per_message",
     "merge_s_per_message",
+    "cold_code_s",
     "reverse_share",
     "burst_bytes",
 )
@@ -52,6 +53,8 @@ class HostCosts:
             are sorted.
         code_s_per_message: CPU seconds per sparse message, to make it and again to read it.
         merge_s_per_message: CPU seconds per sparse message that is added to what is there.
+        cold_code_s: CPU seconds more for the first sparse message that a rank makes in a run, and
+            for the first that it reads: its caches are cold.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
         cores_per_machine: Cores that the processes of a machine share; infinite by default.
         hosts_per_machine: Ranks' processes on one machine: host h is on machine
@@ -81,6 +84,7 @@ class HostCosts:
     sort_s_per_byte: float = 0.0
     code_s_per_message: float = 0.0
     merge_s_per_message: float = 0.0
+    cold_code_s: float = 0.0
     cores_per_process: float = 1.0
     cores_per_machine: float = inf
     hosts_per_machine: int = 1
@@ -110,7 +114,7 @@ class HostCosts:
     @property
     def has_coding(self) -> bool:
         """Whether sparse messages cost CPU time to make, read or merge."""
-        per_message_s = self.code_s_per_message + self.merge_s_per_message
+        per_message_s = self.code_s_per_message + self.merge_s_per_message + self.cold_code_s
         per_byte_s = self.code_s_per_byte + self.merge_s_per_byte + self.sort_s_per_byte
         return per_byte_s + per_message_s > 0
 

@@ -56,6 +56,8 @@ class Progress:
         self._idle = size  # ranks with nothing to do in the steps read so far
         self._patterns = Patterns(fluid, size, placement)
         self._agenda = Agenda(size, fluid.resources.pad)
+        # Ranks whose first sparse message of its kind is behind them:
+        self._have_made, self._have_read = np.zeros((2, size), np.bool_)
 
     def all_told(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
@@ -250,14 +252,25 @@ class Progress:
         costs = self._costs
         before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
+            made = _is_made(step)
             made_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
-            made_s = np.where(_is_made(step), made_s, 0.0)
-            before_s += np.bincount(step.src, made_s, self._world_size)[pattern.members]
+            cold_s = self._cold_s(self._have_made, step.src[made])
+            made_s = np.where(made, made_s, 0.0)
+            before_s += (np.bincount(step.src, made_s, self._world_size) + cold_s)[pattern.members]
         return before_s
+
+    def _cold_s(self, warm: BoolArray, ranks: IntArray) -> FloatArray:
+        """Return what it costs each rank that some of them code a message; they are warm then."""
+        cold_s = np.zeros(self._world_size)
+        cold_s[ranks] = self._costs.cold_code_s
+        cold_s[warm] = 0.0
+        warm[ranks] = True
+        return cold_s
 
     def _busy_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
         """Return how long each member takes over what it has received in a step."""
         costs = self._costs
+        cold_s = np.zeros(self._world_size)
         adds = (step.keep != 0) & (step.weight != 0)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
             merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
@@ -265,13 +278,15 @@ class Progress:
             sorts = self._sizes.are_sorted()
             per_byte_s = np.where(sorts, costs.sort_s_per_byte, costs.merge_s_per_byte)
             merged_s = merged_s + self._sizes.merged_bytes() * per_byte_s
+            cold_s = self._cold_s(self._have_read, step.dst)
         elif costs.has_merging:
             per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
             merged_s = num_bytes * per_byte_s
         else:
             return None
         merged_s = merged_s + costs.receive_overhead_s
-        return np.asarray(np.bincount(step.dst, merged_s, self._world_size)[pattern.members])
+        busy_s = np.bincount(step.dst, merged_s, self._world_size) + cold_s
+        return np.asarray(busy_s[pattern.members])
 
 
 def _is_made(step: Step) -> BoolArray:

@@ -157,6 +157,17 @@ def test_what_goes_to_many_is_encoded_once():
     assert result.time_s == pytest.approx(2 * one * 2e-9, rel=1e-6)
 
 
+@pytest.mark.parametrize("hops", [1, 2, 3, 6])
+def test_the_first_message_that_a_rank_makes_and_reads_costs_more(hops):
+    """There and back: hop 1 is rank 0's first to make and rank 1's to read, hop 2 the reverse."""
+    steps = [copy(hop % 2, (hop + 1) % 2) for hop in range(hops)]
+    schedule = Schedule.from_steps(2, 1, steps, goal="part")
+    sizes = SparseSizes(schedule, length=10_000, entries=100)
+    costs = HostCosts(code_s_per_message=1e-3, cold_code_s=0.25)
+    result = simulate(schedule, star(2, WIDE, costs=costs), sizes)
+    assert result.time_s == pytest.approx(2 * hops * 1e-3 + 2 * min(hops, 2) * 0.25, rel=1e-6)
+
+
 def test_acknowledgements_take_their_share_of_the_way_back():
     """An exchange is slower by the share; one way alone is not."""
     network = star(2, 100 * MB, costs=HostCosts(reverse_share=0.05))
