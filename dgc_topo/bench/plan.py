@@ -17,7 +17,7 @@ _MIN_ROUNDS, _MAX_ROUNDS = 3, 100
 #: Options that make another algorithm of a topology, beside its defaults.
 _VARIANTS: Mapping[str, Sequence[Mapping[str, OptionValue]]] = {
     "butterfly": [{"algorithm": "doubling"}],
-    "ring": [{"segments": 4}],
+    "ring": [{"segments": 2}, {"segments": 4}],
 }
 
 

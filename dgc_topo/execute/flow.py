@@ -31,7 +31,7 @@ class _Run:
     """The messages of one run.
 
     Most are neither of unknown size nor on a GPU, and take few calls: where ranks outnumber cores,
-    a call costs a microsecond or two, as what it touches is no longer in a cache.
+    a call costs some two microseconds, as what it touches is no longer in a cache.
     """
 
     def __init__(
