@@ -8,7 +8,6 @@ topology: what is fitted is links, processes and cores.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from scipy.optimize import least_squares
 from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind
 from dgc_topo.calibration.model import Parameters
 from dgc_topo.calibration.predict import predict_case
+from dgc_topo.results.environment import num_cores
 
 _BITS = 8
 #: What it costs to move a parameter by a factor of e from what is usual: as a probe's error of so
@@ -105,7 +105,7 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
     free = (*_LINK, *_ENDS) if has_rate else _ENDS
     usual = np.log(_starts(free, observations))
     # Spawned: a worker of a process group has threads, which a forked process would miss.
-    with ProcessPoolExecutor(_num_cores(), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(num_cores(), mp_context=get_context("spawn")) as pool:
         solution = least_squares(
             partial(_misfits, free, usual, observations, fixed),
             usual,
@@ -122,10 +122,6 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
             workers=pool.map,
         )
     return _with(fixed, free, solution.x)
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:

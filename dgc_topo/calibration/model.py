@@ -35,8 +35,10 @@ class Parameters(_Record):
 
     Where there are more processes than cores, these never sleep, so that nobody has to wait until
     they are awake: the latency is *crowded_latency_s*.  But they have to switch between processes:
-    each step of a rank costs *crowded_overhead_s* more CPU time; and to merge entries costs
-    *crowded_merge_factor* times as much.
+    each step of a rank costs *crowded_overhead_s* more CPU time; and to merge entries, but not to
+    sort them, costs *crowded_merge_factor* times as much: they share the memory.
+
+    What sparse messages cost is as `dgc_topo.simulate.HostCosts` has it.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")

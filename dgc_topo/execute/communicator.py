@@ -86,10 +86,12 @@ class Communicator:
     def _script(self, plan: Plan, payload: Payload, channel: SinglyChannel) -> Script:
         """Return the script for the payload's layout, made once for each if that is possible."""
         key = channel, payload.layout
-        script = self._scripts.get(key) if plan is self._kept else None
-        if script is None:
-            memory = channel.memory if channel.reaches_payload else None
-            script = script_for(plan.program, payload, memory)
+        script = self._scripts.get(key)
+        if script is not None:
+            return script
+        memory = channel.memory if channel.reaches_payload else None
+        script = script_for(plan.program, payload, memory)
+        if plan is self._kept:
             if len(self._scripts) == _MOST_SCRIPTS:
                 del self._scripts[next(iter(self._scripts))]
             self._scripts[key] = script

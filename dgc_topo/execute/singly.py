@@ -80,7 +80,10 @@ class SinglyChannel:
         self.reaches_payload = device.type == "cpu"
 
     def memory(self, num_bytes: int) -> Tensor:
-        """Return CPU memory for the messages of a run, the same for all: one runs at a time."""
+        """Return CPU memory for the messages of a run, the same for all: one runs at a time.
+
+        A larger one replaces it; who has the smaller one keeps that.
+        """
         if self._memory.numel() < num_bytes:
             self._memory = torch.empty(num_bytes, dtype=torch.uint8)
         return self._memory[:num_bytes]

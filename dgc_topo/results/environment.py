@@ -38,7 +38,7 @@ def describe_environment() -> Environment:
     """Return what this process runs on."""
     return Environment(
         processor=_processor(),
-        num_cores=_num_cores(),
+        num_cores=num_cores(),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         gpus=_gpus(),
         system=f"{platform.system()} {platform.release()}",
@@ -52,7 +52,8 @@ def _processor() -> str:
     return _field(Path("/proc/cpuinfo"), "model name") or fallback
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # a container may own fewer cores than the machine has
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -270,7 +270,7 @@ class Progress:
     def _busy_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
         """Return how long each member takes over what it has received in a step."""
         costs = self._costs
-        cold_s = np.zeros(self._world_size)
+        cold_s: FloatArray | None = None
         adds = (step.keep != 0) & (step.weight != 0)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
             merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
@@ -285,7 +285,9 @@ class Progress:
         else:
             return None
         merged_s = merged_s + costs.receive_overhead_s
-        busy_s = np.bincount(step.dst, merged_s, self._world_size) + cold_s
+        busy_s = np.asarray(np.bincount(step.dst, merged_s, self._world_size), np.float64)
+        if cold_s is not None:
+            busy_s += cold_s
         return np.asarray(busy_s[pattern.members])
 
 
