@@ -20,6 +20,7 @@ from dgc_topo.coding import (
     WireDtype,
 )
 from dgc_topo.payload.wire.checksum import PRIME, ROW, few_word_sums, word_sums
+from dgc_topo.payload.wire.devices import has_kernels
 from dgc_topo.payload.wire.errors import WireError
 
 if sys.byteorder != "little":
@@ -87,6 +88,12 @@ def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, len
     _LAYOUT.pack_into(words.data, 0, first, *_checks(*sums, *_seeds(first, length, num_bytes)))
 
 
+def sealing(header: Header, num_bytes: int, length: int) -> tuple[int, int, int]:
+    """Return the header's first word, and what the plain and the weighted sum begin with."""
+    first = _first_word(header)
+    return first, *_seeds(first, length, num_bytes)
+
+
 def _first_word(header: Header) -> int:
     kind = ENCODING_CODES[header.encoding] | DTYPE_CODES[header.wire_dtype] << 4
     return MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
@@ -150,6 +157,10 @@ def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
         raw = message.numpy()
         plain, weighted = few_word_sums(raw[HEADER_BYTES:end].view("<i4"))
         return raw[:HEADER_BYTES].tobytes(), raw[-WORD_BYTES:].tobytes(), plain, weighted
+    if has_kernels(message):
+        from dgc_topo.payload.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.ends_and_sums(message)
     sums = word_sums(message[HEADER_BYTES:end].view(torch.int32))
     ends = torch.cat([message[:HEADER_BYTES], message[-WORD_BYTES:]]).to(torch.int64)
     *both, plain, weighted = torch.cat([ends, sums]).tolist()  # all at once: a GPU waits for it

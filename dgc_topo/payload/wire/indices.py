@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dgc_topo.coding import MAX_CODE
 from dgc_topo.payload.wire import bits
+from dgc_topo.payload.wire.devices import has_kernels
 from dgc_topo.payload.wire.errors import WireError
 
 _PLANE_BITS = 16  #: wider gaps are a plane of their low 16 bits and one of the bits above
@@ -55,6 +56,8 @@ def read_codes(codes: Tensor, count: int, start: int, *, escaped: bool) -> Tenso
     """
     if escaped:
         return _read_escaped(codes, count, start)
+    if has_kernels(codes):
+        return read_packed(codes, count, _PLANE_BITS, start)  # these are the same bytes
     return _after(codes.view(torch.uint16).to(torch.int64), start)
 
 
@@ -84,6 +87,10 @@ def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
     """Return *count* indices from gaps of *width* bits each, shape (count,), int64."""
     if not width:
         return torch.arange(start, start + count, device=packed.device)
+    if has_kernels(packed):
+        from dgc_topo.payload.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.read_gaps(packed, count, width, start)
     if width < _PLANE_BITS:
         return _after(bits.unpack(packed, count, width), start)
     plane = 2 * count

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dgc_topo.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireDtype
 from dgc_topo.payload.wire import bits, indices, small
+from dgc_topo.payload.wire.devices import has_kernels
 from dgc_topo.payload.wire.dtypes import TORCH_DTYPES
 from dgc_topo.payload.wire.errors import WireError
 from dgc_topo.payload.wire.header import WORD_BYTES, Layout, open_message, seal
@@ -38,11 +39,12 @@ def encode(
         WireError: if the run is longer than 2**31 elements.
     """
     coding = Coding(wire_dtype, choice)
-    message = small.encode(entry_indices, values, start, length, coding)
-    if message is not None:
-        return message
+    made = _made_fast(entry_indices, values, start, length, coding)
+    if isinstance(made, Tensor):
+        return made
     gaps = indices.gaps_of(entry_indices, start)
-    made = plan(gaps, length, coding)
+    if made is None:
+        made = plan(gaps, length, coding)
     words = torch.empty(-(-made.num_bytes // WORD_BYTES), dtype=torch.int32, device=gaps.device)
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
@@ -67,8 +69,24 @@ def encoded_bytes(
     choice: IndexChoice = "auto",
 ) -> int:
     """Return the bytes of the message that `encode` would return, without making it."""
+    coding = Coding(wire_dtype, choice)
+    if has_kernels(entry_indices):
+        from dgc_topo.payload.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.planned(entry_indices, start, length, coding).num_bytes
     gaps = indices.gaps_of(entry_indices, start)
-    return plan(gaps, length, Coding(wire_dtype, choice)).num_bytes
+    return plan(gaps, length, coding).num_bytes
+
+
+def _made_fast(
+    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: Coding
+) -> Tensor | Plan | None:
+    """Return the message where few calls make it; else its plan, if that is known by now."""
+    if has_kernels(entry_indices):
+        from dgc_topo.payload.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.encode(entry_indices, values, start, length, coding)
+    return small.encode(entry_indices, values, start, length, coding)
 
 
 def _write_indices(
