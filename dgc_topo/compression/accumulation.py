@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.pool import Pool
+from dgc_topo.compression.pool import Watcher
 from dgc_topo.compression.tiles import Gatherer, tile_size, tiles_of
 from dgc_topo.payload.wire import to_wire
 
@@ -48,7 +48,7 @@ class Accumulation:
         self._tiles = tuple(tiles_of(layout, tile_size(layout.length, device)))
 
     @torch.no_grad()
-    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Pool | None = None) -> None:
+    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Watcher | None = None) -> None:
         """Accumulate the gradient ``g = sum of factor * tensors``, tile by tile.
 
         Args:

@@ -28,7 +28,7 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import accumulation_of, groups_of, selector
+from dgc_topo.compression.parts import accumulation_of, groups_of, quick_norm_of, selector
 from dgc_topo.compression.payloads import Payloads
 from dgc_topo.compression.reselect import Reselection
 from dgc_topo.compression.selection import Selection
@@ -83,7 +83,8 @@ class DGC:
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         self._accumulation = accumulation_of(FlatLayout.of(compressed), self._device, config)
-        self._selector = selector(config, self._accumulation.layout, self._device, select)
+        self._quick_norm = quick_norm_of(self._parameters, self._device)
+        self._selector = selector(config, self._accumulation, select)
         groups = groups_of(config, self._accumulation.layout)
         reselects = config.merge == "reselect"
         self._reselection = Reselection(self._accumulation, groups) if reselects else None
@@ -129,7 +130,7 @@ class DGC:
         """
         density = self.density
         check_gradients(self.name, gradients, self._parameters)
-        factor = clip_factor(self.name, gradients, self._local_clip_norm())
+        factor = clip_factor(self.name, gradients, self._local_clip_norm(), self._quick_norm)
         self.step += 1
         pool = self._selector.begin(density) if density < 1 else None
         self._accumulation.add((gradients, factor), *self._local_decay(), pool=pool)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
+#: A quick way to the L2 norm over all tensors together; None if it cannot tell, or a plain way that
+#: names what is not finite has to look.
+QuickNorm = Callable[[Mapping[str, Tensor]], float | None]
 
 
 class NonFiniteGradientError(ValueError):
@@ -72,7 +76,12 @@ def check_gradients(
         )
 
 
-def clip_factor(where: str, gradients: Mapping[str, Tensor], max_norm: float | None) -> float:
+def clip_factor(
+    where: str,
+    gradients: Mapping[str, Tensor],
+    max_norm: float | None,
+    quick: QuickNorm | None = None,
+) -> float:
     """Return what to multiply the whole gradient with so that its L2 norm is at most *max_norm*.
 
     The norms of all tensors come to the host in one copy, and they also tell whether every element
@@ -82,6 +91,7 @@ def clip_factor(where: str, gradients: Mapping[str, Tensor], max_norm: float | N
         where: What to call the caller in an error.
         gradients: Any shapes; empty tensors are fine.
         max_norm: Bound on the norm over all tensors together; None only checks.
+        quick: Asked first, if there is one.
 
     Returns:
         ``min(1, max_norm / norm)``, or 1 without a bound.
@@ -90,9 +100,16 @@ def clip_factor(where: str, gradients: Mapping[str, Tensor], max_norm: float | N
         NonFiniteGradientError: if an element is NaN or infinite, or a tensor's L2 norm overflows
             float32.
     """
+    norm = None if quick is None else quick(gradients)
+    if norm is None:
+        norm = _checked_norm(where, gradients)
+    return 1.0 if max_norm is None or norm <= max_norm else max_norm / norm
+
+
+def _checked_norm(where: str, gradients: Mapping[str, Tensor]) -> float:
     named = {name: gradient for name, gradient in gradients.items() if gradient.numel()}
     if not named:
-        return 1.0
+        return 0.0
     norms: list[float] = torch.stack(
         [torch.linalg.vector_norm(g, dtype=torch.float32) for g in named.values()]
     ).tolist()
@@ -102,5 +119,4 @@ def clip_factor(where: str, gradients: Mapping[str, Tensor], max_norm: float | N
                 f"{where}: gradient of {name!r} holds NaN or infinity (its norm is {norm}), "
                 "expected finite values; lower the learning rate or the loss scale"
             )
-    norm = math.hypot(*norms)
-    return 1.0 if max_norm is None or norm <= max_norm else max_norm / norm
+    return math.hypot(*norms)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.gradients import QuickNorm
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.selection import (
@@ -18,15 +20,30 @@ from dgc_topo.compression.selection import (
     top_k_per_layer,
 )
 from dgc_topo.compression.threshold import Threshold
+from dgc_topo.payload.wire.devices import has_triton
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Return whether Triton can write kernels for *device*; they do what plain operations do."""
+    return device.type == "cuda" and has_triton()
 
 
 def accumulation_of(layout: FlatLayout, device: torch.device, config: DGCConfig) -> Accumulation:
     """Return velocity and residual, accumulated by a fused kernel where there can be one."""
-    if device.type == "cuda" and find_spec("triton") is not None:
-        from dgc_topo.compression.fused import FusedAccumulation  # noqa: PLC0415 - needs Triton
+    if has_kernels(device):
+        from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
 
         return FusedAccumulation(layout, device, config)
     return Accumulation(layout, device, config)
+
+
+def quick_norm_of(tensors: Mapping[str, Tensor], device: torch.device) -> QuickNorm | None:
+    """Return a norm by a kernel where there can be one."""
+    if has_kernels(device):
+        from dgc_topo.compression.gpu.norm import FusedNorm  # noqa: PLC0415 - needs Triton
+
+        return FusedNorm(tensors, device)
+    return None
 
 
 def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
@@ -35,12 +52,26 @@ def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
 
 
 def selector(
-    config: DGCConfig, layout: FlatLayout, device: torch.device, rule: Selection | None = None
+    config: DGCConfig, accumulation: Accumulation, rule: Selection | None = None
 ) -> Selector:
-    """Return what picks the elements to send: *rule* if there is one, else what *config* says."""
+    """Return what picks the elements to send: *rule* if there is one, else what *config* says.
+
+    Args:
+        config: Names the rule and who competes with whom.
+        accumulation: Whose residual it picks from.
+        rule: A rule of the caller's.
+    """
     per_layer = config.scope == "layer"
+    layout, device = accumulation.layout, accumulation.residual.device
     if rule is None and config.selection == "exact":
         rule = top_k_per_layer if per_layer else top_k_of_all
     if rule is not None:
         return Afterwards(rule, layout)
-    return Threshold(groups_of(config, layout), device, reuse=config.selection == "reused")
+    groups, reuse = groups_of(config, layout), config.selection == "reused"
+    if has_kernels(device):
+        from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
+        from dgc_topo.compression.gpu.threshold import FusedThreshold  # noqa: PLC0415
+
+        if isinstance(accumulation, FusedAccumulation):
+            return FusedThreshold(groups, accumulation.blocks, reuse=reuse)
+    return Threshold(groups, device, reuse=reuse)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ from dgc_topo.compression.tiles import tile_size
 from dgc_topo.compression.trim import Trimmed, trim
 
 _ROOM = 1 << 15  # candidates that may wait, beyond twice what is sent, before a trim
+
+
+class Watcher(Protocol):
+    """What looks on while the residual is written."""
+
+    def watch(self, start: int, values: Tensor) -> None:
+        """Gather what a part of the buffer has to offer.
+
+        Args:
+            start: Its first element.
+            values: Shape (n,), float32.
+        """
 
 
 class Chosen(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.pool import Pool
+from dgc_topo.compression.pool import Watcher
 
 #: Any rule: residual of shape (length,), its layout, and the density to the indices to send, shape
 #: (n,), int64, strictly ascending.  The residual is finite, and not to be modified.
@@ -24,7 +24,7 @@ Selection = Callable[[Tensor, FlatLayout, float], Tensor]
 class Selector(Protocol):
     """What picks the elements to send; it may look on while the gradient is accumulated."""
 
-    def begin(self, density: float) -> Pool | None:
+    def begin(self, density: float) -> Watcher | None:
         """Return what is to see the tiles of the residual as they are written, if anything is.
 
         Args:
@@ -75,11 +75,11 @@ def top_k_of_all(residual: Tensor, layout: FlatLayout, density: float) -> Tensor
 def top_k(residual: Tensor, groups: Groups, density: float) -> Tensor:
     """Select exactly the largest magnitudes of each group; what the other rules are held to."""
     places = zip(groups.offsets, groups.offsets[1:], groups.counts(density), strict=False)
-    picked = [_top_k(residual[start:stop].abs(), count) + start for start, stop, count in places]
+    picked = [largest(residual[start:stop].abs(), count) + start for start, stop, count in places]
     return torch.cat([*picked, torch.empty(0, dtype=torch.int64, device=residual.device)])
 
 
-def _top_k(magnitudes: Tensor, count: int) -> Tensor:
+def largest(magnitudes: Tensor, count: int) -> Tensor:
     """Return the ascending indices of the *count* largest elements, none of them zero."""
     if not count:
         return torch.empty(0, dtype=torch.int64, device=magnitudes.device)

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from dgc_topo.compression.arrays import constant
 from dgc_topo.compression.groups import Groups
-from dgc_topo.compression.pool import Chosen, Pool
+from dgc_topo.compression.pool import Chosen, Pool, Watcher
 from dgc_topo.compression.trim import trim
 
 _SAMPLE = 0.005  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
 _SMALL = 512  #: a sample has at least so many elements, or is the whole group
 
-_MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least
-_DECAY = 12  #: a threshold higher by 1 % lets about 12 % fewer through, far out in the tail
+MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least
+DECAY = 12.0  #: a threshold higher by 1 % lets about 12 % fewer through, far out in the tail
 _FIRST_SLACK = 1.5  #: residuals grow by about 2 from the first step to the second
 _LEAST_AIM, _MOST_AIM = 1.3, 8.0  #: candidates aimed at, in multiples of what is sent
 _SPARE = 8  #: and so many more, for groups that send next to nothing
@@ -50,42 +50,54 @@ class Threshold:
             sample each time.
     """
 
+    least_sample: int | None = None  #: elements of a group that a sample has at least
+
     def __init__(self, groups: Groups, device: torch.device, *, reuse: bool = True) -> None:
         self.groups = groups
         self._reuse = reuse
-        self._counts: list[int] = []
-        self._smallest: Tensor | None = None  # magnitude sent in the last step, by group
-        self._slack = torch.full((groups.num_groups,), _FIRST_SLACK, device=device)
-        self._aim = torch.full_like(self._slack, 2.0)
+        self.counts: list[int] = []  #: elements that each group sends
+        self.smallest: Tensor | None = None  #: magnitude sent in the last step, by group
+        self.slack = torch.full((groups.num_groups,), _FIRST_SLACK, device=device)
+        self.aim = torch.full_like(self.slack, 2.0)
+        self._density = 0.0
         self._pool: Pool | None = None
-        self._step = 0
+        self.step = 0  #: searches so far
 
-    def begin(self, density: float) -> Pool | None:
+    def last_smallest(self, density: float) -> Tensor | None:
+        """Return the smallest magnitude that each group has sent, if that is of use now."""
+        if density != self._density:
+            self._density, counts = density, self.groups.counts(density)
+            if counts != self.counts:
+                self.counts, self.smallest = counts, None
+        return self.smallest if self._reuse else None
+
+    def begin(self, density: float) -> Watcher | None:
         """Return a pool with the last step's thresholds, if they are of use."""
-        counts = self.groups.counts(density)
-        if counts != self._counts:
-            self._counts, self._smallest = counts, None
+        smallest = self.last_smallest(density)
         self._pool = None
-        if self._reuse and self._smallest is not None:
-            self._pool = Pool(self.groups, counts, self._smallest * self._slack)
+        if smallest is not None:
+            self._pool = Pool(self.groups, self.counts, smallest * self.slack)
         return self._pool
 
     def pick(self, residual: Tensor, density: float) -> Tensor:
         """Return the indices of the largest elements, strictly ascending."""
-        self._step += 1
-        enough = None  # a search known to have left nothing out
+        self.step += 1
         if self._pool is None:
             everything = range(self.groups.num_groups)
             search = self._searched(residual, everything, self._sampled(residual, everything))
+            search = self._retried(residual, search, self._zeros)
         else:
             search = _Search(self._pool.choose(), self._pool.thresholds)
             self._learn(search.chosen.found)
-            enough, search = search, self._retried(residual, search, self._sampled)
-        if search is not enough:
-            search = self._retried(residual, search, self._zeros)
+            search = self._searched_again(residual, search)
         self._pool = None
-        self._smallest = search.chosen.smallest
+        self.smallest = search.chosen.smallest
         return search.chosen.indices
+
+    def _searched_again(self, residual: Tensor, search: _Search) -> _Search:
+        """Complete a search: again in those groups of which too few passed and more might."""
+        again = self._retried(residual, search, self._sampled)
+        return search if again is search else self._retried(residual, again, self._zeros)
 
     def _learn(self, found: Tensor) -> None:
         """Move the next thresholds, so that few candidates pass and yet seldom too few.
@@ -93,16 +105,16 @@ class Threshold:
         Residuals grow or shrink for many steps in a row; the slack, a factor on the smallest
         magnitude sent, takes that in and may exceed 1.  A group that missed aims higher for long.
         """
-        counts = constant(tuple(self._counts), found.device)
-        aim = torch.where(found < counts, 1.5 * self._aim, 0.99 * self._aim)
-        self._aim = aim.clamp_(_LEAST_AIM, _MOST_AIM)
-        excess = (found + 1) / (self._aim * counts + _SPARE)
-        self._slack *= excess.pow_(1 / _DECAY).clamp_(1 / _MOST, _MOST)
+        counts = constant(tuple(self.counts), found.device)
+        aim = torch.where(found < counts, 1.5 * self.aim, 0.99 * self.aim)
+        self.aim = aim.clamp_(_LEAST_AIM, _MOST_AIM)
+        excess = (found + 1) / (self.aim * counts + _SPARE)
+        self.slack *= excess.pow_(1 / DECAY).clamp_(1 / MOST, MOST)
 
     def _retried(self, residual: Tensor, search: _Search, guess: _Guess) -> _Search:
         """Search those groups again of which too few passed and more might."""
         chosen, thresholds = search
-        counts = constant(tuple(self._counts), residual.device)
+        counts = constant(tuple(self.counts), residual.device)
         short = ((chosen.found < counts) & (thresholds > 0)).nonzero().flatten().tolist()
         if not short:
             return search
@@ -120,7 +132,7 @@ class Threshold:
 
     def _searched(self, residual: Tensor, groups: Sequence[int], thresholds: Tensor) -> _Search:
         """Look through the finished residual of *groups*."""
-        pool = Pool(self.groups, self._counts, thresholds)
+        pool = Pool(self.groups, self.counts, thresholds)
         offsets = self.groups.offsets
         whole = len(groups) == self.groups.num_groups
         ranges = [(0, len(residual))] if whole else [(offsets[g], offsets[g + 1]) for g in groups]
@@ -130,7 +142,7 @@ class Threshold:
 
     def _zeros(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
         """Return thresholds that let everything through but zeros."""
-        return torch.zeros_like(self._slack)
+        return torch.zeros_like(self.slack)
 
     def _sampled(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
         """Return a threshold for each of *groups*, 0 for others, that probably lets enough pass."""
@@ -138,9 +150,9 @@ class Threshold:
         ranks = [0] * self.groups.num_groups
         for group in groups:
             start, stop = self.groups.offsets[group : group + 2]
-            stride = sample_stride(stop - start)
-            samples[group] = residual[start + self._step % stride : stop : stride]
-            ranks[group] = sample_rank(self._counts[group], stride)
+            stride = sample_stride(stop - start, self.least_sample)
+            samples[group] = residual[start + self.step % stride : stop : stride]
+            ranks[group] = sample_rank(self.counts[group], stride)
         ends = torch.tensor([len(sample) for sample in samples], device=residual.device).cumsum(0)
         wanted = torch.tensor(ranks, device=residual.device)
         smallest = trim(torch.cat(samples).abs_(), ends, wanted).smallest
@@ -148,12 +160,14 @@ class Threshold:
         return torch.nextafter(smallest, torch.zeros_like(smallest))
 
 
-def sample_stride(num_elements: int) -> int:
+def sample_stride(num_elements: int, least: int | None = None) -> int:
     """Return the distance between the elements sampled of a group; 1 samples all.
+
+    *least* is how many a sample has at least, 512 by default.
 
     It is odd, since layers are shaped in powers of two: an even one would see few of the channels.
     """
-    size = max(_SMALL, int(_SAMPLE * num_elements))
+    size = max(least or _SMALL, int(_SAMPLE * num_elements))
     return 1 if num_elements <= size else num_elements // size | 1
 
 

@@ -1,24 +1,27 @@
-"""The fused kernel beside the plain operations, bit for bit; a script that needs Triton.
+"""The GPU's kernels beside the plain operations, bit for bit; a script that needs Triton.
 
-With TRITON_INTERPRET=1 it runs on a CPU, kernel and all; without, on the first GPU.
+With TRITON_INTERPRET=1 it runs on a CPU, kernels and all; without, on the first GPU.
 """
 
 import itertools
+import math
 import os
+from unittest import mock
 
 import torch
 
-from dgc_topo.compression import fused as fused_module
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.fused import FusedAccumulation
+from dgc_topo.compression.gpu import candidates, norm
+from dgc_topo.compression.gpu.accumulation import FusedAccumulation
+from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.selection import top_k
-from dgc_topo.compression.threshold import Threshold
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
-SHAPES = {"a": (30, 20), "none": (0, 4), "b": (3, 3), "c": (50, 11), "d": (1, 1)}
+SHAPES = {"a": (30, 20), "none": (0, 4), "b": (3, 3), "c": (50, 11), "d": (1, 1), "e": (0, 1)}
+LAYOUT = FlatLayout.of({name: torch.empty(shape) for name, shape in SHAPES.items()})
 LAWS: tuple[dict[str, bool], ...] = (
     {},
     {"nesterov": True},
@@ -27,47 +30,135 @@ LAWS: tuple[dict[str, bool], ...] = (
 )
 BLOCK = 128  # small, so that tensors have whole blocks and parts of one
 
+Gradients = dict[str, torch.Tensor]
 
-def randoms(generator: torch.Generator, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return a tensor of noise for each shape."""
+
+def randoms(generator: torch.Generator, dtype: torch.dtype, *, ties: bool = False) -> Gradients:
+    """Return a tensor of noise for each shape; few different values with *ties*, many of them 0."""
+    drawn = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
     return {
-        name: torch.randn(shape, generator=generator).to(DEVICE, dtype)
-        for name, shape in SHAPES.items()
+        name: (torch.round(noise / 2) if ties else noise).to(DEVICE, dtype)
+        for name, noise in drawn.items()
     }
 
 
-def check(law: dict[str, bool], dtype: torch.dtype, *, whole: bool, decays: bool) -> None:
-    """Train with both for some steps and compare everything after each."""
-    config = DGCConfig(warm_up="none", **law)  # type: ignore[arg-type]
-    layout = FlatLayout.of({name: torch.empty(shape) for name, shape in SHAPES.items()})
-    plain = Accumulation(layout, DEVICE, config)
-    fused = FusedAccumulation(layout, DEVICE, config, block=BLOCK)
-    groups = Groups.whole(layout) if whole else Groups.per_layer(layout)
-    selector = Threshold(groups, DEVICE)
-    generator = torch.Generator().manual_seed(5)
-    weights = randoms(generator, dtype)
+class Pair:
+    """Both ways of accumulating and selecting, held to each other in every step."""
+
+    def __init__(
+        self, *, whole: bool, density: float = 0.02, reuse: bool = True, **law: bool
+    ) -> None:
+        config = DGCConfig(warm_up="none", **law)  # type: ignore[arg-type]
+        self.plain = Accumulation(LAYOUT, DEVICE, config)
+        self.fused = FusedAccumulation(LAYOUT, DEVICE, config, block=BLOCK)
+        self.groups = Groups.whole(LAYOUT) if whole else Groups.per_layer(LAYOUT)
+        self.selector = FusedThreshold(self.groups, self.fused.blocks, reuse=reuse)
+        self.density = density
+
+    def step(self, *terms: tuple[Gradients, float]) -> bool:
+        """Return whether candidates were listed on the way; the first step has no threshold yet."""
+        self.plain.add(*terms)
+        listed = self.selector.begin(self.density)
+        self.fused.add(*terms, pool=listed)
+        assert self.fused.velocity.equal(self.plain.velocity)
+        assert self.fused.residual.equal(self.plain.residual)
+        indices = self.selector.pick(self.fused.residual, self.density)
+        expected = top_k(self.plain.residual, self.groups, self.density)
+        assert indices.equal(expected), (indices, expected)
+        assert self.fused.take(indices).equal(self.plain.take(indices))
+        assert self.fused.velocity.equal(self.plain.velocity)
+        assert self.fused.residual.equal(self.plain.residual)
+        return listed is not None
+
+
+def check_laws() -> None:
+    """Every law, type and grouping, without and with a second term and ties."""
+    flags = (False, True)
+    for law, dtype, whole, decays in itertools.product(
+        LAWS, (torch.float32, torch.bfloat16), flags, flags
+    ):
+        pair = Pair(whole=whole, **law)
+        generator = torch.Generator().manual_seed(5)
+        weights = randoms(generator, dtype)
+        picked = []
+        for _ in range(3):
+            terms = [(randoms(generator, dtype, ties=decays), 0.3 if decays else 1.0)]
+            if decays:
+                terms.append((weights, 0.01))
+            picked.append(pair.step(*terms))
+        assert picked == [False, True, True]
+
+
+def check_wild_steps() -> None:
+    """Residuals that shrink, grow, vanish or are alike: too few candidates, too many, none."""
+    # In the second, a chunk has fewer places than there are groups, and a list little room.
+    few = 4 if DEVICE.type == "cpu" else 128
+    for whole, (chunk, room, spare) in itertools.product(
+        (False, True), ((64, 4.0, 256), (few, 1.0, 3))
+    ):
+        with (
+            mock.patch.object(candidates, "CHUNK", chunk),
+            mock.patch.object(candidates, "_GENEROUS", candidates._Aim(room, 2.0, 3.0)),
+            mock.patch.object(candidates, "_SPARE_ROOM", spare),
+        ):
+            pair = Pair(whole=whole, accumulation=False)
+            generator = torch.Generator().manual_seed(6)
+            for factor in (1.0, 1e-3, 1e3, 1.0, 0.0, 0.0, 1.0, 1e-2, 1e-2, 1e30, 1e-30):
+                pair.step((randoms(generator, torch.float32), factor))
+            ones = {name: torch.ones(shape, device=DEVICE) for name, shape in SHAPES.items()}
+            pair.step((ones, 1.0))
+            pair.step((ones, 1.0))
+
+
+def check_densities() -> None:
+    """Much is sent, as in a warm-up, less in the next step, and by samples only."""
+    for reuse, whole in itertools.product((False, True), (False, True)):
+        pair = Pair(whole=whole, reuse=reuse)
+        generator = torch.Generator().manual_seed(9)
+        for density in (0.25, 0.25, 0.25, 0.0625, 0.0625, 0.999):
+            pair.density = density
+            listed = pair.step((randoms(generator, torch.float32, ties=whole), 1.0))
+            assert reuse or not listed
+
+
+def check_other_gradients() -> None:
+    """Gradients of several types, and some that are not contiguous."""
+    pair = Pair(whole=False)
+    generator = torch.Generator().manual_seed(7)
     for step in range(4):
-        terms = [(randoms(generator, dtype), 0.3 if decays else 1.0)]
-        if decays:
-            terms.append((weights, 0.01))
-        plain.add(*terms)
-        pool = selector.begin(0.02)
-        assert (pool is None) == (step == 0), "the kernel has to scan from the second step on"
-        fused.add(*terms, pool=pool)
-        assert fused.velocity.equal(plain.velocity), (law, dtype, step)
-        assert fused.residual.equal(plain.residual), (law, dtype, step)
-        indices = selector.pick(fused.residual, 0.02)
-        assert indices.equal(top_k(plain.residual, groups, 0.02)), (law, dtype, step)
-        assert fused.take(indices).equal(plain.take(indices))
+        gradients = randoms(generator, torch.float32)
+        if step % 2:
+            gradients["c"] = gradients["c"].t().contiguous().t()
+        else:
+            gradients["a"] = gradients["a"].to(torch.float16)
+        pair.step((gradients, 1.0))
+
+
+def check_norm() -> None:
+    """The norm of all tensors together; what is not finite has none."""
+    generator = torch.Generator().manual_seed(8)
+    gradients = randoms(generator, torch.float32)
+    with mock.patch.object(norm, "BLOCK", BLOCK):
+        quick = norm.FusedNorm(gradients, DEVICE)
+        flat = torch.cat([gradient.flatten() for gradient in gradients.values()])
+        found = quick(gradients)
+        assert found is not None
+        assert math.isclose(found, float(flat.double().norm()), rel_tol=1e-6)
+        for bad in (math.nan, math.inf, -math.inf):
+            broken = {name: gradient.clone() for name, gradient in gradients.items()}
+            broken["c"][49, 10] = bad
+            assert quick(broken) is None
+        assert quick({**gradients, "a": gradients["a"].half()}) is None
 
 
 def main() -> None:
-    """Check every law, type and grouping, and lists of candidates that overflow."""
-    ways = itertools.product(LAWS, (torch.float32, torch.bfloat16), (False, True), (False, True))
-    for law, dtype, whole, decays in ways:
-        check(law, dtype, whole=whole, decays=decays)
-    fused_module._SPARE = -90  # of about 100: hardly any candidate fits
-    check({}, torch.float32, whole=False, decays=False)
+    """Check everything, and say so."""
+    check_norm()
+    with mock.patch.object(candidates, "CHUNK", 64):  # small, so that a list takes several programs
+        check_laws()
+        check_wild_steps()
+        check_densities()
+        check_other_gradients()
     print("fused equals plain")  # noqa: T201
 
 

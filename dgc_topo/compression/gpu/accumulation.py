@@ -1,26 +1,24 @@
-"""Accumulation by one fused kernel, for GPUs; it needs Triton, which comes with torch there.
-
-Not yet run on a GPU: the tests run the kernel through Triton's interpreter.
-"""
+"""Accumulation in one pass over the memory."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
 import torch
-import triton.language as tl
 from torch import Tensor
 
-from dgc_topo.compression import kernels
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.groups import Groups
+from dgc_topo.compression.gpu import step_kernels as kernels
+from dgc_topo.compression.gpu.blocks import ELEMENTS, Addresses, Blocks, common_type
+from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.pool import Pool
+from dgc_topo.compression.pool import Watcher
 
-_ELEMENTS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
-_SPARE = 1 << 16  # candidates that fit, beyond four times what is sent
+BLOCK = 1024  #: elements per program of the pass, a power of two
+_WARPS = 4
+_TAKEN = 512  #: elements per program that takes what is sent
+_TERMS = 2  #: that the kernel can sum: gradients, and weights
 
 
 class FusedAccumulation(Accumulation):
@@ -36,113 +34,78 @@ class FusedAccumulation(Accumulation):
     """
 
     def __init__(
-        self,
-        layout: FlatLayout,
-        device: torch.device,
-        config: DGCConfig,
-        *,
-        block: int = kernels.BLOCK,
+        self, layout: FlatLayout, device: torch.device, config: DGCConfig, *, block: int = BLOCK
     ) -> None:
         super().__init__(layout, device, config)
-        self._block = block
-        self._device = device
-        self._blocks = _Blocks(layout, block, device)
-        self._addresses: dict[int, tuple[list[int], Tensor]] = {}
+        self.blocks = Blocks(layout, block, device)
+        self._addresses = tuple(Addresses(device) for _ in range(_TERMS))
 
     @torch.no_grad()
-    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Pool | None = None) -> None:
-        """As `Accumulation.add`."""
-        sources = [[tensors[name].detach() for name in self.layout.names] for tensors, _ in terms]
-        types = [_common_type(tensors) for tensors in sources]
-        if not self._blocks.count or len(terms) > len(("gradients", "weights")) or None in types:
-            super().add(*terms, pool=pool)
+    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Watcher | None = None) -> None:
+        """As `Accumulation.add`; only `Candidates` are gathered in the same pass."""
+        if not self.blocks.count:
             return
-        found = torch.zeros(1, dtype=torch.int64, device=self._device)
-        capacity = 4 * pool.num_wanted + _SPARE if pool else 0
-        indices = torch.empty(capacity, dtype=torch.int64, device=self._device)
-        magnitudes = torch.empty(capacity, device=self._device)
-        addresses = [self._table(place, tensors) for place, tensors in enumerate(sources)]
-        blocks = self._blocks
-        kernels.accumulate[(blocks.count,)](
-            addresses[0],
-            addresses[-1],
-            blocks.tensor,
-            blocks.inside,
-            blocks.flat,
-            blocks.length,
-            blocks.groups(pool.groups) if pool else blocks.tensor,
-            self.velocity,
-            self.residual,
-            pool.thresholds if pool else magnitudes,
-            found,
-            indices,
-            magnitudes,
-            capacity,
-            self._momentum,
-            terms[0][1],
-            terms[-1][1],
-            has_weights=len(terms) > 1,
-            corrects=self._corrects,
-            nesterov=self._nesterov,
-            keeps=self._keeps,
-            scans=pool is not None,
-            element=_ELEMENTS[sources[0][0].dtype],
-            weight_element=_ELEMENTS[sources[-1][0].dtype],
-            block=self._block,
-            enable_fp_fusion=False,
-        )
-        if pool is not None:
-            self._hand_over(pool, int(found), indices, magnitudes)
+        sources = [[tensors[name] for name in self.layout.names] for tensors, _ in terms]
+        types = [dtype for tensors in sources if (dtype := common_type(tensors)) is not None]
+        listed = pool if isinstance(pool, Candidates) else None
+        if len(sources) == len(types) <= _TERMS:
+            self._launch(sources, types, [factor for _, factor in terms], listed)
+        else:
+            super().add(*terms)
+            listed = None
+        if pool is not None and pool is not listed:
+            pool.watch(0, self.residual)
 
-    def _hand_over(self, pool: Pool, count: int, indices: Tensor, magnitudes: Tensor) -> None:
-        """Give the pool its candidates in ascending order; look again if there were too many."""
-        if count > len(indices):
-            pool.watch_all(self.residual)
-            return
-        ascending, order = indices[:count].sort()
-        pool.put(ascending, magnitudes[:count][order])
+    def take(self, indices: Tensor) -> Tensor:
+        """As `Accumulation.take`."""
+        if not self._keeps or not len(indices):
+            return super().take(indices)
+        values = torch.empty(len(indices), device=indices.device)
+        with self.blocks.on_device():
+            kernels.take[(-(-len(indices) // _TAKEN),)](
+                indices,
+                values,
+                len(indices),
+                self.residual,
+                self.velocity,
+                masks=self._masking,
+                block=_TAKEN,
+            )
+        return values
 
-    def _table(self, place: int, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the addresses of tensors on the device; they seldom change between steps."""
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        known = self._addresses.get(place)
-        if known is None or known[0] != addresses:
-            known = addresses, torch.tensor(addresses, dtype=torch.int64, device=self._device)
-            self._addresses[place] = known
-        return known[1]
-
-
-class _Blocks:
-    """The blocks of all tensors, as the kernel reads them: one element per block."""
-
-    def __init__(self, layout: FlatLayout, block: int, device: torch.device) -> None:
-        places = [place for _, place in layout.slices()]
-        sizes = torch.tensor([place.stop - place.start for place in places], dtype=torch.int64)
-        starts = torch.tensor([place.start for place in places], dtype=torch.int64)
-        counts = (sizes + block - 1) // block
-        tensor = torch.arange(len(sizes)).repeat_interleave(counts)
-        first = (counts.cumsum(0) - counts)[tensor]
-        inside = (torch.arange(len(tensor)) - first) * block
-        self.count = len(tensor)
-        self.tensor = tensor.to(device, torch.int32)
-        self.inside = inside.to(device)
-        self._flat = starts[tensor] + inside
-        self.flat = self._flat.to(device)
-        self.length = (sizes[tensor] - inside).clamp(max=block).to(device, torch.int32)
-        self._groups: tuple[Groups, Tensor] | None = None
-
-    def groups(self, groups: Groups) -> Tensor:
-        """Return each block's group; groups begin where tensors do."""
-        if self._groups is None or self._groups[0] != groups:
-            starts = self._flat.tolist()
-            numbers = [bisect_right(groups.offsets, start) - 1 for start in starts]
-            self._groups = groups, torch.tensor(numbers, dtype=torch.int32).to(self.flat.device)
-        return self._groups[1]
-
-
-def _common_type(tensors: Sequence[Tensor]) -> torch.dtype | None:
-    """Return the element type of contiguous *tensors*, None where the kernel cannot read them."""
-    types = {tensor.dtype for tensor in tensors}
-    if len(types) > 1 or not all(tensor.is_contiguous() for tensor in tensors):
-        return None
-    return next(iter(types & set(_ELEMENTS)), None)
+    def _launch(
+        self,
+        sources: Sequence[Sequence[Tensor]],
+        types: Sequence[torch.dtype],
+        factors: Sequence[float],
+        listed: Candidates | None,
+    ) -> None:
+        """Accumulate one source or two, and list candidates if they are wanted."""
+        blocks = self.blocks
+        pairs = zip(self._addresses, sources, strict=False)
+        tables = [table.of(tensors) for table, tensors in pairs]
+        with blocks.on_device():
+            kernels.accumulate[(blocks.count,)](
+                tables[0],
+                tables[-1],
+                blocks.tensor,
+                blocks.inside,
+                blocks.flat,
+                blocks.length,
+                self.velocity,
+                self.residual,
+                *(listed.buffers if listed else (blocks.flat,) * 9),
+                self._momentum,
+                factors[0],
+                factors[-1],
+                has_weights=len(sources) > 1,
+                corrects=self._corrects,
+                nesterov=self._nesterov,
+                keeps=self._keeps,
+                scans=listed is not None,
+                element=ELEMENTS[types[0]],
+                weight_element=ELEMENTS[types[-1]],
+                block=blocks.size,
+                num_warps=_WARPS,
+                enable_fp_fusion=False,
+            )

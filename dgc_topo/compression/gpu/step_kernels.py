@@ -1,11 +1,7 @@
-"""The DGC step as one Triton kernel: every byte is read once and written once.
+"""The passes over a step's tensors: every byte is read once and written once.
 
-A program handles one block of one tensor: it accumulates velocity and residual by the law of
-`dgc_topo.compression.accumulation` and appends what exceeds the block's threshold to a list of
-candidates.  All tensors share one launch: a table says where each block's gradient lies.
-
-Products and sums are rounded one by one (the launch forbids fusing them), so results equal those
-of the plain operations bit for bit.  All offsets are int64: a buffer may exceed 2**31 elements.
+A program handles one block of one tensor.  All tensors share one launch: a table says where each
+block's gradient lies.  All offsets are int64: a buffer may exceed 2**31 elements.
 """
 
 from __future__ import annotations
@@ -13,25 +9,80 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-BLOCK = 4096  #: elements per program
+
+@triton.jit
+def sum_squares(
+    gradients,  # int64 addresses of the tensors
+    block_tensor,  # int32: which tensor a block belongs to
+    block_inside,  # int64: its first element in that tensor
+    block_length,  # int32
+    sums,  # float64, by block
+    element: tl.constexpr,  # type of the gradients
+    block: tl.constexpr,
+):
+    """Sum the squares of one block."""
+    program = tl.program_id(0).to(tl.int64)
+    lanes = tl.arange(0, block)
+    inside = lanes < tl.load(block_length + program)
+    source = tl.load(gradients + tl.load(block_tensor + program)).to(tl.pointer_type(element))
+    at = tl.load(block_inside + program) + lanes
+    g = tl.load(source + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(sums + program, tl.sum(g * g, axis=0).to(tl.float64))
 
 
 @triton.jit
-def accumulate(  # noqa: PLR0913, PLR0915, PLR0917 - one kernel, one argument per buffer
+def _list(  # noqa: PLR0913, PLR0917
+    v,
+    inside,
+    block_group,  # int32: which group's list the block's candidates join
+    smallest,  # float32, by group: magnitude sent in the last step
+    slack,  # float32, by group: what exceeds their product is a candidate
+    list_begin,  # int64: where each group's list begins, and where the last one ends
+    found,  # int64, by group: number of candidates, counted on from 0
+    keys,  # int32: the bits of the candidates' magnitudes
+    places,  # int64: theirs, block number times block size plus place within the block
+    block_first,  # int64: where in its group's list a block's candidates begin
+    block_kept,  # int64: set to 0
+    block: tl.constexpr,
+):
+    """Append one block's candidates to its group's list, as far as there is room."""
+    program = tl.program_id(0).to(tl.int64)
+    group = tl.load(block_group + program)
+    magnitude = tl.abs(v)
+    above = inside & (magnitude > tl.load(smallest + group) * tl.load(slack + group))
+    count = tl.sum(above.to(tl.int32), axis=0)
+    tl.store(block_kept + program, program * 0)
+    if count > 0:
+        first = tl.atomic_add(found + group, count.to(tl.int64), sem="relaxed")
+        tl.store(block_first + program, first)
+        begin = tl.load(list_begin + group)
+        room = tl.load(list_begin + group + 1) - begin
+        place = first + tl.cumsum(above.to(tl.int32), axis=0) - 1
+        fits = above & (place < room)
+        at = begin + place
+        tl.store(keys + at, magnitude.to(tl.int32, bitcast=True), mask=fits)
+        tl.store(places + at, program * block + tl.arange(0, block), mask=fits)
+
+
+@triton.jit
+def accumulate(  # noqa: PLR0913, PLR0917 - one kernel, one argument per buffer
     gradients,  # int64 addresses of the tensors
     weights,  # the same, of what the second term adds; read if has_weights
     block_tensor,  # int32: which tensor a block belongs to
     block_inside,  # int64: its first element in that tensor
     block_flat,  # int64: its first element in velocity and residual
     block_length,  # int32
-    block_group,  # int32: which threshold holds
     velocity,
     residual,
-    thresholds,  # float32, by group
-    found,  # int64: number of candidates, counted on from what it is
-    indices,  # int64 candidates, in any order
-    magnitudes,  # float32, theirs
-    capacity,
+    block_group,  # this and what follows as in `_list`, read if scans
+    smallest,
+    slack,
+    list_begin,
+    found,
+    keys,
+    places,
+    block_first,
+    block_kept,
     momentum,
     gradient_factor,
     weight_factor,
@@ -44,14 +95,18 @@ def accumulate(  # noqa: PLR0913, PLR0915, PLR0917 - one kernel, one argument pe
     weight_element: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Accumulate one block, and list what exceeds its threshold if *scans*."""
+    """Accumulate one block by the law of `dgc_topo.compression.accumulation`, list its candidates.
+
+    Products and sums are rounded one by one (the launch forbids fusing them), so results equal
+    those of the plain operations bit for bit.
+    """
     program = tl.program_id(0).to(tl.int64)
-    tensor = tl.load(block_tensor + program)
     lanes = tl.arange(0, block)
     inside = lanes < tl.load(block_length + program)
-    at = tl.load(block_inside + program) + lanes
     flat = tl.load(block_flat + program) + lanes
 
+    tensor = tl.load(block_tensor + program)
+    at = tl.load(block_inside + program) + lanes
     source = tl.load(gradients + tensor).to(tl.pointer_type(element))
     g = tl.load(source + at, mask=inside, other=0.0).to(tl.float32) * gradient_factor
     if has_weights:
@@ -75,13 +130,75 @@ def accumulate(  # noqa: PLR0913, PLR0915, PLR0917 - one kernel, one argument pe
     tl.store(residual + flat, v, mask=inside)
 
     if scans:
-        magnitude = tl.abs(v)
-        limit = tl.load(thresholds + tl.load(block_group + program))
-        above = inside & (magnitude > limit)
-        count = tl.sum(above.to(tl.int32), axis=0)
-        if count > 0:
-            first = tl.atomic_add(found, count.to(tl.int64))
-            place = first + tl.cumsum(above.to(tl.int32), axis=0) - 1
-            fits = above & (place < capacity)
-            tl.store(indices + place, flat, mask=fits)
-            tl.store(magnitudes + place, magnitude, mask=fits)
+        _list(
+            v,
+            inside,
+            block_group,
+            smallest,
+            slack,
+            list_begin,
+            found,
+            keys,
+            places,
+            block_first,
+            block_kept,
+            block,
+        )
+
+
+@triton.jit
+def scan(  # noqa: PLR0913, PLR0917
+    block_flat,
+    block_length,
+    residual,
+    block_group,
+    smallest,
+    slack,
+    list_begin,
+    found,
+    keys,
+    places,
+    block_first,
+    block_kept,
+    block: tl.constexpr,
+):
+    """List the candidates of one block of the finished residual."""
+    program = tl.program_id(0).to(tl.int64)
+    lanes = tl.arange(0, block)
+    inside = lanes < tl.load(block_length + program)
+    v = tl.load(residual + tl.load(block_flat + program) + lanes, mask=inside, other=0.0)
+    _list(
+        v,
+        inside,
+        block_group,
+        smallest,
+        slack,
+        list_begin,
+        found,
+        keys,
+        places,
+        block_first,
+        block_kept,
+        block,
+    )
+
+
+@triton.jit
+def take(
+    indices,  # int64, unique
+    values,  # float32: what the residual holds there
+    count,
+    residual,
+    velocity,
+    masks: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Remove the elements at some indices from the residual, and from the velocity if it masks."""
+    lanes = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    inside = lanes < count
+    index = tl.load(indices + lanes, mask=inside, other=0)
+    tl.store(values + lanes, tl.load(residual + index, mask=inside, other=0.0), mask=inside)
+    zeros = tl.zeros([block], tl.float32)
+    tl.store(residual + index, zeros, mask=inside)
+    if masks:
+        tl.store(velocity + index, zeros, mask=inside)

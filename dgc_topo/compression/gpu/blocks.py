@@ -1,0 +1,86 @@
+"""Tables that a kernel reads: where each block of each tensor lies."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+import torch
+import triton.language as tl
+from torch import Tensor
+
+from dgc_topo.compression.groups import Groups
+from dgc_topo.compression.layout import FlatLayout
+
+ELEMENTS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+
+
+class Blocks:
+    """The blocks of all tensors, in the order of the flat buffer; one element per block.
+
+    Args:
+        layout: Where each tensor lies in the buffer.
+        size: Elements of a block, a power of two; the last one of a tensor may have fewer.
+        device: Where the kernels run.
+    """
+
+    def __init__(self, layout: FlatLayout, size: int, device: torch.device) -> None:
+        places = [place for _, place in layout.slices()]
+        sizes = torch.tensor([place.stop - place.start for place in places], dtype=torch.int64)
+        starts = torch.tensor([place.start for place in places], dtype=torch.int64)
+        counts = (sizes + size - 1) // size
+        ends = counts.cumsum(0)
+        tensor = torch.arange(len(sizes)).repeat_interleave(counts)
+        inside = (torch.arange(len(tensor)) - (ends - counts)[tensor]) * size
+        self.size = size
+        self.elements = layout.length
+        self.count = len(tensor)
+        self.device = device
+        self.tensor = tensor.to(device, torch.int32)  #: which tensor it belongs to
+        self.inside = inside.to(device)  #: its first element in that tensor
+        self.flat = (starts[tensor] + inside).to(device)  #: its first element in the buffer
+        self.length = (sizes[tensor] - inside).clamp(max=size).to(device, torch.int32)
+        self._offsets, self._ends = layout.offsets, [0, *ends.tolist()]
+
+    def on_device(self) -> torch.cuda.device:
+        """Return a context in which kernels run where the blocks are, not on the current GPU."""
+        return torch.cuda.device(self.tensor.get_device())  # none for -1, a CPU
+
+    def group_blocks(self, groups: Groups) -> Tensor:
+        """Return the first block of each group, shape (num_groups,), int64, on the device.
+
+        Groups begin where tensors do.
+        """
+        tensors = (bisect_right(self._offsets, start) - 1 for start in groups.offsets[:-1])
+        first = [self._ends[min(tensor, len(self._ends) - 1)] for tensor in tensors]
+        return torch.tensor(first, dtype=torch.int64, device=self.device)
+
+    def groups(self, groups: Groups) -> Tensor:
+        """Return each block's group, shape (count,), int32, on the device."""
+        ends = torch.tensor(groups.offsets[1:], device=self.device)
+        return torch.searchsorted(ends, self.flat, right=True).to(torch.int32)
+
+
+class Addresses:
+    """The addresses of some tensors, on their device; they seldom change between steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: list[int] = []
+        self._table = torch.empty(0, dtype=torch.int64, device=device)
+
+    def of(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the address of each, shape (n,), int64."""
+        addresses = list(map(Tensor.data_ptr, tensors))
+        if self._known != addresses:
+            self._known = addresses
+            self._table = torch.tensor(addresses, dtype=torch.int64, device=self._device)
+        return self._table
+
+
+def common_type(tensors: Sequence[Tensor]) -> torch.dtype | None:
+    """Return the element type of contiguous *tensors*, None where a kernel cannot read them."""
+    types = {tensor.dtype for tensor in tensors}
+    if len(types) > 1 or not all(map(Tensor.is_contiguous, tensors)):
+        return None
+    return next(iter(types & ELEMENTS.keys()), None)

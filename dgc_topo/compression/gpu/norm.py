@@ -1,0 +1,51 @@
+"""The norm of a gradient on a GPU, in one pass over all its tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.gpu import step_kernels as kernels
+from dgc_topo.compression.gpu.blocks import ELEMENTS, Addresses, Blocks, common_type
+from dgc_topo.compression.layout import FlatLayout
+
+BLOCK = 4096  #: elements per program
+
+
+class FusedNorm:
+    """The L2 norm over all tensors together, by one launch and one wait.
+
+    Args:
+        tensors: Like the gradients will be: names, shapes and device.
+        device: Where they are.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        self._names = tuple(tensors)
+        self._blocks = Blocks(FlatLayout.of(tensors), BLOCK, device)
+        self._addresses = Addresses(device)
+        self._sums = torch.empty(self._blocks.count, dtype=torch.float64, device=device)
+
+    def __call__(self, gradients: Mapping[str, Tensor]) -> float | None:
+        """Return the norm, or None if a kernel cannot read them or it is not finite."""
+        tensors = [gradients[name] for name in self._names]
+        dtype = common_type(tensors)
+        if dtype is None or not self._blocks.count:
+            return None
+        blocks = self._blocks
+        with blocks.on_device():
+            kernels.sum_squares[(blocks.count,)](
+                self._addresses.of(tensors),
+                blocks.tensor,
+                blocks.inside,
+                blocks.length,
+                self._sums,
+                element=ELEMENTS[dtype],
+                block=BLOCK,
+                num_warps=8,
+            )
+        total = float(self._sums.sum())
+        return math.sqrt(total) if math.isfinite(total) else None

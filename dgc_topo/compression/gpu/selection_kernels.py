@@ -1,0 +1,194 @@
+"""Radix select: exactly the largest of each group's candidates, in ascending order.
+
+The bits of floats that are not negative are ordered as the floats are.  Digit by digit, from the
+top, a histogram of those candidates that agree with what is known of the limit tells the limit's
+next digit.  Of candidates equal to the limit the first ones are kept, so that all devices choose
+the same.  A program handles one chunk of one group's list; the order of a list is that of its
+blocks' arrival, and ascending within a block.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+DIGITS = 4  #: of a key: 8, 8, 8 and 7 bits
+VALUES = tl.constexpr(256)  #: of a digit
+NOBODY = tl.constexpr(0x7FFFFFFF)  #: a limit above the key of every number
+
+
+@triton.jit
+def _descend(histogram, wanted, values: tl.constexpr):
+    """Return the digit of the *wanted*-th largest, and how many are wanted of those with it."""
+    digits = tl.arange(0, values)
+    counts = tl.load(histogram + digits)
+    at_least = tl.cumsum(counts, axis=0, reverse=True)
+    digit = tl.sum((at_least >= wanted).to(tl.int32), axis=0) - 1
+    return digit, wanted - tl.sum(tl.where(digits > digit, counts, 0), axis=0)
+
+
+@triton.jit
+def count_digits(  # noqa: PLR0913, PLR0917 - one argument per buffer
+    chunk_group,  # int32: which group's list a chunk is of
+    chunk_begin,  # int64: its first place in that list
+    list_begin,  # int64: where each group's list begins, and where the last one ends
+    found,  # int64, by group: candidates
+    wanted,  # int32, by group: how many to keep
+    keys,  # int32
+    histograms,  # int32, by group and digit
+    digit: tl.constexpr,  # from 0, the top one
+    digits: tl.constexpr,
+    values: tl.constexpr,
+    chunk: tl.constexpr,
+):
+    """Count the values of one digit among the keys that agree with the limit's digits above it."""
+    group = tl.load(chunk_group + tl.program_id(0)).to(tl.int64)
+    first = tl.load(chunk_begin + tl.program_id(0))
+    total = tl.load(found + group)
+    begin = tl.load(list_begin + group)
+    if (first < total) & (total <= tl.load(list_begin + group + 1) - begin):
+        want = tl.minimum(total, tl.load(wanted + group).to(tl.int64)).to(tl.int32)
+        at = first + tl.arange(0, chunk)
+        agrees = at < total
+        key = tl.load(keys + begin + at, mask=agrees, other=0)
+        histogram = histograms + group * digits * values
+        shift: tl.constexpr = 23
+        for above in tl.static_range(digit):
+            known, want = _descend(histogram + above * values, want, values)
+            agrees = agrees & ((key >> (shift - 8 * above)) == known)
+            key = key & ((1 << (shift - 8 * above)) - 1)
+        place = key >> (shift - 8 * digit if digit < digits - 1 else 0)
+        counts = tl.histogram(tl.where(agrees, place, 0), values)
+        lanes = tl.arange(0, values)
+        others = chunk - tl.sum(agrees.to(tl.int32), axis=0)
+        counts = counts - tl.where(lanes == 0, others, 0)
+        tl.atomic_add(histogram + digit * values + lanes, counts, mask=counts > 0, sem="relaxed")
+
+
+@triton.jit
+def count_kept(  # noqa: PLR0913, PLR0915, PLR0917
+    chunk_group,
+    chunk_begin,
+    list_begin,
+    found,
+    wanted,
+    keys,
+    places,  # int64: of the candidates, as the kernel `accumulate` says
+    histograms,  # with all digits
+    block_kept,  # int64, by block: candidates above the limit, times 2**32, plus those equal to it
+    limits,  # int32, by group: key of the smallest that is kept
+    rooms,  # int32, by group: how many equal to it are kept
+    outcome,  # int64: groups that have to be searched again, and number kept of all groups
+    missed,  # int32, by group: 1 where too few passed and more might, or too many to be listed
+    smallest,  # float32, by group: last step's, and then this one's; 0 where too few passed
+    slack,  # float32, by group: last step's, and then this one's
+    aim,  # float32, by group: candidates aimed at, in multiples of what is wanted
+    digits: tl.constexpr,
+    values: tl.constexpr,
+    spare: tl.constexpr,  # candidates aimed at besides
+    least_aim: tl.constexpr,
+    most_aim: tl.constexpr,
+    decay: tl.constexpr,  # candidates fall by that power of the threshold
+    most: tl.constexpr,  # factor by which a threshold follows in one step
+    chunk: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Find the group's limit; count by block what it keeps; learn the next threshold."""
+    group = tl.load(chunk_group + tl.program_id(0)).to(tl.int64)
+    first = tl.load(chunk_begin + tl.program_id(0))
+    total = tl.load(found + group)
+    begin = tl.load(list_begin + group)
+    overflows = total > tl.load(list_begin + group + 1) - begin
+    count = tl.load(wanted + group)
+    kept = tl.minimum(total, count.to(tl.int64)).to(tl.int32)
+    limit = NOBODY + 0 * kept
+    room = 0 * kept
+    kept = tl.where(overflows, 0, kept)
+    if kept > 0:
+        limit, room = 0 * kept, kept
+        histogram = histograms + group * digits * values
+        for digit in tl.static_range(digits):
+            known, room = _descend(histogram + digit * values, room, values)
+            limit = (limit << (8 if digit < digits - 1 else 7)) | known
+        at = first + tl.arange(0, chunk)
+        inside = at < total
+        key = tl.load(keys + begin + at, mask=inside, other=-1)
+        place = tl.load(places + begin + at, mask=inside, other=0)
+        one = tl.where(key > limit, 1 << 32, 1).to(tl.int64)
+        tl.atomic_add(block_kept + place // block, one, mask=inside & (key >= limit), sem="relaxed")
+    if first == 0:
+        tl.store(limits + group, limit)
+        tl.store(rooms + group, room)
+        before, loose = tl.load(smallest + group), tl.load(slack + group)
+        short = (total < count) & (before * loose > 0)
+        misses = (short | overflows).to(tl.int32)
+        tl.store(missed + group, misses)
+        tl.atomic_add(outcome, misses.to(tl.int64), sem="relaxed")
+        tl.atomic_add(outcome + 1, kept.to(tl.int64), sem="relaxed")
+        full = (kept == count) & (count > 0)
+        tl.store(smallest + group, tl.where(full, limit.to(tl.float32, bitcast=True), 0.0))
+        target = tl.load(aim + group)
+        target = tl.where(total < count, 1.5 * target, 0.99 * target)
+        target = tl.minimum(tl.maximum(target, least_aim), most_aim)
+        tl.store(aim + group, target)
+        excess = (total.to(tl.float32) + 1) / (target * count.to(tl.float32) + spare)
+        follow = tl.exp2(tl.log2(excess) / decay)  # see `Threshold`
+        tl.store(slack + group, loose * tl.minimum(tl.maximum(follow, 1 / most), most))
+
+
+@triton.jit
+def place_kept(  # noqa: PLR0913, PLR0915, PLR0917
+    chunk_group,
+    chunk_begin,
+    list_begin,
+    found,
+    keys,
+    places,
+    limits,
+    rooms,
+    block_first,  # int64: where in its group's list a block's candidates begin
+    block_kept,
+    block_sums,  # int64: cumulative sum of block_kept
+    block_flat,  # int64: first element of a block in the flat buffer
+    group_block,  # int64: first block of each group
+    indices,  # int64: what is kept, ascending
+    chunk: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Write the indices of what is kept to where they belong."""
+    group = tl.load(chunk_group + tl.program_id(0)).to(tl.int64)
+    first = tl.load(chunk_begin + tl.program_id(0))
+    total = tl.load(found + group)
+    begin = tl.load(list_begin + group)
+    if (first < total) & (total <= tl.load(list_begin + group + 1) - begin):
+        limit, room = tl.load(limits + group), tl.load(rooms + group).to(tl.int64)
+        at = first + tl.arange(0, chunk)
+        inside = at < total
+        key = tl.load(keys + begin + at, mask=inside, other=-1)
+        inside = inside & (key >= limit)
+        place = tl.load(places + begin + at, mask=inside, other=0)
+        number = place // block
+        start = tl.load(group_block + group)
+        earlier = tl.load(block_sums + start - 1, mask=start > 0, other=0)
+        sums = tl.load(block_sums + number, mask=inside, other=0)
+        sums = sums - tl.load(block_kept + number, mask=inside, other=0) - earlier
+        above, tied = sums >> 32, sums & 0xFFFFFFFF
+        # A block's candidates lie side by side in the list: look back to the first of them.
+        back = tl.where(inside, at - tl.load(block_first + number, mask=inside, other=0), 0)
+        step = begin * 0
+        last = tl.max(back, axis=0)
+        while step < last:
+            there = step < back
+            other = tl.load(keys + begin + at - 1 - step, mask=there, other=-1)
+            above += (there & (other > limit)).to(tl.int64)
+            tied += (there & (other == limit)).to(tl.int64)
+            step += 1
+        offset = earlier >> 32
+        before = group * 0
+        while before < group:
+            lanes = before + tl.arange(0, chunk)
+            offset += tl.sum(tl.load(rooms + lanes, mask=lanes < group, other=0), axis=0)
+            before += chunk
+        keep = inside & ((key > limit) | (tied < room))
+        flat = tl.load(block_flat + number, mask=keep, other=0) + place % block
+        tl.store(indices + offset + above + tl.minimum(tied, room), flat, mask=keep)
