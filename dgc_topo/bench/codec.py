@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dgc_topo.bench.memory import peak_extra_bytes
+from dgc_topo.bench.memory import allocated_bytes, peak_extra_bytes
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.gradients import clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import accumulation_of, selector
+from dgc_topo.compression.parts import accumulation_of, quick_norm_of, selector
 from dgc_topo.compression.selection import Selection
 from dgc_topo.payload import SparsePayload
 
@@ -71,7 +73,12 @@ def plain_sample(residual: Tensor, layout: FlatLayout, density: float) -> Tensor
 
 
 def bench_codec(
-    elements: Sequence[int], tensors: Sequence[int], *, density: float = 0.001, repeats: int = 9
+    elements: Sequence[int],
+    tensors: Sequence[int],
+    *,
+    density: float = 0.001,
+    repeats: int = 9,
+    devices: Literal["all", "cpu", "cuda"] = "all",
 ) -> Iterator[CodecRow]:
     """Measure every selection on the CPU, with the threads torch has, and on every GPU.
 
@@ -80,9 +87,10 @@ def bench_codec(
         tensors: Numbers of equal tensors that it is made of.
         density: Fraction sent.
         repeats: Measured steps of each; as many go before, unmeasured.
+        devices: The CPU and every GPU, or only one of the kinds.
 
     Raises:
-        ValueError: if a number is below 1, or there are fewer elements than tensors.
+        ValueError: if a number is below 1, there are fewer elements than tensors, or no GPU.
     """
     if min(*elements, *tensors, repeats) < 1 or min(elements) < _COLUMNS * max(tensors):
         raise ValueError(
@@ -96,7 +104,10 @@ def bench_codec(
         "torch.topk": (DGCConfig(selection="exact"), None),
     }
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    for device in [torch.device("cpu"), *gpus]:
+    if devices == "cuda" and not gpus:
+        raise ValueError("bench codec: devices 'cuda', but this machine has no usable CUDA device")
+    cpu = [torch.device("cpu")]
+    for device in {"all": [*cpu, *gpus], "cpu": cpu, "cuda": gpus}[devices]:
         for size in elements:
             for count in tensors:
                 for name, (config, rule) in ways.items():
@@ -119,6 +130,7 @@ class _Bench:
 
     def row(self, name: str, config: DGCConfig, rule: Selection | None, repeats: int) -> CodecRow:
         """Measure *repeats* steps after as many unmeasured ones, and one more for its memory."""
+        before = allocated_bytes(self.device) + 2 * self.flat.nbytes
         codec = _Codec(self, config, rule)
         into = torch.empty_like(self.flat)
         timed = []
@@ -126,7 +138,7 @@ class _Bench:
             self.flat.normal_(generator=self._generator)
             timed.append((self._copy_s(into), codec.step()))
         bounds, laps = zip(*timed[repeats:], strict=True)
-        del into
+        del into  # its memory is not the step's
         self.flat.normal_(generator=self._generator)
         medians = map(statistics.median, zip(*laps, strict=True))
         total_s, bound_s = statistics.median(map(sum, laps)), statistics.median(bounds)
@@ -141,19 +153,25 @@ class _Bench:
             total_s=total_s,
             bound_s=bound_s,
             ratio_to_bound=total_s / bound_s,
-            peak_extra_bytes=peak_extra_bytes(codec.step, self.device),
+            peak_extra_bytes=peak_extra_bytes(codec.step, self.device, before),
             sent=codec.sent,
         )
 
     def _copy_s(self, into: Tensor) -> float:
         """Return the seconds of copies that move 20 bytes per element: 8, 8 and 4."""
         half = len(into) // 2
+        self.idle()
         clock = _Clock(self.device)
         into.copy_(self.flat)
         into.copy_(self.flat)
         into[:half].copy_(self.flat[:half])
         clock.lap()
-        return clock.laps[0]
+        return clock.laps()[0]
+
+    def idle(self) -> None:
+        """Wait until a GPU has nothing left to do."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 class _Codec:
@@ -162,14 +180,16 @@ class _Codec:
     def __init__(self, bench: _Bench, config: DGCConfig, rule: Selection | None) -> None:
         self._bench = bench
         self._state = accumulation_of(bench.layout, bench.device, config)
-        self._selector = selector(config, bench.layout, bench.device, rule)
+        self._selector = selector(config, self._state, rule)
+        self._quick_norm = quick_norm_of(bench.gradients, bench.device)
         self.sent = 0
 
     def step(self) -> list[float]:
         """Return the seconds of each phase."""
         bench, state = self._bench, self._state
+        bench.idle()
         clock = _Clock(bench.device)
-        clip_factor("bench codec", bench.gradients, None)
+        clip_factor("bench codec", bench.gradients, None, self._quick_norm)
         clock.lap()
         state.add((bench.gradients, 1.0), pool=self._selector.begin(bench.density))
         clock.lap()
@@ -182,28 +202,44 @@ class _Codec:
         payload.pack(0, 1)
         clock.lap()
         self.sent = len(indices)
-        return clock.laps
+        return clock.laps()
 
 
 class _Clock:
-    """Takes the time between laps; on a GPU each waits until its kernels are done."""
+    """Takes the time between laps.
+
+    On a GPU it is that of events between kernels, so that no lap waits for the one before, as in
+    training; a kernel that waits for its launch counts.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._wait: Callable[[], None] | None = None
-        if device.type == "cuda":
-            self._wait = lambda: torch.cuda.synchronize(device)
-        self.laps: list[float] = []
-        self._last = self._now()
+        self._device = device
+        self._stamps = [self._stamp()]
 
     def lap(self) -> None:
         """End a lap and begin the next one."""
-        before, self._last = self._last, self._now()
-        self.laps.append(self._last - before)
+        self._stamps.append(self._stamp())
 
-    def _now(self) -> float:
-        if self._wait is not None:
-            self._wait()
-        return time.perf_counter()
+    def laps(self) -> list[float]:
+        """Return the seconds of each lap, once all are over."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return [_seconds(*stamps) for stamps in pairwise(self._stamps)]
+
+    def _stamp(self) -> float | torch.cuda.Event:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # by torch
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+def _seconds(before: float | torch.cuda.Event, after: float | torch.cuda.Event) -> float:
+    if isinstance(before, float) or isinstance(after, float):
+        assert isinstance(before, float)
+        assert isinstance(after, float)
+        return after - before
+    return float(before.elapsed_time(after)) / 1e3  # from milliseconds
 
 
 def device_name(device: torch.device) -> str:

@@ -10,25 +10,37 @@ import torch
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_extra_bytes(work: Callable[[], object], device: torch.device) -> int | None:
+def allocated_bytes(device: torch.device) -> int:
+    """Return what torch has allocated on a GPU; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def peak_extra_bytes(
+    work: Callable[[], object], device: torch.device, before: int | None = None
+) -> int | None:
     """Run *work* and return by how much the memory in use rose at its peak.
 
     On a GPU that is what torch had allocated; on a CPU the process' resident memory, known to
     Linux only, so that other threads and the allocator's habits count as well.
 
+    Args:
+        work: What to run.
+        device: Whose memory.
+        before: Bytes allocated on a GPU that are not extra; what is there now by default.
+
     Returns:
         Bytes, at least 0, or None where the system does not tell.
     """
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
+        before = allocated_bytes(device) if before is None else before
         torch.cuda.reset_peak_memory_stats(device)
         work()
         return max(0, torch.cuda.max_memory_allocated(device) - before)
     try:
         _RESET.write_text("5", encoding="ascii")  # the peak is counted anew
-        before = _resident_bytes("VmRSS")
+        resident = _resident_bytes("VmRSS")
         work()
-        return max(0, _resident_bytes("VmHWM") - before)
+        return max(0, _resident_bytes("VmHWM") - resident)
     except OSError:
         work()
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -26,6 +26,9 @@ def codec(
     density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 0.001,
     repeats: Annotated[int, typer.Option(help="measured steps of each")] = 9,
     threads: Annotated[int, typer.Option(help="of torch on the CPU")] = 1,
+    devices: Annotated[
+        Literal["all", "cpu", "cuda"], typer.Option(help="the CPU, every GPU, or both")
+    ] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
 ) -> None:
     """Time a DGC step beside plain copies of the bytes it has to move, on the CPU and each GPU."""
@@ -37,7 +40,7 @@ def codec(
         torch.set_num_threads(threads)
         sizes, counts = elements or [25_600_000], tensors or [1, 160]
         rows = []
-        for row in bench_codec(sizes, counts, density=density, repeats=repeats):
+        for row in bench_codec(sizes, counts, density=density, repeats=repeats, devices=devices):
             rows.append(row)
             if as_json:
                 console.out(json.dumps(row.facts()), highlight=False)
