@@ -78,6 +78,7 @@ _ENDS = (
     _Free("crowded_latency_s", 3e-5, 1e-7, 5e-3),
     _Free("crowded_overhead_s", 3e-5, 1e-7, 5e-3),
     _Free("crowded_merge_factor", 1.0, 0.1, 5.0),
+    _Free("busy_core_speed", 0.8, 0.3, 1.0),
     _Free("code_s_per_message", 1e-4, 1e-6, 1e-2),
     _Free("cold_code_s", 3e-4, 1e-6, 1e-2),
     _Free("merge_s_per_message", 1e-3, 1e-6, 1e-1),

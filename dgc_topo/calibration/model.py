@@ -38,6 +38,9 @@ class Parameters(_Record):
     each step of a rank costs *crowded_overhead_s* more CPU time; and to merge entries, but not to
     sort them, costs *crowded_merge_factor* times as much: they share the memory.
 
+    Cores that are all busy slow each other down, be it for the memory or because they are threads
+    of one physical core: together they do what *busy_core_speed* times as many would do alone.
+
     What sparse messages cost is as `dgc_topo.simulate.HostCosts` has it.
     """
 
@@ -64,6 +67,7 @@ class Parameters(_Record):
     crowded_latency_s: NonNegativeFloat | None = Field(default=None, description="as latency_s")
     crowded_overhead_s: NonNegativeFloat = 0.0
     crowded_merge_factor: float = Field(default=1.0, gt=0)
+    busy_core_speed: float = Field(default=1.0, gt=0, le=1)
     reverse_share: NonNegativeFloat = 0.0
     cores_per_process: float = Field(default=1.0, gt=0)
     cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
@@ -126,9 +130,14 @@ class Parameters(_Record):
             cold_code_s=self.cold_code_s,
             reverse_share=self.reverse_share,
             cores_per_process=self.cores_per_process,
-            cores_per_machine=self.cores_per_machine or float("inf"),
+            cores_per_machine=self._cores_at_once(),
             hosts_per_machine=self.hosts_per_machine,
         )
+
+    def _cores_at_once(self) -> float:
+        """Return how many processes' work a machine does at once; one never slows itself down."""
+        cores = self.cores_per_machine
+        return float("inf") if cores is None else max(self.busy_core_speed * cores, min(cores, 1.0))
 
 
 class ProbeRow(_Record):

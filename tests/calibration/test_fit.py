@@ -28,6 +28,7 @@ TRUE = Parameters(
     code_s_per_message=1e-4,
     cold_code_s=3e-4,
     crowded_merge_factor=1.4,
+    busy_core_speed=0.75,
     reverse_share=0.03,
     **MACHINE,
 )
@@ -40,7 +41,8 @@ def few_probes(rate):
         case.model_copy(update={"runs": 1})
         for case in probes(8, rate)
         if isinstance(case.buffer, SparseBuffer)
-        or case.buffer.num_bytes in {4, 4_000, 8_000, 256_000, 512_000, 8_000_000, 16_000_000}
+        or case.buffer.num_bytes
+        in {4, 4_000, 8_000, 256_000, 512_000, 1_000_000, 8_000_000, 16_000_000}
     ]
 
 
@@ -54,6 +56,7 @@ def ring(num_bytes, world_size):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # minutes of fitting, on slow machines several
 def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
     """With 1 % of noise on every probe, at a rate and world sizes that were not probed."""
     noise = np.random.default_rng(0)
@@ -76,12 +79,20 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
     assert found.sort_s_per_byte == pytest.approx(TRUE.sort_s_per_byte, rel=0.1)
     assert found.cold_code_s == pytest.approx(TRUE.cold_code_s, rel=0.1)
     assert found.crowded_merge_factor == pytest.approx(TRUE.crowded_merge_factor, rel=0.1)
+    assert found.busy_core_speed == pytest.approx(TRUE.busy_core_speed, rel=0.05)
 
 
 def test_only_a_crowd_merges_at_another_cost():
     at_work = [TRUE.network(n, None).costs for n in (2, 3, 8)]
     assert [costs.merge_s_per_byte / TRUE.merge_s_per_byte for costs in at_work] == [1, 1.4, 1.4]
     assert {costs.sort_s_per_byte for costs in at_work} == {TRUE.sort_s_per_byte}
+
+
+def test_busy_cores_slow_each_other_but_none_slows_itself():
+    cores = {"busy_core_speed": 0.6, "hosts_per_machine": 64}
+    costs = [Parameters(cores_per_machine=n, **cores).costs() for n in (0.5, 1, 2, 8)]
+    assert [each.cores_per_machine for each in costs] == [0.5, 1, 1.2, 4.8]
+    assert Parameters(**cores).costs().cores_per_machine == float("inf")
 
 
 def test_what_no_probe_tells_stays_near_the_usual():
