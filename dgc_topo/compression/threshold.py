@@ -8,7 +8,7 @@ while the residual is in the cache anyway; the largest of them are the largest o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from dgc_topo.compression.pool import Chosen, Pool, Watcher
 from dgc_topo.compression.trim import trim
 
 _SAMPLE = 0.005  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
+_SAMPLED_AT_ONCE = 1 << 18  #: elements; to sort them takes about 60 bytes each
 _SMALL = 512  #: a sample has at least so many elements, or is the whole group
 
 MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least
@@ -146,18 +147,35 @@ class Threshold:
 
     def _sampled(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
         """Return a threshold for each of *groups*, 0 for others, that probably lets enough pass."""
-        samples = [residual[:0]] * self.groups.num_groups
-        ranks = [0] * self.groups.num_groups
+        thresholds = torch.zeros_like(self.slack)
+        for some in self._batches(groups):
+            samples, ranks = [], []
+            for group in some:
+                start, stop = self.groups.offsets[group : group + 2]
+                stride = sample_stride(stop - start, self.least_sample)
+                samples.append(residual[start + self.step % stride : stop : stride])
+                ranks.append(sample_rank(self.counts[group], stride))
+            sizes = torch.tensor([len(sample) for sample in samples], device=residual.device)
+            wanted = torch.tensor(ranks, device=residual.device)
+            smallest = trim(torch.cat(samples).abs_(), sizes.cumsum(0), wanted).smallest
+            thresholds[torch.tensor(some, device=residual.device)] = smallest
+        # Just below it, so that it passes as well.
+        return torch.nextafter(thresholds, torch.zeros_like(thresholds))
+
+    def _batches(self, groups: Sequence[int]) -> Iterator[list[int]]:
+        """Yield some of *groups* at a time, whose samples take little memory."""
+        some: list[int] = []
+        room = _SAMPLED_AT_ONCE
         for group in groups:
             start, stop = self.groups.offsets[group : group + 2]
-            stride = sample_stride(stop - start, self.least_sample)
-            samples[group] = residual[start + self.step % stride : stop : stride]
-            ranks[group] = sample_rank(self.counts[group], stride)
-        ends = torch.tensor([len(sample) for sample in samples], device=residual.device).cumsum(0)
-        wanted = torch.tensor(ranks, device=residual.device)
-        smallest = trim(torch.cat(samples).abs_(), ends, wanted).smallest
-        # Just below it, so that it passes as well.
-        return torch.nextafter(smallest, torch.zeros_like(smallest))
+            size = (stop - start) // sample_stride(stop - start, self.least_sample)
+            if some and size > room:
+                yield some
+                some, room = [], _SAMPLED_AT_ONCE
+            some.append(group)
+            room -= size
+        if some:
+            yield some
 
 
 def sample_stride(num_elements: int, least: int | None = None) -> int:

@@ -25,6 +25,7 @@ def small_parts(request, monkeypatch):
     if request.param < 1 << 18:
         monkeypatch.setattr(threshold, "_SMALL", 4)
         monkeypatch.setattr(threshold, "_SAMPLE", 0.3)
+        monkeypatch.setattr(threshold, "_SAMPLED_AT_ONCE", 5)
         monkeypatch.setattr(pool, "_ROOM", 0)
 
 
