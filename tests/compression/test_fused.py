@@ -32,6 +32,7 @@ def run_check(**environment: str) -> str:
 
 @needs_triton
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # an interpreter of Python in Python: a minute on a fast machine
 def test_the_kernel_as_interpreted_equals_the_plain_operations_bit_for_bit():
     assert run_check(TRITON_INTERPRET="1") == "fused equals plain"
 

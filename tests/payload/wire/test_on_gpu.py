@@ -29,6 +29,7 @@ def run_check(**environment: str) -> str:
 
 @needs_triton
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # an interpreter of Python in Python: a minute on a fast machine
 def test_the_kernels_as_interpreted_equal_torch_byte_for_byte():
     assert run_check(TRITON_INTERPRET="1") == "kernels equal torch"
 
