@@ -121,6 +121,22 @@ def check_densities() -> None:
             assert reuse or not listed
 
 
+def check_bounds() -> None:
+    """Of candidates that are all equal none is written where the memory ends."""
+    pair = Pair(whole=True, density=0.9, accumulation=False)
+    gradients = {name: torch.ones(shape, device=DEVICE) for name, shape in SHAPES.items()}
+    pair.step((gradients, 1.0))
+    pair.selector.slack.fill_(0.9)  # so that all pass
+    listed = pair.selector.begin(pair.density)
+    assert listed is not None
+    pair.fused.add((gradients, 1.0), pool=listed)
+    wanted = listed.lists.num_wanted
+    memory = torch.full((wanted + 8,), -1, dtype=torch.int64, device=DEVICE)
+    listed._select(memory[:wanted])
+    assert memory[:wanted].equal(top_k(pair.fused.residual, pair.groups, pair.density))
+    assert bool((memory[wanted:] == -1).all())
+
+
 def check_other_gradients() -> None:
     """Gradients of several types, and some that are not contiguous."""
     pair = Pair(whole=False)
@@ -158,6 +174,7 @@ def main() -> None:
         check_laws()
         check_wild_steps()
         check_densities()
+        check_bounds()
         check_other_gradients()
     print("fused equals plain")  # noqa: T201
 

@@ -1,10 +1,5 @@
 """The fused kernel for GPUs does what the plain operations do."""
 
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-
 import pytest
 import torch
 
@@ -12,36 +7,23 @@ from dgc_topo.compression import DGC, FlatLayout
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.parts import accumulation_of
 from tests.compression.workers import constant, random_like, sparse_of
+from tests.kernels import needs_gpu, needs_triton, run_check
 
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
-
-def run_check(**environment: str) -> str:
-    # In a process of its own: Triton decides at its import whether to interpret.
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.compression.fused_check"],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+CHECK = "tests.compression.fused_check"
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # an interpreter of Python in Python: a minute on a fast machine
 def test_the_kernel_as_interpreted_equals_the_plain_operations_bit_for_bit():
-    assert run_check(TRITON_INTERPRET="1") == "fused equals plain"
+    assert run_check(CHECK, interpreted=True) == "fused equals plain"
 
 
 @needs_triton
 @pytest.mark.gpu
 @needs_gpu
 def test_the_kernel_on_a_gpu_equals_the_plain_operations_bit_for_bit():
-    assert run_check(TRITON_INTERPRET="0") == "fused equals plain"
+    assert run_check(CHECK, interpreted=False) == "fused equals plain"
 
 
 def test_a_cpu_takes_the_plain_operations():
