@@ -58,6 +58,12 @@ def test_too_few_elements_are_refused():
         next(bench_codec([100], [2]))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named():
+    with pytest.raises(ValueError, match="this machine has no usable CUDA device"):
+        next(bench_codec([6400], [1], devices="cuda"))
+
+
 PEAK = """
 import torch
 from dgc_topo.bench.memory import peak_extra_bytes

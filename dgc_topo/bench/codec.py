@@ -24,6 +24,7 @@ from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.parts import accumulation_of, quick_norm_of, selector
 from dgc_topo.compression.selection import Selection
 from dgc_topo.payload import SparsePayload
+from dgc_topo.train.profile import seconds_between
 
 PHASES = ("check_s", "accumulate_s", "select_s", "mask_s", "encode_s")
 _COLUMNS = 64  # of each tensor: a matrix, since vectors are not compressed
@@ -224,7 +225,7 @@ class _Clock:
         """Return the seconds of each lap, once all are over."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return [_seconds(*stamps) for stamps in pairwise(self._stamps)]
+        return [seconds_between(*stamps) for stamps in pairwise(self._stamps)]
 
     def _stamp(self) -> float | torch.cuda.Event:
         if self._device.type != "cuda":
@@ -232,14 +233,6 @@ class _Clock:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # by torch
         event.record(torch.cuda.current_stream(self._device))
         return event
-
-
-def _seconds(before: float | torch.cuda.Event, after: float | torch.cuda.Event) -> float:
-    if isinstance(before, float) or isinstance(after, float):
-        assert isinstance(before, float)
-        assert isinstance(after, float)
-        return after - before
-    return float(before.elapsed_time(after)) / 1e3  # from milliseconds
 
 
 def device_name(device: torch.device) -> str:

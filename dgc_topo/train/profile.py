@@ -61,7 +61,9 @@ class BackwardClock:
         if self._on_gpu:
             torch.cuda.synchronize()
         begun = self._stamps[""]
-        return {name: _between(begun, self._stamps.get(name, begun)) for name in self._parameters}
+        return {
+            name: seconds_between(begun, self._stamps.get(name, begun)) for name in self._parameters
+        }
 
     def _hook(self, name: str) -> Callable[[Tensor], None]:
         def note(_: Tensor) -> None:
@@ -114,7 +116,8 @@ def make_profile(
     return RecordedProfile(forward_s=max(compute_s - layers[-1].ready_s, 0.0), layers=tuple(layers))
 
 
-def _between(begun: float | torch.cuda.Event, ended: float | torch.cuda.Event) -> float:
+def seconds_between(begun: float | torch.cuda.Event, ended: float | torch.cuda.Event) -> float:
+    """Return the seconds between two readings of one clock, or between two events of one GPU."""
     if isinstance(begun, float) and isinstance(ended, float):
         return ended - begun
     assert isinstance(begun, torch.cuda.Event)

@@ -196,3 +196,16 @@ def test_a_gpu_finds_the_same_by_thresholds():
             watching.watch(0, residual.cuda())
         picked = found.pick(residual.cuda(), 0.01)
         assert picked.cpu().equal(top_k(residual, groups, 0.01))
+
+
+def test_samples_are_the_same_however_many_groups_are_sampled_at_a_time(monkeypatch):
+    groups = Groups((0, 700, 700, 5000, 5003, 9000))
+    residual = torch.randn(9000, generator=torch.Generator().manual_seed(3))
+    found = Threshold(groups, CPU)
+    found.last_smallest(0.01)
+    at_once = found._sampled(residual, range(5))
+    assert (at_once > 0).tolist() == [True, False, True, True, True]  # one is empty
+    monkeypatch.setattr(threshold, "_SAMPLED_AT_ONCE", 600)
+    assert list(found._batches(range(5))) == [[0], [1, 2, 3], [4]]
+    assert found._sampled(residual, range(5)).equal(at_once)
+    assert found._sampled(residual, [3, 4])[3:].equal(at_once[3:])

@@ -12,9 +12,8 @@ from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.selection import largest
 from dgc_topo.compression.threshold import Threshold
 
-_LEAST_SAMPLE = (
-    8192  #: of a group; larger than on a CPU, so that a list need not have much to spare
-)
+#: Elements of a group's sample, at least; more than on a CPU, so that lists need little to spare.
+_LEAST_SAMPLE = 8192
 
 
 class FusedThreshold(Threshold):
