@@ -69,7 +69,8 @@ class TernGrad(AfterSum):
                 part = torch.minimum(torch.maximum(part, -bound), bound)
             scales[layer] = scale = part.abs().max() if len(part) else torch.zeros(())
             draws = torch.rand(len(part), generator=generator, device=self._device)
-            kept = draws * scale < part.abs()  # never where the element is 0
+            # A product would round to the scale where that is tiny; 0 / 0 is not above anything.
+            kept = draws < part.abs() / scale
             codes[place] = kept * torch.where(part < 0, 2, 1)
         return TernaryPayload({self._rank: Ternary(scales, codes)}, self._offsets, self._device)
 
