@@ -19,21 +19,28 @@ from torch import Tensor
 
 from dgc_topo.bench.memory import allocated_bytes, peak_extra_bytes
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.gradients import clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import accumulation_of, quick_norm_of, selector
+from dgc_topo.compression.parts import step_of
 from dgc_topo.compression.selection import Selection
+from dgc_topo.compression.step import PHASES
 from dgc_topo.payload import SparsePayload
 from dgc_topo.train.profile import seconds_between
 
-PHASES = ("check_s", "accumulate_s", "select_s", "mask_s", "encode_s")
 _COLUMNS = 64  # of each tensor: a matrix, since vectors are not compressed
+_SETTLING = 50  # steps until residuals have waited for some time
+_PREPARING = 3  # steps until launches are recorded
 _SAMPLED = 10_000  # elements from which on the baseline takes a sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecRow:
-    """One way of selecting on one device; times are medians in seconds."""
+    """One way of selecting on one device; times are medians in seconds.
+
+    On a GPU they are those between events, of steps that are launched while the GPU is still busy,
+    as it is with a backward pass in training.  Phases are of steps whose phases are launched one by
+    one, the total is of steps as they are, so it may be less than their sum.  `idle_s` is the
+    clock's, from an idle device to a message that may be sent.
+    """
 
     device: str
     threads: int  #: of torch on a CPU
@@ -42,8 +49,9 @@ class CodecRow:
     tensors: int
     density: float
     sent: int  #: entries of the last step
-    phases: dict[str, float]
+    phases: dict[str, float]  #: by `dgc_topo.compression.step.PHASES`
     total_s: float
+    idle_s: float
     bound_s: float
     ratio_to_bound: float
     peak_extra_bytes: int | None  #: beyond gradient, velocity and residual; None if unknown
@@ -51,10 +59,10 @@ class CodecRow:
     def facts(self) -> dict[str, object]:
         """Return what JSON shows: one flat object."""
         names = ("device", "threads", "selection", "elements", "tensors", "density", "sent")
-        ends = ("total_s", "bound_s", "ratio_to_bound", "peak_extra_bytes")
+        ends = ("total_s", "idle_s", "bound_s", "ratio_to_bound", "peak_extra_bytes")
         return {
             **{name: getattr(self, name) for name in names},
-            **self.phases,
+            **{f"{phase}_s": seconds for phase, seconds in self.phases.items()},
             **{name: getattr(self, name) for name in ends},
         }
 
@@ -87,7 +95,8 @@ def bench_codec(
         elements: Sizes of the gradient.
         tensors: Numbers of equal tensors that it is made of.
         density: Fraction sent.
-        repeats: Measured steps of each; as many go before, unmeasured.
+        repeats: Measured steps of each; as many go before, unmeasured, but 50 where steps learn
+            from those before.
         devices: The CPU and every GPU, or only one of the kinds.
 
     Raises:
@@ -130,19 +139,21 @@ class _Bench:
         self._generator = torch.Generator(device).manual_seed(0)
 
     def row(self, name: str, config: DGCConfig, rule: Selection | None, repeats: int) -> CodecRow:
-        """Measure *repeats* steps after as many unmeasured ones, and one more for its memory."""
+        """Measure steps after some unmeasured ones, and one more for its memory."""
         before = allocated_bytes(self.device) + 2 * self.flat.nbytes
         codec = _Codec(self, config, rule)
         into = torch.empty_like(self.flat)
-        timed = []
-        for _ in range(2 * repeats):
-            self.flat.normal_(generator=self._generator)
-            timed.append((self._copy_s(into), codec.step()))
-        bounds, laps = zip(*timed[repeats:], strict=True)
+        codec.keep_phases(apart=True)
+        timed = self._timed(codec, into, _SETTLING if name == "reused" else repeats, repeats)
+        phases = {phase: statistics.median(step[phase] for _, step in timed) for phase in PHASES}
+        if self.device.type == "cuda":  # where they may be one launch
+            codec.keep_phases(apart=False)
+            timed = self._timed(codec, into, _PREPARING, repeats)
+        bound_s = statistics.median(bound for bound, _ in timed)
+        total_s = statistics.median(sum(step.values()) for _, step in timed)
+        idle_s = statistics.median(self._idle_s(codec) for _ in range(repeats))
         del into  # its memory is not the step's
         self.flat.normal_(generator=self._generator)
-        medians = map(statistics.median, zip(*laps, strict=True))
-        total_s, bound_s = statistics.median(map(sum, laps)), statistics.median(bounds)
         return CodecRow(
             device=device_name(self.device),
             threads=torch.get_num_threads(),
@@ -150,24 +161,47 @@ class _Bench:
             elements=self.layout.length,
             tensors=len(self.gradients),
             density=self.density,
-            phases=dict(zip(PHASES, medians, strict=True)),
+            phases=phases,
             total_s=total_s,
+            idle_s=idle_s,
             bound_s=bound_s,
             ratio_to_bound=total_s / bound_s,
             peak_extra_bytes=peak_extra_bytes(codec.step, self.device, before),
             sent=codec.sent,
         )
 
-    def _copy_s(self, into: Tensor) -> float:
-        """Return the seconds of copies that move 20 bytes per element: 8, 8 and 4."""
+    def _timed(
+        self, codec: _Codec, into: Tensor, unmeasured: int, repeats: int
+    ) -> list[tuple[float, dict[str, float]]]:
+        """Return the seconds of copies and of a step's phases, launched one behind the other."""
+        timed = []
+        for _ in range(unmeasured + repeats):
+            self.idle()
+            self.flat.normal_(generator=self._generator)
+            bound, step = _Clock(self.device), _Clock(self.device)
+            self._copy(into, bound)
+            codec.step(step)
+            self.idle()
+            timed.append((bound.seconds()["copy"], step.seconds()))
+        return timed[unmeasured:]
+
+    def _copy(self, into: Tensor, clock: _Clock) -> None:
+        """Do copies that move 20 bytes per element: 8, 8 and 4."""
         half = len(into) // 2
-        self.idle()
-        clock = _Clock(self.device)
+        clock.begin()
         into.copy_(self.flat)
         into.copy_(self.flat)
         into[:half].copy_(self.flat[:half])
-        clock.lap()
-        return clock.laps()[0]
+        clock.end("copy")
+
+    def _idle_s(self, codec: _Codec) -> float:
+        """Return the seconds of a step by the clock on the wall, from an idle GPU."""
+        self.flat.normal_(generator=self._generator)
+        self.idle()
+        begun = time.perf_counter()
+        codec.step()
+        self.idle()
+        return time.perf_counter() - begun
 
     def idle(self) -> None:
         """Wait until a GPU has nothing left to do."""
@@ -176,56 +210,57 @@ class _Bench:
 
 
 class _Codec:
-    """What `DGC.compress` does with compressed tensors, and the encoding, phase by phase."""
+    """What `DGC.compress` does with compressed tensors, and the encoding."""
 
     def __init__(self, bench: _Bench, config: DGCConfig, rule: Selection | None) -> None:
         self._bench = bench
-        self._state = accumulation_of(bench.layout, bench.device, config)
-        self._selector = selector(config, self._state, rule)
-        self._quick_norm = quick_norm_of(bench.gradients, bench.device)
+        self._step = step_of("bench codec", bench.gradients, bench.layout, config, rule)
+        self.state = self._step.accumulation
         self.sent = 0
 
-    def step(self) -> list[float]:
-        """Return the seconds of each phase."""
-        bench, state = self._bench, self._state
-        bench.idle()
-        clock = _Clock(bench.device)
-        clip_factor("bench codec", bench.gradients, None, self._quick_norm)
-        clock.lap()
-        state.add((bench.gradients, 1.0), pool=self._selector.begin(bench.density))
-        clock.lap()
-        indices = self._selector.pick(state.residual, bench.density)
-        clock.lap()
-        values = state.take(indices)
-        clock.lap()
-        payload = SparsePayload(indices, values, bench.layout.length)
+    def keep_phases(self, *, apart: bool) -> None:
+        """Say whether phases are launched one by one, or, where they can be, all at once."""
+        self._step.in_phases = apart
+
+    def step(self, clock: _Clock | None = None) -> None:
+        """Do a step, noted by *clock*; if its phases are not kept apart, as the last of them."""
+        bench, clock = self._bench, clock or _Clock(self._bench.device)
+        self._step.on_phase = clock.end
+        clock.begin()
+        self._step.accumulate(bench.gradients, bench.density)
+        indices, values, message = self._step.sent(bench.density)
+        payload = SparsePayload(indices, values, bench.layout.length, message=message)
         payload.cut(1)
         payload.pack(0, 1)
-        clock.lap()
+        if message is None:
+            clock.end("encode")
         self.sent = len(indices)
-        return clock.laps()
 
 
 class _Clock:
-    """Takes the time between laps.
+    """Takes the times of phases that follow each other.
 
-    On a GPU it is that of events between kernels, so that no lap waits for the one before, as in
+    On a GPU they are those of events between kernels, so that none waits for the one before, as in
     training; a kernel that waits for its launch counts.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stamps = [self._stamp()]
+        self._stamps: dict[str, float | torch.cuda.Event] = {}
 
-    def lap(self) -> None:
-        """End a lap and begin the next one."""
-        self._stamps.append(self._stamp())
+    def begin(self) -> None:
+        """Say that the first phase begins now."""
+        self._stamps = {"": self._stamp()}
 
-    def laps(self) -> list[float]:
-        """Return the seconds of each lap, once all are over."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return [seconds_between(*stamps) for stamps in pairwise(self._stamps)]
+    def end(self, phase: str) -> None:
+        """Say that a phase ends now, and the next one begins; it may have been done again."""
+        self._stamps.pop(phase, None)
+        self._stamps[phase] = self._stamp()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of each phase, once all are over."""
+        stamps = pairwise(self._stamps.items())
+        return {phase: seconds_between(before, end) for (_, before), (phase, end) in stamps}
 
     def _stamp(self) -> float | torch.cuda.Event:
         if self._device.type != "cuda":

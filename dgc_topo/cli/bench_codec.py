@@ -57,8 +57,9 @@ def _table(rows: Sequence[CodecRow]) -> Table:
     title = f"{first.device}: {first.elements:,} elements in {first.tensors:,} tensors"
     table = Table("selection", *(row.selection for row in rows), title=title)
     for phase in first.phases:
-        table.add_row(phase.removesuffix("_s"), *(seconds_text(r.phases[phase]) for r in rows))
+        table.add_row(phase, *(seconds_text(r.phases[phase]) for r in rows))
     table.add_row("step", *(seconds_text(row.total_s) for row in rows))
+    table.add_row("from an idle device", *(seconds_text(row.idle_s) for row in rows))
     table.add_row("copies of 20 bytes each", *(seconds_text(row.bound_s) for row in rows))
     table.add_row("ratio", *(times_text(row.ratio_to_bound) for row in rows))
     table.add_row("sent", *(f"{row.sent:,}" for row in rows))

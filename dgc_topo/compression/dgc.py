@@ -26,14 +26,15 @@ from dgc_topo.compression import base
 from dgc_topo.compression.ages import Ages, Staleness
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
-from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
+from dgc_topo.compression.gradients import check_gradients, check_parameters
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import accumulation_of, groups_of, quick_norm_of, selector
+from dgc_topo.compression.parts import groups_of, step_of
 from dgc_topo.compression.payloads import Payloads
 from dgc_topo.compression.reselect import Reselection
 from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, position_of, restore, snapshot
+from dgc_topo.compression.step import Sent, Term
 from dgc_topo.compression.summed import SumRules
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed
@@ -82,19 +83,18 @@ class DGC:
         self.step = 0  #: steps compressed so far
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
-        self._accumulation = accumulation_of(FlatLayout.of(compressed), self._device, config)
-        self._quick_norm = quick_norm_of(self._parameters, self._device)
-        self._selector = selector(config, self._accumulation, select)
-        groups = groups_of(config, self._accumulation.layout)
+        layout = FlatLayout.of(compressed)
+        self._step = step_of(self.name, self._parameters, layout, config, select)
+        self._accumulation = self._step.accumulation
+        groups = groups_of(config, layout)
         reselects = config.merge == "reselect"
         self._reselection = Reselection(self._accumulation, groups) if reselects else None
-        length = self._accumulation.layout.length
-        self._ages = Ages(length, self._device) if config.needs_ages else None
+        self._ages = Ages(layout.length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
         self._rules = SumRules(compressed, dense, self._device, config)
         self._dense = self._rules.dense
         others = self._dense.layout.length
-        self._payloads = Payloads(length, others, self._device, config.coding)
+        self._payloads = Payloads(layout.length, others, self._device, config.coding)
         if not compressed:
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -130,12 +130,13 @@ class DGC:
         """
         density = self.density
         check_gradients(self.name, gradients, self._parameters)
-        factor = clip_factor(self.name, gradients, self._local_clip_norm(), self._quick_norm)
-        self.step += 1
-        pool = self._selector.begin(density) if density < 1 else None
-        self._accumulation.add((gradients, factor), *self._local_decay(), pool=pool)
+        factor = self._step.accumulate(
+            gradients, density, clip_norm=self._local_clip_norm(), decay=self._local_decay()
+        )
         dense = self._dense.layout.flatten(gradients, self._device).mul_(factor)
-        payload = self._all(dense) if density >= 1 else self._selected(density, dense)
+        sent = self._step.sent(density) if density < 1 else None
+        self.step += 1
+        payload = self._all(dense) if sent is None else self._some(sent, dense)
         if self.step % self._config.clear_every_steps == 0:
             self._clear_velocities()
         return payload
@@ -237,10 +238,10 @@ class DGC:
         bound = self._config.clip_norm
         return None if bound is None else bound * self._num_workers**-0.5
 
-    def _local_decay(self) -> tuple[tuple[Mapping[str, Tensor], float], ...]:
+    def _local_decay(self) -> Term | None:
         decay = self._config.weight_decay / self._num_workers
         local = self._config.weight_decay_mode == "local" and decay
-        return ((self._parameters, decay),) if local else ()
+        return (self._parameters, decay) if local else None
 
     def _all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
@@ -251,15 +252,12 @@ class DGC:
         buffer[length:].copy_(dense)
         return self._payloads.dense(buffer)
 
-    def _selected(self, density: float, dense: Tensor) -> BundlePayload:
-        state = self._accumulation
-        indices = self._selector.pick(state.residual, density)
+    def _some(self, sent: Sent, dense: Tensor) -> BundlePayload:
         if self._ages is not None:
-            self._ages.note_sent(indices, self.step)
-        sent = state.send(indices, self._payloads.wire_dtype)
+            self._ages.note_sent(sent.indices, self.step)
         if self._reselection is not None:
-            self._reselection.note_sent(Entries(indices, sent))
-        return self._payloads.sparse(indices, sent, dense)
+            self._reselection.note_sent(Entries(sent.indices, sent.values))
+        return self._payloads.sparse(sent, dense)
 
     def _sections(self) -> Sections:
         return {

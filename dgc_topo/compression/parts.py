@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.gradients import QuickNorm
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.selection import (
@@ -19,6 +18,7 @@ from dgc_topo.compression.selection import (
     top_k_of_all,
     top_k_per_layer,
 )
+from dgc_topo.compression.step import Step
 from dgc_topo.compression.threshold import Threshold
 from dgc_topo.payload.wire.devices import has_triton
 
@@ -35,15 +35,6 @@ def accumulation_of(layout: FlatLayout, device: torch.device, config: DGCConfig)
 
         return FusedAccumulation(layout, device, config)
     return Accumulation(layout, device, config)
-
-
-def quick_norm_of(tensors: Mapping[str, Tensor], device: torch.device) -> QuickNorm | None:
-    """Return a norm by a kernel where there can be one."""
-    if has_kernels(device):
-        from dgc_topo.compression.gpu.norm import FusedNorm  # noqa: PLC0415 - needs Triton
-
-        return FusedNorm(tensors, device)
-    return None
 
 
 def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
@@ -75,3 +66,38 @@ def selector(
         if isinstance(accumulation, FusedAccumulation):
             return FusedThreshold(groups, accumulation.blocks, reuse=reuse)
     return Threshold(groups, device, reuse=reuse)
+
+
+def step_of(
+    where: str,
+    parameters: Mapping[str, Tensor],
+    layout: FlatLayout,
+    config: DGCConfig,
+    rule: Selection | None = None,
+) -> Step:
+    """Return a step over all *parameters*, of which those in *layout* are compressed.
+
+    Args:
+        where: What to call the compressor in an error.
+        parameters: By name, all on one device.
+        layout: Names of those that are accumulated, and where they lie.
+        config: Settings.
+        rule: A rule of the caller's to select by.
+    """
+    device = next(iter(parameters.values())).device
+    accumulation = accumulation_of(layout, device, config)
+    picks = selector(config, accumulation, rule)
+    if not has_kernels(device):
+        return Step(where, accumulation, picks, None, config.coding)
+    from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
+    from dgc_topo.compression.gpu.norm import FusedNorm  # noqa: PLC0415
+    from dgc_topo.compression.gpu.step import FusedStep  # noqa: PLC0415
+    from dgc_topo.compression.gpu.threshold import FusedThreshold  # noqa: PLC0415
+
+    norm = FusedNorm(parameters, device)
+    plain = not config.accumulation or not layout.length
+    if plain or not isinstance(accumulation, FusedAccumulation):
+        return Step(where, accumulation, picks, norm, config.coding)
+    if isinstance(picks, FusedThreshold):
+        return FusedStep(where, accumulation, picks, norm, config.coding)
+    return Step(where, accumulation, picks, norm, config.coding)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dgc_topo.coding import WireCoding
 from dgc_topo.compression.base import dense_part
+from dgc_topo.compression.step import Sent
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.payload.wire import TORCH_DTYPES
 
@@ -31,14 +32,15 @@ class Payloads:
         """Of the values in a message."""
         return TORCH_DTYPES[self.coding.wire_dtype]
 
-    def sparse(self, indices: Tensor, values: Tensor, dense: Tensor) -> BundlePayload:
-        """Return *values* of the compressed tensors at *indices*, and *dense* for the others."""
+    def sparse(self, sent: Sent, dense: Tensor) -> BundlePayload:
+        """Return what is sent of the compressed tensors, and *dense* for the others."""
         sparse = SparsePayload(
-            indices,
-            values,
+            sent.indices,
+            sent.values,
             self.length,
             wire_dtype=self.wire_dtype,
             index_encoding=self.coding.index_encoding,
+            message=sent.message,
         )
         return BundlePayload([sparse, DensePayload(dense, self.wire_dtype)])
 
@@ -52,7 +54,7 @@ class Payloads:
             return self.dense(torch.zeros(self.length + self.others, device=self.device))
         nothing = torch.empty(0, dtype=torch.int64, device=self.device)
         dense = torch.zeros(self.others, device=self.device)
-        return self.sparse(nothing, nothing.to(torch.float32), dense)
+        return self.sparse(Sent(nothing, nothing.to(torch.float32), None), dense)
 
     def parts(self, where: str, summed: Payload) -> tuple[Tensor, Tensor]:
         """Return the sums over compressed and over dense tensors, in memory of their own.

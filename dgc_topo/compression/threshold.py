@@ -17,17 +17,14 @@ from torch import Tensor
 from dgc_topo.compression.arrays import constant
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.pool import Chosen, Pool, Watcher
+from dgc_topo.compression.tail import Goal, Tail
 from dgc_topo.compression.trim import trim
 
 _SAMPLE = 0.005  #: fraction of a group that is sampled (the paper: 0.1 to 1 %)
 _SAMPLED_AT_ONCE = 1 << 18  #: elements; to sort them takes about 60 bytes each
 _SMALL = 512  #: a sample has at least so many elements, or is the whole group
 
-MOST = 1.25  #: factor by which a threshold follows at most in one step, and its inverse at least
-DECAY = 12.0  #: a threshold higher by 1 % lets about 12 % fewer through, far out in the tail
-_FIRST_SLACK = 1.5  #: residuals grow by about 2 from the first step to the second
-_LEAST_AIM, _MOST_AIM = 1.3, 8.0  #: candidates aimed at, in multiples of what is sent
-_SPARE = 8  #: and so many more, for groups that send next to nothing
+_GOAL = Goal(least=1.3, most=8.0, spare=8.0, root=3.0)
 
 _Guess = Callable[[Tensor, Sequence[int]], Tensor]
 
@@ -58,8 +55,7 @@ class Threshold:
         self._reuse = reuse
         self.counts: list[int] = []  #: elements that each group sends
         self.smallest: Tensor | None = None  #: magnitude sent in the last step, by group
-        self.slack = torch.full((groups.num_groups,), _FIRST_SLACK, device=device)
-        self.aim = torch.full_like(self.slack, 2.0)
+        self.tail = Tail.of(groups.num_groups, device)
         self._density = 0.0
         self._pool: Pool | None = None
         self.step = 0  #: searches so far
@@ -77,7 +73,7 @@ class Threshold:
         smallest = self.last_smallest(density)
         self._pool = None
         if smallest is not None:
-            self._pool = Pool(self.groups, self.counts, smallest * self.slack)
+            self._pool = Pool(self.groups, self.counts, smallest * self.tail.slack)
         return self._pool
 
     def pick(self, residual: Tensor, density: float) -> Tensor:
@@ -88,9 +84,9 @@ class Threshold:
             search = self._searched(residual, everything, self._sampled(residual, everything))
             search = self._retried(residual, search, self._zeros)
         else:
-            search = _Search(self._pool.choose(), self._pool.thresholds)
-            self._learn(search.chosen.found)
-            search = self._searched_again(residual, search)
+            first = _Search(self._pool.choose(), self._pool.thresholds)
+            search = self._searched_again(residual, first)
+            self._learn(first.chosen.found, search.chosen.smallest)
         self._pool = None
         self.smallest = search.chosen.smallest
         return search.chosen.indices
@@ -100,17 +96,10 @@ class Threshold:
         again = self._retried(residual, search, self._sampled)
         return search if again is search else self._retried(residual, again, self._zeros)
 
-    def _learn(self, found: Tensor) -> None:
-        """Move the next thresholds, so that few candidates pass and yet seldom too few.
-
-        Residuals grow or shrink for many steps in a row; the slack, a factor on the smallest
-        magnitude sent, takes that in and may exceed 1.  A group that missed aims higher for long.
-        """
+    def _learn(self, found: Tensor, smallest: Tensor) -> None:
+        assert self.smallest is not None  # else there was no pool
         counts = constant(tuple(self.counts), found.device)
-        aim = torch.where(found < counts, 1.5 * self.aim, 0.99 * self.aim)
-        self.aim = aim.clamp_(_LEAST_AIM, _MOST_AIM)
-        excess = (found + 1) / (self.aim * counts + _SPARE)
-        self.slack *= excess.pow_(1 / DECAY).clamp_(1 / MOST, MOST)
+        self.tail.learn(self.smallest, smallest, found, counts, _GOAL)
 
     def _retried(self, residual: Tensor, search: _Search, guess: _Guess) -> _Search:
         """Search those groups again of which too few passed and more might."""
@@ -143,11 +132,11 @@ class Threshold:
 
     def _zeros(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
         """Return thresholds that let everything through but zeros."""
-        return torch.zeros_like(self.slack)
+        return torch.zeros_like(self.tail.slack)
 
     def _sampled(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
         """Return a threshold for each of *groups*, 0 for others, that probably lets enough pass."""
-        thresholds = torch.zeros_like(self.slack)
+        thresholds = torch.zeros_like(self.tail.slack)
         for some in self._batches(groups):
             samples, ranks = [], []
             for group in some:

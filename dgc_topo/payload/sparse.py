@@ -56,6 +56,8 @@ class SparsePayload:
         wire_dtype: Element type of values in messages: float32, float16 or bfloat16.
         index_encoding: How messages code indices; ``auto`` is the smallest way for each.
         bounds_of: Where chunks begin and end; equal slices by default.
+        message: What `pack` would return for all chunks, if that is known already; *values* are
+            numbers of *wire_dtype* then.
 
     Raises:
         ValueError: if shapes, element types or devices do not fit, or a setting is unknown.
@@ -70,6 +72,7 @@ class SparsePayload:
         wire_dtype: torch.dtype = torch.float32,
         index_encoding: IndexChoice = "auto",
         bounds_of: BoundsOf = equal_bounds,
+        message: Tensor | None = None,
     ) -> None:
         _check_entries(indices, values, length)
         self._coding = wire_name("sparse payload", wire_dtype), index_encoding
@@ -82,7 +85,9 @@ class SparsePayload:
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
         self._pieces = [Entries(indices.detach(), values.detach())]
-        self._packed: tuple[Entries, Tensor] | None = None  # what a run held, and its message
+        # What a run of chunks held, and its message; the first before anything was merged.
+        self._first = None if message is None else (self._pieces[0], message)
+        self._packed = self._first
 
     @property
     def device(self) -> device:
@@ -109,6 +114,8 @@ class SparsePayload:
 
         More than 2**31 elements are as many messages as it takes.
         """
+        if self._first is not None and self._first[0] is self._pieces[0]:
+            return len(self._first[1])
         indices, total = self.indices, 0
         for start in range(0, self.length, MAX_RUN):
             length = min(MAX_RUN, self.length - start)
@@ -134,7 +141,8 @@ class SparsePayload:
         whole = self._joined()
         self._round_own = agree and self.wire_dtype != torch.float32
         self._bounds = self._bounds_of(self.length, num_chunks)
-        self._starts, self._pieces, self._packed = [0], [whole], None
+        self._starts, self._pieces = [0], [whole]
+        self._packed = self._first
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
         """Return None: only the sender knows how many entries fall in a run."""
@@ -170,7 +178,7 @@ class SparsePayload:
         """End a run: join the entries and, if ranks are to agree, round them as messages are."""
         whole = self._joined()
         self._starts, self._pieces = [0], [self._rounded(whole) if self._round_own else whole]
-        self._packed = None
+        self._packed = self._first = None
 
     def _decode(self, arrival: Arrival) -> _Received:
         transfer, message = arrival

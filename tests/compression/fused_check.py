@@ -18,6 +18,7 @@ from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.selection import top_k
+from dgc_topo.compression.tail import Goal
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 SHAPES = {"a": (30, 20), "none": (0, 4), "b": (3, 3), "c": (50, 11), "d": (1, 1), "e": (0, 1)}
@@ -98,7 +99,9 @@ def check_wild_steps() -> None:
     ):
         with (
             mock.patch.object(candidates, "CHUNK", chunk),
-            mock.patch.object(candidates, "_GENEROUS", candidates._Aim(room, 2.0, 3.0)),
+            mock.patch.object(
+                candidates, "_GENEROUS", candidates._Plan(room, Goal(2.0, 3.0, 32.0, 0.0))
+            ),
             mock.patch.object(candidates, "_SPARE_ROOM", spare),
         ):
             pair = Pair(whole=whole, accumulation=False)
@@ -126,13 +129,13 @@ def check_bounds() -> None:
     pair = Pair(whole=True, density=0.9, accumulation=False)
     gradients = {name: torch.ones(shape, device=DEVICE) for name, shape in SHAPES.items()}
     pair.step((gradients, 1.0))
-    pair.selector.slack.fill_(0.9)  # so that all pass
+    pair.selector.tail.slack.fill_(0.9)  # so that all pass
     listed = pair.selector.begin(pair.density)
     assert listed is not None
     pair.fused.add((gradients, 1.0), pool=listed)
     wanted = listed.lists.num_wanted
     memory = torch.full((wanted + 8,), -1, dtype=torch.int64, device=DEVICE)
-    listed._select(memory[:wanted])
+    listed.select(memory[:wanted])
     assert memory[:wanted].equal(top_k(pair.fused.residual, pair.groups, pair.density))
     assert bool((memory[wanted:] == -1).all())
 

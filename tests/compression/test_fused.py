@@ -9,21 +9,23 @@ from dgc_topo.compression.parts import accumulation_of
 from tests.compression.workers import constant, random_like, sparse_of
 from tests.kernels import needs_gpu, needs_triton, run_check
 
-CHECK = "tests.compression.fused_check"
+CHECKS = {"fused_check": "fused equals plain", "step_check": "whole equals plain"}
 
 
 @needs_triton
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # an interpreter of Python in Python: a minute on a fast machine
-def test_the_kernel_as_interpreted_equals_the_plain_operations_bit_for_bit():
-    assert run_check(CHECK, interpreted=True) == "fused equals plain"
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_kernels_as_interpreted_equal_the_plain_operations_bit_for_bit(check):
+    assert run_check(f"tests.compression.{check}", interpreted=True) == CHECKS[check]
 
 
 @needs_triton
 @pytest.mark.gpu
 @needs_gpu
-def test_the_kernel_on_a_gpu_equals_the_plain_operations_bit_for_bit():
-    assert run_check(CHECK, interpreted=False) == "fused equals plain"
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_kernels_on_a_gpu_equal_the_plain_operations_bit_for_bit(check):
+    assert run_check(f"tests.compression.{check}", interpreted=False) == CHECKS[check]
 
 
 def test_a_cpu_takes_the_plain_operations():

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.compression import DGC, Groups, pool, threshold, tiles, top_k
+from dgc_topo.compression import DGC, FlatLayout, Groups, pool, threshold, tiles, top_k
+from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.pool import Pool
+from dgc_topo.compression.tail import Goal, Tail
 from dgc_topo.compression.threshold import Threshold, sample_rank, sample_stride
 from dgc_topo.compression.trim import trim
 from tests.compression.workers import constant, random_like, sparse_of
@@ -209,3 +211,46 @@ def test_samples_are_the_same_however_many_groups_are_sampled_at_a_time(monkeypa
     assert list(found._batches(range(5))) == [[0], [1, 2, 3], [4]]
     assert found._sampled(residual, range(5)).equal(at_once)
     assert found._sampled(residual, [3, 4])[3:].equal(at_once[3:])
+
+
+def test_candidates_stay_few_however_long_residuals_wait():
+    """Just below what is sent, residuals get dense; thresholds by feedback swung from 0 to 50."""
+    generator = torch.Generator().manual_seed(4)
+    shapes = {"one": (400, 400), "two": (100, 60)}
+    layout = FlatLayout.of({name: torch.empty(shape) for name, shape in shapes.items()})
+    accumulation = Accumulation(layout, CPU, constant())
+    threshold = Threshold(Groups.per_layer(layout), CPU)
+    drift = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    ratios = []
+    for _ in range(250):
+        noise = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        gradients = {name: noise[name] + 0.3 * drift[name] for name in shapes}
+        pool = threshold.begin(0.002)
+        accumulation.add((gradients, 1.0), pool=pool)
+        if isinstance(pool, Pool):
+            ratios.append(pool.choose().found / torch.tensor(threshold.counts))
+        accumulation.take(threshold.pick(accumulation.residual, 0.002))
+    settled = torch.stack(ratios[20:])
+    assert bool((settled[:, 0] >= 1).all())
+    assert float(settled[:, 0].max()) < 2.5
+    assert float((settled[:, 1] < 1).float().mean()) < 0.01
+    assert float(settled[:, 1].mean()) < 4
+
+
+@given(width=st.floats(0.002, 0.15), count=st.integers(1, 10_000), found=st.floats(1.3, 30))
+def test_the_tail_of_a_power_law_is_read_off(width, count, found):
+    """Of magnitudes that number ``count * x ** (-1 / width)`` above x."""
+    tail, goal = Tail.of(1, CPU), Goal(least=2.0, most=2.0, spare=0.0, root=0.0)
+    for _ in range(12):  # the slope is averaged with what was known before
+        tail.slack.fill_(found**-width)
+        ones = torch.ones(1)
+        tail.learn(ones, ones, found * count * ones, torch.tensor([count]), goal)
+    assert float(tail.width) == pytest.approx(width, rel=0.02)
+    assert float(tail.slack) == pytest.approx(2.0**-width, rel=0.01)
+
+
+def test_a_tail_that_grows_is_expected_to_grow_on():
+    tail, goal = Tail.of(2, CPU), Goal(least=1.0, most=1.0, spare=0.0, root=0.0)
+    before, now = torch.tensor([4.0, 4.0]), torch.tensor([5.0, 4.0])
+    tail.learn(before, now, torch.tensor([100, 100]), torch.tensor([100, 100]), goal)
+    assert tail.slack.tolist() == pytest.approx([1.2, 1.0])  # to 6 and to 4

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,15 +11,32 @@ from torch import Tensor
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.gpu import step_kernels as kernels
-from dgc_topo.compression.gpu.blocks import ELEMENTS, Addresses, Blocks, common_type
+from dgc_topo.compression.gpu.blocks import ELEMENTS, Blocks, Reader
 from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.pool import Watcher
+from dgc_topo.compression.step import Term
 
 BLOCK = 1024  #: elements per program of the pass, a power of two
 _WARPS = 4
-_TAKEN = 512  #: elements per program that takes what is sent
+_TAKEN = 256  #: elements per program that takes what is sent
 _TERMS = 2  #: that the kernel can sum: gradients, and weights
+
+
+class Source(NamedTuple):
+    """What a kernel adds."""
+
+    addresses: Tensor  #: of its tensors, int64
+    dtype: torch.dtype
+    factor: float
+
+
+class Clipped(NamedTuple):
+    """A gradient's norm, known to the GPU alone."""
+
+    squares: Tensor  #: their sum, shape (), float64
+    bound: Tensor  #: norm that it is clipped to, shape (), float64; may be infinite
+    factor: Tensor  #: is set to what it is multiplied with; shape (), float32
 
 
 class FusedAccumulation(Accumulation):
@@ -38,73 +56,124 @@ class FusedAccumulation(Accumulation):
     ) -> None:
         super().__init__(layout, device, config)
         self.blocks = Blocks(layout, block, device)
-        self._addresses = tuple(Addresses(device) for _ in range(_TERMS))
+        self._readers = [Reader(layout.names, device) for _ in range(_TERMS)]
 
     @torch.no_grad()
-    def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Watcher | None = None) -> None:
+    def add(self, *terms: Term, pool: Watcher | None = None) -> None:
         """As `Accumulation.add`; only `Candidates` are gathered in the same pass."""
         if not self.blocks.count:
             return
-        sources = [[tensors[name] for name in self.layout.names] for tensors, _ in terms]
-        types = [dtype for tensors in sources if (dtype := common_type(tensors)) is not None]
+        sources = self._sources(terms)
         listed = pool if isinstance(pool, Candidates) else None
-        if len(sources) == len(types) <= _TERMS:
-            self._launch(sources, types, [factor for _, factor in terms], listed)
+        if sources is not None:
+            self.launch(sources, listed)
         else:
             super().add(*terms)
             listed = None
         if pool is not None and pool is not listed:
             pool.watch(0, self.residual)
 
+    def _sources(self, terms: Sequence[Term]) -> list[Source] | None:
+        """Return what the kernel is going to read, or None if it can't."""
+        found = []
+        for reader, (tensors, factor) in zip(self._readers, terms, strict=False):
+            dtype = reader.read(tensors)
+            if dtype is None:
+                return None
+            found.append(Source(reader.addresses, dtype, factor))
+        return found if len(found) == len(terms) else None
+
+    def numbers_among(self, names: Sequence[str]) -> Tensor:
+        """Return which of *names* the tensor of each block is, shape (num_blocks,), int32."""
+        places = {name: place for place, name in enumerate(names)}
+        numbers = torch.tensor([places[name] for name in self.layout.names], dtype=torch.int32)
+        return numbers.to(self.blocks.device)[self.blocks.tensor]
+
     def take(self, indices: Tensor) -> Tensor:
         """As `Accumulation.take`."""
         if not self._keeps or not len(indices):
             return super().take(indices)
         values = torch.empty(len(indices), device=indices.device)
+        self.launch_take(indices, values, torch.float32)
+        return values
+
+    def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
+        """As `Accumulation.send`."""
+        if not self._keeps or not len(indices):
+            return super().send(indices, wire_dtype)
+        values = torch.empty(len(indices), device=indices.device)
+        self.launch_take(indices, values, wire_dtype)
+        return values
+
+    def launch_take(
+        self,
+        indices: Tensor,
+        values: Tensor,
+        wire_dtype: torch.dtype,
+        given: Tensor | None = None,
+    ) -> None:
+        """As `send`, into *values*.
+
+        Args:
+            indices: Shape (n,), int64.
+            values: Shape (n,), float32; overwritten.
+            wire_dtype: Whose numbers they are to be.
+            given: Nothing happens unless this number, int64, is n.
+        """
         with self.blocks.on_device():
             kernels.take[(-(-len(indices) // _TAKEN),)](
                 indices,
                 values,
+                given,
                 len(indices),
                 self.residual,
                 self.velocity,
                 masks=self._masking,
+                element=ELEMENTS[wire_dtype],
+                largest=torch.finfo(wire_dtype).max,
                 block=_TAKEN,
             )
-        return values
 
-    def _launch(
+    def launch(
         self,
-        sources: Sequence[Sequence[Tensor]],
-        types: Sequence[torch.dtype],
-        factors: Sequence[float],
+        sources: Sequence[Source],
         listed: Candidates | None,
+        clipped: Clipped | None = None,
+        numbers: Tensor | None = None,
     ) -> None:
-        """Accumulate one source or two, and list candidates if they are wanted."""
+        """Accumulate one source or two, and list candidates if they are wanted.
+
+        Args:
+            sources: What to add.
+            listed: Candidates to list.
+            clipped: The gradient's norm, instead of the first source's factor; nothing is added if
+                it is not finite.
+            numbers: Of each block's tensor among the addresses; those of the layout by default.
+        """
         blocks = self.blocks
-        pairs = zip(self._addresses, sources, strict=False)
-        tables = [table.of(tensors) for table, tensors in pairs]
         with blocks.on_device():
             kernels.accumulate[(blocks.count,)](
-                tables[0],
-                tables[-1],
-                blocks.tensor,
+                sources[0].addresses,
+                sources[-1].addresses,
+                blocks.tensor if numbers is None else numbers,
                 blocks.inside,
                 blocks.flat,
                 blocks.length,
                 self.velocity,
                 self.residual,
                 *(listed.buffers if listed else (blocks.flat,) * 9),
+                *(clipped or (blocks.flat,) * 3),
                 self._momentum,
-                factors[0],
-                factors[-1],
+                sources[0].factor,
+                sources[-1].factor,
+                clips=clipped is not None,
                 has_weights=len(sources) > 1,
                 corrects=self._corrects,
                 nesterov=self._nesterov,
                 keeps=self._keeps,
                 scans=listed is not None,
-                element=ELEMENTS[types[0]],
-                weight_element=ELEMENTS[types[-1]],
+                element=ELEMENTS[sources[0].dtype],
+                weight_element=ELEMENTS[sources[-1].dtype],
                 block=blocks.size,
                 num_warps=_WARPS,
                 enable_fp_fusion=False,

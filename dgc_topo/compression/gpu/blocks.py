@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import triton.language as tl
@@ -61,26 +61,34 @@ class Blocks:
         return torch.searchsorted(ends, self.flat, right=True).to(torch.int32)
 
 
-class Addresses:
-    """The addresses of some tensors, on their device; they seldom change between steps."""
+class Reader:
+    """Where some named tensors are, as kernels need it; that seldom changes between steps.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    Args:
+        names: Of the tensors, in the order of their numbers.
+        device: Where they are.
+    """
+
+    def __init__(self, names: Sequence[str], device: torch.device) -> None:
+        self.names = tuple(names)
+        self.addresses = torch.zeros(len(self.names), dtype=torch.int64, device=device)
         self._known: list[int] = []
-        self._table = torch.empty(0, dtype=torch.int64, device=device)
 
-    def of(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the address of each, shape (n,), int64."""
-        addresses = list(map(Tensor.data_ptr, tensors))
+    def read(self, tensors: Mapping[str, Tensor]) -> torch.dtype | None:
+        """Note where the tensors of these names are, without waiting for the GPU.
+
+        Returns:
+            Their type, or None if they are of several types, or not contiguous: no kernel can read
+            such, and nothing is noted.
+        """
+        named = [tensors[name] for name in self.names]
+        types = {tensor.dtype for tensor in named}
+        if len(types) != 1 or not all(map(Tensor.is_contiguous, named)):
+            return None
+        addresses = list(map(Tensor.data_ptr, named))
         if self._known != addresses:
             self._known = addresses
-            self._table = torch.tensor(addresses, dtype=torch.int64, device=self._device)
-        return self._table
-
-
-def common_type(tensors: Sequence[Tensor]) -> torch.dtype | None:
-    """Return the element type of contiguous *tensors*, None where a kernel cannot read them."""
-    types = {tensor.dtype for tensor in tensors}
-    if len(types) > 1 or not all(map(Tensor.is_contiguous, tensors)):
-        return None
-    return next(iter(types & ELEMENTS.keys()), None)
+            on_gpu = self.addresses.is_cuda
+            on_host = torch.tensor(addresses, dtype=torch.int64, pin_memory=on_gpu)
+            self.addresses.copy_(on_host, non_blocking=True)
+        return next(iter(types & ELEMENTS.keys()), None)

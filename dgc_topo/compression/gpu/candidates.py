@@ -2,47 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dgc_topo.compression import threshold
 from dgc_topo.compression.gpu import selection_kernels as kernels
 from dgc_topo.compression.gpu import step_kernels
 from dgc_topo.compression.gpu.blocks import Blocks
 from dgc_topo.compression.groups import Groups
+from dgc_topo.compression.tail import Goal, Tail
 
 CHUNK = 1024  #: candidates per program
+NOTES = 16  #: numbers that others may keep where the outcome is
+_OUTCOME = 2
 _SPARE_ROOM = 256  #: places of a group's list besides a multiple of what it sends
-_SPARE = 32.0  #: candidates aimed at besides a multiple of what is sent
 _FEW = 0.02  #: up to this density lists may be generous
 
 
-class _Aim(NamedTuple):
-    """How many candidates there should be, in multiples of what is sent.
+class _Plan(NamedTuple):
+    """How many candidates there should be, and how many there is room for.
 
     They cost less than on a CPU, and a search that found too few costs more: so many more are
     aimed at, but well below what there is room for.
     """
 
-    room: float  #: of a list
-    least: float  #: candidates aimed at, at least
-    most: float
+    room: float  #: of a list, in multiples of what is sent
+    goal: Goal
 
 
-_GENEROUS, _THRIFTY = _Aim(4.0, 2.0, 3.0), _Aim(1.5, 1.15, 1.3)
+_GENEROUS = _Plan(4.0, Goal(least=1.3, most=3.0, spare=32.0, root=8.0))
+_THRIFTY = _Plan(1.5, Goal(least=1.15, most=1.3, spare=32.0, root=8.0))
 _VALUES: int = kernels.VALUES.value
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What one step's search tells the next, by group; float32, shape (num_groups,), each."""
+class Facts(NamedTuple):
+    """What is known once the GPU is done."""
 
-    smallest: Tensor  #: smallest magnitude sent; 0 where too few passed
-    slack: Tensor  #: a threshold is this times the smallest magnitude sent
-    aim: Tensor  #: candidates aimed at, in multiples of what is sent
+    num_missed: int  #: groups that have to be searched again
+    num_kept: int  #: of all groups
+    notes: list[int]  #: what others have written to `Lists.notes`
 
 
 class Found(NamedTuple):
@@ -66,19 +65,16 @@ class Lists:
         device, num_groups = blocks.device, groups.num_groups
         sizes = torch.tensor(groups.offsets).diff()
         self.num_wanted = sum(counts)
-        self.aim = _GENEROUS if self.num_wanted <= _FEW * blocks.elements else _THRIFTY
+        self.few = self.num_wanted <= _FEW * blocks.elements  #: is little sent?
+        self.plan = _GENEROUS if self.few else _THRIFTY
         wanted = torch.tensor(counts, dtype=torch.int64)
-        rooms = torch.minimum(sizes, (self.aim.room * wanted).to(torch.int64) + _SPARE_ROOM)
+        rooms = torch.minimum(sizes, (self.plan.room * wanted).to(torch.int64) + _SPARE_ROOM)
         begin = torch.zeros(num_groups + 1, dtype=torch.int64)
         torch.cumsum(rooms, 0, out=begin[1:])
-        chunks = ((rooms + CHUNK - 1) // CHUNK).clamp(min=1)
-        group = torch.arange(num_groups).repeat_interleave(chunks)
-        chunk = torch.arange(len(group)) - (chunks.cumsum(0) - chunks)[group]
         places, words = int(begin[-1]), num_groups * kernels.DIGITS * _VALUES
-        self.num_chunks = len(group)
         self.begin = begin.to(device)
-        self.chunk_group = group.to(device, torch.int32)
-        self.chunk_begin = (chunk * CHUNK).to(device)
+        self.chunk_group, self.chunk_begin = _chunks(rooms, device)
+        self.num_chunks = len(self.chunk_group)
         self.block_group = blocks.groups(groups)
         self.group_block = blocks.group_blocks(groups)
         self.wanted = wanted.to(device, torch.int32)
@@ -87,9 +83,11 @@ class Lists:
         self.block_first = torch.empty(blocks.count, dtype=torch.int64, device=device)
         self.block_kept = torch.empty_like(self.block_first)
         self.block_sums = torch.empty_like(self.block_first)
-        # One piece of memory, so that one call clears all counters.
-        self._counters = torch.empty(2 + num_groups + words // 2, dtype=torch.int64, device=device)
-        self.outcome, self.found, rest = torch.split(self._counters, [2, num_groups, words // 2])
+        # One piece of memory, so that one call clears all counters, and one copy tells the host.
+        parts = [_OUTCOME + NOTES, num_groups, words // 2]
+        self._counters = torch.empty(sum(parts), dtype=torch.int64, device=device)
+        self.outcome, self.found, rest = torch.split(self._counters, parts)
+        self.notes = self.outcome[_OUTCOME:]
         self.histograms = rest.view(torch.int32)
         self.limits, self.rooms, self.missed = torch.empty(
             (3, num_groups), dtype=torch.int32, device=device
@@ -100,30 +98,49 @@ class Lists:
         self._counters.zero_()
 
 
+def _chunks(rooms: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return which list each chunk is of, int32, and its first place there, int64, on *device*."""
+    chunks = ((rooms + CHUNK - 1) // CHUNK).clamp(min=1)
+    group = torch.arange(len(rooms)).repeat_interleave(chunks)
+    chunk = torch.arange(len(group)) - (chunks.cumsum(0) - chunks)[group]
+    return group.to(device, torch.int32), (chunk * CHUNK).to(device)
+
+
 class Candidates:
     """One step's candidates: what exceeds the threshold that the last step suggests.
 
     Args:
         lists: Where they are kept; cleared.
-        learned: Last step's; this step's as soon as the largest are picked.
+        smallest: Magnitude that each group sent in the last step, and 0 where too few passed; this
+            step's as soon as the largest are picked, but where they have to be searched again.
+        tail: Likewise.
         wanted: How many each group sends, shape (num_groups,), int32; as many as lists are made
             for by default.
     """
 
-    def __init__(self, lists: Lists, learned: Learned, *, wanted: Tensor | None = None) -> None:
+    def __init__(
+        self, lists: Lists, smallest: Tensor, tail: Tail, *, wanted: Tensor | None = None
+    ) -> None:
         self.lists = lists
-        self.learned = learned
+        self.smallest = smallest
+        self.tail = tail
         self._wanted = lists.wanted if wanted is None else wanted
-        lists.clear()
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a step."""
+        self._indices: Tensor | None = None
+        self._facts: Facts | None = None
+        self.lists.clear()
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
         """Return what a kernel needs to list them, in the order of its arguments."""
-        lists, learned = self.lists, self.learned
+        lists = self.lists
         return (
             lists.block_group,
-            learned.smallest,
-            learned.slack,
+            self.smallest,
+            self.tail.slack,
             lists.begin,
             lists.found,
             lists.keys,
@@ -151,24 +168,43 @@ class Candidates:
                     blocks.flat, blocks.length, values, *self.buffers, block=blocks.size
                 )
 
+    @property
+    def num_kept(self) -> Tensor:
+        """How many are kept, int64; as many as wanted only if every group has enough."""
+        return self.lists.outcome[1]
+
+    def launched(self, indices: Tensor) -> None:
+        """Say that `select` was launched, and where its indices are now."""
+        self._indices = indices
+
+    def facts(self) -> Facts:
+        """Return what came out of `select`; waits for the GPU."""
+        if self._facts is None:
+            num_missed, num_kept, *notes = self.lists.outcome.tolist()
+            self._facts = Facts(num_missed, num_kept, notes)
+        return self._facts
+
     def choose(self) -> Found:
         """Return the largest candidates of each group, all of them where they are too few.
 
         A group with more candidates than its list has room for gets none.  It waits for the GPU
         once, for their number.
         """
-        lists = self.lists
-        indices = torch.empty(lists.num_wanted, dtype=torch.int64, device=lists.blocks.device)
-        if not lists.blocks.count:
-            return Found(indices[:0], None)
-        with lists.blocks.on_device():
-            self._select(indices)
-        num_missed, num_kept = lists.outcome.tolist()
-        return Found(indices[:num_kept], lists.missed > 0 if num_missed else None)
+        if self._indices is None:
+            device = self.lists.blocks.device
+            self._indices = torch.empty(self.lists.num_wanted, dtype=torch.int64, device=device)
+            self.select(self._indices)
+        num_missed, num_kept, _ = self.facts()
+        return Found(self._indices[:num_kept], self.lists.missed > 0 if num_missed else None)
+
+    def select(self, indices: Tensor) -> None:
+        """Write to *indices* what is kept, without waiting for how many they are."""
+        if self.lists.blocks.count:
+            with self.lists.blocks.on_device():
+                self._select(indices)
 
     def _select(self, indices: Tensor) -> None:
-        """Write to *indices* what is kept."""
-        lists, learned = self.lists, self.learned
+        lists, goal = self.lists, self.lists.plan.goal
         grid, where = (lists.num_chunks,), (lists.chunk_group, lists.chunk_begin, lists.begin)
         shape = {"digits": kernels.DIGITS, "values": _VALUES, "chunk": CHUNK}
         listed = (lists.found, self._wanted, lists.keys)
@@ -184,14 +220,14 @@ class Candidates:
             lists.rooms,
             lists.outcome,
             lists.missed,
-            learned.smallest,
-            learned.slack,
-            learned.aim,
-            spare=_SPARE,
-            least_aim=lists.aim.least,
-            most_aim=lists.aim.most,
-            decay=threshold.DECAY,
-            most=threshold.MOST,
+            self.smallest,
+            self.tail.slack,
+            self.tail.aim,
+            self.tail.width,
+            spare=goal.spare,
+            root=goal.root,
+            least_aim=goal.least,
+            most_aim=goal.most,
             block=lists.blocks.size,
             **shape,
         )

@@ -12,8 +12,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from dgc_topo.compression import tail
+
 DIGITS = 4  #: of a key: 8, 8, 8 and 7 bits
 VALUES = tl.constexpr(256)  #: of a digit
+_LEAST_WIDTH, _MOST_WIDTH = tl.constexpr(tail.LEAST_WIDTH), tl.constexpr(tail.MOST_WIDTH)
+_SHRINKS, _GROWS = tl.constexpr(tail.SHRINKS), tl.constexpr(tail.GROWS)
+_FOLDS, _FOUND = tl.constexpr(tail.FOLDS), tl.constexpr(tail.FOUND)
 NOBODY = tl.constexpr(0x7FFFFFFF)  #: a limit above the key of every number
 
 
@@ -81,15 +86,15 @@ def count_kept(  # noqa: PLR0913, PLR0915, PLR0917
     outcome,  # int64: groups that have to be searched again, and number kept of all groups
     missed,  # int32, by group: 1 where too few passed and more might, or too many to be listed
     smallest,  # float32, by group: last step's, and then this one's; 0 where too few passed
-    slack,  # float32, by group: last step's, and then this one's
-    aim,  # float32, by group: candidates aimed at, in multiples of what is wanted
+    slack,  # float32, by group, as in `Tail`, like the next two: last step's, and then this one's
+    aim,
+    width,
     digits: tl.constexpr,
     values: tl.constexpr,
-    spare: tl.constexpr,  # candidates aimed at besides
+    spare: tl.constexpr,  # as in `Goal`, like the next three
+    root: tl.constexpr,
     least_aim: tl.constexpr,
     most_aim: tl.constexpr,
-    decay: tl.constexpr,  # candidates fall by that power of the threshold
-    most: tl.constexpr,  # factor by which a threshold follows in one step
     chunk: tl.constexpr,
     block: tl.constexpr,
 ):
@@ -125,15 +130,31 @@ def count_kept(  # noqa: PLR0913, PLR0915, PLR0917
         tl.store(missed + group, misses)
         tl.atomic_add(outcome, misses.to(tl.int64), sem="relaxed")
         tl.atomic_add(outcome + 1, kept.to(tl.int64), sem="relaxed")
-        full = (kept == count) & (count > 0)
-        tl.store(smallest + group, tl.where(full, limit.to(tl.float32, bitcast=True), 0.0))
-        target = tl.load(aim + group)
-        target = tl.where(total < count, 1.5 * target, 0.99 * target)
-        target = tl.minimum(tl.maximum(target, least_aim), most_aim)
-        tl.store(aim + group, target)
-        excess = (total.to(tl.float32) + 1) / (target * count.to(tl.float32) + spare)
-        follow = tl.exp2(tl.log2(excess) / decay)  # see `Threshold`
-        tl.store(slack + group, loose * tl.minimum(tl.maximum(follow, 1 / most), most))
+        if misses == 0:  # else the host learns from them, and has what they were
+            now = limit.to(tl.float32, bitcast=True)
+            now = tl.where((kept == count) & (count > 0), now, 0.0)
+            tl.store(smallest + group, now)
+            if now > 0:
+                sent = count.to(tl.float32)
+                target = tl.load(aim + group) * _FOUND
+                target = tl.minimum(tl.maximum(target, least_aim), most_aim)
+                tl.store(aim + group, target)
+                wide = _width(tl.load(width + group), before * loose, now, total / sent)
+                tl.store(width + group, wide)
+                growth = tl.minimum(tl.maximum(2 - before / now, _SHRINKS), _GROWS)
+                growth = tl.where(before * loose > 0, growth, 1.0)
+                folds = tl.log(target + (spare + root * tl.sqrt(sent)) / sent)
+                tl.store(slack + group, growth * tl.exp(-wide * folds))
+
+
+@triton.jit
+def _width(width, threshold, smallest, ratio):
+    """Return the width of the tail, as `Tail.learn`."""
+    folds = tl.log(ratio)
+    measured = tl.log(smallest / threshold) / folds
+    measured = tl.minimum(tl.maximum(measured, _LEAST_WIDTH), _MOST_WIDTH)
+    steep = (threshold > 0) & (folds > _FOLDS)
+    return tl.where(steep, (width + measured) / 2, width)
 
 
 @triton.jit

@@ -31,6 +31,13 @@ def sum_squares(
 
 
 @triton.jit
+def _clipping(squares, bound):
+    """Return what to multiply a gradient with, float32, so that its norm is at most *bound*."""
+    length = tl.sqrt(squares)
+    return tl.where(length <= bound, 1.0, bound / length).to(tl.float32)
+
+
+@triton.jit
 def _list(  # noqa: PLR0913, PLR0917
     v,
     inside,
@@ -65,7 +72,7 @@ def _list(  # noqa: PLR0913, PLR0917
 
 
 @triton.jit
-def accumulate(  # noqa: PLR0913, PLR0917 - one kernel, one argument per buffer
+def accumulate(  # noqa: PLR0913, PLR0915, PLR0917 - one kernel, one argument per buffer
     gradients,  # int64 addresses of the tensors
     weights,  # the same, of what the second term adds; read if has_weights
     block_tensor,  # int32: which tensor a block belongs to
@@ -83,9 +90,13 @@ def accumulate(  # noqa: PLR0913, PLR0917 - one kernel, one argument per buffer
     places,
     block_first,
     block_kept,
+    squares,  # float64: sum of the gradient's squares; this and what follows is for clips
+    bound,  # float64: norm that it is clipped to
+    clip_factor,  # float32: set to the factor on the gradient
     momentum,
     gradient_factor,
     weight_factor,
+    clips: tl.constexpr,
     has_weights: tl.constexpr,
     corrects: tl.constexpr,
     nesterov: tl.constexpr,
@@ -98,11 +109,18 @@ def accumulate(  # noqa: PLR0913, PLR0917 - one kernel, one argument per buffer
     """Accumulate one block by the law of `dgc_topo.compression.accumulation`, list its candidates.
 
     Products and sums are rounded one by one (the launch forbids fusing them), so results equal
-    those of the plain operations bit for bit.
+    those of the plain operations bit for bit.  Of a gradient that is not finite nothing is done.
     """
     program = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, block)
-    inside = lanes < tl.load(block_length + program)
+    length = tl.load(block_length + program)
+    if clips:
+        total = tl.load(squares)
+        length = tl.where(total < float("inf"), length, 0)
+        gradient_factor = _clipping(total, tl.load(bound))
+        if program == 0:
+            tl.store(clip_factor, gradient_factor)
+    inside = lanes < length
     flat = tl.load(block_flat + program) + lanes
 
     tensor = tl.load(block_tensor + program)
@@ -184,21 +202,34 @@ def scan(  # noqa: PLR0913, PLR0917
 
 
 @triton.jit
-def take(
+def take(  # noqa: PLR0913, PLR0917
     indices,  # int64, unique
-    values,  # float32: what the residual holds there
+    values,  # float32: what the residual holds there, as numbers of the wire
+    given,  # int64: if it is not *count*, nothing is done; or None
     count,
     residual,
     velocity,
     masks: tl.constexpr,
+    element: tl.constexpr,  # type of numbers on the wire
+    largest: tl.constexpr,  # of them
     block: tl.constexpr,
 ):
-    """Remove the elements at some indices from the residual, and from the velocity if it masks."""
+    """Remove the elements at some indices from the residual, and from the velocity if it masks.
+
+    What rounding takes from them stays in the residual.
+    """
     lanes = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    if given is not None:
+        count = tl.where(tl.load(given) == count, count, 0)
     inside = lanes < count
     index = tl.load(indices + lanes, mask=inside, other=0)
-    tl.store(values + lanes, tl.load(residual + index, mask=inside, other=0.0), mask=inside)
+    value = tl.load(residual + index, mask=inside, other=0.0)
     zeros = tl.zeros([block], tl.float32)
-    tl.store(residual + index, zeros, mask=inside)
+    sent, rest = value, zeros
+    if element != tl.float32:
+        sent = tl.minimum(tl.maximum(value, -largest), largest).to(element).to(tl.float32)
+        rest = value - sent
+    tl.store(values + lanes, sent, mask=inside)
+    tl.store(residual + index, rest, mask=inside)
     if masks:
         tl.store(velocity + index, zeros, mask=inside)

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from dgc_topo.compression.arrays import constant
 from dgc_topo.compression.gpu.blocks import Blocks
-from dgc_topo.compression.gpu.candidates import Candidates, Found, Learned, Lists
+from dgc_topo.compression.gpu.candidates import Candidates, Lists
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.selection import largest
+from dgc_topo.compression.tail import Tail
 from dgc_topo.compression.threshold import Threshold
 
 #: Elements of a group's sample, at least; more than on a CPU, so that lists need little to spare.
@@ -30,7 +31,8 @@ class FusedThreshold(Threshold):
     def __init__(self, groups: Groups, blocks: Blocks, *, reuse: bool = True) -> None:
         super().__init__(groups, blocks.device, reuse=reuse)
         self._blocks = blocks
-        self._lists: tuple[list[int], Lists] | None = None
+        self._held = torch.zeros_like(self.tail.slack)  # `smallest` is in the same place always
+        self._usual: tuple[list[int], Candidates] | None = None
         self._candidates: Candidates | None = None
 
     def begin(self, density: float) -> Candidates | None:
@@ -38,58 +40,74 @@ class FusedThreshold(Threshold):
         smallest = self.last_smallest(density)
         self._candidates = None
         if smallest is not None:
-            learned = Learned(smallest, self.slack, self.aim)
-            self._candidates = Candidates(self._lists_now(), learned)
+            self._candidates = self._usual_now()
+            self._candidates.restart()
         return self._candidates
 
     def pick(self, residual: Tensor, density: float) -> Tensor:
         """Return the indices of the largest elements, strictly ascending."""
         self.step += 1
         listed, self._candidates = self._candidates, None
-        if listed is not None:
-            found = listed.choose()
-        else:
+        if not len(residual):
+            return torch.empty(0, dtype=torch.int64, device=residual.device)
+        if listed is None:
+            missed = torch.ones(self.groups.num_groups, dtype=torch.bool, device=residual.device)
             nothing = torch.empty(0, dtype=torch.int64, device=residual.device)
-            self.smallest = torch.zeros_like(self.slack)
-            found = Found(nothing, torch.ones_like(self.slack, dtype=torch.bool))
-        if found.missed is None or not len(residual):
+            self.smallest = self._held.zero_()
+            return self._completed(residual, nothing, missed)
+        found = listed.choose()
+        if found.missed is None:
             return found.indices
-        return self._completed(residual, found.indices, found.missed)
+        numbers, before = listed.lists.found.clone(), listed.smallest.clone()
+        indices = self._completed(residual, found.indices, found.missed)
+        self._learn_from(before, numbers, found.missed)
+        return indices
 
-    def _lists_now(self) -> Lists:
-        if self._lists is None or self._lists[0] != self.counts:
-            self._lists = None  # gives its memory back first
-            self._lists = list(self.counts), Lists(self.groups, self.counts, self._blocks)
-        return self._lists[1]
+    def _usual_now(self) -> Candidates:
+        """Return the candidates of all groups, the same ones for the same counts."""
+        if self._usual is None or self._usual[0] != self.counts:
+            self._usual = None  # gives its memory back first
+            lists = Lists(self.groups, self.counts, self._blocks)
+            self._usual = list(self.counts), Candidates(lists, self._held, self.tail)
+        return self._usual[1]
 
     def _completed(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
         """Return what is to be sent: *indices*, but of the *missed* groups what a sample tells."""
         listed = self._listed_by_sample(residual, missed)
         found = listed.choose()
-        assert self.smallest is not None  # `pick` has seen to it
-        self.smallest = torch.where(missed, listed.learned.smallest, self.smallest)
+        self._held.copy_(torch.where(missed, listed.smallest, self._held))
         indices = self._replaced(indices, missed, found.indices)
         return indices if found.missed is None else self._exact(residual, indices, found.missed)
+
+    def _learn_from(self, before: Tensor, found: Tensor, missed: Tensor) -> None:
+        """Learn from *missed* groups what the kernel has learned from the others."""
+        tail, lists = self.tail, self._usual_now().lists
+        anew = Tail(tail.slack.clone(), tail.aim.clone(), tail.width.clone())
+        anew.learn(before, self._held, found, lists.wanted, lists.plan.goal)
+        tail.slack.copy_(torch.where(missed, anew.slack, tail.slack))
+        tail.aim.copy_(torch.where(missed, anew.aim, tail.aim))
+        tail.width.copy_(torch.where(missed, anew.width, tail.width))
 
     def _listed_by_sample(self, residual: Tensor, missed: Tensor) -> Candidates:
         """List candidates of the *missed* groups alone."""
         sampled = self._sampled(residual, missed.nonzero().flatten().tolist())
-        lists, slack = self._lists_now(), torch.ones_like(self.slack)
-        learned = Learned(torch.where(missed, sampled, torch.inf), slack, slack.clone())
-        listed = Candidates(lists, learned, wanted=torch.where(missed, lists.wanted, 0))
+        lists, tail = self._usual_now().lists, Tail.of(self.groups.num_groups, residual.device)
+        tail.slack.fill_(1.0)
+        smallest = torch.where(missed, sampled, torch.inf)
+        wanted = torch.where(missed, lists.wanted, 0)
+        listed = Candidates(lists, smallest, tail, wanted=wanted)
         listed.watch(0, residual)
         return listed
 
     def _exact(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
         """As `_completed`, with torch.topk: too many of a group are equal, or its sample misled."""
-        assert self.smallest is not None
         picked = []
         for group in missed.nonzero().flatten().tolist():
             start, stop = self.groups.offsets[group : group + 2]
             magnitudes = residual[start:stop].abs()
             best = largest(magnitudes, self.counts[group])
             enough = len(best) == self.counts[group]
-            self.smallest[group] = magnitudes[best].min() if enough else 0.0
+            self._held[group] = magnitudes[best].min() if enough else 0.0
             picked.append(best + start)
         return self._replaced(indices, missed, torch.cat(picked))
 

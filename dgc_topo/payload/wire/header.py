@@ -77,24 +77,19 @@ def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
     if words.device.type == "cpu" and len(words) - _FIRST_WORD < ROW:
         seal_words(words.numpy(), header, num_bytes, length)
         return
-    first = _first_word(header)
+    first = first_word(header)
     _seal_on_device(words, first, _seeds(first, length, num_bytes))
 
 
 def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, length: int) -> None:
     """As `seal`, for at most `ROW` words of a body in a CPU's memory."""
-    first = _first_word(header)
+    first = first_word(header)
     sums = few_word_sums(words[_FIRST_WORD - 1 :])
     _LAYOUT.pack_into(words.data, 0, first, *_checks(*sums, *_seeds(first, length, num_bytes)))
 
 
-def sealing(header: Header, num_bytes: int, length: int) -> tuple[int, int, int]:
-    """Return the header's first word, and what the plain and the weighted sum begin with."""
-    first = _first_word(header)
-    return first, *_seeds(first, length, num_bytes)
-
-
-def _first_word(header: Header) -> int:
+def first_word(header: Header) -> int:
+    """Return the header's first word."""
     kind = ENCODING_CODES[header.encoding] | DTYPE_CODES[header.wire_dtype] << 4
     return MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
 

@@ -16,9 +16,13 @@ import triton.language as tl
 from dgc_topo import coding
 from dgc_topo.payload.wire import checksum
 
-BLOCK = 1024  #: gaps or words per program
-FACTS = 5  #: numbers that `measure` and `write` share, all 0 before
+#: Gaps or words per program: few, so that a short message keeps more of a GPU busy; many, so that
+#: programs do not queue up to add to the same sums.
+BLOCK, LARGE_BLOCK = 256, 1024
+FACTS = 11  #: numbers that `measure` and `write` share, all 0 before
+LARGEST, ESCAPES, WIDTH = 0, 1, 6  #: which of them the host wants
 ENDS = 16  #: bytes that `look` returns: of the header, and the last four
+ANY, RUN_LENGTH, BIT_PACKED = 0, 1, 2  #: which encoding is wanted
 
 _PRIME = tl.constexpr(checksum.PRIME)
 _HALF = tl.constexpr(checksum.PRIME // 2)
@@ -28,95 +32,148 @@ _HEADER_WORDS = tl.constexpr(coding.HEADER_BYTES // 4)
 _WORD_BITS = tl.constexpr(32)
 _PLANE_BITS = tl.constexpr(16)
 _LOW_BITS = tl.constexpr(0xFFFF)
+_LARGEST, _ESCAPES = tl.constexpr(LARGEST), tl.constexpr(ESCAPES)
 _SUMS = tl.constexpr(2)  # where facts have the sums of words
-_DONE = tl.constexpr(4)  # and how many programs are done
+_WRITTEN, _MEASURED = tl.constexpr(4), tl.constexpr(5)  # how many programs are done
+_WIDTH = tl.constexpr(WIDTH)
+_PLAN = tl.constexpr(7)  # words of the body, first of the header, what both sums begin with
 _ENDS = tl.constexpr(ENDS)
+_ANY, _RUN_LENGTH = tl.constexpr(ANY), tl.constexpr(RUN_LENGTH)
+_BIT_PACKED = tl.constexpr(BIT_PACKED)
 
 _kernel = triton.jit(
     do_not_specialize=[
         "count",
         "start",
         "size",
-        "num_words",
+        "length",
         "width",
         "first",
-        "plain_seed",
-        "weighted_seed",
     ],
     do_not_specialize_on_alignment=["indices", "values", "message", "coded"],
 )
 
 
 @_kernel
-def measure(
+def measure(  # noqa: PLR0913, PLR0917 - one argument per buffer and number
     indices,  # int64, shape (count,)
     facts,  # int64, shape (FACTS,): 0 becomes the largest gap, 1 the escape codes of all
+    given,  # int64: if it is not *count*, there is nothing to be written; or None
     count: tl.int64,
     start: tl.int64,
+    length: tl.int64,  # of the run
+    first: tl.int64,  # the header's first word, encoding and parameter 0
+    choice: tl.constexpr,  # encoding that is wanted
+    value_bytes: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Find out what decides the encoding."""
+    """Find out what decides the encoding; the last program plans the message."""
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    inside = at < count
+    there = count
+    if given is not None:
+        there = tl.where(tl.load(given) == count, count, 0)
+    inside = at < there
     index = tl.load(indices + at, mask=inside, other=0)
     before = tl.load(indices + at - 1, mask=inside & (at > 0), other=0)
     before = tl.where(at > 0, before, start - 1)
     gap = tl.where(inside, index - before - 1, 0)
     largest = tl.max(gap, axis=0)
-    tl.atomic_max(facts, largest)
+    tl.atomic_max(facts + _LARGEST, largest)
     if largest >= _MAX_CODE:
-        tl.atomic_add(facts + 1, tl.sum(gap // _MAX_CODE, axis=0))
+        tl.atomic_add(facts + _ESCAPES, tl.sum(gap // _MAX_CODE, axis=0))
+
+    # Who adds last sees what all others did before, for atomics acquire and release.
+    done = tl.atomic_add(facts + _MEASURED, 1, sem="acq_rel")
+    if done == tl.num_programs(0) - 1:
+        largest = tl.atomic_max(facts + _LARGEST, 0, sem="acq_rel")
+        escapes = tl.atomic_add(facts + _ESCAPES, 0, sem="acq_rel")
+        escapes = tl.where(largest <= _MAX_CODE, 0, escapes)
+        code, width, body = _planned(largest, escapes, count, length, choice, value_bytes)
+        if given is not None:
+            width = tl.where(there == count, width, -1)
+        size = body + _HEADER_BYTES
+        first = first | (code << 16) | (tl.where(code == _BIT_PACKED, width, 0) << 24)
+        tl.store(facts + _WIDTH, width)
+        tl.store(facts + _PLAN, (body + 3) // 4)
+        tl.store(facts + _PLAN + 1, first)
+        tl.store(facts + _PLAN + 2, first + length + size)
+        tl.store(facts + _PLAN + 3, first + 2 * length + 3 * size)
+
+
+@triton.jit
+def _planned(largest, escapes, count, length, choice: tl.constexpr, value_bytes: tl.constexpr):
+    """Return the code of the encoding, the bits of a gap, and the bytes of the body.
+
+    By the arithmetic of `dgc_topo.coding.smallest`; what is not packed gaps has -1 bits.
+    """
+    bits = tl.sum((largest >> tl.arange(0, 32) > 0).to(tl.int64), axis=0)
+    values = value_bytes * count
+    packed = values + (count * bits + 7) // 8
+    runs = values + 2 * (count + escapes) + tl.where(escapes > 0, 4, 0)
+    if choice == _ANY:
+        dense = value_bytes * length
+        others = tl.minimum(values + (length + 7) // 8, values + (4 * count + 3 * values % 4))
+        takes_runs = (runs < dense) & (runs <= packed) & (runs <= others)
+        takes_packed = (packed < dense) & (packed < runs) & (packed <= others)
+    else:
+        takes_runs = largest >= 0 if choice == _RUN_LENGTH else largest < 0
+        takes_packed = largest >= 0 if choice == _BIT_PACKED else largest < 0
+    takes_runs = takes_runs & (escapes == 0)
+    code = tl.where(takes_runs, _RUN_LENGTH, _BIT_PACKED).to(tl.int64)
+    width = tl.where(takes_runs, 16, tl.where(takes_packed, bits, -1)).to(tl.int64)
+    return code, width, tl.where(takes_runs, runs, packed)
 
 
 @_kernel
-def write(  # noqa: PLR0913, PLR0917 - one argument per buffer and number
+def write(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer and number
     indices,  # int64, shape (count,)
     values,  # float32, shape (count,)
-    message,  # uint8, 4-byte aligned: the header, and num_words words
+    message,  # uint8, 4-byte aligned: the header, and words enough for the body
     facts,  # as `measure` left them
     count: tl.int64,
     start: tl.int64,
-    num_words: tl.int64,  # of the body
-    width: tl.int64,  # bits of a gap, 0 to 31
-    first: tl.int64,  # the header's first word
-    plain_seed: tl.int64,  # what both sums begin with
-    weighted_seed: tl.int64,
     element: tl.constexpr,  # type of the values
     block: tl.constexpr,
 ):
-    """Write a whole message, a lane for each word of its body; the last program seals it."""
+    """Write a message as planned, a lane for each word of its body; the last program seals it.
+
+    It may have more programs than the body has words for.
+    """
     program = tl.program_id(0).to(tl.int64)
     at = program * block + tl.arange(0, block)
-    value_bits: tl.constexpr = 32 if element == tl.float32 else 16
-    if element == tl.float32:
-        value = tl.load(values + at, mask=at < count, other=0.0)
-        word = value.to(tl.int32, bitcast=True).to(tl.int64)
-    else:
-        word = _rounded(values, 2 * at, count, element)
-        word = word | (_rounded(values, 2 * at + 1, count, element) << 16)
+    width = tl.load(facts + _WIDTH)
+    num_words = tl.where(width < 0, 0, tl.load(facts + _PLAN))
+    if program * block < num_words:
+        value_bits: tl.constexpr = 32 if element == tl.float32 else 16
+        if element == tl.float32:
+            value = tl.load(values + at, mask=at < count, other=0.0)
+            word = value.to(tl.int32, bitcast=True).to(tl.int64)
+        else:
+            word = _rounded(values, 2 * at, count, element)
+            word = word | (_rounded(values, 2 * at + 1, count, element) << 16)
 
-    # Where this block's words reach the gaps; the first such may begin with the last value.
-    bit = at * _WORD_BITS - count * value_bits
-    if (width > 0) & ((program + 1) * block * _WORD_BITS > count * value_bits):
-        low = tl.minimum(width, 16)
-        word = word | _packed(indices, bit, count, start, low, 0)
-        if width > _PLANE_BITS:
-            high = width - _PLANE_BITS
-            word = word | _packed(indices, bit - count * 16, count, start, high, 16)
+        # Where this block's words reach the gaps; the first such may begin with the last value.
+        bit = at * _WORD_BITS - count * value_bits
+        if (width > 0) & ((program + 1) * block * _WORD_BITS > count * value_bits):
+            low = tl.minimum(width, 16)
+            word = word | _packed(indices, bit, count, start, low, 0)
+            if width > _PLANE_BITS:
+                high = width - _PLANE_BITS
+                word = word | _packed(indices, bit - count * 16, count, start, high, 16)
 
-    word = word.to(tl.int32)  # its low 32 bits; sums are of signed words
-    words = message.to(tl.pointer_type(tl.int32))
-    tl.store(words + _HEADER_WORDS + at, word, mask=at < num_words)
-    _add_sums(facts + _SUMS, word.to(tl.int64), program * block + _HEADER_WORDS, block)
+        word = word.to(tl.int32)  # its low 32 bits; sums are of signed words
+        words = message.to(tl.pointer_type(tl.int32))
+        tl.store(words + _HEADER_WORDS + at, word, mask=at < num_words)
+        _add_sums(facts + _SUMS, word.to(tl.int64), program * block + _HEADER_WORDS, block)
 
-    # Who adds last sees what all others added before, for atomics acquire and release.
-    done = tl.atomic_add(facts + _DONE, 1, sem="acq_rel")
-    if done == tl.num_programs(0) - 1:
+    done = tl.atomic_add(facts + _WRITTEN, 1, sem="acq_rel")  # as in `measure`
+    if (done == tl.num_programs(0) - 1) & (width >= 0):
         plain = tl.atomic_add(facts + _SUMS, 0, sem="acq_rel")
         weighted = tl.atomic_add(facts + _SUMS + 1, 0, sem="acq_rel")
-        tl.store(words, first.to(tl.int32))
-        tl.store(words + 1, _remainder(plain + plain_seed).to(tl.int32))
-        tl.store(words + 2, _remainder(weighted + weighted_seed).to(tl.int32))
+        words = message.to(tl.pointer_type(tl.int32))
+        tl.store(words, tl.load(facts + _PLAN + 1).to(tl.int32))
+        tl.store(words + 1, _remainder(plain + tl.load(facts + _PLAN + 2)).to(tl.int32))
+        tl.store(words + 2, _remainder(weighted + tl.load(facts + _PLAN + 3)).to(tl.int32))
 
 
 @triton.jit

@@ -54,8 +54,13 @@ def plan(gaps: Tensor, length: int, coding: Coding) -> Plan:
 
 
 def plan_of(count: int, largest: int, escapes: int, length: int, coding: Coding) -> Plan:
-    """As `plan`, from the number of gaps, the largest one, and the escape codes they take."""
+    """As `plan`, from the number of gaps, the largest one, and the escape codes they take.
+
+    A largest gap of just 65535 is a code by itself: then no other takes an escape code either.
+    """
     check_run(length)
+    if largest <= MAX_CODE:
+        escapes = 0
     value_bytes = VALUE_BYTES[coding.wire_dtype]
     encoding, body = smallest(coding.choice, value_bytes, length, count, largest, escapes)
     parameter = 0

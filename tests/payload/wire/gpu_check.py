@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
+from unittest import mock
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from dgc_topo.payload.wire import (
     indices,
     kernels,
     message,
+    on_gpu,
     small,
 )
 from dgc_topo.payload.wire.checksum import PRIME
@@ -31,7 +33,7 @@ from tests.payload.wire import test_hostile
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-COUNTS = (1, 2, 3, 510, 1025)  # the last is more than one program
+COUNTS = (1, 2, 3, 257, 1025)  # the last is more than one program
 HOSTILE = 700 if INTERPRETED else 5000
 CHOICES: tuple[IndexChoice, ...] = ("run-length", "bit-packed", "auto")
 LONGEST = 2**31
@@ -150,11 +152,11 @@ def check_sums() -> None:
     """Words far into a message, at the edges of the modulus, where a product could overflow."""
     for before in (0, 3, 2**31, PRIME - 1, PRIME, PRIME + 1, 2**32 + 1024, 2**40 + 3):
         for word in (-(2**31), -(2**31) + 1, -5, 0, 2**31 - 6, 2**31 - 1):
-            words = torch.full((kernels.BLOCK,), word, device=DEVICE)
+            words = torch.full((kernels.LARGE_BLOCK,), word, device=DEVICE)
             words[::3] = before % 2**31
             sums = torch.zeros(2, dtype=torch.int64, device=DEVICE)
             base = torch.tensor(before, device=DEVICE)
-            add_sums[(1,)](words, sums, base, block=kernels.BLOCK)
+            add_sums[(1,)](words, sums, base, block=kernels.LARGE_BLOCK)
             exact = list(enumerate(words.tolist(), before + 1))
             expected = [sum(w for _, w in exact) % PRIME, sum(i * w for i, w in exact) % PRIME]
             assert [found % PRIME for found in sums.tolist()] == expected, (before, word)
@@ -190,6 +192,8 @@ def main() -> None:
     check_sums()
     check_values()
     check_edges()
+    with mock.patch.object(on_gpu, "_SHORT", 500):  # as if messages were long
+        check_edges()
     check_widths()
     check_hostile()
     print("kernels equal torch")  # noqa: T201
