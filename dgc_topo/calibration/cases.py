@@ -26,6 +26,7 @@ ProbeKind = Literal[
     "fan-out",
     "pairs",
     "reducing-pairs",
+    "rallying-pairs",
 ]
 
 _FLOAT_BYTES = 4
@@ -50,7 +51,7 @@ class Probe(_Record):
     chunk to rank 0.  ``reducing-incast``: every other rank sends all of its buffer, and rank 0 adds
     it up.  ``fan-out``: every other rank gets one from it.  ``pairs``: ranks 0 and 1, 2 and 3, ...
     all exchange at once, which on one machine have to share its cores.  ``reducing-pairs``: the
-    same, and all add up.
+    same, and all add up.  ``rallying-pairs``: eight times in a run, halves in turn.
     """
 
     kind: ProbeKind
@@ -88,7 +89,8 @@ def _steps_of(kind: ProbeKind, world_size: int) -> tuple[int, list[Step]]:
         return _PAIR, [reduce(here, there, half)]
     if kind == "mixing-exchange":
         return _PAIR, [mix(here, there, half, weight=1, denominator=_PAIR)]
-    return _PAIR, [copy(here, there, half)]
+    times = 2 * _RALLIES if kind == "rallying-pairs" else 1
+    return _PAIR, [copy(here, there, (half + time) % _PAIR) for time in range(times)]
 
 
 class Collective(_Record):

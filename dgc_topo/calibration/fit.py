@@ -69,6 +69,7 @@ _ENDS = (
     _Free("overhead_s", 30e-6, 1e-7, 5e-3),
     _Free("receive_overhead_s", 30e-6, 1e-7, 5e-3),
     _Free("step_overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("start_overhead_s", 30e-6, 1e-7, 5e-3),
     _Free("send_s_per_byte", 0.3e-9, 1e-12, 1e-7),
     _Free("receive_s_per_byte", 0.3e-9, 1e-12, 1e-7),
     _Free("reduce_s_per_byte", 0.2e-9, 1e-12, 1e-7),

@@ -38,6 +38,9 @@ class Parameters(_Record):
     each step of a rank costs *crowded_overhead_s* more CPU time; and to merge entries, but not to
     sort them, costs *crowded_merge_factor* times as much: they share the memory.
 
+    A rank works for ``start_overhead_s`` before its first step of a run, and *step_overhead_s*
+    before each: a run of many steps costs less per step than one of few.
+
     Cores that are all busy slow each other down, be it for the memory or because they are threads
     of one physical core: together they do what *busy_core_speed* times as many would do alone.
 
@@ -52,6 +55,7 @@ class Parameters(_Record):
     overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per message, each side")
     receive_overhead_s: NonNegativeFloat = Field(default=0.0, description="and once it is there")
     step_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per step")
+    start_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per run")
     send_s_per_byte: NonNegativeFloat = 0.0
     receive_s_per_byte: NonNegativeFloat = 0.0
     reduce_s_per_byte: NonNegativeFloat = 0.0
@@ -118,6 +122,7 @@ class Parameters(_Record):
             overhead_s=self.overhead_s,
             receive_overhead_s=self.receive_overhead_s,
             step_overhead_s=self.step_overhead_s,
+            start_overhead_s=self.start_overhead_s,
             reduce_s_per_byte=factor * self.reduce_s_per_byte,
             scale_s_per_byte=factor * self.scale_s_per_byte,
             send_s_per_byte=factor * self.send_s_per_byte,

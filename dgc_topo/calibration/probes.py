@@ -55,9 +55,11 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
             yield _dense("incast", size, num_bytes, rate)
             yield _dense("fan-out", size, num_bytes, rate)
         yield _dense("reducing-incast", fans[-1] if fans else 2, num_bytes / 4, rate)
-        for size in (4, 8, 16, 32, 64):
-            if size <= num_hosts:
-                yield _dense("pairs", size, num_bytes, rate)
+        for size in (size for size in (4, 8, 16, 32, 64) if size <= num_hosts):
+            yield _dense("pairs", size, num_bytes, rate)
+    # What a run costs once, and what each of its steps does, where nobody ever sleeps.
+    for num_bytes, size in product(_RELAY_BYTES, sorted({2, num_hosts - num_hosts % 2})):
+        yield _dense("rallying-pairs", size, num_bytes, rate, messages=8)
     yield from _sparse(num_hosts)
 
 
@@ -80,7 +82,7 @@ def _sparse(num_hosts: int) -> Iterator[Case]:
 def _dense(
     kind: ProbeKind, world_size: int, num_bytes: float, rate: float | None, messages: int = 1
 ) -> Case:
-    halves = 2 if kind in {*_EXCHANGES, "pairs"} else 1
+    halves = 2 if kind in {*_EXCHANGES, "pairs", "rallying-pairs"} else 1
     buffer = DenseBuffer(num_elements=max(1, int(halves * num_bytes / _FLOAT_BYTES)))
     runs = runs_in_a_row(messages, num_bytes, rate)
     return Case(pattern=Probe(kind=kind), world_size=world_size, buffer=buffer, runs=runs)

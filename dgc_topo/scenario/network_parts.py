@@ -127,6 +127,9 @@ class EndCosts(Table):
     step_overhead_us: NotNegative = Field(
         default=0.0, description="software time per step of a rank, before its messages"
     )
+    start_overhead_us: NotNegative = Field(
+        default=0.0, description="software time of a rank before its first step of a run"
+    )
     reduce_gb_per_s: Positive | None = Field(
         default=None, description="10^9 received bytes that a rank adds up in a second"
     )
@@ -177,6 +180,7 @@ class EndCosts(Table):
             reduce_s_per_byte=1e-9 / self.reduce_gb_per_s if self.reduce_gb_per_s else 0.0,
             message_curve=curve,
             step_overhead_s=self.step_overhead_us * _US,
+            start_overhead_s=self.start_overhead_us * _US,
             send_s_per_byte=self.cpu_send_ns_per_byte * _NS,
             receive_s_per_byte=self.cpu_receive_ns_per_byte * _NS,
             cores_per_process=self.cores_per_process,

@@ -13,6 +13,7 @@ _AT_LEAST_0 = (
     "overhead_s",
     "receive_overhead_s",
     "step_overhead_s",
+    "start_overhead_s",
     "reduce_s_per_byte",
     "scale_s_per_byte",
     "send_s_per_byte",
@@ -38,6 +39,7 @@ class HostCosts:
         receive_overhead_s: Software time per received message once it is there, before the rank
             goes on; serial as well.
         step_overhead_s: Software time per step of a rank, before its messages; serial as well.
+        start_overhead_s: Software time of a rank before its first step of a run; serial as well.
         reduce_s_per_byte: Time to add one received byte (gamma); serial per rank, at a step's end.
         scale_s_per_byte: Time to multiply one byte by a weight, as gossip does with what it
             receives and with what it keeps; serial as well.
@@ -74,6 +76,7 @@ class HostCosts:
     overhead_s: float = 0.0
     receive_overhead_s: float = 0.0
     step_overhead_s: float = 0.0
+    start_overhead_s: float = 0.0
     reduce_s_per_byte: float = 0.0
     scale_s_per_byte: float = 0.0
     message_curve: tuple[tuple[float, float], ...] = ()
@@ -130,8 +133,8 @@ class HostCosts:
 
     @property
     def has_overhead(self) -> bool:
-        """Whether messages or steps cost software time."""
-        return bool(self.overhead_s or self.step_overhead_s)
+        """Whether messages, steps or runs cost software time."""
+        return bool(self.overhead_s or self.step_overhead_s or self.start_overhead_s)
 
     def extra_s(self, num_bytes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the extra time of messages of *num_bytes*, same shape."""

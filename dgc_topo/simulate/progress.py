@@ -56,6 +56,7 @@ class Progress:
         self._idle = size  # ranks with nothing to do in the steps read so far
         self._patterns = Patterns(fluid, size, placement)
         self._agenda = Agenda(size, fluid.resources.pad)
+        self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
         # Ranks whose first sparse message of its kind is behind them:
         self._have_made, self._have_read = np.zeros((2, size), np.bool_)
 
@@ -204,8 +205,9 @@ class Progress:
         delay_s = pattern.latency_s
         if self._costs.message_curve:
             delay_s = delay_s + self._costs.extra_s(flow_bytes)
-        self.tally.add(num_bytes, pattern, flow_bytes, delay_s, busy_s)
-        self._take(pattern, flow_bytes, delay_s, busy_s)
+        start_s = self._start_s(pattern.members) if self._staggers else None
+        self.tally.add(num_bytes, pattern, flow_bytes, delay_s, busy_s, start_s)
+        self._take(pattern, flow_bytes, delay_s, busy_s, start_s)
 
     def _take(
         self,
@@ -213,6 +215,7 @@ class Progress:
         flow_bytes: FloatArray,
         delay_s: FloatArray,
         busy_s: FloatArray | None,
+        start_s: FloatArray | None = None,
     ) -> None:
         """Take flows into the tables and start those that can start."""
         first_flow = self._agenda.flows.end
@@ -221,16 +224,20 @@ class Progress:
         flows = self._agenda.flows
         rows = np.arange(first_flow, flows.end) - flows.base
         if self._staggers:
-            flows["posted_s"][rows] = self._posted_s(pattern, here)
+            flows["posted_s"][rows] = self._posted_s(pattern, here, start_s)
         if here.all():
             delay_s = self._until_posted(rows, delay_s)
             self._fluid.start(pattern.hops, delay_s, flow_bytes, rows + flows.base, self._number)
         else:
             self._start(rows[flows["waiting"][rows] == 0])
 
-    def _posted_s(self, pattern: Pattern, here: BoolArray) -> FloatArray:
+    def _posted_s(
+        self, pattern: Pattern, here: BoolArray, start_s: FloatArray | None
+    ) -> FloatArray:
         """Return when the ends whose ranks are here have all been posted: one after the other."""
         begun_s = self.finish_s[pattern.members] + self._costs.step_overhead_s
+        if start_s is not None:  # whoever begins is here
+            begun_s += start_s
         reached_s = np.where(here, begun_s, -np.inf)
         src_turn, dst_turn = pattern.turns
         overhead_s = self._costs.overhead_s
@@ -251,6 +258,7 @@ class Progress:
         """Return how long each member works until its messages of a step are posted."""
         costs = self._costs
         before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
+        before_s += self._start_s(pattern.members)
         if costs.has_coding and isinstance(self._sizes, CodedSizes):
             made = _is_made(step)
             made_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
@@ -258,6 +266,12 @@ class Progress:
             made_s = np.where(made, made_s, 0.0)
             before_s += (np.bincount(step.src, made_s, self._world_size) + cold_s)[pattern.members]
         return before_s
+
+    def _start_s(self, members: IntArray) -> FloatArray:
+        """Return what it costs each of a step's members that it begins the run; it has then."""
+        start_s = np.where(self._have_begun[members], 0.0, self._costs.start_overhead_s)
+        self._have_begun[members] = True
+        return start_s
 
     def _cold_s(self, warm: BoolArray, ranks: IntArray) -> FloatArray:
         """Return what it costs each rank that some of them code a message; they are warm then."""

@@ -19,6 +19,7 @@ TRUE = Parameters(
     latency_bytes=2500,
     overhead_s=40e-6,
     step_overhead_s=80e-6,
+    start_overhead_s=50e-6,
     send_s_per_byte=0.25e-9,
     receive_s_per_byte=0.4e-9,
     reduce_s_per_byte=0.15e-9,
@@ -74,6 +75,7 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
                 expected = predict_case(case, TRUE, rate)
                 got = predict_case(case, found, rate)
                 assert got == pytest.approx(expected, rel=0.03)
+    assert found.start_overhead_s == pytest.approx(TRUE.start_overhead_s, rel=0.2)
     assert found.goodput == pytest.approx(TRUE.goodput, rel=0.02)
     assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
     assert found.sort_s_per_byte == pytest.approx(TRUE.sort_s_per_byte, rel=0.1)

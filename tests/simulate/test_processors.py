@@ -88,6 +88,7 @@ def test_overheads_and_additions_are_work_that_shares_cores(cores):
         4 * MB,
         overhead_s=1e-4,
         step_overhead_s=3e-4,
+        start_overhead_s=7e-4,
         reduce_s_per_byte=1e-9,
         cores_per_machine=cores,
         hosts_per_machine=4,
@@ -97,14 +98,14 @@ def test_overheads_and_additions_are_work_that_shares_cores(cores):
         int((step.count * (step.keep != 0))[step.dst == 0].sum()) for step in schedule.steps()
     )
     num_steps = sum(1 for _ in schedule.steps())
-    alone_s = num_steps * (3e-4 + 2 * 1e-4) + added / schedule.num_chunks * 4 * MB * 1e-9
+    alone_s = 7e-4 + num_steps * (3e-4 + 2 * 1e-4) + added / schedule.num_chunks * 4 * MB * 1e-9
     assert result.time_s == pytest.approx(alone_s * 4 / cores, rel=1e-9)
 
 
 def test_without_shared_processors_a_step_overhead_is_a_delay():
-    result = run("ring", 4, 4 * MB, bandwidth=1e9, step_overhead_s=1e-3)
-    assert result.time_s == pytest.approx(6e-3 + 6 * MB / 1e9, rel=1e-9)
-    assert result.bounds.cpu_s == pytest.approx(6e-3)
+    result = run("ring", 4, 4 * MB, bandwidth=1e9, step_overhead_s=1e-3, start_overhead_s=5e-4)
+    assert result.time_s == pytest.approx(6.5e-3 + 6 * MB / 1e9, rel=1e-9)
+    assert result.bounds.cpu_s == pytest.approx(6.5e-3)
 
 
 def test_one_busy_rank_does_not_slow_its_neighbours_down_while_cores_are_free():

@@ -62,6 +62,7 @@ class BucketStream(Progress):
         if schedule is None:
             return False
         self._steps = enumerate(schedule.steps())
+        self._have_begun[:] = False
         self._read_gates()
         return True
 
