@@ -26,7 +26,8 @@ class Agenda:
         flows: Per flow its two places, how many of its ends have not been posted, its size, the
             latest time at which an end was posted, its latency and its links.
         places: Per place its rank, its unfinished flows, the rank's next place (or -1), where its
-            ends are and how long the rank is busy after its last flow has ended.
+            ends are, how long the rank is busy after its last flow has ended, and how long before
+            it posts the first one because it begins a run.
         ends: Flows of each place, one place after the other.
         last_place: Each rank's latest place (or -1), shape (world_size,).
 
@@ -47,7 +48,8 @@ class Agenda:
         self.places = Window(
             lambda: self.places.base + _first(self.places.used("open") > OVER),
             {"rank": np.int64, "open": np.int64, "next": np.int64}
-            | {"first_end": np.int64, "num_ends": np.int64, "busy_s": np.float64},
+            | {"first_end": np.int64, "num_ends": np.int64, "busy_s": np.float64}
+            | {"start_s": np.float64},
         )
         self.ends = Window(self._first_end, {"flow": np.int64})
 
@@ -72,6 +74,7 @@ class Agenda:
         num_bytes: FloatArray,
         delay_s: FloatArray,
         busy_s: FloatArray | None,
+        start_s: FloatArray | float = 0.0,
     ) -> BoolArray:
         """Add one step.
 
@@ -80,6 +83,7 @@ class Agenda:
             num_bytes: Size of each flow, shape (num_flows,).
             delay_s: Latency of each flow, shape (num_flows,).
             busy_s: How long each member is busy at the end, shape (num_members,), or None.
+            start_s: How long each member takes to begin the run, likewise.
 
         Returns:
             Which members have reached the step already, shape (num_members,).
@@ -91,6 +95,7 @@ class Agenda:
             rows = self.ends.extend(2 * pattern.num_flows)
             np.add(pattern.ends, first_flow, out=self.ends["flow"][rows])
         first_place = self._add_places(pattern, here, first_end)
+        self.places["start_s"][first_place - self.places.base :][: len(pattern.members)] = start_s
         if busy_s is not None:
             self.places["busy_s"][first_place - self.places.base :][: len(busy_s)] = busy_s
         rows = self.flows.extend(pattern.num_flows)

@@ -123,7 +123,9 @@ class Progress:
         if len(following):
             posted, turn = self._agenda.ends_of(following - places.base)
             if self._staggers:
-                begun_s = self._env.now + self._costs.step_overhead_s
+                rows = following - places.base
+                start_s = np.repeat(places["start_s"][rows], places["num_ends"][rows])
+                begun_s = self._env.now + self._costs.step_overhead_s + start_s
                 when = begun_s + (1 + turn) * self._costs.overhead_s
                 np.maximum.at(self._agenda.flows["posted_s"], posted, when)
             self._start(count_down(self._agenda.flows["waiting"], posted))
@@ -205,7 +207,7 @@ class Progress:
         delay_s = pattern.latency_s
         if self._costs.message_curve:
             delay_s = delay_s + self._costs.extra_s(flow_bytes)
-        start_s = self._start_s(pattern.members) if self._staggers else None
+        start_s = self._start_s(pattern.members) if self._staggers else 0.0
         self.tally.add(num_bytes, pattern, flow_bytes, delay_s, busy_s, start_s)
         self._take(pattern, flow_bytes, delay_s, busy_s, start_s)
 
@@ -215,11 +217,11 @@ class Progress:
         flow_bytes: FloatArray,
         delay_s: FloatArray,
         busy_s: FloatArray | None,
-        start_s: FloatArray | None = None,
+        start_s: FloatArray | float = 0.0,
     ) -> None:
         """Take flows into the tables and start those that can start."""
         first_flow = self._agenda.flows.end
-        here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s)
+        here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s, start_s)
         self._idle -= int(here.sum())
         flows = self._agenda.flows
         rows = np.arange(first_flow, flows.end) - flows.base
@@ -232,12 +234,10 @@ class Progress:
             self._start(rows[flows["waiting"][rows] == 0])
 
     def _posted_s(
-        self, pattern: Pattern, here: BoolArray, start_s: FloatArray | None
+        self, pattern: Pattern, here: BoolArray, start_s: FloatArray | float
     ) -> FloatArray:
         """Return when the ends whose ranks are here have all been posted: one after the other."""
-        begun_s = self.finish_s[pattern.members] + self._costs.step_overhead_s
-        if start_s is not None:  # whoever begins is here
-            begun_s += start_s
+        begun_s = self.finish_s[pattern.members] + self._costs.step_overhead_s + start_s
         reached_s = np.where(here, begun_s, -np.inf)
         src_turn, dst_turn = pattern.turns
         overhead_s = self._costs.overhead_s

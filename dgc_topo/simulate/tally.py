@@ -102,7 +102,7 @@ class Tally:
         flow_bytes: FloatArray,
         delay_s: FloatArray,
         busy_s: FloatArray | None,
-        start_s: FloatArray | None,
+        start_s: FloatArray | float,
     ) -> None:
         """Add one step.
 
@@ -112,16 +112,15 @@ class Tally:
             flow_bytes: Bytes of each flow.
             delay_s: Latency of each flow.
             busy_s: How long each member adds up what it received, or None.
-            start_s: How long each member takes to begin the run, or None.
+            start_s: How long each member takes to begin the run.
         """
         self.messages += len(num_bytes)
         if self._run is None or self._run.pattern is not pattern:
             self._spread()
             self._run = _Run(pattern)
         self._run.add(num_bytes, flow_bytes, busy_s)
-        if start_s is not None:
-            self._cpu_s[pattern.members] += start_s
-            self._chain_s[pattern.members] += start_s
+        self._cpu_s[pattern.members] += start_s
+        self._chain_s[pattern.members] += start_s
         self._lengthen_chains(pattern, delay_s, staggers=self._costs.is_serial)
 
     def add_work(self, pattern: Pattern, work_s: FloatArray) -> None:

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import simpy
 
 from dgc_topo.coding import WireCoding
 from dgc_topo.schedule import Schedule, copy, reduce
 from dgc_topo.simulate import (
     DenseSizes,
+    Fluid,
     HostCosts,
     SparseSizes,
     sharing,
@@ -16,6 +18,8 @@ from dgc_topo.simulate import (
     simulate_flows,
     star,
 )
+from dgc_topo.simulate.run import run_to_end
+from dgc_topo.simulate.training.stream import BucketStream
 from dgc_topo.topology import load_topology
 
 WIDE = 1e24  # links that never matter
@@ -106,6 +110,23 @@ def test_without_shared_processors_a_step_overhead_is_a_delay():
     result = run("ring", 4, 4 * MB, bandwidth=1e9, step_overhead_s=1e-3, start_overhead_s=5e-4)
     assert result.time_s == pytest.approx(6.5e-3 + 6 * MB / 1e9, rel=1e-9)
     assert result.bounds.cpu_s == pytest.approx(6.5e-3)
+
+
+@pytest.mark.parametrize("cores", [np.inf, 64])
+def test_a_rank_that_is_ready_late_begins_late(cores):
+    """Its first step is read while it still computes; without and with shared processors."""
+    schedule = load_topology("ring").schedule(3)
+    ready_s = np.array([[0.0, 0.0, 0.01]] * 2)
+    ends = []
+    for start_s in (0.0, 3e-3):
+        costs = HostCosts(overhead_s=1e-5, start_overhead_s=start_s, cores_per_machine=cores)
+        fluid = Fluid(simpy.Environment(), star(3, WIDE, costs=costs))
+        sizes = [DenseSizes(MB, schedule.num_chunks)] * 2
+        stream = BucketStream(fluid, [schedule] * 2, sizes, ready_s, np.arange(3))
+        run_to_end(stream, fluid, None, ())
+        ends.append(float(stream.end_s.max()))
+    assert ends[0] > 0.01
+    assert ends[1] - ends[0] == pytest.approx(2 * 3e-3, rel=1e-6)
 
 
 def test_one_busy_rank_does_not_slow_its_neighbours_down_while_cores_are_free():
