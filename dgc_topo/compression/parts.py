@@ -1,4 +1,7 @@
-"""Which parts of DGC the settings and the device ask for."""
+"""Which parts of DGC the settings and the device ask for.
+
+Those for GPUs are imported where there are kernels: they need Triton.
+"""
 
 from __future__ import annotations
 
@@ -95,9 +98,11 @@ def step_of(
     from dgc_topo.compression.gpu.threshold import FusedThreshold  # noqa: PLC0415
 
     norm = FusedNorm(parameters, device)
-    plain = not config.accumulation or not layout.length
-    if plain or not isinstance(accumulation, FusedAccumulation):
-        return Step(where, accumulation, picks, norm, config.coding)
-    if isinstance(picks, FusedThreshold):
+    if (
+        isinstance(accumulation, FusedAccumulation)
+        and isinstance(picks, FusedThreshold)
+        and config.accumulation
+        and layout.length
+    ):
         return FusedStep(where, accumulation, picks, norm, config.coding)
     return Step(where, accumulation, picks, norm, config.coding)

@@ -23,7 +23,7 @@ from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.selection import Afterwards, top_k_per_layer
 from dgc_topo.compression.step import Step
-from dgc_topo.compression.tail import Goal
+from dgc_topo.compression.tail import Goal, Tail
 from dgc_topo.payload import SparsePayload
 from dgc_topo.payload.wire import TORCH_DTYPES
 from tests.compression.fused_check import BLOCK, DEVICE, SHAPES, Gradients, randoms
@@ -119,6 +119,31 @@ def check_clipping() -> None:
         pair.step(randoms(generator, torch.float32), clip_norm=bound)
 
 
+def check_learning() -> None:
+    """The kernel learns from a search what `Tail.learn` would."""
+    pair = Pair(coding=WireCoding())
+    generator = torch.Generator().manual_seed(6)
+    tail, whole = pair.selector.tail, 0
+    for _ in range(8):
+        before, known = pair.selector.smallest, (tail.slack, tail.aim, tail.width)
+        before = None if before is None else before.clone()
+        slack, aim, width = (each.clone() for each in known)
+        if not pair.step(randoms(generator, torch.float32), wild=True) or before is None:
+            continue
+        whole += 1
+        expected, lists = Tail(slack, aim, width), pair.selector._usual_now().lists
+        smallest = pair.selector.smallest
+        assert smallest is not None
+        # As `Pair.step` sets it for tiny groups.
+        expected.slack[torch.tensor(COMPRESSED.offsets, device=DEVICE).diff() < 100] = 0.0
+        expected.learn(before, smallest, lists.found, lists.wanted, lists.plan.goal)
+        sending = lists.wanted > 0
+        for name in ("slack", "aim", "width"):
+            found, wanted = (getattr(each, name)[sending] for each in (tail, expected))
+            assert torch.allclose(found, wanted, rtol=1e-4), (name, found, wanted)
+    assert whole > 2
+
+
 def check_wild_steps() -> None:
     """Where a group finds too few candidates, or too many, nothing is taken too early."""
     with (
@@ -175,6 +200,7 @@ def main() -> None:
     with mock.patch.object(candidates, "CHUNK", 64):  # small, so that a list takes several programs
         check_codings()
         check_clipping()
+        check_learning()
         check_wild_steps()
         check_other_gradients()
         check_refusal()

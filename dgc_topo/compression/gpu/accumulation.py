@@ -91,18 +91,15 @@ class FusedAccumulation(Accumulation):
 
     def take(self, indices: Tensor) -> Tensor:
         """As `Accumulation.take`."""
-        if not self._keeps or not len(indices):
-            return super().take(indices)
-        values = torch.empty(len(indices), device=indices.device)
-        self.launch_take(indices, values, torch.float32)
-        return values
+        return self.send(indices, torch.float32) if self._keeps else super().take(indices)
 
     def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
         """As `Accumulation.send`."""
-        if not self._keeps or not len(indices):
+        if not self._keeps:
             return super().send(indices, wire_dtype)
         values = torch.empty(len(indices), device=indices.device)
-        self.launch_take(indices, values, wire_dtype)
+        if len(indices):
+            self.launch_take(indices, values, wire_dtype)
         return values
 
     def launch_take(

@@ -78,12 +78,13 @@ class Reader:
         """Note where the tensors of these names are, without waiting for the GPU.
 
         Returns:
-            Their type, or None if they are of several types, or not contiguous: no kernel can read
-            such, and nothing is noted.
+            Their type, or None if they are of several types, of one that no kernel reads, or not
+            contiguous; nothing is noted then.
         """
         named = [tensors[name] for name in self.names]
         types = {tensor.dtype for tensor in named}
-        if len(types) != 1 or not all(map(Tensor.is_contiguous, named)):
+        dtype = types.pop() if len(types) == 1 else None
+        if dtype not in ELEMENTS or not all(map(Tensor.is_contiguous, named)):
             return None
         addresses = list(map(Tensor.data_ptr, named))
         if self._known != addresses:
@@ -91,4 +92,4 @@ class Reader:
             on_gpu = self.addresses.is_cuda
             on_host = torch.tensor(addresses, dtype=torch.int64, pin_memory=on_gpu)
             self.addresses.copy_(on_host, non_blocking=True)
-        return next(iter(types & ELEMENTS.keys()), None)
+        return dtype

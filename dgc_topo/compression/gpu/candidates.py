@@ -23,8 +23,8 @@ _FEW = 0.02  #: up to this density lists may be generous
 class _Plan(NamedTuple):
     """How many candidates there should be, and how many there is room for.
 
-    They cost less than on a CPU, and a search that found too few costs more: so many more are
-    aimed at, but well below what there is room for.
+    They cost less than on a CPU, and a search that found too few costs more: so more are to spare,
+    but well below what there is room for.
     """
 
     room: float  #: of a list, in multiples of what is sent

@@ -71,7 +71,7 @@ def count_digits(  # noqa: PLR0913, PLR0917 - one argument per buffer
 
 
 @triton.jit
-def count_kept(  # noqa: PLR0913, PLR0915, PLR0917
+def count_kept(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer
     chunk_group,
     chunk_begin,
     list_begin,
@@ -158,7 +158,7 @@ def _width(width, threshold, smallest, ratio):
 
 
 @triton.jit
-def place_kept(  # noqa: PLR0913, PLR0915, PLR0917
+def place_kept(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer
     chunk_group,
     chunk_begin,
     list_begin,

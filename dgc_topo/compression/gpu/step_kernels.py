@@ -38,7 +38,7 @@ def _clipping(squares, bound):
 
 
 @triton.jit
-def _list(  # noqa: PLR0913, PLR0917
+def _list(  # noqa: PLR0913, PLR0917 - one argument per buffer
     v,
     inside,
     block_group,  # int32: which group's list the block's candidates join
@@ -165,7 +165,7 @@ def accumulate(  # noqa: PLR0913, PLR0915, PLR0917 - one kernel, one argument pe
 
 
 @triton.jit
-def scan(  # noqa: PLR0913, PLR0917
+def scan(  # noqa: PLR0913, PLR0917 - one argument per buffer
     block_flat,
     block_length,
     residual,
@@ -202,7 +202,7 @@ def scan(  # noqa: PLR0913, PLR0917
 
 
 @triton.jit
-def take(  # noqa: PLR0913, PLR0917
+def take(  # noqa: PLR0913, PLR0917 - one argument per buffer
     indices,  # int64, unique
     values,  # float32: what the residual holds there, as numbers of the wire
     given,  # int64: if it is not *count*, nothing is done; or None
