@@ -20,13 +20,16 @@ FLAGS = (False, True)
 _BY_BLOCK = ("block_first", "block_kept", "block_sums", "block_inside", "block_flat")
 _LONGS = (
     *("gradients", "weights", "list_begin", "found", "places", "chunk_begin", "group_block"),
-    *("outcome", "indices", "steps", "facts", "given"),
+    *("outcome", "indices", "steps", "facts", "given", "span_first", "group_begin"),
 )
 _INTS = (
     *("block_tensor", "block_length", "block_group", "keys", "chunk_group", "wanted", "missed"),
-    *("histograms", "limits", "rooms"),
+    *("histograms", "limits", "rooms", "span_group"),
 )
-_FLOATS = ("velocity", "residual", "smallest", "slack", "aim", "width", "values", "clip_factor")
+_FLOATS = (
+    *("velocity", "residual", "smallest", "slack", "aim", "width", "values", "clip_factor"),
+    "thresholds",
+)
 TYPES = {
     **dict.fromkeys((*_BY_BLOCK, *_LONGS), "*i64"),
     **dict.fromkeys(_INTS, "*i32"),
@@ -53,9 +56,12 @@ def variants() -> Iterator[tuple[Any, dict[str, Any]]]:
         types = {"element": ELEMENTS[clips], "weight_element": ELEMENTS[2 * decays], "block": 1024}
         yield step.accumulate, {**flags, **laws, **types}
     yield step.scan, {"block": 1024}
-    shape = {"digits": select.DIGITS, "values": select.VALUES.value, "chunk": 1024}
+    digits = {"digits": select.DIGITS, "values": select.VALUES.value}
+    shape = {**digits, "chunk": 1024}
     for digit in range(select.DIGITS):
         yield select.count_digits, {"digit": digit, **shape}
+        yield select.count_everywhere, {"digit": digit, "chunks": 16, **shape}
+    yield select.write_thresholds, {"known": 3, **digits}
     goal = {"spare": 32.0, "root": 8.0, "least_aim": 2.0, "most_aim": 3.0}
     yield select.count_kept, {**goal, **shape, "block": 1024}
     yield select.place_kept, {"chunk": 1024, "block": 1024}

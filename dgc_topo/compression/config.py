@@ -41,8 +41,9 @@ class DGCConfig:
 
     selection: SelectionName = "reused"
     """How the largest elements are found; all three send the same ones, bit for bit: ``exact`` asks
-    torch.topk; ``sampled`` trims what exceeds a threshold taken from a sample (the paper);
-    ``reused`` takes the threshold from the last step while it lets enough through: the fastest."""
+    torch.topk; ``sampled`` trims what exceeds a threshold taken from a sample (the paper; a GPU
+    looks at all elements instead, which is faster there); ``reused`` takes the threshold from the
+    last step while it lets enough through: the fastest."""
 
     scope: Scope = "layer"
     """Whether the largest of each ``layer`` are sent (the paper), or of the whole ``model``."""

@@ -48,8 +48,6 @@ class Threshold:
             sample each time.
     """
 
-    least_sample: int | None = None  #: elements of a group that a sample has at least
-
     def __init__(self, groups: Groups, device: torch.device, *, reuse: bool = True) -> None:
         self.groups = groups
         self._reuse = reuse
@@ -141,7 +139,7 @@ class Threshold:
             samples, ranks = [], []
             for group in some:
                 start, stop = self.groups.offsets[group : group + 2]
-                stride = sample_stride(stop - start, self.least_sample)
+                stride = sample_stride(stop - start)
                 samples.append(residual[start + self.step % stride : stop : stride])
                 ranks.append(sample_rank(self.counts[group], stride))
             sizes = torch.tensor([len(sample) for sample in samples], device=residual.device)
@@ -157,7 +155,7 @@ class Threshold:
         room = _SAMPLED_AT_ONCE
         for group in groups:
             start, stop = self.groups.offsets[group : group + 2]
-            size = (stop - start) // sample_stride(stop - start, self.least_sample)
+            size = (stop - start) // sample_stride(stop - start)
             if some and size > room:
                 yield some
                 some, room = [], _SAMPLED_AT_ONCE
@@ -167,14 +165,12 @@ class Threshold:
             yield some
 
 
-def sample_stride(num_elements: int, least: int | None = None) -> int:
+def sample_stride(num_elements: int) -> int:
     """Return the distance between the elements sampled of a group; 1 samples all.
-
-    *least* is how many a sample has at least, 512 by default.
 
     It is odd, since layers are shaped in powers of two: an even one would see few of the channels.
     """
-    size = max(least or _SMALL, int(_SAMPLE * num_elements))
+    size = max(_SMALL, int(_SAMPLE * num_elements))
     return 1 if num_elements <= size else num_elements // size | 1
 
 

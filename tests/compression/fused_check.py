@@ -12,7 +12,7 @@ import torch
 
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.gpu import candidates, norm
+from dgc_topo.compression.gpu import candidates, norm, search
 from dgc_topo.compression.gpu.accumulation import FusedAccumulation
 from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.groups import Groups
@@ -114,7 +114,7 @@ def check_wild_steps() -> None:
 
 
 def check_densities() -> None:
-    """Much is sent, as in a warm-up, less in the next step, and by samples only."""
+    """Much is sent, as in a warm-up, less in the next step, and by searches only."""
     for reuse, whole in itertools.product((False, True), (False, True)):
         pair = Pair(whole=whole, reuse=reuse)
         generator = torch.Generator().manual_seed(9)
@@ -122,6 +122,27 @@ def check_densities() -> None:
             pair.density = density
             listed = pair.step((randoms(generator, torch.float32, ties=whole), 1.0))
             assert reuse or not listed
+
+
+def check_search() -> None:
+    """Thresholds from nothing let what is wanted pass, and what hardly differs from it."""
+    blocks = FusedAccumulation(LAYOUT, DEVICE, DGCConfig(), block=BLOCK).blocks
+    generator = torch.Generator().manual_seed(11)
+    for whole, ties, scale in itertools.product((False, True), (False, True), (1.0, 1e-30, 1e30)):
+        groups = Groups.whole(LAYOUT) if whole else Groups.per_layer(LAYOUT)
+        residual = LAYOUT.flatten(randoms(generator, torch.float32, ties=ties), DEVICE) * scale
+        lists = candidates.Lists(groups, groups.counts(0.3), blocks)
+        searched = torch.arange(groups.num_groups, device=DEVICE) % 3 == 0
+        found = search.Search(groups, DEVICE).thresholds(residual, lists, searched)
+        for group, threshold in enumerate(found.tolist()):
+            part = residual[slice(*groups.offsets[group : group + 2])].abs()
+            wanted = groups.counts(0.3)[group] if searched[group] else 0
+            if not wanted:
+                assert threshold == math.inf
+                continue
+            limit = float(part.sort(descending=True).values[wanted - 1])
+            assert int((part > threshold).sum()) >= min(wanted, int(part.count_nonzero()))
+            assert limit * (1 - 2**-15) <= threshold <= limit, (threshold, limit)
 
 
 def check_bounds() -> None:
@@ -173,7 +194,13 @@ def check_norm() -> None:
 def main() -> None:
     """Check everything, and say so."""
     check_norm()
-    with mock.patch.object(candidates, "CHUNK", 64):  # small, so that a list takes several programs
+    # Small, so that a list takes several programs.
+    with (
+        mock.patch.object(candidates, "CHUNK", 64),
+        mock.patch.object(search, "CHUNK", 64),
+        mock.patch.object(search, "_CHUNKS", 2),
+    ):
+        check_search()
         check_laws()
         check_wild_steps()
         check_densities()

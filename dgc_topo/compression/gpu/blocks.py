@@ -93,3 +93,15 @@ class Reader:
             on_host = torch.tensor(addresses, dtype=torch.int64, pin_memory=on_gpu)
             self.addresses.copy_(on_host, non_blocking=True)
         return dtype
+
+
+def spans(sizes: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cut lists of these *sizes* into spans of *size*, at least one per list.
+
+    Returns:
+        Which list each span is of, int32, and its first place there, int64; on *device*.
+    """
+    counts = ((sizes + size - 1) // size).clamp(min=1)
+    number = torch.arange(len(sizes)).repeat_interleave(counts)
+    span = torch.arange(len(number)) - (counts.cumsum(0) - counts)[number]
+    return number.to(device, torch.int32), (span * size).to(device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dgc_topo.compression.gpu import selection_kernels as kernels
 from dgc_topo.compression.gpu import step_kernels
-from dgc_topo.compression.gpu.blocks import Blocks
+from dgc_topo.compression.gpu.blocks import Blocks, spans
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.tail import Goal, Tail
 
@@ -73,7 +73,7 @@ class Lists:
         torch.cumsum(rooms, 0, out=begin[1:])
         places, words = int(begin[-1]), num_groups * kernels.DIGITS * _VALUES
         self.begin = begin.to(device)
-        self.chunk_group, self.chunk_begin = _chunks(rooms, device)
+        self.chunk_group, self.chunk_begin = spans(rooms, CHUNK, device)
         self.num_chunks = len(self.chunk_group)
         self.block_group = blocks.groups(groups)
         self.group_block = blocks.group_blocks(groups)
@@ -96,14 +96,6 @@ class Lists:
     def clear(self) -> None:
         """Forget all candidates."""
         self._counters.zero_()
-
-
-def _chunks(rooms: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return which list each chunk is of, int32, and its first place there, int64, on *device*."""
-    chunks = ((rooms + CHUNK - 1) // CHUNK).clamp(min=1)
-    group = torch.arange(len(rooms)).repeat_interleave(chunks)
-    chunk = torch.arange(len(group)) - (chunks.cumsum(0) - chunks)[group]
-    return group.to(device, torch.int32), (chunk * CHUNK).to(device)
 
 
 class Candidates:

@@ -26,10 +26,81 @@ NOBODY = tl.constexpr(0x7FFFFFFF)  #: a limit above the key of every number
 def _descend(histogram, wanted, values: tl.constexpr):
     """Return the digit of the *wanted*-th largest, and how many are wanted of those with it."""
     digits = tl.arange(0, values)
-    counts = tl.load(histogram + digits)
+    counts = tl.load(histogram + digits).to(tl.int64)
     at_least = tl.cumsum(counts, axis=0, reverse=True)
     digit = tl.sum((at_least >= wanted).to(tl.int32), axis=0) - 1
-    return digit, wanted - tl.sum(tl.where(digits > digit, counts, 0), axis=0)
+    above = tl.sum(tl.where(digits > digit, counts, 0), axis=0)
+    return digit, wanted - above.to(tl.int32)
+
+
+@triton.jit
+def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
+    span_group,  # int32: which group a span of the residual is of
+    span_first,  # int64: its first element in that group
+    group_begin,  # int64: where each group begins, and where the last one ends
+    wanted,  # int32, by group: of how many to find the smallest; 0 if it is not searched
+    residual,
+    histograms,
+    digit: tl.constexpr,
+    digits: tl.constexpr,
+    values: tl.constexpr,
+    chunk: tl.constexpr,
+    chunks: tl.constexpr,  # of a span
+):
+    """As `count_digits`, among all magnitudes of the groups but zeros, which are never sent."""
+    group = tl.load(span_group + tl.program_id(0)).to(tl.int64)
+    want = tl.load(wanted + group)
+    histogram = histograms + group * digits * values
+    known = want * 0
+    for above in tl.static_range(digit):
+        if want > 0:
+            value, want = _descend(histogram + above * values, want, values)
+            known = (known << 8) | value
+            want = tl.where(value < 0, 0, want)  # all that are not zero are wanted
+    if want > 0:
+        lanes = tl.arange(0, values)
+        counts = tl.zeros([values], tl.int32)
+        begin = tl.load(group_begin + group)
+        at = begin + tl.load(span_first + tl.program_id(0))
+        end = tl.minimum(at + chunk * chunks, tl.load(group_begin + group + 1))
+        while at < end:
+            inside = at + tl.arange(0, chunk)
+            v = tl.load(residual + inside, mask=inside < end, other=0.0)
+            key = v.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+            agrees = key > 0
+            if digit > 0:
+                agrees = agrees & ((key >> (31 - 8 * digit)) == known)
+            num_others = chunk - tl.sum(agrees.to(tl.int32), axis=0)
+            if num_others < chunk:
+                place = (key >> (23 - 8 * digit)) & (values - 1)
+                counts += tl.histogram(tl.where(agrees, place, 0), values)
+                counts -= tl.where(lanes == 0, num_others, 0)
+            at += chunk
+        tl.atomic_add(histogram + digit * values + lanes, counts, mask=counts > 0, sem="relaxed")
+
+
+@triton.jit
+def write_thresholds(
+    wanted,  # as above
+    histograms,  # with the first digits
+    thresholds,  # float32, by group: at least as many as wanted exceed it; infinity if none are
+    known: tl.constexpr,  # digits
+    digits: tl.constexpr,
+    values: tl.constexpr,
+):
+    """Write the largest number below all those that begin with the limit's first digits."""
+    group = tl.program_id(0).to(tl.int64)
+    want = tl.load(wanted + group)
+    searched = want > 0
+    limit = want * 0
+    for digit in tl.static_range(known):
+        if want > 0:
+            value, want = _descend(histograms + (group * digits + digit) * values, want, values)
+            limit = (limit << 8) | value
+            want = tl.where(value < 0, 0, want)
+    limit = tl.where(want > 0, limit << (31 - 8 * known), 0)
+    below = tl.maximum(limit - 1, 0).to(tl.float32, bitcast=True)
+    tl.store(thresholds + group, tl.where(searched, below, float("inf")))
 
 
 @triton.jit

@@ -8,17 +8,18 @@ from torch import Tensor
 from dgc_topo.compression.arrays import constant
 from dgc_topo.compression.gpu.blocks import Blocks
 from dgc_topo.compression.gpu.candidates import Candidates, Lists
+from dgc_topo.compression.gpu.search import Search
 from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.selection import largest
 from dgc_topo.compression.tail import Tail
 from dgc_topo.compression.threshold import Threshold
 
-#: Elements of a group's sample, at least; more than on a CPU, so that lists need little to spare.
-_LEAST_SAMPLE = 8192
-
 
 class FusedThreshold(Threshold):
     """As `Threshold`, and the same elements, but in a few launches.
+
+    Where the last step suggests no thresholds, the whole residual is searched for them: on a GPU
+    that is faster than to draw samples and sort them.
 
     Args:
         groups: Who competes with whom.
@@ -26,11 +27,10 @@ class FusedThreshold(Threshold):
         reuse: As `Threshold`.
     """
 
-    least_sample = _LEAST_SAMPLE
-
     def __init__(self, groups: Groups, blocks: Blocks, *, reuse: bool = True) -> None:
         super().__init__(groups, blocks.device, reuse=reuse)
         self._blocks = blocks
+        self._search = Search(groups, blocks.device)
         self._held = torch.zeros_like(self.tail.slack)  # `smallest` is in the same place always
         self._usual: tuple[list[int], Candidates] | None = None
         self._candidates: Candidates | None = None
@@ -72,8 +72,8 @@ class FusedThreshold(Threshold):
         return self._usual[1]
 
     def _completed(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
-        """Return what is to be sent: *indices*, but of the *missed* groups what a sample tells."""
-        listed = self._listed_by_sample(residual, missed)
+        """Return what is to be sent: *indices*, but of *missed* groups what a search finds."""
+        listed = self._listed_anew(residual, missed)
         found = listed.choose()
         self._held.copy_(torch.where(missed, listed.smallest, self._held))
         indices = self._replaced(indices, missed, found.indices)
@@ -88,19 +88,18 @@ class FusedThreshold(Threshold):
         tail.aim.copy_(torch.where(missed, anew.aim, tail.aim))
         tail.width.copy_(torch.where(missed, anew.width, tail.width))
 
-    def _listed_by_sample(self, residual: Tensor, missed: Tensor) -> Candidates:
+    def _listed_anew(self, residual: Tensor, missed: Tensor) -> Candidates:
         """List candidates of the *missed* groups alone."""
-        sampled = self._sampled(residual, missed.nonzero().flatten().tolist())
         lists, tail = self._usual_now().lists, Tail.of(self.groups.num_groups, residual.device)
         tail.slack.fill_(1.0)
-        smallest = torch.where(missed, sampled, torch.inf)
+        smallest = self._search.thresholds(residual, lists, missed)
         wanted = torch.where(missed, lists.wanted, 0)
         listed = Candidates(lists, smallest, tail, wanted=wanted)
         listed.watch(0, residual)
         return listed
 
     def _exact(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
-        """As `_completed`, with torch.topk: too many of a group are equal, or its sample misled."""
+        """As `_completed`, with torch.topk: too many of a group are equal."""
         picked = []
         for group in missed.nonzero().flatten().tolist():
             start, stop = self.groups.offsets[group : group + 2]
