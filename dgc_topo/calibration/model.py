@@ -35,8 +35,7 @@ class Parameters(_Record):
 
     Where there are more processes than cores, these never sleep, so that nobody has to wait until
     they are awake: the latency is *crowded_latency_s*.  But they have to switch between processes:
-    each step of a rank costs *crowded_overhead_s* more CPU time; and to merge entries, but not to
-    sort them, costs *crowded_merge_factor* times as much: they share the memory.
+    each step of a rank costs *crowded_overhead_s* more CPU time.
 
     A rank works for ``start_overhead_s`` before its first step of a run, and *step_overhead_s*
     before each: a run of many steps costs less per step than one of few.
@@ -68,9 +67,9 @@ class Parameters(_Record):
     code_s_per_message: NonNegativeFloat = 0.0
     merge_s_per_message: NonNegativeFloat = 0.0
     cold_code_s: NonNegativeFloat = 0.0
+    cooling_s: float = Field(default=5e-3, gt=0)
     crowded_latency_s: NonNegativeFloat | None = Field(default=None, description="as latency_s")
     crowded_overhead_s: NonNegativeFloat = 0.0
-    crowded_merge_factor: float = Field(default=1.0, gt=0)
     busy_core_speed: float = Field(default=1.0, gt=0, le=1)
     reverse_share: NonNegativeFloat = 0.0
     cores_per_process: float = Field(default=1.0, gt=0)
@@ -95,20 +94,13 @@ class Parameters(_Record):
         bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
         if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
             latency_s = latency_s if self.crowded_latency_s is None else self.crowded_latency_s
-            costs = self._crowded(costs)
+            crowded_s = costs.step_overhead_s + self.crowded_overhead_s
+            costs = replace(costs, step_overhead_s=crowded_s)
         if rate_bits_per_s is not None:
             bandwidth = self.goodput * rate_bits_per_s / _BITS
             latency_s += self.latency_bytes / bandwidth
             costs = replace(costs, burst_bytes=self.burst_bytes + self.burst_s * bandwidth)
         return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
-
-    def _crowded(self, costs: HostCosts) -> HostCosts:
-        return replace(
-            costs,
-            step_overhead_s=costs.step_overhead_s + self.crowded_overhead_s,
-            merge_s_per_message=self.crowded_merge_factor * costs.merge_s_per_message,
-            merge_s_per_byte=self.crowded_merge_factor * costs.merge_s_per_byte,
-        )
 
     def costs(self, touched_bytes: float = float("inf")) -> HostCosts:
         """Return what messages cost at their ends.
@@ -133,6 +125,7 @@ class Parameters(_Record):
             code_s_per_message=self.code_s_per_message,
             merge_s_per_message=self.merge_s_per_message,
             cold_code_s=self.cold_code_s,
+            cooling_s=self.cooling_s,
             reverse_share=self.reverse_share,
             cores_per_process=self.cores_per_process,
             cores_per_machine=self._cores_at_once(),

@@ -24,7 +24,7 @@ class Agenda:
 
     Attributes:
         flows: Per flow its two places, how many of its ends have not been posted, its size, the
-            latest time at which an end was posted, its latency and its links.
+            latest time at which an end was posted, its latency, its links, and its kind of work.
         places: Per place its rank, its unfinished flows, the rank's next place (or -1), where its
             ends are, how long the rank is busy after its last flow has ended, and how long before
             it posts the first one because it begins a run.
@@ -42,7 +42,7 @@ class Agenda:
         self.last_place = np.full(world_size, -1)
         self.flows = Window(
             lambda: self.flows.base + _first(self.flows.used("waiting") > OVER),
-            {"src_place": np.int64, "dst_place": np.int64, "waiting": np.int64}
+            {"src_place": np.int64, "dst_place": np.int64, "waiting": np.int64, "kind": np.int64}
             | {"bytes": np.float64, "delay_s": np.float64, "posted_s": np.float64},
         )
         self.places = Window(
@@ -75,6 +75,7 @@ class Agenda:
         delay_s: FloatArray,
         busy_s: FloatArray | None,
         start_s: FloatArray | float = 0.0,
+        kind: IntArray | int = 0,
     ) -> BoolArray:
         """Add one step.
 
@@ -84,6 +85,7 @@ class Agenda:
             delay_s: Latency of each flow, shape (num_flows,).
             busy_s: How long each member is busy at the end, shape (num_members,), or None.
             start_s: How long each member takes to begin the run, likewise.
+            kind: What each flow does with sparse messages, see `dgc_topo.simulate.coded`.
 
         Returns:
             Which members have reached the step already, shape (num_members,).
@@ -103,6 +105,7 @@ class Agenda:
         np.add(pattern.src_at, first_place, out=flows["src_place"][rows])
         np.add(pattern.dst_at, first_place, out=flows["dst_place"][rows])
         flows["waiting"][rows] = 0
+        flows["kind"][rows] = kind
         if not all_here:
             away = (~here).astype(np.int64)
             flows["waiting"][rows] = away[pattern.src_at] + away[pattern.dst_at]

@@ -55,8 +55,10 @@ class HostCosts:
             are sorted.
         code_s_per_message: CPU seconds per sparse message, to make it and again to read it.
         merge_s_per_message: CPU seconds per sparse message that is added to what is there.
-        cold_code_s: CPU seconds more for the first sparse message that a rank makes in a run, and
-            for the first that it reads: its caches are cold.
+        cold_code_s: CPU seconds more to make sparse messages, and to read them, if the rank has not
+            done so in this run: caches have forgotten how.
+        cooling_s: Within this time after it has done so, all of *cold_code_s* but a part of
+            ``1 / e`` comes back.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
         cores_per_machine: Cores that the processes of a machine share; infinite by default.
         hosts_per_machine: Ranks' processes on one machine: host h is on machine
@@ -88,6 +90,7 @@ class HostCosts:
     code_s_per_message: float = 0.0
     merge_s_per_message: float = 0.0
     cold_code_s: float = 0.0
+    cooling_s: float = 5e-3
     cores_per_process: float = 1.0
     cores_per_machine: float = inf
     hosts_per_machine: int = 1
@@ -99,7 +102,12 @@ class HostCosts:
             value = getattr(self, name)
             if not 0 <= value < inf:
                 raise ValueError(f"host costs: {name} {value}, expected 0 or more")
-        for name in ("cores_per_process", "cores_per_machine", "hosts_per_machine"):
+        for name in (
+            "cooling_s",
+            "cores_per_process",
+            "cores_per_machine",
+            "hosts_per_machine",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"host costs: {name} {getattr(self, name)}, expected above 0")
         sizes = [size for size, _ in self.message_curve]

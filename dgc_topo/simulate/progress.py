@@ -18,11 +18,13 @@ import simpy
 
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulate.agenda import OVER, Agenda, BoolArray, count_down
+from dgc_topo.simulate.coded import MAKES, READS, Coded
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pattern import Pattern, Patterns
-from dgc_topo.simulate.sizes import CodedSizes, Sizes, checked_sizes
+from dgc_topo.simulate.sizes import Sizes, checked_sizes
 from dgc_topo.simulate.tally import Tally
+from dgc_topo.simulate.work import Work
 
 
 class Progress:
@@ -57,8 +59,8 @@ class Progress:
         self._patterns = Patterns(fluid, size, placement)
         self._agenda = Agenda(size, fluid.resources.pad)
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
-        # Ranks whose first sparse message of its kind is behind them:
-        self._have_made, self._have_read = np.zeros((2, size), np.bool_)
+        self._work = Work(self._costs, sizes, size)
+        self._coded = Coded(self._costs, size)
 
     def all_told(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
@@ -90,6 +92,9 @@ class Progress:
         flows, places = self._agenda.flows, self._agenda.places
         rows = tags - flows.base
         flows["waiting"][rows] = OVER
+        if self._coded.matters:
+            kinds = flows["kind"][rows]
+            self._coded.note(kinds, self._ranks_of(rows), self._env.now)
         ends = np.concatenate([flows["src_place"][rows], flows["dst_place"][rows]])
         finished = count_down(places["open"], ends - places.base)
         if len(finished) and self._costs.has_merging and not self._costs.has_processors:
@@ -138,7 +143,22 @@ class Progress:
         hops = np.array([flows[name][rows] for name in self._agenda.hop_names], np.int64)
         delay_s = self._until_posted(rows, flows["delay_s"][rows])
         tags = rows + flows.base
-        self._fluid.start(hops, delay_s, flows["bytes"][rows], tags, self._number)
+        num_bytes = self._when_cold(rows, flows["bytes"][rows])
+        self._fluid.start(hops, delay_s, num_bytes, tags, self._number)
+
+    def _ranks_of(self, rows: IntArray) -> IntArray:
+        """Return the ranks that flows (rows) start from."""
+        places = self._agenda.places
+        at: IntArray = self._agenda.flows["src_place"][rows] - places.base
+        return np.asarray(places["rank"][at], np.int64)
+
+    def _when_cold(self, rows: IntArray, units: FloatArray) -> FloatArray:
+        """Return sizes of flows (rows) that start now: work on messages may find caches cold."""
+        if not self._coded.matters:
+            return units
+        kinds = self._agenda.flows["kind"][rows]
+        more_s = self._coded.cold_s(kinds, self._ranks_of(rows), self._env.now)
+        return units + more_s / self._fluid.resources.work_unit_s
 
     def ended_one(self, tag: int) -> None:
         """As `ended`, for one flow."""
@@ -148,6 +168,9 @@ class Progress:
         flows, places = self._agenda.flows.views, self._agenda.places.views
         row, base = tag - self._agenda.flows.base, self._agenda.places.base
         flows["waiting"][row] = OVER
+        if self._coded.matters:
+            rank = places["rank"][flows["src_place"][row] - base]
+            self._coded.note_one(flows["kind"][row], rank, self._env.now)
         open_ = places["open"]
         for place in (flows["src_place"][row] - base, flows["dst_place"][row] - base):
             open_[place] -= 1
@@ -172,31 +195,43 @@ class Progress:
             if not waiting[row]:
                 hops = [flows[name][row] for name in agenda.hop_names]
                 delay_s, num_bytes = flows["delay_s"][row], flows["bytes"][row]
+                if self._coded.matters:
+                    more_s = self._coded.cold_one_s(
+                        flows["kind"][row], places["rank"][place], self._env.now
+                    )
+                    num_bytes += more_s / self._fluid.resources.work_unit_s
                 self._fluid.start_one(hops, delay_s, num_bytes, row + base, self._number)
 
     def _read(self, index: int, step: Step) -> None:
         """Take a step into the tables and start what can start."""
-        pattern, costs = self._patterns.of(step), self._costs
+        pattern, work = self._patterns.of(step), self._work
         num_bytes = checked_sizes(self._sizes, index, step)
-        busy_s = self._busy_s(pattern, step, num_bytes)
-        if not costs.has_processors:
+        busy_s = work.after_s(pattern, step, num_bytes)
+        if not self._costs.has_processors:
             self._read_messages(pattern, num_bytes, busy_s)
             return
-        before_s = self._before_s(pattern, step, num_bytes)
+        before_s, makes = work.before_s(pattern, step, num_bytes)
+        before_s += self._start_s(pattern.members)
         if before_s.any():
-            self._read_work(pattern.members, before_s)
+            self._read_work(pattern.members, before_s, MAKES * makes)
         self._read_messages(pattern, num_bytes, None)
         if busy_s is not None and busy_s.any():
             busy = busy_s > 0
             members = pattern.members if busy.all() else pattern.members[busy]
-            self._read_work(members, busy_s[busy])
+            self._read_work(members, busy_s[busy], READS * work.is_coded)
 
-    def _read_work(self, members: IntArray, work_s: FloatArray) -> None:
-        """Let ranks be busy for so many CPU seconds before they go on."""
+    def _read_work(self, members: IntArray, work_s: FloatArray, kind: IntArray | int) -> None:
+        """Let ranks be busy for so many CPU seconds before they go on.
+
+        Args:
+            members: The ranks.
+            work_s: Of each.
+            kind: What is done with sparse messages, of each.
+        """
         pattern = self._patterns.of_work(members)
         self.tally.add_work(pattern, work_s)
         units = work_s / self._fluid.resources.work_unit_s
-        self._take(pattern, units, pattern.latency_s, None)
+        self._take(pattern, units, pattern.latency_s, None, kind=kind)
 
     def _read_messages(
         self, pattern: Pattern, num_bytes: FloatArray, busy_s: FloatArray | None
@@ -218,10 +253,11 @@ class Progress:
         delay_s: FloatArray,
         busy_s: FloatArray | None,
         start_s: FloatArray | float = 0.0,
+        kind: IntArray | int = 0,
     ) -> None:
         """Take flows into the tables and start those that can start."""
         first_flow = self._agenda.flows.end
-        here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s, start_s)
+        here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s, start_s, kind)
         self._idle -= int(here.sum())
         flows = self._agenda.flows
         rows = np.arange(first_flow, flows.end) - flows.base
@@ -229,6 +265,7 @@ class Progress:
             flows["posted_s"][rows] = self._posted_s(pattern, here, start_s)
         if here.all():
             delay_s = self._until_posted(rows, delay_s)
+            flow_bytes = self._when_cold(rows, flow_bytes)
             self._fluid.start(pattern.hops, delay_s, flow_bytes, rows + flows.base, self._number)
         else:
             self._start(rows[flows["waiting"][rows] == 0])
@@ -254,69 +291,8 @@ class Progress:
         posted_s = self._agenda.flows["posted_s"][rows]
         return np.asarray(delay_s + np.maximum(posted_s - self._env.now, 0.0))
 
-    def _before_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray:
-        """Return how long each member works until its messages of a step are posted."""
-        costs = self._costs
-        before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
-        before_s += self._start_s(pattern.members)
-        if costs.has_coding and isinstance(self._sizes, CodedSizes):
-            made = _is_made(step)
-            made_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
-            cold_s = self._cold_s(self._have_made, step.src[made])
-            made_s = np.where(made, made_s, 0.0)
-            before_s += (np.bincount(step.src, made_s, self._world_size) + cold_s)[pattern.members]
-        return before_s
-
     def _start_s(self, members: IntArray) -> FloatArray:
         """Return what it costs each of a step's members that it begins the run; it has then."""
         start_s = np.where(self._have_begun[members], 0.0, self._costs.start_overhead_s)
         self._have_begun[members] = True
         return start_s
-
-    def _cold_s(self, warm: BoolArray, ranks: IntArray) -> FloatArray:
-        """Return what it costs each rank that some of them code a message; they are warm then."""
-        cold_s = np.zeros(self._world_size)
-        cold_s[ranks] = self._costs.cold_code_s
-        cold_s[warm] = 0.0
-        warm[ranks] = True
-        return cold_s
-
-    def _busy_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
-        """Return how long each member takes over what it has received in a step."""
-        costs = self._costs
-        cold_s: FloatArray | None = None
-        adds = (step.keep != 0) & (step.weight != 0)
-        if costs.has_coding and isinstance(self._sizes, CodedSizes):
-            merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
-            merged_s = merged_s + adds * costs.merge_s_per_message
-            sorts = self._sizes.are_sorted()
-            per_byte_s = np.where(sorts, costs.sort_s_per_byte, costs.merge_s_per_byte)
-            merged_s = merged_s + self._sizes.merged_bytes() * per_byte_s
-            cold_s = self._cold_s(self._have_read, step.dst)
-        elif costs.has_merging:
-            per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
-            merged_s = num_bytes * per_byte_s
-        else:
-            return None
-        merged_s = merged_s + costs.receive_overhead_s
-        busy_s = np.asarray(np.bincount(step.dst, merged_s, self._world_size), np.float64)
-        if cold_s is not None:
-            busy_s += cold_s
-        return np.asarray(busy_s[pattern.members])
-
-
-def _is_made(step: Step) -> BoolArray:
-    """Return which transfers are the first of their run of chunks, which is made once for all."""
-    if (step.src[1:] > step.src[:-1]).all():
-        return np.ones(len(step), np.bool_)
-    places = np.stack([step.src, step.chunk, step.count])
-    _, first = np.unique(places, axis=1, return_index=True)
-    made = np.zeros(len(step), np.bool_)
-    made[first] = True
-    return made
-
-
-def _products(step: Step) -> IntArray:
-    """Return by how many weights each transfer makes its receiver multiply."""
-    weights, unit = np.stack([step.keep, step.weight]), step.denominator
-    return np.asarray(((weights != 0) & (weights != unit)).sum(axis=0), np.int64)

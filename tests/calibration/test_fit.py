@@ -28,7 +28,6 @@ TRUE = Parameters(
     sort_s_per_byte=14e-9,
     code_s_per_message=1e-4,
     cold_code_s=3e-4,
-    crowded_merge_factor=1.4,
     busy_core_speed=0.75,
     reverse_share=0.03,
     **MACHINE,
@@ -80,14 +79,7 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
     assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
     assert found.sort_s_per_byte == pytest.approx(TRUE.sort_s_per_byte, rel=0.1)
     assert found.cold_code_s == pytest.approx(TRUE.cold_code_s, rel=0.1)
-    assert found.crowded_merge_factor == pytest.approx(TRUE.crowded_merge_factor, rel=0.1)
     assert found.busy_core_speed == pytest.approx(TRUE.busy_core_speed, rel=0.05)
-
-
-def test_only_a_crowd_merges_at_another_cost():
-    at_work = [TRUE.network(n, None).costs for n in (2, 3, 8)]
-    assert [costs.merge_s_per_byte / TRUE.merge_s_per_byte for costs in at_work] == [1, 1.4, 1.4]
-    assert {costs.sort_s_per_byte for costs in at_work} == {TRUE.sort_s_per_byte}
 
 
 def test_busy_cores_slow_each_other_but_none_slows_itself():

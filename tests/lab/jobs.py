@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from dgc_topo.execute import Communicator, DistributedTransport, PeerError
 from dgc_topo.execute.sockets import congestion_controls, connections
+from dgc_topo.lab.names import address_of
 from dgc_topo.launch.group import Worker
 from dgc_topo.payload import DensePayload
 from dgc_topo.topology import load_topology
@@ -61,3 +62,25 @@ def unsent_limits(worker: Worker, argument: Any) -> list[int]:
     Communicator(load_topology("ring"), transport).run(DensePayload(torch.ones(500_000)))
     limits = [each.getsockopt(socket.IPPROTO_TCP, 25) for each in connections()]
     return [limit for limit in limits if limit > 0]  # -1 or 0: none
+
+
+def overtake(worker: Worker, argument: Any) -> float:
+    """Rank 0 sends many packets to rank 1 at once, and then one to rank 2.
+
+    Returns:
+        When rank 0 sent the one, and when rank 2 got it, on the machine's clock; 0 on rank 1.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        own.settimeout(10)
+        own.bind((address_of(worker.rank), argument["port"]))
+        worker.barrier("before sending")
+        if worker.rank == 1:
+            return 0.0
+        if worker.rank == 2:
+            own.recv(2000)
+            return time.perf_counter()
+        for _ in range(argument["packets"]):
+            own.sendto(bytes(1400), (address_of(1), argument["port"]))
+        began_s = time.perf_counter()
+        own.sendto(bytes(1400), (address_of(2), argument["port"]))
+        return began_s

@@ -54,6 +54,20 @@ def test_both_directions_get_as_much_each_whatever_was_lost_before(workers: Sess
     assert 0.90 < rate / (FRAMING * RATE_BITS_PER_S) < 1.0
 
 
+def test_all_that_a_host_sends_to_take_turns(workers: Session):
+    """Else who is ready a little later than others waits for their whole windows, from everybody.
+
+    One packet behind 80 others to another host takes a tenth of their time, not all of it.
+    """
+    argument = {"packets": 80, "port": 40_123}
+    taken_s = []
+    for _ in range(5):
+        sent_s, _, arrived_s = workers.call("tests.lab.jobs:overtake", argument, world_size=3)
+        taken_s.append(arrived_s - sent_s)
+    queue_s = 80 * 8 * 1442 / RATE_BITS_PER_S
+    assert median(taken_s) < 0.4 * queue_s
+
+
 def test_a_host_hands_few_frames_over_at_a_time(lab: Lab, workers: Session):
     """Else short messages would leave it faster than its link is, and queue at the switch."""
     before = lab.counters()

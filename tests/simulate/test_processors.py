@@ -180,14 +180,35 @@ def test_what_goes_to_many_is_encoded_once():
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3, 6])
-def test_the_first_message_that_a_rank_makes_and_reads_costs_more(hops):
+def test_messages_cost_more_to_code_the_longer_a_rank_has_not(hops):
     """There and back: hop 1 is rank 0's first to make and rank 1's to read, hop 2 the reverse."""
     steps = [copy(hop % 2, (hop + 1) % 2) for hop in range(hops)]
     schedule = Schedule.from_steps(2, 1, steps, goal="part")
     sizes = SparseSizes(schedule, length=10_000, entries=100)
-    costs = HostCosts(code_s_per_message=1e-3, cold_code_s=0.25)
+    costs = HostCosts(code_s_per_message=1e-3, cold_code_s=0.25, cooling_s=0.1)
+    now_s, last_s = 0.0, [-math.inf] * 4
+    for hop in range(hops):
+        for kind in (hop % 2, 2 + (hop + 1) % 2):  # one makes it, the other reads it
+            now_s += 1e-3 + 0.25 * (1 - math.exp((last_s[kind] - now_s) / 0.1))
+            last_s[kind] = now_s
     result = simulate(schedule, star(2, WIDE, costs=costs), sizes)
-    assert result.time_s == pytest.approx(2 * hops * 1e-3 + 2 * min(hops, 2) * 0.25, rel=1e-6)
+    assert result.time_s == pytest.approx(now_s, rel=1e-6)
+
+
+def test_ranks_that_code_at_the_same_time_find_their_own_caches_cold():
+    """As many ranks as are handled in arrays, all of which make a message and read one."""
+    size, steps = 16, []
+    for hop in (1, 2):
+        src = np.arange(size)
+        steps.append(copy(src, (src + hop) % size))
+    sizes = SparseSizes(
+        schedule := Schedule.from_steps(size, 1, steps, goal="part"), length=10_000, entries=100
+    )
+    costs = HostCosts(code_s_per_message=1e-3, cold_code_s=0.25, cooling_s=0.1)
+    made_s = 1e-3 + 0.25 * (1 - math.exp(-0.251 / 0.1))  # it has read for so long
+    read_s = 1e-3 + 0.25 * (1 - math.exp(-made_s / 0.1))
+    result = simulate(schedule, star(size, WIDE, costs=costs), sizes)
+    assert result.time_s == pytest.approx(2 * 0.251 + made_s + read_s, rel=1e-6)
 
 
 def test_acknowledgements_take_their_share_of_the_way_back():
