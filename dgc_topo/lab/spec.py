@@ -68,9 +68,8 @@ class LabSpec:
         rate_bits_per_s: Of every link; None leaves links unshaped.
         host_rates_bits_per_s: Other rates of single hosts, by number.
         queue_s: Seconds that a full queue of a shaped link takes to drain, at least 16 frames.
-            A host's own queue holds little in any case (the kernel lets a connection queue about a
-            millisecond's worth); this is the switch's buffer, which fills where several hosts send
-            to one.
+            This is the switch's buffer, which fills where several hosts send to one; a host has as
+            much for each group of peers, and serves these in turn.
         congestion_control: Of every connection between hosts; None takes the kernel's default.
             Connections keep their window in a pause (``tcp_slow_start_after_idle`` is off).
             Cubic, the default of Linux, begins gently enough (HyStart) that many-to-many exchanges

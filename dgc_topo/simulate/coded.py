@@ -19,16 +19,16 @@ class Coded:
     Args:
         costs: What it costs to do so after a while.
         world_size: Number of ranks.
+        is_coded: Whether the run's messages are sparse.
+
+    Attributes:
+        matters: Whether caches that are cold cost anything.
     """
 
-    def __init__(self, costs: HostCosts, world_size: int) -> None:
+    def __init__(self, costs: HostCosts, world_size: int, *, is_coded: bool) -> None:
+        self.matters = is_coded and costs.cold_code_s > 0
         self._costs = costs
         self._last_s = np.full((READS + 1, world_size), -inf)
-
-    @property
-    def matters(self) -> bool:
-        """Whether caches that are cold cost anything."""
-        return self._costs.cold_code_s > 0
 
     def note(self, kinds: IntArray, ranks: IntArray, now_s: float) -> None:
         """Note that ranks have just done that."""

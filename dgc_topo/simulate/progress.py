@@ -60,7 +60,7 @@ class Progress:
         self._agenda = Agenda(size, fluid.resources.pad)
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
         self._work = Work(self._costs, sizes, size)
-        self._coded = Coded(self._costs, size)
+        self._coded = Coded(self._costs, size, is_coded=self._work.is_coded)
 
     def all_told(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
