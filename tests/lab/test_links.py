@@ -57,7 +57,7 @@ def test_both_directions_get_as_much_each_whatever_was_lost_before(workers: Sess
 def test_all_that_a_host_sends_to_take_turns(workers: Session):
     """Else who is ready a little later than others waits for their whole windows, from everybody.
 
-    One packet behind 80 others to another host takes a tenth of their time, not all of it.
+    One packet does not wait until 80 others, to another host, have left.
     """
     argument = {"packets": 80, "port": 40_123}
     taken_s = []

@@ -15,7 +15,7 @@ from dgc_topo.compression.groups import Groups
 
 CHUNK = 1024  #: elements that a program looks at together
 _CHUNKS = 16  #: which it does so many times
-_DIGITS = 3  #: leave 2**-16 of a magnitude unknown: tails are never so dense
+DIGITS = 3  #: of a threshold; 2**-16 of it stays unknown: tails are never so dense
 _VALUES: int = kernels.VALUES.value
 
 
@@ -33,18 +33,18 @@ class Search:
         self._group, self._first = spans(offsets.diff(), CHUNK * _CHUNKS, device)
 
     def thresholds(self, residual: Tensor, lists: Lists, searched: Tensor) -> Tensor:
-        """Return a threshold of each *searched* group, infinity for others; clears *lists*.
+        """Return a threshold of each *searched* group, infinity for others.
 
         Args:
             residual: The finished one.
-            lists: Its counters are made use of.
+            lists: Its counters are made use of, and left so.
             searched: Of which groups, shape (num_groups,), bool.
         """
         lists.clear()
         wanted = torch.where(searched, lists.wanted, 0)
         found = torch.empty(len(wanted), device=residual.device)
         with lists.blocks.on_device():
-            for digit in range(_DIGITS):
+            for digit in range(DIGITS):
                 kernels.count_everywhere[(len(self._group),)](
                     self._group,
                     self._first,
@@ -62,9 +62,8 @@ class Search:
                 wanted,
                 lists.histograms,
                 found,
-                known=_DIGITS,
+                known=DIGITS,
                 digits=kernels.DIGITS,
                 values=_VALUES,
             )
-        lists.clear()
         return found
