@@ -79,6 +79,7 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
     assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
     assert found.sort_s_per_byte == pytest.approx(TRUE.sort_s_per_byte, rel=0.1)
     assert found.cold_code_s == pytest.approx(TRUE.cold_code_s, rel=0.1)
+    assert found.cooling_s == pytest.approx(TRUE.cooling_s, rel=0.3)
     assert found.busy_core_speed == pytest.approx(TRUE.busy_core_speed, rel=0.05)
 
 
