@@ -48,6 +48,31 @@ def count_elements(shapes: Iterable[Sequence[int]]) -> tuple[int, int]:
     return compressed, dense
 
 
+def bucket_ends(num_elements: Sequence[int], bucket_bytes: float) -> list[int]:
+    """Return where buckets of layers end, the layers in the order of the backward pass.
+
+    As PyTorch's DistributedDataParallel: a bucket is closed as soon as it holds *bucket_bytes* of
+    float32 or more, so one large layer makes one large bucket.  (DDP's first bucket is smaller,
+    1 MiB; here all are alike.)
+
+    Args:
+        num_elements: Of each layer.
+        bucket_bytes: Of a bucket.
+
+    Raises:
+        ValueError: if *bucket_bytes* is not above 0.
+    """
+    if not bucket_bytes > 0:
+        raise ValueError(f"buckets: bucket_bytes {bucket_bytes}, expected above 0")
+    ends, held_bytes = [], 0
+    for end, elements in enumerate(num_elements, 1):
+        held_bytes += FLOAT_BYTES * elements
+        if held_bytes >= bucket_bytes or end == len(num_elements):
+            ends.append(end)
+            held_bytes = 0
+    return ends
+
+
 def is_compressed(shape: Sequence[int]) -> bool:
     """Return whether DGC compresses a tensor: all but biases, norms and scalars."""
     return len(shape) > 1

@@ -89,8 +89,9 @@ def workloads_of_runs(
 
     A lone worker's time does not depend on the topology, and only compressing depends on the
     density, so runs share medians over all that did the same; all share one dense worker as the
-    baseline of speed-ups.  With ``overlap = true`` buckets are sent as the recorded profile says
-    that they are ready; a record without one is one bucket after the backward pass.
+    baseline of speed-ups.  Buckets are sent as the recorded profile says that they are ready, if
+    the run did that, or *simulate* asks for it; a record without a profile is one bucket after the
+    backward pass.
 
     Args:
         records: Of training runs.
@@ -153,7 +154,7 @@ def _workload_of_run(
         payload=payload,
         codec=Codec(fixed_s=phases.compress_s),
         update_s=phases.update_s,
-        bucket_bytes=simulate.bucket_bytes if simulate and measured.profile else None,
+        bucket_bytes=_bucket_bytes(measured, simulate),
         pace=simulate.pace(measured.seed) if simulate else Pace(),
     )
     return Workload(
@@ -170,6 +171,14 @@ def _workload_of_run(
         overlap_exponent=exponent,
         num_draws=simulate.num_draws if simulate else 1,
     )
+
+
+def _bucket_bytes(measured: Measurement, simulate: SimulateSection | None) -> float | None:
+    if measured.profile is None:
+        return None
+    if simulate is None:
+        return measured.bucket_bytes
+    return simulate.bucket_bytes(measured.bucket_bytes)
 
 
 def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
@@ -244,7 +253,7 @@ def _workload(
         else SparsePayload(density, coding, VALUE_BYTES[coding.wire_dtype], overlapping(exponent)),
         codec=simulate.codec if dtype is None else Codec(),
         update_s=choice.update_s,
-        bucket_bytes=simulate.bucket_bytes,
+        bucket_bytes=simulate.bucket_bytes(),
         accumulation_steps=passes,
         pace=simulate.pace(scenario.seed),
     )

@@ -185,6 +185,11 @@ class Measurement(_Record):
     solo_phases: Phases | None = Field(
         default=None, description="a step of one worker that had the machine to itself"
     )
+    bucket_bytes: NonNegativeFloat | None = Field(
+        default=None,
+        description="float32 bytes of a bucket of gradients that travelled while the backward "
+        "pass went on; None if all travelled after it",
+    )
     profile: RecordedProfile | None = Field(
         default=None, description="of that step: when which gradients are complete"
     )

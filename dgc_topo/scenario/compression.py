@@ -75,6 +75,22 @@ class CompressionSection(Section):
             raise ValueError(f"method {self.method!r} sends every element: expected densities [1]")
         return self
 
+    def check_buckets(self) -> None:
+        """Refuse what needs the whole gradient at once.
+
+        Raises:
+            ValueError: if buckets of it can't be compressed one by one.
+        """
+        if self.method in {"terngrad", "random-k"}:
+            raise ValueError(
+                f"method {self.method!r} with train.overlap = true: expected 'dgc', or DDP's"
+            )
+        if self.scope != "layer":
+            raise ValueError(
+                f"scope {self.scope!r} with train.overlap = true: selects from the whole "
+                "gradient, expected 'layer'"
+            )
+
     @property
     def coding(self) -> WireCoding:
         """How sparse messages are coded."""

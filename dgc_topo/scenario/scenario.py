@@ -107,6 +107,16 @@ class Scenario(Section):
         return self
 
     @model_validator(mode="after")
+    def _buckets_can_be_compressed(self) -> Self:
+        if self.train is None or not self.train.overlap:
+            return self
+        variants = [*(self.ladder.rungs if self.ladder else ())]
+        variants += self.throughput.ways if self.throughput else ()
+        for compression in (self.compression, *(each.over(self.compression) for each in variants)):
+            compression.check_buckets()
+        return self
+
+    @model_validator(mode="after")
     def _claims_are_about_this(self) -> Self:
         simulate = self.simulate
         for index, claim in enumerate(self.claims):

@@ -23,6 +23,30 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+OVERLAP = "send gradients in buckets while the backward pass goes on, as DDP does"
+
+BucketMiB = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description=f"float32 MiB of a bucket, with overlap ({_DEFAULT_BUCKET_MIB:g} by default)",
+    ),
+]
+
+
+def bucket_bytes_of(*, overlap: bool, bucket_mib: float | None) -> float | None:
+    """Return the float32 bytes of a bucket; None for one bucket after the backward pass.
+
+    Raises:
+        ValueError: if there is a size of buckets, and one bucket.
+    """
+    if not overlap:
+        if bucket_mib is not None:
+            raise ValueError("bucket_mib: without overlap there is one bucket; set overlap = true")
+        return None
+    return _MIB * (bucket_mib or _DEFAULT_BUCKET_MIB)
+
+
 class WorkloadChoice(Section):
     """A model of the zoo, or one described by its sizes, for scenarios that only simulate."""
 
@@ -119,15 +143,11 @@ class StepKeys(Section):
     dense_dtypes: tuple[WireDtype, ...] = Field(
         default=(), description="of dense gradients on the wire; compression.wire_dtype by default"
     )
-    overlap: bool = Field(
-        default=False,
-        description="send gradients in buckets while the backward pass goes on, as DDP does",
-    )
-    bucket_mib: float | None = Field(
+    overlap: bool | None = Field(
         default=None,
-        gt=0,
-        description=f"float32 MiB of a bucket, with overlap ({_DEFAULT_BUCKET_MIB:g} by default)",
+        description=f"{OVERLAP}; by default as it was trained, and false for workloads",
     )
+    bucket_mib: BucketMiB = None
     accumulation_steps: int = Field(
         default=1, ge=1, description="forward and backward passes per step"
     )
@@ -141,14 +161,18 @@ class StepKeys(Section):
 
     @model_validator(mode="after")
     def _buckets_need_overlap(self) -> Self:
-        if self.bucket_mib is not None and not self.overlap:
-            raise ValueError("bucket_mib: without overlap there is one bucket; set overlap = true")
+        bucket_bytes_of(overlap=bool(self.overlap), bucket_mib=self.bucket_mib)
         return self
 
-    @property
-    def bucket_bytes(self) -> float | None:
-        """Bytes of a bucket; None for one bucket after the backward pass."""
-        return _MIB * (self.bucket_mib or _DEFAULT_BUCKET_MIB) if self.overlap else None
+    def bucket_bytes(self, trained: float | None = None) -> float | None:
+        """Return the bytes of a bucket; None for one bucket after the backward pass.
+
+        Args:
+            trained: What it was in the training, which is the default.
+        """
+        if self.overlap is None:
+            return trained
+        return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
 
     @property
     def codec(self) -> Codec:

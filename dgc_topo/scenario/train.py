@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from dgc_topo.scenario.step import Section
+from dgc_topo.scenario.step import OVERLAP, BucketMiB, Section, bucket_bytes_of
 from dgc_topo.topology import OptionValue
 from dgc_topo.zoo import known_models
 
@@ -65,6 +65,10 @@ class TrainSection(Section):
     nesterov: bool = False
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of the gradient")
+    overlap: bool = Field(
+        default=False, description=f"{OVERLAP}; DDP always does, and gossip never"
+    )
+    bucket_mib: BucketMiB = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     workers: Literal["processes", "virtual"] = Field(
@@ -77,6 +81,21 @@ class TrainSection(Section):
     def emulates(self) -> bool:
         """Whether nothing is computed or learnt."""
         return self.dataset == EMULATED
+
+    @property
+    def bucket_bytes(self) -> float | None:
+        """Float32 bytes of a bucket; None for one bucket after the backward pass."""
+        return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
+
+    @model_validator(mode="after")
+    def _can_overlap(self) -> Self:
+        bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
+        if self.overlap and self.clip_norm is not None:
+            raise ValueError(
+                "clip_norm with overlap = true: the gradient's norm is known only when the "
+                "backward pass is over, expected one without the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _dataset_fits_model(self) -> Self:

@@ -11,7 +11,7 @@ travels.  The strategy here fits the same training loop and notes the same facts
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dgc_topo.execute.sockets import tcp_bytes_sent
 from dgc_topo.scenario import CompressionSection, TrainSection
+from dgc_topo.train.models import Task
 from dgc_topo.train.steps import PhaseClock, StepRecord, wait_until
 
 _Future = torch.futures.Future[Tensor]
@@ -33,16 +34,14 @@ class Hook:
 
     Args:
         compression: Says which hook.
+        task: Whose gradients they are.
         time_scale: Above 1, a bucket's all-reduce starts no earlier than so many times the
             processor time that led to it (see `PhaseClock`); earlier buckets travel meanwhile.
-        worked_s: Says how much processor time has been taken.
     """
 
-    def __init__(
-        self, compression: CompressionSection, time_scale: float, worked_s: Callable[[], float]
-    ) -> None:
+    def __init__(self, compression: CompressionSection, task: Task, time_scale: float) -> None:
+        self._task = task
         self._time_scale = time_scale
-        self._worked_s = worked_s
         self._method = compression.method
         self._state: Any = None
         if self._method == "ddp-powersgd":
@@ -57,7 +56,7 @@ class Hook:
     def begin(self) -> None:
         """Begin a step's account."""
         self.encoded_bytes = self.elements = self.elements_sent = 0
-        self._begun_s, self._worked_before_s = time.perf_counter(), self._worked_s()
+        self._begun_s, self._worked_before_s = time.perf_counter(), self._task.worked_s()
 
     @property
     def density(self) -> float:
@@ -67,9 +66,13 @@ class Hook:
     def __call__(self, bucket: GradBucket) -> _Future:
         """Start the all-reduce of one bucket."""
         if self._time_scale > 1:
-            worked_s = self._worked_s() - self._worked_before_s
+            worked_s = self._task.worked_s() - self._worked_before_s
             wait_until(self._begun_s + self._time_scale * worked_s)
         self.called_s = time.perf_counter()
+        with self._task.aside():
+            return self._start(bucket)
+
+    def _start(self, bucket: GradBucket) -> _Future:
         buffer = bucket.buffer()
         match self._method:
             case "ddp":
@@ -98,23 +101,21 @@ class DdpStep:
         model: What DDP wraps; its forward pass must go through `forward`.
         train: Settings of the optimizer.
         compression: Says which hook.
+        task: See `Hook`.
         time_scale: See `Hook`.
-        worked_s: See `Hook`.
 
     Raises:
         ValueError: if the backend's bytes cannot be counted, or weight decay is decoupled, which
             torch.optim.SGD does not know.
     """
 
-    overlaps = True
-
     def __init__(
         self,
         model: nn.Module,
         train: TrainSection,
         compression: CompressionSection,
+        task: Task,
         time_scale: float = 1.0,
-        worked_s: Callable[[], float] = time.thread_time,
     ) -> None:
         method = compression.method
         if dist.get_backend() != "gloo":
@@ -124,7 +125,7 @@ class DdpStep:
             )
         if train.weight_decay and compression.weight_decay_mode == "decoupled":
             raise ValueError(f"{method}: weight_decay_mode 'decoupled', expected another")
-        self._hook = Hook(compression, time_scale, worked_s)
+        self._hook = Hook(compression, task, time_scale)
         self._clip_norm = train.clip_norm
         self._parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
         self._optimizer = torch.optim.SGD(
@@ -137,15 +138,19 @@ class DdpStep:
         ddp = DistributedDataParallel(model)
         # DDP looks at annotations, which are text in this module: a lambda has none.
         ddp.register_comm_hook(None, lambda _, bucket: self._hook(bucket))
-        ddp.register_forward_pre_hook(self._begin)
         self.forward: nn.Module | None = ddp
         self._sent_before = 0
         self._clock = PhaseClock(next(model.parameters()).device, time_scale)
 
+    def begin(self, iteration: int, epoch: float) -> None:
+        """As `Strategy.begin`."""
+        self._hook.begin()
+        self._sent_before = tcp_bytes_sent()
+
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """Update; in the record is also what DDP sent, and how long backward waited for it."""
         waited_s = time.perf_counter() - self._hook.called_s
-        record = StepRecord(wait_s=waited_s, messages_sent=None)
+        record = StepRecord(compute_s=-waited_s, wait_s=waited_s, messages_sent=None)
         self._clock.start()
         record.encoded_bytes, record.density = self._hook.encoded_bytes, self._hook.density
         if self._clip_norm is not None:
@@ -156,8 +161,3 @@ class DdpStep:
         record.update_s = self._clock.lap()
         record.bytes_sent = tcp_bytes_sent() - self._sent_before
         return record
-
-    def _begin(self, module: nn.Module, inputs: object) -> None:
-        """Begin a step's account."""
-        self._hook.begin()
-        self._sent_before = tcp_bytes_sent()

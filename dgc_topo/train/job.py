@@ -53,6 +53,13 @@ class Job(BaseModel):
         return 1 if self.train.workers == "virtual" else self.train.world_size
 
     @property
+    def bucket_bytes(self) -> float | None:
+        """Float32 bytes of a bucket that we send while the backward pass goes on; else None."""
+        if self.compression.uses_ddp or self.topology.gossips:
+            return None
+        return self.train.bucket_bytes
+
+    @property
     def compressor_name(self) -> str:
         """What the records call the compression."""
         if self.compression.method != "dgc":

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from dgc_topo.compression import Compressor
 from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.execute.sockets import congestion_controls, sent_bytes
 from dgc_topo.launch.group import Worker
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
 from dgc_topo.train.agreement import fingerprint
+from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.ddp import DdpStep
 from dgc_topo.train.errors import TrainingError, check_loss
 from dgc_topo.train.evaluation import (
@@ -26,7 +26,8 @@ from dgc_topo.train.evaluation import (
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, LearningTask, Score, running_statistics
-from dgc_topo.train.parts import DTYPES, compressor_of, seed_randoms, task_of
+from dgc_topo.train.overlap import OverlappedStep
+from dgc_topo.train.parts import DTYPES, buckets_of, seed_randoms, task_of
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
 from dgc_topo.train.solo import Solo, train_alone
@@ -59,7 +60,7 @@ class JobRun:
         self._timetable = Timetable(job.train, self._task)
         self._model = self._task.build_model()
         self._parameters = dict(self._model.named_parameters())
-        self._compressor = self._make_compressor(self._parameters)
+        self._buckets = self._make_buckets(self._parameters)
         self._communicator = Communicator(
             self._topology, DistributedTransport(timeout=worker.timeout), seed=job.seed
         )
@@ -106,6 +107,8 @@ class JobRun:
         loss, compute_s = 0.0, 0.0
         interface = self._worker.interface
         counted = math.nan if interface is None else sent_bytes(interface)
+        epoch = self._timetable.epochs_before(iteration)
+        self._strategy.begin(iteration, epoch)
         if batches is not None:
             loss, compute_s = compute_gradients(
                 self._task,
@@ -115,13 +118,9 @@ class JobRun:
                 time_scale=self._worker.time_scale,
             )
             check_loss(self._job, loss, self._worker.rank, iteration)
-        record = self._strategy.apply(
-            iteration,
-            self._timetable.epochs_before(iteration),
-            self._timetable.learning_rate_at(iteration),
-        )
-        # Waiting in the backward pass is no computing.
-        record.compute_s = compute_s - (record.wait_s if self._strategy.overlaps else 0.0)
+        learning_rate = self._timetable.learning_rate_at(iteration)
+        record = self._strategy.apply(iteration, epoch, learning_rate)
+        record.compute_s += compute_s
         record.loss, record.interface_bytes = loss, counted
         self._teller.progress(iteration + 1, self._timetable.num_steps, loss)
         return record
@@ -173,7 +172,7 @@ class JobRun:
     def _staleness(self) -> StalenessCounts | None:
         if not self._job.compression.track_ages:
             return None
-        own = staleness_of(self._job, self._compressor) if self._trains else None
+        own = staleness_of(self._job, self._buckets) if self._trains else None
         return add_staleness(self._worker.gather(own, self._what("counting waits")))
 
     def _check_agreement(self) -> str | None:
@@ -200,9 +199,9 @@ class JobRun:
         first = self._contributors[0]
         if self._worker.rank == first:
             model = self._task.build_model()
-            compressor = self._make_compressor(dict(model.named_parameters()))
+            buckets = self._make_buckets(dict(model.named_parameters()))
             solo = train_alone(
-                self._task, model, compressor, self._loss_scale, self._worker.time_scale
+                self._task, model, buckets, self._loss_scale, self._worker.time_scale
             )
         what = self._what("timing a worker alone")
         self._worker.barrier(what)
@@ -221,24 +220,31 @@ class JobRun:
     def _make_strategy(self) -> Strategy:
         scale = self._worker.time_scale
         if self._job.compression.uses_ddp:
-            return DdpStep(
-                self._model, self._job.train, self._job.compression, scale, self._task.worked_s
-            )
+            return DdpStep(self._model, self._job.train, self._job.compression, self._task, scale)
         if self._gossip:
             dtype = DTYPES[self._job.compression.wire_dtype]
             return GossipStep(
-                self._parameters, self._compressor, self._communicator, dtype, time_scale=scale
+                self._parameters, self._buckets, self._communicator, dtype, time_scale=scale
+            )
+        if self._job.bucket_bytes is not None:
+            return OverlappedStep(
+                self._parameters,
+                self._buckets,
+                self._communicator,
+                self._task,
+                trains=self._trains,
+                time_scale=scale,
             )
         return AllReduceStep(
             self._parameters,
-            self._compressor,
+            self._buckets,
             self._communicator,
             trains=self._trains,
             time_scale=scale,
         )
 
-    def _make_compressor(self, parameters: dict[str, nn.Parameter]) -> Compressor:
-        return compressor_of(
+    def _make_buckets(self, parameters: dict[str, nn.Parameter]) -> Buckets:
+        return buckets_of(
             self._job, parameters, self._place, self._num_workers, gossip=self._gossip
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, RandomK, SGDSettings, TernGrad
+from dgc_topo.train.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.train.data import Dataset, Shard, load_dataset
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import EmulatedTask, LearningTask, Task, make_task, take_image_size
@@ -56,18 +58,37 @@ def _load(name: str, root: Path | None, image_size: int | None) -> Dataset:
     return load_dataset(name, root=root, image_size=image_size)
 
 
-def compressor_of(
+def buckets_of(
     job: Job,
     parameters: Mapping[str, nn.Parameter],
     place: int,
     num_workers: int,
     *,
     gossip: bool = False,
-) -> Compressor:
-    """Return what the scenario names: DGC below density 1, dense, or another method.
+) -> Buckets:
+    """Return the gradient's buckets, one if nothing overlaps, with the compressor of each.
 
     Gossip applies it to the rank's own gradient.  With DDP it is dense: what one worker alone does.
     """
+    names = bucket_names(parameters, None if gossip else job.bucket_bytes)
+    buckets = []
+    with warnings.catch_warnings():
+        if len(names) > 1:  # some may well hold nothing that is worth compressing
+            warnings.filterwarnings("ignore", "dgc compresses nothing")
+        for some in names:
+            own = {name: parameters[name] for name in some}
+            buckets.append(Bucket(some, _compressor_of(job, own, place, num_workers, gossip)))
+    return Buckets(buckets)
+
+
+def _compressor_of(
+    job: Job,
+    parameters: Mapping[str, nn.Parameter],
+    place: int,
+    num_workers: int,
+    gossip: bool,
+) -> Compressor:
+    """Return what the scenario names: DGC below density 1, dense, or another method."""
     train, compression = job.train, job.compression
     if compression.method in {"terngrad", "random-k"}:
         sgd = SGDSettings(

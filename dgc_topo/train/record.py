@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dgc_topo.coding import VALUE_BYTES
-from dgc_topo.compression import DGC, Compressor, Staleness
+from dgc_topo.compression import Staleness
 from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import (
     EMULATED_COMPUTE,
@@ -23,6 +23,7 @@ from dgc_topo.results.measurement import (
 )
 from dgc_topo.scenario import CompressionSection, TrainSection
 from dgc_topo.schedule import Schedule
+from dgc_topo.train.buckets import Buckets, add_up
 from dgc_topo.train.job import GLOO, Job
 from dgc_topo.train.solo import Solo
 from dgc_topo.train.steps import FIELDS, StepRecord
@@ -110,16 +111,15 @@ def make_measurement(
             wait_s=0.0,
             update_s=solo.step.update_s,
         ),
+        bucket_bytes=job.bucket_bytes,
         profile=solo.profile,
         quality=quality,
     )
 
 
-def staleness_of(job: Job, compressor: Compressor) -> Staleness | None:
+def staleness_of(job: Job, buckets: Buckets) -> Staleness | None:
     """Return how long elements waited, if the job asks for it and its compressor lets them wait."""
-    if job.compression.track_ages and isinstance(compressor, DGC):
-        return compressor.staleness()
-    return None
+    return buckets.staleness() if job.compression.track_ages else None
 
 
 def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
@@ -127,7 +127,7 @@ def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
     known = [each for each in found if each is not None]
     if not known:
         return None
-    sent, waiting = (np.sum(counts, axis=0).tolist() for counts in zip(*known, strict=True))
+    sent, waiting = add_up(known)
     return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
 
 

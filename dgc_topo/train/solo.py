@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from dgc_topo.compression import Compressor
 from dgc_topo.results.measurement import RecordedProfile
+from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.models import Task
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.profile import BackwardClock, make_profile
@@ -29,7 +29,7 @@ class Solo(NamedTuple):
 def train_alone(
     task: Task,
     model: nn.Module,
-    compressor: Compressor,
+    buckets: Buckets,
     loss_scale: float,
     time_scale: float = 1.0,
 ) -> Solo:
@@ -38,13 +38,13 @@ def train_alone(
     Args:
         task: Gives the batches.
         model: Changed in its statistics only: the learning rate is 0.
-        compressor: Of the model's parameters.
+        buckets: Of the model's parameters.
         loss_scale: Of the gradients.
         time_scale: See `PhaseClock`.
     """
     model.train()
     parameters = dict(model.named_parameters())
-    step = AllReduceStep(parameters, compressor, None, time_scale=time_scale)
+    step = AllReduceStep(parameters, buckets, None, time_scale=time_scale)
     clock = BackwardClock(parameters)
     done, passes = [], []
     batches = task.batches(0)

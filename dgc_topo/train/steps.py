@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.compression import Compressor
 from dgc_topo.execute import Communicator, Traffic
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.train.buckets import Buckets
 
 
 @dataclass(slots=True)
@@ -96,60 +96,66 @@ class Strategy(Protocol):
 
     Attributes:
         forward: What the forward pass has to go through, if not the model itself.
-        overlaps: Whether communication happens in the backward pass; `apply` then reports the part
-            of it that backward waited for.
     """
 
     forward: nn.Module | None
-    overlaps: bool
+
+    def begin(self, iteration: int, epoch: float) -> None:
+        """Begin a step, before its forward pass."""
 
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
-        """Communicate and update; the record has everything but compute and loss."""
+        """Communicate and update.
+
+        Returns:
+            Everything but loss and compute; what else was done, or waited for, in the backward
+            pass is there already and taken off compute, which is negative then.
+        """
 
 
 class AllReduceStep:
     """Compress the gradients, sum them over the ranks, apply the same update everywhere.
 
-    A rank that only serves contributes a payload that adds nothing.
+    A rank that only serves contributes payloads that add nothing.
     """
 
     forward: nn.Module | None = None
-    overlaps = False
 
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        compressor: Compressor,
+        buckets: Buckets,
         communicator: Communicator | None,
         *,
         trains: bool = True,
         time_scale: float = 1.0,
     ) -> None:
         self._parameters = parameters
-        self._compressor = compressor
+        self._buckets = buckets
         self._communicator = communicator
         self._trains = trains
         self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
 
+    def begin(self, iteration: int, epoch: float) -> None:
+        """As `Strategy.begin`: there is nothing to do."""
+
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """As `Strategy.apply`; without a communicator (one worker alone) nothing is sent."""
-        record, clock = StepRecord(), self._clock
+        record, clock, buckets = StepRecord(), self._clock, self._buckets
         clock.start()
-        self._compressor.set_progress(epoch)
-        record.density = self._compressor.density
-        payload = (
-            self._compressor.compress(gradients_of(self._parameters))
-            if self._trains
-            else self._compressor.neutral()
+        buckets.set_progress(epoch)
+        record.density = buckets.density
+        payloads = (
+            buckets.compress(gradients_of(self._parameters)) if self._trains else buckets.neutral()
         )
-        record.entries = sparse_entries(payload)
-        record.encoded_bytes = self._compressor.encoded_bytes(payload) if self._trains else 0
+        record.entries = sparse_entries(*payloads)
+        record.encoded_bytes = buckets.encoded_bytes(payloads) if self._trains else 0
         record.compress_s = clock.lap()
         if self._communicator is not None:
-            communicate(self._communicator, payload, iteration, record)
+            for payload in payloads:
+                communicate(self._communicator, payload, iteration, record)
             clock.start()
-        record.merged_entries = sparse_entries(payload)
-        updates = self._compressor.finish(payload)
+        record.merged_entries = sparse_entries(*payloads)
+        updates = buckets.finish(payloads)
         record.compress_s += clock.lap()
         apply_updates(self._parameters, updates, learning_rate)
         record.update_s = clock.lap()
@@ -164,31 +170,33 @@ class GossipStep:
     """
 
     forward: nn.Module | None = None
-    overlaps = False
 
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        compressor: Compressor,
+        buckets: Buckets,
         communicator: Communicator,
         wire_dtype: torch.dtype,
         *,
         time_scale: float = 1.0,
     ) -> None:
         self._parameters = parameters
-        self._compressor = compressor
+        self._buckets = buckets
         self._communicator = communicator
         self._wire_dtype = wire_dtype
         self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
+
+    def begin(self, iteration: int, epoch: float) -> None:
+        """As `Strategy.begin`: there is nothing to do."""
 
     @torch.no_grad()
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """As `Strategy.apply`."""
         record, clock = StepRecord(), self._clock
         clock.start()
-        self._compressor.set_progress(epoch)
-        local = self._compressor.compress(gradients_of(self._parameters))
-        updates = self._compressor.finish(local)
+        self._buckets.set_progress(epoch)
+        local = self._buckets.compress(gradients_of(self._parameters))
+        updates = self._buckets.finish(local)
         flat = torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
         payload = DensePayload(flat, wire_dtype=self._wire_dtype)
         record.encoded_bytes = flat.numel() * self._wire_dtype.itemsize
@@ -213,9 +221,16 @@ def communicate(
 
 
 def note_traffic(record: StepRecord, traffic: Traffic) -> None:
-    """Note what a run of the schedule moved, and how long it took."""
-    record.communicate_s, record.wait_s = traffic.communicate_s, traffic.wait_s
-    record.bytes_sent, record.messages_sent = traffic.bytes_sent, traffic.messages_sent
+    """Add to a record what a run of the schedule moved, and how long it took."""
+    record.communicate_s += traffic.communicate_s
+    record.wait_s += traffic.wait_s
+    note_sent(record, traffic)
+
+
+def note_sent(record: StepRecord, traffic: Traffic) -> None:
+    """Add to a record what a run of the schedule moved."""
+    record.bytes_sent += traffic.bytes_sent
+    record.messages_sent = (record.messages_sent or 0) + traffic.messages_sent
 
 
 @torch.no_grad()
@@ -235,8 +250,12 @@ def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     }
 
 
-def sparse_entries(payload: Payload) -> int:
-    """Return how many entries the sparse parts of *payload* hold."""
-    if isinstance(payload, BundlePayload):
-        return sum(sparse_entries(part) for part in payload.parts)
-    return payload.num_entries if isinstance(payload, SparsePayload) else 0
+def sparse_entries(*payloads: Payload) -> int:
+    """Return how many entries the sparse parts of *payloads* hold."""
+    total = 0
+    for payload in payloads:
+        if isinstance(payload, BundlePayload):
+            total += sparse_entries(*payload.parts)
+        elif isinstance(payload, SparsePayload):
+            total += payload.num_entries
+    return total

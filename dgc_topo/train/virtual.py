@@ -24,7 +24,7 @@ from dgc_topo.train.evaluation import flat_statistics, quality_point, with_avera
 from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import running_statistics
-from dgc_topo.train.parts import compressor_of, learning_task_of
+from dgc_topo.train.parts import buckets_of, learning_task_of
 from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
 from dgc_topo.train.solo import Solo, train_alone
 from dgc_topo.train.steps import PhaseClock, apply_updates, note_traffic, sparse_entries
@@ -112,23 +112,24 @@ class VirtualRun:
         step = [rank.contribute(epoch, iteration) for rank in self._ranks]
         payloads, records = [each[0] for each in step], [each[1] for each in step]
         schedule = self._scheduled(iteration) if self._topology.varies else self._schedule
-        for record, traffic in zip(records, run_in_process(schedule, payloads), strict=True):
-            note_traffic(record, traffic)
-        self._check_agreement(payloads, iteration)
+        for bucket in map(list, zip(*payloads, strict=True)):
+            for record, traffic in zip(records, run_in_process(schedule, bucket), strict=True):
+                note_traffic(record, traffic)
+            self._check_agreement(bucket, iteration)
         first = self._contributors[0]
         self._clock.start()
-        updates = self._ranks[first].compressor.finish(payloads[first])
+        updates = self._ranks[first].buckets.finish(payloads[first])
         finish_s = self._clock.lap()
         if self._job.compression.merge == "reselect":  # what was rejected goes back to each rank
-            for other, payload in zip(self._ranks, payloads, strict=True):
+            for other, summed in zip(self._ranks, payloads, strict=True):
                 if other is not self._ranks[first]:
-                    other.compressor.finish(payload)
+                    other.buckets.finish(summed)
             self._clock.start()
         apply_updates(self.parameters, updates, self._timetable.learning_rate_at(iteration))
         update_s = self._clock.lap()
         self._step_times_s.append(sum(r.total_s for r in records) + finish_s + update_s)
         for rank, record in enumerate(records):  # every real rank would have done the same
-            record.merged_entries = sparse_entries(payloads[rank])
+            record.merged_entries = sparse_entries(*payloads[rank])
             record.compress_s += finish_s
             record.update_s = update_s
             self._ranks[rank].records.append(record)
@@ -162,8 +163,8 @@ class VirtualRun:
 
     def _measure_solo(self) -> Solo:
         model, num_workers = self._task.build_model(), len(self._contributors)
-        compressor = compressor_of(self._job, dict(model.named_parameters()), 0, num_workers)
-        return train_alone(self._task, model, compressor, 1.0 / num_workers)
+        buckets = buckets_of(self._job, dict(model.named_parameters()), 0, num_workers)
+        return train_alone(self._task, model, buckets, 1.0 / num_workers)
 
     def _measurement(
         self, solo: Solo, points: list[QualityPoint], diverged: int | None
@@ -187,7 +188,7 @@ class VirtualRun:
                 "samples_per_s": samples / step_time_s,
                 "diverged_at_step": diverged,
                 "staleness": add_staleness(
-                    [staleness_of(self._job, rank.compressor) for rank in workers]
+                    [staleness_of(self._job, rank.buckets) for rank in workers]
                 ),
                 "parameters": fingerprint(self.parameters),
             }

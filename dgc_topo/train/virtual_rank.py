@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from dgc_topo.compression import Compressor, NonFiniteGradientError
+from dgc_topo.compression import NonFiniteGradientError
 from dgc_topo.payload import Payload
 from dgc_topo.train.errors import DivergedError, check_loss
 from dgc_topo.train.evaluation import Share, share_of
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, LearningTask, Score
-from dgc_topo.train.parts import compressor_of, learning_task_of, seed_randoms
+from dgc_topo.train.parts import buckets_of, learning_task_of, seed_randoms
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.steps import PhaseClock, StepRecord, gradients_of, sparse_entries
 
@@ -43,7 +43,7 @@ class VirtualRank:
         self.model = self.task.build_model()
         _adopt(self.model, parameters)
         self.model.train()
-        self.compressor: Compressor = compressor_of(job, parameters, place or 0, num_workers)
+        self.buckets = buckets_of(job, parameters, place or 0, num_workers)
         self.records: list[StepRecord] = []
         self._randoms = _Randoms(job.seed, place or 0, device)
         self._batches: Iterator[Batch] = iter(())
@@ -53,8 +53,8 @@ class VirtualRank:
         """Begin with the epoch's first batch."""
         self._batches = self.task.batches(epoch)
 
-    def contribute(self, epoch: float, iteration: int) -> tuple[Payload, StepRecord]:
-        """Return the rank's payload for one step, and what it has noted so far.
+    def contribute(self, epoch: float, iteration: int) -> tuple[list[Payload], StepRecord]:
+        """Return the rank's payload per bucket for one step, and what it has noted so far.
 
         Raises:
             DivergedError: if the loss or a gradient is not finite.
@@ -63,14 +63,14 @@ class VirtualRank:
         if self.place is not None:
             self._compute(record, iteration)
         self._clock.start()
-        self.compressor.set_progress(epoch)
-        record.density = self.compressor.density
-        payload = self._compress(iteration)
-        record.entries = sparse_entries(payload)
+        self.buckets.set_progress(epoch)
+        record.density = self.buckets.density
+        payloads = self._compress(iteration)
+        record.entries = sparse_entries(*payloads)
         if self.place is not None:
-            record.encoded_bytes = self.compressor.encoded_bytes(payload)
+            record.encoded_bytes = self.buckets.encoded_bytes(payloads)
         record.compress_s = self._clock.lap()
-        return payload, record
+        return payloads, record
 
     def share(self, model: nn.Module, begin: int) -> Share:
         """Return what it knows of an epoch, evaluating *model* on its part of the test set.
@@ -92,11 +92,11 @@ class VirtualRank:
         record.loss, record.compute_s = found
         check_loss(self._job, record.loss, self.place or 0, iteration)
 
-    def _compress(self, iteration: int) -> Payload:
+    def _compress(self, iteration: int) -> list[Payload]:
         if self.place is None:
-            return self.compressor.neutral()
+            return self.buckets.neutral()
         try:
-            return self.compressor.compress(gradients_of(self._parameters))
+            return self.buckets.compress(gradients_of(self._parameters))
         except NonFiniteGradientError as error:
             raise DivergedError(f"{self._job.label}: {error}", iteration) from error
 

@@ -70,6 +70,21 @@ def gradients_of(task: EmulatedTask, scale=1.0):
     return {name: p.grad for name, p in model.named_parameters()}
 
 
+def test_what_is_done_aside_takes_its_time_besides():
+    """A hook that compresses in the backward pass holds it up, as it would hold up a real one."""
+    task = task_of()
+    next(task.batches(0))
+    began_s, worked_s = time.perf_counter(), task.worked_s()
+    task.pace.reach(COMPUTE_S / 2)
+    with task.aside():
+        ends_s = time.thread_time() + 0.02
+        while time.thread_time() < ends_s:  # work, not sleep
+            pass
+    task.pace.reach(COMPUTE_S)
+    assert time.perf_counter() - began_s >= COMPUTE_S + 0.02
+    assert task.worked_s() - worked_s == pytest.approx(COMPUTE_S + 0.02, rel=0.1)
+
+
 @pytest.mark.parametrize("name", known_models())
 def test_parameters_are_those_of_the_zoo_layer_by_layer(name):
     zoo = load_model(name)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
-from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.sizes import bucket_ends
 from dgc_topo.zoo import Model
 
 
@@ -130,11 +130,7 @@ class Bucket:
 
 
 def fill_buckets(layers: Sequence[ReadyLayer], bucket_bytes: float | None) -> tuple[Bucket, ...]:
-    """Return the buckets in the order they are sent.
-
-    As PyTorch's DistributedDataParallel: layers are added in the order of the backward pass and a
-    bucket is closed as soon as it holds *bucket_bytes* of float32 or more, so one large layer
-    makes one large bucket.  (DDP's first bucket is smaller, 1 MiB; here all are alike.)
+    """Return the buckets in the order they are sent, filled as `bucket_ends` says.
 
     Args:
         layers: In the order of the backward pass.
@@ -146,15 +142,5 @@ def fill_buckets(layers: Sequence[ReadyLayer], bucket_bytes: float | None) -> tu
     """
     if bucket_bytes is None:
         return (Bucket(tuple(layers)),)
-    if not bucket_bytes > 0:
-        raise ValueError(f"buckets: bucket_bytes {bucket_bytes}, expected above 0")
-    buckets: list[Bucket] = []
-    current: list[ReadyLayer] = []
-    for layer in layers:
-        current.append(layer)
-        if FLOAT_BYTES * sum(each.num_elements for each in current) >= bucket_bytes:
-            buckets.append(Bucket(tuple(current)))
-            current = []
-    if current:
-        buckets.append(Bucket(tuple(current)))
-    return tuple(buckets)
+    ends = bucket_ends([layer.num_elements for layer in layers], bucket_bytes)
+    return tuple(Bucket(tuple(layers[begin:end])) for begin, end in pairwise([0, *ends]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from typing import Any
@@ -41,6 +42,14 @@ class Pace:
     def begin(self) -> None:
         """Begin a step."""
         self._begun_s, self._worked_before_s = time.perf_counter(), self.worked_s()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Do something in the middle of a step that is no part of what is emulated."""
+        began_s, worked_s = time.perf_counter(), self.worked_s()
+        yield
+        self._begun_s += time.perf_counter() - began_s
+        self._worked_before_s += self.worked_s() - worked_s
 
     def reach(self, moment_s: float) -> None:
         """Wait until the step is so old, unless it is already, and have worked as long."""
@@ -127,6 +136,10 @@ class EmulatedTask(Task):
     def worked_s(self) -> float:
         """As `Task.worked_s`, with what is emulated."""
         return self.pace.worked_s()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """As `Task.aside`: what is emulated takes its time besides."""
+        return self.pace.aside()
 
     def build_model(self) -> nn.Module:
         """Return the model on the task's device, all zeros."""

@@ -15,7 +15,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -89,6 +89,10 @@ class Task(ABC):
     def worked_s(self) -> float:
         """Return the processor time of this thread, for clocks that stretch it."""
         return time.thread_time()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Return what surrounds work, in the middle of a pass, that is no part of the task's."""
+        return nullcontext()
 
     @abstractmethod
     def build_model(self) -> nn.Module:
