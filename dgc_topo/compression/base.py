@@ -61,6 +61,9 @@ class Compressor(Protocol):
             gradients: One per parameter, shaped like it, already divided by ``num_workers *
                 batch``, so that their sum over the ranks is the mean gradient.  Not modified.
 
+        Returns:
+            Valid until the next call.
+
         Raises:
             ValueError: if names, shapes or devices are not the parameters'.
         """
@@ -79,7 +82,7 @@ class Compressor(Protocol):
 
         Returns:
             float32 tensors shaped like the parameters, in their order, to be applied as
-            ``parameter -= lr * update``; the caller owns their memory.
+            ``parameter -= lr * update``; valid until the next call.
 
         Raises:
             ValueError: if *payload* is not a sum of what `compress` returns.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgc_topo.compression import base
 from dgc_topo.compression.gradients import check_gradients, check_parameters
+from dgc_topo.compression.layout import FlatBuffer
 from dgc_topo.compression.momentum import MomentumSGD
 from dgc_topo.compression.state import check_owner, restore, snapshot
 from dgc_topo.payload import DensePayload, Payload
@@ -67,6 +68,8 @@ class Dense:
             decoupled=decoupled_weight_decay,
         )
         self.owns_momentum = momentum > 0
+        self._sent = FlatBuffer(self._rule.layout, self._device)
+        self._update = FlatBuffer(self._rule.layout, self._device)
         self.neutral()  # refuses an unusable wire_dtype now, not in the first step
 
     def set_progress(self, epoch: float) -> None:
@@ -76,7 +79,7 @@ class Dense:
     def compress(self, gradients: Mapping[str, Tensor]) -> DensePayload:
         """Return all gradients as one flat buffer, in the order of the parameters."""
         check_gradients(self.name, gradients, self._parameters)
-        return self._payload(self._rule.layout.flatten(gradients, self._device))
+        return self._payload(self._sent.fill(gradients))
 
     def neutral(self) -> DensePayload:
         """Return a payload of zeros."""
@@ -85,12 +88,14 @@ class Dense:
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: clip, add weight decay, apply momentum."""
-        gradient = base.dense_part(self.name, payload, self._rule.layout.length).clone()
+        total = base.dense_part(self.name, payload, self._rule.layout.length)
+        gradient = self._update.flat.copy_(total)
         if self._clip_norm is not None:
             norm = torch.linalg.vector_norm(gradient)
             # On the device, without synchronising; a norm of 0 gives infinity, hence 1.
             gradient.mul_((self._clip_norm / norm).clamp(max=1.0))
-        return self._rule.layout.views(self._rule.update(gradient))
+        self._rule.update(gradient)
+        return dict(self._update.views)
 
     def encoded_bytes(self, payload: Payload) -> int:
         """Return elements times the size of the wire's element type."""

@@ -51,6 +51,23 @@ def check_gradients(
     Raises:
         ValueError: naming the first parameter at fault.
     """
+    if not _fit(gradients, parameters):
+        _refuse(where, gradients, parameters)
+
+
+def _fit(gradients: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> bool:
+    """Return whether all is well, in a quarter of the time that it takes to say what is not."""
+    if gradients.keys() != parameters.keys():
+        return False
+    found = [gradients[name] for name in parameters]
+    return (
+        [gradient.shape for gradient in found] == [p.shape for p in parameters.values()]
+        and {gradient.layout for gradient in found} <= {torch.strided}
+        and {gradient.device for gradient in found} <= {p.device for p in parameters.values()}
+    )
+
+
+def _refuse(where: str, gradients: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     for name, parameter in parameters.items():
         gradient = gradients.get(name)
         if gradient is None:
@@ -110,9 +127,8 @@ def _checked_norm(where: str, gradients: Mapping[str, Tensor]) -> float:
     named = {name: gradient for name, gradient in gradients.items() if gradient.numel()}
     if not named:
         return 0.0
-    norms: list[float] = torch.stack(
-        [torch.linalg.vector_norm(g, dtype=torch.float32) for g in named.values()]
-    ).tolist()
+    found = torch._foreach_norm(list(named.values()), 2, torch.float32)  # noqa: SLF001  # no other
+    norms: list[float] = torch.stack(list(found)).tolist()
     for name, norm in zip(named, norms, strict=True):
         if not math.isfinite(norm):
             raise NonFiniteGradientError(

@@ -106,7 +106,7 @@ def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
         raise ScenarioError(f"{scenario.name}: expected [train] and [throughput]")
 
     def variants() -> Iterator[Job]:
-        alone = train.model_copy(update={"world_size": 1})
+        alone = train.model_copy(update={"world_size": 1, "overlap": False, "bucket_mib": None})
         dense = scenario.compression.model_copy(update={"method": "dgc", "densities": (1.0,)})
         ring = scenario.model_copy(update={"topologies": _RING})
         yield from _jobs(ring, alone, dense, scenario.seed, ALONE)

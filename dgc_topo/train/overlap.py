@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.execute import Communicator, Traffic
-from dgc_topo.payload import BundlePayload, Payload
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.models import Task
 from dgc_topo.train.steps import (
@@ -228,6 +228,11 @@ class _Stream:
 
 
 def _tensors_of(payload: Payload) -> list[Tensor]:
-    if isinstance(payload, BundlePayload):
-        return [tensor for part in payload.parts for tensor in _tensors_of(part)]
-    return [value for value in vars(payload).values() if isinstance(value, Tensor)]
+    match payload:
+        case BundlePayload():
+            return [tensor for part in payload.parts for tensor in _tensors_of(part)]
+        case SparsePayload():
+            return [payload.indices, payload.values]
+        case DensePayload():
+            return [payload.buffer]
+    raise AssertionError(payload)  # compressors of buckets make no others
