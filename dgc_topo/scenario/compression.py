@@ -104,7 +104,8 @@ class Rung(CompressionSection):
 
     def over(self, base: CompressionSection) -> CompressionSection:
         """Return *base* with this rung's own keys instead."""
-        own = {key: getattr(self, key) for key in self.model_fields_set if key != "name"}
+        keys = self.model_fields_set & CompressionSection.model_fields.keys()
+        own = {key: getattr(self, key) for key in keys}
         return CompressionSection.model_validate(base.model_dump() | own)
 
 

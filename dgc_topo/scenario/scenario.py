@@ -81,6 +81,16 @@ class Scenario(Section):
             )
         if self.lab is not None:
             self.lab.spec(max(self.throughput.world_sizes))
+        there = {choice.name for choice in self.topologies}
+        for index, way in enumerate(self.throughput.ways):
+            if way.training(self.train).overlap:
+                way.over(self.compression).check_buckets()
+            unknown = sorted(set(way.over_topologies) - there)
+            if unknown:
+                raise ValueError(
+                    f"throughput.ways.{index}.over_topologies: {', '.join(unknown)}, expected "
+                    f"names under [[topologies]]: {', '.join(sorted(there))}"
+                )
         return self
 
     @model_validator(mode="after")
@@ -110,9 +120,8 @@ class Scenario(Section):
     def _buckets_can_be_compressed(self) -> Self:
         if self.train is None or not self.train.overlap:
             return self
-        variants = [*(self.ladder.rungs if self.ladder else ())]
-        variants += self.throughput.ways if self.throughput else ()
-        for compression in (self.compression, *(each.over(self.compression) for each in variants)):
+        rungs = self.ladder.rungs if self.ladder else ()
+        for compression in (self.compression, *(rung.over(self.compression) for rung in rungs)):
             compression.check_buckets()
         return self
 

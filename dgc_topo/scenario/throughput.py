@@ -7,7 +7,27 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dgc_topo.scenario.compression import Rung, refuse_one_name_twice
-from dgc_topo.scenario.step import Section
+from dgc_topo.scenario.step import BucketMiB, Section
+from dgc_topo.scenario.train import TrainSection
+
+
+class Way(Rung):
+    """A way to train; what it says holds instead of what [compression] and [train] say."""
+
+    overlap: bool | None = Field(default=None, description="instead of train.overlap")
+    bucket_mib: BucketMiB = None
+    over_topologies: tuple[str, ...] = Field(default=(), description="names; all by default")
+
+    def training(self, base: TrainSection) -> TrainSection:
+        """Return *base* with this way's own keys instead.
+
+        Raises:
+            ValueError: if they do not go with the others.
+        """
+        if self.overlap is None and self.bucket_mib is None:
+            return base
+        own = {"overlap": bool(self.overlap), "bucket_mib": self.bucket_mib}
+        return TrainSection.model_validate(base.model_dump() | own)
 
 
 class ThroughputSection(Section):
@@ -18,7 +38,7 @@ class ThroughputSection(Section):
 
     world_sizes: tuple[Annotated[int, Field(ge=2, le=64)], ...] = Field(min_length=1)
     rounds: int = Field(default=3, ge=1, description="in which all are run, one after the other")
-    ways: tuple[Rung, ...] = Field(min_length=1)
+    ways: tuple[Way, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:

@@ -135,7 +135,7 @@ class DdpStep:
             nesterov=train.nesterov,
             weight_decay=train.weight_decay,
         )
-        ddp = DistributedDataParallel(model)
+        ddp = DistributedDataParallel(model, bucket_cap_mb=train.bucket_mib)
         # DDP looks at annotations, which are text in this module: a lambda has none.
         ddp.register_comm_hook(None, lambda _, bucket: self._hook(bucket))
         self.forward: nn.Module | None = ddp

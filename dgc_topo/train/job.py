@@ -113,8 +113,15 @@ def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
         for size in throughput.world_sizes:
             sized = train.model_copy(update={"world_size": size})
             for way in throughput.ways:
-                compression = way.over(scenario.compression)
-                yield from _jobs(scenario, sized, compression, scenario.seed, way.name)
+                names = way.over_topologies or [choice.name for choice in scenario.topologies]
+                some = [choice for choice in scenario.topologies if choice.name in names]
+                yield from _jobs(
+                    scenario.model_copy(update={"topologies": tuple(some)}),
+                    way.training(sized),
+                    way.over(scenario.compression),
+                    scenario.seed,
+                    way.name,
+                )
 
     return _without_compressed_gossip(variants())
 

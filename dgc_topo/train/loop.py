@@ -201,7 +201,12 @@ class JobRun:
             model = self._task.build_model()
             buckets = self._make_buckets(dict(model.named_parameters()))
             solo = train_alone(
-                self._task, model, buckets, self._loss_scale, self._worker.time_scale
+                self._task,
+                model,
+                buckets,
+                self._loss_scale,
+                overlaps=self._job.bucket_bytes is not None,
+                time_scale=self._worker.time_scale,
             )
         what = self._what("timing a worker alone")
         self._worker.barrier(what)

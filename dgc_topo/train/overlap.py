@@ -41,7 +41,8 @@ class OverlappedStep:
     Args:
         parameters: The model's, by name.
         buckets: Of their gradients, in the order in which these become complete.
-        communicator: Sums them; nobody else may use it, nor its transport, during a step.
+        communicator: Sums them; nobody else may use it, nor its transport, during a step.  None
+            is one worker alone, which sends nothing.
         task: Whose gradients they are.
         trains: Whether this rank has gradients, or only serves.
         time_scale: See `PhaseClock`.
@@ -53,7 +54,7 @@ class OverlappedStep:
         self,
         parameters: Mapping[str, nn.Parameter],
         buckets: Buckets,
-        communicator: Communicator,
+        communicator: Communicator | None,
         task: Task,
         *,
         trains: bool = True,
@@ -64,7 +65,7 @@ class OverlappedStep:
         self._task = task
         self._trains = trains
         device = next(iter(parameters.values())).device
-        self._thread = _SummingThread(communicator, device)
+        self._thread = None if communicator is None else _SummingThread(communicator, device)
         self._backward_clock = PhaseClock(device, time_scale, task.worked_s)
         self._clock = PhaseClock(device, time_scale)
         self._iteration = 0
@@ -143,7 +144,12 @@ class OverlappedStep:
         self._send(payload)
 
     def _send(self, payload: Payload) -> None:
-        self._sums.append(_Sum(payload, self._thread.sum(payload, self._iteration)))
+        traffic: Future[Traffic] = Future()
+        if self._thread is None:
+            traffic.set_result(Traffic((), 0.0))
+        else:
+            self._thread.sum(payload, self._iteration, traffic)
+        self._sums.append(_Sum(payload, traffic))
 
 
 class _Sum(NamedTuple):
@@ -171,18 +177,16 @@ class _SummingThread:
         thread.start()
         finalize(self, self._orders.put, None)
 
-    def sum(self, payload: Payload, iteration: int) -> Future[Traffic]:
+    def sum(self, payload: Payload, iteration: int, traffic: Future[Traffic]) -> None:
         """Sum a payload, in place, behind those that are under way."""
-        future: Future[Traffic] = Future()
-        self._orders.put(_Order(payload, iteration, self._stream.hand_over(payload), future))
-        return future
+        self._orders.put(_Order(payload, iteration, self._stream.hand_over(payload), traffic))
 
 
 class _Order(NamedTuple):
     payload: Payload
     iteration: int
     ready: torch.cuda.Event | None
-    future: Future[Traffic]
+    traffic: Future[Traffic]
 
 
 def _serve(orders: SimpleQueue[_Order | None], communicator: Communicator, stream: _Stream) -> None:
@@ -191,9 +195,9 @@ def _serve(orders: SimpleQueue[_Order | None], communicator: Communicator, strea
             with stream.after(order.ready):
                 traffic = communicator.run(order.payload, order.iteration)
         except BaseException as error:  # noqa: BLE001  # whoever waits for the sum raises it
-            order.future.set_exception(error)
+            order.traffic.set_exception(error)
         else:
-            order.future.set_result(traffic)
+            order.traffic.set_result(traffic)
         del order  # its payload may go while this waits for the next one
 
 

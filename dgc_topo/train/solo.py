@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from dgc_topo.results.measurement import RecordedProfile
 from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.models import Task
+from dgc_topo.train.overlap import OverlappedStep
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.profile import BackwardClock, make_profile
 from dgc_topo.train.steps import AllReduceStep, StepRecord
@@ -31,6 +33,8 @@ def train_alone(
     model: nn.Module,
     buckets: Buckets,
     loss_scale: float,
+    *,
+    overlaps: bool = False,
     time_scale: float = 1.0,
 ) -> Solo:
     """Train a throw-away model for a few steps that communicate with nobody.
@@ -40,6 +44,8 @@ def train_alone(
         model: Changed in its statistics only: the learning rate is 0.
         buckets: Of the model's parameters.
         loss_scale: Of the gradients.
+        overlaps: Whether buckets are to be compressed in the backward pass, where less of what that
+            takes is in a cache.
         time_scale: See `PhaseClock`.
     """
     model.train()
@@ -48,7 +54,7 @@ def train_alone(
     clock = BackwardClock(parameters)
     done, passes = [], []
     batches = task.batches(0)
-    for _ in range(min(_STEPS, task.steps_per_epoch)):
+    for _ in range(num_steps := min(_STEPS, task.steps_per_epoch)):
         with clock.watching():
             _, compute_s = compute_gradients(
                 task, model, batches, loss_scale, clock.begin, time_scale=time_scale
@@ -58,8 +64,22 @@ def train_alone(
         record = step.apply(0, _PAST_WARM_UP, learning_rate=0.0)
         record.compute_s = compute_s
         done.append(record)
+    median = _median(done)
+    if overlaps:
+        overlapped = OverlappedStep(parameters, buckets, None, task, time_scale=time_scale)
+        batches, done = task.batches(0), []
+        for _ in range(num_steps):
+            overlapped.begin(0, _PAST_WARM_UP)
+            compute_gradients(task, model, batches, loss_scale, time_scale=time_scale)
+            done.append(overlapped.apply(0, _PAST_WARM_UP, learning_rate=0.0))
+        median.compress_s = _median(done).compress_s
+    settled = passes[_SETTLING_STEPS:] or passes
+    return Solo(median, make_profile(settled, parameters, median.compute_s))
+
+
+def _median(done: Sequence[StepRecord]) -> StepRecord:
     settled = done[_SETTLING_STEPS:] or done
     median = StepRecord()
     for phase in ("compute_s", "compress_s", "update_s"):
-        setattr(median, phase, float(np.median([getattr(r, phase) for r in settled])))
-    return Solo(median, make_profile(passes[-len(settled) :], parameters, median.compute_s))
+        setattr(median, phase, float(np.median([getattr(record, phase) for record in settled])))
+    return median

@@ -164,7 +164,8 @@ class VirtualRun:
     def _measure_solo(self) -> Solo:
         model, num_workers = self._task.build_model(), len(self._contributors)
         buckets = buckets_of(self._job, dict(model.named_parameters()), 0, num_workers)
-        return train_alone(self._task, model, buckets, 1.0 / num_workers)
+        overlaps = self._job.bucket_bytes is not None
+        return train_alone(self._task, model, buckets, 1.0 / num_workers, overlaps=overlaps)
 
     def _measurement(
         self, solo: Solo, points: list[QualityPoint], diverged: int | None

@@ -60,6 +60,15 @@ def test_every_way_over_every_topology_it_goes_over_and_one_worker_first():
     assert {job.train.batch_size_per_worker for job in jobs} == {8}
 
 
+def test_a_way_may_overlap_and_leave_topologies_out():
+    """One worker alone never overlaps: all are compared with the same."""
+    own = 'name = "dense", overlap = true, bucket_mib = 0.01, over_topologies = ["ring"]'
+    jobs, _ = throughput_jobs(parse_scenario(SCENARIO.replace('name = "dense"', own)))
+    found = [(job.topology.name, job.bucket_bytes) for job in jobs if job.rung == "dense"]
+    assert found == [("ring", 0.01 * 2**20)] * 2
+    assert {job.bucket_bytes for job in jobs if job.rung != "dense"} == {None}
+
+
 def test_rows_compare_with_one_worker_of_the_same_run(tmp_path: Path):
     path = tmp_path / "few-steps.toml"
     path.write_text(SCENARIO)
@@ -92,6 +101,21 @@ def test_rows_compare_with_one_worker_of_the_same_run(tmp_path: Path):
         ('name = "dense"', 'name = "DDP"', "ways.1.name: 'DDP' is that of another way"),
         ("world_sizes = [2, 3]", "world_sizes = [1]", "greater than or equal to 2"),
         ("epochs = 1", 'epochs = 1\nworkers = "virtual"', "no times of a cluster"),
+        (
+            '{ name = "dense" }',
+            '{ name = "dense", over_topologies = ["rings"] }',
+            r"ways.1.over_topologies: rings, expected names under \[\[topologies\]\]: gossip",
+        ),
+        (
+            '{ name = "dense" }',
+            '{ name = "dense", overlap = true, scope = "model" }',
+            "scope 'model' with train.overlap = true",
+        ),
+        (
+            '{ name = "dense" }',
+            '{ name = "dense", bucket_mib = 1 }',
+            "bucket_mib: without overlap there is one bucket",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(old: str, new: str, says: str):

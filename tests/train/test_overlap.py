@@ -42,6 +42,15 @@ def test_overlapping_changes_no_bit(tmp_path):
         assert real.phases.compute_s > 0
 
 
+@pytest.mark.gpu
+def test_overlapping_on_a_gpu_changes_no_bit(tmp_path):
+    """Two workers share it; sums run beside the backward pass, on a stream of their own."""
+    settings = {**SMALL, "device": "cuda", "backend": "gloo"}
+    jobs = jobs_of(tmp_path, "ring", "mesh", world_size=2, train=settings)
+    for real, job in zip(run(jobs), jobs, strict=True):
+        assert_equal(real, run_here(job, torch.device("cuda")))
+
+
 def whole(job: Job) -> Job:
     train = job.train.model_copy(update={"overlap": False, "bucket_mib": None})
     return job.model_copy(update={"train": train})

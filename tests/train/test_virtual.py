@@ -45,9 +45,9 @@ def run(jobs: list[Job]) -> list[Measurement]:
     return records
 
 
-def run_here(job: Job) -> Measurement:
+def run_here(job: Job, device: torch.device | None = None) -> Measurement:
     torch.set_num_threads(1)
-    return VirtualRun(virtual(job), 0, torch.device("cpu"), lambda _: None).run()
+    return VirtualRun(virtual(job), 0, device or torch.device("cpu"), lambda _: None).run()
 
 
 def assert_equal(real: Measurement, found: Measurement) -> None:
