@@ -180,13 +180,17 @@ epochs = 1
 learning_rate = 0.1
 """
 
-    def step_time_s(keys):
+    def step_time_s(keys, record=record):
         scenario = parse_scenario(text.format(keys=keys) + slow + train)
         workloads = workloads_of_runs([record], scenario.simulate)
         return next(m for m in predict(scenario, workloads) if m.world_size == 2).step_time_s
 
     assert step_time_s("") == pytest.approx(2.0 + 2.0)
     assert step_time_s("overlap = true\nbucket_mib = 0.001\n") == pytest.approx(2.0 + 1.0)
+    # Unless the scenario says how, a run is predicted as it was trained.
+    overlapped = record.model_copy(update={"bucket_bytes": 1000.0})
+    assert step_time_s("", overlapped) == pytest.approx(2.0 + 1.0)
+    assert step_time_s("overlap = false\n", overlapped) == pytest.approx(2.0 + 2.0)
 
 
 ZOO = """
