@@ -75,12 +75,17 @@ class CompressionSection(Section):
             raise ValueError(f"method {self.method!r} sends every element: expected densities [1]")
         return self
 
-    def check_buckets(self) -> None:
+    def check_buckets(self, bucket_mib: float | None) -> None:
         """Refuse what needs the whole gradient at once.
 
         Raises:
-            ValueError: if buckets of it can't be compressed one by one.
+            ValueError: if buckets of it, of that size, can't be compressed one by one.
         """
+        if self.method == "ddp-powersgd" and bucket_mib is not None:
+            raise ValueError(
+                f"method {self.method!r} with bucket_mib: the all-reduces of one bucket and the "
+                "next would cross on Gloo, expected DDP's own buckets"
+            )
         if self.method in {"terngrad", "random-k"}:
             raise ValueError(
                 f"method {self.method!r} with train.overlap = true: expected 'dgc', or DDP's"

@@ -83,8 +83,9 @@ class Scenario(Section):
             self.lab.spec(max(self.throughput.world_sizes))
         there = {choice.name for choice in self.topologies}
         for index, way in enumerate(self.throughput.ways):
-            if way.training(self.train).overlap:
-                way.over(self.compression).check_buckets()
+            train = way.training(self.train)
+            if train.overlap:
+                way.over(self.compression).check_buckets(train.bucket_mib)
             unknown = sorted(set(way.over_topologies) - there)
             if unknown:
                 raise ValueError(
@@ -122,7 +123,7 @@ class Scenario(Section):
             return self
         rungs = self.ladder.rungs if self.ladder else ()
         for compression in (self.compression, *(rung.over(self.compression) for rung in rungs)):
-            compression.check_buckets()
+            compression.check_buckets(self.train.bucket_mib)
         return self
 
     @model_validator(mode="after")

@@ -189,6 +189,11 @@ def test_one_worker_alone_and_gossip_train_as_ever(tmp_path):
         ({"overlap": False}, {}, "bucket_mib: without overlap there is one bucket"),
         ({}, {"method": "random-k"}, "method 'random-k' with train.overlap = true"),
         ({}, {"scope": "model"}, "scope 'model' with train.overlap = true"),
+        (
+            {},
+            {"method": "ddp-powersgd", "densities": (1.0,)},
+            "method 'ddp-powersgd' with bucket_mib: the all-reduces of one bucket and the next",
+        ),
     ],
 )
 def test_what_does_not_go_with_buckets_is_refused(tmp_path, train, compression, message):

@@ -19,6 +19,7 @@ from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pattern import Pattern
 from dgc_topo.simulate.progress import Progress
 from dgc_topo.simulate.sizes import Sizes
+from dgc_topo.simulate.work import Work
 
 
 class BucketStream(Progress):
@@ -61,6 +62,7 @@ class BucketStream(Progress):
         schedule, self._sizes = next(self._buckets, (None, self._sizes))
         if schedule is None:
             return False
+        self._work = Work(self._costs, self._sizes, self._world_size)
         self._steps = enumerate(schedule.steps())
         self._have_begun[:] = False
         self._read_gates()

@@ -7,7 +7,7 @@ import pytest
 
 from dgc_topo.coding import FlatCoding
 from dgc_topo.schedule import Schedule, reduce
-from dgc_topo.simulate import Fabric, load_fabric, star
+from dgc_topo.simulate import Fabric, HostCosts, load_fabric, star
 from dgc_topo.simulate.training import (
     Codec,
     DensePayload,
@@ -67,6 +67,23 @@ def test_two_buckets_by_hand(last_s, first_s, ends_s):
         assert result.step_time_s == pytest.approx(ends_s[-1])
         assert result.phases.exposed_s == pytest.approx(ends_s[-1] - 0.5 - first_s)
         assert result.communication_s == pytest.approx(2)
+
+
+@pytest.mark.parametrize("topology", ["tree", "ring", "butterfly", "sharded-parameter-server"])
+def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
+    """Of two sparse buckets far apart, the second takes as long as it does alone."""
+    small, large = (ReadyLayer(n, s, m * MB, 0) for n, s, m in (("a", 1.0, 1), ("b", 50.0, 8)))
+    payload = SparsePayload(0.01, FlatCoding(8), 4, overlapping(1.0))
+    costs = HostCosts(code_s_per_byte=1e-7, merge_s_per_byte=2e-7, sort_s_per_byte=3e-7)
+    network = star(5, 1e6, costs=costs)
+    schedule = load_topology(topology).schedule(5)
+
+    def last_bucket_s(*layers: ReadyLayer) -> float:
+        step = TrainingStep(profile=Profile(0.0, layers), payload=payload, bucket_bytes=1)
+        return simulate_step(step, schedule, network).step_time_s - layers[-1].ready_s
+
+    assert last_bucket_s(small, large) == pytest.approx(last_bucket_s(large))
+    assert last_bucket_s(large) > last_bucket_s(small) > 0
 
 
 def test_communication_hides_behind_compute_but_for_the_last_bucket():
