@@ -40,11 +40,10 @@ class Job(BaseModel):
         """Fingerprint of everything that decides the result, for finding its record again.
 
         Defaults are left out, so that a setting added later does not change it; so is what only
-        adds to the record.
+        adds to the record, and which other densities are run.
         """
-        settings = self.model_dump_json(
-            exclude={"scenario": True, "compression": {"track_ages"}}, exclude_defaults=True
-        )
+        others = {"scenario": True, "compression": {"track_ages", "densities"}}
+        settings = self.model_dump_json(exclude=others, exclude_defaults=True)
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     @property

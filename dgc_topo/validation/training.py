@@ -91,13 +91,17 @@ def training_row(record: Measurement, network: CalibratedNetwork, rate: float | 
         name=record.topology,
         world_size=record.world_size,
         rate_bits_per_s=rate,
-        payload=f"{record.workload}, {record.compression} {record.density:g}",
+        payload=f"{record.workload}, {record.compression} {record.density:g}{_overlap(record)}",
         num_bytes=record.compressed_bytes,
         bytes_sent=record.wire_bytes_per_step,
         measured_s=record.step_time_s,
         spread=0.0,
         predicted_s=predict_step(workload, hosts, record.world_size, crowding),
     )
+
+
+def _overlap(record: Measurement) -> str:
+    return "" if record.bucket_bytes is None else f", buckets of {record.bucket_bytes / 2**20:g} MiB"
 
 
 def predict_step(
