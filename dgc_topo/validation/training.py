@@ -101,7 +101,9 @@ def training_row(record: Measurement, network: CalibratedNetwork, rate: float | 
 
 
 def _overlap(record: Measurement) -> str:
-    return "" if record.bucket_bytes is None else f", buckets of {record.bucket_bytes / 2**20:g} MiB"
+    if record.bucket_bytes is None:
+        return ""
+    return f", buckets of {record.bucket_bytes / 2**20:g} MiB"
 
 
 def predict_step(
