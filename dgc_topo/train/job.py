@@ -42,8 +42,10 @@ class Job(BaseModel):
         Defaults are left out, so that a setting added later does not change it; so is what only
         adds to the record, and which other densities are run.
         """
-        others = {"scenario": True, "compression": {"track_ages", "densities"}}
-        settings = self.model_dump_json(exclude=others, exclude_defaults=True)
+        settings = self.model_dump_json(
+            exclude={"scenario": True, "compression": {"track_ages", "densities"}},
+            exclude_defaults=True,
+        )
         return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     @property
