@@ -13,6 +13,7 @@ from dgc_topo.cli.console import clear_errors, console
 from dgc_topo.cli.counting import counting
 
 if TYPE_CHECKING:
+    from dgc_topo.calibration.model import CalibratedNetwork
     from dgc_topo.scenario import Scenario
     from dgc_topo.validation.rows import Row
 
@@ -55,9 +56,7 @@ def validate(
     ] = None,
     measured: Annotated[
         Path | None,
-        typer.Option(
-            help="folder whose collectives to predict anew with --network, not to measure"
-        ),
+        typer.Option(help="folder of a validation to predict anew with --network, not to measure"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="folder (default: results/NAME)")
@@ -67,20 +66,17 @@ def validate(
     """Measure what a scenario lists, predict it from a calibration alone, and report the errors."""
     from dgc_topo.calibration.model import CalibratedNetwork
     from dgc_topo.scenario import load_scenario
-    from dgc_topo.validation.report import load_rows, rows_table, summary_table, write_validation
-    from dgc_topo.validation.validate import predict_again
+    from dgc_topo.validation.report import rows_table, summary_table
 
     with clear_errors():
         loaded = load_scenario(scenario)
         folder = output or Path("results") / loaded.name
-        if measured is not None:
-            if network is None:
-                raise ValueError("--measured: expected --network, what is to predict its rows")
-            calibrated = CalibratedNetwork.load(network)
-            again = list(predict_again(loaded, calibrated, load_rows(measured)))
-            rows = write_validation(folder, again, calibrated)
-        else:
+        if measured is None:
             rows = _measure(loaded, network, folder)
+        elif network is None:
+            raise ValueError("--measured: expected --network, what is to predict its rows")
+        else:
+            rows = _predict_again(loaded, measured, CalibratedNetwork.load(network), folder)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
             console.out(json.dumps(values), highlight=False)
@@ -94,24 +90,49 @@ def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row
     """Calibrate unless there is a network file, measure, and write the folder."""
     from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.calibration.model import CalibratedNetwork
-    from dgc_topo.validation.report import write_validation
+    from dgc_topo.validation.folder import ValidationFolder
     from dgc_topo.validation.training import num_trainings, validate_training
     from dgc_topo.validation.validate import cases_of, section_of, validate
 
     section = section_of(scenario)
-    if network is None:
+    # Read first: the file may be in a folder that is about to be renamed.
+    calibrated = None if network is None else CalibratedNetwork.load(network)
+    place = ValidationFolder(folder)
+    if calibrated is None:
         rates = section.calibrate_rates_bits_per_s
         total = num_probes(section.num_hosts, rates)
         with counting(console, "calibrating", total) as advance:
             calibrated = calibrate_lab(
                 rates, section.num_hosts, name=scenario.name, advance=advance
             )
-    else:
-        calibrated = CalibratedNetwork.load(network)
     total = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
+    place.keep_network(calibrated)
     with counting(console, "validating", total) as advance:
         rows = chain(
             validate(scenario, calibrated, advance),
-            validate_training(scenario, calibrated, advance),
+            validate_training(scenario, calibrated, place.keep_training, advance),
         )
-        return write_validation(folder, rows, calibrated)
+        return place.write(rows)
+
+
+def _predict_again(
+    scenario: Scenario, measured: Path, network: CalibratedNetwork, folder: Path
+) -> list[Row]:
+    """Predict what an earlier validation measured, and write the folder."""
+    from dgc_topo.validation.folder import ValidationFolder, load_rows, load_trainings
+    from dgc_topo.validation.rows import COLLECTIVES
+    from dgc_topo.validation.training import predict_trainings
+    from dgc_topo.validation.validate import predict_again
+
+    before = load_rows(measured)
+    trainings = load_trainings(measured, before)
+    collectives = [row for row in before if row.group == COLLECTIVES]
+    rows = [
+        *predict_again(scenario, network, collectives),
+        *predict_trainings(scenario, network, trainings),
+    ]
+    place = ValidationFolder(folder)
+    place.keep_network(network)
+    for training in trainings:
+        place.keep_training(training)
+    return place.write(rows)

@@ -18,8 +18,8 @@ from dgc_topo.results.records import (
     ResultsError,
     first_problem,
     load_measurements,
-    lock,
 )
+from dgc_topo.results.room import make_room
 
 __all__ = ["Origin", "ResultsError", "ResultsFolder", "find_results", "load_measurements"]
 
@@ -68,7 +68,7 @@ class ResultsFolder:
             ResultsError: if *path* holds anything else, or another run is writing to it.
         """
         path = Path(path)
-        _make_room(path)
+        make_room(path)
         (path / MEASUREMENTS).touch()
         folder = cls(path)
         folder._records.open()  # first of all: from here on the folder is ours alone
@@ -183,35 +183,6 @@ def find_results(*places: str | Path) -> Path:
         where = " or ".join(str(place) for place in places)
         raise ResultsError(f"no results folder in {where} and DGC_TOPO_RESULTS is unset, {HINT}")
     return max(found, key=lambda file: file.stat().st_mtime).parent
-
-
-def _make_room(path: Path) -> None:
-    """Leave an empty folder at *path*, moving earlier results aside."""
-    if path.exists() and not path.is_dir():
-        raise ResultsError(f"{path}: a file, expected a folder for results")
-    if (path / MEASUREMENTS).is_file():
-        _move_aside(path)
-    elif path.is_dir() and any(path.iterdir()):
-        raise ResultsError(
-            f"{path}: holds files that are not dgc-topo results, expected a new or empty folder"
-        )
-    path.mkdir(parents=True, exist_ok=True)
-
-
-def _move_aside(path: Path) -> None:
-    held = lock(path / MEASUREMENTS)
-    try:
-        finished = datetime.fromtimestamp(os.fstat(held).st_mtime).astimezone()
-        name = f"{path.resolve().name}-{finished:%Y%m%d-%H%M%S}"
-        aside, attempt = path.resolve().with_name(name), 1
-        while aside.exists():
-            attempt += 1
-            aside = aside.with_name(f"{name}-{attempt}")
-        path.resolve().rename(aside)
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot move the earlier results aside: {error}") from error
-    finally:
-        os.close(held)
 
 
 def _read(file: Path) -> str:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from dgc_topo.results.measurement import Measurement
 
 MEASUREMENTS = "measurements.jsonl"
+VALIDATION = "validation.jsonl"  #: what a validation has in its place
 HINT = "make one with: dgc-topo compare scenarios/quickstart.toml"
 
 

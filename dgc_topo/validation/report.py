@@ -1,61 +1,18 @@
-"""What a validation found: a folder with the rows (JSON Lines), the calibration, and a plot."""
+"""What a validation found: tables, and a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.results.style import FAINT, dress, new_figure
 from dgc_topo.results.units import bytes_text, seconds_text
 from dgc_topo.validation.rows import Row, Summary, summarize
 
-ROWS_FILE = "validation.jsonl"
-NETWORK_FILE = "network.toml"
-PLOT_FILE = "predicted-against-measured.svg"
-
 _COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
 _PERCENT = 100
-
-
-def write_validation(folder: Path, rows: Iterable[Row], network: CalibratedNetwork) -> list[Row]:
-    """Write calibration, rows and plot into *folder*, which is made if it is missing.
-
-    Rows are written as they come, so that what was measured is not lost if a later one fails.
-
-    Returns:
-        All rows.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    network.save(folder / NETWORK_FILE)
-    written = []
-    with (folder / ROWS_FILE).open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(f"{row.model_dump_json()}\n")
-            file.flush()
-            written.append(row)
-    error_figure(written).savefig(folder / PLOT_FILE, bbox_inches="tight", metadata={"Date": None})
-    return written
-
-
-def load_rows(path: Path) -> list[Row]:
-    """Return the rows of a validation folder, or of its ``validation.jsonl``.
-
-    Raises:
-        OSError: if there is no such file.
-        ValueError: naming the line that is no row.
-    """
-    path = path / ROWS_FILE if path.is_dir() else path
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            rows.append(Row.model_validate_json(line))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number}: {error}") from error
-    return rows
 
 
 def rows_table(rows: Sequence[Row]) -> Table:

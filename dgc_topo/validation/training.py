@@ -6,7 +6,7 @@ the training began; what it communicates, from the calibrated network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from statistics import fmean
 
@@ -18,9 +18,9 @@ from dgc_topo.simulate import Network
 from dgc_topo.simulate.training import Pace, simulate_step
 from dgc_topo.topology import load_topology
 from dgc_topo.train.events import Event, Finished
-from dgc_topo.train.job import Job, plan_jobs
+from dgc_topo.train.job import plan_jobs
 from dgc_topo.train.launch import launch
-from dgc_topo.validation.rows import Row
+from dgc_topo.validation.rows import TRAINING_STEPS, Row
 from dgc_topo.workloads import Workload, workloads_of_runs
 
 _VARYING_ITERATIONS = 8  # a topology that changes is averaged over so many
@@ -34,13 +34,15 @@ def num_trainings(scenario: Scenario) -> int:
 def validate_training(
     scenario: Scenario,
     network: CalibratedNetwork,
+    keep: Callable[[Measurement], None] = lambda _: None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Row]:
-    """Yield a row per training that a scenario's ``[train]`` and ``[lab]`` describe.
+    """Yield a row per training that ``[train]`` and ``[lab]`` describe, when all are done.
 
     Args:
         scenario: Without both there is nothing to do.
         network: Predicts the communication.
+        keep: Called with each training's record as soon as it is there.
         advance: Called with how many trainings are done.
 
     Raises:
@@ -49,24 +51,43 @@ def validate_training(
     """
     if scenario.train is None or scenario.lab is None:
         return
-    jobs, _ = plan_jobs(scenario)
-    spec = scenario.lab.spec(scenario.train.world_size)
-    records = _train(jobs, Lab(spec), advance)
-    for record in records:
-        yield training_row(record, network, spec.rate_bits_per_s)
-
-
-def _train(jobs: Sequence[Job], lab: Lab, advance: Callable[[int], None]) -> list[Measurement]:
     records: list[Measurement] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, Finished):
+            keep(event.measurement)
             records.append(event.measurement)
             advance(1)
 
-    with lab:
+    jobs, _ = plan_jobs(scenario)
+    with Lab(scenario.lab.spec(scenario.train.world_size)) as lab:
         launch(jobs, listen, lab)
-    return records
+    yield from predict_trainings(scenario, network, records)
+
+
+def predict_trainings(
+    scenario: Scenario, network: CalibratedNetwork, records: Iterable[Measurement]
+) -> Iterator[Row]:
+    """Yield the rows of trainings that have been measured.
+
+    Args:
+        scenario: Whose trainings they are.
+        network: Predicts the communication.
+        records: What was measured.
+
+    Raises:
+        ValueError: if a record is of no training that the scenario describes.
+    """
+    described = scenario.train is not None and scenario.lab is not None
+    known = {job.key for job in plan_jobs(scenario)[0]} if described else set()
+    for record in records:
+        if record.job not in known or scenario.lab is None:
+            raise ValueError(
+                f"training of {record.workload}, {record.topology}, {record.compression} "
+                f"{record.density:g}: expected one that scenario {scenario.name} describes"
+            )
+        rate = scenario.lab.spec(record.world_size).rate_bits_per_s
+        yield training_row(record, network, rate)
 
 
 def training_row(record: Measurement, network: CalibratedNetwork, rate: float | None) -> Row:
@@ -87,7 +108,7 @@ def training_row(record: Measurement, network: CalibratedNetwork, rate: float | 
         on_machine = min(record.num_workers, parameters.hosts_per_machine)
         crowding = max(1.0, on_machine / parameters.cores_per_machine)
     return Row(
-        group="training steps",
+        group=TRAINING_STEPS,
         name=record.topology,
         world_size=record.world_size,
         rate_bits_per_s=rate,

@@ -19,10 +19,9 @@ from dgc_topo.lab import Lab, LabSpec
 from dgc_topo.launch import Session
 from dgc_topo.scenario import Scenario, TopologyChoice
 from dgc_topo.scenario.validate import ValidateSection
-from dgc_topo.validation.rows import Row
+from dgc_topo.validation.rows import COLLECTIVES, Row
 
 _FLOAT_BYTES = 4
-_GROUP = "collectives"
 
 
 def validate(
@@ -64,7 +63,7 @@ def predict_again(
     Args:
         scenario: Whose rows they are.
         network: Predicts.
-        rows: Collectives; what a training step computes was measured together with it.
+        rows: Collectives; for training steps see `predict_trainings`.
 
     Raises:
         ValueError: if the scenario has no ``[validate]``, or none of its collectives is a row's.
@@ -77,7 +76,7 @@ def predict_again(
     for row in rows:
         rate = row.rate_bits_per_s
         case = known.get((row.name, row.world_size, rate, row.payload, row.num_bytes))
-        if case is None or row.group != _GROUP:
+        if case is None or row.group != COLLECTIVES:
             raise ValueError(
                 f"{row.group}: {row.name}, {row.world_size} ranks, {row.payload}, "
                 f"{row.num_bytes:.0f} bytes: expected a collective of scenario {scenario.name}"
@@ -162,7 +161,7 @@ def _payload(case: Case) -> str:
 def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> Row:
     case = measured.case
     return Row(
-        group=_GROUP,
+        group=COLLECTIVES,
         name=case.label,
         world_size=case.world_size,
         rate_bits_per_s=rate,

@@ -7,15 +7,14 @@ from typer.testing import CliRunner
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.cli.main import app
 from dgc_topo.lab import Lab, LabError, LabSpec
+from dgc_topo.results.measurement import Measurement, Phases
+from dgc_topo.results.records import ResultsError
 from dgc_topo.scenario import ScenarioError, parse_scenario
+from dgc_topo.train.job import plan_jobs
 from dgc_topo.validation import Row, summarize, validate
-from dgc_topo.validation.report import (
-    error_figure,
-    load_rows,
-    summary_markdown,
-    write_validation,
-)
-from dgc_topo.validation.training import num_trainings
+from dgc_topo.validation.folder import ValidationFolder, load_rows, load_trainings
+from dgc_topo.validation.report import error_figure, summary_markdown
+from dgc_topo.validation.training import num_trainings, predict_trainings
 from dgc_topo.validation.validate import cases_of, predict_again
 
 SCENARIO = """
@@ -73,9 +72,17 @@ def test_errors_are_signed_in_rows_and_absolute_in_summaries():
     assert large.percentile_95 == pytest.approx(np.percentile([0.1, 0.2, 0.0], 95))
 
 
+def write(path, rows, calibrated, trainings=()):
+    folder = ValidationFolder(path)
+    folder.keep_network(calibrated)
+    for record in trainings:
+        folder.keep_training(record)
+    return folder.write(rows)
+
+
 def test_a_folder_keeps_rows_network_and_plot(tmp_path):
     rows, calibrated = [row(), row(rate=1e8)], network()
-    write_validation(tmp_path / "new", rows, calibrated)
+    assert write(tmp_path / "new", rows, calibrated) == rows
     assert load_rows(tmp_path / "new") == rows
     assert CalibratedNetwork.load(tmp_path / "new" / "network.toml") == calibrated
     assert (tmp_path / "new" / "predicted-against-measured.svg").stat().st_size > 1000
@@ -84,6 +91,74 @@ def test_a_folder_keeps_rows_network_and_plot(tmp_path):
     (tmp_path / "new" / "validation.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"validation.jsonl: line 1: "):
         load_rows(tmp_path / "new")
+
+
+def test_an_earlier_validation_is_renamed_and_a_foreign_folder_refused(tmp_path):
+    write(tmp_path / "new", [row()], network())
+    folder = ValidationFolder(tmp_path / "new")
+    with pytest.raises(ResultsError, match="another run is writing there"):
+        ValidationFolder(tmp_path / "new")
+    folder.write([row(rate=1e8)])
+    [earlier] = set(tmp_path.iterdir()) - {tmp_path / "new"}
+    assert load_rows(earlier) == [row()]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(ResultsError, match="not dgc-topo results"):
+        ValidationFolder(tmp_path / "mine")
+
+
+def test_what_was_measured_is_kept_if_predicting_fails(tmp_path):
+    def rows():
+        yield row()
+        raise ValueError("cannot predict")
+
+    with pytest.raises(ValueError, match="cannot predict"):
+        write(tmp_path, rows(), network(), [training("ring")])
+    assert load_rows(tmp_path) == [row()]
+    assert [record.topology for record in load_trainings(tmp_path, [row()])] == ["ring"]
+
+
+def training(topology):
+    """What the only training of STEPS_ONLY could have measured: 40 MB, a second of computing."""
+    [job], _ = plan_jobs(parse_scenario(STEPS_ONLY.replace('"ring"', f'"{topology}"')))
+    phases = Phases(compute_s=1, compress_s=0, communicate_s=0, wait_s=0, update_s=0)
+    return Measurement(
+        kind="measured",
+        scenario="steps",
+        machine="invented",
+        topology=topology,
+        world_size=2,
+        num_workers=2,
+        network="invented",
+        workload="w",
+        compression="dense",
+        density=1.0,
+        seed=0,
+        batch_size_per_worker=32,
+        num_steps=10,
+        step_time_s=5.0,
+        phases=phases,
+        samples_per_s=12.8,
+        gradient_bytes=40_000_000,
+        compressed_bytes=40_000_000,
+        wire_bytes_per_step=40_000_000,
+        messages_per_step=2,
+        solo_phases=phases,
+        job=job.key,
+    )
+
+
+def test_trainings_can_be_predicted_by_another_network(tmp_path):
+    scenario = parse_scenario(STEPS_ONLY)
+    half = network().model_copy(update={"parameters": Parameters(goodput=0.5 * 1448 / 1514)})
+    [first] = predict_trainings(scenario, network(), [training("ring")])
+    [second] = predict_trainings(scenario, half, [training("ring")])
+    wire_s = 40_000_000 * 8 / 100e6 / (1448 / 1514)
+    assert second.predicted_s - first.predicted_s == pytest.approx(wire_s, rel=1e-3)
+    with pytest.raises(ValueError, match=r"tree, .* expected one that scenario steps describes"):
+        list(predict_trainings(scenario, network(), [training("tree")]))
+    with pytest.raises(ResultsError, match=r"rows of training steps, but no trainings.jsonl"):
+        load_trainings(tmp_path, [first])
 
 
 def test_what_was_measured_can_be_predicted_by_another_network():
