@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from dgc_topo.predict import predict
+from dgc_topo.results.claims import check_claims
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.scenario.claims import check_claims, claims_in
+from dgc_topo.scenario.claims import claims_in
 from dgc_topo.simulate import load_fabric
 from dgc_topo.workloads import workloads_of_scenario
 from dgc_topo.zoo import load_model

@@ -139,6 +139,12 @@ def test_shipped_ladders_add_one_part_per_rung(name):
             'baseline = "desne"',
             r"ladder: baseline = 'desne': .* dense, naive",
         ),
+        (
+            'baseline = "dense"',
+            'baseline = "naive"',
+            r"ladder.baseline = 'naive': expected the first dense rung, 'dense'",
+        ),
+        ("densities = [1.0]", "", r"expected the first dense rung, one with densities = \[1.0\]"),
         ('name = "full"', 'name = "naive"', r"ladder: rungs.2.name: 'naive' is that of another"),
         ("accumulation = false", "acumulation = false", r"ladder.rungs.1.acumulation: unknown key"),
         ("world_sizes = [2, 4]", "world_sizes = [3]", r"3 workers cannot share a global batch of"),

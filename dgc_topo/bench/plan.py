@@ -72,7 +72,7 @@ def topologies_from(texts: Sequence[str], world_size: int) -> list[Topology]:
     """Return the topologies called ``name`` or ``name:key=value,key=value``.
 
     Args:
-        texts: None for all installed ones that are all-reduces of all their ranks.
+        texts: Empty for all installed ones that are all-reduces of all their ranks.
         world_size: Number of ranks.
 
     Raises:

@@ -11,12 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from dgc_topo.calibration.calibrate import ROUNDS, fit_network
-from dgc_topo.calibration.measure import measured, rounds_of
+from dgc_topo.calibration.measure import measured, request, rounds_of
 from dgc_topo.calibration.model import Parameters
 from dgc_topo.calibration.probes import probes
 from dgc_topo.calibration.runs import time_cases
+from dgc_topo.lab.spec import link_rate_from
 from dgc_topo.launch.group import join_workers
-from dgc_topo.scenario.lab import rate_bits_per_s
 
 _LONGEST = timedelta(seconds=120)
 
@@ -32,15 +32,11 @@ def main(arguments: list[str]) -> None:
             f"calibration: {len(arguments)} arguments, expected a file to write and at most a rate"
         )
     path, *given = arguments
-    rate = rate_bits_per_s(given[0], "rate") if given else None
+    rate = link_rate_from(given[0], "rate") if given else None
     with join_workers("cpu", "gloo", _LONGEST) as worker:
         cases = probes(worker.world_size, rate)
-        argument = {
-            "cases": [case.model_dump() for case in cases],
-            "rounds": ROUNDS,
-            "reference": None,
-        }
-        per_rank = worker.gather(time_cases(worker, argument), "collecting the probes")
+        timed = time_cases(worker, request(cases, ROUNDS))
+        per_rank = worker.gather(timed, "collecting the probes")
     if worker.rank == 0:
         rows = [
             measured(case, rounds, 1)

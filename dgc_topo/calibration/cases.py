@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dgc_topo.schedule import Schedule, Step, copy, mix, reduce
+from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.topology import OptionValue, load_topology
 
 ProbeKind = Literal[
@@ -29,7 +30,6 @@ ProbeKind = Literal[
     "rallying-pairs",
 ]
 
-_FLOAT_BYTES = 4
 _INDEX_BYTES = 8  # in memory; the wire has other ways
 _PAIR = 2
 _RALLIES = 4  #: there and back
@@ -113,7 +113,7 @@ class DenseBuffer(_Record):
     @property
     def num_bytes(self) -> int:
         """Bytes of the buffer."""
-        return _FLOAT_BYTES * self.num_elements
+        return FLOAT_BYTES * self.num_elements
 
     @property
     def held_bytes(self) -> int:
@@ -136,7 +136,7 @@ class SparseBuffer(_Record):
     @property
     def held_bytes(self) -> int:
         """Bytes that a process holds in memory for its own entries."""
-        return (_INDEX_BYTES + _FLOAT_BYTES) * self.num_entries
+        return (_INDEX_BYTES + FLOAT_BYTES) * self.num_entries
 
 
 Buffer = Annotated[DenseBuffer | SparseBuffer, Field(discriminator="kind")]

@@ -14,6 +14,7 @@ from dgc_topo.calibration.cases import Case
 #: A row was disturbed if the quartiles of its rounds are farther apart than this (relative).
 DISTURBED = 0.15
 MAX_ATTEMPTS = 5
+_FUNCTION = "dgc_topo.calibration.runs:time_cases"
 _MAX_FOR_SPREAD = 3  # more rounds do not make a median of a wide spread another one
 _FEW_ROUNDS = 3
 
@@ -29,9 +30,6 @@ class Calls(Protocol):
 
     def call(self, function: str, argument: Any = None, *, world_size: int | None = None) -> Any:
         """Return what the function returned on each rank."""
-
-
-_FUNCTION = "dgc_topo.calibration.runs:time_cases"
 
 
 class Round(NamedTuple):
@@ -162,12 +160,19 @@ def _call(
     world_size: int,
     reference: Reference | None,
 ) -> Iterator[list[Round]]:
-    argument = {
+    argument = request(cases, rounds, reference)
+    return rounds_of(cases, session.call(_FUNCTION, argument, world_size=world_size))
+
+
+def request(
+    cases: Sequence[Case], rounds: int, reference: Reference | None = None
+) -> dict[str, Any]:
+    """Return what `time_cases` is to be told."""
+    return {
         "cases": [case.model_dump() for case in cases],
         "rounds": rounds,
         "reference": None if reference is None else reference.case.model_dump(),
     }
-    return rounds_of(cases, session.call(_FUNCTION, argument, world_size=world_size))
 
 
 def rounds_of(cases: Sequence[Case], per_rank: Sequence[Sequence[Timed]]) -> Iterator[list[Round]]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import product
 
 from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind, SparseBuffer
+from dgc_topo.sizes import FLOAT_BYTES
 
 _KB, _MB = 1000, 1_000_000
-_FLOAT_BYTES = 4
 _BITS = 8
 _FEWEST_HOSTS = 2
 
@@ -83,7 +83,7 @@ def _dense(
     kind: ProbeKind, world_size: int, num_bytes: float, rate: float | None, messages: int = 1
 ) -> Case:
     halves = 2 if kind in {*_EXCHANGES, "pairs", "rallying-pairs"} else 1
-    buffer = DenseBuffer(num_elements=max(1, int(halves * num_bytes / _FLOAT_BYTES)))
+    buffer = DenseBuffer(num_elements=max(1, int(halves * num_bytes / FLOAT_BYTES)))
     runs = runs_in_a_row(messages, num_bytes, rate)
     return Case(pattern=Probe(kind=kind), world_size=world_size, buffer=buffer, runs=runs)
 

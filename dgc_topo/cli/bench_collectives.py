@@ -64,11 +64,11 @@ def _hosts(
     num_hosts: int, rate: str | None, *, lab: bool
 ) -> AbstractContextManager[Lab | Loopback]:
     from dgc_topo.lab import Lab, LabSpec
+    from dgc_topo.lab.spec import link_rate_from
     from dgc_topo.launch import Loopback
-    from dgc_topo.units import rate_from
 
     if lab:
-        shaped = None if rate is None else rate_from(rate, "--rate") * 8
+        shaped = None if rate is None else link_rate_from(rate, "--rate")
         return Lab(LabSpec(num_hosts=num_hosts, rate_bits_per_s=shaped))
     if rate is not None:
         raise ValueError(f"--rate {rate}: shapes the links of the lab, expected --lab as well")

@@ -1,4 +1,4 @@
-"""Fetching data sets, with a progress bar."""
+"""Fetching a data set, with a progress bar."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from dgc_topo.cli.console import console
 from dgc_topo.train.data import fetch_fashion_mnist
 
 
-def fetch(name: str, destination: Path | None) -> Path:
-    """Fetch the data set *name* and return its folder.
+def fetch(destination: Path | None) -> Path:
+    """Fetch Fashion-MNIST and return its folder.
 
     Raises:
         DataError: if no source works; the text lists what was tried and what to do.
     """
-    assert name == "fashion-mnist"  # the command line offers no other
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console) as progress:
         tasks: dict[str, TaskID] = {}

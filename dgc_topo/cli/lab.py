@@ -12,7 +12,7 @@ from rich.table import Table
 from dgc_topo.cli.console import clear_errors, console
 from dgc_topo.lab import Diagnosis, Lab, LabSpec, examine
 from dgc_topo.lab.command import run_command
-from dgc_topo.scenario.lab import rate_bits_per_s
+from dgc_topo.lab.spec import link_rate_from
 from dgc_topo.units import seconds_from
 
 _DEFAULT = LabSpec(num_hosts=1)
@@ -61,7 +61,7 @@ def run(
     with clear_errors():
         spec = LabSpec(
             num_hosts=hosts,
-            rate_bits_per_s=rate_bits_per_s(rate, "--rate"),
+            rate_bits_per_s=link_rate_from(rate, "--rate"),
             queue_s=seconds_from(queue, "--queue"),
             congestion_control=congestion_control,
             ranks_per_host=ranks_per_host,

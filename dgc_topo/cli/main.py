@@ -222,7 +222,7 @@ def data(
     from dgc_topo.cli.download import fetch
 
     with clear_errors():
-        folder = fetch(name.value, destination)
+        folder = fetch(destination)
         console.print(f"{name.value}: {folder}", highlight=False)
 
 

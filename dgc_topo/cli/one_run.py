@@ -21,18 +21,16 @@ from dgc_topo.simulate import (
     Sizes,
     SparseSizes,
     goal_bound_s,
-    independent_growth,
     known_fabrics,
     network_bound_s,
-    power_growth,
     write_goal,
 )
 from dgc_topo.simulate import simulate as run_schedule
-from dgc_topo.simulate.sizes import Growth
+from dgc_topo.simulate.growth import Growth, growth_of
+from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.topology import Topology
 
 _CODING = WireCoding()
-_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Case:
     @property
     def num_elements(self) -> int:
         """Elements of the buffer (fp32), at least 1."""
-        return max(1, round(self.num_bytes / _FLOAT_BYTES))
+        return max(1, round(self.num_bytes / FLOAT_BYTES))
 
     @property
     def num_entries(self) -> float:
@@ -126,10 +124,7 @@ class Case:
         if not self.is_sparse:
             return lambda contributors: np.where(contributors > 0, self.num_bytes, 0.0)
         length, entries = self.num_elements, self.num_entries
-        if self.overlap_exponent is None:
-            growth = independent_growth(length, entries)
-        else:
-            growth = power_growth(length, entries, self.overlap_exponent)
+        growth = growth_of(length, entries, self.overlap_exponent)
         return lambda contributors: _CODING.least_bytes(length, growth(contributors))
 
     @property

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dgc_topo.cli.console import console
+from dgc_topo.results.claims import check_claims
 from dgc_topo.results.draw import draw_schedule
 from dgc_topo.results.summary import summarise
 from dgc_topo.results.table import markdown_table, rich_table
-from dgc_topo.scenario.claims import check_claims, claims_in
+from dgc_topo.scenario.claims import claims_in
 from dgc_topo.schedule import Schedule
 
 if TYPE_CHECKING:

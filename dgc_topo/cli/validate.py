@@ -34,11 +34,11 @@ def calibrate(
     On a cluster of your own: torchrun ... -m dgc_topo.calibration FILE
     """
     from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
-    from dgc_topo.scenario.lab import rate_bits_per_s
+    from dgc_topo.lab.spec import link_rate_from
 
     with clear_errors():
         given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
-        rates = [rate_bits_per_s(text, "--rate") for text in given]
+        rates = [link_rate_from(text, "--rate") for text in given]
         with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
             network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
         network.save(output)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from torch import Tensor
 from dgc_topo.compression import base
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.momentum import MomentumSGD, check_sgd
 from dgc_topo.compression.state import check_owner, restore, snapshot
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
-from dgc_topo.sizes import is_compressed
+from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,13 +42,13 @@ class SGDSettings:
     """Bound on the L2 norm of the summed gradient; None does not clip."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1 or (self.nesterov and not self.momentum):
-            expected = "0 < momentum < 1 with nesterov" if self.nesterov else "0 <= momentum < 1"
-            raise ValueError(f"sgd: momentum {self.momentum}, expected {expected}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"sgd: weight_decay {self.weight_decay}, expected at least 0")
-        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
-            raise ValueError(f"sgd: clip_norm {self.clip_norm}, expected above 0, or None")
+        check_sgd(
+            "sgd",
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+        )
 
 
 class AfterSum(ABC):
@@ -145,7 +144,7 @@ class AfterSum(ABC):
         return (
             f"{self.name} sends {self._compressed.length:,} elements of "
             f"{len(self._compressed.names)} tensors in {num_bytes:,} bytes, and {others:,} "
-            f"elements of {len(self._others.names)} tensors dense in {4 * others:,} bytes"
+            f"elements of {len(self._others.names)} tensors dense in {FLOAT_BYTES * others:,} bytes"
         )
 
     def state_dict(self) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from dgc_topo.compression import base
 from dgc_topo.compression.gradients import check_gradients, check_parameters
 from dgc_topo.compression.layout import FlatBuffer
-from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.momentum import MomentumSGD, check_sgd
 from dgc_topo.compression.state import check_owner, restore, snapshot
 from dgc_topo.payload import DensePayload, Payload
 
@@ -48,13 +47,13 @@ class Dense:
         clip_norm: float | None = None,
         wire_dtype: torch.dtype = torch.float32,
     ) -> None:
-        if not 0 <= momentum < 1 or (nesterov and not momentum):
-            expected = "0 < momentum < 1 with nesterov" if nesterov else "0 <= momentum < 1"
-            raise ValueError(f"dense: momentum {momentum}, expected {expected}")
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"dense: weight_decay {weight_decay}, expected at least 0")
-        if clip_norm is not None and not 0 < clip_norm < math.inf:
-            raise ValueError(f"dense: clip_norm {clip_norm}, expected above 0, or None")
+        check_sgd(
+            "dense",
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            clip_norm=clip_norm,
+        )
         self._device = check_parameters("dense", parameters)
         self._parameters = dict(parameters)
         self._clip_norm = clip_norm

@@ -197,7 +197,7 @@ class DGC:
     def velocities(self) -> dict[str, Tensor]:
         """Return the velocity u of each compressed parameter, sharing memory.
 
-        None if momentum is applied after the sum instead.
+        Empty if momentum is applied after the sum instead.
         """
         state = self._accumulation
         return state.layout.views(state.velocity) if self._config.corrects_momentum else {}

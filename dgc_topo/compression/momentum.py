@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from dgc_topo.compression.layout import FlatLayout
+
+
+def check_sgd(
+    where: str, *, momentum: float, nesterov: bool, weight_decay: float, clip_norm: float | None
+) -> None:
+    """Refuse settings that make no sense.
+
+    Raises:
+        ValueError: naming *where* and the setting.
+    """
+    if not 0 <= momentum < 1 or (nesterov and not momentum):
+        expected = "0 < momentum < 1 with nesterov" if nesterov else "0 <= momentum < 1"
+        raise ValueError(f"{where}: momentum {momentum}, expected {expected}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"{where}: weight_decay {weight_decay}, expected at least 0")
+    if clip_norm is not None and not 0 < clip_norm < math.inf:
+        raise ValueError(f"{where}: clip_norm {clip_norm}, expected above 0, or None")
 
 
 class MomentumSGD:

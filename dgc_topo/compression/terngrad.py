@@ -13,12 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
 from dgc_topo.payload import Payload, Ternary, TernaryPayload
+from dgc_topo.seeds import stream_seed
 
 
 class TernGrad(AfterSum):
@@ -90,6 +90,5 @@ class TernGrad(AfterSum):
         return self._compressed.offsets
 
     def _generator(self) -> torch.Generator:
-        sequence = np.random.SeedSequence([self._seed, self._rank, self.step])
-        seed = int(sequence.generate_state(1, np.uint64)[0]) >> 1
+        seed = stream_seed(self._seed, self._rank, self.step)
         return torch.Generator(self._device).manual_seed(seed)

@@ -52,10 +52,6 @@ class LabProcess:
         """Send it a signal, if it still runs."""
         self._ask("signal", process=self._number, number=number)
 
-    def terminate(self) -> None:
-        """Ask it to end."""
-        self.send_signal(signal.SIGTERM)
-
     def kill(self) -> None:
         """End it."""
         self.send_signal(signal.SIGKILL)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from dgc_topo.units import rate_from
+
 MAX_HOSTS = 64
 MIN_RATE_BITS_PER_S = 1e6
 #: The kernel is told bytes per second in 32 bits.
@@ -18,6 +20,7 @@ _BURST_S = 250e-6
 _BURST_FRAMES = 2
 _BATCH_FRAMES = 4
 _QUEUE_FRAMES = 16
+_UNSHAPED = "unshaped"
 
 
 class LabError(RuntimeError):
@@ -189,10 +192,27 @@ def check_rate(rate_bits_per_s: float | None, where: str) -> None:
         )
 
 
+def link_rate_from(text: str, name: str) -> float | None:
+    """Return the rate of links in bit/s; None is ``unshaped``.
+
+    Args:
+        text: Such as ``100 Mbit/s``; the inverse of `rate_text`.
+        name: What it is, for errors.
+
+    Raises:
+        ValueError: if it isn't a bandwidth with a unit, or one that the lab cannot keep.
+    """
+    if text.strip() == _UNSHAPED:
+        return None
+    rate = 8 * rate_from(text, name)
+    check_rate(rate, name)
+    return rate
+
+
 def rate_text(rate_bits_per_s: float | None) -> str:
     """Return a rate as people write it, such as ``100 Mbit/s``; None is ``unshaped``."""
     if rate_bits_per_s is None:
-        return "unshaped"
+        return _UNSHAPED
     for factor, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
         if abs(rate_bits_per_s) >= factor:
             return f"{rate_bits_per_s / factor:.4g} {unit}"

@@ -35,7 +35,7 @@ _COLUMNS = [
     "quality_final",
 ]
 _QUALITY = ["configuration", "topology", "options", "compression", "density", "world_size", "seed"]
-_POINT = ["metric", "epoch", "step", "value", "train_loss"]
+_POINT = ["metric", "epoch", "step", "value", "train_loss", "density_sent"]
 
 
 def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
@@ -51,12 +51,16 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
 
 def to_quality_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
-    """Return one row per evaluation: quality and training loss after each epoch."""
+    """Return one row per evaluation: quality and training loss after each epoch.
+
+    ``density`` is the configured one, ``density_sent`` that of the epoch (see warm-up).
+    """
     rows = [
         {
             **{name: value for name, value in _row(record).items() if name in _QUALITY},
             "metric": record.quality.metric,
-            **point.model_dump(),
+            **point.model_dump(exclude={"density"}),
+            "density_sent": point.density,
         }
         for record in measurements
         if record.quality

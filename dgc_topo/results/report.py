@@ -15,6 +15,7 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from dgc_topo.results.claims import check_claims
 from dgc_topo.results.comparison import Cell, Comparison, Heading
 from dgc_topo.results.configuration import by_configuration, measured, predicted
 from dgc_topo.results.folder import ResultsFolder
@@ -24,9 +25,10 @@ from dgc_topo.results.rungs import curves_figure, density_figure, endings_figure
 from dgc_topo.results.scaling import speedup_figure, step_time_figure
 from dgc_topo.results.summary import is_ladder, summarise
 from dgc_topo.results.units import seconds_text
-from dgc_topo.scenario.claims import check_claims, claims_in
+from dgc_topo.scenario.claims import claims_in
 
 _TEMPLATE = "report.html.j2"
+_PHASES = tuple(Phases.model_fields)
 
 
 class Plot(NamedTuple):
@@ -161,6 +163,3 @@ def _phase_rows(records: Sequence[Measurement]) -> list[PhaseRow]:
             )
         )
     return rows
-
-
-_PHASES = tuple(Phases.model_fields)

@@ -69,6 +69,11 @@ class CompressionSection(Section):
         """Whether DistributedDataParallel does the communication."""
         return self.method.startswith("ddp")
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether a run of it sends every element, in whatever type."""
+        return self.method in {"dgc", "ddp", "ddp-fp16"} and 1.0 in self.densities
+
     @model_validator(mode="after")
     def _density_fits_method(self) -> Self:
         if self.method in _SEND_EVERYTHING and set(self.densities) != {1.0}:
@@ -149,3 +154,16 @@ class LadderSection(Section):
                 f"baseline = {self.baseline!r}: expected the name of a rung: {', '.join(names)}"
             )
         return self
+
+    def check_baseline(self, base: CompressionSection) -> None:
+        """Refuse a baseline that is not the first dense rung: at any density, the same is meant.
+
+        Raises:
+            ValueError: if it is another.
+        """
+        dense = [rung.name for rung in self.rungs if rung.over(base).is_dense]
+        if self.baseline not in dense[:1]:
+            first = repr(dense[0]) if dense else "one with densities = [1.0]"
+            raise ValueError(
+                f"ladder.baseline = {self.baseline!r}: expected the first dense rung, {first}"
+            )

@@ -6,29 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from dgc_topo.lab.spec import LabSpec, LinkChange, check_rate
+from dgc_topo.lab.spec import LabSpec, LinkChange, link_rate_from
 from dgc_topo.scenario.step import Section
-from dgc_topo.units import rate_from, seconds_from
+from dgc_topo.units import seconds_from
 
-_UNSHAPED = "unshaped"
 _DEFAULT = LabSpec(num_hosts=1)
 
 
-def rate_bits_per_s(text: str, name: str) -> float | None:
-    """Return a rate in bit/s, or None for ``unshaped``.
-
-    Raises:
-        ValueError: if it isn't a bandwidth with a unit, or one that the lab cannot keep.
-    """
-    if text.strip() == _UNSHAPED:
-        return None
-    rate = 8 * rate_from(text, name)
-    check_rate(rate, name)
-    return rate
-
-
 def _is_rate(text: str) -> str:
-    rate_bits_per_s(text, "rate")
+    link_rate_from(text, "rate")
     return text
 
 
@@ -51,7 +37,7 @@ class LinkChangeChoice(Section):
 
     def change(self) -> LinkChange:
         """Return it with its numbers read."""
-        rate = None if self.rate is None else rate_bits_per_s(self.rate, "rate")
+        rate = None if self.rate is None else link_rate_from(self.rate, "rate")
         return LinkChange(
             at_s=seconds_from(self.at, "at"),
             host=self.host,
@@ -92,9 +78,9 @@ class LabSection(Section):
         """
         return LabSpec(
             num_hosts=num_hosts,
-            rate_bits_per_s=rate_bits_per_s(self.rate, "rate"),
+            rate_bits_per_s=link_rate_from(self.rate, "rate"),
             host_rates_bits_per_s={
-                host: rate_bits_per_s(rate, f"host_rates.{host}")
+                host: link_rate_from(rate, f"host_rates.{host}")
                 for host, rate in self.host_rates.items()
             },
             queue_s=seconds_from(self.queue, "queue"),

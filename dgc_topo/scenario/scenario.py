@@ -108,6 +108,7 @@ class Scenario(Section):
             raise ValueError("ladder: is about what is learnt, expected no [simulate] beside it")
         if self.lab is not None:
             raise ValueError("ladder: is about what is learnt, expected no [lab] beside it")
+        self.ladder.check_baseline(self.compression)
         whole = self.train.world_size * self.train.batch_size_per_worker
         for size in self.ladder.world_sizes:
             if whole % size:

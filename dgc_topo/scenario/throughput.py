@@ -24,9 +24,12 @@ class Way(Rung):
         Raises:
             ValueError: if they do not go with the others.
         """
-        if self.overlap is None and self.bucket_mib is None:
+        keys = {"overlap", "bucket_mib"} & self.model_fields_set
+        own = {key: getattr(self, key) for key in keys}
+        if self.overlap is False:
+            own["bucket_mib"] = self.bucket_mib  # none, whatever [train] says
+        if not own:
             return base
-        own = {"overlap": bool(self.overlap), "bucket_mib": self.bucket_mib}
         return TrainSection.model_validate(base.model_dump() | own)
 
 

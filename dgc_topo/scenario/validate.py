@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from dgc_topo.scenario.lab import rate_bits_per_s
+from dgc_topo.lab.spec import link_rate_from
 from dgc_topo.scenario.step import Section
 from dgc_topo.units import bytes_from
 
@@ -14,7 +14,7 @@ from dgc_topo.units import bytes_from
 def _rate(value: object) -> object:
     if not isinstance(value, str):
         raise ValueError("expected a rate such as '100Mbit/s', or 'unshaped'")  # noqa: TRY004
-    return rate_bits_per_s(value, "rate")
+    return link_rate_from(value, "rate")
 
 
 def _bytes(value: object) -> object:

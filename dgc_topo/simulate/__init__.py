@@ -27,19 +27,14 @@ from dgc_topo.simulate.flows import Background, Flows, simulate_flows
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.goal import write_goal
 from dgc_topo.simulate.graph import from_graph
+from dgc_topo.simulate.growth import independent_growth, power_growth
 from dgc_topo.simulate.hosts import HostCosts, curve_from_times
 from dgc_topo.simulate.maxmin import max_min_rates
 from dgc_topo.simulate.network import Network, star
 from dgc_topo.simulate.progress import Progress
 from dgc_topo.simulate.run import Result, UnreachableError, simulate
 from dgc_topo.simulate.simgrid import read_simgrid
-from dgc_topo.simulate.sizes import (
-    DenseSizes,
-    Sizes,
-    SparseSizes,
-    independent_growth,
-    power_growth,
-)
+from dgc_topo.simulate.sizes import DenseSizes, Sizes, SparseSizes
 from dgc_topo.simulate.tally import Bounds
 
 __all__ = [

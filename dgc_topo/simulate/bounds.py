@@ -6,8 +6,8 @@ import numpy as np
 
 from dgc_topo.cost import Cost
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulate.growth import Growth
 from dgc_topo.simulate.network import IntArray, Network
-from dgc_topo.simulate.sizes import Growth
 
 #: Of more ranks than this not every pair is looked at.
 MAX_RANKS = 1024

@@ -7,7 +7,6 @@ how many ranks' contributions a chunk has merged by then.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -15,13 +14,11 @@ import numpy as np
 from dgc_topo.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulate.agenda import BoolArray
+from dgc_topo.simulate.growth import Growth, growth_of, require
 from dgc_topo.simulate.network import FloatArray, IntArray
 
 #: More counters than this (one per rank and chunk) are refused: 1 GiB of them.
 MAX_COUNTERS = 1 << 27
-
-#: Maps numbers of contributors, any shape, to entries in the union of their supports.
-Growth = Callable[[IntArray], FloatArray]
 
 
 class Sizes(Protocol):
@@ -78,76 +75,13 @@ class DenseSizes:
     """
 
     def __init__(self, total_bytes: float, num_chunks: int) -> None:
-        _require(0 <= total_bytes < np.inf, f"total_bytes {total_bytes}", "0 or more, and finite")
-        _require(num_chunks >= 1, f"num_chunks {num_chunks}", "at least 1")
+        require(0 <= total_bytes < np.inf, f"total_bytes {total_bytes}", "0 or more, and finite")
+        require(num_chunks >= 1, f"num_chunks {num_chunks}", "at least 1")
         self._chunk_bytes = total_bytes / num_chunks
 
     def bytes_of(self, step_index: int, step: Step) -> FloatArray:
         """Return the bytes of each transfer, shape (num_transfers,)."""
         return np.asarray(step.count * self._chunk_bytes, np.float64)
-
-
-def power_growth(length: int, entries: float, overlap_exponent: float) -> Growth:
-    """Return the union model ``U(c) = min(length, entries * c ** overlap_exponent)``.
-
-    Args:
-        length: Number of elements of the tensor.
-        entries: Entries that one contributor sends.
-        overlap_exponent: 1 for disjoint supports, 0 for identical ones.
-    """
-    _require(0 <= overlap_exponent <= 1, f"overlap_exponent {overlap_exponent}", "0 to 1")
-
-    def union(contributors: IntArray) -> FloatArray:
-        grown: FloatArray = entries * np.power(contributors.astype(np.float64), overlap_exponent)
-        grown[contributors == 0] = 0.0  # 0 ** 0 is 1
-        return np.asarray(np.minimum(grown, length), np.float64)
-
-    return union
-
-
-def independent_growth(length: int, entries: float) -> Growth:
-    """Return the union model of independent supports, ``U(c) = L * (1 - (1 - k/L) ** c)``.
-
-    Args:
-        length: Number of elements of the tensor (L).
-        entries: Entries that one contributor sends (k).
-    """
-
-    def union(contributors: IntArray) -> FloatArray:
-        # expm1 and log1p keep the digits that 1 - (1 - tiny) would lose.
-        missing = np.log1p(-entries / length) if entries < length else -np.inf
-        grown = -length * np.expm1(np.where(contributors > 0, contributors, 1) * missing)
-        return np.asarray(np.where(contributors > 0, grown, 0.0), np.float64)
-
-    return union
-
-
-def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, float]]) -> Growth:
-    """Return the union model that a recorded run showed, interpolated.
-
-    Straight lines between the points on logarithmic axes, the last one continued beyond them (with
-    a single point the one from ``(1, 1)``); never fewer than one contributor's entries.
-
-    Args:
-        length: Number of elements of the tensor.
-        entries: Entries that one contributor sends.
-        points: Pairs (contributors, union of their entries over one's), both rising, above 1.
-
-    Raises:
-        ValueError: if the points do not rise, or grow faster than disjoint supports would.
-    """
-    ranks, grown = np.log(np.array([(1, 1.0), *points], np.float64).T)
-    slopes = np.diff(grown) / np.diff(ranks) if (np.diff(ranks) > 0).all() else np.array([np.nan])
-    holds = bool(((slopes >= 0) & (slopes <= 1)).all())
-    _require(holds, f"points {tuple(points)}", "rising contributors, growth of 1 to as many")
-
-    def union(contributors: IntArray) -> FloatArray:
-        at = np.log(np.maximum(contributors, 1))
-        beyond = np.maximum(at - ranks[-1], 0.0) * (slopes[-1] if len(slopes) else 1.0)
-        factor = np.exp(np.interp(at, ranks, grown) + beyond)
-        return np.asarray(np.where(contributors > 0, np.minimum(entries * factor, length), 0.0))
-
-    return union
 
 
 class SparseSizes:
@@ -181,14 +115,11 @@ class SparseSizes:
         overlap_exponent: float | None = None,
         growth: Growth | None = None,
     ) -> None:
-        _require(length >= 1, f"length {length}", "at least 1 element")
-        _require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
-        _require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
-        if growth is None and overlap_exponent is None:
-            growth = independent_growth(length, entries)
-        elif growth is None:
-            growth = power_growth(length, entries, overlap_exponent or 0.0)
-        self._growth, self._merged = growth, Contributors(schedule)
+        require(length >= 1, f"length {length}", "at least 1 element")
+        require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
+        require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
+        self._growth = growth or growth_of(length, entries, overlap_exponent)
+        self._merged = Contributors(schedule)
         self._coding = coding or WireCoding()
         self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
@@ -265,7 +196,7 @@ class Contributors:
 
     def __init__(self, schedule: Schedule) -> None:
         counters = schedule.world_size * schedule.num_chunks
-        _require(
+        require(
             counters <= MAX_COUNTERS,
             f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
             f"at most {MAX_COUNTERS} counters of contributors",
@@ -311,8 +242,3 @@ class Contributors:
         self._merged[received[~keeps]] = 0
         np.add.at(self._merged, received[counts], contributors[counts])
         self._merged[received] = np.minimum(self._merged[received], self._most)
-
-
-def _require(holds: bool, what: str, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"sizes: {what}, expected {expected}")

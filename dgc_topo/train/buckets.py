@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -92,10 +92,15 @@ def bucket_names(
     """
     if bucket_bytes is None:
         return [tuple(parameters)]
-    modules: dict[str, list[str]] = {}
-    for name in parameters:
-        modules.setdefault(name.rpartition(".")[0] or name, []).append(name)
-    layers = list(reversed(modules.values()))
+    layers = list(reversed(by_module(parameters).values()))
     sizes = [sum(parameters[name].numel() for name in layer) for layer in layers]
     ends = bucket_ends(sizes, bucket_bytes)
     return [tuple(chain(*layers[begin:end])) for begin, end in pairwise([0, *ends])]
+
+
+def by_module(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the parameters of each module, in the order in which the modules were made."""
+    modules: dict[str, list[str]] = {}
+    for name in names:
+        modules.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    return modules

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dgc_topo.execute.sockets import tcp_bytes_sent
 from dgc_topo.scenario import CompressionSection, TrainSection
 from dgc_topo.train.models import Task
-from dgc_topo.train.steps import PhaseClock, StepRecord, wait_until
+from dgc_topo.train.steps import PhaseClock, StepRecord, Strategy, wait_until
 
 _Future = torch.futures.Future[Tensor]
 
@@ -94,7 +94,7 @@ class Hook:
         self.encoded_bytes += sent * bytes_each
 
 
-class DdpStep:
+class DdpStep(Strategy):
     """As `dgc_topo.train.steps.Strategy`: what is left to do once DDP has averaged the gradients.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.results.measurement import QualityPoint
-from dgc_topo.sizes import is_compressed
+from dgc_topo.sizes import count_elements
 from dgc_topo.train.models import Score, Task, running_statistics
 from dgc_topo.train.steps import StepRecord
 
@@ -25,7 +25,7 @@ class Share(NamedTuple):
 
 def share_of(score: Score, done: Sequence[StepRecord], parameters: Mapping[str, Tensor]) -> Share:
     """Return a rank's share from what it noted in the steps of an epoch."""
-    compressed = sum(p.numel() for p in parameters.values() if is_compressed(p.shape))
+    compressed, _ = count_elements(p.shape for p in parameters.values())
     sent = [r.entries / compressed if r.entries else r.density for r in done]
     return Share(score, float(np.mean([r.loss for r in done])), float(np.mean(sent)))
 

@@ -11,6 +11,7 @@ from torch import nn
 from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.execute.sockets import congestion_controls, sent_bytes
 from dgc_topo.launch.group import Worker
+from dgc_topo.payload.wire import TORCH_DTYPES
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
 from dgc_topo.train.agreement import fingerprint
 from dgc_topo.train.buckets import Buckets
@@ -27,7 +28,7 @@ from dgc_topo.train.events import Listener, Teller
 from dgc_topo.train.job import Job
 from dgc_topo.train.models import Batch, LearningTask, Score, running_statistics
 from dgc_topo.train.overlap import OverlappedStep
-from dgc_topo.train.parts import DTYPES, buckets_of, seed_randoms, task_of
+from dgc_topo.train.parts import buckets_of, seed_randoms, task_of
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
 from dgc_topo.train.solo import Solo, train_alone
@@ -227,7 +228,7 @@ class JobRun:
         if self._job.compression.uses_ddp:
             return DdpStep(self._model, self._job.train, self._job.compression, self._task, scale)
         if self._gossip:
-            dtype = DTYPES[self._job.compression.wire_dtype]
+            dtype = TORCH_DTYPES[self._job.compression.wire_dtype]
             return GossipStep(
                 self._parameters, self._buckets, self._communicator, dtype, time_scale=scale
             )

@@ -26,6 +26,7 @@ from dgc_topo.train.models import Task
 from dgc_topo.train.steps import (
     PhaseClock,
     StepRecord,
+    Strategy,
     apply_updates,
     gradients_of,
     note_sent,
@@ -33,7 +34,7 @@ from dgc_topo.train.steps import (
 )
 
 
-class OverlappedStep:
+class OverlappedStep(Strategy):
     """As `AllReduceStep`, with the same arithmetic as one that sends the same buckets.
 
     The record's `wait_s` is what nothing hides; what the sending thread does besides is not in it.
@@ -47,8 +48,6 @@ class OverlappedStep:
         trains: Whether this rank has gradients, or only serves.
         time_scale: See `PhaseClock`.
     """
-
-    forward: nn.Module | None = None
 
     def __init__(
         self,

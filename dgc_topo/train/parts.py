@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, RandomK, SGDSettings, TernGrad
+from dgc_topo.payload.wire import TORCH_DTYPES
+from dgc_topo.seeds import stream_seed
 from dgc_topo.train.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.train.data import Dataset, Shard, load_dataset
 from dgc_topo.train.job import Job
@@ -19,8 +20,6 @@ from dgc_topo.train.models import EmulatedTask, LearningTask, Task, make_task, t
 from dgc_topo.zoo import load_model
 
 _RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.train.data.batches
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Task:
@@ -109,7 +108,7 @@ def _compressor_of(
             weight_decay=train.weight_decay,
             decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
             clip_norm=train.clip_norm,
-            wire_dtype=torch.float32 if gossip else DTYPES[compression.wire_dtype],
+            wire_dtype=torch.float32 if gossip else TORCH_DTYPES[compression.wire_dtype],
         )
     config = DGCConfig(
         density=job.density,
@@ -137,5 +136,4 @@ def _compressor_of(
 
 def seed_randoms(seed: int, place: int) -> None:
     """Seed what a model draws while it trains (dropout): another stream for every worker."""
-    sequence = np.random.SeedSequence([seed, place, _RANDOMS])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0]) >> 1)
+    torch.manual_seed(stream_seed(seed, place, _RANDOMS))

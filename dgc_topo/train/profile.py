@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.results.measurement import ProfileLayer, RecordedProfile
-from dgc_topo.sizes import is_compressed
+from dgc_topo.sizes import count_elements
+from dgc_topo.train.buckets import by_module
 
 #: Seconds after the backward pass began at which each parameter's gradient was complete.
 ReadyTimes = Mapping[str, float]
@@ -96,22 +97,17 @@ def make_profile(
     """
     if not passes:
         raise ValueError("profile: no passes, expected at least one")
-    modules: dict[str, list[str]] = {}
-    for name in parameters:
-        modules.setdefault(name.rpartition(".")[0] or name, []).append(name)
-    layers = [
-        ProfileLayer(
-            name=module,
-            ready_s=median(max(each[name] for name in names) for each in passes),
-            compressible_elements=sum(
-                parameters[n].numel() for n in names if is_compressed(parameters[n].shape)
-            ),
-            dense_elements=sum(
-                parameters[n].numel() for n in names if not is_compressed(parameters[n].shape)
-            ),
+    layers = []
+    for module, names in by_module(parameters).items():
+        compressible, dense = count_elements(parameters[name].shape for name in names)
+        layers.append(
+            ProfileLayer(
+                name=module,
+                ready_s=median(max(each[name] for name in names) for each in passes),
+                compressible_elements=compressible,
+                dense_elements=dense,
+            )
         )
-        for module, names in modules.items()
-    ]
     layers.sort(key=lambda layer: layer.ready_s)
     return RecordedProfile(forward_s=max(compute_s - layers[-1].ready_s, 0.0), layers=tuple(layers))
 

@@ -23,6 +23,7 @@ from dgc_topo.results.measurement import (
 )
 from dgc_topo.scenario import CompressionSection, TrainSection
 from dgc_topo.schedule import Schedule
+from dgc_topo.sizes import FLOAT_BYTES, count_elements
 from dgc_topo.train.buckets import Buckets, add_up
 from dgc_topo.train.job import GLOO, Job
 from dgc_topo.train.solo import Solo
@@ -98,7 +99,7 @@ def make_measurement(
         step_time_s=step_time_s,
         phases=_phases(columns),
         samples_per_s=num_workers * batch_samples / step_time_s,
-        gradient_bytes=4 * elements,
+        gradient_bytes=FLOAT_BYTES * elements,
         compressed_bytes=float(columns["encoded_bytes"].mean()),
         wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
@@ -185,10 +186,9 @@ def _phases(columns: Columns) -> Phases:
 def _sparse_sizes(
     columns: Columns, parameters: Mapping[str, Tensor], compression: CompressionSection
 ) -> SparseSizes | None:
-    compressed = sum(p.numel() for p in parameters.values() if p.dim() > 1)
     if not columns["entries"].any():
         return None
-    dense = sum(p.numel() for p in parameters.values()) - compressed
+    compressed, dense = count_elements(p.shape for p in parameters.values())
     dense_bytes = VALUE_BYTES[compression.wire_dtype] * dense
     return SparseSizes(
         length=compressed,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -91,18 +91,20 @@ def wait_until(moment_s: float) -> None:
         time.sleep(left_s)
 
 
-class Strategy(Protocol):
+class Strategy(ABC):
     """How gradients, once computed, move the parameters.
 
     Attributes:
         forward: What the forward pass has to go through, if not the model itself.
     """
 
-    forward: nn.Module | None
+    forward: nn.Module | None = None
 
     def begin(self, iteration: int, epoch: float) -> None:
         """Begin a step, before its forward pass."""
+        del iteration, epoch  # most have nothing to do then
 
+    @abstractmethod
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """Communicate and update.
 
@@ -112,13 +114,11 @@ class Strategy(Protocol):
         """
 
 
-class AllReduceStep:
+class AllReduceStep(Strategy):
     """Compress the gradients, sum them over the ranks, apply the same update everywhere.
 
     A rank that only serves contributes payloads that add nothing.
     """
-
-    forward: nn.Module | None = None
 
     def __init__(
         self,
@@ -134,9 +134,6 @@ class AllReduceStep:
         self._communicator = communicator
         self._trains = trains
         self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
-
-    def begin(self, iteration: int, epoch: float) -> None:
-        """As `Strategy.begin`: there is nothing to do."""
 
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
         """As `Strategy.apply`; without a communicator (one worker alone) nothing is sent."""
@@ -162,14 +159,12 @@ class AllReduceStep:
         return record
 
 
-class GossipStep:
+class GossipStep(Strategy):
     """D-PSGD: average parameters with neighbours, then move by the rank's own gradient.
 
     x_i <- sum_j W[i, j] x_j - lr * update_i, both at the parameters before the step (Lian et al.,
     NeurIPS 2017).  Momentum stays local.
     """
-
-    forward: nn.Module | None = None
 
     def __init__(
         self,
@@ -185,9 +180,6 @@ class GossipStep:
         self._communicator = communicator
         self._wire_dtype = wire_dtype
         self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
-
-    def begin(self, iteration: int, epoch: float) -> None:
-        """As `Strategy.begin`: there is nothing to do."""
 
     @torch.no_grad()
     def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:

@@ -69,7 +69,7 @@ class VirtualRun:
         self._timetable = Timetable(job.train, self._task)
         self.parameters = dict(self._task.build_model().named_parameters())
         self._ranks = [
-            VirtualRank(job, places.get(rank), len(places), self.parameters, device)
+            VirtualRank(job, rank, places.get(rank), len(places), self.parameters, device)
             for rank in range(self._schedule.world_size)
         ]
         self._clock = PhaseClock(device)

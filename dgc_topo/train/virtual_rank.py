@@ -23,6 +23,7 @@ class VirtualRank:
 
     Args:
         job: What is run.
+        rank: Its number, for errors.
         place: Among the ranks that train; None only serves.
         num_workers: Ranks that train.
         parameters: Shared by all ranks.
@@ -32,12 +33,13 @@ class VirtualRank:
     def __init__(
         self,
         job: Job,
+        rank: int,
         place: int | None,
         num_workers: int,
         parameters: Mapping[str, nn.Parameter],
         device: torch.device,
     ) -> None:
-        self._job, self.place, self._num_workers = job, place, num_workers
+        self._job, self._rank, self.place, self._num_workers = job, rank, place, num_workers
         self._parameters = parameters
         self.task: LearningTask = learning_task_of(job, place or 0, num_workers, device)
         self.model = self.task.build_model()
@@ -90,7 +92,7 @@ class VirtualRank:
         with self._randoms:
             found = compute_gradients(self.task, self.model, self._batches, scale)
         record.loss, record.compute_s = found
-        check_loss(self._job, record.loss, self.place or 0, iteration)
+        check_loss(self._job, record.loss, self._rank, iteration)
 
     def _compress(self, iteration: int) -> list[Payload]:
         if self.place is None:

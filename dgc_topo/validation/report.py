@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from dgc_topo.lab.spec import rate_text
 from dgc_topo.results.style import FAINT, dress, new_figure
 from dgc_topo.results.units import bytes_text, seconds_text
 from dgc_topo.validation.rows import Row, Summary, summarize
@@ -26,7 +27,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
         table.add_row(
             row.name,
             str(row.world_size),
-            _link(row.rate_bits_per_s),
+            rate_text(row.rate_bits_per_s),
             row.payload,
             bytes_text(row.num_bytes),
             seconds_text(row.measured_s),
@@ -72,7 +73,7 @@ def error_figure(rows: Sequence[Row]) -> Figure:
             s=14,
             color=colour,
             alpha=0.7,
-            label=f"{group}, {_link(rate)}",
+            label=f"{group}, {rate_text(rate)}",
         )
     times = [1e3 * time for row in rows for time in (row.measured_s, row.predicted_s)]
     ends = [min(times, default=1.0), max(times, default=2.0)]
@@ -87,7 +88,3 @@ def _percentages(summary: Summary) -> tuple[str, str, str]:
     values = (summary.median, summary.percentile_95, summary.worst)
     first, second, third = (f"{_PERCENT * value:.1f} %" for value in values)
     return first, second, third
-
-
-def _link(rate_bits_per_s: float | None) -> str:
-    return "unshaped" if rate_bits_per_s is None else f"{rate_bits_per_s / 1e6:g} Mbit/s"

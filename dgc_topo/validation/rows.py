@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
+from dgc_topo.lab.spec import rate_text
+
 COLLECTIVES, TRAINING_STEPS = "collectives", "training steps"  #: groups of rows
 
 #: Rows from so many bytes on are large: what a link or a processor can carry decides.
@@ -63,7 +65,7 @@ def summarize(rows: Sequence[Row]) -> list[Summary]:
     for group in dict.fromkeys(row.group for row in rows):
         for rate in dict.fromkeys(row.rate_bits_per_s for row in rows):
             here = [r for r in rows if (r.group, r.rate_bits_per_s) == (group, rate)]
-            link = "unshaped" if rate is None else f"{rate / 1e6:g} Mbit/s"
+            link = rate_text(rate)
             if group == TRAINING_STEPS:
                 classes = {"": here}
             else:

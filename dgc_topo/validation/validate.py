@@ -19,9 +19,8 @@ from dgc_topo.lab import Lab, LabSpec
 from dgc_topo.launch import Session
 from dgc_topo.scenario import Scenario, TopologyChoice
 from dgc_topo.scenario.validate import ValidateSection
+from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.validation.rows import COLLECTIVES, Row
-
-_FLOAT_BYTES = 4
 
 
 def validate(
@@ -135,7 +134,7 @@ def _buffers(section: ValidateSection) -> list[Buffer]:
 
 
 def _dense(num_bytes: int) -> Buffer:
-    return DenseBuffer(num_elements=max(1, num_bytes // _FLOAT_BYTES))
+    return DenseBuffer(num_elements=max(1, num_bytes // FLOAT_BYTES))
 
 
 def _own_bytes(buffer: Buffer) -> float:

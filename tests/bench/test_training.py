@@ -69,6 +69,18 @@ def test_a_way_may_overlap_and_leave_topologies_out():
     assert {job.bucket_bytes for job in jobs if job.rung != "dense"} == {None}
 
 
+@pytest.mark.parametrize(
+    ("way", "bucket_mib"),
+    [("", 0.5), ("overlap = true", 0.5), ("bucket_mib = 4.0", 4.0), ("overlap = false", None)],
+)
+def test_what_a_way_does_not_say_of_overlapping_is_as_trained(way, bucket_mib):
+    text = SCENARIO.replace("epochs = 1\n", "epochs = 1\noverlap = true\nbucket_mib = 0.5\n")
+    text = text.replace('name = "dense"', f'name = "dense"{way and ", "}{way}')
+    jobs, _ = throughput_jobs(parse_scenario(text))
+    found = {job.bucket_bytes for job in jobs if job.rung == "dense" and not job.topology.gossips}
+    assert found == {bucket_mib and bucket_mib * 2**20}
+
+
 def test_rows_compare_with_one_worker_of_the_same_run(tmp_path: Path):
     path = tmp_path / "few-steps.toml"
     path.write_text(SCENARIO)

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from dgc_topo.results.configuration import measured
 from dgc_topo.results.frame import to_frame, to_quality_frame
+from dgc_topo.results.measurement import Quality, QualityPoint
 
 
 def test_one_flat_row_per_record(records):
@@ -34,6 +35,15 @@ def test_quality_has_one_row_per_evaluation(records):
     assert len(frame) == 4 * len(measured(records))
     assert set(frame["epoch"]) == {1, 2, 3, 4}
     assert frame["metric"].unique() == ["accuracy"]
+    assert set(frame["density"]) == {record.density for record in measured(records)}
+
+
+def test_an_evaluation_tells_the_density_sent_from_the_one_configured(records):
+    point = QualityPoint(epoch=1, step=10, value=0.5, density=0.25)
+    quality = Quality(metric="accuracy", points=(point,))
+    [record, *_] = [record for record in measured(records) if record.density == 0.001]
+    frame = to_quality_frame([record.model_copy(update={"quality": quality})])
+    assert frame[["density", "density_sent"]].to_numpy().tolist() == [[0.001, 0.25]]
 
 
 @pytest.mark.parametrize("make", [to_frame, to_quality_frame])

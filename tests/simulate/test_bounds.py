@@ -29,7 +29,7 @@ from dgc_topo.simulate import (
     slow_host,
     star,
 )
-from dgc_topo.simulate.sizes import Growth
+from dgc_topo.simulate.growth import Growth
 from dgc_topo.topology import load_topology
 from tests.strategies import ALL_REDUCE, GOSSIP
 

@@ -34,6 +34,23 @@ def _descend(histogram, wanted, values: tl.constexpr):
 
 
 @triton.jit
+def _first_digits(
+    histogram,  # of one group
+    want,
+    digits: tl.constexpr,
+    values: tl.constexpr,
+):
+    """Return the limit's first digits, and how many are wanted of those that begin so."""
+    known = want * 0
+    for digit in tl.static_range(digits):
+        if want > 0:
+            value, want = _descend(histogram + digit * values, want, values)
+            known = (known << 8) | value
+            want = tl.where(value < 0, 0, want)  # all that are not zero are wanted
+    return known, want
+
+
+@triton.jit
 def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
     span_group,  # int32: which group a span of the residual is of
     span_first,  # int64: its first element in that group
@@ -51,12 +68,7 @@ def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
     group = tl.load(span_group + tl.program_id(0)).to(tl.int64)
     want = tl.load(wanted + group)
     histogram = histograms + group * digits * values
-    known = want * 0
-    for above in tl.static_range(digit):
-        if want > 0:
-            value, want = _descend(histogram + above * values, want, values)
-            known = (known << 8) | value
-            want = tl.where(value < 0, 0, want)  # all that are not zero are wanted
+    known, want = _first_digits(histogram, want, digit, values)
     if want > 0:
         lanes = tl.arange(0, values)
         counts = tl.zeros([values], tl.int32)
@@ -92,12 +104,7 @@ def write_thresholds(
     group = tl.program_id(0).to(tl.int64)
     want = tl.load(wanted + group)
     searched = want > 0
-    limit = want * 0
-    for digit in tl.static_range(known):
-        if want > 0:
-            value, want = _descend(histograms + (group * digits + digit) * values, want, values)
-            limit = (limit << 8) | value
-            want = tl.where(value < 0, 0, want)
+    limit, want = _first_digits(histograms + group * digits * values, want, known, values)
     limit = tl.where(want > 0, limit << (31 - 8 * known), 0)
     below = tl.maximum(limit - 1, 0).to(tl.float32, bitcast=True)
     tl.store(thresholds + group, tl.where(searched, below, float("inf")))

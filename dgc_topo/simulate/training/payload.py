@@ -12,16 +12,9 @@ import numpy as np
 
 from dgc_topo.coding import EntryCoding, WireCoding
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulate.growth import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.simulate.network import FloatArray, IntArray
-from dgc_topo.simulate.sizes import (
-    DenseSizes,
-    Growth,
-    Sizes,
-    SparseSizes,
-    independent_growth,
-    power_growth,
-    recorded_growth,
-)
+from dgc_topo.simulate.sizes import DenseSizes, Sizes, SparseSizes
 from dgc_topo.simulate.training.profile import Bucket
 from dgc_topo.sizes import FLOAT_BYTES
 

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from dgc_topo.seeds import stream_seed
 
 _PERMUTATION, _OFFSET, _AUGMENTATION = range(3)
 
@@ -66,8 +67,7 @@ class Shard:
 
     def generator(self, epoch: int, purpose: int) -> torch.Generator:
         """Return the random numbers of an *epoch*, the same on every worker."""
-        state = np.random.SeedSequence([self.seed, epoch, purpose]).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0]) >> 1)  # 63 bits, always positive
+        return torch.Generator().manual_seed(stream_seed(self.seed, epoch, purpose))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dgc_topo.seeds import stream_seed
 from dgc_topo.train.models.task import Batch, Task
 from dgc_topo.train.steps import wait_until
 from dgc_topo.zoo import Layer, Model
@@ -175,9 +175,8 @@ class EmulatedTask(Task):
     @cached_property
     def gradients(self) -> list[list[Tensor]]:
         """This worker's gradients by layer, in every step the same: normal, as its seed says."""
-        words = [self.shard.seed, self.shard.rank, _GRADIENTS]
-        state = np.random.SeedSequence(words).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+        seed = stream_seed(self.shard.seed, self.shard.rank, _GRADIENTS)
+        generator = torch.Generator().manual_seed(seed)
         return [
             [torch.randn(shape, generator=generator).to(self.device) for shape in layer.tensors]
             for layer in self.model.layers

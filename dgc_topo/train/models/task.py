@@ -1,12 +1,12 @@
 """A task: a model and what it computes, so that one training loop fits them all.
 
-Most learn: they have data, and say how good the model is.
+Most learn: they have data, and say how good the model is::
 
-task = make_task("austen", "char-lstm", Shard(batch_size=32))
-model = task.build_model()
-for batch in task.batches(epoch=0):
-    task.loss(model, batch).backward()
-task.evaluate(model).value
+    task = make_task("austen", "char-lstm", Shard(batch_size=32))
+    model = task.build_model()
+    for batch in task.batches(epoch=0):
+        task.loss(model, batch).backward()
+    task.evaluate(model).value
 """
 
 from __future__ import annotations
