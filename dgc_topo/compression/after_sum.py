@@ -12,7 +12,7 @@ from torch import Tensor
 from dgc_topo.compression import base
 from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.momentum import MomentumSGD, check_sgd
+from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
 from dgc_topo.compression.state import check_owner, restore, snapshot
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
@@ -127,7 +127,7 @@ class AfterSum(ABC):
                     "what compress returned (a bundle of two parts)"
                 )
         if self._sgd.clip_norm is not None:
-            gradient.mul_((self._sgd.clip_norm / gradient.norm()).clamp(max=1.0))
+            clip_by_norm(gradient, self._sgd.clip_norm)
         views = self._rule.layout.views(self._rule.update(gradient))
         return {name: views[name] for name in self._parameters}
 

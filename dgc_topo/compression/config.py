@@ -94,13 +94,14 @@ class DGCConfig:
     warm_up_epochs: float = 4.0
     """Length of the whole warm-up; the paper takes about 1 % of training."""
 
-    warm_up_stages: int = 4
-    """Stages of the geometric warm-up."""
+    warm_up_stages: int | None = None
+    """Stages of the geometric warm-up; None is one per epoch, as in the authors' code."""
 
     wire_dtype: WireDtype = "float32"
     """Type of all values in messages.  With ``float16`` or ``bfloat16`` what rounding takes from
     a sent element stays in the residual; tensors that travel dense are rounded as a dense 16-bit
-    all-reduce rounds them."""
+    all-reduce rounds them.  A sum of several ranks beyond the range of ``float16`` (65504) becomes
+    infinite, as in a dense 16-bit all-reduce; one rank's own value never does."""
 
     index_encoding: IndexChoice = "auto"
     """How messages code the indices: ``run-length``, ``bit-packed``, ``bitmap``, ``int32``,
@@ -127,7 +128,8 @@ class DGCConfig:
         _one_of("warm_up", self.warm_up, get_args(WarmUp))
         epochs_fit = 0 < self.warm_up_epochs < math.inf
         _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")
-        _require("warm_up_stages", self.warm_up_stages, self.warm_up_stages >= 1, "at least 1")
+        stages = self.warm_up_stages
+        _require("warm_up_stages", stages, stages is None or stages >= 1, "at least 1, or None")
 
         check_names("dgc config", self.index_encoding, self.wire_dtype)
 
@@ -152,7 +154,8 @@ class DGCConfig:
             case "paper":
                 return paper_warm_up(self.density, self.warm_up_epochs)
             case "geometric":
-                return geometric_warm_up(self.density, self.warm_up_epochs, self.warm_up_stages)
+                stages = self.warm_up_stages or max(1, round(self.warm_up_epochs))
+                return geometric_warm_up(self.density, self.warm_up_epochs, stages)
             case "none":
                 return constant_density(self.density)
 

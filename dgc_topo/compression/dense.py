@@ -10,7 +10,7 @@ from torch import Tensor
 from dgc_topo.compression import base
 from dgc_topo.compression.gradients import check_gradients, check_parameters
 from dgc_topo.compression.layout import FlatBuffer
-from dgc_topo.compression.momentum import MomentumSGD, check_sgd
+from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
 from dgc_topo.compression.state import check_owner, restore, snapshot
 from dgc_topo.payload import DensePayload, Payload
 
@@ -90,9 +90,7 @@ class Dense:
         total = base.dense_part(self.name, payload, self._rule.layout.length)
         gradient = self._update.flat.copy_(total)
         if self._clip_norm is not None:
-            norm = torch.linalg.vector_norm(gradient)
-            # On the device, without synchronising; a norm of 0 gives infinity, hence 1.
-            gradient.mul_((self._clip_norm / norm).clamp(max=1.0))
+            clip_by_norm(gradient, self._clip_norm)
         self._rule.update(gradient)
         return dict(self._update.views)
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 #: A quick way to the L2 norm over all tensors together; None if it cannot tell, or a plain way that
 #: names what is not finite has to look.
 QuickNorm = Callable[[Mapping[str, Tensor]], float | None]
@@ -24,16 +26,17 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
     """Return the device that all parameters share.
 
     Raises:
-        ValueError: if there are none, one is not a dense floating-point tensor, or devices differ.
+        ValueError: if there are none, one is not a dense tensor of 16, 32 or
+            64-bit floating-point numbers, or devices differ.
     """
     if not parameters:
         raise ValueError(f"{where}: no parameters, expected at least one")
     device = next(iter(parameters.values())).device
     for name, parameter in parameters.items():
-        if not parameter.is_floating_point() or parameter.layout != torch.strided:
+        if parameter.dtype not in _DTYPES or parameter.layout != torch.strided:
             raise ValueError(
                 f"{where}: parameter {name!r} is {parameter.dtype} and {parameter.layout}, "
-                "expected a dense floating-point tensor"
+                "expected a dense tensor of 16, 32 or 64-bit floating-point numbers"
             )
         if parameter.device != device:
             raise ValueError(
@@ -127,7 +130,9 @@ def _checked_norm(where: str, gradients: Mapping[str, Tensor]) -> float:
     named = {name: gradient for name, gradient in gradients.items() if gradient.numel()}
     if not named:
         return 0.0
-    found = torch._foreach_norm(list(named.values()), 2, torch.float32)  # noqa: SLF001  # no other
+    wide = any(gradient.dtype == torch.float64 for gradient in named.values())
+    dtype = torch.float64 if wide else torch.float32
+    found = torch._foreach_norm(list(named.values()), 2, dtype)  # noqa: SLF001  # no other
     norms: list[float] = torch.stack(list(found)).tolist()
     for name, norm in zip(named, norms, strict=True):
         if not math.isfinite(norm):

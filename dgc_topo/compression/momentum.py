@@ -28,6 +28,17 @@ def check_sgd(
         raise ValueError(f"{where}: clip_norm {clip_norm}, expected above 0, or None")
 
 
+def clip_by_norm(gradient: Tensor, clip_norm: float) -> None:
+    """Scale *gradient* in place so that its L2 norm is at most *clip_norm*.
+
+    Stays on the device, without synchronising.  Of a norm that overflows float32 nobody can tell by
+    what to scale: the gradient becomes NaN, for the next loss to show, rather than silently 0.
+    """
+    norm = torch.linalg.vector_norm(gradient)
+    factor = (clip_norm / norm).clamp(max=1.0)  # a norm of 0 gives infinity, hence 1
+    gradient.mul_(torch.where(norm < math.inf, factor, math.nan))
+
+
 class MomentumSGD:
     """Turn the gradient summed over all ranks into an update, as torch.optim.SGD does.
 

@@ -65,7 +65,7 @@ class TernGrad(AfterSum):
         for layer, (_, place) in enumerate(self._compressed.slices()):
             part = gradient[place]
             if self._clip_sigmas is not None:
-                bound = self._clip_sigmas * part.square().mean().sqrt()
+                bound = self._clip_sigmas * _root_mean_square(part)
                 part = torch.minimum(torch.maximum(part, -bound), bound)
             scales[layer] = scale = part.abs().max() if len(part) else torch.zeros(())
             draws = torch.rand(len(part), generator=generator, device=self._device)
@@ -92,3 +92,11 @@ class TernGrad(AfterSum):
     def _generator(self) -> torch.Generator:
         seed = stream_seed(self._seed, self._rank, self.step)
         return torch.Generator(self._device).manual_seed(seed)
+
+
+def _root_mean_square(values: Tensor) -> Tensor:
+    """Return the root of the mean of the squares, which of tiny values are 0 in float32."""
+    if not len(values):
+        return values.new_zeros(())
+    largest = values.abs().max().clamp(min=torch.finfo(values.dtype).tiny)
+    return largest * (values / largest).square().mean().sqrt()

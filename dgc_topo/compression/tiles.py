@@ -85,7 +85,7 @@ class Gatherer:
 
     def __init__(self, terms: Terms, size: int, device: torch.device) -> None:
         self._terms = [
-            ({name: tensor.detach().reshape(-1) for name, tensor in tensors.items()}, factor)
+            ({name: _flat(tensor.detach()) for name, tensor in tensors.items()}, factor)
             for tensors, factor in terms
         ]
         self._size = size
@@ -102,7 +102,7 @@ class Gatherer:
 
     def _term(self, place: int, tile: Tile) -> Tensor:
         flats, factor = self._terms[place]
-        values = [flats[piece.name][piece.start : piece.stop] for piece in tile.pieces]
+        values = [_run(flats[piece.name], piece.start, piece.stop) for piece in tile.pieces]
         if len(values) > 1:
             joined = torch.cat(values, out=self._memory(place, tile.length))
             return joined if factor == 1 else joined.mul_(factor)
@@ -115,3 +115,18 @@ class Gatherer:
         while len(self._scratch) <= place:
             self._scratch.append(torch.empty(self._size, device=self._device))
         return self._scratch[place][:length]
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """Return a flat view of a tensor, or the tensor itself if that would be a copy."""
+    return tensor.view(-1) if tensor.is_contiguous() else tensor
+
+
+def _run(tensor: Tensor, start: int, stop: int) -> Tensor:
+    """Return a run of a tensor's elements; of one that is not contiguous only those are copied."""
+    if tensor.dim() == 1:
+        return tensor[start:stop]
+    row = tensor[0].numel()
+    first = start // row
+    rows = tensor[first : -(-stop // row)].reshape(-1)
+    return rows[start - first * row : stop - first * row]

@@ -176,6 +176,8 @@ class TernaryPayload:
                 f"ternary payload: message of {len(message)} bytes for {count} ranks, expected "
                 f"{self._size(max(count, 0), start, stop)} for elements {start} to {stop - 1}"
             )
+        if not count:
+            return {}
         ranks = message[_WORD_BYTES : _WORD_BYTES * (1 + count)].view(torch.int32).tolist()
         layers = self._layers(start, stop)
         at = _WORD_BYTES * (1 + count)

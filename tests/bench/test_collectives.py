@@ -126,6 +126,7 @@ def test_a_wrong_sum_is_refused(tmp_path: Path):
     ("arguments", "said"),
     [
         (["--rate", "100Mbit/s"], "expected --lab as well"),
+        (["--lab", "--rate", "1kbit/s"], "--rate: rate 1 kbit/s, expected 1 Mbit/s to"),
         (["-n", "1", "-n", "4"], "--world-size 1: expected at least 2"),
         (["--sizes", "3B"], "expected a multiple of 4 bytes"),
         (["--topology", "rong"], "did you mean 'ring'?"),

@@ -98,6 +98,25 @@ def test_terngrad_clips_each_layer_at_its_deviations():
     assert float(sent.max()) == pytest.approx(2.5 * 100 / math.sqrt(1000), rel=1e-5)
 
 
+def test_terngrad_clips_tiny_gradients_like_others():
+    """Their squares are 0 in float32."""
+    gradient = torch.randn((1, 1000), generator=torch.Generator().manual_seed(3))
+    scales = []
+    for factor in (1.0, 2.0**-100):
+        rank = TernGrad({"w": torch.zeros_like(gradient)}, rank=0, clip_sigmas=2.5)
+        sent = ternary_of(rank.compress({"w": factor * gradient})).to_dense()
+        scales.append(float(sent.max()) / factor)
+    assert scales[0] == pytest.approx(scales[1], rel=1e-5)
+
+
+def test_a_ternary_message_of_no_ranks_adds_nothing():
+    payload = TernaryPayload({}, (0, 8), torch.device("cpu"))
+    payload.cut(1)
+    payload.merge([Arrival(whole(1, 0), payload.pack(0, 1))], 0)
+    payload.finish()
+    assert not bool(payload.to_dense().any())
+
+
 def test_terngrad_takes_two_bits_per_element_and_a_scale_per_layer():
     parameters = {"w": torch.zeros(100, 101), "v": torch.zeros(3, 3), "b": torch.zeros(7)}
     rank = TernGrad(parameters, rank=0)

@@ -25,6 +25,14 @@ def test_the_geometric_warm_up_multiplies_density_by_one_factor_per_stage():
     assert [schedule.density_at(epoch) for epoch in range(5)] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("epochs", "stages"), [(6.0, 6), (4.0, 4), (0.3, 1)])
+def test_the_geometric_warm_up_has_a_stage_per_epoch_unless_told(epochs, stages):
+    config = DGCConfig(warm_up="geometric", warm_up_epochs=epochs)
+    assert config.density_schedule() == geometric_warm_up(0.001, epochs, stages)
+    told = DGCConfig(warm_up="geometric", warm_up_epochs=epochs, warm_up_stages=3)
+    assert told.density_schedule() == geometric_warm_up(0.001, epochs, 3)
+
+
 def test_a_warm_up_fits_any_length():
     schedule = paper_warm_up(0.001, epochs=0.4)
     found = [schedule.density_at(epoch) for epoch in (0.05, 0.15, 0.25, 0.35, 0.4)]

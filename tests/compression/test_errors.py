@@ -66,12 +66,32 @@ def test_gradients_that_do_not_fit_the_parameters_are_refused(maker, change, mes
     [
         ({}, "no parameters, expected at least one"),
         ({"w": torch.zeros(2, 2, dtype=torch.int64)}, "'w' is torch.int64"),
+        ({"w": torch.zeros(2, 2).to(torch.float8_e5m2)}, "'w' is torch.float8_e5m2 .* 64-bit"),
         ({"w": torch.zeros(2, 2), "x": torch.zeros(1, device="meta")}, "'x' is on meta"),
     ],
 )
 def test_parameters_that_do_not_fit_together_are_refused(maker, parameters, message):
     with pytest.raises(ValueError, match=message):
         maker(parameters)
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS.keys())
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_parameters_may_be_of_16_or_64_bits(maker, dtype):
+    parameters = {name: value.to(dtype) for name, value in model().items()}
+    gradients = {name: torch.ones_like(value) for name, value in parameters.items()}
+    compressor = maker(parameters)
+    updates = compressor.finish(compressor.compress(gradients))
+    assert set(updates) == set(parameters)
+    assert max(float(update.max()) for update in updates.values()) == 1
+
+
+def test_a_norm_that_overflows_is_shown_by_the_update():
+    """Clipping by infinity would make it 0: training would stand still, and nobody would know."""
+    parameters = {"w": torch.zeros(100)}
+    rank = Dense(parameters, clip_norm=1.0)
+    updates = rank.finish(rank.compress({"w": torch.full((100,), 1e19)}))
+    assert bool(updates["w"].isnan().all())
 
 
 @pytest.mark.parametrize(

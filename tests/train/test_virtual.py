@@ -6,10 +6,12 @@ from pydantic import TypeAdapter
 
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import Scenario, load_scenario
+from dgc_topo.train.errors import DivergedError
 from dgc_topo.train.events import Evaluated, Event, Finished, Progress
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.launch import LaunchError, launch
 from dgc_topo.train.virtual import VirtualRun
+from dgc_topo.train.virtual_rank import VirtualRank
 from tests.train.tiny import write_tiny
 
 SAME = (
@@ -141,6 +143,18 @@ def test_a_run_that_diverges_is_a_record_that_says_so(tmp_path):
     assert adapter.validate_json(record.model_dump_json()).diverged_at_step == (
         record.diverged_at_step
     )
+
+
+def test_an_error_names_the_rank_and_not_its_place_among_workers(tmp_path):
+    (job,) = jobs_of(tmp_path, "ring", densities=(1.0,))
+    cpu = torch.device("cpu")
+    parameters = VirtualRun(virtual(job), 0, cpu, lambda _: None).parameters
+    for parameter in parameters.values():
+        parameter.data.fill_(float("nan"))
+    rank = VirtualRank(virtual(job), 5, 0, 2, parameters, cpu)
+    rank.start_epoch(0)
+    with pytest.raises(DivergedError, match="loss is nan on rank 5 at step 7"):
+        rank.contribute(0.0, 7)
 
 
 def test_gossip_is_refused(tmp_path):
