@@ -31,6 +31,7 @@ from dgc_topo.results.style import (
     dress,
     nested_widths,
     new_figure,
+    short,
 )
 from dgc_topo.results.units import bytes_text, seconds_text
 
@@ -176,15 +177,10 @@ def _note(axes: Axes, text: str, x: float, y: float) -> None:
 
 def _bytes_axis(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(10))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _round_bytes(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(bytes_text(value))))
     axes.minorticks_off()
     low, high = axes.get_xlim()
     axes.set_xlim(low / 2, high * 6)  # room for the labels
-
-
-def _round_bytes(value: float) -> str:
-    number, _, unit = bytes_text(value).partition(" ")
-    return f"{float(number.replace(',', '')):g} {unit}"
 
 
 def _nothing(figure: Figure, why: str) -> Figure:

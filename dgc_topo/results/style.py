@@ -20,7 +20,8 @@ _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
     "#332288", "#882255", "#999933", "#44AA99",
 )  # fmt: skip
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+# Shapes whose filling shows; their number shares no factor with that of the colours.
+_MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p", "h", "d", "H")
 LineStyle = str | tuple[int, tuple[float, ...]]
 _DASHES: tuple[LineStyle, ...] = (
     "-",
@@ -85,6 +86,12 @@ class Styles:
     def dashes(self, density: str) -> LineStyle:
         """Return the line style of a density label."""
         return _DASHES[self.densities.index(density) % len(_DASHES)]
+
+
+def short(text: str) -> str:
+    """Return a number with its unit without trailing zeros: ``10 ms`` for ``10.0 ms``."""
+    number, _, unit = text.partition(" ")
+    return f"{float(number.replace(',', '')):,.12g} {unit}"
 
 
 def nested_widths(count: int) -> list[float]:

@@ -1,6 +1,8 @@
 import io
+from itertools import pairwise
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 from dgc_topo.results.configuration import measured, predicted
@@ -17,7 +19,7 @@ FIGURES = {
     phases_figure: ("median time, ms", "topology"),
     wire_bytes_figure: ("bytes per step (logarithmic)", "topology"),
     speedup_figure: ("world size (ranks)", "speed-up"),
-    step_time_figure: ("world size (ranks)", "step time, ms"),
+    step_time_figure: ("world size (ranks)", "step time"),
 }
 
 
@@ -76,6 +78,45 @@ def test_topologies_keep_colour_and_densities_keep_style(records):
     dense, sparse = lines["ring, dense"], lines["ring, dgc 0.1 %"]
     assert dense.get_color() == sparse.get_color() == styles.colour("ring")
     assert (dense.get_linestyle(), sparse.get_linestyle()) == ("-", "--")
+
+
+def test_markers_show_their_filling():
+    """A cross looks as full when it is hollow; no two topologies share colour and marker."""
+    names = tuple(map(str, range(40)))
+    styles = Styles(names, ("dense",))
+    assert {styles.marker(name) for name in names} <= set("os^v<>DdphH")
+    assert len({(styles.colour(name), styles.marker(name)) for name in names}) == len(names)
+
+
+def ticks(axis):
+    """Return the labels that an axis shows, from first to last, and where they are."""
+    low, high = sorted(axis.get_view_interval())
+    shown = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    return [label.get_text() for label in shown], [label.get_window_extent() for label in shown]
+
+
+@pytest.mark.parametrize(
+    ("fastest", "slowest", "labels"),
+    [
+        (0.012, 0.150, ["20 ms", "50 ms", "100 ms"]),
+        (0.020, 2.2, ["30 ms", "100 ms", "300 ms", "1 s"]),
+        (0.090, 1100.0, ["100 ms", "1 s", "10 s", "100 s", "1,000 s"]),
+        (2e-5, 0.1, ["100 µs", "1 ms", "10 ms", "100 ms"]),
+    ],
+)
+def test_times_are_labelled_without_overlap(records, fastest, slowest, labels):
+    """However many decades of times there are."""
+    some = predicted(records)
+    times = np.geomspace(fastest, slowest, len(some))
+    figure = step_time_figure(
+        record.model_copy(update={"step_time_s": time, "world_size": 64})
+        for record, time in zip(some, times, strict=True)
+    )
+    figure.draw_without_rendering()
+    texts, boxes = ticks(figure.axes[1].xaxis)
+    assert [text for text in texts if text in labels] == labels
+    assert len(texts) <= len(labels) + 1
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_a_single_configuration_and_perplexity_draw_too(records):
