@@ -11,8 +11,9 @@ import difflib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from dgc_topo.schedule import Schedule
+from dgc_topo.schedule import IntArray, Schedule, Step
 
 ENTRY_POINT_GROUP = "dgc_topo.topologies"
 Builder = Callable[..., Schedule]
@@ -76,7 +77,8 @@ class Topology:
             seed: Where random topologies start; the same on every rank.
 
         Raises:
-            TopologyError: if the topology cannot run with this world size.
+            TopologyError: if the topology cannot run with this world size, or its function fails;
+                the schedule's steps, which may be made later, raise it as well.
         """
         if world_size < 1:
             raise TopologyError(f"{self.label}: world_size {world_size}, expected at least 1")
@@ -86,6 +88,8 @@ class Topology:
             built = self.builder(world_size, **self.options, **wanted)
         except ValueError as error:
             raise TopologyError(f"{self.label}: {error}") from error
+        except Exception as error:
+            raise self._failed(error) from error
         if not isinstance(built, Schedule):
             raise TopologyError(
                 f"{self.label}: its function returned {type(built).__name__}, expected a Schedule"
@@ -94,7 +98,22 @@ class Topology:
             raise TopologyError(
                 f"{self.label}: its schedule has {built.world_size} ranks, expected {world_size}"
             )
-        return built
+        return replace(built, steps_of=lambda ranks: self._steps(built, ranks))
+
+    def _steps(self, built: Schedule, ranks: IntArray) -> Iterator[Step]:
+        """Yield the steps of *built*; the topology's function may make them only now."""
+        try:
+            yield from built.steps_of(ranks)
+        except ValueError:  # says itself what is wrong
+            raise
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> TopologyError:
+        at = _place(self.builder, error)
+        return TopologyError(
+            f"{self.label}: its function raised {_text(error)}{at}, expected a Schedule"
+        )
 
 
 def known_topologies() -> list[str]:
@@ -138,7 +157,18 @@ def _builder_by_name(name: str) -> Builder:
         raise TopologyError(
             f"topology {name!r}: unknown{hint}; expected one of {known}, or the path of a .py file"
         )
-    builder: Builder = point.load()
+    package = point.dist.name if point.dist else point.value
+    try:
+        builder: Builder = point.load()
+    except Exception as error:
+        raise TopologyError(
+            f"topology {name!r} of {package}: cannot be loaded: {_text(error)}"
+        ) from error
+    if not callable(builder):
+        raise TopologyError(
+            f"topology {name!r} of {package}: cannot be loaded: {point.value} is "
+            f"{type(builder).__name__}, expected a function schedule(world_size, **options)"
+        )
     return builder
 
 
@@ -155,7 +185,7 @@ def _builder_from_file(path: Path) -> Builder:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise TopologyError(f"topology {str(path)!r}: cannot be loaded: {error!r}") from error
+        raise TopologyError(f"topology {str(path)!r}: cannot be loaded: {_text(error)}") from error
     builder: Builder | None = getattr(module, "schedule", None)
     if builder is None or not callable(builder):
         raise TopologyError(
@@ -177,7 +207,14 @@ def _checked_options(
     name: str, builder: Builder, options: Mapping[str, OptionValue]
 ) -> dict[str, OptionValue]:
     allowed = _options(builder)
-    hints = get_type_hints(builder)
+    try:
+        hints = get_type_hints(builder)
+    except Exception as error:
+        at = _place(builder, error)
+        raise TopologyError(
+            f"topology {name!r}: its function's types cannot be read: {_text(error)}{at}, "
+            "expected names that its module imports"
+        ) from error
     checked: dict[str, OptionValue] = {}
     for key, value in options.items():
         if key not in allowed:
@@ -191,6 +228,21 @@ def _checked_options(
                 f"topology {name!r}: option {key}={value!r}, expected {expected}"
             ) from error
     return checked
+
+
+def _text(error: Exception) -> str:
+    """Name an exception as the last line of a traceback does."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _place(builder: Builder, error: Exception) -> str:
+    """Say where in the topology's own file *error* was raised, or else where its function is."""
+    code = getattr(inspect.unwrap(builder), "__code__", None)
+    if code is None:  # a class, or a function made of another
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == code.co_filename]
+    return f" at {code.co_filename}:{lines[-1] if lines else code.co_firstlineno}"
 
 
 def _type_text(hint: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from dgc_topo.cli.bench import bench
@@ -126,16 +127,23 @@ def show(
 @app.command()
 def topologies() -> None:
     """List the installed topologies and their options."""
-    from dgc_topo.topology import known_topologies, load_topology, option_choices
+    from dgc_topo.topology import (
+        TopologyError,
+        known_topologies,
+        load_topology,
+        option_choices,
+    )
 
     table = Table("topology", "what it is", "options", show_lines=True)
     for name in known_topologies():
-        with clear_errors():
+        try:
             topology = load_topology(name)
+        except TopologyError as error:  # one broken package hides no other
+            table.add_row(name, escape(str(error)), "")
+            continue
         choices = option_choices(topology.builder)
-        table.add_row(
-            name, topology.summary, "\n".join(f"{key}: {text}" for key, text in choices.items())
-        )
+        options = "\n".join(f"{key}: {text}" for key, text in choices.items())
+        table.add_row(name, escape(topology.summary), escape(options))
     console.print(table)
 
 
