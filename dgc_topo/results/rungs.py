@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite, nan
 from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dgc_topo.results.ladder import Ladder
+from dgc_topo.results.ladder import Condition, Ladder
 from dgc_topo.results.measurement import Measurement, QualityPoint
-from dgc_topo.results.style import PALE, TEXT, Grid, Styles, dress, new_figure
+from dgc_topo.results.style import PALE, TEXT, FewDecades, Grid, Styles, dress, new_figure
 
 _LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
+_DIVERGED = "a seed that diverged"
 _ROW = 0.34  # inches per rung
+_CROSS = 0.04  # of a panel's width, from one cross to the next
 
 
 def curves_figure(measurements: Iterable[Measurement]) -> Figure:
@@ -31,15 +35,18 @@ def curves_figure(measurements: Iterable[Measurement]) -> Figure:
     for axes, rung, runs in _rungs(ladder, panels):
         _curve(axes, ladder, rung, [_points(run) for run in runs])
     panels[0].set_ylabel(_LABELS[ladder.metric])
-    if ladder.metric == "perplexity":  # what diverges would hide all others
-        panels[0].set_yscale("log")
+    if ladder.metric == "perplexity" and any(map(_shows, panels)):
+        _log_scale(panels)  # what is far from the best would hide all others
         for axes in panels:
             axes.minorticks_off()
+    _without_invented_ticks(panels)
     return _with_legend(figure, panels[0])
 
 
 def endings_figure(measurements: Iterable[Measurement]) -> Figure:
     """Draw what every seed of every rung ends with; the band is the baseline's range.
+
+    What diverged has no end to draw: a cross at the panel's edge stands for each such seed.
 
     Raises:
         ValueError: if no record has a rung.
@@ -50,16 +57,18 @@ def endings_figure(measurements: Iterable[Measurement]) -> Figure:
     figure, panels = _panels(ladder, title, height, x=_LABELS[ladder.metric], grid="x")
     for axes, condition in zip(panels, ladder.conditions, strict=True):
         if ladder.baseline is not None:
-            band = _finals(ladder, ladder.runs(ladder.baseline, condition))
-            axes.axvspan(min(band), max(band), color=PALE, lw=0)
-    for axes, rung, runs in _rungs(ladder, panels):
-        finals, row = _finals(ladder, runs), ladder.rungs.index(rung)
-        colour = _styles(ladder).colour(rung)
-        axes.plot(finals, [row] * len(finals), "o", color=colour, ms=5, alpha=0.8)
-        if finals:
-            axes.plot([fmean(finals)] * 2, [row - 0.3, row + 0.3], color=TEXT, lw=1.4)
+            band = _finals(ladder, ladder.baseline, condition)
+            if band:
+                axes.axvspan(min(band), max(band), color=PALE, lw=0)
+        for row, rung in enumerate(ladder.rungs):
+            _ending(axes, ladder, rung, condition, row)
+    _without_invented_ticks(panels)
     panels[0].set_yticks(range(len(ladder.rungs)), ladder.rungs)
     panels[0].set_ylim(len(ladder.rungs) - 0.4, -0.6)
+    crosses = [line for axes in panels for line in axes.lines if line.get_label() == _DIVERGED]
+    if crosses:
+        mark = Line2D([], [], color=TEXT, ls="none", marker="x", ms=6)
+        figure.legend([mark], [_DIVERGED], loc="outside lower center", frameon=False, fontsize=9)
     return figure
 
 
@@ -74,7 +83,7 @@ def density_figure(measurements: Iterable[Measurement]) -> Figure:
     figure, panels = _panels(ladder, title, 3.4, x="epoch")
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_yscale("log")
+    _log_scale(panels)
     for axes, rung, runs in _rungs(ladder, panels):
         for run in runs[:1]:
             sent = [100 * (point.density or 1.0) for point in _points(run)]
@@ -116,6 +125,25 @@ def _panels(
     return figure, panels
 
 
+def _log_scale(panels: Sequence[Axes]) -> None:
+    panels[0].set_yscale("log")  # and that of all panels, which share it
+    panels[0].yaxis.set_major_locator(FewDecades())
+    panels[0].yaxis.set_major_formatter("{x:g}")
+
+
+def _shows(axes: Axes) -> bool:
+    """Return whether there is anything finite in *axes*."""
+    return isfinite(axes.dataLim.width)
+
+
+def _without_invented_ticks(panels: Sequence[Axes]) -> None:
+    for axes in panels:
+        if not _shows(axes):
+            axes.set_xticks([])
+    if not any(map(_shows, panels)):
+        panels[0].set_yticks([])  # those of all, which share them
+
+
 def _rungs(
     ladder: Ladder, panels: Sequence[Axes]
 ) -> Iterator[tuple[Axes, str, Sequence[Measurement]]]:
@@ -133,12 +161,36 @@ def _curve(axes: Axes, ladder: Ladder, rung: str, runs: Sequence[tuple[QualityPo
     if not runs:
         return
     length = min(map(len, runs))  # a seed that diverged ends early
-    scale = 100 if ladder.metric == "accuracy" else 1
-    columns = [[scale * run[index].value for run in runs] for index in range(length)]
+    columns = [[_shown(ladder, run[index].value) for run in runs] for index in range(length)]
+    # Without all seeds there is no mean to compare: a gap.
+    columns = [column if all(map(isfinite, column)) else [nan] for column in columns]
     steps = [point.step for point in runs[0][:length]]
     _line(axes, ladder, rung, steps, [fmean(column) for column in columns])
     low, high = [min(column) for column in columns], [max(column) for column in columns]
     axes.fill_between(steps, low, high, color=_styles(ladder).colour(rung), alpha=0.15, lw=0)
+
+
+def _ending(axes: Axes, ladder: Ladder, rung: str, condition: Condition, row: int) -> None:
+    """Draw a rung's seeds and their mean in its row."""
+    finals, colour = _finals(ladder, rung, condition), _styles(ladder).colour(rung)
+    axes.plot(finals, [row] * len(finals), "o", color=colour, ms=5, alpha=0.8)
+    if finals:
+        axes.plot([fmean(finals)] * 2, [row - 0.3, row + 0.3], color=TEXT, lw=1.4)
+    diverged = len(ladder.runs(rung, condition)) - len(finals)
+    if diverged:
+        # Where the axis would go on to worse values, whatever they were.
+        edge, inwards = (0.0, 1) if ladder.metric == "accuracy" else (1.0, -1)
+        axes.plot(
+            [edge + inwards * _CROSS * index for index in range(diverged)],
+            [row] * diverged,
+            "x",
+            color=colour,
+            ms=6,
+            mew=1.8,
+            label=_DIVERGED,
+            transform=axes.get_yaxis_transform(),
+            clip_on=False,
+        )
 
 
 def _line(axes: Axes, ladder: Ladder, rung: str, x: Sequence[int], y: Sequence[float]) -> None:
@@ -156,6 +208,10 @@ def _points(run: Measurement) -> tuple[QualityPoint, ...]:
     return run.quality.points if run.quality else ()
 
 
-def _finals(ladder: Ladder, runs: Sequence[Measurement]) -> list[float]:
-    scale = 100 if ladder.metric == "accuracy" else 1
-    return [scale * _points(run)[-1].value for run in runs]
+def _finals(ladder: Ladder, rung: str, condition: Condition) -> list[float]:
+    """Return what the seeds that did not diverge end with."""
+    return [_shown(ladder, _points(run)[-1].value) for run in ladder.ended(rung, condition)]
+
+
+def _shown(ladder: Ladder, value: float) -> float:
+    return 100 * value if ladder.metric == "accuracy" else value

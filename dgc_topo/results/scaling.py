@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf, log10
 from statistics import fmean
 
 from matplotlib.axes import Axes
@@ -19,14 +18,20 @@ from dgc_topo.results.configuration import (
 )
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.panels import densities_of, density_legend, ending_panel, topologies_of
-from dgc_topo.results.style import FAINT, Styles, dress, nested_widths, new_figure, short
+from dgc_topo.results.style import (
+    FAINT,
+    FewDecades,
+    Styles,
+    dress,
+    nested_widths,
+    new_figure,
+    short,
+)
 from dgc_topo.results.units import seconds_text
 
 _PLAIN = FuncFormatter(lambda number, _: f"{number:g}")
 _FACTOR = FuncFormatter(lambda number, _: f"{number:g}" if number >= 1 else f"1/{1 / number:g}")
 _TIME = FuncFormatter(lambda seconds, _: short(seconds_text(seconds)))
-# Digits that an axis of so many decades or fewer has ticks at; with more, labels would overlap.
-_DIGITS = ((1.5, (1, 2, 5)), (2.5, (1, 3)), (inf, (1,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,6 @@ class _Quantity:
 
 _SPEEDUP = _Quantity("speed-up", lambda record: record.speedup, has_ideal=True)
 _STEP_TIME = _Quantity("step time", lambda record: record.step_time_s, has_ideal=False)
-
-
-class _Times(LogLocator):
-    """Powers of ten, and more where there are few of them."""
-
-    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        decades = log10(vmax / vmin) if 0 < vmin < vmax else inf
-        self.set_params(subs=next(digits for most, digits in _DIGITS if decades <= most))
-        return super().tick_values(vmin, vmax)
 
 
 def speedup_figure(measurements: Iterable[Measurement]) -> Figure:
@@ -160,6 +156,6 @@ def _scale(axes: Axes, which: str, quantity: _Quantity) -> None:
     axis = axes.xaxis if which == "x" else axes.yaxis
     base = 2 if quantity.has_ideal else 10
     (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=base)
-    axis.set_major_locator(LogLocator(2, (1,)) if quantity.has_ideal else _Times())
+    axis.set_major_locator(LogLocator(2, (1,)) if quantity.has_ideal else FewDecades())
     axis.set_major_formatter(_FACTOR if quantity.has_ideal else _TIME)
     axis.set_minor_formatter(NullFormatter())

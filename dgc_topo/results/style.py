@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf, log10
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 from dgc_topo.results.configuration import Configuration
@@ -37,6 +39,8 @@ PHASES = {
     "wait": "#BBBBBB",
     "update": "#228833",
 }
+# Digits that an axis of so many decades or fewer has ticks at; with more, labels would overlap.
+_DIGITS = ((1.5, (1, 2, 5)), (2.5, (1, 3)), (inf, (1,)))
 TEXT = "#222222"
 FAINT = "#777777"
 PALE = "#DDDDDD"
@@ -97,6 +101,16 @@ def short(text: str) -> str:
 def nested_widths(count: int) -> list[float]:
     """Return line widths from wide to narrow, so that lines on top of each other all show."""
     return [1.4 + 2 * (count - 1 - index) / max(count - 1, 1) for index in range(count)]
+
+
+class FewDecades(LogLocator):
+    """Ticks at powers of ten, and between them where there are few."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """Return where the ticks are, from below *vmin* to above *vmax*."""
+        decades = log10(vmax / vmin) if 0 < vmin < vmax else inf
+        self.set_params(subs=next(digits for most, digits in _DIGITS if decades <= most))
+        return super().tick_values(vmin, vmax)
 
 
 class ShownFigure(Figure):
