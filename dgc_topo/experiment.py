@@ -17,6 +17,7 @@ from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.report import write_report
 from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, load_scenario
+from dgc_topo.scenario.step import with_keys
 from dgc_topo.topology import Topology
 from dgc_topo.train.events import Event, Finished
 from dgc_topo.train.job import GLOO, Job, plan_jobs
@@ -77,6 +78,8 @@ def run_scenario(
             "training; use 'dgc-topo compare', which measures the workload first"
         )
     jobs, left_out = plan_jobs(scenario) if scenario.train and train else ([], [])
+    if not (jobs or (scenario.simulate and scenario.simulate.workloads)):
+        raise ScenarioError(f"{path}: nothing to do: {_why_nothing(scenario, left_out)}")
     if scenario.ladder:
         return _climb(path, jobs, output, observer, limit_s)
     with _hosts(scenario if train else None) as hosts:
@@ -86,6 +89,12 @@ def run_scenario(
         measured = collect(jobs, partial(_launch, hosts), folder, observer)
     finish(scenario, measured, folder, observer)
     return folder
+
+
+def _why_nothing(scenario: Scenario, left_out: list[str]) -> str:
+    if scenario.train is None:
+        return "there is no [train]; use 'dgc-topo validate' for what is in [validate]"
+    return "; ".join(left_out)
 
 
 def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
@@ -145,8 +154,11 @@ def narrowed(topology: Topology, density: float | None) -> Callable[[Scenario], 
         choice = TopologyChoice(name=topology.name, options=dict(topology.options))
         compression = scenario.compression
         if density is not None:
-            values = {**compression.model_dump(), "densities": (density,)}
-            compression = type(compression).model_validate(values)
+            try:
+                own = {"densities": (density,)}
+                compression = with_keys(compression, own, f"--density {density:g}")
+            except ValueError as error:
+                raise ScenarioError(str(error)) from error
         return scenario.model_copy(update={"topologies": (choice,), "compression": compression})
 
     return narrow

@@ -1,6 +1,7 @@
 """The command line, as people type it."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -30,6 +31,19 @@ def test_verify_prints_the_proof_and_the_cost_beside_its_bound(run):
     assert "butterfly(order=far) with 7 ranks: proved" in output
     assert "each of 7 contributions exactly once" in output
     assert "lower bound" in output
+
+
+@pytest.mark.parametrize(
+    ("density", "says"),
+    [
+        ("0.01", "nothing to do: ring, .*gossip averages whole parameters, dense only"),
+        ("-1", "--density -1: densities.0: should be greater than 0"),
+    ],
+)
+def test_a_training_that_cannot_be_is_an_error(run, tmp_path, density, says):
+    scenario = write_tiny(tmp_path, "ring")
+    output = run("train", str(scenario), "--topology", "gossip", "--density", density, status=2)
+    assert re.search(says.replace("ring, ", ""), " ".join(output.split())), output
 
 
 def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):

@@ -145,6 +145,17 @@ def test_shipped_ladders_add_one_part_per_rung(name):
             r"ladder.baseline = 'naive': expected the first dense rung, 'dense'",
         ),
         ("densities = [1.0]", "", r"expected the first dense rung, one with densities = \[1.0\]"),
+        ("seeds = [1, 2]", "seeds = [1, 1]", r"ladder.seeds: 1 is there twice, expected each once"),
+        (
+            "accumulation = false",
+            'method = "terngrad"',
+            r"ladder.rungs.1: method 'terngrad' sends every element: expected densities \[1\]",
+        ),
+        (
+            "densities = [1.0]",
+            'densities = [1.0]\nmethod = "ddp"',
+            r"ladder.rungs.0: method 'ddp' with train.workers = 'virtual': .* 'processes'",
+        ),
         ('name = "full"', 'name = "naive"', r"ladder: rungs.2.name: 'naive' is that of another"),
         ("accumulation = false", "acumulation = false", r"ladder.rungs.1.acumulation: unknown key"),
         ("world_sizes = [2, 4]", "world_sizes = [3]", r"3 workers cannot share a global batch of"),
@@ -264,6 +275,29 @@ def test_what_diverges_is_counted_and_left_out_of_the_mean(one_run):
     rows = {row[0].text: [cell.text for cell in row[1:3]] for row in compare_rungs(records).rows}
     assert rows["a"] == ["50.00 ± 0.00 % (1 of 3 diverged)", "-40.00 ± 0.00 %"]
     assert rows["b"] == ["diverged", "-"]
+
+
+def test_what_ends_with_no_number_counts_as_diverged(one_run):
+    """A perplexity overflows long before a loss does."""
+    inf = math.inf
+    records = finals(one_run, dense=(90.0, inf), full=(91.0, 89.0))
+    perplexity = [
+        r.model_copy(update={"quality": r.quality.model_copy(update={"metric": "perplexity"})})
+        for r in records
+    ]
+    rows = {row[0].text: [c.text for c in row[1:3]] for row in compare_rungs(perplexity).rows}
+    assert rows == {
+        "dense": ["90.000 (1 of 2 diverged)", "-"],
+        "full": ["90.000 ± 1.414", "+1.000"],
+    }
+    (line,) = ladder_findings(perplexity)
+    assert "its mean is no worse than the worst of 1 seeds of dense, 90.0 (mean 90.0)" in line
+
+
+def test_a_run_that_diverged_in_its_warm_up_says_nothing_of_the_compression(one_run):
+    records = finals(one_run, dense=(0.9, 0.9), full=(0.8, math.nan))
+    records[-1] = records[-1].model_copy(update={"compressed_bytes": records[-1].gradient_bytes})
+    assert compare_rungs(records).rows[1][-1].text == "300x"
 
 
 def test_records_without_rungs_are_no_ladder(one_run):

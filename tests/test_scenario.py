@@ -23,6 +23,7 @@ epochs = 1
 learning_rate = 0.1
 [compression]
 densities = [1.0, 0.01]
+warm_up = "none"
 [[topologies]]
 name = "ring"
 [[topologies]]
@@ -71,6 +72,29 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
             "[compression]",
             "[compression]\nclear_every_steps = 0",
             "compression.clear_every_steps = 0: expected greater than or equal to 1",
+        ),
+        (
+            'warm_up = "none"',
+            "",
+            "compression: warm_up_epochs = 4 with train.epochs = 1: density 0.01 is never reached",
+        ),
+        (
+            "[compression]",
+            '[compression]\nmethod = "random-k"\nwire_dtype = "float16"',
+            "compression: wire_dtype = 'float16': method 'random-k' does not have it, expected 'fl",
+        ),
+        ("[1.0, 0.01]", "[0.01, 0.01]", "densities: 0.01 is there twice, expected each once"),
+        ('name = "hierarchical"\noptions = { group_size = 2 }', 'name = "ring"', "is there twice"),
+        (
+            "epochs = 1",
+            "epochs = 1\nmomentum = 0.0\nnesterov = true",
+            "train: nesterov = true with momentum = 0: expected momentum above 0",
+        ),
+        (
+            "epochs = 1\nlearning_rate = 0.1\n[compression]\ndensities = [1.0, 0.01]\n"
+            'warm_up = "none"\n[[topologies]]\nname = "ring"',
+            'epochs = 1\nlearning_rate = 0.1\nworkers = "virtual"\n[[topologies]]\nname = "gossip"',
+            r"topologies\[0\]: gossip with train.workers = 'virtual': .* expected 'processes'",
         ),
         ("world_size = 4", "world_size = 0", "train.world_size = 0"),
         ('"mlp"', '"mpl"', "train.model = 'mpl': expected 'cnn', 'mlp'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -87,8 +88,8 @@ class Ladder:
         return sorted(found, key=lambda record: record.seed)
 
     def ended(self, rung: str, condition: Condition) -> list[Measurement]:
-        """Return the `runs` that did not diverge."""
-        return [run for run in self.runs(rung, condition) if run.diverged_at_step is None]
+        """Return the `runs` that did not diverge, nor end with a quality that is no number."""
+        return [run for run in self.runs(rung, condition) if not _diverged(run)]
 
     def differences(self, rung: str, condition: Condition) -> list[float]:
         """Return a rung's final quality minus the baseline's, for every seed that both ended."""
@@ -130,10 +131,10 @@ def ladder_findings(measurements: Iterable[Measurement]) -> Iterator[str]:
     if baseline is None or last == baseline:
         return
     for condition in ladder.conditions:
-        finals = [_quality(record).final for record in ladder.runs(last, condition)]
-        dense = [_quality(record).final for record in ladder.runs(baseline, condition)]
+        finals = [_quality(record).final for record in ladder.ended(last, condition)]
+        dense = [_quality(record).final for record in ladder.ended(baseline, condition)]
         if not finals or not dense:
-            continue
+            continue  # the table says what diverged
         worst = min(dense) if ladder.metric == "accuracy" else max(dense)
         as_good = _no_worse(fmean(finals), worst, ladder.metric)
         verdict = "no worse than" if as_good else "worse than"
@@ -162,12 +163,12 @@ def _headings(ladder: Ladder, condition: Condition) -> list[Heading]:
 
 def _quality_text(ladder: Ladder, rung: str, condition: Condition) -> str:
     runs = ladder.runs(rung, condition)
-    diverged = sum(record.diverged_at_step is not None for record in runs)
     if not runs:
         return MISSING
-    if diverged == len(runs):
-        return "diverged"
     finals = [_quality(record).final for record in ladder.ended(rung, condition)]
+    diverged = len(runs) - len(finals)
+    if not finals:
+        return "diverged"
     text = _spread_text(finals, ladder.metric)
     return f"{text} ({diverged} of {len(runs)} diverged)" if diverged else text
 
@@ -184,7 +185,9 @@ def _ratio_text(ladder: Ladder, rung: str, density: float) -> str:
     ratios = [
         record.compression_ratio
         for record in ladder.records
-        if record.rung == rung and (rung == ladder.baseline or record.density == density)
+        if record.rung == rung
+        and (rung == ladder.baseline or record.density == density)
+        and record.diverged_at_step is None  # perhaps in the warm-up
     ]
     return times_text(fmean(ratios)) if ratios else MISSING
 
@@ -203,6 +206,10 @@ def _value_text(value: float, metric: str) -> str:
 
 def _no_worse(value: float, bound: float, metric: str) -> bool:
     return value >= bound if metric == "accuracy" else value <= bound
+
+
+def _diverged(record: Measurement) -> bool:
+    return record.diverged_at_step is not None or not math.isfinite(_quality(record).final)
 
 
 def _quality(record: Measurement) -> Quality:

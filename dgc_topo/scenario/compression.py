@@ -8,9 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
-from dgc_topo.scenario.step import Section
+from dgc_topo.scenario.step import EachOnce, Section, with_keys
 
 Density = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
 
 _SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
@@ -24,7 +25,7 @@ class CompressionSection(Section):
     """
 
     method: Method = "dgc"
-    densities: tuple[Density, ...] = Field(default=(1.0,), min_length=1)
+    densities: Annotated[tuple[Density, ...], EachOnce] = Field(default=(1.0,), min_length=1)
     wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
     index_encoding: IndexChoice = Field(
         default="auto", description="of sparse messages; auto is for each the smallest"
@@ -80,6 +81,33 @@ class CompressionSection(Section):
             raise ValueError(f"method {self.method!r} sends every element: expected densities [1]")
         return self
 
+    @model_validator(mode="after")
+    def _keys_fit_method(self) -> Self:
+        if self.method == "dgc":
+            return self
+        for key in ("wire_dtype", "scope", "merge"):
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r}: method {self.method!r} does not have it, "
+                    f"expected {default!r}"
+                )
+        return self
+
+    def check_warm_up(self, epochs: int) -> None:
+        """Refuse a warm-up that the density asked for never comes after.
+
+        Raises:
+            ValueError: if training ends before.
+        """
+        least = min(self.densities)
+        warms_up = self.method == "dgc" and self.warm_up != "none" and least < 1
+        if warms_up and self.warm_up_epochs >= epochs:
+            raise ValueError(
+                f"warm_up_epochs = {self.warm_up_epochs:g} with train.epochs = {epochs}: density "
+                f"{least:g} is never reached, expected a shorter warm-up, or warm_up = 'none'"
+            )
+
     def check_buckets(self, bucket_mib: float | None) -> None:
         """Refuse what needs the whole gradient at once.
 
@@ -112,11 +140,14 @@ class Rung(CompressionSection):
 
     name: str = Field(min_length=1, description="in tables and plots")
 
-    def over(self, base: CompressionSection) -> CompressionSection:
-        """Return *base* with this rung's own keys instead."""
+    def over(self, base: CompressionSection, where: str = "rung") -> CompressionSection:
+        """Return *base* with this rung's own keys instead.
+
+        Raises:
+            ValueError: that begins with *where*, if they do not go with the others.
+        """
         keys = self.model_fields_set & CompressionSection.model_fields.keys()
-        own = {key: getattr(self, key) for key in keys}
-        return CompressionSection.model_validate(base.model_dump() | own)
+        return with_keys(base, {key: getattr(self, key) for key in keys}, where)
 
 
 def refuse_one_name_twice(variants: Sequence[Rung], kind: str) -> list[str]:
@@ -139,8 +170,8 @@ class LadderSection(Section):
     batch is that of [train] at its own world size, whatever the world size of a run.
     """
 
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
-    world_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    seeds: Annotated[tuple[Seed, ...], EachOnce] = Field(min_length=1)
+    world_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], EachOnce] = Field(
         default=(), description="instead of train.world_size"
     )
     baseline: str = Field(description="name of the rung that the others are compared with")
@@ -161,7 +192,9 @@ class LadderSection(Section):
         Raises:
             ValueError: if it is another.
         """
-        dense = [rung.name for rung in self.rungs if rung.over(base).is_dense]
+        variants = [rung.over(base, f"ladder.rungs.{i}") for i, rung in enumerate(self.rungs)]
+        names = [rung.name for rung in self.rungs]
+        dense = [name for name, own in zip(names, variants, strict=True) if own.is_dense]
         if self.baseline not in dense[:1]:
             first = repr(dense[0]) if dense else "one with densities = [1.0]"
             raise ValueError(

@@ -64,6 +64,11 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
             topology = choice.load()
         except ValueError as error:
             raise ScenarioError(f"{where}: topologies[{index}]: {error}") from error
+        if scenario.train and scenario.train.workers == "virtual" and choice.gossips:
+            raise ScenarioError(
+                f"{where}: topologies[{index}]: {choice.name} with train.workers = 'virtual': in "
+                "gossip every rank has parameters of its own, expected 'processes'"
+            )
         for key, world_sizes in sizes.items():
             for world_size in world_sizes:
                 try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from dgc_topo.scenario.compression import CompressionSection, LadderSection
 from dgc_topo.scenario.lab import LabSection
 from dgc_topo.scenario.networks import NetworkChoice
 from dgc_topo.scenario.simulate import SimulateSection
-from dgc_topo.scenario.step import Name, Section
+from dgc_topo.scenario.step import EachOnce, Name, Section
 from dgc_topo.scenario.throughput import ThroughputSection
 from dgc_topo.scenario.topologies import TopologyChoice
 from dgc_topo.scenario.train import EMULATED, TrainSection
@@ -24,7 +24,7 @@ class Scenario(Section):
     name: Name
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    topologies: tuple[TopologyChoice, ...] = Field(min_length=1)
+    topologies: Annotated[tuple[TopologyChoice, ...], EachOnce] = Field(min_length=1)
     train: TrainSection | None = None
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
     compression: CompressionSection = CompressionSection()
@@ -83,9 +83,6 @@ class Scenario(Section):
             self.lab.spec(max(self.throughput.world_sizes))
         there = {choice.name for choice in self.topologies}
         for index, way in enumerate(self.throughput.ways):
-            train = way.training(self.train)
-            if train.overlap:
-                way.over(self.compression).check_buckets(train.bucket_mib)
             unknown = sorted(set(way.over_topologies) - there)
             if unknown:
                 raise ValueError(
@@ -119,12 +116,18 @@ class Scenario(Section):
         return self
 
     @model_validator(mode="after")
-    def _buckets_can_be_compressed(self) -> Self:
-        if self.train is None or not self.train.overlap:
+    def _variants_can_be_trained(self) -> Self:
+        if self.train is None:
             return self
-        rungs = self.ladder.rungs if self.ladder else ()
-        for compression in (self.compression, *(rung.over(self.compression) for rung in rungs)):
-            compression.check_buckets(self.train.bucket_mib)
+        if self.ladder is None:
+            _check_trainable("compression", self.train, self.compression)
+        for index, rung in enumerate(self.ladder.rungs if self.ladder else ()):
+            where = f"ladder.rungs.{index}"
+            _check_trainable(where, self.train, rung.over(self.compression, where))
+        for index, way in enumerate(self.throughput.ways if self.throughput else ()):
+            where = f"throughput.ways.{index}"
+            compression = way.over(self.compression, where)
+            _check_trainable(where, way.training(self.train, where), compression)
         return self
 
     @model_validator(mode="after")
@@ -147,3 +150,18 @@ class Scenario(Section):
                         f"claims.{index}: {what} {missing}: not among those of [simulate]"
                     )
         return self
+
+
+def _check_trainable(where: str, train: TrainSection, compression: CompressionSection) -> None:
+    """Refuse what no worker could do."""
+    try:
+        compression.check_warm_up(train.epochs)
+        if train.overlap:
+            compression.check_buckets(train.bucket_mib)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if compression.uses_ddp and train.workers != "processes":
+        raise ValueError(
+            f"{where}: method {compression.method!r} with train.workers = {train.workers!r}: "
+            "DistributedDataParallel needs real workers, expected 'processes'"
+        )

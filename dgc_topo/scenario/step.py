@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dgc_topo.coding import WireDtype
 from dgc_topo.simulate.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
@@ -22,6 +31,34 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+_Section = TypeVar("_Section", bound=Section)
+_Value = TypeVar("_Value")
+
+
+def with_keys(base: _Section, own: Mapping[str, object], where: str) -> _Section:
+    """Return *base* with other values for some of its keys.
+
+    Raises:
+        ValueError: if they make no sense, in one line that begins with *where*.
+    """
+    try:
+        return type(base).model_validate(base.model_dump() | dict(own))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        text = first.get("ctx", {}).get("error") or first["msg"].replace("Input should", "should")
+        raise ValueError(f"{where}: {key}: {text}" if key else f"{where}: {text}") from error
+
+
+def _each_once(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f"{value} is there twice, expected each once")
+    return values
+
+
+EachOnce = AfterValidator(_each_once)
 
 OVERLAP = "send gradients in buckets while the backward pass goes on, as DDP does"
 

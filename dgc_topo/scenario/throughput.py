@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from dgc_topo.scenario.compression import Rung, refuse_one_name_twice
-from dgc_topo.scenario.step import BucketMiB, Section
+from dgc_topo.scenario.step import BucketMiB, EachOnce, Section, with_keys
 from dgc_topo.scenario.train import TrainSection
 
 
@@ -18,11 +18,11 @@ class Way(Rung):
     bucket_mib: BucketMiB = None
     over_topologies: tuple[str, ...] = Field(default=(), description="names; all by default")
 
-    def training(self, base: TrainSection) -> TrainSection:
+    def training(self, base: TrainSection, where: str = "way") -> TrainSection:
         """Return *base* with this way's own keys instead.
 
         Raises:
-            ValueError: if they do not go with the others.
+            ValueError: that begins with *where*, if they do not go with the others.
         """
         keys = {"overlap", "bucket_mib"} & self.model_fields_set
         own = {key: getattr(self, key) for key in keys}
@@ -30,7 +30,7 @@ class Way(Rung):
             own["bucket_mib"] = self.bucket_mib  # none, whatever [train] says
         if not own:
             return base
-        return TrainSection.model_validate(base.model_dump() | own)
+        return with_keys(base, own, where)
 
 
 class ThroughputSection(Section):
@@ -39,7 +39,9 @@ class ThroughputSection(Section):
     A worker's batch is the same for all (weak scaling).
     """
 
-    world_sizes: tuple[Annotated[int, Field(ge=2, le=64)], ...] = Field(min_length=1)
+    world_sizes: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], EachOnce] = Field(
+        min_length=1
+    )
     rounds: int = Field(default=3, ge=1, description="in which all are run, one after the other")
     ways: tuple[Way, ...] = Field(min_length=1)
 

@@ -88,6 +88,12 @@ class TrainSection(Section):
         return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
 
     @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = true with momentum = 0: expected momentum above 0")
+        return self
+
+    @model_validator(mode="after")
     def _can_overlap(self) -> Self:
         bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
         if self.overlap and self.clip_norm is not None:

@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dgc_topo.execute.sockets import tcp_bytes_sent
 from dgc_topo.scenario import CompressionSection, TrainSection
+from dgc_topo.train.job import Job
 from dgc_topo.train.models import Task
 from dgc_topo.train.steps import PhaseClock, StepRecord, Strategy, wait_until
 
@@ -92,6 +93,20 @@ class Hook:
         self.elements += buffer.numel()
         self.elements_sent += sent
         self.encoded_bytes += sent * bytes_each
+
+
+def check_powersgd(job: Job, num_steps: int) -> None:
+    """Refuse a training that is over before PowerSGD begins.
+
+    Raises:
+        ValueError: if all of its steps would be dense.
+    """
+    start = job.compression.powersgd_start_step
+    if job.compression.method == "ddp-powersgd" and num_steps <= start:
+        raise ValueError(
+            f"{job.label}: compression.powersgd_start_step = {start}: gradients are dense until "
+            f"then, expected less than all {num_steps} steps"
+        )
 
 
 class DdpStep(Strategy):

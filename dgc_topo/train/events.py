@@ -15,7 +15,8 @@ _TELL_EVERY_S = 0.1
 
 
 class _Event(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A perplexity may be infinite: JSON knows that only as text.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
     job: int = Field(ge=0, description="number of the job in the launch")
 
 

@@ -15,7 +15,7 @@ from dgc_topo.payload.wire import TORCH_DTYPES
 from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
 from dgc_topo.train.agreement import fingerprint
 from dgc_topo.train.buckets import Buckets
-from dgc_topo.train.ddp import DdpStep
+from dgc_topo.train.ddp import DdpStep, check_powersgd
 from dgc_topo.train.errors import TrainingError, check_loss
 from dgc_topo.train.evaluation import (
     flat_statistics,
@@ -226,6 +226,7 @@ class JobRun:
     def _make_strategy(self) -> Strategy:
         scale = self._worker.time_scale
         if self._job.compression.uses_ddp:
+            check_powersgd(self._job, self._timetable.num_steps)
             return DdpStep(self._model, self._job.train, self._job.compression, self._task, scale)
         if self._gossip:
             dtype = TORCH_DTYPES[self._job.compression.wire_dtype]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from dgc_topo.execute.sockets import congestion_controls, tcp_bytes_sent
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import CompressionSection
+from dgc_topo.train.ddp import check_powersgd
 from dgc_topo.train.events import Finished
 from dgc_topo.train.job import Job
 from dgc_topo.train.launch import launch
@@ -107,6 +108,14 @@ def test_ddp_is_one_job_whatever_the_topologies(tmp_path):
     topologies = ("ring", "parameter-server?server = 'dedicated'", "gossip")
     jobs = jobs_of(tmp_path, *topologies, densities=(1.0,), compression={"method": "ddp"})
     assert [job.label for job in jobs] == ["gloo, ddp"]
+
+
+def test_a_training_that_is_over_before_powersgd_begins_is_refused(tmp_path):
+    settings = {"method": "ddp-powersgd", "powersgd_start_step": 12}
+    (job,) = jobs_of(tmp_path, "ring", densities=(1.0,), compression=settings)
+    check_powersgd(job, 13)
+    with pytest.raises(ValueError, match=r"powersgd_start_step = 12: .* less than all 12 steps"):
+        check_powersgd(job, 12)
 
 
 def test_ddp_needs_real_workers(tmp_path):
