@@ -1,12 +1,15 @@
 """The command that simulates one training step."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
 from dgc_topo.zoo import load_model
+
+FABRICS = Path(__file__).parent.parent / "scenarios" / "fabrics.toml"
 
 
 def run(*arguments):
@@ -32,11 +35,28 @@ def test_it_writes_a_trace_and_a_plot(tmp_path):
     assert plot.read_text().startswith("<?xml")
 
 
+def test_it_takes_the_networks_that_simulate_takes():
+    def communication_s(network, *options):
+        result = run("vgg16", "-n", 4, "--network", network, *options, "--json")
+        assert result.exit_code == 0, result.output
+        return json.loads(result.output)["communication_s"]
+
+    usual = communication_s("1gbe")
+    alike = ("--bandwidth", "116.2MB/s", "--latency", "12.5us")
+    assert communication_s("ideal", *alike) == pytest.approx(usual)
+    assert communication_s(f"{FABRICS}:racks-in-order") == pytest.approx(usual)  # in one rack
+    slow = communication_s(f"{FABRICS}:slow-host")  # its port has a tenth
+    assert 9 * usual < slow < 10 * usual  # the mean: not all ranks end with it
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("resnet5", "-n", 2), "unknown"),
-        (("resnet50", "-n", 2, "--network", "2gbe"), "unknown"),
+        (("resnet50", "-n", 2, "--network", "2gbe"), "--network '2gbe': unknown, expected one of"),
+        (("resnet50", "-n", 2, "--network", f"{FABRICS}:mine"), "expected one of [[networks"),
+        (("resnet50", "-n", 2, "--network", "ideal"), "--bandwidth: missing, expected one such as"),
+        (("resnet50", "-n", 2, "--latency", "1us"), "--latency: is fixed for --network 1gbe"),
         (("resnet50", "-n", 2, "--density", 0), "density 0"),
         (("resnet50", "-n", 2, "--jitter", -1), "sigma -1"),
     ],

@@ -1,15 +1,20 @@
-"""What every command shares: the console, errors as one clear message, and option parsing."""
+"""What every command shares: the console, errors as one clear message, and checks of options."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from dgc_topo.topology import Topology, load_topology
+
+HELP_MARKUP: Final = "markdown"  #: of help texts: rich's own takes a "[train]" in them away
 
 console = Console()
 errors = Console(stderr=True)
@@ -44,3 +49,36 @@ def topology_from(name: str, options: Iterable[str]) -> Topology:
             raise ValueError(f"--option {option!r}: expected key=value")
         parsed[key] = value
     return load_topology(name, parsed)
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Check that a file could be written, before the work begins that it is to hold.
+
+    Raises:
+        ValueError: naming the option, if it could not.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: no such folder, expected {path.parent} to be one")
+    if path.is_dir():
+        raise ValueError(f"{option} {path}: is a folder, expected a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{option} {path}: cannot be written, expected the right to do so")
+
+
+def check_folder(option: str, path: Path | None) -> None:
+    """Check that there could be a folder, before the work begins that it is to hold.
+
+    Folders above it are made as well, unless they are files or may not be written to.
+
+    Raises:
+        ValueError: naming the option, if there could not.
+    """
+    if path is None:
+        return
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{option} {path}: {there} is a file, expected a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {path}: {there} cannot be written to, expected the right to")

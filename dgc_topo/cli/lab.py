@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console
 from dgc_topo.lab import Diagnosis, Lab, LabSpec, examine
 from dgc_topo.lab.command import run_command
 from dgc_topo.lab.spec import link_rate_from
@@ -17,7 +17,10 @@ from dgc_topo.units import seconds_from
 
 _DEFAULT = LabSpec(num_hosts=1)
 
-lab = typer.Typer(help="An emulated cluster on this machine: hosts with links of a given rate.")
+lab = typer.Typer(
+    help="An emulated cluster on this machine: hosts with links of a given rate.",
+    rich_markup_mode=HELP_MARKUP,
+)
 
 
 @lab.command()

@@ -15,11 +15,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from dgc_topo.cli.bench import bench
-from dgc_topo.cli.console import clear_errors, console, topology_from
+from dgc_topo.cli.console import (
+    HELP_MARKUP,
+    check_file,
+    check_folder,
+    clear_errors,
+    console,
+    topology_from,
+)
 from dgc_topo.cli.lab import lab
+from dgc_topo.cli.options import Options, Seed
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
+from dgc_topo.cli.step import step
 from dgc_topo.cli.validate import calibrate, validate
 from dgc_topo.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 
@@ -28,6 +37,7 @@ app = typer.Typer(
     help="Train neural networks on ordinary networks over any topology, and predict how it scales.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=HELP_MARKUP,
 )
 
 ScenarioFile = Annotated[Path, typer.Argument(help="scenario file (TOML)", dir_okay=False)]
@@ -36,10 +46,6 @@ Output = Annotated[
 ]
 TopologyName = Annotated[str, typer.Argument(help="topology name, or the path of a .py file")]
 WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
-Options = Annotated[
-    list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
-]
-Seed = Annotated[int, typer.Option(help="for topologies that draw at random")]
 
 
 @app.command()
@@ -57,12 +63,14 @@ def compare(
     from dgc_topo.experiment import run_scenario
 
     with clear_errors():
+        check_folder("--output", output)
         with ProgressBars(console) as bars:
             folder = run_scenario(scenario, output, bars, limit_s=60 * minutes)
         print_findings(folder)
 
 
 app.command()(simulate)
+app.command()(step)
 app.command()(calibrate)
 app.command()(validate)
 app.add_typer(lab, name="lab")
@@ -81,6 +89,7 @@ def train(
     from dgc_topo.experiment import narrowed, run_scenario
 
     with clear_errors():
+        check_folder("--output", output)
         chosen = topology_from(topology, option or [])
         with ProgressBars(console) as bars:
             folder = run_scenario(scenario, output, bars, narrow=narrowed(chosen, density))
@@ -113,6 +122,7 @@ def show(
     from dgc_topo.schedule.text import format_grid, format_schedule
 
     with clear_errors():
+        check_file("--plot", plot)
         topology = topology_from(name, option or [])
         schedule = topology.schedule(world_size, iteration=iteration, seed=seed)
         if plot is not None:
@@ -188,33 +198,6 @@ def sizes(
         print_sizes(load_model(model), coding, as_json=as_json)
 
 
-@app.command()
-def step(  # noqa: PLR0913, PLR0917 - one argument per option
-    model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
-    world_size: WorldSize,
-    topology: Annotated[str, typer.Option(help="topology name, or a .py file")] = "ring",
-    option: Options = None,
-    network: Annotated[str, typer.Option(help="named network")] = "1gbe",
-    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 1.0,
-    overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
-    jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
-    seed: Seed = 0,
-    trace: Annotated[Path | None, typer.Option(help="Chrome trace (JSON) to write")] = None,
-    plot: Annotated[Path | None, typer.Option(help="picture to write, such as step.svg")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
-) -> None:
-    """Simulate one training step of a model: what its time is spent on, and what bounds it."""
-    from dgc_topo.cli.step import StepFiles, training_step, write_step
-    from dgc_topo.simulate import load_fabric
-    from dgc_topo.simulate.training import simulate_step
-
-    with clear_errors():
-        schedule = topology_from(topology, option or []).schedule(world_size, seed=seed)
-        does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
-        result = simulate_step(does, schedule, load_fabric(network))
-        write_step(result, StepFiles(trace, plot), as_json=as_json)
-
-
 class Downloadable(StrEnum):
     """Data sets that can be fetched."""
 
@@ -230,6 +213,7 @@ def data(
     from dgc_topo.cli.download import fetch
 
     with clear_errors():
+        check_folder("--destination", destination)
         folder = fetch(destination)
         console.print(f"{name.value}: {folder}", highlight=False)
 

@@ -1,14 +1,24 @@
-"""One simulated training step, on the terminal and in files."""
+"""`dgc-topo step`: one simulated training step, on the terminal and in files."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import console
+from dgc_topo.cli.console import check_file, clear_errors, console, topology_from
+from dgc_topo.cli.options import (
+    Bandwidth,
+    Latency,
+    NetworkName,
+    Options,
+    Seed,
+    fabric_from,
+    network_from,
+)
 from dgc_topo.results.timeline import step_figure
 from dgc_topo.results.units import seconds_text, times_text
 from dgc_topo.simulate.training import (
@@ -19,12 +29,49 @@ from dgc_topo.simulate.training import (
     SparsePayload,
     StepResult,
     TrainingStep,
+    simulate_step,
     write_chrome_trace,
 )
 from dgc_topo.simulate.training.trace import MAX_RANKS
 from dgc_topo.zoo import load_model
 
 _BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's
+
+
+def step(  # noqa: PLR0913 - one argument per option
+    model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
+    *,
+    world_size: Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")],
+    topology: Annotated[str, typer.Option(help="topology name, or a .py file")] = "ring",
+    option: Options = None,
+    network: NetworkName = "1gbe",
+    bandwidth: Bandwidth = None,
+    latency: Latency = None,
+    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 1.0,
+    overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
+    jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
+    seed: Seed = 0,
+    trace: Annotated[Path | None, typer.Option(help="Chrome trace (JSON) to write")] = None,
+    plot: Annotated[Path | None, typer.Option(help="picture to write, such as step.svg")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Simulate one training step of a model: what its time is spent on, and what bounds it."""
+    with clear_errors():
+        check_file("--trace", trace)
+        check_file("--plot", plot)
+        schedule = topology_from(topology, option or []).schedule(world_size, seed=seed)
+        does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
+        fabric = fabric_from(network, bandwidth, latency)
+        built = network_from(network, world_size, bandwidth, latency)
+        result = simulate_step(
+            does,
+            schedule,
+            fabric or built.network,  # of a fabric, equal steps are summed up
+            placement=built.placement,
+            background=built.background,
+            changes=built.changes,
+        )
+        write_step(result, StepFiles(trace, plot), as_json=as_json)
 
 
 class StepFiles(NamedTuple):

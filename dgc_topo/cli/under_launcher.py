@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dgc_topo.cli.console import clear_errors, console, topology_from
+from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, topology_from
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import collect, finish, narrowed, open_folder
@@ -19,7 +19,9 @@ from dgc_topo.train.events import Event
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.loop import JobRun
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=HELP_MARKUP
+)
 
 
 @app.command()

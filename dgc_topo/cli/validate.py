@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.console import check_file, clear_errors, console
 from dgc_topo.cli.counting import counting
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def calibrate(
     from dgc_topo.lab.spec import link_rate_from
 
     with clear_errors():
+        check_file("--output", output)
         given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
         rates = [link_rate_from(text, "--rate") for text in given]
         with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
@@ -95,6 +96,12 @@ def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row
     from dgc_topo.validation.validate import cases_of, section_of, validate
 
     section = section_of(scenario)
+    num_cases = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
+    if not num_cases:
+        raise ValueError(
+            f"scenario {scenario.name}: nothing is left to measure: gossip averages whole "
+            "parameters, expected dense_bytes as well, or another topology"
+        )
     # Read first: the file may be in a folder that is about to be renamed.
     calibrated = None if network is None else CalibratedNetwork.load(network)
     place = ValidationFolder(folder)
@@ -105,9 +112,8 @@ def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row
             calibrated = calibrate_lab(
                 rates, section.num_hosts, name=scenario.name, advance=advance
             )
-    total = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
     place.keep_network(calibrated)
-    with counting(console, "validating", total) as advance:
+    with counting(console, "validating", num_cases) as advance:
         rows = chain(
             validate(scenario, calibrated, advance),
             validate_training(scenario, calibrated, place.keep_training, advance),

@@ -1,0 +1,83 @@
+"""Options that several commands take, and what the network among them becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from dgc_topo.scenario import load_scenario
+from dgc_topo.scenario.networks import BuiltNetwork, build_network
+from dgc_topo.simulate import Fabric, known_fabrics, load_fabric
+from dgc_topo.units import rate_from, seconds_from
+
+Value = TypeVar("Value")
+
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
+]
+Seed = Annotated[int, typer.Option(help="for topologies that draw at random")]
+NetworkName = Annotated[
+    str,
+    typer.Option(help="see 'dgc-topo networks', or FILE.toml:NAME of a scenario"),
+]
+Bandwidth = Annotated[
+    str | None, typer.Option(help="of a link of --network ideal, such as 125MB/s or 1Gbit/s")
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(help="of a link of --network ideal (host to host is two), such as 50us"),
+]
+
+
+def fabric_from(name: str, bandwidth: str | None, latency: str | None) -> Fabric | None:
+    """Return the fabric that --network names, or None if it must be in a scenario file.
+
+    Raises:
+        ValueError: naming the option that is missing or means nothing there.
+    """
+    if name == "ideal":
+        rate = needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal")
+        return load_fabric(
+            name,
+            bandwidth_bytes_per_s=rate_from(rate, "--bandwidth"),
+            link_latency_s=0.0 if latency is None else seconds_from(latency, "--latency"),
+        )
+    for option, value in (("--bandwidth", bandwidth), ("--latency", latency)):
+        if value is not None:
+            raise ValueError(
+                f"{option}: is fixed for --network {name}, expected --network ideal to set it"
+            )
+    return load_fabric(name) if name in known_fabrics() else None
+
+
+def network_from(
+    name: str, world_size: int, bandwidth: str | None, latency: str | None
+) -> BuiltNetwork:
+    """Return a fabric's star, or a network that a scenario file describes (FILE.toml:NAME).
+
+    Raises:
+        ValueError: naming the option or the scenario's key that makes no sense.
+    """
+    fabric = fabric_from(name, bandwidth, latency)
+    if fabric is not None:
+        return BuiltNetwork(fabric.star(world_size), None, None, ())
+    file, separator, own = name.rpartition(":")
+    if not separator or not file.endswith(".toml"):
+        raise ValueError(
+            f"--network {name!r}: unknown, expected one of {', '.join(known_fabrics())}, or "
+            "FILE.toml:NAME for one that a scenario file describes"
+        )
+    return build_network(own, load_scenario(Path(file)), world_size)
+
+
+def needed(value: Value | None, name: str, expected: str) -> Value:
+    """Return what the option called *name* says.
+
+    Raises:
+        ValueError: if it was left out.
+    """
+    if value is None:
+        raise ValueError(f"{name}: missing, expected {expected}")
+    return value
