@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -59,29 +60,40 @@ def summary_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def error_figure(rows: Sequence[Row]) -> Figure:
-    """Draw predicted over measured times, and the line on which they are equal."""
+def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
+    """Draw predicted over measured times, and the line on which they are equal.
+
+    Args:
+        rows: What to draw: one colour for each group and rate, or for each name.
+    """
     figure = new_figure(7, 6, "Predicted against measured")
     axes = figure.subplots()
     dress(axes, x="measured, ms", y="predicted, ms")
-    links = list(dict.fromkeys((row.group, row.rate_bits_per_s) for row in rows))
-    for (group, rate), colour in zip(links, _COLOURS * len(links), strict=False):
-        here = [row for row in rows if (row.group, row.rate_bits_per_s) == (group, rate)]
+    named = rows if isinstance(rows, Mapping) else _by_link(rows)
+    for (name, here), colour in zip(named.items(), cycle(_COLOURS), strict=False):
         axes.scatter(
             [1e3 * row.measured_s for row in here],
             [1e3 * row.predicted_s for row in here],
             s=14,
             color=colour,
             alpha=0.7,
-            label=f"{group}, {rate_text(rate)}",
+            label=name,
         )
-    times = [1e3 * time for row in rows for time in (row.measured_s, row.predicted_s)]
+    shown = [row for here in named.values() for row in here]
+    times = [1e3 * time for row in shown for time in (row.measured_s, row.predicted_s)]
     ends = [min(times, default=1.0), max(times, default=2.0)]
     axes.plot(ends, ends, color=FAINT, lw=1, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def _by_link(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(f"{row.group}, {rate_text(row.rate_bits_per_s)}", []).append(row)
+    return found
 
 
 def _percentages(summary: Summary) -> tuple[str, str, str]:

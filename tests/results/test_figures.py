@@ -12,6 +12,8 @@ from dgc_topo.results.scaling import speedup_figure, step_time_figure
 from dgc_topo.results.style import Styles
 from dgc_topo.schedule import Schedule, copy, mix, reduce
 from dgc_topo.topology import load_topology
+from dgc_topo.validation.report import error_figure
+from dgc_topo.validation.rows import Row
 from tests.results.synthetic import TOPOLOGIES
 
 FIGURES = {
@@ -169,3 +171,26 @@ def test_the_graph_weighs_who_sends_to_whom():
     graph = communication_graph(load_topology("ring", {}).schedule(4))
     assert sorted(graph.edges) == [(0, 1), (1, 2), (2, 3), (3, 0)]
     assert {graph.edges[edge]["buffers"] for edge in graph.edges} == {1.5}
+
+
+def test_validations_of_one_group_and_rate_are_told_apart_by_name():
+    row = Row(
+        group="training steps",
+        name="ring",
+        world_size=4,
+        payload="dense",
+        num_bytes=1e6,
+        bytes_sent=1e6,
+        measured_s=1.0,
+        spread=0.0,
+        predicted_s=1.1,
+    )
+    for rows, names in (
+        ([row, row], ["training steps, unshaped"]),
+        ({"a CNN": [row], "a ResNet": [row]}, ["a CNN", "a ResNet"]),
+    ):
+        (axes,) = error_figure(rows).axes
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+        assert len({tuple(map(tuple, dots.get_facecolor())) for dots in axes.collections}) == len(
+            names
+        )
