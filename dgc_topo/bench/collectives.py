@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
@@ -62,8 +62,8 @@ def bench_collectives(
     sizes: Sequence[int],
     topologies: Sequence[str] = (),
     budget_s: float = 5.0,
-) -> list[Row]:
-    """Measure every way at every size, world size by world size.
+) -> Iterator[Row]:
+    """Yield the row of every way at every size, world size by world size as they are measured.
 
     Args:
         hosts: Where, already up.
@@ -77,7 +77,6 @@ def bench_collectives(
         LaunchError: if a worker fails, because a result is wrong, for example.
     """
     plans = {n: _plan(topologies_from(topologies, n), sizes, budget_s) for n in world_sizes}
-    rows: list[Row] = []
     with Session(hosts, max(world_sizes)) as session:
         for world_size, plan in plans.items():
             load = os.getloadavg()[0]
@@ -85,8 +84,7 @@ def bench_collectives(
             answers = session.call(
                 "dgc_topo.bench.workers:measure", argument, world_size=world_size
             )
-            rows += _rows(hosts.name, world_size, sizes, answers[0], load)
-    return rows
+            yield from _rows(hosts.name, world_size, sizes, answers[0], load)
 
 
 def best(rows: Sequence[Row]) -> tuple[Row, Row]:

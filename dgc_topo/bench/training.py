@@ -51,42 +51,67 @@ class TrainingRow(BaseModel):
         return self.model_dump(mode="json")
 
 
-def bench_training(
-    scenario: Scenario, advance: Callable[[int], None] = lambda _: None
-) -> list[TrainingRow]:
-    """Run everything that ``[throughput]`` asks for, round by round.
+class TrainingBench:
+    """Everything that ``[throughput]`` asks for, round by round.
 
     Args:
         scenario: With ``[train]`` and ``[throughput]``; on a lab if it has one, else on loopback.
-        advance: Called with 1 after each run.
 
-    Returns:
-        One worker alone first, then by world size, in the scenario's order.
+    Attributes:
+        jobs: What a round runs.
+        left_out: What cannot be run, and why.
 
     Raises:
         ScenarioError: if a section is missing.
-        LabError: if this machine cannot have the lab.
-        LaunchError: if a worker fails.
     """
-    jobs, _ = throughput_jobs(scenario)
-    load = os.getloadavg()[0]
-    runs: list[list[Measurement]] = [[] for _ in jobs]
 
-    def listen(event: Event) -> None:
-        if isinstance(event, Finished):
-            runs[event.job].append(event.measurement)
-            advance(1)
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self.jobs, self.left_out = throughput_jobs(scenario)
+        assert scenario.throughput is not None  # there are jobs
+        self._rounds = scenario.throughput.rounds
+        self._load = os.getloadavg()[0]
+        self._runs: list[list[Measurement]] = [[] for _ in self.jobs]
 
-    with _hosts(scenario, jobs) as hosts:
-        for _ in range(num_rounds(scenario)):
-            launch(jobs, listen, hosts)
-    alone = _median_samples(runs[0])
-    return [_row(job, each, alone, load) for job, each in zip(jobs, runs, strict=True)]
+    @property
+    def num_runs(self) -> int:
+        """Runs of all rounds together."""
+        return len(self.jobs) * self._rounds
 
+    def run(self, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Run all rounds.
 
-def num_rounds(scenario: Scenario) -> int:
-    """Return how often everything is run."""
-    return scenario.throughput.rounds if scenario.throughput else 0
+        Args:
+            advance: Called with 1 after each run.
+
+        Raises:
+            LabError: if this machine cannot have the lab.
+            LaunchError: if a worker fails.
+        """
+        self._load = os.getloadavg()[0]
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Finished):
+                self._runs[event.job].append(event.measurement)
+                advance(1)
+
+        with _hosts(self._scenario, self.jobs) as hosts:
+            for _ in range(self._rounds):
+                launch(self.jobs, listen, hosts)
+
+    @property
+    def rows(self) -> list[TrainingRow]:
+        """One worker alone first, then by world size, in the scenario's order.
+
+        Of the rounds that are whole; before the first one there is no row.
+        """
+        rounds = min(map(len, self._runs))
+        if not rounds:
+            return []
+        whole = [runs[:rounds] for runs in self._runs]
+        alone = _median_samples(whole[0])
+        pairs = zip(self.jobs, whole, strict=True)
+        return [_row(job, runs, alone, self._load) for job, runs in pairs]
 
 
 def _hosts(scenario: Scenario, jobs: Sequence[Job]) -> Lab | Loopback:

@@ -7,7 +7,7 @@ from statistics import median
 
 from dgc_topo.calibration.cases import Case, DenseBuffer, Probe
 from dgc_topo.calibration.fit import Observation, fit_parameters, fitted_s
-from dgc_topo.calibration.measure import Measured, Reference, measure_cases
+from dgc_topo.calibration.measure import Measured, Reference, measure_cases, timeout_s
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters, ProbeRow
 from dgc_topo.calibration.probes import probes
 from dgc_topo.lab import Lab, LabSpec
@@ -50,7 +50,8 @@ def calibrate_lab(
         cases = probes(num_hosts, rate)
         spec = LabSpec(num_hosts=num_hosts, rate_bits_per_s=rate)
         reference = reference_for(rate)
-        with Lab(spec) as lab, Session(lab, num_hosts) as session:
+        patience_s = timeout_s(cases, rate)
+        with Lab(spec) as lab, Session(lab, num_hosts, timeout_s=patience_s) as session:
             found.append((rate, measure_cases(session, cases, rounds, advance, reference)))
         reference_s = reference.expected_s if reference is not None else reference_s
     environment = describe_environment()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import quantiles
@@ -17,6 +17,7 @@ MAX_ATTEMPTS = 5
 _FUNCTION = "dgc_topo.calibration.runs:time_cases"
 _MAX_FOR_SPREAD = 3  # more rounds do not make a median of a wide spread another one
 _FEW_ROUNDS = 3
+_TIMEOUT_S = 60.0
 
 #: A round was disturbed if its reference was so many times slower or faster than it should be.
 _TOLERANCE = 1.35
@@ -140,6 +141,22 @@ def measure_cases(
                 found[index] = measured(cases[index], taken[index], attempt, reference)
         advance(len(indices))
     return [found[index] for index in range(len(cases))]
+
+
+def timeout_s(cases: Iterable[Case], rate_bits_per_s: float | None) -> float:
+    """Return after how many seconds a silent peer is an error.
+
+    A minute, or twice what all ranks' buffers together take over one link: a rank may have to wait
+    for all others.
+
+    Args:
+        cases: What is to be measured.
+        rate_bits_per_s: Of the links; None is unshaped.
+    """
+    if rate_bits_per_s is None:
+        return _TIMEOUT_S
+    most_bytes = max(case.world_size * case.buffer.held_bytes for case in cases)
+    return max(_TIMEOUT_S, 2 * 8 * most_bytes / rate_bits_per_s)
 
 
 def _usual_s(rounds: Sequence[Round]) -> float:

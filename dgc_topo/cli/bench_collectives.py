@@ -52,12 +52,13 @@ def collectives(  # noqa: PLR0913 - one argument per option
         buffers, budget_s = sizes_from(sizes), seconds_from(budget, "--budget")
         with _hosts(max(ranks), rate, lab=lab) as hosts:
             rows = bench_collectives(hosts, ranks, buffers, topology or (), budget_s)
-        if as_json:
-            for row in rows:
-                console.out(json.dumps(row.as_json()), highlight=False)
-            return
-        for _, group in groupby(rows, key=lambda row: row.world_size):
-            _print_table(list(group), everything=everything)
+            # Each world size as soon as it is done: what fails later takes nothing with it.
+            for _, group in groupby(rows, key=lambda row: row.world_size):
+                if not as_json:
+                    _print_table(list(group), everything=everything)
+                    continue
+                for row in group:
+                    console.out(json.dumps(row.as_json()), highlight=False)
 
 
 def _hosts(

@@ -23,23 +23,27 @@ def training(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
 ) -> None:
     """Time training over each topology, beside DDP, and say how it scales from one worker."""
-    from dgc_topo.bench.training import bench_training, num_rounds
+    from dgc_topo.bench.training import TrainingBench
     from dgc_topo.scenario import load_scenario
-    from dgc_topo.train.job import throughput_jobs
 
     with clear_errors():
-        loaded = load_scenario(scenario)
-        jobs, left_out = throughput_jobs(loaded)
-        for line in () if as_json else left_out:
+        bench = TrainingBench(load_scenario(scenario))
+        for line in () if as_json else bench.left_out:
             console.print(f"left out: {line}", highlight=False, soft_wrap=True)
-        with counting(console, "training", len(jobs) * num_rounds(loaded)) as advance:
-            rows = bench_training(loaded, advance)
-        if as_json:
-            for row in rows:
-                console.out(json.dumps(row.as_json()), highlight=False)
-            return
-        for size in sorted({row.world_size for row in rows[1:]}):
-            console.print(_table(rows[0], [row for row in rows[1:] if row.world_size == size]))
+        try:
+            with counting(console, "training", bench.num_runs) as advance:
+                bench.run(advance)
+        finally:  # what fails in a later round does not take the whole ones with it
+            _print(bench.rows, as_json=as_json)
+
+
+def _print(rows: Sequence[TrainingRow], *, as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            console.out(json.dumps(row.as_json()), highlight=False)
+        return
+    for size in sorted({row.world_size for row in rows[1:]}):
+        console.print(_table(rows[0], [row for row in rows[1:] if row.world_size == size]))
 
 
 def _table(alone: TrainingRow, rows: Sequence[TrainingRow]) -> Table:

@@ -24,7 +24,7 @@ def _bytes(value: object) -> object:
 
 
 Rate = Annotated[float | None, BeforeValidator(_rate)]
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=4)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=4, le=2**34)]
 WorldSize = Annotated[int, Field(ge=2, le=64)]
 
 

@@ -55,15 +55,17 @@ class ValidationFolder:
         records.close()
 
     def write(self, rows: Iterable[Row]) -> list[Row]:
-        """Write the rows one by one, then the plot, and return all of them; this is the end."""
+        """Write the rows one by one, then the plot of those that there are, and return them."""
         written = []
-        with self._rows as file:
-            for row in rows:
-                file.write(f"{row.model_dump_json()}\n")
-                file.flush()
-                written.append(row)
-        figure = error_figure(written)
-        figure.savefig(self._path / PLOT, bbox_inches="tight", metadata={"Date": None})
+        try:
+            with self._rows as file:
+                for row in rows:
+                    file.write(f"{row.model_dump_json()}\n")
+                    file.flush()
+                    written.append(row)
+        finally:
+            figure = error_figure(written)
+            figure.savefig(self._path / PLOT, bbox_inches="tight", metadata={"Date": None})
         return written
 
 

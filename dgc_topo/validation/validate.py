@@ -9,7 +9,7 @@ import numpy as np
 
 from dgc_topo.calibration.calibrate import reference_for
 from dgc_topo.calibration.cases import Buffer, Case, Collective, DenseBuffer, SparseBuffer
-from dgc_topo.calibration.measure import Measured, measure_cases
+from dgc_topo.calibration.measure import Measured, measure_cases, timeout_s
 from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.calibration.predict import predict_case
 from dgc_topo.calibration.probes import runs_in_a_row
@@ -42,16 +42,21 @@ def validate(
     """
     section = section_of(scenario)
     for rate, cases in cases_of(scenario).items():
+        if not cases:
+            continue
         num_hosts = max(case.world_size for case in cases)
         with (
             Lab(LabSpec(num_hosts=num_hosts, rate_bits_per_s=rate)) as lab,
-            Session(lab, num_hosts) as session,
+            Session(lab, num_hosts, timeout_s=timeout_s(cases, rate)) as session,
         ):
             reference = reference_for(rate, network.reference_s)
             for size in dict.fromkeys(case.world_size for case in cases):
                 some = [case for case in cases if case.world_size == size]
-                for row in measure_cases(session, some, section.rounds, advance, reference):
-                    yield _row(row, rate, network)
+                # First of all: what cannot be predicted costs no measured row.
+                predicted_s = [predict_case(case, network.parameters, rate) for case in some]
+                found = measure_cases(session, some, section.rounds, advance, reference)
+                for measured, predicted in zip(found, predicted_s, strict=True):
+                    yield _row(measured, rate, predicted)
 
 
 def predict_again(
@@ -157,7 +162,7 @@ def _payload(case: Case) -> str:
     return "dense"
 
 
-def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> Row:
+def _row(measured: Measured, rate: float | None, predicted_s: float) -> Row:
     case = measured.case
     return Row(
         group=COLLECTIVES,
@@ -173,5 +178,5 @@ def _row(measured: Measured, rate: float | None, network: CalibratedNetwork) -> 
         rounds=measured.rounds,
         in_usual_state=measured.in_usual_state,
         load=measured.load,
-        predicted_s=predict_case(case, network.parameters, rate),
+        predicted_s=predicted_s,
     )

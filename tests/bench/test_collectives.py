@@ -119,7 +119,7 @@ def test_a_wrong_sum_is_refused(tmp_path: Path):
     liar = tmp_path / "liar.py"
     liar.write_text(LIAR)
     with pytest.raises(LaunchError, match=r"liar.py of 100 bytes: not the sum that Gloo gets"):
-        bench_collectives(Loopback(), [2], [100], [str(liar)], budget_s=0.1)
+        list(bench_collectives(Loopback(), [2], [100], [str(liar)], budget_s=0.1))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dgc_topo.bench.training import bench_training
+from dgc_topo.bench.training import TrainingBench
 from dgc_topo.cli.main import app
+from dgc_topo.launch import LaunchError
+from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.train.events import Finished
 from dgc_topo.train.job import ALONE, throughput_jobs
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
@@ -138,7 +141,53 @@ def test_what_cannot_be_measured_is_refused(old: str, new: str, says: str):
 
 def test_a_scenario_without_the_section_is_told_so():
     with pytest.raises(ScenarioError, match=r"expected \[train\] and \[throughput\]"):
-        bench_training(load_scenario(SCENARIOS / "quickstart.toml"))
+        TrainingBench(load_scenario(SCENARIOS / "quickstart.toml"))
+
+
+def test_what_fails_in_a_later_round_does_not_take_the_whole_ones_with_it(monkeypatch):
+    bench = TrainingBench(parse_scenario(SCENARIO))
+    assert bench.rows == []
+    rounds = []
+
+    def launch(jobs, listen, hosts):
+        rounds.append(len(jobs))
+        for number, job in enumerate(jobs):
+            if len(rounds) == 2 and number == 1:
+                raise LaunchError("worker of rank 1 was killed")
+            listen(Finished(job=number, measurement=record(job)))
+
+    monkeypatch.setattr("dgc_topo.bench.training.launch", launch)
+    with pytest.raises(LaunchError):
+        bench.run()
+    assert len(bench.rows) == len(bench.jobs)
+    assert {row.rounds for row in bench.rows} == {1}
+
+
+def record(job):
+    """What a run of a job could have measured."""
+    phases = Phases(compute_s=1, compress_s=0, communicate_s=0, wait_s=0, update_s=0)
+    return Measurement(
+        kind="measured",
+        scenario="few-steps",
+        machine="invented",
+        topology=job.topology.name,
+        world_size=job.train.world_size,
+        num_workers=job.train.world_size,
+        network="invented",
+        workload="w",
+        compression=job.compressor_name,
+        density=job.density,
+        seed=0,
+        batch_size_per_worker=8,
+        num_steps=6,
+        step_time_s=1.0,
+        phases=phases,
+        samples_per_s=8.0 * job.train.world_size,
+        gradient_bytes=1000,
+        compressed_bytes=1000,
+        wire_bytes_per_step=1000,
+        messages_per_step=1,
+    )
 
 
 @pytest.mark.parametrize("name", ["throughput-1gbe-scaled", "throughput-emulated-1gbe-scaled"])

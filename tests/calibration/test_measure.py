@@ -3,7 +3,7 @@
 import pytest
 
 from dgc_topo.calibration.cases import Case, Collective, DenseBuffer, Probe, SparseBuffer
-from dgc_topo.calibration.measure import MAX_ATTEMPTS, Reference, measure_cases
+from dgc_topo.calibration.measure import MAX_ATTEMPTS, Reference, measure_cases, timeout_s
 from dgc_topo.launch import Loopback, Session
 
 DENSE = DenseBuffer(num_elements=1000)
@@ -100,3 +100,12 @@ def test_a_reference_runs_beside_cases_of_more_ranks():
     assert row.rounds >= 3
     assert reference.expected_s is not None
     assert reference.expected_s > 0
+
+
+def test_a_slow_link_gets_the_time_that_its_messages_take():
+    """64 MB at 4 Mbit/s take two minutes, one after the other."""
+    probe = Case(
+        pattern=Probe(kind="ping-pong"), world_size=2, buffer=DenseBuffer(num_elements=16_000_000)
+    )
+    assert timeout_s([probe], 4e6) > 2 * 64e6 * 8 / 4e6
+    assert timeout_s([probe], 1e9) == timeout_s([probe], None) == 60

@@ -9,7 +9,7 @@ from dgc_topo.cli.main import app
 from dgc_topo.lab import Lab, LabError, LabSpec
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.records import ResultsError
-from dgc_topo.scenario import ScenarioError, parse_scenario
+from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.train.job import plan_jobs
 from dgc_topo.validation import Row, summarize, validate
 from dgc_topo.validation.folder import ValidationFolder, load_rows, load_trainings
@@ -114,6 +114,7 @@ def test_what_was_measured_is_kept_if_predicting_fails(tmp_path):
 
     with pytest.raises(ValueError, match="cannot predict"):
         write(tmp_path, rows(), network(), [training("ring")])
+    assert (tmp_path / "predicted-against-measured.svg").is_file()
     assert load_rows(tmp_path) == [row()]
     assert [record.topology for record in load_trainings(tmp_path, [row()])] == ["ring"]
 
@@ -182,6 +183,17 @@ def test_rows_of_something_else_are_not_predicted(foreign):
         list(predict_again(scenario, network(), [other]))
 
 
+def test_gossip_alone_has_nothing_sparse_to_measure(tmp_path):
+    scenario = tmp_path / "small.toml"
+    text = SCENARIO.format(more="").replace('[[topologies]]\nname = "ring"\n', "")
+    scenario.write_text(text.replace('dense_bytes = ["200kB"]\n', ""))
+    assert list(validate(load_scenario(scenario), network())) == []
+    outcome = CliRunner().invoke(app, ["validate", str(scenario), "-o", str(tmp_path / "new")])
+    assert outcome.exit_code == 2
+    assert "nothing is left to measure: gossip" in outcome.output
+    assert not (tmp_path / "new").exists()
+
+
 def test_measured_rows_need_a_network_to_be_predicted(tmp_path):
     scenario = tmp_path / "small.toml"
     scenario.write_text(SCENARIO.format(more=""))
@@ -237,6 +249,7 @@ def test_training_steps_alone_can_be_validated():
         ('rates = ["50Mbit/s"]', 'rates = ["fast"]', "validate.rates.0: rate 'fast'"),
         ("rounds = 3", "rounds = 2", "validate.rounds = 2: expected greater than or equal to 3"),
         ("rounds = 3", "round = 3", "validate.round: unknown key; valid here: calibrate_rates"),
+        ('["200kB"]', '["1e30GB"]', "dense_bytes.0 = '1e30GB': expected less than or equal to"),
         ('["200kB"]', "[200]", "expected a size such as '10MB'"),
         ("\nrates = ", "\n#", "validate: rates: expected with dense_bytes or sparse_densities"),
     ],
