@@ -40,7 +40,9 @@ def main(arguments: list[str]) -> None:
     if worker.rank == 0:
         rows = [
             measured(case, rounds, 1)
-            for case, rounds in zip(cases, rounds_of(cases, per_rank), strict=True)
+            for case, rounds in zip(
+                cases, rounds_of(cases, [answer["timed"] for answer in per_rank]), strict=True
+            )
         ]
         network = fit_network(Path(path).stem, [(rate, rows)], Parameters(), rate)
         network.save(Path(path))

@@ -52,7 +52,7 @@ def calibrate_lab(
         reference = reference_for(rate)
         patience_s = timeout_s(cases, rate)
         with Lab(spec) as lab, Session(lab, num_hosts, timeout_s=patience_s) as session:
-            found.append((rate, measure_cases(session, cases, rounds, advance, reference)))
+            found.append((rate, measure_cases(session, cases, rounds, advance, reference, lab)))
         reference_s = reference.expected_s if reference is not None else reference_s
     environment = describe_environment()
     fixed = Parameters(

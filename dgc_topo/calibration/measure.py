@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import quantiles
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dgc_topo.calibration.cases import Case
+from dgc_topo.lab import HostCounters, Lab, check_sent
+
+if TYPE_CHECKING:  # for importing torch takes seconds
+    from dgc_topo.calibration.runs import Answer
 
 #: A row was disturbed if the quartiles of its rounds are farther apart than this (relative).
 DISTURBED = 0.15
@@ -18,6 +22,7 @@ _FUNCTION = "dgc_topo.calibration.runs:time_cases"
 _MAX_FOR_SPREAD = 3  # more rounds do not make a median of a wide spread another one
 _FEW_ROUNDS = 3
 _TIMEOUT_S = 60.0
+_MESSAGES_OF_A_BARRIER = 2  #: at most, per rank and peer
 
 #: A round was disturbed if its reference was so many times slower or faster than it should be.
 _TOLERANCE = 1.35
@@ -105,6 +110,7 @@ def measure_cases(
     rounds: int,
     advance: Callable[[int], None] = lambda _: None,
     reference: Reference | None = None,
+    lab: Lab | None = None,
 ) -> list[Measured]:
     """Measure cases on a session's processes, in the order given.
 
@@ -118,9 +124,11 @@ def measure_cases(
         advance: Called with how many cases have been measured.
         reference: Tells which rounds count; without one all do.  Its *expected_s* is set if it
             was not.
+        lab: Where the session is, one rank to a host, for its interfaces to confirm what was sent.
 
     Raises:
         LaunchError: if a worker fails.
+        CounterError: if an interface carried something else than its rank says it sent.
     """
     found: dict[int, Measured] = {}
     by_size = sorted(range(len(cases)), key=lambda index: cases[index].world_size)
@@ -131,7 +139,7 @@ def measure_cases(
             again = [i for i in indices if i not in found or not _is_settled(found[i], rounds)]
             if not again:
                 break
-            answers = _call(session, [cases[i] for i in again], rounds, size, reference)
+            answers = _call(session, [cases[i] for i in again], rounds, size, reference, lab)
             for index, more in zip(again, answers, strict=True):
                 taken[index] += more
             if reference is not None and reference.expected_s is None:
@@ -176,9 +184,25 @@ def _call(
     rounds: int,
     world_size: int,
     reference: Reference | None,
+    lab: Lab | None,
 ) -> Iterator[list[Round]]:
     argument = request(cases, rounds, reference)
-    return rounds_of(cases, session.call(_FUNCTION, argument, world_size=world_size))
+    before = lab.counters() if lab else []
+    answers = session.call(_FUNCTION, argument, world_size=world_size)
+    if lab is not None:
+        _check_counters(before, lab.counters(), answers)
+    return rounds_of(cases, [answer["timed"] for answer in answers])
+
+
+def _check_counters(
+    before: Sequence[HostCounters], after: Sequence[HostCounters], answers: Sequence[Answer]
+) -> None:
+    """Compare what the hosts' interfaces carried with what their ranks, one each, say they sent."""
+    sent = sum(answer["num_messages"] for answer in answers)
+    barriers = _MESSAGES_OF_A_BARRIER * len(answers) * answers[0]["num_barriers"]
+    for host, answer in enumerate(answers):
+        counted = after[host] - before[host]
+        check_sent(counted, answer["sent_bytes"], 2 * (sent + barriers), f"host {host}")
 
 
 def request(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
 from dgc_topo.calibration.cases import Case, DenseBuffer, SparseBuffer
-from dgc_topo.execute import Communicator, DistributedTransport
+from dgc_topo.execute import Communicator, DistributedTransport, Traffic
 from dgc_topo.launch.group import Worker
 from dgc_topo.payload import DensePayload, Payload, SparsePayload
 from dgc_topo.schedule import Schedule
@@ -30,6 +30,15 @@ Block = tuple[float, int, float, float]
 
 #: A case's blocks, one per round; None for a rank that has no part in it.
 Timed = list[Block | None]
+
+
+class Answer(TypedDict):
+    """What one rank did in a call."""
+
+    timed: list[Timed]  #: per case
+    sent_bytes: int  #: in all runs, warming up and reference included
+    num_messages: int  #: sent in them
+    num_barriers: int
 
 
 class _Fixed:
@@ -50,23 +59,35 @@ class _Fixed:
 class _Runner:
     """One rank's side of a case; it has been run once with a short buffer: ranks are connected."""
 
-    def __init__(self, case: Case, rank: int, transport: DistributedTransport) -> None:
-        self._case = case
+    def __init__(
+        self, case: Case, rank: int, transport: DistributedTransport, answer: Answer
+    ) -> None:
+        self._case, self._answer = case, answer
         self._communicator = Communicator(_Fixed(case.label, case.schedule()), transport)
         self._payload = payload_maker(case, rank)
         short = min(case.buffer.num_elements, _WARM_UP_ELEMENTS)
         buffer = case.buffer.model_copy(update={"num_elements": short})
-        self._communicator.run(payload_maker(case.model_copy(update={"buffer": buffer}), rank)())
+        self._run(payload_maker(case.model_copy(update={"buffer": buffer}), rank)())
 
     def timed(self) -> tuple[float, int]:
         """Return the seconds of all runs in a row, and the bytes this rank sent in them."""
         payloads = [self._payload() for _ in range(self._case.runs)]
         began = time.perf_counter()
-        num_bytes = sum(self._communicator.run(payload).bytes_sent for payload in payloads)
-        return time.perf_counter() - began, num_bytes
+        traffic = [self._communicator.run(payload) for payload in payloads]
+        taken_s = time.perf_counter() - began
+        return taken_s, sum(map(self._note, traffic))
+
+    def _run(self, payload: Payload) -> None:
+        self._note(self._communicator.run(payload))
+
+    def _note(self, traffic: Traffic) -> int:
+        """Add a run to the account, and return the bytes sent in it."""
+        self._answer["sent_bytes"] += traffic.bytes_sent
+        self._answer["num_messages"] += traffic.messages_sent
+        return traffic.bytes_sent
 
 
-def time_cases(worker: Worker, argument: dict[str, Any]) -> list[Timed]:
+def time_cases(worker: Worker, argument: dict[str, Any]) -> Answer:
     """Run every case once per round, the cases of a round one after the other.
 
     A case of fewer ranks than there are is run by the first ones; the others wait, idle.
@@ -77,27 +98,33 @@ def time_cases(worker: Worker, argument: dict[str, Any]) -> list[Timed]:
             before each of them and after the last, or None.
 
     Returns:
-        Per case what this rank measured in each round.
+        Per case what this rank measured in each round, and all that it sent.
     """
     cases = CASES.validate_python(argument["cases"])
     references = CASES.validate_python(list(filter(None, [argument["reference"]])))
     transports = _transports(worker, {case.world_size for case in (*cases, *references)})
-    runners = [_runner(case, worker.rank, transports) for case in cases]
-    reference = [_runner(case, worker.rank, transports) for case in references]
-    results: list[Timed] = [[] for _ in cases]
-    for _ in range(argument["rounds"]):
+    rounds = argument["rounds"]
+    answer = Answer(timed=[[] for _ in cases], sent_bytes=0, num_messages=0, num_barriers=0)
+    runners = [_runner(case, worker.rank, transports, answer) for case in cases]
+    reference = [_runner(case, worker.rank, transports, answer) for case in references]
+    for _ in range(rounds):
         before_s = _time_reference(worker, reference)
-        for result, runner in zip(results, runners, strict=True):
+        for result, runner in zip(answer["timed"], runners, strict=True):
             worker.barrier("timing cases")
             timed = runner and runner.timed()
             after_s = _time_reference(worker, reference)
             result.append((*timed, before_s, after_s) if timed else None)
             before_s = after_s
-    return results
+    answer["num_barriers"] = rounds * (len(cases) + len(reference) * (len(cases) + 1))
+    return answer
 
 
-def _runner(case: Case, rank: int, transports: dict[int, DistributedTransport]) -> _Runner | None:
-    return _Runner(case, rank, transports[case.world_size]) if rank < case.world_size else None
+def _runner(
+    case: Case, rank: int, transports: dict[int, DistributedTransport], answer: Answer
+) -> _Runner | None:
+    if rank >= case.world_size:
+        return None
+    return _Runner(case, rank, transports[case.world_size], answer)
 
 
 def _time_reference(worker: Worker, reference: list[_Runner | None]) -> float:

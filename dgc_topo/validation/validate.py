@@ -54,7 +54,7 @@ def validate(
                 some = [case for case in cases if case.world_size == size]
                 # First of all: what cannot be predicted costs no measured row.
                 predicted_s = [predict_case(case, network.parameters, rate) for case in some]
-                found = measure_cases(session, some, section.rounds, advance, reference)
+                found = measure_cases(session, some, section.rounds, advance, reference, lab)
                 for measured, predicted in zip(found, predicted_s, strict=True):
                     yield _row(measured, rate, predicted)
 

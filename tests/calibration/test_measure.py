@@ -23,7 +23,8 @@ class Scripted:
         del function
         self.asked.append(len(argument["cases"]))
         rounds = self.attempts.pop(0)
-        return [[[block(each) for each in case] for case in rounds] for _ in range(world_size)]
+        timed = [[block(each) for each in case] for case in rounds]
+        return [{"timed": timed}] * world_size
 
 
 def block(each):
