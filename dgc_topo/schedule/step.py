@@ -192,8 +192,10 @@ def _step(
     sizes = {np.size(value) for value in named.values() if np.ndim(value)}
     length = max(sizes - {1}, default=1)
     if not sizes <= {1, length} or any(np.ndim(value) > 1 for value in named.values()):
-        shapes = ", ".join(str(np.shape(value)) for value in named.values())
-        raise ScheduleError(f"step: arrays of one length expected, got shapes {shapes}")
+        shapes = ", ".join(
+            f"{name} {np.shape(value)}" for name, value in named.items() if np.ndim(value)
+        )
+        raise ScheduleError(f"step: arrays of shapes {shapes}, expected one length")
     sources, targets, chunks, counts, keeps, weights = (
         _column(name, value, length) for name, value in named.items()
     )

@@ -31,7 +31,14 @@ from dgc_topo.verify import check_all_reduce, contributions
         (lambda: copy(0, 1, 0, 0), "at least one chunk"),
         (lambda: mix(0, 1, weight=1, denominator=0), "denominator 0"),
         (lambda: reduce(np.array([0.5]), 1), "expected integers"),
-        (lambda: reduce(np.arange(2), np.arange(3)), "one length"),
+        (
+            lambda: copy(np.arange(3), np.arange(2)),
+            r"^step: arrays of shapes src \(3,\), dst \(2,\), expected one length$",
+        ),
+        (
+            lambda: reduce(0, np.arange(4), chunk=np.zeros((2, 2), int)),
+            r"shapes dst \(4,\), chunk \(2, 2\), expected one length",
+        ),
         (lambda: Schedule.from_steps(0, 1, []), "at least one of each"),
         (lambda: Schedule.from_steps(2, 1, [], servers=(2,)), "servers"),
         (lambda: Schedule.from_steps(2, 1, [reduce(0, 2)]), "step 0: rank 0 -> rank 2"),
