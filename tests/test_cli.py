@@ -1,6 +1,7 @@
 """The command line, as people type it."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,9 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
+from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import Scenario
+from tests.results.synthetic import measurements
 from tests.train.tiny import write_tiny
+
+CODEC = ("--elements", "6400", "--tensors", "1", "--repeats", "1", "--devices", "cpu", "--json")
 
 
 @pytest.fixture
@@ -66,7 +71,11 @@ def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):
         (["verify", "ring", "-n", "0"], "world_size 0, expected at least 1"),
         (["verify", "butterfly", "-n", "4", "--option", "order"], "expected key=value"),
         (["compare", "no-such.toml"], "no-such.toml: cannot be read"),
-        (["report", "no-such-folder"], "no measurements.jsonl"),
+        (["report", "no-such-folder"], "no-such-folder: no such folder, expected one of results"),
+        (["bench", "codec", *CODEC, "--density", "0"], "density 0, expected above 0 and below 1"),
+        (["bench", "codec", *CODEC, "--density", "1"], "density 1, expected above 0 and below 1"),
+        (["bench", "codec", *CODEC, "--density", "2"], "density 2, expected above 0 and below 1"),
+        (["bench", "codec", *CODEC, "--density", "nan"], "density nan, expected above 0"),
         (["sizes", "resnet5"], "did you mean 'resnet50'"),
         (["sizes", "vgg16", "--density", "1.5"], "density 1.5, expected 0 to 1"),
         (["sizes", "vgg16", "--index-encoding", "zip"], "'zip', expected one of auto, dense, run"),
@@ -130,6 +139,26 @@ def test_train_runs_one_topology_and_simulate_needs_workloads(run, tmp_path):
     assert run("report", str(out), "--markdown").startswith("| Topology | Density |")
     refused = run("simulate", str(path), "-o", str(tmp_path / "other"), status=2)
     assert "simulate.workloads" in refused
+
+
+def test_report_says_what_is_missing_in_one_line(tmp_path):
+    folder = ResultsFolder.create(tmp_path / "cut", "name = 'cut'", "cut")
+    called = ["report", str(folder.path)]
+    nothing = CliRunner().invoke(app, called)
+    assert nothing.exit_code == 2
+    assert "cut/measurements.jsonl: no records, expected at least one" in nothing.stderr
+    for record in measurements()[:2]:
+        folder.append(record)
+    folder.close()
+    whole = CliRunner().invoke(app, called)
+    assert whole.exit_code == 0
+    assert not whole.stderr
+    os.truncate(folder.measurements_path, folder.measurements_path.stat().st_size - 30)
+    cut = CliRunner().invoke(app, called)
+    assert cut.exit_code == 0
+    (line,) = cut.stderr.splitlines()
+    assert line.startswith(f"warning: {folder.measurements_path}:2: the last record was cut off")
+    assert "warning" not in cut.stdout
 
 
 def test_everything_but_moving_tensors_imports_without_torch():

@@ -100,13 +100,16 @@ def bench_codec(
         devices: The CPU and every GPU, or only one of the kinds.
 
     Raises:
-        ValueError: if a number is below 1, there are fewer elements than tensors, or no GPU.
+        ValueError: if a number is below 1, there are fewer elements than tensors, the density is
+            not between 0 and 1, or there is no GPU.
     """
     if min(*elements, *tensors, repeats) < 1 or min(elements) < _COLUMNS * max(tensors):
         raise ValueError(
             f"bench codec: elements {list(elements)}, tensors {list(tensors)}, repeats {repeats}, "
             f"expected at least 1, and {_COLUMNS} elements per tensor"
         )
+    if not 0 < density < 1:
+        raise ValueError(f"bench codec: density {density:g}, expected above 0 and below 1")
     ways: Mapping[str, tuple[DGCConfig, Selection | None]] = {
         "reused": (DGCConfig(selection="reused"), None),
         "sampled": (DGCConfig(selection="sampled"), None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,19 @@ def clear_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         errors.print("interrupted; every worker process has been ended")
         raise typer.Exit(_INTERRUPTED) from None
+
+
+@contextmanager
+def clear_warnings() -> Iterator[None]:
+    """Print what the package warned of on stderr at the end, each in one line and once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=UserWarning, module="dgc_topo")
+        try:
+            yield
+        finally:
+            for text in dict.fromkeys(str(warned.message) for warned in caught):
+                line = f"[bold yellow]warning:[/] {escape(text)}"
+                errors.print(line, highlight=False, soft_wrap=True)
 
 
 def topology_from(name: str, options: Iterable[str]) -> Topology:

@@ -20,6 +20,7 @@ from dgc_topo.cli.console import (
     check_file,
     check_folder,
     clear_errors,
+    clear_warnings,
     console,
     topology_from,
 )
@@ -245,11 +246,16 @@ def report(
     ] = False,
 ) -> None:
     """Write a results folder's report again, and print its table."""
-    from dgc_topo.results.folder import ResultsFolder
+    from dgc_topo.results.folder import ResultsError, ResultsFolder
     from dgc_topo.results.report import write_report
 
-    with clear_errors():
+    with clear_errors(), clear_warnings():
         results = ResultsFolder(folder)
+        if not results.measurements():
+            raise ResultsError(
+                f"{results.measurements_path}: no records, expected at least one; make some with: "
+                "dgc-topo compare SCENARIO"
+            )
         if markdown:
             print_markdown(results)
             return

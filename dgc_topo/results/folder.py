@@ -18,6 +18,7 @@ from dgc_topo.results.records import (
     ResultsError,
     first_problem,
     load_measurements,
+    why_missing,
 )
 from dgc_topo.results.room import make_room
 
@@ -50,7 +51,7 @@ class ResultsFolder:
         self.path = Path(path)
         self._records = RecordFile(self.measurements_path)
         if not self.measurements_path.is_file():
-            raise ResultsError(f"{self.path}: no {MEASUREMENTS} in there, {HINT}")
+            raise ResultsError(f"{self.path}: {why_missing(self.path)}")
 
     @classmethod
     def create(cls, path: str | Path, scenario_text: str, scenario_name: str) -> ResultsFolder:

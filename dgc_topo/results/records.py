@@ -82,6 +82,8 @@ def load_measurements(path: str | Path) -> list[Measurement]:
         ResultsError: naming file and line of the first record that is wrong.
     """
     file = Path(path) / MEASUREMENTS if Path(path).is_dir() else Path(path)
+    if Path(path).is_dir() and not file.is_file():
+        raise ResultsError(f"{path}: {why_missing(Path(path))}")
     if not file.is_file():
         raise ResultsError(f"{file}: no such file, {HINT}")
     records = []
@@ -99,6 +101,20 @@ def load_measurements(path: str | Path) -> list[Measurement]:
     elif last.strip():
         records.append(_parse(last, f"{file}:{len(lines) + 1}"))
     return records
+
+
+def why_missing(folder: Path) -> str:
+    """Say why *folder* has no records, and what to do."""
+    if not folder.exists():
+        return f"no such folder, expected one of results; {HINT}"
+    if not folder.is_dir():
+        return f"a file, expected a folder of results; {HINT}"
+    if (folder / VALIDATION).is_file():
+        return (
+            f"holds a validation ({VALIDATION}), expected {MEASUREMENTS}; predict its rows anew "
+            f"with: dgc-topo validate SCENARIO --measured {folder} --network FILE"
+        )
+    return f"no {MEASUREMENTS} in there, {HINT}"
 
 
 def lock(file: Path) -> int:
@@ -143,7 +159,7 @@ def _parse(line: bytes, where: str) -> Measurement:
     except ValidationError as error:
         raise ResultsError(
             f"{where}: {first_problem(error)}, expected one measurement in JSON "
-            "(dgc-topo schema prints its keys)"
+            "(dgc-topo schema measurement prints its keys)"
         ) from error
 
 

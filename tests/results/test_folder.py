@@ -138,7 +138,7 @@ def test_a_bad_line_is_named(tmp_path, line, problem):
     with pytest.raises(ResultsError) as error:
         load_measurements(path)
     assert str(error.value).startswith(f"{path}:3: {problem}")
-    assert "expected one measurement in JSON" in str(error.value)
+    assert "expected one measurement in JSON (dgc-topo schema measurement" in str(error.value)
 
 
 def test_a_failed_write_leaves_whole_records(folder, monkeypatch):
@@ -202,6 +202,23 @@ def test_finding_results(tmp_path, monkeypatch):
     monkeypatch.setenv("DGC_TOPO_RESULTS", str(tmp_path))
     with pytest.raises(ResultsError, match=r"no measurements\.jsonl"):
         find_results(*places)
+
+
+def test_folders_without_results_are_told_apart(tmp_path):
+    empty, validation, file = tmp_path / "empty", tmp_path / "validation", tmp_path / "file"
+    for folder in (empty, validation):
+        folder.mkdir()
+    for path in (validation / "validation.jsonl", file):
+        path.touch()
+    for read in (ResultsFolder, load_measurements):
+        with pytest.raises(ResultsError, match=r"empty: no measurements\.jsonl in there"):
+            read(empty)
+        with pytest.raises(ResultsError, match=r"holds a validation .* --measured .*validation "):
+            read(validation)
+    with pytest.raises(ResultsError, match="none: no such folder, expected one of results"):
+        ResultsFolder(tmp_path / "none")
+    with pytest.raises(ResultsError, match="file: a file, expected a folder of results"):
+        ResultsFolder(file)
 
 
 def test_missing_files_are_named(folder):
