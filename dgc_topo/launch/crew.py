@@ -9,16 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 
 from dgc_topo.launch.hosts import Hosts, Process
 
 _POLL_S = 0.2
 _GRACE_S = 10.0  # for the other workers to say what they saw, once one has failed
+_QUIET_S = 2.0  # after which, if none ends, those that are left have nothing to say
 _END_S = 5.0  # between asking a worker to end and killing it
 _TAIL_LINES = 30
 
@@ -38,9 +40,15 @@ class Message(NamedTuple):
 class _Member:
     """One worker: its process, our end of the socket that is its standard input, and its log."""
 
-    def __init__(self, process: Process, channel: socket.socket, log: Path) -> None:
+    def __init__(self, process: Process, channel: socket.socket, log: IO[bytes]) -> None:
         self.process, self.channel, self.log = process, channel, log
         self.unfinished = b""
+
+    def printed(self) -> str:
+        """Return what the worker has printed."""
+        # Not by reading on: the worker writes where this file's position is.
+        descriptor = self.log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def read(self, rank: int) -> list[Message] | None:
         """Return what has arrived; None if the worker has closed its end."""
@@ -60,11 +68,10 @@ class Crew:
     Args:
         hosts: Where they run.
         world_size: How many.
-        folder: For their logs.
     """
 
-    def __init__(self, hosts: Hosts, world_size: int, folder: Path) -> None:
-        self._hosts, self._world_size, self._folder = hosts, world_size, folder
+    def __init__(self, hosts: Hosts, world_size: int) -> None:
+        self._hosts, self._world_size = hosts, world_size
         self._members: list[_Member] = []
         self._selector = selectors.DefaultSelector()
 
@@ -82,11 +89,14 @@ class Crew:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def send(self, rank: int, message: Any) -> None:
+    def send(self, rank: int, message: Any, descriptors: Sequence[int] = ()) -> None:
         """Send a JSON value to a worker; one that is gone is noticed by `messages`."""
+        channel = self._members[rank].channel
+        line = json.dumps(message).encode() + b"\n"
         # What a lost worker's log says is better than what the socket says.
         with suppress(OSError):
-            self._members[rank].channel.sendall(json.dumps(message).encode() + b"\n")
+            sent = socket.send_fds(channel, [line], descriptors) if descriptors else 0
+            channel.sendall(line[sent:])
 
     def messages(self) -> Iterator[Message]:
         """Yield what workers say, for as long as the caller asks.
@@ -103,11 +113,9 @@ class Crew:
 
     def log(self, rank: int) -> str:
         """Return what a worker has printed."""
-        return self._members[rank].log.read_text(errors="replace")
+        return self._members[rank].printed()
 
     def _start(self, rank: int) -> _Member:
-        ours, theirs = socket.socketpair()
-        log = self._folder / f"rank-{rank}.log"
         command = [sys.executable, "-m", "dgc_topo.launch.worker", str(self._world_size)]
         environment = {
             **os.environ,
@@ -115,18 +123,18 @@ class Crew:
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             **self._hosts.environment(rank, self._world_size),
         }
-        with theirs, log.open("wb") as output:
-            process = self._hosts.start(
-                rank, command, environment, theirs.fileno(), output.fileno()
-            )
+        ours, theirs = socket.socketpair()
+        with theirs, ExitStack() as undo:
+            undo.enter_context(ours)
+            log = undo.enter_context(tempfile.TemporaryFile())  # no name: nothing is left of it
+            process = self._hosts.start(rank, command, environment, theirs.fileno(), log.fileno())
+            undo.pop_all()
         return _Member(process, ours, log)
 
     def _explain_failure(self, first: int) -> str:
         """Say which worker failed first and what the others saw of it."""
-        deadline = time.monotonic() + _GRACE_S
+        self._wait_for_last_words()
         processes = [member.process for member in self._members]
-        while time.monotonic() < deadline and any(_still_has_a_say(p) for p in processes):
-            time.sleep(_POLL_S)
         failed = [rank for rank, p in enumerate(processes) if p.returncode is not None]
         if not failed:
             return f"worker of rank {first} closed its channel and went on, expected its result"
@@ -144,6 +152,21 @@ class Crew:
             if rank != culprit and (lines := self.log(rank).strip().splitlines()):
                 parts.append(f"rank {rank}: {lines[-1]}")
         return "\n".join(parts)
+
+    def _wait_for_last_words(self) -> None:
+        """Look at every worker until all have ended, or none has for a while."""
+        deadline = time.monotonic() + _GRACE_S
+        last = deadline
+        num_ended = 0
+        while True:
+            speaking = [_still_has_a_say(member.process) for member in self._members]
+            ended = sum(member.process.returncode is not None for member in self._members)
+            now = time.monotonic()
+            if ended > num_ended:
+                num_ended, last = ended, min(deadline, now + _QUIET_S)
+            if now >= last or not any(speaking):
+                return
+            time.sleep(_POLL_S)
 
     def _lost_its_peer(self, rank: int) -> bool:
         return "PeerError" in self.log(rank)
@@ -164,6 +187,8 @@ class Crew:
             except subprocess.TimeoutExpired:
                 member.process.send_signal(signal.SIGKILL)
                 member.process.wait()
+        for member in self._members:
+            member.log.close()
         self._members.clear()
 
 

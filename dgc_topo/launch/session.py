@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 from dgc_topo.launch.crew import Crew, LaunchError
 from dgc_topo.launch.hosts import Hosts
+from dgc_topo.launch.rendezvous import descriptors_for_workers, new_rendezvous
 
 __all__ = ["LaunchError", "Session", "run_on"]
 
@@ -86,12 +85,12 @@ class Session:
         self._settings = {"device": device, "backend": backend, "timeout_s": timeout_s}
         self._stack = ExitStack()
         self._num_groups, self._group_size = 0, 0
+        self._meeting: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dgc-topo-"))
-            self._folder = Path(folder)
-            self._crew = stack.enter_context(Crew(self._hosts, self._world_size, self._folder))
+            stack.callback(self._end_meeting)
+            self._crew = stack.enter_context(Crew(self._hosts, self._world_size))
             self._stack = stack.pop_all()
         return self
 
@@ -125,22 +124,36 @@ class Session:
                 f"session: world_size {size}, expected 1 to {self._world_size} "
                 "(the processes it has)"
             )
-        if size != self._group_size:
-            self._num_groups, self._group_size = self._num_groups + 1, size
+        descriptors = self._arrange_meeting(size)
         order = {
             "function": function,
             "argument": argument,
             "world_size": size,
-            "rendezvous": str(self._folder / f"rendezvous-{self._num_groups}"),
+            "group": self._num_groups,
+            "rendezvous": None if self._meeting is None else self._meeting.name,
             **self._settings,
         }
         for rank in range(size):
-            self._crew.send(rank, order)
+            self._crew.send(rank, order, descriptors)
         return self._collect(size, listen)
 
     def log(self, rank: int) -> str:
         """Return what the process of a rank has printed so far."""
         return self._crew.log(rank)
+
+    def _arrange_meeting(self, size: int) -> Sequence[int]:
+        """Return what the first ranks need in order to meet, if they have not met already."""
+        if size == self._group_size:
+            return ()
+        self._end_meeting()
+        self._num_groups, self._group_size = self._num_groups + 1, size
+        self._meeting = new_rendezvous()
+        return descriptors_for_workers(self._meeting)
+
+    def _end_meeting(self) -> None:
+        if self._meeting is not None:
+            self._meeting.close()
+            self._meeting = None
 
     def _collect(self, size: int, listen: Callable[[Any], None]) -> list[Any]:
         results: dict[int, Any] = {}

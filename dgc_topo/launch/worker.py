@@ -13,36 +13,58 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
-from typing import IO, Any
+from typing import Any
 
 from dgc_topo.launch.group import Worker, join_workers, share_cores
 from dgc_topo.launch.hosts import PARENT_VARIABLE
+from dgc_topo.launch.rendezvous import url_of
 
 _PR_SET_PDEATHSIG = 1
+
+
+class Orders:
+    """JSON lines from the launcher, and the descriptors that came with them.
+
+    Args:
+        channel: To the launcher.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._unread = channel, b""
+        self.descriptors: list[int] = []  #: for whoever takes them away
+
+    def next(self) -> Any:
+        """Return the next value; None if the launcher has closed its end."""
+        while b"\n" not in self._unread:
+            chunk, descriptors, _, _ = socket.recv_fds(self._channel, 1 << 16, 1)
+            if not chunk:
+                return None
+            self.descriptors += descriptors
+            self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        return json.loads(line)
 
 
 class Member:
     """This process, as the launcher's other end.
 
     Args:
-        orders: JSON lines from the launcher.
-        answers: JSON lines to it.
+        channel: To the launcher, JSON lines both ways.
     """
 
-    def __init__(self, orders: IO[bytes], answers: socket.socket) -> None:
-        self._orders, self._answers = orders, answers
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._orders = channel, Orders(channel)
         self._worker: Worker | None = None
-        self._rendezvous = ""
+        self._group = 0
         self._leave = ExitStack()
 
     def serve(self) -> None:
         """Carry out calls until the launcher closes its end."""
-        for line in self._orders:
-            order = json.loads(line)
+        while (order := self._orders.next()) is not None:
             function = find_function(order["function"])
             worker = self._join(order)
             self._say("ready", None)
-            if not self._orders.readline():  # the launcher's word to go
+            if self._orders.next() is None:  # it is the launcher's word to go
                 return
             self._say("result", function(worker, order["argument"]))
 
@@ -51,23 +73,24 @@ class Member:
 
         The world size alone does not tell: in a call between, this process may have had no part.
         """
-        rendezvous = order["rendezvous"]
-        if self._worker is None or self._rendezvous != rendezvous:
+        if self._worker is None or self._group != order["group"]:
             self._leave.close()
             os.environ["WORLD_SIZE"] = str(order["world_size"])
+            # Not to be closed, ever: a store that outlives its group would open what is next there.
+            descriptors, self._orders.descriptors = self._orders.descriptors, []
             joined = join_workers(
                 order["device"],
                 order["backend"],
                 timedelta(seconds=order["timeout_s"]),
-                f"file://{rendezvous}",
+                url_of(order["rendezvous"], descriptors),
                 lambda value: self._say("told", value),
             )
             self._leave = ExitStack()
-            self._worker, self._rendezvous = self._leave.enter_context(joined), rendezvous
+            self._worker, self._group = self._leave.enter_context(joined), order["group"]
         return self._worker
 
     def _say(self, kind: str, value: Any) -> None:
-        self._answers.sendall(json.dumps([kind, value]).encode() + b"\n")
+        self._channel.sendall(json.dumps([kind, value]).encode() + b"\n")
 
 
 def find_function(name: str) -> Callable[[Worker, Any], Any]:
@@ -94,7 +117,7 @@ def main(num_processes: int) -> None:
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - no path of ours
         os.dup2(nothing.fileno(), 0)
     share_cores(num_processes)
-    Member(channel.makefile("rb"), channel).serve()
+    Member(channel).serve()
     _flush()
     os._exit(0)  # leaving a group in good order would wait for peers
 

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import Any
 
 import torch
@@ -35,6 +36,15 @@ def vanish(worker: Worker, rank: int) -> None:
     if worker.rank == rank:
         os.kill(os.getpid(), signal.SIGKILL)
     worker.barrier("waiting for all")
+
+
+def vanish_beside_a_sleeper(worker: Worker, argument: Any) -> None:
+    """The last rank is killed while all others hear and say nothing."""
+    if worker.rank == worker.world_size - 1:
+        sys.stdout.write("the last words\n")
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
 
 
 def policy(worker: Worker, argument: Any) -> int:

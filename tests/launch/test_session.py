@@ -1,5 +1,10 @@
 """Functions on real worker processes, over the loopback interface."""
 
+import os
+import subprocess
+import sys
+import time
+
 import psutil
 import pytest
 
@@ -47,6 +52,46 @@ def test_a_failing_worker_is_named_with_its_last_lines(function, argument, says)
         assert "rank 1 was here" in str(failure.value)
         assert "ArithmeticError: two and two make five" in str(failure.value)
     assert workers() == []
+
+
+def test_a_killed_worker_is_named_while_a_lower_rank_is_busy():
+    with Session(Loopback(), 2) as session:
+        session.call("tests.launch.jobs:sum_ranks", {"plus": 0})  # both are up
+        began_s = time.monotonic()
+        with pytest.raises(LaunchError) as failure:
+            session.call("tests.launch.jobs:vanish_beside_a_sleeper")
+    assert time.monotonic() - began_s < 8
+    assert str(failure.value).splitlines() == [
+        "worker of rank 1 was killed by SIGKILL",
+        "  the last words",
+        "rank 0 did not answer and was ended",
+    ]
+
+
+OWNER = """
+import signal, time
+from dgc_topo.launch import Loopback, Session
+with Session(Loopback(), 2) as session:
+    for size in (2, 1, 2):
+        session.call("tests.launch.jobs:sum_ranks", {"plus": 0}, world_size=size)
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_launcher_that_is_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-B", "-c", OWNER],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        family = psutil.Process(owner.pid).children()
+        owner.kill()
+    assert len(family) == 2
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_world_sizes_that_do_not_fit_are_refused():
