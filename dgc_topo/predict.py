@@ -21,7 +21,7 @@ from dgc_topo.simulate.training import StepResult, simulate_step
 from dgc_topo.topology import OptionValue, Topology, load_topology
 from dgc_topo.workloads import Workload
 
-_VARYING_ITERATIONS = 8  # a topology that changes is averaged over so many iterations
+VARYING_ITERATIONS = 8  #: a topology that changes is averaged over so many iterations
 
 Options = tuple[tuple[str, OptionValue], ...]
 
@@ -102,7 +102,7 @@ def simulated_steps(
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
     varies = _kept_topology(workload.topology.name, _options(workload)).varies
-    iterations = _VARYING_ITERATIONS if varies else 1
+    iterations = VARYING_ITERATIONS if varies else 1
     if workload.step.pace.varies:
         iterations = max(iterations, workload.num_draws)
     for iteration in range(iterations):

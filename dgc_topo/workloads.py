@@ -63,11 +63,9 @@ class Workload:
     @property
     def phases(self) -> Phases:
         """A step of one worker alone: no communication."""
-        return Phases(
+        return Phases.alone(
             compute_s=self.step.accumulation_steps * self.step.profile.compute_s,
             compress_s=self.step.codec_s,
-            communicate_s=0.0,
-            wait_s=0.0,
             update_s=self.step.update_s,
         )
 
@@ -116,11 +114,9 @@ def workloads_of_runs(
 
 def _lone_phases(same: Sequence[Measurement], alike: Sequence[Measurement]) -> Phases:
     """Return medians over the *same* workload, and of compressing over the runs *alike*."""
-    return Phases(
+    return Phases.alone(
         compute_s=median(_solo(record).compute_s for record in same),
         compress_s=median(_solo(record).compress_s for record in alike),
-        communicate_s=0.0,
-        wait_s=0.0,
         update_s=median(_solo(record).update_s for record in same),
     )
 
@@ -147,8 +143,10 @@ def _workload_of_run(
     if measured.sparse is None:
         payload = DensePayload(measured.compressed_bytes / max(elements, 1))
     else:
-        length, entries = measured.sparse.length, measured.sparse.entries
-        payload = _sparse_payload(measured.sparse, min(entries / length, 1.0), exponent)
+        sparse = measured.sparse
+        density, dense_bytes = sparse.entries / sparse.length, VALUE_BYTES[sparse.wire_dtype]
+        union = overlapping(exponent)
+        payload = SparsePayload(min(density, 1.0), sparse.coding, dense_bytes, union)
     step = TrainingStep(
         profile=_profile_of_run(measured, phases.compute_s),
         payload=payload,
@@ -192,12 +190,6 @@ def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
         for each in recorded.layers
     )
     return Profile(recorded.forward_s, layers).lasting(compute_s)
-
-
-def _sparse_payload(sparse: RecordedSparse, density: float, exponent: float) -> SparsePayload:
-    return SparsePayload(
-        density, sparse.coding, VALUE_BYTES[sparse.wire_dtype], overlapping(exponent)
-    )
 
 
 def overlap_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:

@@ -16,7 +16,6 @@ from dgc_topo.results.measurement import (
 from dgc_topo.scenario import ScenarioError, parse_scenario
 from dgc_topo.simulate import load_fabric
 from dgc_topo.workloads import overlap_exponent, workloads_of_runs, workloads_of_scenario
-from dgc_topo.zoo import load_model
 
 SCENARIO = """
 name = "predicted"
@@ -193,107 +192,7 @@ learning_rate = 0.1
     assert step_time_s("overlap = false\n", overlapped) == pytest.approx(2.0 + 2.0)
 
 
-ZOO = """
-name = "zoo"
-[[topologies]]
-name = "ring"
-[compression]
-densities = [1.0, 0.001]
-[simulate]
-networks = ["1gbe"]
-world_sizes = [1, 4]
-{keys}
-[[simulate.workloads]]
-model = "{model}"
-{workload}
-"""
-
-
-def of_zoo(keys="", model="resnet50", workload=""):
-    scenario = parse_scenario(ZOO.format(keys=keys, model=model, workload=workload))
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
-    return {(m.compression, m.world_size): m for m in records}
-
-
-def test_one_scenario_compares_dense_in_two_types_and_dgc():
-    records = of_zoo('dense_dtypes = ["float32", "float16"]')
-    assert [kind for kind, size in records if size == 4] == ["dense", "dense-fp16", "dgc"]
-    fp32, fp16 = records["dense", 4], records["dense-fp16", 4]
-    assert fp32.compressed_bytes == 2 * fp16.compressed_bytes == fp32.gradient_bytes
-    assert records["dgc", 4].step_time_s < fp16.step_time_s < fp32.step_time_s
-
-
-def test_a_model_of_the_zoo_brings_its_time_and_samples():
-    model = load_model("ptb-lstm")
-    alone = of_zoo(model="ptb-lstm")["dense", 1]
-    assert alone.step_time_s == pytest.approx(model.compute_s)
-    assert alone.samples_per_s == pytest.approx(20 * 35 / model.compute_s)
-    halved = of_zoo(model="ptb-lstm", workload="batch_size_per_worker = 10")["dense", 1]
-    assert halved.step_time_s == pytest.approx(model.compute_s / 2)
-
-
-def test_overlap_hides_communication_and_says_what_is_left():
-    plain, overlapped = of_zoo()["dense", 4], of_zoo("overlap = true")["dense", 4]
-    compute_s = load_model("resnet50").compute_s
-    assert plain.communication_s == pytest.approx(plain.exposed_communication_s)
-    assert plain.step_time_s == pytest.approx(compute_s + plain.communication_s)
-    assert overlapped.exposed_communication_s < 0.9 * overlapped.communication_s
-    assert overlapped.step_time_s < plain.step_time_s
-    assert plain.bound_by == "host 0 up (and 7 more)"
-    assert of_zoo()["dgc", 4].bound_by == "compute"
-
-
-def test_buckets_accumulation_and_codec_reach_the_step():
-    base = of_zoo("overlap = true")["dgc", 4]
-    coded = of_zoo("overlap = true\nencode_s_per_element = 1e-9\ndecode_s_per_element = 1e-9")
-    assert coded["dgc", 4].phases.compress_s == pytest.approx(2 * 25_502_912e-9)
-    assert coded["dense", 4].phases.compress_s == 0
-    assert of_zoo("overlap = true\nbucket_mib = 1")["dgc", 4].messages_per_step > (
-        base.messages_per_step
-    )
-    twice = of_zoo("accumulation_steps = 2")["dense", 4]
-    assert twice.batch_size_per_worker == 128
-    assert twice.scaling_efficiency > of_zoo()["dense", 4].scaling_efficiency
-
-
-def test_stragglers_cost_all_and_are_drawn_from_the_scenarios_seed():
-    even = of_zoo()["dense", 4]
-    slow = of_zoo("slow_hosts = [{ rank = 2, factor = 1.5 }]")["dense", 4]
-    compute_s = load_model("resnet50").compute_s
-    assert slow.step_time_s - even.step_time_s == pytest.approx(0.5 * compute_s)
-    assert slow.straggler_wait_s == pytest.approx(3 / 4 * 0.5 * compute_s)
-    keys = 'jitter = { kind = "lognormal", sigma = 0.2 }'
-    jittered = of_zoo(keys)["dense", 4]
-    assert jittered.step_time_s > even.step_time_s
-    assert jittered.step_time_s == of_zoo(keys)["dense", 4].step_time_s
-    phases = jittered.phases
-    spent = phases.compute_s + phases.compress_s + phases.wait_s + phases.update_s
-    assert spent == pytest.approx(jittered.step_time_s)
-
-
-@pytest.mark.parametrize(
-    ("keys", "workload", "says"),
-    [
-        ("bucket_mib = 25", "", r"simulate: bucket_mib: without overlap there is one bucket"),
-        ("overlap = true\nbucket_mib = 0", "", r"simulate.bucket_mib = 0: expected greater than 0"),
-        ("accumulation_steps = 0", "", "simulate.accumulation_steps = 0"),
-        ('dense_dtypes = ["int8"]', "", "simulate.dense_dtypes.0 = 'int8'"),
-        ('jitter = { kind = "normal" }', "", "simulate.jitter.kind = 'normal'"),
-        ('jitter = { kind = "tail", sigma = 1 }', "", "kind 'tail' takes mean_delay, probability"),
-        ("slow_hosts = [{ rank = 0, factor = 0 }]", "", "simulate.slow_hosts.0.factor = 0"),
-        ("slow_hosts = [{ rnk = 0 }]", "", "rnk: unknown key; valid here: rank, factor"),
-        ("", "compute_s = 1.0", "compute_s: model 'resnet50' has its own"),
-        ("", "batch_size_per_worker = 0", "workloads.0.batch_size_per_worker = 0"),
-    ],
-)
-def test_a_mistake_in_the_step_names_the_key(keys, workload, says):
-    with pytest.raises(ScenarioError, match=says):
-        of_zoo(keys, workload=workload)
-
-
-def test_a_workload_is_a_model_of_the_zoo_or_said_in_full():
-    with pytest.raises(ScenarioError, match="model 'resnet5': unknown, expected one of alexnet"):
-        of_zoo(model="resnet5")
+def test_a_workload_without_a_model_is_said_in_full():
     text = SCENARIO.format(densities="[1.0]", exponent="1.0").replace("compute_s = 0.1", "")
     with pytest.raises(ScenarioError, match="source, compute_s missing: expected a model"):
         parse_scenario(text.replace('source = "made up"', ""))

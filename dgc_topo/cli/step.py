@@ -21,6 +21,7 @@ from dgc_topo.cli.options import (
 )
 from dgc_topo.results.timeline import step_figure
 from dgc_topo.results.units import seconds_text, times_text
+from dgc_topo.scenario.step import bucket_bytes_of
 from dgc_topo.simulate.training import (
     DensePayload,
     LognormalJitter,
@@ -34,8 +35,6 @@ from dgc_topo.simulate.training import (
 )
 from dgc_topo.simulate.training.trace import MAX_RANKS
 from dgc_topo.zoo import load_model
-
-_BUCKET_BYTES = 25 * 2**20  # DistributedDataParallel's
 
 
 def step(  # noqa: PLR0913 - one argument per option
@@ -92,7 +91,7 @@ def training_step(
     return TrainingStep(
         profile=Profile.of_model(load_model(model)),
         payload=DensePayload() if density == 1 else SparsePayload(density),
-        bucket_bytes=_BUCKET_BYTES if overlap else None,
+        bucket_bytes=bucket_bytes_of(overlap=overlap, bucket_mib=None),
         pace=Pace(jitter=LognormalJitter(jitter) if jitter else None, seed=seed),
     )
 

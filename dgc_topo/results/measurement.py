@@ -39,6 +39,17 @@ class Phases(_Record):
     wait_s: NonNegativeFloat = Field(description="blocked until peers or the wire deliver")
     update_s: NonNegativeFloat = Field(description="optimizer step")
 
+    @classmethod
+    def alone(cls, *, compute_s: float, compress_s: float, update_s: float) -> Phases:
+        """Return those of one worker alone, which communicates with nobody."""
+        return cls(
+            compute_s=compute_s,
+            compress_s=compress_s,
+            communicate_s=0.0,
+            wait_s=0.0,
+            update_s=update_s,
+        )
+
 
 class SparseSizes(_Record):
     """What a sparse gradient was made of, after the warm-up (means over steps and workers)."""

@@ -105,11 +105,9 @@ def make_measurement(
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
         sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
-        solo_phases=Phases(
+        solo_phases=Phases.alone(
             compute_s=solo.step.compute_s,
             compress_s=solo.step.compress_s,
-            communicate_s=0.0,
-            wait_s=0.0,
             update_s=solo.step.update_s,
         ),
         bucket_bytes=job.bucket_bytes,

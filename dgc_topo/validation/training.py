@@ -12,6 +12,7 @@ from statistics import fmean
 
 from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.lab import Lab
+from dgc_topo.predict import VARYING_ITERATIONS
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import Scenario
 from dgc_topo.simulate import Network
@@ -22,8 +23,6 @@ from dgc_topo.train.job import plan_jobs
 from dgc_topo.train.launch import launch
 from dgc_topo.validation.rows import TRAINING_STEPS, Row
 from dgc_topo.workloads import Workload, workloads_of_runs
-
-_VARYING_ITERATIONS = 8  # a topology that changes is averaged over so many
 
 
 def num_trainings(scenario: Scenario) -> int:
@@ -141,7 +140,7 @@ def predict_step(
     topology = load_topology(workload.topology.name, workload.topology.options)
     pace = Pace(dict.fromkeys(range(world_size), crowding))
     step = replace(workload.step, pace=pace)
-    iterations = _VARYING_ITERATIONS if topology.varies else 1
+    iterations = VARYING_ITERATIONS if topology.varies else 1
     return fmean(
         simulate_step(
             step,

@@ -42,14 +42,7 @@ _ANY, _RUN_LENGTH = tl.constexpr(ANY), tl.constexpr(RUN_LENGTH)
 _BIT_PACKED = tl.constexpr(BIT_PACKED)
 
 _kernel = triton.jit(
-    do_not_specialize=[
-        "count",
-        "start",
-        "size",
-        "length",
-        "width",
-        "first",
-    ],
+    do_not_specialize=["count", "start", "size", "length", "width", "first"],
     do_not_specialize_on_alignment=["indices", "values", "message", "coded"],
 )
 
