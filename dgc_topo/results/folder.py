@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ from dgc_topo.results.records import (
 )
 from dgc_topo.results.room import make_room
 
-__all__ = ["Origin", "ResultsError", "ResultsFolder", "find_results", "load_measurements"]
+__all__ = ["Origin", "ResultsError", "ResultsFolder", "load_measurements"]
 
 
 class Origin(BaseModel):
@@ -168,22 +167,6 @@ class ResultsFolder:
             ResultsError: if ``scenario.toml`` is missing.
         """
         return _read(self.scenario_path)
-
-
-def find_results(*places: str | Path) -> Path:
-    """Return ``$DGC_TOPO_RESULTS`` or else the newest results folder inside *places*.
-
-    Raises:
-        ResultsError: if there is none, with the command that makes one.
-    """
-    named = os.environ.get("DGC_TOPO_RESULTS")
-    if named:
-        return ResultsFolder(named).path
-    found = [file for place in places for file in Path(place).glob(f"*/{MEASUREMENTS}")]
-    if not found:
-        where = " or ".join(str(place) for place in places)
-        raise ResultsError(f"no results folder in {where} and DGC_TOPO_RESULTS is unset, {HINT}")
-    return max(found, key=lambda file: file.stat().st_mtime).parent
 
 
 def _read(file: Path) -> str:

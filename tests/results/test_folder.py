@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.results.folder import ResultsError, ResultsFolder, find_results, load_measurements
+from dgc_topo.results.folder import ResultsError, ResultsFolder, load_measurements
 from dgc_topo.results.measurement import Measurement, Phases, Quality, QualityPoint, SparseSizes
 from tests.results.synthetic import measurements
 
@@ -186,22 +186,6 @@ def test_two_runs_at_once_do_not_share_a_folder(folder):
     with pytest.raises(ResultsError, match="another run is writing there"):
         ResultsFolder(folder.path).append(measurements()[0])
     assert folder.origin().scenario == "quickstart"
-
-
-def test_finding_results(tmp_path, monkeypatch):
-    monkeypatch.delenv("DGC_TOPO_RESULTS", raising=False)
-    places = (tmp_path / "results", tmp_path / "none")
-    with pytest.raises(ResultsError, match=r"dgc-topo compare scenarios/quickstart\.toml"):
-        find_results(*places)
-    for number, name in enumerate(("new", "old")):
-        made = ResultsFolder.create(places[0] / name, SCENARIO, name)
-        os.utime(made.measurements_path, (1e9 - number, 1e9 - number))
-    assert find_results(*places) == places[0] / "new"
-    monkeypatch.setenv("DGC_TOPO_RESULTS", str(places[0] / "old"))
-    assert find_results(*places) == places[0] / "old"
-    monkeypatch.setenv("DGC_TOPO_RESULTS", str(tmp_path))
-    with pytest.raises(ResultsError, match=r"no measurements\.jsonl"):
-        find_results(*places)
 
 
 def test_folders_without_results_are_told_apart(tmp_path):
