@@ -75,14 +75,18 @@ def _rights() -> list[Finding]:
 
 
 def _try_kernel() -> list[Finding]:
-    done = subprocess.run(
-        [sys.executable, "-m", "dgc_topo.lab.trial"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_TRY_WITHIN_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "dgc_topo.lab.trial"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TRY_WITHIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        late = f"no answer within {_TRY_WITHIN_S} s, from the kernel or from a busy machine"
+        return [Finding("trial", False, True, late)]
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         return [Finding("trial", False, True, f"ended with status {done.returncode}: {last}")]

@@ -10,12 +10,11 @@ control socket, and the owner's process descriptor).
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -26,12 +25,13 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from dgc_topo.lab import namespaces
-from dgc_topo.lab.names import MAX_MESSAGE_BYTES
+from dgc_topo.lab import messages, namespaces
 from dgc_topo.lab.network import Network
-from dgc_topo.lab.spec import LabSpec, LinkChange
+from dgc_topo.lab.rights import leave_machine
+from dgc_topo.lab.spec import LabError, LabSpec, LinkChange
 
-_MAX_DESCRIPTORS = 2
+#: What the kernel, or a library on the way to it, says to what it cannot do.
+REFUSALS = (OSError, NetlinkError, subprocess.SubprocessError, struct.error, ValueError)
 
 
 class Keeper:
@@ -56,7 +56,11 @@ class Keeper:
         }
 
     def serve(self) -> None:
-        """Answer until the owner is gone or closes the control socket."""
+        """Answer until the owner is gone or closes the control socket.
+
+        Raises:
+            LabError: if a timed change cannot be made.
+        """
         while True:
             due_s = None
             if self._pending:
@@ -68,23 +72,20 @@ class Keeper:
             self._make_due_changes()
 
     def _answer(self) -> bool:
-        request, descriptors, _, _ = socket.recv_fds(
-            self._control, MAX_MESSAGE_BYTES, _MAX_DESCRIPTORS
-        )
-        if not request:
+        arguments, descriptors = messages.receive(self._control)
+        if arguments is None:
             return False
-        arguments = json.loads(request)
         handler = self._answers[arguments.pop("do")]
         try:
             if descriptors:
                 arguments["descriptors"] = descriptors
             answer = {"value": handler(**arguments)}
-        except (OSError, NetlinkError, subprocess.SubprocessError) as error:
-            answer = {"error": str(error)}
+        except REFUSALS as error:
+            answer = {"error": text_of(error)}
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._control.send(json.dumps(answer).encode())
+        messages.send(self._control, answer)
         return True
 
     def _start(
@@ -125,12 +126,28 @@ class Keeper:
         elapsed_s = time.monotonic() - self._began_s
         while self._pending and self._pending[0].at_s <= elapsed_s:
             change = self._pending.pop(0)
-            if change.action == "rate":
-                self._network.set_rate(change.host, change.rate_bits_per_s)
-            elif change.action == "cut":
-                self._network.cut(change.host)
-            else:
-                self._network.restore(change.host)
+            try:
+                self._make(change)
+            except REFUSALS as error:
+                what = f"link change {change.action!r} of host {change.host} at {change.at_s:g} s"
+                raise LabError(f"lab: {what}: {text_of(error)}") from error
+
+    def _make(self, change: LinkChange) -> None:
+        if change.action == "rate":
+            self._network.set_rate(change.host, change.rate_bits_per_s)
+        elif change.action == "cut":
+            self._network.cut(change.host)
+        else:
+            self._network.restore(change.host)
+
+
+def text_of(error: Exception) -> str:
+    """Return one of `REFUSALS` as people read it."""
+    if isinstance(error, NetlinkError):
+        return f"the kernel refuses: {error.args[-1]}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return str(error)
 
 
 def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> None:
@@ -146,7 +163,7 @@ def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> No
     control.set_inheritable(False)
     owner = os.pidfd_open(owner_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
-    spec = LabSpec.from_json(json.loads(control.recv(MAX_MESSAGE_BYTES)))
+    spec = LabSpec.from_json(messages.receive(control)[0])
     try:
         own_user = leave_machine()
         if die_with_owner:
@@ -155,12 +172,15 @@ def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> No
             return
         keeper = Keeper(spec, control, owner)
         first, lifeline = _start_first_process(control, owner)
-    except (OSError, NetlinkError) as error:
-        control.send(json.dumps({"error": str(error)}).encode())
+    except REFUSALS as error:
+        kind = "wrong" if isinstance(error, ValueError) else "error"
+        messages.send(control, {kind: text_of(error)})
         return
     try:
-        control.send(json.dumps({"value": {"user_namespace": own_user}}).encode())
+        messages.send(control, {"value": {"user_namespace": own_user}})
         keeper.serve()
+    except LabError as error:
+        sys.stderr.write(f"{error}\n")  # which the owner quotes
     finally:
         os.kill(first, signal.SIGKILL)  # and every process of the lab with it
         os.close(lifeline)
@@ -168,26 +188,6 @@ def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> No
         with suppress(ChildProcessError):
             while True:
                 os.wait()
-
-
-def leave_machine() -> bool:
-    """Leave the machine's network, and give children process ids of their own.
-
-    Returns:
-        Whether that took a user namespace.
-
-    Raises:
-        OSError: if this user may not.
-    """
-    try:
-        namespaces.unshare(namespaces.NEW_NET | namespaces.NEW_PIDS)
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
-        namespaces.become_own_user()
-        namespaces.unshare(namespaces.NEW_NET | namespaces.NEW_PIDS)
-        return True
-    return False
 
 
 def _start_first_process(control: socket.socket, owner: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -12,11 +11,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
+from dgc_topo.lab import messages
 from dgc_topo.lab.counters import HostCounters
 from dgc_topo.lab.doctor import examine
-from dgc_topo.lab.names import INTERFACE, MAX_MESSAGE_BYTES, address_of
+from dgc_topo.lab.names import INTERFACE, address_of
 from dgc_topo.lab.process import LabProcess
-from dgc_topo.lab.spec import LabError, LabSpec, check_rate
+from dgc_topo.lab.spec import LabError, LabSpec
 from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
 
 _ANSWER_WITHIN_S = 60.0
@@ -37,6 +37,7 @@ class Lab:
 
     Raises:
         LabError: (on entering) if this machine or this user cannot have it.
+        ValueError: (on entering) if the kernel does not know the congestion control.
     """
 
     def __init__(self, spec: LabSpec) -> None:
@@ -120,7 +121,7 @@ class Lab:
             LabError: if the lab is not up, or the kernel refuses.
         """
         self.spec.check_host(host, "set_rate")
-        check_rate(rate_bits_per_s, "lab: set_rate")
+        self.spec.check_link(rate_bits_per_s, "set_rate")
         self._ask("rate", host=host, rate_bits_per_s=rate_bits_per_s)
 
     def cut(self, host: int) -> None:
@@ -215,21 +216,18 @@ class Lab:
         return self._exchange({"do": do, **arguments}, descriptors)
 
     def _exchange(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> Any:
-        message = json.dumps(request).encode()
         with self._lock:
             if self._control is None:
                 raise LabError("the lab is not up, expected this inside its 'with' block")
             try:
-                if descriptors:
-                    socket.send_fds(self._control, [message], descriptors)
-                else:
-                    self._control.send(message)
-                reply = self._control.recv(MAX_MESSAGE_BYTES)
+                messages.send(self._control, request, descriptors)
+                answer, _ = messages.receive(self._control)
             except OSError as error:
                 raise LabError(f"its keeper is gone or frozen: {error}{self._said}") from error
-        if not reply:
+        if answer is None:
             raise LabError(f"its keeper ended{self._said}")
-        answer = json.loads(reply)
+        if "wrong" in answer:
+            raise ValueError(answer["wrong"])
         if "error" in answer:
             raise LabError(answer["error"])
         return answer["value"]

@@ -5,8 +5,6 @@ from __future__ import annotations
 INTERFACE = "eth0"  #: on every host, its end of the link to the switch
 NETWORK = "10.77.0.0"
 PREFIX_LENGTH = 16
-#: Between owner and keeper; an environment has to fit.
-MAX_MESSAGE_BYTES = 1 << 17
 
 
 def address_of(host: int) -> str:

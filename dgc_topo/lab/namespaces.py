@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ NEW_USER = 0x1000_0000
 NEW_PIDS = 0x2000_0000
 NEW_NET = 0x4000_0000
 
+_LIMITS = {
+    NEW_MOUNTS: "max_mnt_namespaces",
+    NEW_USER: "max_user_namespaces",
+    NEW_PIDS: "max_pid_namespaces",
+    NEW_NET: "max_net_namespaces",
+}
 _SET_PDEATHSIG = 1
 _PRIVATE_RECURSIVELY = (1 << 18) | (1 << 14)
 
@@ -24,9 +31,26 @@ def unshare(flags: int) -> None:
     """Move this thread into new namespaces; new process ids are for its children.
 
     Raises:
-        OSError: if the kernel refuses.
+        OSError: if the kernel refuses; one that has run out of them says of which.
     """
-    _check(_libc.unshare(flags), "unshare")
+    if _libc.unshare(flags) == 0:
+        return
+    number = ctypes.get_errno()
+    why = _used_up(flags) if number == errno.ENOSPC else os.strerror(number)
+    raise OSError(number, f"unshare: {why}")
+
+
+def _used_up(flags: int) -> str:
+    """Return what text a lack of space for namespaces deserves."""
+    limits = []
+    for flag, name in _LIMITS.items():
+        path = Path("/proc/sys/user") / name
+        if flags & flag and path.exists():
+            limits.append(f"user.{name} ({path.read_text().strip()} here)")
+    return (
+        f"no namespaces are left: {' or '.join(limits) or 'a limit of the system'} is exhausted, "
+        "expected more (sysctl), or fewer levels of them"
+    )
 
 
 def enter_network(descriptor: int) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.lab.counters import HostCounters
 from dgc_topo.lab.names import (
@@ -26,6 +28,7 @@ _LOOPBACK_INDEX = 1
 #: least retransmission time-out) connections forget what their path can carry, and exchanges of
 #: 500 kB at 100 Mbit/s took 70 ms, not 45.
 _SLOW_START_AFTER_IDLE = Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle")
+_CONGESTION_CONTROLS = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 _SCOPE_LINK, _BY_KERNEL = 253, 2
 _NO_ADDRESSES = 1
 _STATIC, _OF_THE_BRIDGE = 0x40, 0x04  # NUD_NOARP, NTF_MASTER
@@ -45,6 +48,11 @@ class Network:
 
     The calling process ends up in the switch's namespace.  Address resolution and the switch's
     table are filled in beforehand, so that no frame is spent on finding anybody.
+
+    Raises:
+        ValueError: if the kernel does not know the congestion control.
+        OSError: if it has no namespaces left.
+        NetlinkError: if it refuses anything else.
     """
 
     def __init__(self, spec: LabSpec) -> None:
@@ -61,7 +69,8 @@ class Network:
             br_mcast_snooping=0,
         )
         self._bridge = _index(self._switch, "switch")
-        self._switch.link("set", index=self._bridge, state="up", **_without_ipv6())
+        _do_without_ipv6(self._switch, self._bridge)
+        self._switch.link("set", index=self._bridge, state="up")
         self._hosts = [self._make_host(host, fd) for host, fd in enumerate(namespaces)]
         for host in range(spec.num_hosts):
             self._introduce(host)
@@ -124,26 +133,20 @@ class Network:
         name = f"port{host}"
         self._switch.link("add", ifname=name, kind="veth", peer=peer)
         port = _index(self._switch, name)
-        self._switch.link("set", index=port, master=self._bridge, state="up", **_without_ipv6())
+        _do_without_ipv6(self._switch, port)
+        self._switch.link("set", index=port, master=self._bridge, state="up")
         with inside(namespace, self._switch_namespace):
             route = IPRoute()  # stays in the namespace it was made in
-            _SLOW_START_AFTER_IDLE.write_text("0")
+            with suppress(OSError):  # where /proc/sys is read-only, it takes longer
+                keep_windows()
         interface = _index(route, INTERFACE)
         route.link("set", index=_LOOPBACK_INDEX, state="up")
-        route.link("set", index=interface, address=hardware_address_of(host), **_without_ipv6())
+        _do_without_ipv6(route, interface)
+        route.link("set", index=interface, address=hardware_address_of(host))
         route.addr("add", index=interface, address=address_of(host), prefixlen=PREFIX_LENGTH)
         route.link("set", index=interface, state="up")
         if self._spec.congestion_control is not None:
-            route.route(
-                "replace",
-                dst=f"{NETWORK}/{PREFIX_LENGTH}",
-                oif=interface,
-                scope=_SCOPE_LINK,
-                proto=_BY_KERNEL,
-                prefsrc=address_of(host),
-                # The system-wide setting may be out of reach; a route's is not.
-                metrics={"cc_algo": self._spec.congestion_control},
-            )
+            _set_congestion_control(route, interface, host, self._spec.congestion_control)
         return _Host(namespace, route, interface, port)
 
     def _introduce(self, host: int) -> None:
@@ -175,10 +178,46 @@ class Network:
         os.close(self._switch_namespace)
 
 
-def _without_ipv6() -> dict[str, Any]:
+def keep_windows() -> None:
+    """Have connections of this network namespace keep their windows in a pause.
+
+    Raises:
+        OSError: if that is not this process's to say.
+    """
+    _SLOW_START_AFTER_IDLE.write_text("0")
+
+
+def _set_congestion_control(route: IPRoute, interface: int, host: int, name: str) -> None:
+    """Choose what connections to other hosts use."""
+    try:
+        route.route(
+            "replace",
+            dst=f"{NETWORK}/{PREFIX_LENGTH}",
+            oif=interface,
+            scope=_SCOPE_LINK,
+            proto=_BY_KERNEL,
+            prefsrc=address_of(host),
+            # The system-wide setting may be out of reach; a route's is not.
+            metrics={"cc_algo": name},
+        )
+    except NetlinkError as error:
+        if error.code != errno.EINVAL:
+            raise
+        there = _CONGESTION_CONTROLS.read_text().split()
+        raise ValueError(
+            f"lab: congestion_control {name!r}: this kernel has none of that name, expected one "
+            f"of: {', '.join(there)}"
+        ) from error
+
+
+def _do_without_ipv6(route: IPRoute, interface: int) -> None:
     """Keep an interface from taking an IPv6 address and telling the world."""
     mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _NO_ADDRESSES)]}
-    return {"IFLA_AF_SPEC": {"attrs": [("AF_INET6", mode)]}}
+    try:
+        route.link("set", index=interface, IFLA_AF_SPEC={"attrs": [("AF_INET6", mode)]})
+    except NetlinkError as error:
+        if error.code not in {errno.EAFNOSUPPORT, errno.EOPNOTSUPP}:  # a kernel without IPv6
+            raise
 
 
 def _index(route: IPRoute, name: str) -> int:

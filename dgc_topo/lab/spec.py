@@ -13,6 +13,8 @@ MAX_HOSTS = 64
 MIN_RATE_BITS_PER_S = 1e6
 #: The kernel is told bytes per second in 32 bits.
 MAX_RATE_BITS_PER_S = 8 * (2**32 - 1)
+#: And of a queue's bytes in 31.
+MAX_QUEUE_BYTES = 2**31 - 1
 
 #: A frame of Ethernet as the shaper counts it: 14 bytes of header and an MTU of 1500.
 FRAME_BYTES = 1514
@@ -97,16 +99,25 @@ class LabSpec:
     def __post_init__(self) -> None:
         _check_count("num_hosts", self.num_hosts, MAX_HOSTS)
         _check_count("ranks_per_host", self.ranks_per_host, 64)
-        check_rate(self.rate_bits_per_s, "lab: rate_bits_per_s")
-        for host, rate in self.host_rates_bits_per_s.items():
-            self.check_host(host, "host_rates_bits_per_s")
-            check_rate(rate, f"lab: host_rates_bits_per_s[{host}]")
-        for change in self.changes:
-            self.check_host(change.host, "changes")
         if not 0 < self.queue_s <= 1:
             raise ValueError(f"lab: queue_s {self.queue_s}, expected above 0 and at most 1 second")
         if not (math.isfinite(self.time_scale) and self.time_scale >= 1):
             raise ValueError(f"lab: time_scale {self.time_scale}, expected 1 or more")
+        if self.congestion_control == "":
+            raise ValueError(
+                "lab: congestion_control '', expected a name such as 'cubic', or None (the "
+                "kernel's default)"
+            )
+        self._check_links()
+
+    def _check_links(self) -> None:
+        self.check_link(self.rate_bits_per_s, "rate_bits_per_s")
+        for host, rate in self.host_rates_bits_per_s.items():
+            self.check_host(host, "host_rates_bits_per_s")
+            self.check_link(rate, f"host_rates_bits_per_s[{host}]")
+        for number, change in enumerate(self.changes):
+            self.check_host(change.host, "changes")
+            self.check_link(change.rate_bits_per_s, f"changes[{number}]")
 
     @property
     def num_ranks(self) -> int:
@@ -137,6 +148,18 @@ class LabSpec:
         if not 0 <= host < self.num_hosts:
             raise ValueError(
                 f"lab: {where}: host {host!r}, expected a number from 0 to {self.num_hosts - 1}"
+            )
+
+    def check_link(self, rate_bits_per_s: float | None, where: str) -> None:
+        """Refuse a rate that the kernel cannot keep, alone or with this queue."""
+        check_rate(rate_bits_per_s, f"lab: {where}")
+        if rate_bits_per_s is None:
+            return
+        held = queue_bytes(rate_bits_per_s, self.queue_s)
+        if held > MAX_QUEUE_BYTES:
+            raise ValueError(
+                f"lab: {where}: rate {rate_text(rate_bits_per_s)} with queue_s {self.queue_s:g}: a "
+                f"full queue holds {held:,} bytes, expected at most {MAX_QUEUE_BYTES:,}"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -10,14 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.lab.doctor import Finding
-from dgc_topo.lab.keeper import leave_machine
+from dgc_topo.lab.keeper import REFUSALS, text_of
+from dgc_topo.lab.network import Network, keep_windows
+from dgc_topo.lab.rights import leave_machine
 from dgc_topo.lab.shaping import Shape, shape_host
 from dgc_topo.lab.spec import LabSpec
 
 _CONGESTION_CONTROLS = ("cubic", "reno", "bbr", "dctcp")
+_RATE_BITS_PER_S = 100e6
 _NEEDED = LabSpec(num_hosts=1).congestion_control
 _DEFAULT_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
@@ -32,18 +34,21 @@ def _findings() -> list[Finding]:
     try:
         own_user = leave_machine()
     except OSError as error:
-        why = f"{error.strerror}; be root, or allow user namespaces"
-        restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-        if restricted.exists() and restricted.read_text().strip() == "1":
-            why += " (AppArmor restricts them: kernel.apparmor_restrict_unprivileged_userns)"
-        return [Finding("namespaces", False, True, why)]
+        return [Finding("namespaces", False, True, text_of(error))]
     how = "network and process ids, " + ("inside a user namespace" if own_user else "as root")
     return [
         Finding("namespaces", True, True, how),
         _attempt("process descriptors", lambda: os.pidfd_open(os.getpid()), needed=True),
         *_links(),
         *_controls(default),
+        _attempt("windows kept in a pause", keep_windows, needed=False),
+        _attempt("two shaped hosts", _build, needed=True),
     ]
+
+
+def _build() -> None:
+    """Build the smallest lab: whatever the list above does not know of fails here."""
+    Network(LabSpec(num_hosts=2, rate_bits_per_s=_RATE_BITS_PER_S)).close()
 
 
 def _links() -> list[Finding]:
@@ -105,9 +110,8 @@ def _route(route: IPRoute, where: str, link: int, metrics: dict[str, str]) -> Ca
 def _attempt(name: str, action: Callable[[], object], *, needed: bool) -> Finding:
     try:
         action()
-    except (NetlinkError, OSError) as error:
-        reason = error.args[-1] if error.args else error
-        return Finding(name, False, needed, f"the kernel has none, or refuses: {reason}")
+    except REFUSALS as error:
+        return Finding(name, False, needed, f"missing, or not allowed: {text_of(error)}")
     return Finding(name, True, needed, "works")
 
 

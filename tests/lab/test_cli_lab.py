@@ -46,9 +46,10 @@ def test_what_is_missing_decides_and_is_said(monkeypatch):
     assert result.exit_code == 1
     assert "can NOT have a lab" in result.output
     monkeypatch.setattr("dgc_topo.lab.lab.examine", lambda: lacking)
+    monkeypatch.setattr("dgc_topo.lab.messages.receive", lambda _: ({"error": "refused"}, []))
     with (
         pytest.raises(LabError, match=r"cannot be built: htb: the kernel has none \(all about it"),
-        Lab(LabSpec(num_hosts=1, congestion_control="no-such")),
+        Lab(LabSpec(num_hosts=1)),
     ):
         pass
 
@@ -74,6 +75,8 @@ def test_a_commands_failure_ends_the_others(lab: Lab):
         (["--hosts", "0"], "num_hosts 0, expected a whole number from 1 to 64"),
         (["--hosts", "2", "--rate", "fast"], "--rate 'fast': not a number with a unit"),
         (["--hosts", "2", "--rate", "1 kbit/s"], "--rate: rate 1 kbit/s, expected 1 Mbit/s"),
+        (["--hosts", "2", "--rate", "20 Gbit/s", "--queue", "1 s"], "full queue holds 2,500,000,"),
+        (["--hosts", "1", "--congestion-control", ""], "congestion_control '', expected a name"),
     ],
 )
 def test_bad_labs_are_one_clear_message(arguments, says):

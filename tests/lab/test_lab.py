@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dgc_topo.lab import Lab, LabSpec
+from dgc_topo.lab import Lab, LabError, LabSpec, LinkChange
+from dgc_topo.lab.command import run_command
 from dgc_topo.launch import run_on
 
 
@@ -83,6 +84,45 @@ def _network(process: psutil.Process) -> str | None:
 
 def _all_networks() -> set[str | None]:
     return {_network(process) for process in psutil.process_iter()}
+
+
+def test_commands_and_environments_may_be_as_large_as_the_kernel_takes(lab: Lab):
+    environment = {**os.environ, "A": "a" * 120_000, "B": "b" * 120_000}
+    command = [sys.executable, "-c", "import os, sys; sys.exit(len(os.environ['B']) != 120_000)"]
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        process = lab.start(0, [*command, "c" * 120_000], environment, nothing, nothing)
+        assert process.wait(30) == 0
+        with pytest.raises(LabError, match="Argument list too long"):
+            lab.start(0, ["true", "c" * 140_000], environment, nothing, nothing)
+        with pytest.raises(LabError, match="null byte"):
+            lab.start(0, ["true", "\0"], environment, nothing, nothing)
+    finally:
+        os.close(nothing)
+
+
+UNPLUG = """
+from pyroute2 import IPRoute
+with IPRoute() as route:
+    route.link("del", ifname="eth0")
+__import__("time").sleep(600)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="inside, only root may take an interface away")
+def test_a_timed_change_that_fails_is_an_error(lab: Lab):
+    change = LinkChange(at_s=1.5, host=0, action="rate", rate_bits_per_s=5e7)
+    with Lab(LabSpec(num_hosts=1, rate_bits_per_s=1e8, changes=(change,))) as other:
+        says = r"lab: link change 'rate' of host 0 at 1.5 s: the kernel refuses: No such device"
+        with pytest.raises(LabError, match=says):
+            run_command(other, [sys.executable, "-c", UNPLUG], lambda *_: None)
+
+
+def test_rates_that_no_queue_can_have_are_refused(lab: Lab):
+    with Lab(LabSpec(num_hosts=1, queue_s=1)) as other:
+        with pytest.raises(ValueError, match="lab: set_rate: rate 20 Gbit/s with queue_s 1: a"):
+            other.set_rate(0, 20e9)
+        assert len(other.counters()) == 1  # it is still up
 
 
 def test_a_lab_goes_in_good_order(lab: Lab):

@@ -27,7 +27,7 @@ specs = st.builds(
     num_hosts=st.integers(4, 64),
     rate_bits_per_s=rates,
     host_rates_bits_per_s=st.dictionaries(st.integers(0, 3), rates, max_size=3),
-    queue_s=st.floats(1e-3, 1),
+    queue_s=st.floats(1e-3, 0.5),
     congestion_control=st.sampled_from([None, "cubic", "reno"]),
     ranks_per_host=st.integers(1, 4),
     changes=st.lists(changes, max_size=3).map(tuple),
@@ -67,6 +67,21 @@ def test_names_say_what_is_special():
         ({"host_rates_bits_per_s": {2: 1e7}}, "host 2, expected a number from 0 to 1"),
         ({"host_rates_bits_per_s": {1: 1}}, r"host_rates_bits_per_s\[1\]: rate 1 bit/s"),
         ({"queue_s": 0}, "lab: queue_s 0, expected above 0"),
+        ({"queue_s": float("nan")}, "lab: queue_s nan, expected above 0"),
+        (
+            {"queue_s": 1, "rate_bits_per_s": 20e9},
+            "lab: rate_bits_per_s: rate 20 Gbit/s with queue_s 1: a full queue holds "
+            "2,500,000,000 bytes, expected at most 2,147,483,647",
+        ),
+        ({"queue_s": 1, "host_rates_bits_per_s": {1: 20e9}}, r"host_rates_bits_per_s\[1\]: rate"),
+        (
+            {
+                "queue_s": 1,
+                "changes": (LinkChange(at_s=0, host=1, action="rate", rate_bits_per_s=20e9),),
+            },
+            r"lab: changes\[0\]: rate 20 Gbit/s with queue_s 1",
+        ),
+        ({"congestion_control": ""}, "lab: congestion_control '', expected a name such as 'cubic'"),
         ({"time_scale": 0.5}, "lab: time_scale 0.5, expected 1 or more"),
         ({"ranks_per_host": 0}, "lab: ranks_per_host 0"),
         ({"changes": (LinkChange(at_s=0, host=7, action="cut"),)}, "changes: host 7"),
