@@ -281,10 +281,11 @@ def test_what_ends_with_no_number_counts_as_diverged(one_run):
     """A perplexity overflows long before a loss does."""
     inf = math.inf
     records = finals(one_run, dense=(90.0, inf), full=(91.0, 89.0))
-    perplexity = [
-        r.model_copy(update={"quality": r.quality.model_copy(update={"metric": "perplexity"})})
-        for r in records
-    ]
+    perplexity = []
+    for record in records:
+        assert record.quality is not None
+        quality = record.quality.model_copy(update={"metric": "perplexity"})
+        perplexity.append(record.model_copy(update={"quality": quality}))
     rows = {row[0].text: [c.text for c in row[1:3]] for row in compare_rungs(perplexity).rows}
     assert rows == {
         "dense": ["90.000 (1 of 2 diverged)", "-"],

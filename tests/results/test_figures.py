@@ -190,7 +190,8 @@ def test_validations_of_one_group_and_rate_are_told_apart_by_name():
         ({"a CNN": [row], "a ResNet": [row]}, ["a CNN", "a ResNet"]),
     ):
         (axes,) = error_figure(rows).axes
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == names
-        assert len({tuple(map(tuple, dots.get_facecolor())) for dots in axes.collections}) == len(
-            names
-        )
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == names
+        colours = {np.asarray(dots.get_facecolor()).tobytes() for dots in axes.collections}
+        assert len(colours) == len(names)

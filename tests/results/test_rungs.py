@@ -45,7 +45,7 @@ def texts(figure):
 
 def crosses(axes):
     """Return where crosses are drawn: how far into the panel, from 0 to 1, and in which row."""
-    found = []
+    found: list[tuple[float, float]] = []
     for line in axes.lines:
         if line.get_marker() == "x":
             pixels = line.get_transform().transform(line.get_xydata())
