@@ -155,10 +155,11 @@ def narrowed(topology: Topology, density: float | None) -> Callable[[Scenario], 
         compression = scenario.compression
         if density is not None:
             try:
-                own = {"densities": (density,)}
-                compression = with_keys(compression, own, f"--density {density:g}")
+                compression = with_keys(compression, {"densities": (density,)}, "compression")
+                if scenario.train is not None:
+                    compression.check_warm_up(scenario.train.epochs)
             except ValueError as error:
-                raise ScenarioError(str(error)) from error
+                raise ScenarioError(f"--density {density:g}: {error}") from error
         return scenario.model_copy(update={"topologies": (choice,), "compression": compression})
 
     return narrow

@@ -42,13 +42,21 @@ def test_verify_prints_the_proof_and_the_cost_beside_its_bound(run):
     ("density", "says"),
     [
         ("0.01", "nothing to do: ring, .*gossip averages whole parameters, dense only"),
-        ("-1", "--density -1: densities.0: should be greater than 0"),
+        ("-1", "--density -1: compression: densities.0: should be greater than 0"),
     ],
 )
 def test_a_training_that_cannot_be_is_an_error(run, tmp_path, density, says):
     scenario = write_tiny(tmp_path, "ring")
     output = run("train", str(scenario), "--topology", "gossip", "--density", density, status=2)
     assert re.search(says.replace("ring, ", ""), " ".join(output.split())), output
+
+
+def test_a_density_that_is_only_given_here_is_checked_like_the_files(run, tmp_path):
+    scenario = write_tiny(tmp_path, "ring", densities=(1.0,))
+    scenario.write_text(scenario.read_text().replace('warm_up = "none"', 'warm_up = "paper"'))
+    output = run("train", str(scenario), "--topology", "ring", "--density", "0.01", status=2)
+    said = "--density 0.01: warm_up_epochs = 4 with train.epochs = 2: density 0.01 is never reached"
+    assert said in " ".join(output.split())
 
 
 def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):
