@@ -66,6 +66,11 @@ class Scenario(Section):
                 "validate: nothing to measure: expected dense_bytes or sparse_densities, or "
                 "training steps: [train] and [lab]"
             )
+        if self.validation and self.lab and (self.lab.host_rates or self.lab.changes):
+            raise ValueError(
+                "validate: hosts are predicted as alike and links as steady, expected no "
+                "host_rates and changes in [lab]"
+            )
         return self
 
     @model_validator(mode="after")

@@ -241,6 +241,9 @@ def test_training_steps_alone_can_be_validated():
         parse_scenario(STEPS_ONLY.replace('[lab]\nrate = "100 Mbit/s"', ""))
     with pytest.raises(ScenarioError, match="validate: world_sizes: expected with dense_bytes"):
         parse_scenario(STEPS_ONLY + "world_sizes = [2]")
+    slow = STEPS_ONLY.replace("[lab]\n", '[lab]\nhost_rates = { 1 = "10 Mbit/s" }\n')
+    with pytest.raises(ScenarioError, match=r"validate: .* expected no host_rates and changes"):
+        parse_scenario(slow)
 
 
 @pytest.mark.parametrize(
