@@ -28,7 +28,7 @@ SMALL = {"overlap": True, "bucket_mib": 0.001}  # each layer of an MLP is a buck
 def test_overlapping_changes_no_bit(tmp_path):
     """Against virtual workers, which send the same buckets one after the other, after the pass."""
     topologies = ("ring", "parameter-server?server = 'dedicated'", "butterfly", "hierarchical")
-    warm = {"warm_up": "paper"}
+    warm = {"warm_up": "paper", "warm_up_epochs": 1.0}
     jobs = jobs_of(tmp_path, *topologies, world_size=4, train=SMALL, compression=warm)
     normalised = {"model": "resnet20", "options": {"width": 2}, "max_steps_per_epoch": 2, **SMALL}
     jobs += jobs_of(tmp_path, "tree", world_size=4, batch_size=2, epochs=1, train=normalised)

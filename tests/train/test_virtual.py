@@ -76,7 +76,8 @@ RUNGS: tuple[dict[str, object], ...] = (
 def test_four_virtual_workers_equal_four_real_ones(tmp_path):
     """Over topologies that sum in different orders; images, batch statistics, text, dropout."""
     topologies = ("ring", "parameter-server?server = 'dedicated'", "butterfly", "mesh")
-    jobs = jobs_of(tmp_path, *topologies, world_size=4, compression={"warm_up": "paper"})
+    warm = {"warm_up": "paper", "warm_up_epochs": 1.0}
+    jobs = jobs_of(tmp_path, *topologies, world_size=4, compression=warm)
     normalised = {"model": "resnet20", "options": {"width": 2}, "max_steps_per_epoch": 2}
     jobs += jobs_of(tmp_path, "tree", world_size=4, batch_size=2, epochs=1, train=normalised)
     text = {
