@@ -42,7 +42,7 @@ def test_verify_prints_the_proof_and_the_cost_beside_its_bound(run):
     ("density", "says"),
     [
         ("0.01", "nothing to do: ring, .*gossip averages whole parameters, dense only"),
-        ("-1", "--density -1: compression: densities.0: should be greater than 0"),
+        ("-1", "--density -1: compression.densities.0 = -1.0: expected greater than 0"),
     ],
 )
 def test_a_training_that_cannot_be_is_an_error(run, tmp_path, density, says):

@@ -70,7 +70,7 @@ class TrainingBench:
         self.jobs, self.left_out = throughput_jobs(scenario)
         assert scenario.throughput is not None  # there are jobs
         self._rounds = scenario.throughput.rounds
-        self._load = os.getloadavg()[0]
+        self._load = 0.0  # until it runs
         self._runs: list[list[Measurement]] = [[] for _ in self.jobs]
 
     @property

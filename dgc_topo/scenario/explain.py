@@ -8,15 +8,16 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 
-def explain(problem: dict[str, Any], whole: type[BaseModel]) -> str:
+def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") -> str:
     """Say in one line which key is wrong, and what was expected there.
 
     Args:
         problem: One of `pydantic.ValidationError.errors`.
-        whole: What was to be made of the file.
+        whole: What was to be made of the file, or of its part *where*.
+        where: Key of that part.
     """
     parts, valid = _look_up(problem["loc"], whole)
-    key = ".".join(parts) or "the file as a whole"
+    key = ".".join(filter(None, (where, *parts))) or "the file as a whole"
     match problem["type"]:
         case "extra_forbidden":
             return f"{key}: unknown key; valid here: {', '.join(valid)}"

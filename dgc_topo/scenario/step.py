@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from dgc_topo.coding import WireDtype
+from dgc_topo.scenario.explain import explain
 from dgc_topo.simulate.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
 from dgc_topo.zoo import known_models
 
@@ -40,15 +41,12 @@ def with_keys(base: _Section, own: Mapping[str, object], where: str) -> _Section
     """Return *base* with other values for some of its keys.
 
     Raises:
-        ValueError: if they make no sense, in one line that begins with *where*.
+        ValueError: if they make no sense, in one line that begins with *where*, a key.
     """
     try:
         return type(base).model_validate(base.model_dump() | dict(own))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        text = first.get("ctx", {}).get("error") or first["msg"].replace("Input should", "should")
-        raise ValueError(f"{where}: {key}: {text}" if key else f"{where}: {text}") from error
+        raise ValueError(explain(dict(error.errors()[0]), type(base), where)) from error
 
 
 def _each_once(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
