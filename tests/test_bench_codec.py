@@ -73,14 +73,18 @@ print(peak_extra_bytes(lambda: torch.ones(16_000_000), torch.device("cpu")))
 """
 
 
+def bytes_told_by(script: str) -> int:
+    """Run a script in a process of its own, and return the number that it prints."""
+    command = [sys.executable, "-c", script]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    if told == "None":
+        pytest.skip("this system does not tell a process' peak memory")
+    return int(told)
+
+
 def test_peak_memory_sees_what_is_freed_again():
     """In a process of its own: a kernel may reclaim what a long-lived one has not used lately."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if done == "None":
-        pytest.skip("this system does not tell a process' peak memory")
-    assert 60e6 <= int(done) < 90e6
+    assert 60e6 <= bytes_told_by(PEAK) < 90e6
 
 
 CHANNELS_LAST = """
@@ -98,12 +102,7 @@ print(peak_extra_bytes(lambda: compressor.compress(gradients), torch.device("cpu
 
 
 def test_gradients_that_are_not_contiguous_need_no_copy_of_them_all():
-    done = subprocess.run(
-        [sys.executable, "-c", CHANNELS_LAST], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if done == "None":
-        pytest.skip("this system does not tell a process' peak memory")
-    assert int(done) <= 0.05 * 2 * 4 * 2048 * 910 * 9
+    assert bytes_told_by(CHANNELS_LAST) <= 0.05 * 2 * 4 * 2048 * 910 * 9
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """Predictions beside measured runs: rows, their summary, files, and a small lab for real."""
 
+from contextlib import nullcontext
+from importlib import import_module
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -192,6 +195,19 @@ def test_gossip_alone_has_nothing_sparse_to_measure(tmp_path):
     assert outcome.exit_code == 2
     assert "nothing is left to measure: gossip" in outcome.output
     assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_be_predicted_is_not_measured(monkeypatch):
+    def refuse(*_):
+        raise ValueError("cannot predict")
+
+    module = import_module("dgc_topo.validation.validate")  # whose name is that of a function, too
+    monkeypatch.setattr(module, "predict_case", refuse)
+    monkeypatch.setattr(module, "Lab", lambda _: nullcontext())
+    monkeypatch.setattr(module, "Session", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(module, "measure_cases", lambda *_: pytest.fail("it measured"))
+    with pytest.raises(ValueError, match="cannot predict"):
+        list(validate(parse_scenario(SCENARIO.format(more="")), network()))
 
 
 def test_measured_rows_need_a_network_to_be_predicted(tmp_path):
