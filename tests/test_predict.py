@@ -16,6 +16,7 @@ from dgc_topo.results.measurement import (
 from dgc_topo.scenario import ScenarioError, parse_scenario
 from dgc_topo.simulate import load_fabric
 from dgc_topo.workloads import overlap_exponent, workloads_of_runs, workloads_of_scenario
+from tests.records import measurement
 
 SCENARIO = """
 name = "predicted"
@@ -114,27 +115,14 @@ def run(topology: str, density: float, compute_s: float, compress_s: float) -> M
     phases = Phases(
         compute_s=compute_s, compress_s=compress_s, communicate_s=0, wait_s=0, update_s=0
     )
-    return Measurement(
-        kind="measured",
-        scenario="s",
-        machine="m",
+    return measurement(
         topology=topology,
         world_size=4,
-        num_workers=4,
-        network="loopback",
-        workload="w",
         compression="dense" if density == 1 else "dgc",
         density=density,
-        seed=0,
-        batch_size_per_worker=8,
-        num_steps=10,
-        step_time_s=1.0,
         phases=phases,
-        samples_per_s=32.0,
         gradient_bytes=40_040,
         compressed_bytes=40_040 if density == 1 else 840,
-        wire_bytes_per_step=1,
-        messages_per_step=1,
         sparse=None if density == 1 else sparse(100, 200),
         solo_phases=phases,
     )

@@ -1,57 +1,6 @@
-"""Calibrate a cluster of your own: ``torchrun ... -m dgc_topo.calibration FILE [RATE]``.
+"""Calibrate a cluster of your own: ``torchrun ... -m dgc_topo.calibration FILE [RATE]``."""
 
-Every rank runs this.  RATE is the nominal one of the links, such as 1Gbit/s, if it is to be told
-from what they carry; each host should run one rank.
-"""
-
-from __future__ import annotations
-
-from datetime import timedelta
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from dgc_topo.calibration.calibrate import ROUNDS, fit_network
-from dgc_topo.calibration.measure import measured, request, rounds_of
-from dgc_topo.calibration.model import Parameters
-from dgc_topo.calibration.probes import probes
-from dgc_topo.calibration.runs import time_cases
-from dgc_topo.cli.console import check_file, clear_errors
-from dgc_topo.lab.spec import link_rate_from
-from dgc_topo.launch.group import join_workers
-
-_LONGEST = timedelta(seconds=120)
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@app.command()
-def main(
-    file: Annotated[Path, typer.Argument(help="network file to write (TOML)")],
-    rate: Annotated[str | None, typer.Argument(help="nominal one of links, or unshaped")] = None,
-) -> None:
-    """Run the probes on all ranks of a launcher; rank 0 writes the network file."""
-    with clear_errors():
-        _calibrate(file, None if rate is None else link_rate_from(rate, "rate"))
-
-
-def _calibrate(file: Path, rate: float | None) -> None:
-    with join_workers("cpu", "gloo", _LONGEST) as worker:
-        if worker.rank == 0:  # the others may be on machines without such a folder
-            check_file("calibration:", file)
-        cases = probes(worker.world_size, rate)
-        timed = time_cases(worker, request(cases, ROUNDS))
-        per_rank = worker.gather(timed["timed"], "collecting the probes")
-    if worker.rank == 0:
-        rows = [
-            measured(case, rounds, 1)
-            for case, rounds in zip(cases, rounds_of(cases, per_rank), strict=True)
-        ]
-        network = fit_network(file.stem, [(rate, rows)], Parameters(), rate)
-        network.save(file)
-
+from dgc_topo.cli.calibrate_cluster import app
 
 if __name__ == "__main__":
     app()

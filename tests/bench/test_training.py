@@ -9,10 +9,10 @@ from typer.testing import CliRunner
 from dgc_topo.bench.training import TrainingBench
 from dgc_topo.cli.main import app
 from dgc_topo.launch import LaunchError
-from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.train.events import Finished
 from dgc_topo.train.job import ALONE, throughput_jobs
+from tests.records import measurement
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -165,28 +165,12 @@ def test_what_fails_in_a_later_round_does_not_take_the_whole_ones_with_it(monkey
 
 def record(job):
     """What a run of a job could have measured."""
-    phases = Phases(compute_s=1, compress_s=0, communicate_s=0, wait_s=0, update_s=0)
-    return Measurement(
-        kind="measured",
-        scenario="few-steps",
-        machine="invented",
+    return measurement(
         topology=job.topology.name,
         world_size=job.train.world_size,
-        num_workers=job.train.world_size,
-        network="invented",
-        workload="w",
         compression=job.compressor_name,
         density=job.density,
-        seed=0,
-        batch_size_per_worker=8,
         num_steps=6,
-        step_time_s=1.0,
-        phases=phases,
-        samples_per_s=8.0 * job.train.world_size,
-        gradient_bytes=1000,
-        compressed_bytes=1000,
-        wire_bytes_per_step=1000,
-        messages_per_step=1,
     )
 
 

@@ -1,15 +1,16 @@
 """``python -m dgc_topo.calibration``, as people start it: mistakes are one clear line."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from dgc_topo.calibration import __main__ as command
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.calibration.runs import Answer, Block
+from dgc_topo.cli import calibrate_cluster as command
 
 
 def test_without_a_launcher_it_says_so(monkeypatch, tmp_path):
@@ -40,12 +41,19 @@ def test_what_every_rank_timed_becomes_a_network_file(monkeypatch, tmp_path):
         )
 
     worker = SimpleNamespace(rank=0, world_size=2, gather=lambda value, _: [value, value])
-    monkeypatch.setattr(command, "join_workers", lambda *_: nullcontext(worker))
+    joined = []
+
+    def join_workers(*settings: object) -> AbstractContextManager[SimpleNamespace]:
+        joined.append(settings)
+        return nullcontext(worker)
+
+    monkeypatch.setattr(command, "join_workers", join_workers)
     monkeypatch.setattr(command, "time_cases", time_cases)
     monkeypatch.setattr(command, "fit_network", fit_network)
     file = tmp_path / "lab.toml"
-    result = CliRunner().invoke(command.app, [str(file), "100 Mbit/s"])
+    result = CliRunner().invoke(command.app, [str(file), "100 Mbit/s", "--timeout-s", "300"])
     assert result.exit_code == 0, result.output
+    assert joined == [("cpu", "gloo", timedelta(seconds=300))]
     [(rate, rows)] = fitted
     assert rate == 100e6
     assert {row.case.world_size for row in rows} == {2}

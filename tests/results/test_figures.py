@@ -13,7 +13,7 @@ from dgc_topo.results.style import Styles
 from dgc_topo.schedule import Schedule, copy, mix, reduce
 from dgc_topo.topology import load_topology
 from dgc_topo.validation.report import error_figure
-from dgc_topo.validation.rows import Row
+from tests.records import row
 from tests.results.synthetic import TOPOLOGIES
 
 FIGURES = {
@@ -174,20 +174,10 @@ def test_the_graph_weighs_who_sends_to_whom():
 
 
 def test_validations_of_one_group_and_rate_are_told_apart_by_name():
-    row = Row(
-        group="training steps",
-        name="ring",
-        world_size=4,
-        payload="dense",
-        num_bytes=1e6,
-        bytes_sent=1e6,
-        measured_s=1.0,
-        spread=0.0,
-        predicted_s=1.1,
-    )
+    steps = row(group="training steps")
     for rows, names in (
-        ([row, row], ["training steps, unshaped"]),
-        ({"a CNN": [row], "a ResNet": [row]}, ["a CNN", "a ResNet"]),
+        ([steps, steps], ["training steps, unshaped"]),
+        ({"a CNN": [steps], "a ResNet": [steps]}, ["a CNN", "a ResNet"]),
     ):
         (axes,) = error_figure(rows).axes
         legend = axes.get_legend()

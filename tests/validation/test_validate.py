@@ -10,15 +10,15 @@ from typer.testing import CliRunner
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.cli.main import app
 from dgc_topo.lab import Lab, LabError, LabSpec
-from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.records import ResultsError
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.train.job import plan_jobs
-from dgc_topo.validation import Row, summarize, validate
+from dgc_topo.validation import summarize, validate
 from dgc_topo.validation.folder import ValidationFolder, load_rows, load_trainings
 from dgc_topo.validation.report import error_figure, summary_markdown
 from dgc_topo.validation.training import num_trainings, predict_trainings
 from dgc_topo.validation.validate import cases_of, predict_again
+from tests.records import COMPUTING, measurement, row
 
 SCENARIO = """
 name = "small"
@@ -38,21 +38,6 @@ rounds = 3
 """
 
 
-def row(measured=1.0, predicted=1.1, num_bytes=2e6, rate=None):
-    return Row(
-        group="collectives",
-        name="ring",
-        world_size=4,
-        rate_bits_per_s=rate,
-        payload="dense",
-        num_bytes=num_bytes,
-        bytes_sent=3e6,
-        measured_s=measured,
-        spread=0.01,
-        predicted_s=predicted,
-    )
-
-
 def network():
     """What framing arithmetic says of a lab; no CPU costs."""
     return CalibratedNetwork(
@@ -65,7 +50,8 @@ def network():
 
 
 def test_errors_are_signed_in_rows_and_absolute_in_summaries():
-    rows = [row(predicted=0.9), row(predicted=1.2), row(predicted=1.0), row(num_bytes=10.0)]
+    rows = [row(predicted_s=predicted) for predicted in (0.9, 1.2, 1.0)]
+    rows.append(row(num_bytes=10.0))
     assert [round(each.error, 3) for each in rows] == [-0.1, 0.2, 0.0, 0.1]
     large, small = summarize(rows)
     assert large.what == "collectives, unshaped, 1 MB and more"
@@ -84,7 +70,7 @@ def write(path, rows, calibrated, trainings=()):
 
 
 def test_a_folder_keeps_rows_network_and_plot(tmp_path):
-    rows, calibrated = [row(), row(rate=1e8)], network()
+    rows, calibrated = [row(), row(rate_bits_per_s=1e8)], network()
     assert write(tmp_path / "new", rows, calibrated) == rows
     assert load_rows(tmp_path / "new") == rows
     assert CalibratedNetwork.load(tmp_path / "new" / "network.toml") == calibrated
@@ -101,7 +87,7 @@ def test_an_earlier_validation_is_renamed_and_a_foreign_folder_refused(tmp_path)
     folder = ValidationFolder(tmp_path / "new")
     with pytest.raises(ResultsError, match="another run is writing there"):
         ValidationFolder(tmp_path / "new")
-    folder.write([row(rate=1e8)])
+    folder.write([row(rate_bits_per_s=1e8)])
     [earlier] = set(tmp_path.iterdir()) - {tmp_path / "new"}
     assert load_rows(earlier) == [row()]
     (tmp_path / "mine").mkdir()
@@ -125,29 +111,15 @@ def test_what_was_measured_is_kept_if_predicting_fails(tmp_path):
 def training(topology):
     """What the only training of STEPS_ONLY could have measured: 40 MB, a second of computing."""
     [job], _ = plan_jobs(parse_scenario(STEPS_ONLY.replace('"ring"', f'"{topology}"')))
-    phases = Phases(compute_s=1, compress_s=0, communicate_s=0, wait_s=0, update_s=0)
-    return Measurement(
-        kind="measured",
-        scenario="steps",
-        machine="invented",
+    return measurement(
         topology=topology,
-        world_size=2,
-        num_workers=2,
-        network="invented",
-        workload="w",
-        compression="dense",
-        density=1.0,
-        seed=0,
-        batch_size_per_worker=32,
         num_steps=10,
         step_time_s=5.0,
-        phases=phases,
-        samples_per_s=12.8,
         gradient_bytes=40_000_000,
         compressed_bytes=40_000_000,
         wire_bytes_per_step=40_000_000,
         messages_per_step=2,
-        solo_phases=phases,
+        solo_phases=COMPUTING,
         job=job.key,
     )
 
@@ -167,7 +139,7 @@ def test_trainings_can_be_predicted_by_another_network(tmp_path):
 
 def test_what_was_measured_can_be_predicted_by_another_network():
     scenario = parse_scenario(SCENARIO.format(more=""))
-    before = row(num_bytes=200_000, rate=50e6).model_copy(update={"world_size": 3})
+    before = row(num_bytes=200_000, rate_bits_per_s=50e6, world_size=3)
     other = network().model_copy(update={"parameters": Parameters(goodput=0.5 * 1448 / 1514)})
     (first,) = predict_again(scenario, network(), [before])
     (second,) = predict_again(scenario, other, [before])
@@ -181,7 +153,7 @@ def test_what_was_measured_can_be_predicted_by_another_network():
 )
 def test_rows_of_something_else_are_not_predicted(foreign):
     scenario = parse_scenario(SCENARIO.format(more=""))
-    other = row(num_bytes=200_000, rate=50e6).model_copy(update={"world_size": 3, **foreign})
+    other = row(**{"num_bytes": 200_000, "rate_bits_per_s": 50e6, "world_size": 3} | foreign)
     with pytest.raises(ValueError, match=r"3 ranks, .* expected a collective of scenario small"):
         list(predict_again(scenario, network(), [other]))
 
