@@ -23,7 +23,8 @@ check: install  ## lint and types
 	$(BIN)/mypy
 
 test: check  ## everything: lint, types, tests
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not crowded" -n auto --dist worksteal
+	$(BIN)/pytest -m crowded
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis results

@@ -5,19 +5,37 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # worker processes share the cores
 
-GOLDEN = Path(__file__).parent / "golden"
+# How long an example takes says nothing where two tests share the cores.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+TESTS = Path(__file__).parent
+GOLDEN = TESTS / "golden"
+
+#: Folders whose tests start processes that take all cores, and wait for each other.
+CROWDED = {"bench", "calibration", "execute", "lab", "launch", "train", "validation"}
 
 
 def pytest_collection_modifyitems(items):
-    """Skip what is marked ``gpu`` where there is none."""
-    if torch.cuda.is_available():
-        return
+    """Mark tests that need all cores, and skip what is marked ``gpu`` where there is none."""
+    has_gpu = torch.cuda.is_available()
     for item in items:
-        if item.get_closest_marker("gpu"):
+        is_crowded = item.path.relative_to(TESTS).parts[0] in CROWDED
+        if is_crowded and not item.get_closest_marker("one_process"):
+            item.add_marker(pytest.mark.crowded)
+        if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """Make room for tables and helps, whatever the terminal was when the console was made."""
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("dgc_topo.cli.console.console._width", 300)
 
 
 @pytest.fixture

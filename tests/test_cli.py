@@ -20,9 +20,7 @@ CODEC = ("--elements", "6400", "--tensors", "1", "--repeats", "1", "--devices", 
 
 
 @pytest.fixture
-def run(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
+def run(wide):
     def invoke(*arguments: str, status: int = 0) -> str:
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == status, result.output

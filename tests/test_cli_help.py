@@ -30,9 +30,7 @@ def words(text):
 
 
 @pytest.fixture
-def help_of(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
-
+def help_of(wide):
     def invoke(name):
         app, names, _ = COMMANDS[name]
         result = CliRunner().invoke(app, [*names, "--help"])

@@ -26,9 +26,7 @@ IDEAL = ("--network", "ideal", "--bandwidth", "125MB/s", "--latency", "50us")
 
 
 @pytest.fixture
-def run(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-
+def run(wide):
     def invoke(*arguments: str, status: int = 0) -> str:
         result = CliRunner().invoke(app, ["simulate", *arguments])
         assert result.exit_code == status, result.output

@@ -183,8 +183,7 @@ def test_a_package_that_cannot_be_loaded_is_named():
 
 
 @pytest.mark.usefixtures("broken_package")
-def test_a_broken_package_hides_no_other(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
+def test_a_broken_package_hides_no_other(wide):
     listed = CliRunner().invoke(app, ["topologies"])
     assert listed.exit_code == 0
     assert "near | far" in listed.output

@@ -12,6 +12,8 @@ from dgc_topo.calibration.predict import predict_case, simulate_runs, touched_by
 from dgc_topo.calibration.probes import probes
 from dgc_topo.simulate import star
 
+pytestmark = pytest.mark.one_process
+
 MACHINE = {"cores_per_machine": 2.0, "hosts_per_machine": 64}
 TRUE = Parameters(
     goodput=0.956,

@@ -19,7 +19,7 @@ def bins(waits: list[int]) -> list[int]:
     return counts
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     num_steps=st.integers(1, 40), density=st.sampled_from([0.05, 0.3]), seed=st.integers(0, 2**31)
 )

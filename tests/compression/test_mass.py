@@ -45,7 +45,7 @@ def flat(tensors: dict[str, Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors.values()]).double()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     shapes=shapes,
     num_workers=st.integers(1, 4),
@@ -84,7 +84,7 @@ def test_sent_plus_residuals_is_all_that_was_accumulated_at_every_step(
         torch.testing.assert_close(total_sent + left, accumulated, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     density=st.floats(0.001, 0.999) | st.just(1.0),
     seed=st.integers(0, 2**31),

@@ -15,7 +15,7 @@ def layout_of(*sizes: int) -> FlatLayout:
     return FlatLayout.of({str(i): torch.empty(size, 1) for i, size in enumerate(sizes)})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     layers=st.lists(st.lists(small_values, max_size=12), min_size=1, max_size=4),
     density=st.floats(0.001, 0.999),

@@ -36,7 +36,7 @@ def groups_of(layers: list[list[float]]) -> Groups:
     return Groups(tuple(ends))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(layers=layers_of_values, density=st.floats(0.001, 0.999))
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("reuse", [False, True])
@@ -54,7 +54,7 @@ def test_any_step_finds_exactly_the_largest_with_ties_to_the_lower_index(reuse, 
         assert found.pick(now, density).equal(top_k(now, groups, density))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(layers=layers_of_values, density=st.floats(0.001, 0.999), rank=st.integers(1, 3))
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_misleading_sample_costs_time_but_no_element(reuse, layers, density, rank):
@@ -70,7 +70,7 @@ def test_a_misleading_sample_costs_time_but_no_element(reuse, layers, density, r
             assert found.pick(now, density).equal(top_k(now, groups, density))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     layers=layers_of_values,
     density=st.floats(0.001, 0.999),

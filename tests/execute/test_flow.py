@@ -133,7 +133,7 @@ def check(schedule: Schedule, fresh: Callable[[], list[Payload]]) -> None:
             ]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     schedules(),
     st.sampled_from(["float32", "float16", "bfloat16", "sparse", "bundle"]),

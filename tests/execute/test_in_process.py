@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -69,7 +69,6 @@ def apply(schedule: Schedule, buffers: list[Tensor]) -> list[Tensor]:
     return [torch.from_numpy(values.astype(np.float32)) for values in state]
 
 
-@settings(deadline=None)
 @given(schedules(), st.integers(0, 9), st.integers(0, 99))
 def test_any_schedule_means_what_it_says(schedule: Schedule, length: int, seed: int):
     generator = torch.Generator().manual_seed(seed)

@@ -19,7 +19,7 @@ def script_of(schedule: Schedule, rank: int, length: int, dtype: torch.dtype) ->
     return script_for(plan.program, payload, lambda size: torch.zeros(size, dtype=torch.uint8))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedules(), st.integers(0, 60), st.sampled_from([torch.float32, torch.float16]))
 def test_messages_under_way_at_once_never_share_memory(
     schedule: Schedule, length: int, dtype: torch.dtype
@@ -39,7 +39,7 @@ def test_messages_under_way_at_once_never_share_memory(
         assert not posted
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(schedules(), st.integers(0, 60))
 def test_every_message_is_posted_once_and_no_later_than_its_step(schedule: Schedule, length: int):
     for rank in range(schedule.world_size):

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from dgc_topo.payload import Arrival, BundlePayload, DensePayload, SparsePayload
 from dgc_topo.schedule import Transfer
@@ -11,7 +11,6 @@ from tests.payload.reference import Case, cases, deliver, dense, sparse
 ONE = Fraction(1)
 
 
-@settings(deadline=None)
 @given(cases())
 def test_every_part_merges_as_if_alone(case: Case):
     """Parts of known and unknown size, aligned or not, in one message."""
@@ -29,7 +28,6 @@ def test_every_part_merges_as_if_alone(case: Case):
             assert torch.equal(part.buffer, expected)
 
 
-@settings(deadline=None)
 @given(cases())
 def test_bundles_nest(case: Case):
     bundles = [

@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgc_topo.payload import Arrival, DensePayload, equal_bounds
@@ -11,7 +11,6 @@ from dgc_topo.schedule import Transfer
 from tests.payload.reference import Case, cases, deliver, dense, in_rank_order
 
 
-@settings(deadline=None)
 @given(cases())
 def test_merge_means_what_the_schedule_says(case: Case):
     payloads = [dense(buffer) for buffer in case.buffers]
@@ -22,7 +21,6 @@ def test_merge_means_what_the_schedule_says(case: Case):
             assert torch.equal(payload.buffer, case.buffers[rank])
 
 
-@settings(deadline=None)
 @given(world_size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_sums_are_taken_in_rank_order_on_every_rank(world_size: int, seed: int):
     """However the own value stands among the arrivals, all ranks get the same bits."""
@@ -123,7 +121,6 @@ def test_chunks_may_begin_anywhere():
     assert payload.pack(1, 2).view(torch.float32).tolist() == [1, 2, 3, 4, 5]
 
 
-@settings(deadline=None)
 @given(length=st.integers(0, 50), num_chunks=st.integers(1, 60))
 def test_equal_slices_differ_by_one_element_at_most(length: int, num_chunks: int):
     bounds = equal_bounds(length, num_chunks)

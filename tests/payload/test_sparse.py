@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgc_topo.coding import INDEX_CHOICES
@@ -21,7 +21,6 @@ def check_form(payload: SparsePayload) -> None:
     assert (payload.indices[1:] > payload.indices[:-1]).all()
 
 
-@settings(deadline=None)
 @given(cases())
 def test_merge_means_what_the_schedule_says(case: Case):
     payloads = [sparse(buffer) for buffer in case.buffers]
@@ -33,7 +32,6 @@ def test_merge_means_what_the_schedule_says(case: Case):
             assert torch.equal(payload.to_dense(), case.buffers[rank])
 
 
-@settings(deadline=None)
 @given(cases(only_reduce=True), cases(), st.integers(1, 5))
 def test_a_payload_runs_again_with_other_chunks(first: Case, second: Case, num_chunks: int):
     """What one run leaves is what the next one starts with, however it was cut before."""
@@ -53,7 +51,6 @@ def test_a_payload_runs_again_with_other_chunks(first: Case, second: Case, num_c
         assert torch.equal(payload.to_dense(), second.expected())
 
 
-@settings(deadline=None)
 @given(world_size=st.integers(1, 9), seed=st.integers(0, 99), density=st.floats(0, 1))
 def test_sums_are_taken_in_rank_order_on_every_rank(world_size: int, seed: int, density: float):
     generator = torch.Generator().manual_seed(seed)
@@ -69,7 +66,6 @@ def test_sums_are_taken_in_rank_order_on_every_rank(world_size: int, seed: int, 
         assert torch.equal(payloads[rank].to_dense(), in_rank_order(buffers))
 
 
-@settings(deadline=None)
 @given(cases())
 def test_sparse_and_dense_agree(case: Case):
     as_dense, as_sparse = map(dense, case.buffers), map(sparse, case.buffers)

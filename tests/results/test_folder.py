@@ -73,7 +73,7 @@ def folder(tmp_path):
     return ResultsFolder.create(tmp_path / "quickstart", SCENARIO, "quickstart")
 
 
-@settings(deadline=None, max_examples=50)  # disks take their time
+@settings(max_examples=50)  # disks take their time
 @given(st.lists(records, max_size=3))
 def test_what_is_written_is_read_back(tmp_path_factory, written):
     folder = ResultsFolder.create(tmp_path_factory.mktemp("r"), SCENARIO, "any")

@@ -124,7 +124,7 @@ def way_of_sharing(request, monkeypatch):
     monkeypatch.setattr(fluid, "FEW", few)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_rates_are_the_slow_ones(data):
     num_links = data.draw(st.integers(1, 10))
@@ -144,7 +144,7 @@ def test_rates_are_the_slow_ones(data):
     np.testing.assert_allclose(rates, slow_max_min(routes, capacity), rtol=1e-9)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_weighted_rates_are_the_slow_ones(data):
     """Also where a flow crosses a link twice, as when one machine sends and receives."""
@@ -161,7 +161,7 @@ def test_weighted_rates_are_the_slow_ones(data):
 
 @pytest.mark.usefixtures("way_of_sharing")
 def test_flows_end_as_in_the_slow_model():
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(flows_on_a_network())
     def check(case):
         network, flows = case
@@ -201,7 +201,7 @@ class RandomSizes:
 
 @pytest.mark.usefixtures("way_of_sharing")
 def test_schedules_end_as_in_the_slow_model():
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(st.data(), random_schedule())
     def check(data, schedule):
         network = random_network(data.draw, schedule.world_size)

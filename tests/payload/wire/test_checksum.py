@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgc_topo.coding import HEADER_BYTES
@@ -85,7 +85,6 @@ def test_the_modulus_is_the_largest_prime_of_32_bits():
     assert all(any(n % d == 0 for d in range(2, 2**16)) for n in range(PRIME + 1, 2**32))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 15), st.lists(st.integers(0, 2**15 - 1), max_size=70))
 def test_unpack_inverts_pack(width: int, numbers: list[int]):
     given_numbers = torch.tensor(numbers, dtype=torch.int64) & ((1 << width) - 1)
@@ -96,7 +95,6 @@ def test_unpack_inverts_pack(width: int, numbers: list[int]):
     assert reference.numbers(raw, len(numbers), width) == given_numbers.tolist()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.data())
 def test_unpack_plane_inverts_pack_plane(num_bytes: int, data: st.DataObject):
     places = sorted(data.draw(st.sets(st.integers(0, 8 * num_bytes - 1))))

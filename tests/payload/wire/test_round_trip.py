@@ -45,7 +45,7 @@ def runs(draw: st.DrawFn) -> tuple[int, int, list[int]]:
     return draw(st.integers(0, 2**40)), length, sorted(indices)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     runs(), st.sampled_from(INDEX_CHOICES), st.sampled_from(WIRE_DTYPES), st.integers(0, 2**32 - 1)
 )
@@ -74,7 +74,7 @@ def test_decode_inverts_encode(
         assert reference.decode(message.numpy().tobytes(), length)[0] == (found - start).tolist()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(runs(), st.sampled_from(WIRE_DTYPES))
 def test_auto_is_the_smallest(run: tuple[int, int, list[int]], dtype: WireDtype):
     start, length, relative = run
