@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # for importing torch takes seconds
 DISTURBED = 0.15
 MAX_ATTEMPTS = 5
 _FUNCTION = "dgc_topo.calibration.runs:time_cases"
-_MAX_FOR_SPREAD = 3  # more rounds do not make a median of a wide spread another one
+MAX_FOR_SPREAD = 3  #: attempts: more do not make a median of a wide spread another one
 _FEW_ROUNDS = 3
 _TIMEOUT_S = 60.0
 _MESSAGES_OF_A_BARRIER = 2  #: at most, per rank and peer
@@ -174,7 +174,7 @@ def _usual_s(rounds: Sequence[Round]) -> float:
 
 
 def _is_settled(row: Measured, rounds: int) -> bool:
-    is_calm = row.spread <= DISTURBED or row.attempts >= _MAX_FOR_SPREAD
+    is_calm = row.spread <= DISTURBED or row.attempts >= MAX_FOR_SPREAD
     return row.in_usual_state and row.rounds >= rounds and is_calm
 
 
@@ -235,14 +235,20 @@ def measured(
     usual = [r for r in rounds if reference is None or reference.accepts(r.references_s)]
     enough = len(usual) >= _FEW_ROUNDS
     counted = usual if enough else rounds
-    low, middle, high = quantiles([r.time_s for r in counted], n=4, method="inclusive")
+    middle_s, spread = median_and_spread([r.time_s for r in counted])
     return Measured(
         case,
-        middle,
-        (high - low) / middle,
+        middle_s,
+        spread,
         rounds[0].bytes_sent,
         attempts,
         len(counted),
         enough,
         os.getloadavg()[0],
     )
+
+
+def median_and_spread(times_s: Sequence[float]) -> tuple[float, float]:
+    """Return the median of two times or more, and how far apart their quartiles are, relative."""
+    low_s, middle_s, high_s = quantiles(times_s, n=4, method="inclusive")
+    return middle_s, (high_s - low_s) / middle_s

@@ -171,6 +171,11 @@ class Measurement(_Record):
         "nobody waited: no measure of a cluster",
     )
 
+    load: NonNegativeFloat | None = Field(
+        default=None,
+        description="runnable processes of the machine, mean of the minute before a measured run "
+        "ended (its load average)",
+    )
     num_steps: NonNegativeInt = Field(description="training steps behind a measured record")
     step_time_s: NonNegativeFloat = Field(description="median time of one training step")
     phases: Phases

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,6 +96,7 @@ def make_measurement(
         batch_size_per_worker=job.train.batch_size_per_worker,
         rung=job.rung,
         job=job.key,
+        load=os.getloadavg()[0],
         num_steps=len(records[0]),
         step_time_s=step_time_s,
         phases=_phases(columns),

@@ -1,15 +1,17 @@
 """Measure whole training steps in a lab, and predict each from a lone worker and the calibration.
 
-What a step computes and compresses is taken from the worker that had the machine to itself before
-the training began; what it communicates, from the calibrated network.
+What a step computes and compresses is taken from workers that had the machine to themselves before
+the trainings began; what it communicates, from the calibrated network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from dgc_topo.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
 from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.lab import Lab
 from dgc_topo.predict import VARYING_ITERATIONS
@@ -19,15 +21,18 @@ from dgc_topo.simulate import Network
 from dgc_topo.simulate.training import Pace, simulate_step
 from dgc_topo.topology import load_topology
 from dgc_topo.train.events import Event, Finished
-from dgc_topo.train.job import plan_jobs
+from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.launch import launch
 from dgc_topo.validation.rows import TRAINING_STEPS, Row
+from dgc_topo.validation.validate import section_of
 from dgc_topo.workloads import Workload, workloads_of_runs
 
 
 def num_trainings(scenario: Scenario) -> int:
-    """Return how many trainings `validate_training` runs."""
-    return len(plan_jobs(scenario)[0]) if scenario.train and scenario.lab else 0
+    """Return how many trainings `validate_training` runs if nothing disturbs them."""
+    if scenario.train is None or scenario.lab is None:
+        return 0
+    return section_of(scenario).rounds * len(plan_jobs(scenario)[0])
 
 
 def validate_training(
@@ -38,11 +43,14 @@ def validate_training(
 ) -> Iterator[Row]:
     """Yield a row per training that ``[train]`` and ``[lab]`` describe, when all are done.
 
+    In each of the scenario's rounds all of them take turns.  Those whose rounds differ too much get
+    as many again, twice at most.
+
     Args:
-        scenario: Without both there is nothing to do.
+        scenario: With a ``[validate]``; without both others there is nothing to do.
         network: Predicts the communication.
-        keep: Called with each training's record as soon as it is there.
-        advance: Called with how many trainings are done.
+        keep: Called with the record of each run as soon as it is there.
+        advance: Called with how many runs are done, of as many as `num_trainings` says.
 
     Raises:
         LabError: if this machine cannot have the lab.
@@ -51,23 +59,46 @@ def validate_training(
     if scenario.train is None or scenario.lab is None:
         return
     records: list[Measurement] = []
+    planned = num_trainings(scenario)
 
     def listen(event: Event) -> None:
         if isinstance(event, Finished):
             keep(event.measurement)
             records.append(event.measurement)
-            advance(1)
+            advance(int(len(records) <= planned))
 
     jobs, _ = plan_jobs(scenario)
     with Lab(scenario.lab.spec(scenario.train.world_size)) as lab:
-        launch(jobs, listen, lab)
+        for _ in range(MAX_FOR_SPREAD):
+            for _ in range(section_of(scenario).rounds):
+                launch(jobs, listen, lab)
+            jobs = _disturbed(jobs, records)
+            if not jobs:
+                break
     yield from predict_trainings(scenario, network, records)
+
+
+def _disturbed(jobs: Sequence[Job], records: Sequence[Measurement]) -> list[Job]:
+    """Return those of the *jobs* whose rounds differ too much."""
+    runs = _by_job(records)
+    steps_s = {key: [run.step_time_s for run in each] for key, each in runs.items()}
+    return [job for job in jobs if median_and_spread(steps_s[job.key])[1] > DISTURBED]
+
+
+def _by_job(records: Iterable[Measurement]) -> dict[str | None, list[Measurement]]:
+    runs: dict[str | None, list[Measurement]] = {}
+    for record in records:
+        runs.setdefault(record.job, []).append(record)
+    return runs
 
 
 def predict_trainings(
     scenario: Scenario, network: CalibratedNetwork, records: Iterable[Measurement]
 ) -> Iterator[Row]:
-    """Yield the rows of trainings that have been measured.
+    """Yield a row for each training of which runs have been measured.
+
+    What workers compute and compress when alone are medians over all runs that did the same (see
+    `workloads_of_runs`).
 
     Args:
         scenario: Whose trainings they are.
@@ -77,46 +108,61 @@ def predict_trainings(
     Raises:
         ValueError: if a record is of no training that the scenario describes.
     """
-    described = scenario.train is not None and scenario.lab is not None
-    known = {job.key for job in plan_jobs(scenario)[0]} if described else set()
+    lab, records = scenario.lab, list(records)
+    known = {job.key for job in plan_jobs(scenario)[0]} if scenario.train and lab else set()
     for record in records:
-        if record.job not in known or scenario.lab is None:
+        if record.job not in known:
             raise ValueError(
                 f"training of {record.workload}, {record.topology}, {record.compression} "
                 f"{record.density:g}: expected one that scenario {scenario.name} describes"
             )
-        rate = scenario.lab.spec(record.world_size).rate_bits_per_s
-        yield training_row(record, network, rate)
+    if lab is None:
+        return
+    # In a scaled lab everything is predicted as slow as it was measured.
+    workloads = workloads_of_runs([r.model_copy(update={"time_scale": 1.0}) for r in records])
+    for runs in _by_job(records).values():
+        middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
+        rate = lab.spec(middle.world_size).rate_bits_per_s
+        predicted_s = _predicted_s(middle, workloads[records.index(middle)], network, rate)
+        attempts = math.ceil(len(runs) / section_of(scenario).rounds)
+        yield _row(runs, middle, rate, attempts, predicted_s)
 
 
-def training_row(record: Measurement, network: CalibratedNetwork, rate: float | None) -> Row:
-    """Return what was measured of a training, and the prediction of its step.
-
-    In a scaled lab everything is predicted as slow as it was measured.
-
-    Args:
-        record: Of a training in a lab.
-        network: Predicts the communication.
-        rate: Of the lab's links, bit/s; None is unshaped.
-    """
-    [workload] = workloads_of_runs([record.model_copy(update={"time_scale": 1.0})])
+def _predicted_s(
+    record: Measurement, workload: Workload, network: CalibratedNetwork, rate: float | None
+) -> float:
     parameters = network.parameters
     hosts = parameters.network(record.world_size, rate, record.world_size * record.gradient_bytes)
     crowding = 1.0
     if record.time_scale == 1 and parameters.cores_per_machine is not None:
         on_machine = min(record.num_workers, parameters.hosts_per_machine)
         crowding = max(1.0, on_machine / parameters.cores_per_machine)
+    return predict_step(workload, hosts, record.world_size, crowding)
+
+
+def _row(
+    runs: Sequence[Measurement],
+    middle: Measurement,
+    rate: float | None,
+    attempts: int,
+    predicted_s: float,
+) -> Row:
+    steps_s = [run.step_time_s for run in runs]
+    measured_s, spread = median_and_spread(steps_s) if len(runs) > 1 else (steps_s[0], 0.0)
     return Row(
         group=TRAINING_STEPS,
-        name=record.topology,
-        world_size=record.world_size,
+        name=middle.topology,
+        world_size=middle.world_size,
         rate_bits_per_s=rate,
-        payload=f"{record.workload}, {record.compression} {record.density:g}{_overlap(record)}",
-        num_bytes=record.compressed_bytes,
-        bytes_sent=record.wire_bytes_per_step,
-        measured_s=record.step_time_s,
-        spread=0.0,
-        predicted_s=predict_step(workload, hosts, record.world_size, crowding),
+        payload=f"{middle.workload}, {middle.compression} {middle.density:g}{_overlap(middle)}",
+        num_bytes=middle.compressed_bytes,
+        bytes_sent=middle.wire_bytes_per_step,
+        measured_s=measured_s,
+        spread=spread,
+        attempts=attempts,
+        rounds=len(runs),
+        load=fmean(run.load or 0.0 for run in runs),
+        predicted_s=predicted_s,
     )
 
 

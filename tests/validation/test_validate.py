@@ -10,13 +10,19 @@ from typer.testing import CliRunner
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.cli.main import app
 from dgc_topo.lab import Lab, LabError, LabSpec
+from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.records import ResultsError
 from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.train.events import Finished
 from dgc_topo.train.job import plan_jobs
 from dgc_topo.validation import summarize, validate
 from dgc_topo.validation.folder import ValidationFolder, load_rows, load_trainings
 from dgc_topo.validation.report import error_figure, summary_markdown
-from dgc_topo.validation.training import num_trainings, predict_trainings
+from dgc_topo.validation.training import (
+    num_trainings,
+    predict_trainings,
+    validate_training,
+)
 from dgc_topo.validation.validate import cases_of, predict_again
 from tests.records import COMPUTING, measurement, row
 
@@ -108,20 +114,61 @@ def test_what_was_measured_is_kept_if_predicting_fails(tmp_path):
     assert [record.topology for record in load_trainings(tmp_path, [row()])] == ["ring"]
 
 
-def training(topology):
+def training(topology="ring", step_time_s=5.0, alone=COMPUTING):
     """What the only training of STEPS_ONLY could have measured: 40 MB, a second of computing."""
     [job], _ = plan_jobs(parse_scenario(STEPS_ONLY.replace('"ring"', f'"{topology}"')))
     return measurement(
         topology=topology,
         num_steps=10,
-        step_time_s=5.0,
+        step_time_s=step_time_s,
+        load=0.5,
         gradient_bytes=40_000_000,
         compressed_bytes=40_000_000,
         wire_bytes_per_step=40_000_000,
         messages_per_step=2,
-        solo_phases=COMPUTING,
+        solo_phases=alone,
         job=job.key,
     )
+
+
+def test_a_row_of_trainings_is_of_all_their_runs():
+    """One slow run, and one lone worker that was slow, change neither."""
+    slow = COMPUTING.model_copy(update={"compute_s": 9.0})
+    runs = [training(step_time_s=4.0), training(step_time_s=5.0, alone=slow)]
+    runs.append(training(step_time_s=9.0))
+    scenario = parse_scenario(STEPS_ONLY + "rounds = 3")
+    [one] = predict_trainings(scenario, network(), [training()])
+    [several] = predict_trainings(scenario, network(), runs)
+    assert (several.measured_s, several.predicted_s) == (5.0, one.predicted_s)
+    assert (several.rounds, several.attempts, several.load) == (3, 1, 0.5)
+    assert several.spread == pytest.approx((7.0 - 4.5) / 5.0)
+    assert (one.rounds, one.spread) == (1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("steps_s", "rounds", "attempts"),
+    [((5.0, 5.1, 5.2), 3, 1), ((5.0, 9.0, 5.1, 5.0, 5.0, 5.0), 6, 2), ((5.0, 9.0, 7.0) * 3, 9, 3)],
+)
+def test_trainings_whose_rounds_differ_too_much_are_run_again(
+    monkeypatch, steps_s, rounds, attempts
+):
+    left = list(steps_s)
+    kept: list[Measurement] = []
+    advanced: list[int] = []
+
+    def launch(jobs, listen, _):
+        assert [job.topology.name for job in jobs] == ["ring"]
+        listen(Finished(job=0, measurement=training(step_time_s=left.pop(0))))
+
+    module = "dgc_topo.validation.training"
+    monkeypatch.setattr(f"{module}.Lab", lambda _: nullcontext())
+    monkeypatch.setattr(f"{module}.launch", launch)
+    scenario = parse_scenario(STEPS_ONLY + "rounds = 3")
+    [found] = validate_training(scenario, network(), kept.append, advanced.append)
+    assert not left
+    assert (found.rounds, found.attempts) == (rounds, attempts)
+    assert len(kept) == rounds
+    assert sum(advanced) == num_trainings(scenario) == 3
 
 
 def test_trainings_can_be_predicted_by_another_network(tmp_path):
@@ -224,7 +271,7 @@ def test_training_steps_alone_can_be_validated():
     scenario = parse_scenario(STEPS_ONLY)
     assert cases_of(scenario) == {}
     assert list(validate(scenario, network())) == []
-    assert num_trainings(scenario) == 1
+    assert num_trainings(scenario) == 5  # the usual number of rounds
     with pytest.raises(ScenarioError, match=r"nothing to measure: .*\[train\] and \[lab\]"):
         parse_scenario(STEPS_ONLY.replace('[lab]\nrate = "100 Mbit/s"', ""))
     with pytest.raises(ScenarioError, match="validate: world_sizes: expected with dense_bytes"):
