@@ -19,6 +19,7 @@ class _Nothing(BaseModel):
 _NESTED: dict[str, tuple[str, type[BaseModel]]] = {
     "phases": ("", Phases),
     "solo_phases": ("solo_", Phases),
+    "crowd_phases": ("crowd_", Phases),
     "sparse": ("sparse_", SparseSizes),
 }
 #: Of no single value, or shown as a label.
@@ -42,9 +43,9 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """Return one row per record, one flat column per fact.
 
     Columns are the record's fields, then ``configuration`` and ``options`` (labels), the phases
-    in seconds (``solo_``: of one worker alone), the sizes of sparse gradients (``sparse_``),
-    ``compression_ratio``, ``scaling_efficiency``, ``quality_metric`` and ``quality_final``.  What
-    a record lacks is NaN or None.
+    in seconds (``solo_``: of one worker alone, ``crowd_``: of all at once), the sizes of sparse
+    gradients (``sparse_``), ``compression_ratio``, ``scaling_efficiency``, ``quality_metric`` and
+    ``quality_final``.  What a record lacks is NaN or None.
     """
     rows = [_row(record) for record in measurements]
     return pd.DataFrame(rows, columns=_COLUMNS)

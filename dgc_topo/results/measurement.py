@@ -201,6 +201,11 @@ class Measurement(_Record):
     solo_phases: Phases | None = Field(
         default=None, description="a step of one worker that had the machine to itself"
     )
+    crowd_phases: Phases | None = Field(
+        default=None,
+        description="the same of workers who share a machine, as in a lab, while all of them are "
+        "at it and nobody communicates (mean of the workers)",
+    )
     bucket_bytes: NonNegativeFloat | None = Field(
         default=None,
         description="float32 bytes of a bucket of gradients that travelled while the backward "

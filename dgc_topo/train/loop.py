@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -12,7 +12,13 @@ from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.execute.sockets import congestion_controls, sent_bytes
 from dgc_topo.launch.group import Worker
 from dgc_topo.payload.wire import TORCH_DTYPES
-from dgc_topo.results.measurement import Measurement, Quality, QualityPoint, StalenessCounts
+from dgc_topo.results.measurement import (
+    Measurement,
+    Phases,
+    Quality,
+    QualityPoint,
+    StalenessCounts,
+)
 from dgc_topo.train.agreement import fingerprint
 from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.ddp import DdpStep, check_powersgd
@@ -31,7 +37,7 @@ from dgc_topo.train.overlap import OverlappedStep
 from dgc_topo.train.parts import buckets_of, seed_randoms, task_of
 from dgc_topo.train.passes import compute_gradients
 from dgc_topo.train.record import Setting, add_staleness, make_measurement, staleness_of
-from dgc_topo.train.solo import Solo, train_alone
+from dgc_topo.train.solo import Solo, mean_phases, num_steps_alone, train_alone
 from dgc_topo.train.steps import AllReduceStep, GossipStep, StepRecord, Strategy
 from dgc_topo.train.timetable import Timetable
 
@@ -76,6 +82,7 @@ class JobRun:
             PeerError: if a peer is lost or frozen.
         """
         solo = self._measure_solo()
+        crowd = self._measure_crowd()
         self._teller.started()
         seed_randoms(self._job.seed, self._place)
         points: list[QualityPoint] = []
@@ -94,7 +101,9 @@ class JobRun:
             self._quality(points),
             self._task.batch_samples,
             self._parameters,
-        ).model_copy(update={"parameters": agreed, "staleness": self._staleness()})
+        )
+        found = {"parameters": agreed, "staleness": self._staleness(), "crowd_phases": crowd}
+        measurement = measurement.model_copy(update=found)
         self._teller.finished(measurement)
         return measurement
 
@@ -199,20 +208,44 @@ class JobRun:
         solo: Solo | None = None
         first = self._contributors[0]
         if self._worker.rank == first:
-            model = self._task.build_model()
-            buckets = self._make_buckets(dict(model.named_parameters()))
-            solo = train_alone(
-                self._task,
-                model,
-                buckets,
-                self._loss_scale,
-                overlaps=self._job.bucket_bytes is not None,
-                time_scale=self._worker.time_scale,
-            )
+            solo = self._train_alone()
         what = self._what("timing a worker alone")
         self._worker.barrier(what)
         gathered: Solo = self._worker.gather(solo, what)[first]
         return gathered
+
+    def _measure_crowd(self) -> Phases | None:
+        """Return what a worker does while all others do so, too, on the machine that they share.
+
+        Their steps begin together, as those of a training do.  None if it is not known that they
+        share one: only a lab's do.
+        """
+        if self._worker.interface is None:
+            return None
+        what = self._what("timing all workers at once")
+        own: StepRecord | None = None
+        if self._trains:
+            own = self._train_alone(lambda: self._worker.barrier(what)).step
+        else:
+            for _ in range(num_steps_alone(self._task, overlaps=self._overlaps)):
+                self._worker.barrier(what)
+        return mean_phases(list(filter(None, self._worker.gather(own, what))))
+
+    def _train_alone(self, begin_step: Callable[[], None] = lambda: None) -> Solo:
+        model = self._task.build_model()
+        return train_alone(
+            self._task,
+            model,
+            self._make_buckets(dict(model.named_parameters())),
+            self._loss_scale,
+            overlaps=self._overlaps,
+            time_scale=self._worker.time_scale,
+            begin_step=begin_step,
+        )
+
+    @property
+    def _overlaps(self) -> bool:
+        return self._job.bucket_bytes is not None
 
     def _setting(self) -> Setting:
         used = self._worker.gather(congestion_controls(), self._what("asking for the connections"))
@@ -233,7 +266,7 @@ class JobRun:
             return GossipStep(
                 self._parameters, self._buckets, self._communicator, dtype, time_scale=scale
             )
-        if self._job.bucket_bytes is not None:
+        if self._overlaps:
             return OverlappedStep(
                 self._parameters,
                 self._buckets,

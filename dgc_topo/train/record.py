@@ -27,7 +27,7 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.sizes import FLOAT_BYTES, count_elements
 from dgc_topo.train.buckets import Buckets, add_up
 from dgc_topo.train.job import GLOO, Job
-from dgc_topo.train.solo import Solo
+from dgc_topo.train.solo import Solo, mean_phases
 from dgc_topo.train.steps import FIELDS, StepRecord
 
 _SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
@@ -107,11 +107,7 @@ def make_measurement(
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
         sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
-        solo_phases=Phases.alone(
-            compute_s=solo.step.compute_s,
-            compress_s=solo.step.compress_s,
-            update_s=solo.step.update_s,
-        ),
+        solo_phases=mean_phases([solo.step]),
         bucket_bytes=job.bucket_bytes,
         profile=solo.profile,
         quality=quality,

@@ -1,14 +1,15 @@
-"""A worker alone on the machine: what its step takes, and when its gradients are ready."""
+"""Workers that communicate with nobody: what a step takes, and when gradients are ready."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 from torch import nn
 
-from dgc_topo.results.measurement import RecordedProfile
+from dgc_topo.results.measurement import Phases, RecordedProfile
 from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.models import Task
 from dgc_topo.train.overlap import OverlappedStep
@@ -18,6 +19,7 @@ from dgc_topo.train.steps import AllReduceStep, StepRecord
 
 _STEPS = 8
 _SETTLING_STEPS = 2  # the first ones allocate
+_LONE_PHASES = ("compute_s", "compress_s", "update_s")
 _PAST_WARM_UP = 1e6  # epochs: the codec is measured at its final density
 
 
@@ -28,6 +30,11 @@ class Solo(NamedTuple):
     profile: RecordedProfile
 
 
+def num_steps_alone(task: Task, *, overlaps: bool) -> int:
+    """Return how many steps `train_alone` takes."""
+    return min(_STEPS, task.steps_per_epoch) * (2 if overlaps else 1)
+
+
 def train_alone(
     task: Task,
     model: nn.Module,
@@ -36,6 +43,7 @@ def train_alone(
     *,
     overlaps: bool = False,
     time_scale: float = 1.0,
+    begin_step: Callable[[], None] = lambda: None,
 ) -> Solo:
     """Train a throw-away model for a few steps that communicate with nobody.
 
@@ -47,6 +55,7 @@ def train_alone(
         overlaps: Whether buckets are to be compressed in the backward pass, where less of what that
             takes is in a cache.
         time_scale: See `PhaseClock`.
+        begin_step: Called before each step.
     """
     model.train()
     parameters = dict(model.named_parameters())
@@ -54,7 +63,8 @@ def train_alone(
     clock = BackwardClock(parameters)
     done, passes = [], []
     batches = task.batches(0)
-    for _ in range(num_steps := min(_STEPS, task.steps_per_epoch)):
+    for _ in range(num_steps_alone(task, overlaps=False)):
+        begin_step()
         with clock.watching():
             _, compute_s = compute_gradients(
                 task, model, batches, loss_scale, clock.begin, time_scale=time_scale
@@ -68,7 +78,8 @@ def train_alone(
     if overlaps:
         overlapped = OverlappedStep(parameters, buckets, None, task, time_scale=time_scale)
         batches, done = task.batches(0), []
-        for _ in range(num_steps):
+        for _ in range(num_steps_alone(task, overlaps=False)):
+            begin_step()
             overlapped.begin(0, _PAST_WARM_UP)
             compute_gradients(task, model, batches, loss_scale, time_scale=time_scale)
             done.append(overlapped.apply(0, _PAST_WARM_UP, learning_rate=0.0))
@@ -80,6 +91,14 @@ def train_alone(
 def _median(done: Sequence[StepRecord]) -> StepRecord:
     settled = done[_SETTLING_STEPS:] or done
     median = StepRecord()
-    for phase in ("compute_s", "compress_s", "update_s"):
+    for phase in _LONE_PHASES:
         setattr(median, phase, float(np.median([getattr(record, phase) for record in settled])))
     return median
+
+
+def mean_phases(records: Sequence[StepRecord]) -> Phases:
+    """Return what workers' steps took that did not communicate, on average."""
+    compute_s, compress_s, update_s = (
+        fmean(getattr(record, phase) for record in records) for phase in _LONE_PHASES
+    )
+    return Phases.alone(compute_s=compute_s, compress_s=compress_s, update_s=update_s)

@@ -1,14 +1,14 @@
 """Measure whole training steps in a lab, and predict each from a lone worker and the calibration.
 
-What a step computes and compresses is taken from workers that had the machine to themselves before
-the trainings began; what it communicates, from the calibrated network.
+What a step computes and compresses is taken from workers that did nothing else before the trainings
+began, all of them at once, for they share the machine; what it communicates, from the calibrated
+network.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from statistics import fmean
 
 from dgc_topo.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
@@ -18,7 +18,7 @@ from dgc_topo.predict import VARYING_ITERATIONS
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import Scenario
 from dgc_topo.simulate import Network
-from dgc_topo.simulate.training import Pace, simulate_step
+from dgc_topo.simulate.training import simulate_step
 from dgc_topo.topology import load_topology
 from dgc_topo.train.events import Event, Finished
 from dgc_topo.train.job import Job, plan_jobs
@@ -97,7 +97,7 @@ def predict_trainings(
 ) -> Iterator[Row]:
     """Yield a row for each training of which runs have been measured.
 
-    What workers compute and compress when alone are medians over all runs that did the same (see
+    What workers compute and compress are medians over all runs that did the same (see
     `workloads_of_runs`).
 
     Args:
@@ -118,8 +118,7 @@ def predict_trainings(
             )
     if lab is None:
         return
-    # In a scaled lab everything is predicted as slow as it was measured.
-    workloads = workloads_of_runs([r.model_copy(update={"time_scale": 1.0}) for r in records])
+    workloads = workloads_of_runs(list(map(_as_measured, records)))
     for runs in _by_job(records).values():
         middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
         rate = lab.spec(middle.world_size).rate_bits_per_s
@@ -128,16 +127,18 @@ def predict_trainings(
         yield _row(runs, middle, rate, attempts, predicted_s)
 
 
+def _as_measured(record: Measurement) -> Measurement:
+    """Return a record whose workers are as slow as they were: scaled, and all on one machine."""
+    phases = record.crowd_phases or record.solo_phases
+    return record.model_copy(update={"time_scale": 1.0, "solo_phases": phases})
+
+
 def _predicted_s(
     record: Measurement, workload: Workload, network: CalibratedNetwork, rate: float | None
 ) -> float:
-    parameters = network.parameters
-    hosts = parameters.network(record.world_size, rate, record.world_size * record.gradient_bytes)
-    crowding = 1.0
-    if record.time_scale == 1 and parameters.cores_per_machine is not None:
-        on_machine = min(record.num_workers, parameters.hosts_per_machine)
-        crowding = max(1.0, on_machine / parameters.cores_per_machine)
-    return predict_step(workload, hosts, record.world_size, crowding)
+    size = record.world_size
+    hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
+    return predict_step(workload, hosts, size)
 
 
 def _row(
@@ -172,24 +173,13 @@ def _overlap(record: Measurement) -> str:
     return f", buckets of {record.bucket_bytes / 2**20:g} MiB"
 
 
-def predict_step(
-    workload: Workload, network: Network, world_size: int, crowding: float = 1.0
-) -> float:
-    """Return the seconds of a training step on a network.
-
-    Args:
-        workload: What a worker does that has its machine to itself.
-        network: Of at least *world_size* hosts.
-        world_size: Number of ranks.
-        crowding: Workers that share a core, all of which compute at once; 1 for one each.
-    """
+def predict_step(workload: Workload, network: Network, world_size: int) -> float:
+    """Return the seconds of a training step on a network of at least *world_size* hosts."""
     topology = load_topology(workload.topology.name, workload.topology.options)
-    pace = Pace(dict.fromkeys(range(world_size), crowding))
-    step = replace(workload.step, pace=pace)
     iterations = VARYING_ITERATIONS if topology.varies else 1
     return fmean(
         simulate_step(
-            step,
+            workload.step,
             topology.schedule(world_size, iteration=iteration, seed=workload.seed),
             network,
             iteration=iteration,

@@ -69,6 +69,25 @@ def test_predictions_from_a_scaled_lab_are_for_what_it_stands_for(runs):
         assert workload.phases.compute_s == pytest.approx(computing / 10)
 
 
+def test_where_workers_share_a_machine_they_are_timed_all_at_once_too(runs):
+    for record in runs["lab"]:
+        assert record.crowd_phases.compute_s > 0
+        assert record.crowd_phases.wait_s == record.crowd_phases.communicate_s == 0
+    for record in runs["loopback"]:  # a launcher's processes may be anywhere
+        assert record.crowd_phases is None
+
+
+def test_a_server_waits_while_the_workers_are_timed(lab: Lab, tmp_path):
+    dedicated = "parameter-server?server = 'dedicated'"
+    path = write_tiny(tmp_path, dedicated, densities=(1.0,), epochs=1)
+    text = path.read_text().replace("[train]", "[train]\noverlap = true\nbucket_mib = 0.01", 1)
+    path.write_text(text + '[lab]\nrate = "100 Mbit/s"\n')
+    done = run_scenario(path, tmp_path / "out", Recorder()).measurements()
+    (record,) = (record for record in done if record.kind == "measured")
+    assert record.num_workers == record.world_size - 1
+    assert record.crowd_phases is not None
+
+
 def test_emulated_compute_is_stretched_too(lab: Lab, tmp_path):
     path = write_tiny(tmp_path, "ring", densities=(1.0,), epochs=1)
     text = path.read_text().replace("fashion-mnist-subset", "emulated")

@@ -145,6 +145,14 @@ def test_a_row_of_trainings_is_of_all_their_runs():
     assert (one.rounds, one.spread) == (1, 0.0)
 
 
+def test_workers_who_share_the_machine_are_predicted_as_slow_as_it_makes_them():
+    crowd = COMPUTING.model_copy(update={"compute_s": 1.25})
+    shared = training().model_copy(update={"crowd_phases": crowd})
+    [alone] = predict_trainings(parse_scenario(STEPS_ONLY), network(), [training()])
+    [together] = predict_trainings(parse_scenario(STEPS_ONLY), network(), [shared])
+    assert together.predicted_s - alone.predicted_s == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize(
     ("steps_s", "rounds", "attempts"),
     [((5.0, 5.1, 5.2), 3, 1), ((5.0, 9.0, 5.1, 5.0, 5.0, 5.0), 6, 2), ((5.0, 9.0, 7.0) * 3, 9, 3)],
