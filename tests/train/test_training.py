@@ -218,9 +218,18 @@ def test_training_that_diverges_is_an_error_that_says_so(tmp_path):
 
 def start_command(path, folder) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dgc_topo.cli", "compare", str(path), "-o", str(folder)]
-    return subprocess.Popen(
-        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    # As a terminal starts it: a shell's background job, such as these tests, may ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(condition, timeout_s=60.0):
