@@ -249,6 +249,8 @@ def measured(
 
 
 def median_and_spread(times_s: Sequence[float]) -> tuple[float, float]:
-    """Return the median of two times or more, and how far apart their quartiles are, relative."""
+    """Return the median of some times, and how far apart their quartiles are, relative."""
+    if len(times_s) == 1:
+        return times_s[0], 0.0
     low_s, middle_s, high_s = quantiles(times_s, n=4, method="inclusive")
     return middle_s, (high_s - low_s) / middle_s

@@ -27,7 +27,7 @@ app = typer.Typer(
 @app.command()
 def main(
     file: Annotated[Path, typer.Argument(help="network file to write (TOML)")],
-    rate: Annotated[str | None, typer.Argument(help="nominal one of links, or unshaped")] = None,
+    rate: Annotated[str | None, typer.Argument(help="nominal: 1Gbit/s, or unshaped")] = None,
     timeout_s: Annotated[
         float, typer.Option(min=1, help="after which a silent rank is an error; 64 MB have to pass")
     ] = _TIMEOUT_S,

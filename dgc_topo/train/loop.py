@@ -218,9 +218,9 @@ class JobRun:
         """Return what a worker does while all others do so, too, on the machine that they share.
 
         Their steps begin together, as those of a training do.  None if it is not known that they
-        share one: only a lab's do.
+        share one (only a lab's do), or there is one worker only.
         """
-        if self._worker.interface is None:
+        if self._worker.interface is None or self._num_workers == 1:
             return None
         what = self._what("timing all workers at once")
         own: StepRecord | None = None

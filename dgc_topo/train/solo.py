@@ -32,7 +32,11 @@ class Solo(NamedTuple):
 
 def num_steps_alone(task: Task, *, overlaps: bool) -> int:
     """Return how many steps `train_alone` takes."""
-    return min(_STEPS, task.steps_per_epoch) * (2 if overlaps else 1)
+    return _num_steps(task) * (2 if overlaps else 1)
+
+
+def _num_steps(task: Task) -> int:
+    return min(_STEPS, task.steps_per_epoch)
 
 
 def train_alone(
@@ -63,7 +67,7 @@ def train_alone(
     clock = BackwardClock(parameters)
     done, passes = [], []
     batches = task.batches(0)
-    for _ in range(num_steps_alone(task, overlaps=False)):
+    for _ in range(_num_steps(task)):
         begin_step()
         with clock.watching():
             _, compute_s = compute_gradients(
@@ -78,7 +82,7 @@ def train_alone(
     if overlaps:
         overlapped = OverlappedStep(parameters, buckets, None, task, time_scale=time_scale)
         batches, done = task.batches(0), []
-        for _ in range(num_steps_alone(task, overlaps=False)):
+        for _ in range(_num_steps(task)):
             begin_step()
             overlapped.begin(0, _PAST_WARM_UP)
             compute_gradients(task, model, batches, loss_scale, time_scale=time_scale)

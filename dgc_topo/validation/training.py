@@ -1,4 +1,4 @@
-"""Measure whole training steps in a lab, and predict each from a lone worker and the calibration.
+"""Measure whole training steps in a lab, and predict each from its parts and the calibration.
 
 What a step computes and compresses is taken from workers that did nothing else before the trainings
 began, all of them at once, for they share the machine; what it communicates, from the calibrated
@@ -17,7 +17,6 @@ from dgc_topo.lab import Lab
 from dgc_topo.predict import VARYING_ITERATIONS
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import Scenario
-from dgc_topo.simulate import Network
 from dgc_topo.simulate.training import simulate_step
 from dgc_topo.topology import load_topology
 from dgc_topo.train.events import Event, Finished
@@ -80,9 +79,11 @@ def validate_training(
 
 def _disturbed(jobs: Sequence[Job], records: Sequence[Measurement]) -> list[Job]:
     """Return those of the *jobs* whose rounds differ too much."""
-    runs = _by_job(records)
-    steps_s = {key: [run.step_time_s for run in each] for key, each in runs.items()}
-    return [job for job in jobs if median_and_spread(steps_s[job.key])[1] > DISTURBED]
+    spreads = {
+        key: median_and_spread([run.step_time_s for run in runs])[1]
+        for key, runs in _by_job(records).items()
+    }
+    return [job for job in jobs if spreads[job.key] > DISTURBED]
 
 
 def _by_job(records: Iterable[Measurement]) -> dict[str | None, list[Measurement]]:
@@ -138,7 +139,17 @@ def _predicted_s(
 ) -> float:
     size = record.world_size
     hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
-    return predict_step(workload, hosts, size)
+    topology = load_topology(workload.topology.name, workload.topology.options)
+    iterations = VARYING_ITERATIONS if topology.varies else 1
+    return fmean(
+        simulate_step(
+            workload.step,
+            topology.schedule(size, iteration=iteration, seed=workload.seed),
+            hosts,
+            iteration=iteration,
+        ).step_time_s
+        for iteration in range(iterations)
+    )
 
 
 def _row(
@@ -148,8 +159,7 @@ def _row(
     attempts: int,
     predicted_s: float,
 ) -> Row:
-    steps_s = [run.step_time_s for run in runs]
-    measured_s, spread = median_and_spread(steps_s) if len(runs) > 1 else (steps_s[0], 0.0)
+    measured_s, spread = median_and_spread([run.step_time_s for run in runs])
     return Row(
         group=TRAINING_STEPS,
         name=middle.topology,
@@ -171,18 +181,3 @@ def _overlap(record: Measurement) -> str:
     if record.bucket_bytes is None:
         return ""
     return f", buckets of {record.bucket_bytes / 2**20:g} MiB"
-
-
-def predict_step(workload: Workload, network: Network, world_size: int) -> float:
-    """Return the seconds of a training step on a network of at least *world_size* hosts."""
-    topology = load_topology(workload.topology.name, workload.topology.options)
-    iterations = VARYING_ITERATIONS if topology.varies else 1
-    return fmean(
-        simulate_step(
-            workload.step,
-            topology.schedule(world_size, iteration=iteration, seed=workload.seed),
-            network,
-            iteration=iteration,
-        ).step_time_s
-        for iteration in range(iterations)
-    )
