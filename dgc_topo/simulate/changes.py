@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import simpy
@@ -64,7 +65,15 @@ def slow_host(network: Network, host: int, factor: float) -> Network:
 
 
 def links_of_host(network: Network, host: int) -> tuple[int, ...]:
-    """Return the links on which traffic leaves and reaches a host."""
+    """Return a host's own links: those on which all its traffic leaves and reaches it.
+
+    Raises:
+        ValueError: if there is no such host.
+    """
+    if not 0 <= host < network.num_hosts:
+        raise ValueError(f"host {host}, expected 0 to {network.num_hosts - 1}")
+    if network.own_links is not None:
+        return network.own_links(host)
     others = np.delete(np.arange(network.num_hosts), host)
     here = np.full_like(others, host)
     leaving = network.routes(here, others)
@@ -107,6 +116,7 @@ def limit_hosts(
         latency_s=np.append(network.latency_s, np.zeros(network.num_hosts)),
         router=route,
         link_names=link_name,
+        own_links=partial(links_of_host, network),  # the limits are not links of the host
     )
 
 

@@ -60,6 +60,7 @@ def from_graph(
         router.routes,
         links.names.__getitem__,
         costs or HostCosts(),
+        lambda host: links.around(number[hosts[host]]),
     )
 
 
@@ -85,6 +86,14 @@ class _Links:
                 self._join(number[end], number[start], link)
         for neighbours in self.after:
             neighbours.sort()
+
+    def around(self, node: int) -> tuple[int, ...]:
+        """Return the links that leave or reach a node, sorted."""
+        leaving = [link for _, link in self.after[node]]
+        arriving = [
+            link for before in self.before[node] for end, link in self.after[before] if end == node
+        ]
+        return tuple(sorted({*leaving, *arriving}))
 
     def _add(self, name: str, data: dict[str, float]) -> int:
         self.bandwidth.append(data["bandwidth_bytes_per_s"])

@@ -33,6 +33,9 @@ class Network:
         router: Gives the links between hosts; see `routes`.
         link_names: Function from a link's number to a name for people.
         costs: What a message costs at its ends, beside the links.
+        own_links: Function from a host to the links that are its alone, as the network was drawn;
+            without it, they are found where the host's routes begin and end.  A limit on what a
+            host moves is no such link.
 
     Raises:
         ValueError: if there is no host, a bandwidth is not above 0 or a latency is below 0.
@@ -44,6 +47,7 @@ class Network:
     router: Router
     link_names: Callable[[int], str] = "link {}".format
     costs: HostCosts = field(default_factory=HostCosts)
+    own_links: Callable[[int], tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
         if self.num_hosts < 1:
@@ -139,6 +143,7 @@ def star(
         route,
         name,
         costs or HostCosts(),
+        lambda host: (host, num_hosts + host),
     )
 
 

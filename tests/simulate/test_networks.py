@@ -181,6 +181,32 @@ def test_slow_host_and_slow_link():
     assert time_of("ring", slow_links(network, [1], 0.5), 400) == pytest.approx(12.0)
 
 
+def hand_made(network):
+    """Return the network as one knows it who wrote only its routes."""
+    return replace(network, own_links=None)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        star(8, 120e6),
+        from_graph(draw_racks(2, 4, 120e6)),
+        from_graph(draw_ring(8, 120e6)),
+        hand_made(star(8, 120e6)),
+        hand_made(from_graph(draw_racks(2, 4, 120e6))),
+    ],
+)
+def test_a_limit_is_no_link_of_the_host(network):
+    """The order of slowing a host and of limiting what hosts move makes no difference."""
+    limited = limit_hosts(limit_hosts(network, 150e6), 140e6, "CPU")
+    assert links_of_host(limited, 1) == links_of_host(hand_made(network), 1)
+    first, then = slow_host(limited, 1, 0.1), limit_hosts(slow_host(network, 1, 0.1), 140e6)
+    assert time_of("ring", first, 1e6) == time_of("ring", then, 1e6)
+    assert time_of("ring", first, 1e6) > 1.5 * time_of("ring", limited, 1e6)
+    with pytest.raises(ValueError, match="host 8, expected 0 to 7"):
+        links_of_host(limited, 8)
+
+
 def test_background_flows_take_their_share():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     other = Background(np.array([0]), np.array([2]), np.array([50.0]), np.array([0.5]))
