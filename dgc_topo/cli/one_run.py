@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,8 +198,9 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
     """
     schedule = case.schedule()
     if goal_file is not None:
-        with goal_file.open("w", encoding="utf-8") as file:
-            write_goal(schedule, case.sizes(schedule), file)
+        text = io.StringIO()
+        write_goal(schedule, case.sizes(schedule), text)  # all of it, before a file is touched
+        goal_file.write_text(text.getvalue(), encoding="utf-8")
     result = run_schedule(
         schedule,
         case.built.network,
