@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -113,11 +113,15 @@ class Case:
             own, merged = union_bytes(np.array([1, len(schedule.contributors) - 1])).tolist()
             sparse = merged if self.is_sparse else None
             return goal_bound_s(schedule, cost, own, port, alpha_s, sparse)
-        fastest = max([1.0, *(change.factor for change in changes)])
-        faster = replace(network, bandwidth_bytes_per_s=fastest * network.bandwidth_bytes_per_s)
         hosts = np.arange(self.world_size) if placement is None else placement
         return network_bound_s(
-            schedule, cost, union_bytes, faster, hosts, is_dense=not self.is_sparse
+            schedule,
+            cost,
+            union_bytes,
+            network,
+            hosts,
+            is_dense=not self.is_sparse,
+            changes=changes,
         )
 
     def _union_bytes(self) -> Growth:

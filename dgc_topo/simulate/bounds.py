@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 from dgc_topo.cost import Cost
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulate.agenda import BoolArray
+from dgc_topo.simulate.changes import LinkChange, carry_times_s
 from dgc_topo.simulate.growth import Growth
 from dgc_topo.simulate.network import IntArray, Network
 
@@ -84,24 +89,51 @@ def goal_bound_s(
             each must at least receive in an all-reduce.  Dense if left out.
 
     Raises:
-        ValueError: if a number makes no sense.
+        ValueError: if a number makes no sense, or the cost is another schedule's.
     """
+    port = _Port(bandwidth_bytes_per_s)
+    return _goal_bound_s(schedule, cost, (num_bytes, merged_bytes), port, latency_s)
+
+
+class _Port(NamedTuple):
+    """How fast a rank can send, or receive, over all its links."""
+
+    bandwidth_bytes_per_s: float
+    burst_bytes: float = 0.0  #: that its links may have saved before
+
+    def time_s(self, num_bytes: float) -> float:
+        return max(num_bytes - self.burst_bytes, 0.0) / self.bandwidth_bytes_per_s
+
+
+def _goal_bound_s(
+    schedule: Schedule,
+    cost: Cost,
+    own_and_merged_bytes: tuple[float, float | None],
+    port: _Port,
+    latency_s: float,
+) -> float:
+    if (len(cost.messages_sent), cost.num_chunks) != (schedule.world_size, schedule.num_chunks):
+        raise ValueError(
+            f"lower bound: cost of {len(cost.messages_sent)} ranks and {cost.num_chunks} chunks "
+            f"for a schedule of {schedule.world_size} and {schedule.num_chunks}; expected its own"
+        )
+    num_bytes, merged_bytes = own_and_merged_bytes
     contributors = len(schedule.contributors)
     latency_only_s = lower_bound_s(
         max(contributors, 1),
         0.0,
-        bandwidth_bytes_per_s,
+        port.bandwidth_bytes_per_s,
         latency_s,
         messages_at_once=max(1, cost.most_per_step),
     )
     if schedule.goal == "part" or not cost.num_messages:
         return 0.0
     if schedule.goal != "all-reduce":
-        return latency_s + min(1.0, cost.buffers_sent) * num_bytes / bandwidth_bytes_per_s
+        return latency_s + port.time_s(min(1.0, cost.buffers_sent) * num_bytes)
     if merged_bytes is None:
         times = max(1.0, 2 * (contributors - 1) / schedule.world_size) if contributors > 1 else 0.0
         merged_bytes = times * num_bytes
-    return max(latency_only_s, merged_bytes / bandwidth_bytes_per_s)
+    return max(latency_only_s, port.time_s(merged_bytes))
 
 
 def network_bound_s(
@@ -112,17 +144,21 @@ def network_bound_s(
     hosts: IntArray,
     *,
     is_dense: bool = True,
+    changes: Sequence[LinkChange] = (),
 ) -> float:
     """Return a time that no schedule with the same goal can beat on any network.
 
-    The larger of two:
+    The largest of three:
 
     - `goal_bound_s`, if all ports were as wide as the widest and all routes as short as the
       shortest;
     - in an all-reduce, for each link that cuts the ranks in two: what those on one side gave has
-      to cross it at least once.  A host's down link is such a cut, the uplink of a rack as well.
+      to cross it at least once.  A host's down link is such a cut, the uplink of a rack as well;
+    - in an all-reduce, for each link that carries all that a contributor sends and receives, such
+      as a duplex limit: what it gave, and what the others did.
 
-    All that messages cost beside links only adds to it.
+    Links carry at once what they have saved up (`HostCosts.burst_bytes`), and their bandwidth
+    changes when it does.  All that messages cost beside links only adds to it, as do other jobs.
 
     Args:
         schedule: For its goal, ranks and servers.
@@ -131,64 +167,105 @@ def network_bound_s(
         network: Bandwidths, latencies and routes.
         hosts: Host of each rank, shape (world_size,).
         is_dense: Whether *union_bytes* is the same for any number of contributors.
+        changes: Links that fail or change their bandwidth on the way.
 
     Returns:
         Seconds; 0 if the ranks are too many to look at each pair.
     """
     if not 1 < len(hosts) <= MAX_RANKS:
         return 0.0
-    ranks = np.arange(len(hosts))
-    src, dst = (grid.ravel() for grid in np.meshgrid(ranks, ranks, indexing="ij"))
-    src, dst = src[src != dst], dst[src != dst]
-    routes = network.routes(hosts[src], hosts[dst])
-    if (routes < 0).all(axis=1).any():
+    ways = _Ways.between(schedule, network, hosts)
+    if (ways.routes < 0).all(axis=1).any():
         return 0.0  # two ranks share a host, where nothing takes time
-    latency_s = np.append(network.latency_s, 0.0)[routes].sum(axis=1)  # -1 is the last
+    latency_s = np.append(network.latency_s, 0.0)[ways.routes].sum(axis=1)  # -1 is the last
     own, merged = union_bytes(np.array([1, len(schedule.contributors) - 1])).tolist()
-    widest = _widest_port(network, src, dst, routes)
-    sparse = None if is_dense else merged
-    bound_s = goal_bound_s(schedule, cost, own, widest, float(latency_s.min()), sparse)
+    bound_s = _goal_bound_s(
+        schedule,
+        cost,
+        (own, None if is_dense else merged),
+        _widest_port(network, ways, changes),
+        float(latency_s.min()),
+    )
     if schedule.goal != "all-reduce" or not cost.num_messages:
         return bound_s
-    links, given = _cuts(schedule, network, src, dst, routes)
-    needed_s = union_bytes(given) / network.bandwidth_bytes_per_s[links]
-    return max(bound_s, float(needed_s.max(initial=0.0)))
+    needed_bytes = np.zeros(network.num_links)
+    cuts, given = ways.cuts()
+    needed_bytes[cuts] = union_bytes(given)
+    both = ways.both_ways()
+    needed_bytes[both] = np.maximum(needed_bytes[both], own + merged)
+    return max(bound_s, float(carry_times_s(network, needed_bytes, changes).max(initial=0.0)))
 
 
-def _widest_port(network: Network, src: IntArray, dst: IntArray, routes: IntArray) -> float:
-    """Return the largest bandwidth with which a rank can send, or receive, over all its links."""
-    last = routes[np.arange(len(routes)), (routes >= 0).sum(axis=1) - 1]
-    widest = 0.0
-    for rank, link in ((src, routes[:, 0]), (dst, last)):
-        pairs = np.unique(rank * network.num_links + link)
-        bandwidth = network.bandwidth_bytes_per_s[pairs % network.num_links]
-        widest = max(widest, float(np.bincount(pairs // network.num_links, bandwidth).max()))
-    return widest
+class _Ways(NamedTuple):
+    """Routes between all ordered pairs of ranks.
 
-
-def _cuts(
-    schedule: Schedule, network: Network, src: IntArray, dst: IntArray, routes: IntArray
-) -> tuple[IntArray, IntArray]:
-    """Return links that all traffic from some ranks to all the others crosses.
-
-    Returns:
-        The links, and how many contributors are on the sending side of each; only those with a
-        contributor on the other side, too.
+    Attributes:
+        src: Sending rank of each pair.
+        dst: Receiving rank.
+        routes: Links of each, padded with -1.
+        is_contributor: Which ranks contribute, shape (world_size,).
+        num_links: Of the network.
     """
-    flows, hops = np.nonzero(routes >= 0)
-    links = routes[flows, hops]
-    is_contributor = np.zeros(schedule.world_size, np.bool_)
-    is_contributor[schedule.contributors] = True
-    num_links, size = network.num_links, schedule.world_size
 
-    def sides(ranks: IntArray) -> tuple[IntArray, IntArray]:
-        pairs = np.unique(links * size + ranks[flows])
-        found = np.bincount(pairs // size, minlength=num_links)
-        contribute = is_contributor[pairs % size]
-        return found, np.bincount(pairs[contribute] // size, minlength=num_links)
+    src: IntArray
+    dst: IntArray
+    routes: IntArray
+    is_contributor: BoolArray
+    num_links: int
 
-    (sending, given), (receiving, wanting) = sides(src), sides(dst)
-    crossing = np.bincount(links, minlength=num_links)
-    cut = (crossing == sending * receiving) & (sending + receiving == size)
-    cut &= (given > 0) & (wanting > 0)
-    return np.flatnonzero(cut), given[cut]
+    @classmethod
+    def between(cls, schedule: Schedule, network: Network, hosts: IntArray) -> _Ways:
+        """Return the ways between the ranks of *schedule* on these *hosts*."""
+        ranks = np.arange(len(hosts))
+        src, dst = (grid.ravel() for grid in np.meshgrid(ranks, ranks, indexing="ij"))
+        src, dst = src[src != dst], dst[src != dst]
+        is_contributor = np.zeros(len(hosts), np.bool_)
+        is_contributor[schedule.contributors] = True
+        routes = network.routes(hosts[src], hosts[dst])
+        return cls(src, dst, routes, is_contributor, network.num_links)
+
+    def _crossings(self, ranks: IntArray) -> IntArray:
+        """Return how many ways of each rank, as an end, cross each link: (num_links, ranks)."""
+        flows, hops = np.nonzero(self.routes >= 0)
+        size = len(self.is_contributor)
+        cells = self.routes[flows, hops] * size + ranks[flows]
+        return np.bincount(cells, minlength=self.num_links * size).reshape(self.num_links, size)
+
+    def cuts(self) -> tuple[IntArray, IntArray]:
+        """Return links that all traffic from some ranks to all the others crosses.
+
+        Returns:
+            The links, and how many contributors are on the sending side of each; only those with a
+            contributor on the other side, too.
+        """
+        leaving, arriving = self._crossings(self.src), self._crossings(self.dst)
+        sending, receiving = (leaving > 0).sum(axis=1), (arriving > 0).sum(axis=1)
+        given = ((leaving > 0) & self.is_contributor).sum(axis=1)
+        wanting = ((arriving > 0) & self.is_contributor).sum(axis=1)
+        cut = leaving.sum(axis=1) == sending * receiving
+        cut &= (sending + receiving == len(self.is_contributor)) & (given > 0) & (wanting > 0)
+        return np.flatnonzero(cut), given[cut]
+
+    def both_ways(self) -> IntArray:
+        """Return links that carry all that some contributor, one of several, sends and receives."""
+        others = len(self.is_contributor) - 1
+        both = (self._crossings(self.src) == others) & (self._crossings(self.dst) == others)
+        several = np.count_nonzero(self.is_contributor) > 1
+        return np.flatnonzero((both & self.is_contributor).any(axis=1) & several)
+
+
+def _widest_port(network: Network, ways: _Ways, changes: Sequence[LinkChange]) -> _Port:
+    """Return what the widest and the deepest port can do, at its links' best."""
+    best = network.bandwidth_bytes_per_s.copy()
+    for change in changes:
+        links = list(change.links)
+        faster = network.bandwidth_bytes_per_s[links] * change.factor
+        best[links] = np.maximum(best[links], faster)
+    last = ways.routes[np.arange(len(ways.routes)), (ways.routes >= 0).sum(axis=1) - 1]
+    widest, most_links = 0.0, 0
+    for rank, link in ((ways.src, ways.routes[:, 0]), (ways.dst, last)):
+        pairs = np.unique(rank * network.num_links + link)
+        ranks, links_of = pairs // network.num_links, pairs % network.num_links
+        widest = max(widest, float(np.bincount(ranks, best[links_of]).max()))
+        most_links = max(most_links, int(np.bincount(ranks).max()))
+    return _Port(widest, most_links * network.costs.burst_bytes)

@@ -22,13 +22,18 @@ class Buckets:
         pool: Where the flows are.
         resources: Links, and what a byte uses of them.
         burst_bytes: That a link saves at most.
+
+    Attributes:
+        moved_at_once: What of each resource was spared because it took no time: no processor is
+            busy with it, shape (num_resources + 1,).
     """
 
     def __init__(self, pool: FlowPool, resources: Resources, burst_bytes: float) -> None:
         self._pool, self._resources, self._burst_bytes = pool, resources, burst_bytes
-        self._saved = np.full(resources.num_links, burst_bytes)
+        self._saved = np.full(resources.num_links, float(burst_bytes))
         self._growth = np.zeros(resources.num_links)  # in bytes per second; below 0 in use
         self._since_s = 0.0
+        self.moved_at_once = np.zeros(len(resources.capacity))
 
     def pay(self, slots: IntArray, now: float) -> None:
         """Move what flows that become active now get at once; their rates come later."""
@@ -37,13 +42,18 @@ class Buckets:
         weights = self._resources.weights(len(pool.hops))
         for slot in slots.tolist():
             hops = pool.hops[:, slot]
+            used = np.ones(len(hops)) if weights is None else weights
             crossed = hops < len(self._saved)
-            links, used = hops[crossed], 1.0 if weights is None else weights[crossed]
+            # A link that carries both ways is crossed by a message and by what acknowledges it.
+            links, which = np.unique(hops[crossed], return_inverse=True)
             if not len(links):
                 continue
-            paid = min(float((self._saved[links] / used).min()), float(pool.remaining[slot]))
-            self._saved[links] -= paid * used
+            used_of_link = np.bincount(which, used[crossed])
+            could = float((self._saved[links] / used_of_link).min())
+            paid = min(could, float(pool.remaining[slot]))
+            self._saved[links] -= paid * used_of_link
             pool.remaining[slot] -= paid
+            np.add.at(self.moved_at_once, hops, paid * used)
 
     def note_rates(self, capacity: FloatArray, now: float) -> None:
         """Take note of new rates of the active flows, and of what links carry now."""

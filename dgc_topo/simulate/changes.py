@@ -12,6 +12,8 @@ import simpy
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.network import FloatArray, IntArray, Network
 
+_ROUNDING = 1e-9  # relative, of the bytes that a link carries
+
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
@@ -40,9 +42,49 @@ class LinkChange:
     def happen(self, env: simpy.Environment, fluid: Fluid) -> Generator[simpy.Event, None, None]:
         """Process: change the links when it is time."""
         checked_links(fluid.network, self.links)
-        yield env.timeout(self.at_s)
+        if self.at_s:  # what fails at once carries nothing, not even what takes no time
+            yield env.timeout(self.at_s)
         links = np.array(self.links, np.int64)
         fluid.set_bandwidth(links, fluid.network.bandwidth_bytes_per_s[links] * self.factor)
+
+
+def carry_times_s(
+    network: Network, num_bytes: FloatArray, changes: Sequence[LinkChange] = ()
+) -> FloatArray:
+    """Return the times by which links, always busy, would have carried some bytes each.
+
+    Args:
+        network: Bandwidths before any change, and what links have saved up at first.
+        num_bytes: Of each link, shape (num_links,).
+        changes: Of bandwidths.
+
+    Returns:
+        Seconds, shape (num_links,); infinite for what a link that fails for good cannot carry.
+    """
+    left = np.maximum(num_bytes - network.costs.burst_bytes, 0.0)
+    times_s = left / network.bandwidth_bytes_per_s
+    of_link: dict[int, list[LinkChange]] = {}
+    for change in sorted(changes, key=lambda change: change.at_s):
+        for link in change.links:
+            of_link.setdefault(link, []).append(change)
+    for link, own in of_link.items():
+        bandwidth = float(network.bandwidth_bytes_per_s[link])
+        times_s[link] = _carry_s(float(left[link]), bandwidth, own)
+    return np.asarray(times_s, np.float64)
+
+
+def _carry_s(num_bytes: float, bandwidth: float, changes: Sequence[LinkChange]) -> float:
+    now, rate, left = 0.0, bandwidth, num_bytes
+    for change in changes:
+        if change.at_s > now:
+            # Up to rounding: a message may end at the very moment at which its link fails.
+            if left <= rate * (change.at_s - now) + _ROUNDING * num_bytes:
+                return now + min(left / rate, change.at_s - now) if rate else now
+            left -= rate * (change.at_s - now)
+        now, rate = change.at_s, bandwidth * change.factor
+    if left <= _ROUNDING * num_bytes:
+        return now
+    return now + left / rate if rate else np.inf
 
 
 def slow_links(network: Network, links: Sequence[int], factor: float) -> Network:

@@ -98,3 +98,17 @@ def load_fabric(
             f"fabric {name}: bandwidth and latency are fixed, expected 'ideal' to set them"
         )
     return FABRICS[name]
+
+
+def network_for(network: Network | Fabric | str, num_hosts: int) -> Network:
+    """Return a network itself, or the star of *num_hosts* of a fabric or of its name.
+
+    Raises:
+        ValueError: if there is no such fabric, or it is none of these.
+    """
+    if isinstance(network, Network):
+        return network
+    fabric = load_fabric(network) if isinstance(network, str) else network
+    if isinstance(fabric, Fabric):
+        return fabric.star(num_hosts)
+    raise ValueError(f"network {network!r}: expected a Network, a Fabric or a fabric's name")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import simpy
 
+from dgc_topo.simulate.fabrics import Fabric, network_for
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.network import FloatArray, IntArray, Network
 
@@ -74,7 +75,7 @@ class Flows:
 
 
 def simulate_flows(
-    network: Network,
+    network: Network | Fabric | str,
     src: IntArray,
     dst: IntArray,
     num_bytes: FloatArray,
@@ -83,7 +84,7 @@ def simulate_flows(
     """Return when each of some independent flows ends.
 
     Args:
-        network: Hosts and links.
+        network: Hosts and links; of a fabric, or its name, a star of as many hosts.
         src: Sending host of each flow, shape (num_flows,).
         dst: Receiving host, shape (num_flows,).
         num_bytes: Size of each flow; 0 costs the latency only.
@@ -96,6 +97,7 @@ def simulate_flows(
         ValueError: if an array has another shape, a host does not exist, or a number is negative.
     """
     env = simpy.Environment()
+    network = network_for(network, 1 + max(int(np.max(end, initial=0)) for end in (src, dst)))
     flows = Flows(Fluid(env, network), src, dst, num_bytes, start_s)
     env.run(until=flows.finished)
     return flows.finish_s

@@ -70,6 +70,11 @@ class Fluid:
         self._owners: list[Owner] = []
         self._down_since: dict[int, float] = {}
 
+    @property
+    def moved_at_once(self) -> FloatArray | None:
+        """What was spared of each resource because links had saved it up; None if they never do."""
+        return self._sharing.moved_at_once
+
     def add_owner(self, owner: Owner) -> int:
         """Return the number under which *owner* starts flows."""
         self._owners.append(owner)
@@ -113,7 +118,7 @@ class Fluid:
                 self._down_since.pop(link, None)
             else:
                 self._down_since.setdefault(link, self.env.now)
-        self._sharing.set_bandwidth(links, bandwidth_bytes_per_s)
+        self._sharing.set_bandwidth(links, bandwidth_bytes_per_s, self.env.now)
         self._share()
         self._arm()
 

@@ -32,13 +32,14 @@ class Resources:
             of a processor; the last one is infinite and pads hops.
         pad: Its number.
         num_links: Number of links: the first resources.
+        network: Links, and what messages cost at their ends.
         costs: What messages cost at their ends.
         work_unit_s: CPU seconds that are one unit of work; beside a message, a process at work
             gets as much of a core as the handling of that message.
     """
 
     def __init__(self, network: Network) -> None:
-        self._network = network
+        self.network = network
         self.costs = costs = network.costs
         self.has_processors = costs.has_processors
         self.num_links = network.num_links
@@ -114,7 +115,7 @@ class Resources:
 
     def _links_of(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the links crossed, shape (max_links, num_flows), and each route's latency."""
-        hops = np.ascontiguousarray(self._network.routes(src, dst).T)
+        hops = np.ascontiguousarray(self.network.routes(src, dst).T)
         padded = hops.size > 0 and hops.min() < 0
         if padded:
             longest = int((hops >= 0).any(axis=1).sum())  # what pads comes last
@@ -123,13 +124,13 @@ class Resources:
             return hops, np.full(len(src), len(hops) * self._one_latency[0])
         latency = np.zeros(len(src))
         for links in hops:
-            latency += self._latency[np.minimum(links, self._network.num_links)]
+            latency += self._latency[np.minimum(links, self.network.num_links)]
         return hops, latency
 
     def name(self, resource: int) -> str:
         """Return what people call a resource."""
         if resource < self.num_links:
-            return self._network.link_names(resource)
+            return self.network.link_names(resource)
         if resource < self._first_machine:
             return f"host {resource - self.num_links} CPU"
         return f"machine {resource - self._first_machine} CPU"

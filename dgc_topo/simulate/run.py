@@ -12,11 +12,12 @@ import simpy
 
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate.changes import LinkChange
+from dgc_topo.simulate.fabrics import Fabric, network_for
 from dgc_topo.simulate.flows import Background, Flows
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.network import FloatArray, IntArray, Network
 from dgc_topo.simulate.progress import Progress
-from dgc_topo.simulate.sizes import Sizes
+from dgc_topo.simulate.sizes import Sizes, fit_sizes
 from dgc_topo.simulate.tally import Bounds
 
 _SHOWN = 4  # links and pairs of ranks named in an error
@@ -65,8 +66,8 @@ class Result:
 
 def simulate(
     schedule: Schedule,
-    network: Network,
-    sizes: Sizes,
+    network: Network | Fabric | str,
+    sizes: Sizes | float,
     *,
     placement: IntArray | None = None,
     background: Background | None = None,
@@ -79,28 +80,29 @@ def simulate(
 
     Args:
         schedule: Who sends what to whom.
-        network: Hosts, links and costs.
-        sizes: Bytes of each transfer.
+        network: Hosts, links and costs; of a fabric, or its name, a star of as many hosts.
+        sizes: Bytes of each transfer, made for this schedule; a number is that of a dense buffer.
         placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
         background: Flows of other jobs on the same network.
         changes: Links that fail or change their bandwidth on the way.
 
     Raises:
-        ValueError: if there are more ranks than hosts, or a size is not a number >= 0.
+        ValueError: if there are more ranks than hosts, a size is not a number >= 0, or the sizes
+            were made for another schedule.
         UnreachableError: if links fail for good and ranks wait for ever.
     """
     started = time.perf_counter()
-    env = simpy.Environment()
-    fluid = Fluid(env, network)
+    network = network_for(network, hosts_needed(schedule.world_size, placement, background))
+    fluid = Fluid(simpy.Environment(), network)
     hosts = placement_of(schedule.world_size, network, placement)
-    progress = Progress(fluid, schedule, sizes, hosts)
-    run_to_end(progress, fluid, background, changes)
+    progress = Progress(fluid, schedule, fit_sizes(sizes, schedule), hosts)
+    bounds = run_to_end(progress, fluid, background, changes)
     return Result(
         float(progress.finish_s.max()),
         progress.tally.messages,
         progress.tally.bytes_sent,
         progress.finish_s,
-        progress.tally.bounds(),
+        bounds,
         fluid.instants,
         time.perf_counter() - started,
     )
@@ -111,8 +113,8 @@ def run_to_end(
     fluid: Fluid,
     background: Background | None,
     changes: Sequence[LinkChange],
-) -> None:
-    """Let everything happen until the last rank is done.
+) -> Bounds:
+    """Let everything happen until the last rank is done; return what bounded that.
 
     Raises:
         UnreachableError: if links fail for good and ranks wait for ever.
@@ -129,6 +131,7 @@ def run_to_end(
         if progress.finished.triggered or env.peek() < math.inf:
             raise
         raise UnreachableError(_who_waits(progress, fluid.network)) from error
+    return progress.tally.bounds(changes, fluid.moved_at_once)
 
 
 def _who_waits(progress: Progress, network: Network) -> str:
@@ -146,6 +149,14 @@ def _some(things: list[str]) -> str:
     """Return the first few of *things*, and how many more there are."""
     more = len(things) - _SHOWN
     return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def hosts_needed(world_size: int, placement: IntArray | None, background: Background | None) -> int:
+    """Return how many hosts a star needs for the ranks and for the flows of other jobs."""
+    used = [np.arange(world_size) if placement is None else np.asarray(placement)]
+    if background is not None:
+        used += [np.asarray(background.src), np.asarray(background.dst)]
+    return max(world_size, *(int(hosts.max(initial=-1)) + 1 for hosts in used))
 
 
 def placement_of(world_size: int, network: Network, placement: IntArray | None) -> IntArray:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from dgc_topo.simulate.buckets import Buckets
 from dgc_topo.simulate.maxmin import SAME_RATE, max_min_rates
@@ -24,6 +25,8 @@ PATIENCE = 8
 
 #: A component this large (and a quarter of all flows) is solved together with all the rest.
 LARGE_COMPONENT = 256
+
+BoolArray = npt.NDArray[np.bool_]
 
 #: Flows whose time changed, and their new times: many of them, or one.
 Retimed = tuple[IntArray, FloatArray]
@@ -45,6 +48,7 @@ class Sharing:
         self._capacity_at = view_floats(self._capacity)
         burst_bytes = resources.costs.burst_bytes
         self._buckets = Buckets(pool, resources, burst_bytes) if burst_bytes else None
+        self._has_dead_links = False
         self._num_active = 0
         self._fresh: list[int] = []
         self._gone: list[int] = []
@@ -55,9 +59,19 @@ class Sharing:
         self._calm_instants = 0
         self._solved: tuple[IntArray, FloatArray] = (np.empty((0, 0), np.int64), np.empty(0))
 
-    def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray) -> None:
+    @property
+    def moved_at_once(self) -> FloatArray | None:
+        """As `Buckets.moved_at_once`, if links save up anything."""
+        return None if self._buckets is None else self._buckets.moved_at_once
+
+    def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray, now: float) -> None:
         """Change the bandwidth of *links*; the next `share` acts on it."""
         self._capacity[links] = bandwidth_bytes_per_s
+        if self._has_dead_links and self._buckets is not None:
+            pool = self._pool
+            stalled = np.flatnonzero(pool.active & (pool.rate == 0))
+            self._buckets.pay(stalled[~self._are_cut(stalled)], now)
+        self._has_dead_links = not self._capacity.all()
         self._changed_links.extend(int(link) for link in links)
         self._solved = (np.empty((0, 0), np.int64), np.empty(0))
 
@@ -68,9 +82,12 @@ class Sharing:
         gone = slots[was_active]
         if len(gone) < len(slots):
             past_latency = slots[~was_active]
+            passes = ~self._are_cut(past_latency) if self._has_dead_links else None
             if self._buckets is not None:
-                self._buckets.pay(past_latency, now)
+                self._buckets.pay(past_latency if passes is None else past_latency[passes], now)
             empty = pool.remaining[past_latency] == 0
+            if passes is not None:
+                empty &= passes
             if empty.any():
                 zero = past_latency[empty]
                 pool.release(zero)
@@ -90,15 +107,16 @@ class Sharing:
     def advance_few(self, slots: list[int], now: float) -> list[tuple[int, int]]:
         """Move a few due flows to their next state; return tag and owner of those that ended."""
         pool = self._pool
+        cut = self._cut_among(slots) if self._has_dead_links else ()
         if self._buckets is not None:
-            fresh = [slot for slot in slots if not pool.active_at[slot]]
+            fresh = [slot for slot in slots if not pool.active_at[slot] and slot not in cut]
             self._buckets.pay(np.array(fresh, np.int64), now)
         ended: list[tuple[int, int]] = []
         for slot in slots:
             if pool.active_at[slot]:
                 pool.active_at[slot] = False
                 self._gone.append(slot)
-            elif pool.remaining_at[slot] == 0:
+            elif pool.remaining_at[slot] == 0 and slot not in cut:
                 pool.release_one(slot)
             else:
                 pool.active_at[slot] = True
@@ -108,6 +126,15 @@ class Sharing:
                 continue
             ended.append((pool.tag_at[slot], pool.owner_at[slot]))
         return ended
+
+    def _are_cut(self, slots: IntArray) -> BoolArray:
+        """Return which flows have a dead link on their way: not even an empty one gets through."""
+        dead = self._capacity[self._pool.hops[:, slots]] == 0
+        return np.asarray(dead.any(axis=0), np.bool_)
+
+    def _cut_among(self, slots: list[int]) -> set[int]:
+        which = np.array(slots, np.int64)
+        return set(which[self._are_cut(which)].tolist())
 
     def share(self, now: float) -> tuple[Sequence[RetimedOne], Sequence[Retimed]]:
         """Share the links anew after the changes since the last call.

@@ -7,6 +7,7 @@ how many ranks' contributions a chunk has merged by then.
 from __future__ import annotations
 
 import sys
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +22,7 @@ from dgc_topo.simulate.network import FloatArray, IntArray
 MAX_COUNTERS = 1 << 27
 
 
+@runtime_checkable
 class Sizes(Protocol):
     """Bytes of the transfers of a step."""
 
@@ -41,6 +43,41 @@ class CodedSizes(Sizes, Protocol):
 
     def are_sorted(self) -> BoolArray:
         """Return for which of these transfers that is a sort: where many come together."""
+
+
+@runtime_checkable
+class CutSizes(Sizes, Protocol):
+    """Sizes of a buffer that has been cut for some schedules, and fits no others."""
+
+    def check_fit(self, schedule: Schedule) -> None:
+        """Refuse a schedule for which these sizes were not made.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+
+
+def fit_sizes(sizes: Sizes | float, schedule: Schedule) -> Sizes:
+    """Return the sizes of a schedule's transfers: *sizes*, or slices of so many dense bytes.
+
+    Raises:
+        ValueError: if they were made for another schedule, or are neither sizes nor a number.
+    """
+    if isinstance(sizes, Real):
+        return DenseSizes(float(sizes), schedule.num_chunks)
+    if isinstance(sizes, CutSizes):
+        sizes.check_fit(schedule)
+    if isinstance(sizes, Sizes):
+        return sizes
+    raise ValueError(f"sizes {sizes!r}: expected a number of bytes, DenseSizes or SparseSizes")
+
+
+def _check_same(what: str, made_for: int, schedule_has: int) -> None:
+    if made_for != schedule_has:
+        raise ValueError(
+            f"sizes: made for {made_for} {what}, but the schedule has {schedule_has}; expected "
+            "sizes made for this schedule"
+        )
 
 
 def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> FloatArray:
@@ -77,7 +114,11 @@ class DenseSizes:
     def __init__(self, total_bytes: float, num_chunks: int) -> None:
         require(0 <= total_bytes < np.inf, f"total_bytes {total_bytes}", "0 or more, and finite")
         require(num_chunks >= 1, f"num_chunks {num_chunks}", "at least 1")
-        self._chunk_bytes = total_bytes / num_chunks
+        self._num_chunks, self._chunk_bytes = num_chunks, total_bytes / num_chunks
+
+    def check_fit(self, schedule: Schedule) -> None:
+        """As `CutSizes.check_fit`."""
+        _check_same("chunks", self._num_chunks, schedule.num_chunks)
 
     def bytes_of(self, step_index: int, step: Step) -> FloatArray:
         """Return the bytes of each transfer, shape (num_transfers,)."""
@@ -119,12 +160,24 @@ class SparseSizes:
         require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
         require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
         self._growth = growth or growth_of(length, entries, overlap_exponent)
-        self._merged = Contributors(schedule)
+        self._schedule, self._merged = schedule, Contributors(schedule)
         self._coding = coding or WireCoding()
         self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
         self._last_index = sys.maxsize
         self._last_merged, self._last_sorted = np.empty(0), np.empty(0, np.bool_)
+
+    def check_fit(self, schedule: Schedule) -> None:
+        """As `CutSizes.check_fit`; who contributes decides how unions grow."""
+        mine = self._schedule
+        _check_same("chunks", mine.num_chunks, schedule.num_chunks)
+        _check_same("ranks", mine.world_size, schedule.world_size)
+        _check_same("servers", len(mine.servers), len(schedule.servers))
+        if mine.servers != schedule.servers:
+            raise ValueError(
+                f"sizes: made for servers {mine.servers}, but the schedule's are "
+                f"{schedule.servers}; expected sizes made for this schedule"
+            )
 
     def bytes_of(self, step_index: int, step: Step) -> FloatArray:
         """Return the bytes of each transfer; call it for every step, in order."""

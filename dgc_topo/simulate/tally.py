@@ -2,7 +2,7 @@
 
 Each of these is a time that this schedule cannot beat on this network:
 
-- a link: the bytes that cross it, over its bandwidth;
+- a link: the bytes that cross it, less what it had saved up, over its bandwidth as it changes;
 - a processor: a rank's messages' overhead and its additions, which are serial, and where CPU time
   is shared, all that a process or the processes of a machine do;
 - latency: the longest chain of transfers, if bytes took no time.
@@ -12,10 +12,12 @@ The largest is what bounds the run; the others say how far behind they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from dgc_topo.simulate.changes import LinkChange, carry_times_s
 from dgc_topo.simulate.hosts import HostCosts
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pattern import Pattern
@@ -166,27 +168,34 @@ class Tally:
         np.maximum.at(before, pattern.dst_at, end_s)
         self._chain_s[pattern.members] = before
 
-    def bounds(self) -> Bounds:
-        """Return what bounds the steps so far."""
+    def bounds(
+        self, changes: Sequence[LinkChange] = (), moved_at_once: FloatArray | None = None
+    ) -> Bounds:
+        """Return what bounds the steps so far.
+
+        Args:
+            changes: Of links, on the way.
+            moved_at_once: Of each resource, what took no time because links had saved it up.
+        """
         self._spread()
         first_processor = self._resources.num_links
-        link_s, link = self._busiest(0, first_processor)
+        links_s = carry_times_s(self._resources.network, self._used[:first_processor], changes)
+        link_s, link = self._busiest(links_s, 0)
         latency_s = float(self._chain_s.max())
         if self._costs.has_processors:
-            cpu_s, cpu = self._busiest(first_processor, self._resources.pad)
+            processors = slice(first_processor, self._resources.pad)
+            used = self._used if moved_at_once is None else self._used - moved_at_once
+            needed_s = np.maximum(used[processors], 0.0) / self._resources.capacity[processors]
+            cpu_s, cpu = self._busiest(needed_s, first_processor)
         else:
             rank = int(np.argmax(self._cpu_s))
             cpu_s, cpu = float(self._cpu_s[rank]), f"rank {rank} CPU"
         return Bounds(link_s, link, cpu_s, cpu, latency_s)
 
-    def _busiest(self, first: int, end: int) -> tuple[float, str]:
-        """Return the time that one of the resources ``first .. end - 1`` needs, and its name."""
-        if first == end:  # a single host, without a switch
+    def _busiest(self, needed_s: FloatArray, first: int) -> tuple[float, str]:
+        """Return the largest time that resources, from number *first* on, need, and whose."""
+        if not len(needed_s):  # a single host, without a switch
             return 0.0, "no link"
-        # What a link saved up before is carried in no time.
-        saved = self._costs.burst_bytes if end == self._resources.num_links else 0.0
-        used = np.maximum(self._used[first:end] - saved, 0.0)
-        needed_s = used / self._resources.capacity[first:end]
         busiest = int(np.argmax(needed_s))
         like_it = int((needed_s >= needed_s[busiest] * (1 - SAME)).sum()) - 1
         name = self._resources.name(first + busiest)

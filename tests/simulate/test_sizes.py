@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dgc_topo.coding import FlatCoding, WireCoding
+from dgc_topo.cost import count_cost
 from dgc_topo.execute import run_in_process
 from dgc_topo.execute.channel import LENGTH_BYTES
 from dgc_topo.payload import SparsePayload
@@ -13,11 +14,15 @@ from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulate import (
     DenseSizes,
     SparseSizes,
+    goal_bound_s,
     independent_growth,
+    load_fabric,
     power_growth,
     simulate,
+    simulate_flows,
     star,
 )
+from dgc_topo.simulate.training import DensePayload, Profile, TrainingStep, simulate_step
 from dgc_topo.topology import load_topology
 from tests.strategies import ALL_REDUCE
 
@@ -158,3 +163,74 @@ def test_sizes_of_a_step_are_checked(returned, message):
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     with pytest.raises(ValueError, match=message):
         simulate(schedule, star(2, 1e6), Sizes())
+
+
+def sparse_for(schedule):
+    return SparseSizes(schedule, length=LENGTH, entries=ENTRIES)
+
+
+RING = load_topology("ring").schedule(4)
+SERVED = load_topology("parameter-server", {"server": "dedicated"}).schedule(4)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "schedule", "says"),
+    [
+        (DenseSizes(1e6, 8), RING, "made for 8 chunks, but the schedule has 4"),
+        (DenseSizes(1e6, 2), RING, "made for 2 chunks, but the schedule has 4"),
+        (sparse_for(load_topology("ring").schedule(8)), RING, "8 chunks, but the schedule has 4"),
+        (
+            sparse_for(SERVED),
+            load_topology("tree").schedule(4),
+            "1 servers, but the schedule has 0",
+        ),
+        (
+            sparse_for(load_topology("tree").schedule(8)),
+            load_topology("tree").schedule(4),
+            "made for 8 ranks, but the schedule has 4",
+        ),
+        ("100MB", RING, "sizes '100MB': expected a number of bytes, DenseSizes or SparseSizes"),
+        (float("nan"), RING, "total_bytes nan"),
+        (-1, RING, "total_bytes -1"),
+    ],
+)
+def test_sizes_of_another_schedule_are_refused(sizes, schedule, says):
+    with pytest.raises(ValueError, match=says):
+        simulate(schedule, "1gbe", sizes)
+
+
+def test_sizes_of_another_schedule_are_refused_in_a_stream_of_buckets():
+    class Mixed(DensePayload):
+        def sizes(self, bucket, schedule):
+            return DenseSizes(1e6, 8)
+
+    step = TrainingStep(profile=Profile.of_whole(1.0, 10, 0), payload=Mixed())
+    star_of_4 = load_fabric("1gbe").star(4)
+    with pytest.raises(ValueError, match="made for 8 chunks, but the schedule has 4"):
+        simulate_step(step, RING, star_of_4)
+
+
+@pytest.mark.parametrize("num_bytes", [100e6, 100_000_000, np.float32(1e8), np.int64(100_000_000)])
+def test_a_fabric_and_a_number_of_bytes_just_work(num_bytes):
+    fabric = load_fabric("1gbe")
+    expected = simulate(RING, fabric.star(4), DenseSizes(1e8, 4)).time_s
+    assert simulate(RING, fabric, num_bytes).time_s == expected
+    assert simulate(RING, "1gbe", num_bytes).time_s == expected
+    hosts = np.array([9, 3, 4, 5])  # the star has as many hosts as are used
+    assert simulate(RING, fabric, num_bytes, placement=hosts).time_s == expected
+    ends = np.array([0, 11]), np.array([11, 12])
+    flows = fabric.star(13), *ends, np.array([1e6, 1e6]), np.zeros(2)
+    assert (simulate_flows("1gbe", *flows[1:]) == simulate_flows(*flows)).all()
+
+
+@pytest.mark.parametrize("network", [None, 1e9, {"bandwidth": 1}])
+def test_what_is_no_network_is_refused(network):
+    with pytest.raises(ValueError, match="expected a Network, a Fabric or a fabric's name"):
+        simulate(RING, network, 1e6)
+    with pytest.raises(ValueError, match="2gbe"):
+        simulate(RING, "2gbe", 1e6)
+
+
+def test_a_cost_of_another_schedule_bounds_nothing():
+    with pytest.raises(ValueError, match="cost of 8 ranks and 8 chunks for a schedule of 4 and 4"):
+        goal_bound_s(RING, count_cost(load_topology("ring").schedule(8)), 1e6, 1e6, 0.0)

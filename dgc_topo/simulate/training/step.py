@@ -12,12 +12,12 @@ import simpy
 
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulate.changes import LinkChange
-from dgc_topo.simulate.fabrics import Fabric
+from dgc_topo.simulate.fabrics import Fabric, load_fabric, network_for
 from dgc_topo.simulate.flows import Background
 from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.lockstep import LockStep, find_lock_step, star_bounds
 from dgc_topo.simulate.network import IntArray, Network
-from dgc_topo.simulate.run import placement_of, run_to_end
+from dgc_topo.simulate.run import hosts_needed, placement_of, run_to_end
 from dgc_topo.simulate.training.pace import Pace
 from dgc_topo.simulate.training.payload import DensePayload, Payload
 from dgc_topo.simulate.training.profile import Bucket, Profile, fill_buckets
@@ -91,7 +91,7 @@ class TrainingStep:
 def simulate_step(
     step: TrainingStep,
     schedule: Schedule | ScheduleOf,
-    network: Network | Fabric,
+    network: Network | Fabric | str,
     *,
     iteration: int = 0,
     placement: IntArray | None = None,
@@ -108,7 +108,8 @@ def simulate_step(
         step: What a worker does.
         schedule: What each bucket runs, or a function that gives it for a bucket.
         network: Hosts and links; a `Fabric` is a star of equal links, on which schedules that keep
-            equal ranks in step are summed up instead of simulated, with the same result.
+            equal ranks in step are summed up instead of simulated, with the same result; so is a
+            fabric's name.
         iteration: Which step it is, for jitter.
         placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
         background: Flows of other jobs on the same network.
@@ -125,16 +126,17 @@ def simulate_step(
     for other in schedules:
         if (other.world_size, other.servers) != (first.world_size, first.servers):
             raise ValueError(
-                f"training step: buckets of {first.world_size} and {other.world_size} ranks, "
-                "expected the same ranks and servers in all"
+                f"training step: buckets of {first.world_size} and {other.world_size} ranks with "
+                f"servers {first.servers} and {other.servers}, expected the same in all"
             )
     timeline = step.timeline(first, iteration)
     traffic = None
-    if isinstance(network, Fabric):
-        alone = placement is None and background is None and not changes
-        traffic = _in_step(step, schedules, network, timeline) if alone else None
-        network = network.star(first.world_size)
+    if isinstance(network, str):
+        network = load_fabric(network)
+    if isinstance(network, Fabric) and placement is None and background is None and not changes:
+        traffic = _in_step(step, schedules, network, timeline)
     if traffic is None:
+        network = network_for(network, hosts_needed(first.world_size, placement, background))
         hosts = placement_of(first.world_size, network, placement)
         traffic = _simulated(step, schedules, network, timeline, hosts, background, changes)
     decode_s = step.codec.decode_s(buckets)
@@ -168,9 +170,8 @@ def _simulated(
     ]
     fluid = Fluid(env, network)
     stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, hosts)
-    run_to_end(stream, fluid, background, changes)
+    bounds = run_to_end(stream, fluid, background, changes)
     tally = stream.tally
-    bounds = tally.bounds()
     return Traffic(stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds)
 
 

@@ -18,7 +18,7 @@ from dgc_topo.simulate.fluid import Fluid
 from dgc_topo.simulate.network import FloatArray, IntArray
 from dgc_topo.simulate.pattern import Pattern
 from dgc_topo.simulate.progress import Progress
-from dgc_topo.simulate.sizes import Sizes
+from dgc_topo.simulate.sizes import Sizes, fit_sizes
 from dgc_topo.simulate.work import Work
 
 
@@ -45,6 +45,7 @@ class BucketStream(Progress):
         ready_s: FloatArray,
         placement: IntArray,
     ) -> None:
+        sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
         super().__init__(fluid, schedules[0], sizes[0], placement)
         self.start_s, self.end_s = np.zeros_like(ready_s), np.zeros_like(ready_s)
         self._ready_s = ready_s
