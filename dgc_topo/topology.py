@@ -7,31 +7,40 @@ function takes ``iteration`` or ``seed`` its schedule may differ from one iterat
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
 import inspect
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from dgc_topo.schedule import IntArray, Schedule, Step
+from dgc_topo.plugins import (
+    Builder,
+    TopologyError,
+    at_place,
+    builder_of,
+    explained,
+    known_topologies,
+)
+from dgc_topo.schedule import IntArray, Schedule, Step, check_is_step
+from dgc_topo.text import name_of
 
-ENTRY_POINT_GROUP = "dgc_topo.topologies"
-Builder = Callable[..., Schedule]
+__all__ = [
+    "MAX_WORLD_SIZE",
+    "Builder",
+    "OptionValue",
+    "Topology",
+    "TopologyError",
+    "known_topologies",
+    "load_topology",
+    "option_choices",
+]
+
 OptionValue = str | int | float | bool
+MAX_WORLD_SIZE = 10**7  #: ranks; the arrays of more take more memory than a machine has
 
 _BUILD_ARGUMENTS = ("iteration", "seed")  # given by the run, not by the user
-
-
-class TopologyError(ValueError):
-    """No such topology, or options it does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +89,11 @@ class Topology:
             TopologyError: if the topology cannot run with this world size, or its function fails;
                 the schedule's steps, which may be made later, raise it as well.
         """
-        if world_size < 1:
-            raise TopologyError(f"{self.label}: world_size {world_size}, expected at least 1")
+        self._check_numbers(world_size, iteration, seed)
         given = {"iteration": iteration, "seed": seed}
         wanted = {k: v for k, v in given.items() if k in _parameters(self.builder)}
-        try:
+        with explained(self.label, self.builder):
             built = self.builder(world_size, **self.options, **wanted)
-        except ValueError as error:
-            raise TopologyError(f"{self.label}: {error}") from error
-        except Exception as error:
-            raise self._failed(error) from error
         if not isinstance(built, Schedule):
             raise TopologyError(
                 f"{self.label}: its function returned {type(built).__name__}, expected a Schedule"
@@ -100,25 +104,20 @@ class Topology:
             )
         return replace(built, steps_of=lambda ranks: self._steps(built, ranks))
 
+    def _check_numbers(self, world_size: int, iteration: int, seed: int) -> None:
+        if not 1 <= world_size <= MAX_WORLD_SIZE:
+            most = f"at most {MAX_WORLD_SIZE}" if world_size > 1 else "at least 1"
+            raise TopologyError(f"{self.label}: world_size {world_size}, expected {most}")
+        for name, value in (("iteration", iteration), ("seed", seed)):
+            if value < 0:
+                raise TopologyError(f"{self.label}: {name} {value}, expected 0 or more")
+
     def _steps(self, built: Schedule, ranks: IntArray) -> Iterator[Step]:
         """Yield the steps of *built*; the topology's function may make them only now."""
-        try:
-            yield from built.steps_of(ranks)
-        except ValueError:  # says itself what is wrong
-            raise
-        except Exception as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: Exception) -> TopologyError:
-        at = _place(self.builder, error)
-        return TopologyError(
-            f"{self.label}: its function raised {_text(error)}{at}, expected a Schedule"
-        )
-
-
-def known_topologies() -> list[str]:
-    """Return the names of all installed topologies, sorted."""
-    return sorted(_installed())
+        with explained(self.label, self.builder):
+            for index, step in enumerate(built.steps_of(ranks)):
+                check_is_step(index, step)
+                yield step
 
 
 def load_topology(name: str, options: Mapping[str, OptionValue] | None = None) -> Topology:
@@ -131,7 +130,7 @@ def load_topology(name: str, options: Mapping[str, OptionValue] | None = None) -
     Raises:
         TopologyError: if there is no such topology or option, listing the valid ones.
     """
-    builder = _builder_from_file(Path(name)) if name.endswith(".py") else _builder_by_name(name)
+    builder = builder_of(name)
     return Topology(name, builder, _checked_options(name, builder, options or {}))
 
 
@@ -142,56 +141,6 @@ def option_choices(builder: Builder) -> dict[str, str]:
         key: f"{_type_text(hints.get(key, Any))} (default {parameter.default})"
         for key, parameter in _options(builder).items()
     }
-
-
-def _installed() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
-def _builder_by_name(name: str) -> Builder:
-    point = _installed().get(name)
-    if point is None:
-        close = difflib.get_close_matches(name, known_topologies(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        known = ", ".join(known_topologies())
-        raise TopologyError(
-            f"topology {name!r}: unknown{hint}; expected one of {known}, or the path of a .py file"
-        )
-    package = point.dist.name if point.dist else point.value
-    try:
-        builder: Builder = point.load()
-    except Exception as error:
-        raise TopologyError(
-            f"topology {name!r} of {package}: cannot be loaded: {_text(error)}"
-        ) from error
-    if not callable(builder):
-        raise TopologyError(
-            f"topology {name!r} of {package}: cannot be loaded: {point.value} is "
-            f"{type(builder).__name__}, expected a function schedule(world_size, **options)"
-        )
-    return builder
-
-
-@cache
-def _builder_from_file(path: Path) -> Builder:
-    if not path.is_file():
-        raise TopologyError(f"topology {str(path)!r}: no such file")
-    module_name = f"dgc_topo_topology_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise TopologyError(f"topology {str(path)!r}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise TopologyError(f"topology {str(path)!r}: cannot be loaded: {_text(error)}") from error
-    builder: Builder | None = getattr(module, "schedule", None)
-    if builder is None or not callable(builder):
-        raise TopologyError(
-            f"topology {str(path)!r}: has no function schedule(world_size, **options)"
-        )
-    return builder
 
 
 def _parameters(builder: Builder) -> Mapping[str, inspect.Parameter]:
@@ -206,13 +155,12 @@ def _options(builder: Builder) -> dict[str, inspect.Parameter]:
 def _checked_options(
     name: str, builder: Builder, options: Mapping[str, OptionValue]
 ) -> dict[str, OptionValue]:
-    allowed = _options(builder)
     try:
-        hints = get_type_hints(builder)
+        allowed, hints = _options(builder), get_type_hints(builder)
     except Exception as error:
-        at = _place(builder, error)
+        at = at_place(builder, error)
         raise TopologyError(
-            f"topology {name!r}: its function's types cannot be read: {_text(error)}{at}, "
+            f"topology {name!r}: its function's types cannot be read: {name_of(error)}{at}, "
             "expected names that its module imports"
         ) from error
     checked: dict[str, OptionValue] = {}
@@ -222,27 +170,12 @@ def _checked_options(
             raise TopologyError(f"topology {name!r}: unknown option {key!r}; it takes: {listed}")
         try:
             checked[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
-        except ValidationError as error:
+        except (ValidationError, PydanticUserError) as error:
             expected = _type_text(hints.get(key, Any))
             raise TopologyError(
                 f"topology {name!r}: option {key}={value!r}, expected {expected}"
             ) from error
     return checked
-
-
-def _text(error: Exception) -> str:
-    """Name an exception as the last line of a traceback does."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _place(builder: Builder, error: Exception) -> str:
-    """Say where in the topology's own file *error* was raised, or else where its function is."""
-    code = getattr(inspect.unwrap(builder), "__code__", None)
-    if code is None:  # a class, or a function made of another
-        return ""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == code.co_filename]
-    return f" at {code.co_filename}:{lines[-1] if lines else code.co_firstlineno}"
 
 
 def _type_text(hint: Any) -> str:

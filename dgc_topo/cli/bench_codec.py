@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.console import clear_errors, console, print_json
 
 if TYPE_CHECKING:
     from dgc_topo.bench.codec import CodecRow
@@ -43,7 +42,7 @@ def codec(
         for row in bench_codec(sizes, counts, density=density, repeats=repeats, devices=devices):
             rows.append(row)
             if as_json:
-                console.out(json.dumps(row.facts()), highlight=False)
+                print_json(row.facts())
         if not as_json:
             for _, same in itertools.groupby(rows, lambda r: (r.device, r.elements, r.tensors)):
                 console.print(_table(list(same)))

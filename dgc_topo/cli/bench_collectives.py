@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import groupby
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.console import clear_errors, print_json, print_raw
 
 if TYPE_CHECKING:
     from dgc_topo.bench.collectives import Row
@@ -58,7 +57,7 @@ def collectives(  # noqa: PLR0913 - one argument per option
                     _print_table(list(group), everything=everything)
                     continue
                 for row in group:
-                    console.out(json.dumps(row.as_json()), highlight=False)
+                    print_json(row.as_json())
 
 
 def _hosts(
@@ -107,8 +106,7 @@ def _print_table(rows: Sequence[Row], *, everything: bool) -> None:
         f"{first.goodput_bytes_per_s / 1e6:.2f} MB/s that one stream between two ranks got in "
         "this run"
     )
-    for line in lines:
-        console.out(line.rstrip(), highlight=False)
+    print_raw("".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def _numbers(row: Row) -> tuple[str, str, str]:

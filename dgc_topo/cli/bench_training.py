@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.console import clear_errors, console, print_json
 from dgc_topo.cli.counting import counting
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def training(
     with clear_errors():
         bench = TrainingBench(load_scenario(scenario))
         for line in () if as_json else bench.left_out:
-            console.print(f"left out: {line}", highlight=False, soft_wrap=True)
+            console.print(f"left out: {line}", soft_wrap=True)
         try:
             with counting(console, "training", bench.num_runs) as advance:
                 bench.run(advance)
@@ -40,7 +39,7 @@ def training(
 def _print(rows: Sequence[TrainingRow], *, as_json: bool) -> None:
     if as_json:
         for row in rows:
-            console.out(json.dumps(row.as_json()), highlight=False)
+            print_json(row.as_json())
         return
     for size in sorted({row.world_size for row in rows[1:]}):
         console.print(_table(rows[0], [row for row in rows[1:] if row.world_size == size]))

@@ -2,39 +2,153 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import math
 import os
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleDimensions
+from rich.text import Text
 
+from dgc_topo.cli import streams
+from dgc_topo.results.picture import PICTURE_SUFFIXES
+from dgc_topo.schedule import ScheduleError
+from dgc_topo.text import name_of, printable
 from dgc_topo.topology import Topology, load_topology
 
 HELP_MARKUP: Final = "markdown"  #: of help texts: rich's own takes a "[train]" in them away
 
-console = Console()
-errors = Console(stderr=True)
-
 _USER_ERROR = 2
 _INTERRUPTED = 130
+_TRACEBACK = "DGC_TOPO_TRACEBACK"  # set in the environment: errors are shown with a traceback
+_NARROWEST = 40  # columns; tables lose their words in fewer
+_UNBOUNDED = 10_000  # columns; a file or a pipe has no width
+_COLUMNS, _LINES = 80, 25  # of a terminal that does not say
+
+
+class PlainConsole(Console):
+    """A console that shows text as it was written: no markup, no emoji, no folding into files."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        self._fixed_size: ConsoleDimensions | None = None
+        # Sizes are given here, or a strange COLUMNS would be read; `size` is what counts.
+        plain = {"markup": False, "emoji": False, "highlight": False, "force_jupyter": False}
+        super().__init__(stderr=stderr, width=_UNBOUNDED, height=_LINES, **plain)  # type: ignore[arg-type]
+
+    @property
+    def file(self) -> IO[str]:
+        """Where it prints to."""
+        return super().file if self.stderr or self._file is not None else streams.stdout()
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines: those of the terminal, if it is one."""
+        if self._fixed_size is not None:
+            return self._fixed_size
+        if not self.is_terminal:
+            return ConsoleDimensions(_UNBOUNDED, _LINES)
+        try:
+            columns, lines = os.get_terminal_size(self.file.fileno())
+        except (OSError, ValueError):  # colours are forced into a file
+            columns, lines = 0, 0
+        with suppress(KeyError, ValueError):
+            columns = int(os.environ["COLUMNS"])
+        return ConsoleDimensions(max(columns or _COLUMNS, _NARROWEST), lines or _LINES)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._fixed_size = ConsoleDimensions(*new_size)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return *text* as rich shows it, with nothing in it that a terminal would obey."""
+        return super().render_str(printable(text), **how)
+
+    def print_named(self, name: str, text: str, style: str) -> None:
+        """Print *text* after ``name:``, which is coloured; only the terminal folds it."""
+        line = Text.assemble((f"{name}:", style), " ", printable(text))
+        self.print(line, soft_wrap=True)
+
+
+console = PlainConsole()
+errors = PlainConsole(stderr=True)
+
+
+def print_raw(text: str) -> None:
+    """Print *text* exactly as it is, for programs and for pasting."""
+    out = streams.stdout()
+    out.write(text)
+    out.flush()
+
+
+def print_json(value: object, indent: int | None = None) -> None:
+    """Print *value* as JSON, which has no infinity: what is not finite is null."""
+    print_raw(json.dumps(_finite(value), indent=indent, allow_nan=False) + "\n")
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn errors that a user can mend into one message and exit status 2, without a traceback."""
+    """Do a command's work: standard output is kept for it, and errors become one message.
+
+    What a user can mend, and numbers too large for this machine, end with exit status 2 and no
+    traceback (unless ``DGC_TOPO_TRACEBACK`` is set).
+    """
+    with streams.own_stdout():
+        try:
+            yield
+        except (ValueError, RuntimeError, OSError) as error:
+            raise _told(error, str(error)) from error
+        except MemoryError as error:
+            raise _told(
+                error, f"this takes more memory than there is ({name_of(error)})"
+            ) from error
+        except OverflowError as error:
+            raise _told(error, f"a number is too large ({name_of(error)})") from error
+        except KeyboardInterrupt:
+            errors.print("interrupted; every worker process has been ended")
+            raise typer.Exit(_INTERRUPTED) from None
+
+
+def _told(error: Exception, text: str) -> typer.Exit:
+    """Print an error, and return what ends the command."""
+    if os.environ.get(_TRACEBACK):
+        traceback.print_exception(error)
+    errors.print_named("error", text, "bold red")
+    return typer.Exit(_USER_ERROR)
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Name *what* in errors of its schedule, and in those that say only that it is too large.
+
+    Raises:
+        ValueError: for what would be a ScheduleError, MemoryError, OverflowError or RecursionError.
+    """
     try:
         yield
-    except (ValueError, RuntimeError, OSError) as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(_USER_ERROR) from error
-    except KeyboardInterrupt:
-        errors.print("interrupted; every worker process has been ended")
-        raise typer.Exit(_INTERRUPTED) from None
+    except ScheduleError as error:
+        named = str(error).startswith(what)
+        raise ValueError(str(error) if named else f"{what}: {error}") from error
+    except (MemoryError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{what}: more than this machine can do ({name_of(error)})") from error
 
 
 @contextmanager
@@ -46,8 +160,7 @@ def clear_warnings() -> Iterator[None]:
             yield
         finally:
             for text in dict.fromkeys(str(warned.message) for warned in caught):
-                line = f"[bold yellow]warning:[/] {escape(text)}"
-                errors.print(line, highlight=False, soft_wrap=True)
+                errors.print_named("warning", text, "bold yellow")
 
 
 def topology_from(name: str, options: Iterable[str]) -> Topology:
@@ -61,6 +174,8 @@ def topology_from(name: str, options: Iterable[str]) -> Topology:
         key, separator, value = option.partition("=")
         if not separator or not key:
             raise ValueError(f"--option {option!r}: expected key=value")
+        if key in parsed:
+            raise ValueError(f"--option {key}: given twice, expected once")
         parsed[key] = value
     return load_topology(name, parsed)
 
@@ -79,6 +194,21 @@ def check_file(option: str, path: Path | None) -> None:
         raise ValueError(f"{option} {path}: is a folder, expected a file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"{option} {path}: cannot be written, expected the right to do so")
+
+
+def check_picture(option: str, path: Path | None) -> None:
+    """Check as `check_file`, and that the suffix names a format.
+
+    Raises:
+        ValueError: naming the option, and the suffixes that there are.
+    """
+    check_file(option, path)
+    if path is not None and path.suffix.lower() not in PICTURE_SUFFIXES:
+        listed = ", ".join(PICTURE_SUFFIXES)
+        close = difflib.get_close_matches(path.suffix.lower(), PICTURE_SUFFIXES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        problem = f"unknown suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise ValueError(f"{option} {path}: {problem}{hint}, expected one of {listed}")
 
 
 def check_folder(option: str, path: Path | None) -> None:

@@ -17,7 +17,7 @@ def fetch(destination: Path | None) -> Path:
         DataError: if no source works; the text lists what was tried and what to do.
     """
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
 
         def report(what: str, done: int, total: int | None) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console
+from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, print_json, print_raw
 from dgc_topo.lab import Diagnosis, Lab, LabSpec, examine
 from dgc_topo.lab.command import run_command
 from dgc_topo.lab.spec import link_rate_from
 from dgc_topo.units import seconds_from
 
 _DEFAULT = LabSpec(num_hosts=1)
+_YES, _NO = Text("yes", "green"), Text("NO", "red")
 
 lab = typer.Typer(
     help="An emulated cluster on this machine: hosts with links of a given rate.",
@@ -28,22 +28,23 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Say what this machine can do for a lab and what is missing; exit status 0 if it can."""
-    diagnosis = examine()
-    if as_json:
-        console.out(json.dumps(diagnosis.to_json(), indent=2), highlight=False)
-    else:
-        _print(diagnosis)
+    with clear_errors():
+        diagnosis = examine()
+        if as_json:
+            print_json(diagnosis.to_json(), indent=2)
+        else:
+            _print(diagnosis)
     raise typer.Exit(0 if diagnosis.usable else 1)
 
 
 def _print(diagnosis: Diagnosis) -> None:
     table = Table("", "what", "found", box=None)
     for finding in diagnosis.findings:
-        mark = "[green]yes[/]" if finding.usable else "[red]NO[/]" if finding.needed else "no"
-        table.add_row(mark, finding.name, escape(finding.detail))
+        mark = _YES if finding.usable else _NO if finding.needed else "no"
+        table.add_row(mark, finding.name, finding.detail)
     console.print(table)
     verdict = "can" if diagnosis.usable else "can NOT"
-    console.print(f"this machine {verdict} have a lab", highlight=False)
+    console.print(f"this machine {verdict} have a lab")
 
 
 @lab.command(context_settings={"ignore_unknown_options": True})
@@ -73,6 +74,6 @@ def run(
             status = run_command(
                 place,
                 command,
-                lambda rank, line: console.out(f"[rank {rank}] {line}", highlight=False),
+                lambda rank, line: print_raw(f"[rank {rank}] {line}\n"),
             )
     raise typer.Exit(status)

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dgc_topo.cli.bench import bench
 from dgc_topo.cli.console import (
     HELP_MARKUP,
-    check_file,
+    about,
     check_folder,
+    check_picture,
     clear_errors,
     clear_warnings,
     console,
+    print_json,
+    print_raw,
     topology_from,
 )
 from dgc_topo.cli.lab import lab
@@ -30,6 +31,7 @@ from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
 from dgc_topo.cli.step import step
+from dgc_topo.cli.streams import run
 from dgc_topo.cli.validate import calibrate, validate
 from dgc_topo.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 
@@ -104,7 +106,7 @@ def verify(
     """Prove that a topology computes what it promises, and count what it costs."""
     from dgc_topo.verify import verify as prove
 
-    with clear_errors():
+    with clear_errors(), about(name):
         topology = topology_from(name, option or [])
         print_verification(topology.label, world_size, prove(topology, world_size, seed=seed))
 
@@ -114,7 +116,7 @@ def show(
     name: TopologyName,
     world_size: WorldSize,
     option: Options = None,
-    iteration: Annotated[int, typer.Option(help="for topologies that change")] = 0,
+    iteration: Annotated[int, typer.Option(help="for topologies that change", min=0)] = 0,
     seed: Seed = 0,
     plot: Annotated[Path | None, typer.Option(help="draw it into this file instead")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="a row per step, a column per rank")] = False,
@@ -122,22 +124,27 @@ def show(
     """Print a schedule in its text form, as a grid, or draw it."""
     from dgc_topo.schedule.text import format_grid, format_schedule
 
-    with clear_errors():
-        check_file("--plot", plot)
+    with clear_errors(), about(name):
+        check_picture("--plot", plot)
         topology = topology_from(name, option or [])
         schedule = topology.schedule(world_size, iteration=iteration, seed=seed)
         if plot is not None:
             write_drawing(schedule, topology.label, plot)
-            console.print(f"drawn: {plot}", highlight=False)
+            console.print(f"drawn: {plot}")
         elif grid:
-            console.out(format_grid(schedule), highlight=False)
+            print_raw(format_grid(schedule) + "\n")
         else:
-            console.out(format_schedule(schedule), highlight=False, end="")
+            print_raw(format_schedule(schedule))
 
 
 @app.command()
 def topologies() -> None:
     """List the installed topologies and their options."""
+    with clear_errors():
+        _print_topologies()
+
+
+def _print_topologies() -> None:
     from dgc_topo.topology import (
         TopologyError,
         known_topologies,
@@ -150,17 +157,22 @@ def topologies() -> None:
         try:
             topology = load_topology(name)
         except TopologyError as error:  # one broken package hides no other
-            table.add_row(name, escape(str(error)), "")
+            table.add_row(name, str(error), "")
             continue
         choices = option_choices(topology.builder)
         options = "\n".join(f"{key}: {text}" for key, text in choices.items())
-        table.add_row(name, escape(topology.summary), escape(options))
+        table.add_row(name, topology.summary, options)
     console.print(table)
 
 
 @app.command()
 def networks() -> None:
     """List the named networks, their numbers and where these come from."""
+    with clear_errors():
+        _print_networks()
+
+
+def _print_networks() -> None:
     from dgc_topo.simulate import known_fabrics, load_fabric
 
     table = Table("network", "MB/s", "latency (us)", "source")
@@ -216,7 +228,7 @@ def data(
     with clear_errors():
         check_folder("--destination", destination)
         folder = fetch(destination)
-        console.print(f"{name.value}: {folder}", highlight=False)
+        console.print(f"{name.value}: {folder}")
 
 
 class SchemaOf(StrEnum):
@@ -235,7 +247,8 @@ def schema(
     from dgc_topo.scenario import Scenario
 
     model = Scenario if of is SchemaOf.SCENARIO else Measurement
-    console.out(json.dumps(model.model_json_schema(), indent=2), highlight=False)
+    with clear_errors():
+        print_json(model.model_json_schema(), indent=2)
 
 
 @app.command()
@@ -263,8 +276,8 @@ def report(
         print_findings(results)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line."""
     # Being asked to end must clean up (workers, temporary folders) just as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    app()
+    run(app)

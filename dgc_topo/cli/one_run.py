@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
-from dgc_topo.cli.console import console
+from dgc_topo.cli.console import console, print_json
 from dgc_topo.coding import WireCoding
 from dgc_topo.cost import count_cost
 from dgc_topo.results.units import bytes_text, seconds_text
@@ -29,6 +29,7 @@ from dgc_topo.simulate import (
 from dgc_topo.simulate import simulate as run_schedule
 from dgc_topo.simulate.growth import Growth, growth_of
 from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.text import printable
 from dgc_topo.topology import Topology
 
 _CODING = WireCoding()
@@ -215,22 +216,21 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
     )
     outcome = Outcome(case, schedule.goal, result, case.lower_bound_s(schedule))
     if as_json:
-        console.out(json.dumps(outcome.for_json(), indent=2), highlight=False)
+        print_json(outcome.for_json(), indent=2)
         return
     _print_table(outcome)
     if goal_file is not None:
-        console.print(f"GOAL: {goal_file}", highlight=False, soft_wrap=True)
+        console.print(f"GOAL: {goal_file}", soft_wrap=True)
 
 
 def _print_table(outcome: Outcome) -> None:
     case, result, bounds = outcome.case, outcome.result, outcome.result.bounds
     density = f" at density {case.density:g}" if case.is_sparse else ""
-    console.print(
-        f"[bold]{case.topology.label}[/], {case.world_size} ranks, {bytes_text(case.num_bytes)}"
-        f"{density}, on {_network_text(case)}",
-        highlight=False,
-        soft_wrap=True,
+    text = (
+        f", {case.world_size} ranks, {bytes_text(case.num_bytes)}{density}, "
+        f"on {printable(_network_text(case))}"
     )
+    console.print(Text(printable(case.topology.label), "bold") + Text(text), soft_wrap=True)
     table = Table("what", "value", "note")
     table.columns[1].justify = "right"
     for row in (

@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
 ]
-Seed = Annotated[int, typer.Option(help="for topologies that draw at random")]
+Seed = Annotated[int, typer.Option(help="for topologies that draw at random", min=0, max=2**31 - 1)]
 NetworkName = Annotated[
     str,
     typer.Option(help="see 'dgc-topo networks', or FILE.toml:NAME of a scenario"),

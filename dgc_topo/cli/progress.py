@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from dgc_topo.text import printable
 from dgc_topo.train.events import Evaluated, Event, Finished
 from dgc_topo.train.events import Progress as Step
 from dgc_topo.train.job import Job
@@ -29,10 +30,10 @@ class ProgressBars:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -52,13 +53,13 @@ class ProgressBars:
         self._progress.stop()
         if kind is None:
             elapsed = time.monotonic() - self._started_s
-            self._console.print(f"done in {elapsed:.0f} s", highlight=False)
+            self._console.print(f"done in {elapsed:.0f} s")
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
         """As `Observer.plan`."""
         self._jobs = jobs
         for line in left_out:
-            self._console.print(f"left out: {line}", highlight=False)
+            self._console.print(f"left out: {line}")
         processes = sorted({job.num_processes for job in jobs})
         where = f"on {' or '.join(map(str, processes))} processes" if jobs else ""
         self._runs = self._progress.add_task("training runs", total=len(jobs), note=where)
@@ -69,7 +70,7 @@ class ProgressBars:
         if self._steps is None or self._runs is None:
             return
         job = self._jobs[event.job]
-        label = job.label
+        label = printable(job.label)
         if isinstance(event, Step):
             self._progress.update(
                 self._steps,
@@ -91,7 +92,6 @@ class ProgressBars:
         self._console.print(
             f"trained {label}: {quality}{record.step_time_s * 1e3:.1f} ms/step, "
             f"{record.wire_bytes_per_step / 1e3:.1f} kB/step on the wire",
-            highlight=False,
         )
 
     def plan_predictions(self, total: int) -> None:

@@ -5,50 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from dgc_topo.cli.console import console
+from dgc_topo.cli.console import console, print_raw
 from dgc_topo.results.claims import check_claims
 from dgc_topo.results.draw import draw_schedule
+from dgc_topo.results.picture import save_picture
 from dgc_topo.results.summary import summarise
 from dgc_topo.results.table import markdown_table, rich_table
 from dgc_topo.scenario.claims import claims_in
 from dgc_topo.schedule import Schedule
+from dgc_topo.text import printable
 
 if TYPE_CHECKING:
     from dgc_topo.results.folder import ResultsFolder
     from dgc_topo.verify import Verification
 
 
-_WIDE = 400  # columns
-
-
 def print_findings(folder: ResultsFolder) -> None:
     """Print the comparison, what it says in words, and where everything is."""
     records = folder.measurements()
     comparison, lines = summarise(records)
-    if console.is_terminal:
-        console.print(rich_table(comparison, console.width))
-    else:  # a file has no width: one table, however wide
-        Console(width=_WIDE).print(rich_table(comparison))
+    console.print(rich_table(comparison, console.width))
     for line in lines:
-        console.print(f"- {line}", highlight=False)
+        console.print(f"- {line}")
     for line in check_claims(claims_in(folder.scenario_text()), records):
-        console.print(f"- {line}", highlight=False)
-    console.print(f"records: {folder.measurements_path}", highlight=False, soft_wrap=True)
-    console.print(f"report:  {folder.report_path}", highlight=False, soft_wrap=True)
+        console.print(f"- {line}")
+    console.print(f"records: {folder.measurements_path}", soft_wrap=True)
+    console.print(f"report:  {folder.report_path}", soft_wrap=True)
 
 
 def print_markdown(folder: ResultsFolder) -> None:
     """Print the comparison as GitHub-flavoured Markdown."""
-    console.out(markdown_table(summarise(folder.measurements())[0]), highlight=False, end="")
+    print_raw(markdown_table(summarise(folder.measurements())[0]))
 
 
 def print_verification(label: str, world_size: int, proof: Verification) -> None:
     """Print what was proved and what it costs beside the bounds."""
-    console.print(f"[bold]{label}[/] with {world_size} ranks: proved", highlight=False)
-    console.print(f"  {proof.claim}", highlight=False, soft_wrap=True)
+    console.print(Text(printable(label), "bold") + Text(f" with {world_size} ranks: proved"))
+    console.print(f"  {proof.claim}", soft_wrap=True)
     cost = proof.cost
     table = Table("cost of one run", "this schedule", "lower bound", "bound")
     table.add_row(
@@ -69,9 +65,5 @@ def print_verification(label: str, world_size: int, proof: Verification) -> None
 
 
 def write_drawing(schedule: Schedule, label: str, path: Path) -> None:
-    """Draw *schedule* into a file; the suffix decides the format.
-
-    Raises:
-        ValueError: if the format is unknown.
-    """
-    draw_schedule(schedule, title=label).savefig(path, bbox_inches="tight")
+    """Draw *schedule* into a file; the suffix decides the format."""
+    save_picture(draw_schedule(schedule, title=label), path)

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from dgc_topo.cli.console import check_file, check_folder, clear_errors, console, topology_from
+from dgc_topo.cli.console import (
+    about,
+    check_file,
+    check_folder,
+    clear_errors,
+    console,
+    topology_from,
+)
 from dgc_topo.cli.options import (
     Bandwidth,
     Latency,
@@ -61,7 +68,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     output: Output = None,
 ) -> None:
     """Predict a scenario's workloads without training, or run one topology once on one network."""
-    with clear_errors():
+    with clear_errors(), about(target):
         if target.endswith(".toml"):
             why = f"is for a topology; {target} is a scenario, which says it itself"
             _refuse(context, lambda name: name not in {"target", "output"}, why)

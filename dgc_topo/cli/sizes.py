@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 from rich.table import Table
 
-from dgc_topo.cli.console import console
+from dgc_topo.cli.console import console, print_json
 from dgc_topo.coding import HEADER_BYTES, VALUE_BYTES, WireCoding
 from dgc_topo.results.units import bytes_text, seconds_text, three_digits, times_text
 from dgc_topo.sizes import FLOAT_BYTES, count_elements, dgc_bytes, is_compressed
@@ -82,7 +81,7 @@ def print_sizes(model: Model, coding: Coding, *, as_json: bool) -> None:
         ValueError: if the coding makes no sense.
     """
     if as_json:
-        console.out(json.dumps(describe_sizes(model, coding), indent=2), highlight=False)
+        print_json(describe_sizes(model, coding), indent=2)
         return
     table = Table("layers", "tensors", "elements", "of these dense", "gradient", "sent", "ratio")
     for column in table.columns[1:]:
@@ -92,19 +91,17 @@ def print_sizes(model: Model, coding: Coding, *, as_json: bool) -> None:
         table.add_row(*_row(kind, list(layers), coding))
     table.add_section()
     table.add_row(*_row("all", list(model.layers), coding), style="bold")
-    console.print(f"[bold]{model.name}[/]: {model.summary}", highlight=False)
+    console.print_named(model.name, model.summary, "bold")
     console.print(table)
     console.print(
         f"density {coding.density:g}, {coding.bytes_per_element:g} bytes per sent element; "
         "1-D tensors (biases, normalisations) travel dense in fp32",
-        highlight=False,
     )
     message = _message_bytes(model, coding)
     console.print(
         f"as a message ({coding.wire.index_encoding}, {coding.wire.wire_dtype}): "
         f"{bytes_text(message)} expected, header included, "
         f"{times_text(model.gradient_bytes / message)}",
-        highlight=False,
     )
     _print_compute(model)
 
@@ -133,4 +130,4 @@ def _print_compute(model: Model) -> None:
         f"{compute.origin}: {compute.hardware}, {compute.precision}",
         f"source: {compute.source}",
     ):
-        console.print(line, highlight=False)
+        console.print(line)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import check_file, clear_errors, console, topology_from
+from dgc_topo.cli.console import (
+    about,
+    check_file,
+    check_picture,
+    clear_errors,
+    console,
+    print_json,
+    topology_from,
+)
 from dgc_topo.cli.options import (
     Bandwidth,
     Latency,
@@ -19,6 +26,7 @@ from dgc_topo.cli.options import (
     fabric_from,
     network_from,
 )
+from dgc_topo.results.picture import save_picture
 from dgc_topo.results.timeline import step_figure
 from dgc_topo.results.units import seconds_text, times_text
 from dgc_topo.scenario.step import bucket_bytes_of
@@ -55,9 +63,9 @@ def step(  # noqa: PLR0913 - one argument per option
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Simulate one training step of a model: what its time is spent on, and what bounds it."""
-    with clear_errors():
+    with clear_errors(), about(topology):
         check_file("--trace", trace)
-        check_file("--plot", plot)
+        check_picture("--plot", plot)
         schedule = topology_from(topology, option or []).schedule(world_size, seed=seed)
         does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
         fabric = fabric_from(network, bandwidth, latency)
@@ -102,7 +110,7 @@ def write_step(result: StepResult, files: StepFiles, *, as_json: bool) -> None:
     if files.trace is not None:
         write_chrome_trace(result, files.trace, ranks)
     if files.plot is not None:
-        step_figure(result, ranks=ranks).savefig(files.plot, bbox_inches="tight")
+        save_picture(step_figure(result, ranks=ranks), files.plot)
     facts = result.phases._asdict() | {
         "step_time_s": result.step_time_s,
         "communication_s": result.communication_s,
@@ -112,7 +120,7 @@ def write_step(result: StepResult, files: StepFiles, *, as_json: bool) -> None:
         "bound_by": result.bound_by,
     }
     if as_json:
-        console.out(json.dumps(facts), highlight=False)
+        print_json(facts)
         return
     table = Table("one training step (means over workers)", "", show_header=True)
     for name, seconds in result.phases._asdict().items():

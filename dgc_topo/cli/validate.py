@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgc_topo.cli.console import check_file, clear_errors, console
+from dgc_topo.cli.console import check_file, clear_errors, console, print_json
 from dgc_topo.cli.counting import counting
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def calibrate(
             f"fit of {len(network.probes)} probes: median error "
             f"{100 * network.median_fit_error:.1f} %, worst {100 * network.worst_fit_error:.1f} %"
         )
-        console.print(f"network: {output}", highlight=False, soft_wrap=True)
+        console.print(f"network: {output}", soft_wrap=True)
 
 
 def validate(
@@ -80,11 +79,11 @@ def validate(
             rows = _predict_again(loaded, measured, CalibratedNetwork.load(network), folder)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
-            console.out(json.dumps(values), highlight=False)
+            print_json(values)
             return
         console.print(rows_table(rows))
         console.print(summary_table(rows))
-        console.print(f"folder: {folder}", highlight=False, soft_wrap=True)
+        console.print(f"folder: {folder}", soft_wrap=True)
 
 
 def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row]:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from dgc_topo.results.configuration import Configuration
 from dgc_topo.results.style import FAINT, PALE, Styles, dress
+from dgc_topo.text import printable
 
 
 def topologies_of(configurations: Iterable[Configuration]) -> list[str]:
@@ -25,7 +26,8 @@ def densities_of(configurations: Iterable[Configuration], styles: Styles) -> lis
 
 def name_rows(axes: Axes, topologies: Sequence[str]) -> None:
     """Turn the y axis into one row per topology, the first on top."""
-    axes.set_yticks(range(len(topologies)), topologies)
+    names = [printable(topology) for topology in topologies]
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(topologies) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 

@@ -20,12 +20,14 @@ from dgc_topo.results.comparison import Cell, Comparison, Heading
 from dgc_topo.results.configuration import by_configuration, measured, predicted
 from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement, Phases
+from dgc_topo.results.picture import unknown_glyphs_as_boxes
 from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
 from dgc_topo.results.rungs import curves_figure, density_figure, endings_figure
 from dgc_topo.results.scaling import speedup_figure, step_time_figure
 from dgc_topo.results.summary import is_ladder, summarise
 from dgc_topo.results.units import seconds_text
 from dgc_topo.scenario.claims import claims_in
+from dgc_topo.text import printable
 
 _TEMPLATE = "report.html.j2"
 _PHASES = tuple(Phases.model_fields)
@@ -68,7 +70,9 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     claims = check_claims(claims_in(folder.scenario_text()), records)
     lines = [*sentences, *claims]
     template = resources.files("dgc_topo.results").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
+    )
     page = environment.from_string(template).render(
         origin=folder.origin(),
         scenario_text=folder.scenario_text(),
@@ -88,6 +92,11 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     )
     folder.report_path.write_text(page, encoding="utf-8")
     return folder.report_path
+
+
+def _shown(value: object) -> object:
+    """Return what a template prints, without marks that turn or hide the text around them."""
+    return printable(value) if isinstance(value, str) else value
 
 
 def _groups(comparison: Comparison) -> list[ColumnGroup]:
@@ -144,7 +153,7 @@ def _ladder_plots(records: Sequence[Measurement]) -> list[Plot]:
 def _svg(figure: Figure) -> str:
     file = io.BytesIO()
     # A fixed salt and no date: the same records give the same report.
-    with mpl.rc_context({"svg.hashsalt": "dgc-topo"}):
+    with mpl.rc_context({"svg.hashsalt": "dgc-topo"}), unknown_glyphs_as_boxes():
         figure.savefig(file, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 

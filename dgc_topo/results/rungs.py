@@ -13,7 +13,16 @@ from matplotlib.ticker import MaxNLocator
 
 from dgc_topo.results.ladder import Condition, Ladder
 from dgc_topo.results.measurement import Measurement, QualityPoint
-from dgc_topo.results.style import PALE, TEXT, FewDecades, Grid, Styles, dress, new_figure
+from dgc_topo.results.style import (
+    PALE,
+    TEXT,
+    FewDecades,
+    Grid,
+    Styles,
+    dress,
+    legend_name,
+    new_figure,
+)
 
 _LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
 _DIVERGED = "a seed that diverged"
@@ -63,7 +72,7 @@ def endings_figure(measurements: Iterable[Measurement]) -> Figure:
         for row, rung in enumerate(ladder.rungs):
             _ending(axes, ladder, rung, condition, row)
     _without_invented_ticks(panels)
-    panels[0].set_yticks(range(len(ladder.rungs)), ladder.rungs)
+    panels[0].set_yticks(range(len(ladder.rungs)), ladder.rungs, parse_math=False)
     panels[0].set_ylim(len(ladder.rungs) - 0.4, -0.6)
     crosses = [line for axes in panels for line in axes.lines if line.get_label() == _DIVERGED]
     if crosses:
@@ -195,7 +204,7 @@ def _ending(axes: Axes, ladder: Ladder, rung: str, condition: Condition, row: in
 
 def _line(axes: Axes, ladder: Ladder, rung: str, x: Sequence[int], y: Sequence[float]) -> None:
     colour, marker = _styles(ladder).colour(rung), _styles(ladder).marker(rung)
-    axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.4, label=rung)
+    axes.plot(x, y, color=colour, marker=marker, ms=4, lw=1.4, label=legend_name(rung))
 
 
 def _with_legend(figure: Figure, axes: Axes) -> Figure:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dgc_topo.results.configuration import Configuration
 from dgc_topo.results.measurement import Measurement
+from dgc_topo.text import printable
 
 # Okabe and Ito's colours that show on white, then Tol's: told apart with any colour vision.
 _COLOURS = (
@@ -127,15 +128,24 @@ class ShownFigure(Figure):
 def new_figure(width: float, height: float, title: str) -> Figure:
     """Return an empty white figure of that many inches."""
     figure = ShownFigure(figsize=(width, height), layout="constrained", facecolor="white")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=TEXT)
+    heading = figure.suptitle(
+        printable(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=TEXT
+    )
+    heading.set_parse_math(False)  # "$" is a character, as in all that is named
     return figure
+
+
+def legend_name(name: str) -> str:
+    """Return a name so that a legend shows it: one that begins with ``_`` would be left out."""
+    return f" {printable(name)}" if name.startswith("_") else printable(name)
 
 
 def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "", grid: Grid = "both") -> None:
     """Label *axes* and take away the ink that says nothing."""
     axes.set_xlabel(x, fontsize=_SMALL + 1, color=TEXT)
     axes.set_ylabel(y, fontsize=_SMALL + 1, color=TEXT)
-    axes.set_title(title, loc="left", fontsize=_SMALL + 1, color=TEXT)
+    named = axes.set_title(printable(title), loc="left", fontsize=_SMALL + 1, color=TEXT)
+    named.set_parse_math(False)
     axes.tick_params(labelsize=_SMALL, colors=TEXT, length=3, color=FAINT)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)

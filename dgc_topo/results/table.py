@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.results.comparison import Cell, Comparison, Heading
+from dgc_topo.text import markdown, one_line, printable
 
 _STYLES = {"": "bold", "measured": "bold green", "predicted": "bold magenta"}
 _WIDE = 10_000  # columns; wider than any table
@@ -39,7 +40,7 @@ def rich_table(comparison: Comparison, width: int | None = None) -> Table | Grou
     parts = []
     for group, columns in groups.items():
         part = _fit(comparison, [*names, *columns], width, grouped=False)
-        part.title, part.title_justify = Text(group, _STYLES[group.split()[0]]), "left"
+        part.title, part.title_justify = Text(one_line(group), _STYLES[group.split()[0]]), "left"
         parts.append(part)
     return Group(*parts)
 
@@ -50,11 +51,8 @@ def markdown_table(comparison: Comparison) -> str:
         [_markdown_heading(heading) for heading in comparison.headings],
         [":---" if not heading.group else "---:" for heading in comparison.headings],
     ]
-    lines += [
-        [f"**{cell.text}**" if cell.best else cell.text for cell in row] for row in comparison.rows
-    ]
-    escaped = [[text.replace("|", "\\|") for text in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    lines += [[_markdown_cell(cell) for cell in row] for row in comparison.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _fit(
@@ -86,7 +84,7 @@ def _table(
     # Named once, the densities of a topology read as a group; a long name runs down its rows.
     for name, group in groupby(comparison.rows, key=lambda row: row[columns[0]].text):
         rows = list(group)
-        lines = wrap(name, first_width)
+        lines = wrap(one_line(name), first_width)
         for row in rows[:-1]:
             table.add_row(lines.pop(0) if lines else "", *_texts(row, columns[1:]))
         table.add_row("\n".join(lines), *_texts(rows[-1], columns[1:]))
@@ -94,18 +92,19 @@ def _table(
 
 
 def _texts(row: Sequence[Cell], columns: Sequence[int]) -> list[Text]:
-    return [Text(row[index].text, "bold" if row[index].best else "") for index in columns]
+    return [Text(one_line(row[index].text), "bold" if row[index].best else "") for index in columns]
 
 
 def _rich_heading(heading: Heading, *, grouped: bool) -> Text:
     group, _, network = heading.group.partition(" ")
-    text = Text("\n".join((group, network) if network else (group,)), _STYLES[group])
-    name = Text(
-        fill(heading.name, _HEADING_WIDTH, break_long_words=False, break_on_hyphens=False), "bold"
+    text = Text("\n".join((group, one_line(network)) if network else (group,)), _STYLES[group])
+    folded = fill(
+        printable(heading.name), _HEADING_WIDTH, break_long_words=False, break_on_hyphens=False
     )
+    name = Text(folded, "bold")
     lines = [text, name] if grouped and group else [name]
     if heading.detail:
-        lines.append(Text(heading.detail, "dim"))
+        lines.append(Text(printable(heading.detail), "dim"))
     return Text("\n").join(lines)
 
 
@@ -115,4 +114,9 @@ def _width(table: Table) -> int:
 
 def _markdown_heading(heading: Heading) -> str:
     name = f"{heading.group}: {heading.name}" if heading.group else heading.name
-    return f"{name} ({heading.detail})" if heading.detail else name
+    return markdown(f"{name} ({heading.detail})" if heading.detail else name)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = markdown(cell.text)
+    return f"**{text}**" if cell.best else text

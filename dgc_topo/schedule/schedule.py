@@ -6,16 +6,28 @@ waits only for its own transfers; there is no global barrier, so ranks may drift
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
-from dgc_topo.schedule.step import IntArray, ScheduleError, Step, copy, gather, reduce
+from dgc_topo.schedule.step import (
+    IntArray,
+    ScheduleError,
+    Step,
+    check_is_step,
+    copy,
+    gather,
+    reduce,
+)
 
 #: What a schedule promises.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
 Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]
+
+#: Of a buffer; the largest has not many more elements.
+MAX_CHUNKS = 2**31 - 1
 
 #: Yields, step by step, at least every transfer that touches one of the given ranks.
 StepsOf = Callable[[IntArray], Iterator[Step]]
@@ -44,7 +56,7 @@ class Schedule:
         servers: Ranks that relay but contribute nothing of their own.
 
     Raises:
-        ScheduleError: if a size is below 1 or a server is not a rank.
+        ScheduleError: if a size is impossible, the goal is unknown or a server is not a rank.
     """
 
     world_size: int
@@ -54,11 +66,16 @@ class Schedule:
     servers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.world_size < 1 or self.num_chunks < 1:
+        if self.world_size < 1 or not 1 <= self.num_chunks <= MAX_CHUNKS:
             raise ScheduleError(
                 f"schedule of {self.world_size} ranks and {self.num_chunks} chunks: "
-                "expected at least one of each"
+                f"expected at least one of each, and at most {MAX_CHUNKS} chunks"
             )
+        if self.goal not in get_args(Goal):
+            close = difflib.get_close_matches(str(self.goal), get_args(Goal), n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            expected = ", ".join(get_args(Goal))
+            raise ScheduleError(f"goal {self.goal!r}: unknown{hint}, expected one of {expected}")
         if not all(0 <= server < self.world_size for server in self.servers):
             raise ScheduleError(
                 f"servers {self.servers}: expected ranks from 0 to {self.world_size - 1}"
@@ -112,10 +129,11 @@ class Schedule:
                 yield RankStep(index, step.select(sends), step.select(in_order))
 
     def _check(self, index: int, step: Step) -> None:
+        check_is_step(index, step)
         outside = (
             (step.src >= self.world_size)
             | (step.dst >= self.world_size)
-            | (step.chunk + step.count > self.num_chunks)
+            | (step.count > self.num_chunks - step.chunk)  # whose sum may exceed 64 bits
         )
         if outside.any():
             shape = f"{self.world_size} ranks x {self.num_chunks} chunks"

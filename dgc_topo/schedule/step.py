@@ -178,6 +178,19 @@ def with_peers(ranks: IntArray, peers: IntArray, world_size: int) -> IntArray:
     return ranks if len(ranks) == world_size else np.union1d(ranks, peers)
 
 
+def check_is_step(index: int, step: object) -> None:
+    """Refuse anything but a step as the step number *index*.
+
+    Raises:
+        ScheduleError: naming the type that it is.
+    """
+    if not isinstance(step, Step):
+        raise ScheduleError(
+            f"step {index} is {type(step).__name__}, expected a Step such as reduce, copy or mix "
+            "returns"
+        )
+
+
 def _step(
     src: Ints,
     dst: Ints,

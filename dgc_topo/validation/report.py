@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from dgc_topo.lab.spec import rate_text
-from dgc_topo.results.style import FAINT, dress, new_figure
+from dgc_topo.results.style import FAINT, dress, legend_name, new_figure
 from dgc_topo.results.units import bytes_text, seconds_text
+from dgc_topo.text import markdown
 from dgc_topo.validation.rows import Row, Summary, summarize
 
 _COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
@@ -56,7 +57,7 @@ def summary_markdown(rows: Sequence[Row]) -> str:
     ]
     for summary in summarize(rows):
         values = " | ".join(_percentages(summary))
-        lines.append(f"| {summary.what} | {summary.num_rows} | {values} |")
+        lines.append(f"| {markdown(summary.what)} | {summary.num_rows} | {values} |")
     return "\n".join(lines) + "\n"
 
 
@@ -77,7 +78,7 @@ def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
             s=14,
             color=colour,
             alpha=0.7,
-            label=name,
+            label=legend_name(name),
         )
     shown = [row for here in named.values() for row in here]
     times = [1e3 * time for row in shown for time in (row.measured_s, row.predicted_s)]
@@ -85,7 +86,8 @@ def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
     axes.plot(ends, ends, color=FAINT, lw=1, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=9)
+    for text in axes.legend(frameon=False, fontsize=9).get_texts():
+        text.set_parse_math(False)
     return figure
 
 

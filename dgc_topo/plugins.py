@@ -1,0 +1,170 @@
+"""Topologies' functions: found by an installed name or in a file, and what is said of their faults.
+
+Whatever such code does wrong becomes a `TopologyError` that names its file and line; only
+``os._exit`` and crashes of the interpreter end the process without a word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from dgc_topo.schedule import Schedule
+from dgc_topo.text import name_of, one_line
+
+ENTRY_POINT_GROUP = "dgc_topo.topologies"
+Builder = Callable[..., Schedule]
+
+_MODULE = "dgc_topo_topology_"  # how the names of files' modules begin
+_SIGNATURE = "schedule(world_size, **options)"
+
+
+class TopologyError(ValueError):
+    """No such topology, or options it does not take."""
+
+
+def known_topologies() -> list[str]:
+    """Return the names of all installed topologies, sorted."""
+    return sorted(_installed())
+
+
+def is_file(name: str) -> bool:
+    """Return True if *name* is the path of a topology's file, rather than an installed name."""
+    return name.endswith(".py")
+
+
+def builder_of(name: str) -> Builder:
+    """Return the function of the topology called *name*, or in the ``.py`` file *name*.
+
+    Raises:
+        TopologyError: if there is none, or its module cannot be loaded.
+    """
+    return _builder_from_file(name) if is_file(name) else _builder_by_name(name)
+
+
+@contextmanager
+def explained(label: str, builder: Builder) -> Iterator[None]:
+    """Turn what the function of the topology *label* raises into a `TopologyError`.
+
+    A ValueError says itself what is wrong; of a user's own file, the line is added.
+
+    Raises:
+        TopologyError: for everything but a KeyboardInterrupt.
+    """
+    try:
+        yield
+    except TopologyError:
+        raise
+    except ValueError as error:
+        place = _place(builder, error) if builder.__module__.startswith(_MODULE) else ""
+        line = f" (line {place.rpartition(':')[2]})" if place else ""
+        raise TopologyError(f"{label}: {one_line(str(error))}{line}") from error
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise TopologyError(
+            f"{label}: its function raised {name_of(error)}{at_place(builder, error)}, "
+            "expected a Schedule"
+        ) from error
+
+
+def at_place(builder: Builder, error: BaseException) -> str:
+    """Return `` at FILE:LINE``: where in its own file *error* was raised, or its function is."""
+    place = _place(builder, error)
+    return f" at {place}" if place else ""
+
+
+def _place(builder: Builder, error: BaseException) -> str:
+    code = getattr(inspect.unwrap(builder), "__code__", None)
+    if code is not None:
+        return _last_line(error, code.co_filename) or f"{code.co_filename}:{code.co_firstlineno}"
+    file = getattr(sys.modules.get(builder.__module__), "__file__", None)  # a class, say
+    return _last_line(error, file) if file else ""
+
+
+def _last_line(error: BaseException, file: str) -> str:
+    """Return ``FILE:LINE`` where *error* left *file*; empty if it was never there."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f"{file}:{lines[-1]}" if lines else ""
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _builder_by_name(name: str) -> Builder:
+    point = _installed().get(name)
+    if point is None:
+        close = difflib.get_close_matches(name, known_topologies(), n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        known = ", ".join(known_topologies())
+        raise TopologyError(
+            f"topology {name!r}: unknown{hint}; expected one of {known}, or the path of a .py file"
+        )
+    package = point.dist.name if point.dist else point.value
+    with _loading(f"topology {name!r} of {package}"):
+        builder: object = point.load()
+    return _callable(builder, f"topology {name!r} of {package}: cannot be loaded: {point.value}")
+
+
+def _builder_from_file(name: str) -> Builder:
+    try:
+        path = Path(name).resolve()
+        source = path.read_bytes()
+    except FileNotFoundError:
+        raise TopologyError(f"topology {name!r}: no such file") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise TopologyError(f"topology {name!r}: cannot be read: {name_of(error)}") from error
+    with _loading(f"topology {name!r}", path):
+        module = _load(path, source)
+    if not hasattr(module, "schedule"):
+        raise TopologyError(f"topology {name!r}: has no function {_SIGNATURE}")
+    return _callable(module.schedule, f"topology {name!r}: its 'schedule'")
+
+
+@cache
+def _load(path: Path, source: bytes) -> ModuleType:
+    """Return the module of a file; another text, or the same in another file, is another module.
+
+    No cached bytecode is read or left beside the file: Python's tells two edits within a second
+    by their size alone.  What a file imports is loaded once, as always.
+    """
+    digest = hashlib.sha256(bytes(path) + b"\0" + source).hexdigest()[:16]
+    module = ModuleType(f"{_MODULE}{path.stem}_{digest}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    try:
+        exec(compile(source, path, "exec"), module.__dict__)
+    except BaseException:
+        sys.modules.pop(module.__name__, None)
+        raise
+    return module
+
+
+@contextmanager
+def _loading(what: str, path: Path | None = None) -> Iterator[None]:
+    """Turn what a module raises while it is imported into an error about *what*."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        place = _last_line(error, str(path))
+        at = f" at {place}" if place else ""
+        raise TopologyError(f"{what}: cannot be loaded: {name_of(error)}{at}") from error
+
+
+def _callable(found: object, what: str) -> Builder:
+    if not callable(found):
+        raise TopologyError(f"{what} is {type(found).__name__}, expected a function {_SIGNATURE}")
+    return found
