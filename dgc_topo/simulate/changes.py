@@ -163,7 +163,13 @@ def limit_hosts(
 
 
 def checked_links(network: Network, links: Sequence[int]) -> None:
-    """Refuse links that a network does not have."""
+    """Refuse links that a network does not have, and those without a bandwidth to change."""
     wrong = [link for link in links if not 0 <= link < network.num_links]
     if wrong:
         raise ValueError(f"link {wrong[0]}: expected 0 to {network.num_links - 1}")
+    endless = [link for link in links if np.isinf(network.bandwidth_bytes_per_s[link])]
+    if endless:
+        raise ValueError(
+            f"{network.link_names(endless[0])}: only delays (its bandwidth is not shared, or "
+            "infinite), expected a link whose bandwidth can change"
+        )

@@ -24,7 +24,7 @@ TWO_LEVELS = """<platform version="4.1">
              bb_bw="1.5kBps" bb_lat="3ms"/>
     <link id="out" bandwidth="500Bps" latency="10ms" {policy}/>
     <link id="in" bandwidth="2KiBps" latency="20ms"/>
-    <zoneRoute src="a" dst="b" gw_src="a_router" gw_dst="b_router">
+    <zoneRoute src="a" dst="b" gw_src="aa_router" gw_dst="bb_router">
       <link_ctn id="out" {direction}/><link_ctn id="in"/>
     </zoneRoute>
   </zone>
@@ -87,7 +87,7 @@ def test_two_levels(platform):
         ("<zone/>", "<zone>, expected <platform>"),
         ("<platform/>", "nothing, expected one <cluster> or one <zone>"),
         ("<platform><host/></platform>", "<host>, expected one <cluster>"),
-        ("<platform><zone><peer/></zone></platform>", "<peer>, expected one of cluster, link"),
+        ("<platform><zone><gpu/></zone></platform>", "<gpu>, expected one of cluster, link"),
         ("<platform><zone/></platform>", "no hosts, expected at least one <cluster>"),
         ('<platform><cluster id="c"/></platform>', "<cluster> c: no bw, expected one"),
         (FLAT.format(more='topology="TORUS"'), "cluster c: topology is not supported"),
@@ -97,7 +97,10 @@ def test_two_levels(platform):
             "radical 'all', expected numbers",
         ),
         (FLAT.format(more='sharing_policy="FATPIPE"'), "sharing_policy FATPIPE, expected SPLIT"),
-        (FLAT.format(more="").replace("125MBps", "0MBps"), "bandwidth_bytes_per_s 0.0"),
+        (
+            FLAT.format(more="").replace("125MBps", "0MBps"),
+            "<cluster> c: bw '0MBps', expected above 0",
+        ),
         (
             TWO_LEVELS.format(policy="", direction="").replace('"in"/>', '"no"/>'),
             "no: no such link",
