@@ -138,6 +138,18 @@ def test_an_impossible_world_size_is_refused_before_anything_runs():
         parse_scenario(dedicated)
 
 
+@pytest.mark.parametrize("goal", ["part", "column-stochastic"])
+def test_what_keeps_no_average_is_not_trained_over(tmp_path, goal):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dgc_topo.schedule import Schedule\n"
+        f"def schedule(world_size): return Schedule.from_steps(world_size, 1, [], goal='{goal}')\n"
+    )
+    mine = GOOD.replace('"ring"', f'"{path}"')
+    with pytest.raises(ScenarioError, match=rf"mine\.py is {goal}, expected all-reduce or doubly"):
+        parse_scenario(mine)
+
+
 def test_a_scenario_must_have_something_to_do():
     with pytest.raises(ScenarioError, match="nothing to do"):
         parse_scenario('name = "x"\n[[topologies]]\nname = "ring"\n')

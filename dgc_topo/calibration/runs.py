@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from dgc_topo.calibration.cases import Case, DenseBuffer, SparseBuffer
 from dgc_topo.execute import Communicator, DistributedTransport, Traffic
 from dgc_topo.launch.group import Worker
-from dgc_topo.payload import DensePayload, Payload, SparsePayload
+from dgc_topo.payload import MIXTURE, DensePayload, Payload, SparsePayload
 from dgc_topo.schedule import Schedule
 
 CASES = TypeAdapter(list[Case])
@@ -160,7 +160,7 @@ def payload_maker(case: Case, rank: int) -> Callable[[], Payload]:
         return lambda: DensePayload(zeros)
     indices = draw_entries(buffer, rank)
     values = torch.ones(len(indices))
-    return lambda: SparsePayload(indices, values, buffer.num_elements)
+    return lambda: SparsePayload(indices, values, buffer.num_elements, goals=MIXTURE)
 
 
 def draw_entries(buffer: SparseBuffer, rank: int) -> torch.Tensor:

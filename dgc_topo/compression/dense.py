@@ -12,7 +12,7 @@ from dgc_topo.compression.gradients import check_gradients, check_parameters
 from dgc_topo.compression.layout import FlatBuffer
 from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
 from dgc_topo.compression.state import check_owner, restore, snapshot
-from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.payload import SUM, DensePayload, Payload
 
 
 class Dense:
@@ -116,4 +116,4 @@ class Dense:
         restore(self.name, state, {"momentum": self._rule.buffers()})
 
     def _payload(self, buffer: Tensor) -> DensePayload:
-        return DensePayload(buffer, wire_dtype=self._wire_dtype)
+        return DensePayload(buffer, wire_dtype=self._wire_dtype, goals=SUM)

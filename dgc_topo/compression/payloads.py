@@ -10,7 +10,7 @@ from torch import Tensor
 from dgc_topo.coding import WireCoding
 from dgc_topo.compression.base import dense_part
 from dgc_topo.compression.step import Sent
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import SUM, BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.payload.wire import TORCH_DTYPES
 
 
@@ -42,11 +42,11 @@ class Payloads:
             index_encoding=self.coding.index_encoding,
             message=sent.message,
         )
-        return BundlePayload([sparse, DensePayload(dense, self.wire_dtype)])
+        return BundlePayload([sparse, self.dense(dense)])
 
     def dense(self, buffer: Tensor) -> DensePayload:
-        """Return everything, end to end in *buffer*."""
-        return DensePayload(buffer, self.wire_dtype)
+        """Return everything, or all that travels dense, end to end in *buffer*."""
+        return DensePayload(buffer, self.wire_dtype, goals=SUM)
 
     def neutral(self, density: float) -> Payload:
         """Return a payload of zeros, of the kind that *density* asks for."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from dgc_topo.compression import base
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
 from dgc_topo.compression.groups import layer_count
-from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.payload import SUM, DensePayload, Payload
 
 
 class RandomK(AfterSum):
@@ -64,10 +64,10 @@ class RandomK(AfterSum):
         return self._density
 
     def _encode(self, gradient: Tensor) -> Payload:
-        return DensePayload(gradient[self._places()])
+        return DensePayload(gradient[self._places()], goals=SUM)
 
     def _nothing(self) -> Payload:
-        return DensePayload(torch.zeros(sum(self._counts), device=self._device))
+        return DensePayload(torch.zeros(sum(self._counts), device=self._device), goals=SUM)
 
     def _decode(self, payload: Payload) -> Tensor:
         values = base.dense_part(self.name, payload, sum(self._counts))

@@ -14,7 +14,7 @@ from dgc_topo.execute.script import Script, script_for
 from dgc_topo.execute.singly import SinglyChannel
 from dgc_topo.execute.traffic import StepTraffic, Traffic
 from dgc_topo.execute.transport import SinglyTransport, Transport
-from dgc_topo.payload import Arrival, Payload
+from dgc_topo.payload import Arrival, Payload, check_goal
 from dgc_topo.schedule import Transfer
 
 _MOST_SCRIPTS = 16  #: that are kept: one per layout, such as a bucket's
@@ -63,10 +63,12 @@ class Communicator:
 
         Raises:
             PeerError: if a peer is lost or silent for longer than the transport's time-out.
-            ValueError: if a message does not fit (the payloads of two ranks differ in shape);
-                other ranks then run into their time-out.
+            ValueError: if the payload means nothing after such a schedule (a part of a sum after
+                gossip), before anything is sent; or if a message does not fit (the payloads of two
+                ranks differ in shape), and other ranks then run into their time-out.
         """
         plan = self._plan(iteration)
+        check_goal(self._topology.name, payload, plan.goal)
         began = time.perf_counter()
         payload.cut(plan.num_chunks, agree=plan.agree)
         steps = self._run_singly(plan, payload)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dgc_topo.execute.channel import wire_bytes
 from dgc_topo.execute.traffic import StepTraffic, Traffic
-from dgc_topo.payload import Arrival, Payload
+from dgc_topo.payload import Arrival, Payload, check_goal
 from dgc_topo.schedule import Schedule, Step
 
 
@@ -26,13 +26,16 @@ def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traf
         this rank's own packing and merging took; nobody waits.
 
     Raises:
-        ValueError: if the number of payloads is not the schedule's world size.
+        ValueError: if the number of payloads is not the schedule's world size, or a payload means
+            nothing after such a schedule.
     """
     if len(payloads) != schedule.world_size:
         raise ValueError(
             f"run in process: {len(payloads)} payloads, "
             f"expected {schedule.world_size}, one per rank"
         )
+    for payload in payloads:
+        check_goal("run in process", payload, schedule.goal)
     for payload in payloads:
         payload.cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")
     ranks = [_Rank(rank, payload) for rank, payload in enumerate(payloads)]

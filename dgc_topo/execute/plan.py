@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from dgc_topo.execute.program import PlannedStep, ProgramStep, program_for
-from dgc_topo.schedule import Schedule
+from dgc_topo.schedule import Goal, Schedule
 
 
 class ScheduleSource(Protocol):
@@ -27,9 +27,14 @@ class Plan(NamedTuple):
     """Everything one rank does in a schedule."""
 
     num_chunks: int
-    agree: bool  #: whether all ranks are to end bit-identical
+    goal: Goal
     steps: tuple[PlannedStep, ...]
     program: tuple[ProgramStep, ...]  #: the same, where messages travel singly
+
+    @property
+    def agree(self) -> bool:
+        """Whether all ranks are to end bit-identical."""
+        return self.goal == "all-reduce"
 
 
 def plan_for(schedule: Schedule, rank: int) -> Plan:
@@ -42,5 +47,4 @@ def plan_for(schedule: Schedule, rank: int) -> Plan:
         PlannedStep(step.index, tuple(step.sends), tuple(step.receives))
         for step in schedule.for_rank(rank)
     )
-    agree = schedule.goal == "all-reduce"
-    return Plan(schedule.num_chunks, agree, steps, program_for(steps))
+    return Plan(schedule.num_chunks, schedule.goal, steps, program_for(steps))

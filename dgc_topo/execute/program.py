@@ -32,7 +32,7 @@ class PlannedStep:
 
     index: int
     sends: tuple[Transfer, ...]
-    receives: tuple[Transfer, ...]  #: ordered by source
+    receives: tuple[Transfer, ...]  #: in the order listed
 
 
 class Message(NamedTuple):
@@ -47,7 +47,7 @@ class Merge:
     """Receives of one step whose runs of chunks overlap, directly or by way of each other.
 
     Attributes:
-        receives: In the order of their sources.
+        receives: In the order in which they apply.
         in_place: Whether the (only) message replaces chunks that nothing else touches in this
             step, so that it may be received where it belongs.
         early: Whether it may be received while the step before is still going on.

@@ -1,6 +1,14 @@
 """What a transfer carries: dense slices, sparse entries, ternary codes, or several together."""
 
-from dgc_topo.payload.base import Arrival, BoundsOf, Payload, equal_bounds
+from dgc_topo.payload.base import (
+    MIXTURE,
+    SUM,
+    Arrival,
+    BoundsOf,
+    Payload,
+    check_goal,
+    equal_bounds,
+)
 from dgc_topo.payload.bundle import BundlePayload
 from dgc_topo.payload.dense import DensePayload
 from dgc_topo.payload.sparse import SparsePayload
@@ -9,6 +17,8 @@ from dgc_topo.payload.union import Entries
 from dgc_topo.payload.wire import WireError
 
 __all__ = [
+    "MIXTURE",
+    "SUM",
     "Arrival",
     "BoundsOf",
     "BundlePayload",
@@ -19,5 +29,6 @@ __all__ = [
     "Ternary",
     "TernaryPayload",
     "WireError",
+    "check_goal",
     "equal_bounds",
 ]

@@ -2,9 +2,10 @@
 
 A schedule speaks of chunk *numbers*; the payload decides where a chunk begins and ends, packs a
 run of chunks into a message, and merges the messages of one step.  The law of merging, for every
-kind of payload: where messages and the receiver's own value meet, their weighted terms are added
-**in rank order, the receiver's own term at its own rank's place**.  Ranks that add the same terms
-therefore end bit-identical, whoever received what from whom.
+kind of payload: what is added follows from the order in which the step lists the arrivals (see
+`dgc_topo.schedule.order`); where messages and the receiver's own value meet, the weighted terms
+are added **in rank order, the receiver's own term at its own rank's place**.  Ranks that add the
+same terms therefore end bit-identical, whoever received what from whom.
 """
 
 from __future__ import annotations
@@ -15,11 +16,18 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, device
 
-from dgc_topo.schedule import Transfer
+from dgc_topo.schedule import Goal, Transfer, unroll
 
 #: ``(length, num_chunks)`` to the num_chunks + 1 sorted offsets that delimit the chunks, from 0 to
 #: length.  All ranks must derive the same ones.
 BoundsOf = Callable[[int, int], Sequence[int]]
+
+#: Of what means something only as the sum of all ranks' parts.
+SUM: frozenset[Goal] = frozenset({"all-reduce"})
+
+#: Of a buffer that each rank may have a mixture of.  Column-stochastic mixing is not among them: it
+#: keeps the total and not the averages, so what is mixed has to bring its weight along (push-sum).
+MIXTURE: frozenset[Goal] = SUM | {"doubly-stochastic", "part"}
 
 
 class HasTransfer(Protocol):
@@ -56,6 +64,10 @@ class Payload(Protocol):
     @property
     def layout(self) -> Hashable:
         """What the sizes of messages depend on, and whether they can land, beside *num_chunks*."""
+
+    @property
+    def goals(self) -> frozenset[Goal]:
+        """What a schedule may promise, for this payload to mean something after it has run."""
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, before a run.
@@ -98,8 +110,8 @@ class Payload(Protocol):
         """Apply what arrived at *rank* in one step: all of it, or all for some of the chunks.
 
         Args:
-            arrivals: Messages of one step, valid during the call only and not to be written to;
-                overlapping runs are allowed.
+            arrivals: Messages of one step, as listed in it, valid during the call only and not to
+                be written to; overlapping runs are allowed.
             rank: The receiver, which decides the place of its own value in the sum.
 
         Raises:
@@ -117,6 +129,28 @@ class Term(NamedTuple, Generic[A]):
     arrival: A | None  #: None is the receiver's own value
 
 
+def check_goal(where: str, payload: Payload, goal: Goal) -> None:
+    """Refuse a schedule after which *payload* would mean nothing, before anything is sent.
+
+    Raises:
+        ValueError: naming *where*, the schedule's goal and those that the payload can do with.
+    """
+    if goal not in payload.goals:
+        expected = " or ".join(sorted(payload.goals)) or "one goal for all its parts"
+        raise ValueError(
+            f"{where}: its schedule is {_GOALS[goal]}, expected {expected} for this payload "
+            f"({type(payload).__name__})"
+        )
+
+
+_GOALS: dict[Goal, str] = {
+    "all-reduce": "an all-reduce: every rank ends with the sum",
+    "doubly-stochastic": "doubly-stochastic: every rank ends with a mixture of its own",
+    "column-stochastic": "column-stochastic: mixtures that mean nothing without their weights",
+    "part": "a part of another: it promises nothing",
+}
+
+
 def equal_bounds(length: int, num_chunks: int) -> list[int]:
     """Return offsets of *num_chunks* equal slices: chunk c ends where ``(c+1)*length//n`` is.
 
@@ -132,19 +166,18 @@ def runs(arrivals: Sequence[A]) -> Iterator[tuple[int, int, list[A]]]:
     """Split what the arrivals cover wherever one of them begins or ends.
 
     Yields:
-        First chunk, one past the last chunk, and the arrivals that cover this run, ordered by
-        source (then by their place in *arrivals*).
+        First chunk, one past the last chunk, and the arrivals that cover this run, in the order of
+        *arrivals*.
     """
-    in_order = sorted(arrivals, key=lambda arrival: arrival.transfer.src)
     edges: dict[int, tuple[list[int], list[int]]] = {}
-    for place, arrival in enumerate(in_order):
+    for place, arrival in enumerate(arrivals):
         edges.setdefault(arrival.transfer.chunk, ([], []))[0].append(place)
         edges.setdefault(arrival.transfer.chunk_end, ([], []))[1].append(place)
     active: set[int] = set()
     previous = 0
     for edge in sorted(edges):
         if active:
-            yield previous, edge, [in_order[place] for place in sorted(active)]
+            yield previous, edge, [arrivals[place] for place in sorted(active)]
         starting, ending = edges[edge]
         active.difference_update(ending)
         active.update(starting)
@@ -154,20 +187,15 @@ def runs(arrivals: Sequence[A]) -> Iterator[tuple[int, int, list[A]]]:
 def weighted_terms(arrivals: Sequence[A], rank: int) -> list[Term[A]]:
     """Return what a run of chunks becomes: a sum of terms, to be added in this order.
 
-    Each arrival means ``dst = keep * dst + weight * src``, applied in the order of *arrivals*.
-    Unrolled exactly, an arrival's coefficient is its weight times the keeps of all that follow;
-    terms with coefficient 0 are left out, so a copy never touches what it overwrites.
+    Terms with coefficient 0 are left out, so a copy never touches what it overwrites.
 
     Args:
-        arrivals: All arrivals on one run, ordered by source, as `runs` yields them.
+        arrivals: All arrivals on one run, in the order listed, as `runs` yields them.
         rank: The receiver; its own term stands at its own rank's place.
     """
-    factor = Fraction(1)
-    terms: list[tuple[int, Fraction, A | None]] = []
-    for arrival in reversed(arrivals):
-        terms.append((arrival.transfer.src, factor * arrival.transfer.weight, arrival))
-        factor *= arrival.transfer.keep
-    terms.append((rank, factor, None))
-    terms.reverse()
-    terms.sort(key=lambda term: term[0])  # stable: only the own term moves
-    return [Term(float(coefficient), arrival) for _, coefficient, arrival in terms if coefficient]
+    own, factors = unroll([arrival.transfer for arrival in arrivals])
+    terms: list[tuple[int, Fraction, A | None]] = [(rank, own, None)]
+    for factor, arrival in zip(factors, arrivals, strict=True):
+        terms.append((arrival.transfer.src, factor, arrival))
+    terms.sort(key=lambda term: term[0])
+    return [Term(float(factor), arrival) for _, factor, arrival in terms if factor]

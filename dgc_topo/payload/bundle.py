@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, device
 
 from dgc_topo.payload.base import Arrival, Payload
+from dgc_topo.schedule import Goal
 
 ALIGNMENT = 8  #: bytes; parts begin at multiples, so that they can be viewed as numbers
 SIZE_BYTES = 8  #: int64 size of each part that only the sender knows
@@ -34,6 +35,8 @@ class BundlePayload:
                 "expected at least one part, and one device"
             )
         self.parts = tuple(parts)
+        #: What all parts can do with.
+        self.goals: frozenset[Goal] = frozenset.intersection(*(part.goals for part in parts))
 
     @property
     def device(self) -> device:

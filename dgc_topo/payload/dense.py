@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.payload.base import (
+    MIXTURE,
     Arrival,
     BoundsOf,
     Term,
@@ -17,6 +18,7 @@ from dgc_topo.payload.base import (
     weighted_terms,
 )
 from dgc_topo.payload.wire import wire_name
+from dgc_topo.schedule import Goal
 
 
 class _Run(NamedTuple):
@@ -44,6 +46,9 @@ class DensePayload:
         buffer: Shape (length,), float32, contiguous; overwritten by a run.
         wire_dtype: Element type of messages: float32, float16 or bfloat16.
         bounds_of: Where chunks begin and end; equal slices by default.
+        goals: What a schedule may promise: by default whatever leaves each rank a sum or a mixture
+            that means something by itself.  `SUM` for gradients; ``{"column-stochastic"}`` for a
+            buffer that carries its push-sum weight.
 
     Raises:
         ValueError: if *buffer* or *wire_dtype* is anything else.
@@ -55,6 +60,7 @@ class DensePayload:
         wire_dtype: torch.dtype = torch.float32,
         *,
         bounds_of: BoundsOf = equal_bounds,
+        goals: frozenset[Goal] = MIXTURE,
     ) -> None:
         if buffer.dim() != 1 or buffer.dtype != torch.float32 or not buffer.is_contiguous():
             raise ValueError(
@@ -67,6 +73,7 @@ class DensePayload:
         self.buffer = buffer.detach().as_strided(buffer.shape, (1,))
         self.device = buffer.device
         self.wire_dtype = wire_dtype
+        self.goals = goals
         #: Length, element type and how chunks are cut.
         self.layout: Hashable = (len(buffer), wire_dtype, bounds_of)
         self._bounds_of = bounds_of
@@ -101,7 +108,7 @@ class DensePayload:
         return (self._runs.get((chunk, count)) or self._run(chunk, count)).message
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Apply the arrivals of one step, in rank order."""
+        """Apply the arrivals of one step, in the order listed, adding in rank order."""
         if len(arrivals) == 1 and arrivals[0].transfer.is_plain:
             # As the general way does, but in a tenth of its time.
             transfer, message = arrivals[0]

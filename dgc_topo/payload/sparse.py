@@ -11,6 +11,7 @@ from torch import Tensor, device
 
 from dgc_topo.coding import MAX_RUN, IndexChoice, check_names
 from dgc_topo.payload.base import (
+    SUM,
     Arrival,
     BoundsOf,
     equal_bounds,
@@ -19,7 +20,7 @@ from dgc_topo.payload.base import (
 )
 from dgc_topo.payload.union import Entries, union_sum
 from dgc_topo.payload.wire import WireError, decode, encode, encoded_bytes, wire_name
-from dgc_topo.schedule import Transfer
+from dgc_topo.schedule import Goal, Transfer
 
 
 class _Received(NamedTuple):
@@ -58,12 +59,14 @@ class SparsePayload:
         bounds_of: Where chunks begin and end; equal slices by default.
         message: What `pack` would return for all chunks, if that is known already; *values* are
             numbers of *wire_dtype* then.
+        goals: What a schedule may promise: by default nothing but a sum, as entries that a rank
+            selects from what it has accumulated mean nothing by themselves.
 
     Raises:
         ValueError: if shapes, element types or devices do not fit, or a setting is unknown.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most keep their defaults
         self,
         indices: Tensor,
         values: Tensor,
@@ -73,12 +76,14 @@ class SparsePayload:
         index_encoding: IndexChoice = "auto",
         bounds_of: BoundsOf = equal_bounds,
         message: Tensor | None = None,
+        goals: frozenset[Goal] = SUM,
     ) -> None:
         _check_entries(indices, values, length)
         self._coding = wire_name("sparse payload", wire_dtype), index_encoding
         check_names("sparse payload", index_encoding, self._coding[0])
         self.length = length
         self.wire_dtype = wire_dtype
+        self.goals = goals
         self.index_encoding = index_encoding
         self._round_own = wire_dtype != torch.float32
         self._bounds_of = bounds_of
@@ -165,7 +170,7 @@ class SparsePayload:
         return None
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Apply the arrivals of one step: weighted union-sums, in rank order."""
+        """Apply the arrivals of one step: union-sums weighted in the order listed."""
         received = [self._decode(arrival) for arrival in arrivals]
         for first, end, covering in runs(received):
             terms = [

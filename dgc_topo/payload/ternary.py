@@ -16,11 +16,13 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dgc_topo.payload.base import Arrival, BoundsOf, equal_bounds
+from dgc_topo.payload.base import SUM, Arrival, BoundsOf, equal_bounds, runs, weighted_terms
+from dgc_topo.schedule import Transfer
 
 _PLUS, _MINUS, _ABSENT = 1, 2, 3
 _PER_BYTE = 4
@@ -46,8 +48,15 @@ class Ternary:
         return signs * self.scales[layer_of]
 
 
+class _Received(NamedTuple):
+    """A message, taken apart."""
+
+    transfer: Transfer
+    given: dict[int, tuple[Tensor, Tensor]]  #: scales and codes by rank
+
+
 class TernaryPayload:
-    """Ternary gradients by the rank that gave them.
+    """Ternary gradients by the rank that gave them: they only sum.
 
     Args:
         given: By rank; none from a rank that only serves.
@@ -64,6 +73,7 @@ class TernaryPayload:
         *,
         bounds_of: BoundsOf = equal_bounds,
     ) -> None:
+        self.goals = SUM
         self.given = dict(given)
         self.length = offsets[-1]
         self._offsets = list(offsets)
@@ -116,28 +126,45 @@ class TernaryPayload:
         """Return None: codes are unpacked here."""
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Join what arrived to what is there; a copy replaces it.
+        """Join what arrived to what is there; a copy replaces what was there, or came before it.
 
         Raises:
             ValueError: if a message does not fit its run, a rank's part would count twice, or a
                 transfer scales what it carries: ternary gradients only sum.
         """
-        for transfer, message in sorted(arrivals, key=lambda arrival: arrival.transfer.src):
-            if transfer.weight != 1 or transfer.keep not in {0, 1}:
-                raise ValueError(
-                    f"ternary payload: {transfer}, expected an all-reduce: ternary gradients are "
-                    "summed or copied, never scaled"
-                )
-            start, stop = self._bounds[transfer.chunk], self._bounds[transfer.chunk_end]
-            found = self._unpack(message, start, stop)
-            if transfer.keep == 0:
+        received = [self._received(arrival) for arrival in arrivals]
+        for first, end, covering in runs(received):
+            start, stop = self._bounds[first], self._bounds[end]
+            terms = [source for _, source in weighted_terms(covering, rank)]
+            if None not in terms:
                 for mine in self.given.values():
                     mine.codes[start:stop] = _ABSENT
-            for source, (scales, codes) in found.items():
-                self._join(source, scales, codes, start, stop)
+            for source in filter(None, terms):
+                for giver, given in source.given.items():
+                    self._join(giver, *self._part(source.transfer, given, start, stop))
 
     def finish(self) -> None:
         """End a run; nothing is left to do."""
+
+    def _received(self, arrival: Arrival) -> _Received:
+        transfer, message = arrival
+        if not transfer.is_plain:
+            raise ValueError(
+                f"ternary payload: {transfer}, expected an all-reduce: ternary gradients are "
+                "summed or copied, never scaled"
+            )
+        start, stop = self._bounds[transfer.chunk], self._bounds[transfer.chunk_end]
+        return _Received(transfer, self._unpack(message, start, stop))
+
+    def _part(
+        self, transfer: Transfer, given: tuple[Tensor, Tensor], start: int, stop: int
+    ) -> tuple[Tensor, Tensor, int, int]:
+        """Return scales and codes of the elements from *start* to before *stop*, and these two."""
+        scales, codes = given
+        begin = self._bounds[transfer.chunk]
+        skipped = self._layers(start, stop).start - self._layers(begin, stop).start
+        kept = self._layers(start, stop).stop - self._layers(start, stop).start
+        return scales[skipped : skipped + kept], codes[start - begin : stop - begin], start, stop
 
     def _join(self, source: int, scales: Tensor, codes: Tensor, start: int, stop: int) -> None:
         if source not in self.given:

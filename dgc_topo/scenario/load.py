@@ -57,6 +57,9 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
     return scenario
 
 
+_TRAINED = "all-reduce", "doubly-stochastic"  #: goals that keep the ranks' average
+
+
 def _check_topologies(scenario: Scenario, where: str) -> None:
     sizes = _world_sizes(scenario)
     for index, choice in enumerate(scenario.topologies):
@@ -72,9 +75,14 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
         for key, world_sizes in sizes.items():
             for world_size in world_sizes:
                 try:
-                    topology.schedule(world_size)
+                    goal = topology.schedule(world_size).goal
                 except ValueError as error:
                     raise ScenarioError(f"{where}: {key}: {error}") from error
+                if key != "simulate.world_sizes" and goal not in _TRAINED:
+                    raise ScenarioError(
+                        f"{where}: topologies[{index}]: {choice.name} is {goal}, expected "
+                        f"{' or '.join(_TRAINED)} to train over"
+                    )
 
 
 def _world_sizes(scenario: Scenario) -> dict[str, tuple[int, ...]]:

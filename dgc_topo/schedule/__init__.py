@@ -1,5 +1,6 @@
 """What a topology is: a schedule of transfers between ranks."""
 
+from dgc_topo.schedule.order import turns, unroll
 from dgc_topo.schedule.schedule import (
     Goal,
     RankStep,
@@ -41,5 +42,7 @@ __all__ = [
     "reduce",
     "refine",
     "then",
+    "turns",
+    "unroll",
     "with_peers",
 ]

@@ -39,7 +39,7 @@ class RankStep:
 
     index: int  #: the step's number in the whole schedule
     sends: Step  #: transfers whose source is this rank
-    receives: Step  #: transfers whose destination is this rank, in the order of their sources
+    receives: Step  #: transfers whose destination is this rank, in the order listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,9 @@ class Schedule:
         world_size: Number of ranks.
         num_chunks: Number of chunks; where a chunk begins and ends is the payload's business.
         steps_of: Function of a sorted array of ranks that yields the steps lazily.  It must yield
-            every step, holding at least the transfers that touch those ranks; transfers that
-            touch none of them may be left out (then a rank's own view costs what the rank does).
+            every step, holding at least the transfers that touch those ranks, in the same order
+            whatever the ranks (see `dgc_topo.schedule.order`); transfers that touch none of them
+            may be left out (then a rank's own view costs what the rank does).
         goal: What the schedule promises; ``part`` is a building block that promises nothing.
         servers: Ranks that relay but contribute nothing of their own.
 
@@ -123,10 +124,9 @@ class Schedule:
             raise ScheduleError(f"rank {rank}: expected 0 to {self.world_size - 1}")
         for index, step in enumerate(self.steps_of(np.array([rank]))):
             self._check(index, step)
-            sends, receives = step.src == rank, np.flatnonzero(step.dst == rank)
-            if receives.size or sends.any():
-                in_order = receives[np.argsort(step.src[receives], kind="stable")]
-                yield RankStep(index, step.select(sends), step.select(in_order))
+            sends, receives = step.src == rank, step.dst == rank
+            if sends.any() or receives.any():
+                yield RankStep(index, step.select(sends), step.select(receives))
 
     def _check(self, index: int, step: Step) -> None:
         check_is_step(index, step)

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from dgc_topo.execute import Communicator, Traffic
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.schedule import Goal
 from dgc_topo.train.buckets import Buckets
+
+#: What parameters may be mixed by: the ranks' average has to stay what it was.
+AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
 
 
 @dataclass(slots=True)
@@ -190,7 +194,7 @@ class GossipStep(Strategy):
         local = self._buckets.compress(gradients_of(self._parameters))
         updates = self._buckets.finish(local)
         flat = torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
-        payload = DensePayload(flat, wire_dtype=self._wire_dtype)
+        payload = DensePayload(flat, wire_dtype=self._wire_dtype, goals=AVERAGES)
         record.encoded_bytes = flat.numel() * self._wire_dtype.itemsize
         record.compress_s = clock.lap()
         communicate(self._communicator, payload, iteration, record)

@@ -1,12 +1,19 @@
 """Compressed gradients over real schedules: every rank ends with the same, and right, update."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from dgc_topo.coding import WIRE_DTYPES
+from dgc_topo.compression import Dense, RandomK, TernGrad
+from dgc_topo.execute import Communicator
 from dgc_topo.execute.in_process import run_in_process
-from dgc_topo.topology import load_topology
+from dgc_topo.schedule import Schedule, mix
+from dgc_topo.topology import Topology, load_topology
 from tests.compression.workers import add_up, constant, dgc_ranks, model, random_like
+from tests.execute.test_communicator import Recorder
+from tests.strategies import GOSSIP, topologies
 
 WORLD_SIZE = 5
 TOPOLOGIES = ["ring", "butterfly", "mesh", "tree", "parameter-server"]
@@ -44,3 +51,38 @@ def test_a_dedicated_server_takes_part_with_a_neutral_payload(density):
     run_in_process(load_topology("parameter-server", {"server": "dedicated"}).schedule(3), payloads)
     found = ranks[0].finish(payloads[0])
     assert all(found[name].equal(expected[name]) for name in parameters)
+
+
+def halves(goal):
+    step = mix(0, 1, weight=1, denominator=2)
+    build = lambda world_size: Schedule.from_steps(world_size, 1, [step], goal=goal)  # noqa: E731
+    return Topology(f"halves of {goal}", build)
+
+
+COMPRESSORS: dict[str, Any] = {
+    "dgc": lambda parameters: dgc_ranks(1, parameters, constant(density=0.1))[0],
+    "reselect": lambda p: dgc_ranks(1, p, constant(density=0.1, merge="reselect"))[0],
+    "dgc, all dense": lambda parameters: dgc_ranks(1, parameters, constant(density=1.0))[0],
+    "dense": Dense,
+    "terngrad": lambda parameters: TernGrad(parameters, rank=0),
+    "random-k": lambda parameters: RandomK(parameters, density=0.1),
+}
+MIXING = [*topologies(GOSSIP), halves("part"), halves("column-stochastic")]
+
+
+@pytest.mark.parametrize("topology", MIXING, ids=lambda t: t.label)
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_what_is_to_be_summed_is_refused_by_what_does_not_sum_before_anything_is_sent(
+    topology, name
+):
+    parameters = model()
+    compressor = COMPRESSORS[name](parameters)
+    gradients = random_like(parameters, torch.Generator().manual_seed(3))
+    for payload in (compressor.compress(gradients), compressor.neutral()):
+        payload.cut = payload.pack = None
+        transport = Recorder(0, 2)
+        with pytest.raises(ValueError, match=f"^{topology.name}: its schedule is .* all-reduce "):
+            Communicator(topology, transport).run(payload)
+        with pytest.raises(ValueError, match=r"^run in process: its schedule is .* all-reduce for"):
+            run_in_process(topology.schedule(2), [payload, payload])
+        assert not transport.log

@@ -21,7 +21,7 @@ from dgc_topo.execute import (
     ScheduleSource,
     Traffic,
 )
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import MIXTURE, BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.schedule import Schedule, gather, reduce
 
 Array = npt.NDArray[np.float32]
@@ -45,7 +45,7 @@ def make(given: Input, rank: int, *, contributes: bool = True, device: str = "cp
     if not contributes:
         values, chosen = torch.zeros(given.length), torch.zeros(given.length, dtype=torch.bool)
     values, indices = values.to(device), chosen.nonzero().view(-1).to(device)
-    sparse = SparsePayload(indices, values[indices], given.length)
+    sparse = SparsePayload(indices, values[indices], given.length, goals=MIXTURE)
     if given.kind == "sparse":
         return sparse
     if given.kind == "bundle":

@@ -7,7 +7,7 @@ import torch
 
 from dgc_topo.execute import Communicator, Exchanged, Incoming, Outgoing, Place
 from dgc_topo.payload import DensePayload, SparsePayload
-from dgc_topo.schedule import Schedule
+from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.topology import Topology, load_topology
 from tests.execute.cluster import Cluster
 from tests.execute.jobs import construction_errors
@@ -46,6 +46,26 @@ class Counted:
     def schedule(self, world_size: int, *, iteration: int = 0, seed: int = 0) -> Schedule:
         self.asked.append(iteration)
         return self._topology.schedule(world_size, iteration=iteration, seed=seed)
+
+
+@pytest.mark.parametrize(
+    ("goal", "taken"),
+    [
+        ("all-reduce", True),
+        ("doubly-stochastic", True),
+        ("part", True),
+        ("column-stochastic", False),
+    ],
+)
+def test_a_buffer_may_be_mixed_but_by_push_sum_only_with_its_weight(goal, taken):
+    schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal=goal)
+    communicator = Communicator(Topology("mine", lambda world_size: schedule), Recorder(0, 2))
+    communicator.run(DensePayload(torch.ones(3), goals=frozenset({goal})))
+    if taken:
+        communicator.run(DensePayload(torch.ones(3)))
+    else:
+        with pytest.raises(ValueError, match=r"^mine: its schedule is column-stochastic: .*weight"):
+            communicator.run(DensePayload(torch.ones(3)))
 
 
 def test_runs_its_own_part_of_every_step():

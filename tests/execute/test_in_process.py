@@ -62,7 +62,7 @@ def apply(schedule: Schedule, buffers: list[Tensor]) -> list[Tensor]:
     state = [buffer.double().numpy().copy() for buffer in buffers]
     for step in schedule.steps():
         before = [values.copy() for values in state]
-        for t in sorted(step, key=lambda t: t.src):
+        for t in step:
             run = slice(bounds[t.chunk], bounds[t.chunk_end])
             state[t.dst][run] = float(t.keep) * state[t.dst][run]
             state[t.dst][run] += float(t.weight) * before[t.src][run]

@@ -9,7 +9,14 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dgc_topo.payload import Arrival, DensePayload, Payload, SparsePayload, equal_bounds
+from dgc_topo.payload import (
+    MIXTURE,
+    Arrival,
+    DensePayload,
+    Payload,
+    SparsePayload,
+    equal_bounds,
+)
 from dgc_topo.schedule import Transfer
 
 #: keep and weight: reduce, copy, and mixes whose products float32 holds exactly.
@@ -27,7 +34,7 @@ class Case:
     num_chunks: int
     rank: int
     buffers: list[Tensor]  #: of every rank, shape (length,)
-    transfers: list[Transfer]  #: to `rank`, ordered by source
+    transfers: list[Transfer]  #: to `rank`, in the order listed
 
     def expected(self) -> Tensor:
         """Return the receiver's buffer after ``dst = keep * dst + weight * src`` one by one."""
@@ -48,7 +55,7 @@ def cases(draw: st.DrawFn, only_reduce: bool = False) -> Case:
     values = st.lists(st.integers(-3, 3), min_size=length, max_size=length)
     buffers = [torch.tensor(draw(values), dtype=torch.float32) for _ in range(world_size)]
     transfers = []
-    for src in sorted(draw(st.lists(st.integers(0, world_size - 1), max_size=5))):
+    for src in draw(st.lists(st.integers(0, world_size - 1), max_size=5)):
         if src != rank:
             chunk = draw(st.integers(0, num_chunks - 1))
             count = draw(st.integers(1, num_chunks - chunk))
@@ -63,7 +70,7 @@ def dense(buffer: Tensor) -> DensePayload:
 
 def sparse(buffer: Tensor) -> SparsePayload:
     indices = buffer.nonzero().view(-1)
-    return SparsePayload(indices, buffer[indices], len(buffer))
+    return SparsePayload(indices, buffer[indices], len(buffer), goals=MIXTURE)
 
 
 def deliver(case: Case, payloads: Sequence[Payload]) -> None:
