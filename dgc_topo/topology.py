@@ -69,6 +69,11 @@ class Topology:
         return "iteration" in _parameters(self.builder)
 
     @property
+    def is_seeded(self) -> bool:
+        """Whether the schedule may depend on the seed."""
+        return "seed" in _parameters(self.builder)
+
+    @property
     def summary(self) -> str:
         """First line of the plugin's documentation."""
         module = sys.modules.get(self.builder.__module__)

@@ -88,15 +88,14 @@ def workloads_of_runs(
     A lone worker's time does not depend on the topology, and only compressing depends on the
     density, so runs share medians over all that did the same; all share one dense worker as the
     baseline of speed-ups.  Buckets are sent as the recorded profile says that they are ready, if
-    the run did that, or *simulate* asks for it; a record without a profile is one bucket after the
-    backward pass.
+    the run did that, or *simulate* asks for it.
 
     Args:
         records: Of training runs.
         simulate: Says how the machines differ; all are alike if left out.
 
     Raises:
-        ValueError: if a record lacks the phases of a worker alone.
+        ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.
     """
     workloads = []
     for record in records:
@@ -172,11 +171,14 @@ def _workload_of_run(
 
 
 def _bucket_bytes(measured: Measurement, simulate: SimulateSection | None) -> float | None:
-    if measured.profile is None:
-        return None
-    if simulate is None:
-        return measured.bucket_bytes
-    return simulate.bucket_bytes(measured.bucket_bytes)
+    trained = measured.bucket_bytes
+    bucket_bytes = trained if simulate is None else simulate.bucket_bytes(trained)
+    if measured.profile is None and bucket_bytes is not None:
+        raise ValueError(
+            f"record of {measured.topology} at density {measured.density:g}: has no profile that "
+            "says when which gradients are ready, expected simulate.overlap = false"
+        )
+    return bucket_bytes
 
 
 def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:

@@ -59,6 +59,11 @@ def test_it_takes_the_networks_that_simulate_takes():
         (("resnet50", "-n", 2, "--latency", "1us"), "--latency: is fixed for --network 1gbe"),
         (("resnet50", "-n", 2, "--density", 0), "density 0"),
         (("resnet50", "-n", 2, "--jitter", -1), "sigma -1"),
+        (("resnet50", "-n", 2, "--seed", 3), "--seed: nothing is drawn at random over ring"),
+        (
+            ("resnet50", "-n", 2, "--topology", "gossip", "--density", 0.1),
+            "--density 0.1: gossip averages parameters",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(arguments, says):

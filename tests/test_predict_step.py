@@ -95,6 +95,17 @@ def test_stragglers_cost_all_and_are_drawn_from_the_scenarios_seed():
         ('jitter = { kind = "normal" }', "", "simulate.jitter.kind = 'normal'"),
         ('jitter = { kind = "tail", sigma = 1 }', "", "kind 'tail' takes mean_delay, probability"),
         ("slow_hosts = [{ rank = 0, factor = 0 }]", "", "simulate.slow_hosts.0.factor = 0"),
+        ("jitter_steps = 4", "", "jitter_steps: nothing is drawn without jitter"),
+        (
+            "slow_hosts = [{ rank = 4, factor = 2 }]",
+            "",
+            "slow_hosts.0.rank: 4 is in none of the worlds, expected 0 to 3",
+        ),
+        (
+            "slow_hosts = [{ rank = 1, factor = 2 }, { rank = 1, factor = 3 }]",
+            "",
+            "slow_hosts.1.rank: 1 is there twice",
+        ),
         ("slow_hosts = [{ rnk = 0 }]", "", "rnk: unknown key; valid here: rank, factor"),
         ("", "compute_s = 1.0", "compute_s: model 'resnet50' has its own"),
         ("", "batch_size_per_worker = 0", "workloads.0.batch_size_per_worker = 0"),
@@ -108,3 +119,90 @@ def test_a_mistake_in_the_step_names_the_key(keys, workload, says):
 def test_a_workload_is_a_model_of_the_zoo():
     with pytest.raises(ScenarioError, match="model 'resnet5': unknown, expected one of alexnet"):
         of_zoo(model="resnet5")
+
+
+COUNTS = """
+[[simulate.workloads]]
+name = "counts"
+source = "made up"
+compressible_elements = 1_000_000
+dense_elements = 24_000
+batch_size_per_worker = 32
+compute_s = 0.1
+"""
+TRAIN = """
+[train]
+dataset = "fashion-mnist-subset"
+model = "mlp"
+world_size = 2
+batch_size_per_worker = 8
+epochs = 1
+learning_rate = 0.1
+"""
+
+
+def test_counts_do_not_say_when_gradients_are_ready():
+    text = ZOO.format(keys="{keys}", model="resnet50", workload=COUNTS)
+    parse_scenario(text.format(keys="overlap = false"))
+    with pytest.raises(ScenarioError, match=r"overlap = true: workloads.1 \(counts\) is given by"):
+        parse_scenario(text.format(keys="overlap = true"))
+
+
+def test_two_workloads_of_one_name_are_refused():
+    twice = '[[simulate.workloads]]\nmodel = "resnet50"\nbatch_size_per_worker = 8'
+    with pytest.raises(ScenarioError, match=r"workloads\.1\.name: 'resnet50' is that of"):
+        of_zoo(workload=twice)
+    named = of_zoo(workload=f'{twice}\nname = "small"')
+    assert len(named) == 4  # by compression and size; the later workload's records
+
+
+DENSE_ONLY = ("densities = [1.0, 0.001]", "densities = [1.0]")
+SPARSE_ONLY = ("densities = [1.0, 0.001]", "densities = [0.001]")
+WORKLOADS = ('[[simulate.workloads]]\nmodel = "resnet50"\n', TRAIN)
+
+
+@pytest.mark.parametrize(
+    ("keys", "workload", "changed", "says"),
+    [
+        (
+            "encode_s_per_element = 1e-9",
+            "",
+            DENSE_ONLY,
+            "simulate.encode_s_per_element: nothing is",
+        ),
+        (
+            "decode_s_per_element = 1e-9",
+            "",
+            DENSE_ONLY,
+            "simulate.decode_s_per_element: nothing is",
+        ),
+        ("overlap_exponent = 0.5", "", DENSE_ONLY, "simulate.overlap_exponent: nothing is compr"),
+        ("", "overlap_exponent = 0.5", DENSE_ONLY, "workloads.0.overlap_exponent: nothing is comp"),
+        (
+            "overlap_exponent = 0.5",
+            "overlap_exponent = 1.0",
+            SPARSE_ONLY,
+            "simulate.overlap_exponent: each workload has its own",
+        ),
+        ('dense_dtypes = ["float16"]', "", SPARSE_ONLY, "dense_dtypes: nothing is sent dense"),
+        ("accumulation_steps = 2", "", WORKLOADS, "accumulation_steps: is for .*workloads"),
+        ("encode_s_per_element = 1e-9", "", WORKLOADS, "encode_s_per_element: is for .*workloads"),
+        ("overlap_exponent = 0.5", "", WORKLOADS, "overlap_exponent: is for .*workloads"),
+        ('dense_dtypes = ["float16"]', "", WORKLOADS, "dense_dtypes: is for .*workloads"),
+        ("", "", ("[compression]", '[compression]\nmethod = "random-k"'), "method = 'random-k'"),
+        ("", "", ("[compression]", '[compression]\nmerge = "reselect"'), "merge = 'reselect'"),
+        (
+            "",
+            "",
+            ("[compression]", '[compression]\nwarm_up = "none"'),
+            "compression.warm_up: nothing",
+        ),
+        ("", "", ('["1gbe"]', '["1gbe", "1gbe"]'), "1gbe is there twice"),
+        ("", "", ("[1, 4]", "[4, 4]"), "4 is there twice"),
+    ],
+)
+def test_a_key_that_decides_nothing_is_refused(keys, workload, changed, says):
+    text = ZOO.format(keys=keys, model="resnet50", workload=workload)
+    assert changed[0] in text
+    with pytest.raises(ScenarioError, match=says):
+        parse_scenario(text.replace(*changed))

@@ -10,6 +10,7 @@ import typer
 from dgc_topo.scenario import load_scenario
 from dgc_topo.scenario.networks import BuiltNetwork, build_network
 from dgc_topo.simulate import Fabric, known_fabrics, load_fabric
+from dgc_topo.topology import Topology
 from dgc_topo.units import rate_from, seconds_from
 
 Value = TypeVar("Value")
@@ -70,6 +71,16 @@ def network_from(
             "FILE.toml:NAME for one that a scenario file describes"
         )
     return build_network(own, load_scenario(Path(file)), world_size)
+
+
+def check_seed(seed: int, topology: Topology, *, draws: bool = False) -> None:
+    """Refuse a seed where nothing is drawn at random.
+
+    Raises:
+        ValueError: if neither the topology nor what else is run (*draws*) takes one.
+    """
+    if seed and not topology.is_seeded and not draws:
+        raise ValueError(f"--seed: nothing is drawn at random over {topology.label}, expected none")
 
 
 def needed(value: Value | None, name: str, expected: str) -> Value:

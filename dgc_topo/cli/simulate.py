@@ -22,6 +22,7 @@ from dgc_topo.cli.options import (
     NetworkName,
     Options,
     Seed,
+    check_seed,
     needed,
     network_from,
 )
@@ -82,6 +83,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         _refuse(context, lambda name: name == "output", why)
         check_file("--goal", goal)
         topology = topology_from(target, option or [])
+        check_seed(seed, topology)
         num_ranks = needed(world_size, "--world-size", "a number of ranks")
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse what it cannot run before anything else

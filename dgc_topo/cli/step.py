@@ -23,6 +23,7 @@ from dgc_topo.cli.options import (
     NetworkName,
     Options,
     Seed,
+    check_seed,
     fabric_from,
     network_from,
 )
@@ -66,7 +67,14 @@ def step(  # noqa: PLR0913 - one argument per option
     with clear_errors(), about(topology):
         check_file("--trace", trace)
         check_picture("--plot", plot)
-        schedule = topology_from(topology, option or []).schedule(world_size, seed=seed)
+        chosen = topology_from(topology, option or [])
+        check_seed(seed, chosen, draws=jitter > 0)
+        schedule = chosen.schedule(world_size, seed=seed)
+        if density < 1 and schedule.goal != "all-reduce":
+            raise ValueError(
+                f"--density {density:g}: {chosen.label} averages parameters, which travel dense; "
+                "expected 1"
+            )
         does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
         fabric = fabric_from(network, bandwidth, latency)
         built = network_from(network, world_size, bandwidth, latency)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from dgc_topo.scenario.claims import Claim
 from dgc_topo.scenario.compression import CompressionSection, LadderSection
+from dgc_topo.scenario.idle_keys import refuse_idle_keys
 from dgc_topo.scenario.lab import LabSection
 from dgc_topo.scenario.networks import NetworkChoice
 from dgc_topo.scenario.simulate import SimulateSection
@@ -48,6 +49,12 @@ class Scenario(Section):
             raise ValueError(
                 "nothing to do: expected [train], or [[simulate.workloads]], or both, or [validate]"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_key_is_idle(self) -> Self:
+        if self.simulate is not None:
+            refuse_idle_keys(self.simulate, self.compression, trains=self.train is not None)
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 _MIB = 2**20
 _DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
+_DEFAULT_JITTER_STEPS = 8
 _SIZES = ("name", "source", "compressible_elements", "dense_elements", "compute_s")
 
 
@@ -168,7 +169,7 @@ class JitterChoice(Section):
 class SlowHost(Section):
     """One rank whose compute takes longer."""
 
-    rank: int = Field(ge=0, description="ignored in worlds without it")
+    rank: int = Field(ge=0, description="of some world at least; smaller ones are without it")
     factor: float = Field(gt=0, description="its compute time over that of the others")
 
 
@@ -192,11 +193,25 @@ class StepKeys(Section):
     decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
     jitter: JitterChoice | None = None
     slow_hosts: tuple[SlowHost, ...] = ()
-    jitter_steps: int = Field(default=8, ge=1, description="steps drawn and averaged with jitter")
+    jitter_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description=f"steps drawn and averaged with jitter ({_DEFAULT_JITTER_STEPS} by default)",
+    )
 
     @model_validator(mode="after")
     def _buckets_need_overlap(self) -> Self:
         bucket_bytes_of(overlap=bool(self.overlap), bucket_mib=self.bucket_mib)
+        return self
+
+    @model_validator(mode="after")
+    def _stragglers_are_clear(self) -> Self:
+        if self.jitter_steps is not None and self.jitter is None:
+            raise ValueError("jitter_steps: nothing is drawn without jitter, expected jitter")
+        ranks = [host.rank for host in self.slow_hosts]
+        for index, rank in enumerate(ranks):
+            if rank in ranks[:index]:
+                raise ValueError(f"slow_hosts.{index}.rank: {rank} is there twice, expected once")
         return self
 
     def bucket_bytes(self, trained: float | None = None) -> float | None:
@@ -225,7 +240,7 @@ class StepKeys(Section):
     @property
     def num_draws(self) -> int:
         """Steps to average over."""
-        return self.jitter_steps if self.jitter else 1
+        return (self.jitter_steps or _DEFAULT_JITTER_STEPS) if self.jitter else 1
 
 
 def _names(names: tuple[str, ...] | list[str]) -> str:
