@@ -98,15 +98,8 @@ def parse_markup(content: bytes) -> Element:
         line = parser.CurrentLineNumber
         raise ValueError(f"line {line}: entity {name}, expected a platform without entities")
 
-    def skip_outer_file(context: str | None, *rest: object) -> int:
-        del rest
-        parser.ExternalEntityParserCreate(context).Parse("", True)
-        return 1
-
     parser.StartElementHandler, parser.EndElementHandler = start, end
     parser.EntityDeclHandler = refuse_entity
-    parser.ExternalEntityRefHandler = skip_outer_file
-    parser.SetParamEntityParsing(expat.XML_PARAM_ENTITY_PARSING_ALWAYS)
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError) as error:

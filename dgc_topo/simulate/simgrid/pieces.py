@@ -69,17 +69,23 @@ class Pieces:
         routes[src == dst] = -1
         return pack_routes(routes)
 
-    def ends(self, host: int) -> tuple[IntArray, IntArray]:
-        """Return the links at a host's end of its routes, and all between other hosts' anchors."""
+    def ends(self, host: int) -> tuple[set[int], set[int]]:
+        """Return the links at a host's end of its routes, and those between all other hosts.
+
+        Where each host of a zone has links to the centre, those are its ends, though others may
+        pass through a host that is a gateway.
+        """
+        point = self._hosts[host]
+        if isinstance(point.zone, StarZone) and point in point.zone.up:
+            ways = (point.zone.up, point.zone.down)
+            others = [links for way in ways for end, links in way.items() if end is not point]
+            return {*ways[0][point], *ways[1][point]}, {link for links in others for link in links}
         at = self.anchor_of[host]
-        others = np.flatnonzero(np.arange(len(self.middle)) != at)
-        between = self.middle[np.ix_(others, others)]
-        ends = np.concatenate([self.up[host], self.down[host]])
-        if (ends >= 0).any():
-            return ends[ends >= 0], between
-        leaving, arriving = self.middle[at, others], self.middle[others, at]
+        others_at = np.flatnonzero(np.arange(len(self.middle)) != at)
+        leaving, arriving = self.middle[at, others_at], self.middle[others_at, at]
         last = (arriving >= 0).sum(axis=1) - 1
-        return np.concatenate([leaving[:, 0], arriving[np.arange(len(last)), last]]), between
+        ends = {*leaving[:, 0].tolist(), *arriving[np.arange(len(last)), last].tolist()}
+        return ends, set(np.unique(self.middle[np.ix_(others_at, others_at)]).tolist())
 
     def narrowest(self, bandwidth: FloatArray) -> Narrowest:
         """Return the narrowest of a bandwidth on each piece, infinite where there is no link."""

@@ -64,10 +64,6 @@ class Places:
             raise element.error(f"{attribute} {name!r}: no such place before, expected {near}")
         return self._points[name]
 
-    def get(self, name: str) -> Point | None:
-        """Return the point called *name*, if there is one."""
-        return self._points.get(name)
-
 
 def refuse_changes(element: Element) -> None:
     """Refuse what changes over time.

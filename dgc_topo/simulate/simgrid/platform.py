@@ -44,16 +44,16 @@ def _own_links(places: Places, pieces: Pieces, host: int) -> tuple[int, ...]:
         ValueError: if traffic between others crosses them as well, or one has no bandwidth.
     """
     links = places.links
-    ends, between = pieces.ends(host)
-    ends = np.setdiff1d(ends, list(links.limits))
-    endless = np.flatnonzero(np.isinf(links.bandwidth_bytes_per_s))
-    others = ends[np.isin(ends, between) | np.isin(ends, [*links.pipes, *endless.tolist()])]
-    if len(others):
+    ends, others = pieces.ends(host)
+    ends -= links.limits
+    endless = {link for link in ends if np.isinf(links.bandwidth_bytes_per_s[link])}
+    shared = sorted(ends & (others | links.pipes | endless))
+    if shared:
         raise ValueError(
-            f"host {host} ({places.hosts[host].name}): {links.names[int(others[0])]} is not its "
+            f"host {host} ({places.hosts[host].name}): {links.names[shared[0]]} is not its "
             "alone, expected a host with a link of its own (or the link instead of the host)"
         )
-    return tuple(ends.tolist())
+    return tuple(sorted(ends))
 
 
 def _cap_flows(

@@ -109,12 +109,8 @@ def _find_gateway(zone: Zone, places: Places) -> None:
     """Take a zone's only host, or its only point, for the gateway of routes that name none."""
     hosts = [point for point in zone.points if point.is_host]
     only = hosts if len(hosts) == 1 else zone.points if not hosts else []
-    named = places.get(f"router_{zone.name}")
-    if isinstance(zone.zone, VivaldiZone) and named is not None and zone in named.zones:
-        zone.gateway = named
-    elif len(only) == 1 and not isinstance(only[0], Zone):
+    if len(only) == 1 and not isinstance(only[0], Zone):
         zone.gateway = only[0]
-    if zone.gateway is not None:
         places.busy.add(zone.gateway)
 
 

@@ -153,7 +153,7 @@ class StarZone(Zone):
 
 
 class VivaldiZone(StarZone):
-    """A cloud: latencies follow from coordinates (Dabek et al., SIGCOMM 2004)."""
+    """A cloud of hosts: latencies follow from coordinates (Dabek et al., SIGCOMM 2004)."""
 
     routing = "Vivaldi"
 
@@ -173,8 +173,4 @@ class VivaldiZone(StarZone):
             name = f"{src.name} -> {dst.name}"
             self._far[src, dst] = self._far[dst, src] = self._links.add(name, float("inf"), far_s)
         links = (*self.up.get(src, ()), self._far[src, dst], *self.down.get(dst, ()))
-        return Route(tuple(dict.fromkeys(links)), *map(_way_out, (src, dst)))
-
-
-def _way_out(point: Point) -> Point | None:
-    return point.gateway if isinstance(point, Zone) else None
+        return Route(tuple(dict.fromkeys(links)))
