@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from statistics import fmean
+from typing import NamedTuple
 
+from dgc_topo.plugins import Builder, builder_of, is_file
 from dgc_topo.results.environment import describe_environment
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.scenario import Scenario
@@ -22,8 +24,6 @@ from dgc_topo.topology import OptionValue, Topology, load_topology
 from dgc_topo.workloads import Workload
 
 VARYING_ITERATIONS = 8  #: a topology that changes is averaged over so many iterations
-
-Options = tuple[tuple[str, OptionValue], ...]
 
 
 def predict(
@@ -101,7 +101,7 @@ def simulated_steps(
 
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
-    varies = _kept_topology(workload.topology.name, _options(workload)).varies
+    varies = _kept_topology(_key(workload)).varies
     iterations = VARYING_ITERATIONS if varies else 1
     if workload.step.pace.varies:
         iterations = max(iterations, workload.num_draws)
@@ -145,12 +145,20 @@ def _phases(steps: Sequence[StepResult]) -> Phases:
 
 
 def _schedule(workload: Workload, world_size: int, iteration: int) -> Schedule:
-    name, options = workload.topology.name, _options(workload)
-    return _kept_schedule(name, options, world_size, iteration, workload.seed)
+    return _kept_schedule(_key(workload), world_size, iteration, workload.seed)
 
 
-def _options(workload: Workload) -> Options:
-    return tuple(sorted(workload.topology.options.items()))
+class _Key(NamedTuple):
+    """All that decides a topology."""
+
+    name: str
+    options: tuple[tuple[str, OptionValue], ...]
+    builder: Builder | None  #: of a file, which may be edited; an installed name's stays
+
+
+def _key(workload: Workload) -> _Key:
+    name, options = workload.topology.name, workload.topology.options
+    return _Key(name, tuple(sorted(options.items())), builder_of(name) if is_file(name) else None)
 
 
 # Thousands of predictions ask for the same few; finding an installed topology or the versions of
@@ -158,15 +166,13 @@ def _options(workload: Workload) -> Options:
 
 
 @lru_cache(maxsize=1024)
-def _kept_schedule(
-    name: str, options: Options, world_size: int, iteration: int, seed: int
-) -> Schedule:
-    return _kept_topology(name, options).schedule(world_size, iteration=iteration, seed=seed)
+def _kept_schedule(key: _Key, world_size: int, iteration: int, seed: int) -> Schedule:
+    return _kept_topology(key).schedule(world_size, iteration=iteration, seed=seed)
 
 
 @lru_cache(maxsize=64)
-def _kept_topology(name: str, options: Options) -> Topology:
-    return load_topology(name, dict(options))
+def _kept_topology(key: _Key) -> Topology:
+    return load_topology(key.name, dict(key.options))
 
 
 @cache

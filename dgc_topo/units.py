@@ -1,50 +1,84 @@
-"""Numbers with units as people type them: ``100MiB``, ``1Gbit/s``, ``50us``.
+"""Numbers with units as people type them: ``100MiB``, ``1Gbit/s``, ``50us``, ``0.1%``.
 
 (`dgc_topo.results.units` goes the other way.)  Sizes are bytes; kB, MB, GB are powers of 1000 and
-KiB, MiB, GiB powers of 1024.  Case matters: a bit is not a byte.
+KiB, MiB, GiB powers of 1024.  Case matters: a bit (b) is not a byte (B).  A plain number is bytes,
+or bytes per second.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
 
 _PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_ALL_PREFIXES = _PREFIXES | {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_BITS_PER_BYTE = 8
 
-_BYTES = {f"{prefix}B": factor for prefix, factor in (_PREFIXES | _BINARY).items()}
-_RATES = {f"{unit}/s": factor for unit, factor in _BYTES.items()} | {
-    f"{prefix}bit/s": factor / 8 for prefix, factor in _PREFIXES.items()
+_BYTES = {f"{prefix}B": factor for prefix, factor in _ALL_PREFIXES.items()}
+_BITS = {
+    f"{prefix}{bit}": factor / _BITS_PER_BYTE
+    for bit in ("bit", "b")
+    for prefix, factor in _ALL_PREFIXES.items()
 }
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_RATES = {
+    f"{unit}{per}": factor
+    for unit, factor in (_BYTES | _BITS).items()
+    for per in ("/s", "ps")
+    if not unit.endswith("t") or per == "/s"  # nobody writes bitps
+}
+_LISTED_RATES = (*(f"{unit}/s" for unit in _BYTES), *(f"{prefix}bit/s" for prefix in _PREFIXES))
+# There are two letters for micro, the sign and the Greek one; keyboards have either.
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ns": 1e-9}
 
-_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
+_DIGITS = "[0-9]+(?:_[0-9]+)*"
+_NUMBER = re.compile(
+    rf"\s*([+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?[0-9]+)?)"
+    r"\s*([^\W\d_].*?)?\s*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantity:
+    """What a number with a unit is: the units, those that errors list, and an example."""
+
+    units: Mapping[str, float]
+    listed: tuple[str, ...]
+    expected: str
+    plain: float | None = None  #: factor of a number without a unit, if it may have none
+
+
+_SIZE = _Quantity(_BYTES, tuple(_BYTES), "a size such as 100MiB", plain=1.0)
+_RATE = _Quantity(_RATES, _LISTED_RATES, "a bandwidth such as 125MB/s or 1Gbit/s", plain=1.0)
+_TIME = _Quantity(_SECONDS, ("s", "ms", "us", "ns"), "a time such as 50us")
 
 
 def bytes_from(text: str, name: str) -> float:
     """Return a size in bytes, 0 or more.
 
     Args:
-        text: Such as ``100MiB`` or ``1.5 GB``.
+        text: Such as ``100MiB``, ``1.5 GB`` or ``1024``.
         name: Where it was given, such as ``--bytes``; errors begin with it.
 
     Raises:
-        ValueError: if it isn't a finite number with a unit, or is negative.
+        ValueError: if it isn't a finite number of bytes, or is negative.
     """
-    return _not_negative(text, name, _BYTES, "a size such as 100MiB")
+    return _not_negative(text, name, _SIZE)
 
 
 def rate_from(text: str, name: str) -> float:
     """Return a bandwidth in bytes per second, above 0.
 
     Args:
-        text: Such as ``125MB/s`` or ``1Gbit/s``.
+        text: Such as ``125MB/s``, ``1Gbit/s`` or ``1Gbps``; bytes per second without a unit.
         name: Where it was given; errors begin with it.
 
     Raises:
-        ValueError: if it isn't a finite number with a unit, or is not above 0.
+        ValueError: if it isn't a finite number with such a unit, or is not above 0.
     """
-    rate = _not_negative(text, name, _RATES, "a bandwidth such as 125MB/s or 1Gbit/s")
+    rate = _not_negative(text, name, _RATE)
     if not rate:
         raise ValueError(f"{name} {text!r}: expected a bandwidth above 0")
     return rate
@@ -60,22 +94,73 @@ def seconds_from(text: str, name: str) -> float:
     Raises:
         ValueError: if it isn't a finite number with a unit, or is negative.
     """
-    return _not_negative(text, name, _SECONDS, "a time such as 50us")
+    return _not_negative(text, name, _TIME)
 
 
-def _not_negative(text: str, name: str, units: dict[str, float], expected: str) -> float:
+def fraction_from(text: str, name: str) -> float:
+    """Return a fraction, of any range.
+
+    Args:
+        text: Such as ``0.001`` or ``0.1%``.
+        name: Where it was given; errors begin with it.
+
+    Raises:
+        ValueError: if it isn't a number.
+    """
+    number, percent, rest = text.strip().partition("%")
+    try:
+        value = float(number)
+    except ValueError:
+        rest = text
+    if rest:
+        raise ValueError(f"{name} {text!r}: expected a fraction such as 0.001 or 0.1%")
+    if not percent or not math.isfinite(value):
+        return value
+    return float(Decimal(number) / 100)  # 0.7% is 0.007, which 0.7 / 100 is not
+
+
+def _not_negative(text: str, name: str, quantity: _Quantity) -> float:
     match = _NUMBER.fullmatch(text)
-    listed = ", ".join(unit for unit in units if unit.isascii())
     if match is None:
-        raise ValueError(f"{name} {text!r}: not a number with a unit, expected {expected}")
+        raise ValueError(f"{name} {text!r}: not a number with a unit, expected {quantity.expected}")
     number, unit = match.groups()
-    if unit not in units:
-        problem = f"unknown unit {unit!r}" if unit else "no unit"
-        close = [known for known in units if unit and known.casefold() == unit.casefold()]
-        hint = f" (did you mean {close[0]!r}?)" if len(close) == 1 else ""
-        raise ValueError(f"{name} {text!r}: {problem}{hint}, expected {expected}; units: {listed}")
-    value = float(number) * units[unit]
+    factor = quantity.units.get(unit) if unit else quantity.plain
+    if factor is None:
+        problem = f"unknown unit {unit!r}{_hint(number, unit, quantity)}" if unit else "no unit"
+        raise ValueError(
+            f"{name} {text!r}: {problem}, expected {quantity.expected}; "
+            f"units: {', '.join(quantity.listed)}"
+        )
+    value = float(number) * factor
     if not 0 <= value < math.inf:
         size = "too large" if value > 0 else "negative"
-        raise ValueError(f"{name} {text!r}: {size}, expected {expected}, 0 or more")
-    return value
+        raise ValueError(f"{name} {text!r}: {size}, expected {quantity.expected}, 0 or more")
+    return abs(value)  # of -0
+
+
+def _hint(number: str, unit: str, quantity: _Quantity) -> str:
+    """Say what an unknown unit may stand for, with its factor where bits are meant."""
+    close = _alike(unit, quantity.units)
+    bits = _alike(unit, _BITS)
+    if quantity is _SIZE and bits and (unit in _BITS or not close):
+        prefix = bits[0].removesuffix("bit").removesuffix("b")
+        as_bytes = f"{float(number) / _BITS_PER_BYTE:.15g}{prefix}B"
+        return f" (bits: did you mean {as_bytes}, so many bytes, or {number}{prefix}B?)"
+    # Of a rate in the wrong case nobody can tell whether bits or bytes are meant: both are named.
+    named = [f"{known!r}{_kind(known) if len(close) > 1 else ''}" for known in close]
+    return f" (did you mean {' or '.join(named)}?)" if named else ""
+
+
+def _alike(unit: str, units: Mapping[str, float]) -> list[str]:
+    """Return the units that differ from *unit* in case alone.
+
+    "b" and "B" are told apart by who uses capitals at all: ``Kb`` is bits, ``kb`` may be either.
+    """
+    alike = [known for known in units if known.casefold() == unit.casefold()]
+    if unit.islower() or unit.isupper():
+        return alike
+    return [known for known in alike if ("B" in known) == ("B" in unit)]
+
+
+def _kind(unit: str) -> str:
+    return " (bytes)" if "B" in unit else " (bits)"

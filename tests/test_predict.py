@@ -196,3 +196,30 @@ def test_gossip_is_predicted_dense_only_and_never_called_the_fastest():
     fastest = [line.split("fastest is ")[1] for line in findings(records)]
     assert fastest
     assert all(line.startswith("ring") for line in fastest)
+
+
+PLUGIN = """
+import numpy as np
+from dgc_topo.schedule import Schedule, copy, reduce
+
+def schedule(world_size):
+    others = np.arange(1, world_size)
+    hub = np.zeros_like(others)
+    there = [reduce(i, 0) for i in range(1, world_size)] if {serial} else [reduce(others, hub)]
+    return Schedule.from_steps(world_size, 1, [*there, copy(hub, others)])
+"""
+
+
+def test_an_edited_topology_is_predicted_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = SCENARIO.format(densities="[1.0]", exponent="1.0").replace('"tree"', '"mine.py"')
+    times: dict[int, list[float]] = {}
+    for serial in (0, 1, 0):
+        (tmp_path / "mine.py").write_text(PLUGIN.format(serial=serial))
+        scenario = parse_scenario(text)
+        records = predict(scenario, workloads_of_scenario(scenario))
+        found = {(m.topology, m.world_size): m.step_time_s for m in records}
+        times.setdefault(serial, []).append(found["mine.py", 8])
+    (first, again), (edited,) = times[0], times[1]
+    assert first == again
+    assert edited > first

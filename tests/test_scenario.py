@@ -85,6 +85,12 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
         ),
         ("[1.0, 0.01]", "[0.01, 0.01]", "densities: 0.01 is there twice, expected each once"),
         ('name = "hierarchical"\noptions = { group_size = 2 }', 'name = "ring"', "is there twice"),
+        ("densities", "densitys", r"densitys: unknown key; valid.*did you mean 'densities'\?"),
+        ("0.01]", '"1%", 0.01]', "compression.densities: 0.01 is there twice, expected each once"),
+        ("0.01]", '"five%"]', "compression.densities.1: density 'five%': expected a fraction such"),
+        ("0.01]", '"120%"]', "compression.densities.1 = '120%': expected less than or equal to 1"),
+        ("epochs = 1", f"epochs = {'9' * 5000}", "not valid TOML: Exceeds the limit"),
+        ("epochs = 1", f"epochs = {'[' * 9000}", "not valid TOML: "),
         (
             "epochs = 1",
             "epochs = 1\nmomentum = 0.0\nnesterov = true",
@@ -114,6 +120,23 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
         ('"1gbe"', '"1gb"', r"simulate.networks\[0\]: .*1gbe"),
         ("[4, 8]", "[4, 0]", "simulate.world_sizes.1 = 0"),
         ("[4, 8]", "[]", "simulate.world_sizes"),
+        ("[4, 8]", "[4, 4]", "simulate.world_sizes: 4 is there twice, expected each once"),
+        (
+            '"1gbe"]',
+            '"1gbe", "1gbe"]',
+            "simulate.networks: 1gbe is there twice, expected each once",
+        ),
+        (
+            "[4, 8]",
+            "[4, 8]\nslow_hosts = [{ rank = 1, factor = 2 }, { rank = 1, factor = 3 }]",
+            "simulate.slow_hosts: rank 1 is in tables 0 and 1, expected once",
+        ),
+        (
+            "[4, 8]",
+            '[4, 8]\n[[networks]]\nname = "n"\nkind = "star"\nbandwidth_gbit_per_s = 1\n'
+            "slow_hosts = [{ host = 0, factor = 0.5 }, { host = 0, factor = 0.1 }]",
+            "slow_hosts: host 0 is in tables 0 and 1, expected once",
+        ),
         ("name =", "name ?", "not valid TOML"),
     ],
 )
@@ -122,6 +145,11 @@ def test_a_mistake_names_file_and_key_and_what_is_valid(old, new, says):
     with pytest.raises(ScenarioError, match=says) as refused:
         parse_scenario(GOOD.replace(old, new, 1), "my/file.toml")
     assert all(line.startswith("my/file.toml: ") for line in str(refused.value).splitlines())
+
+
+def test_a_density_may_be_a_percentage():
+    percent = parse_scenario(GOOD.replace("0.01]", '"1%", "0.7 %"]'))
+    assert percent.compression.densities == (1.0, 0.01, 0.007)
 
 
 def test_all_mistakes_are_told_at_once():

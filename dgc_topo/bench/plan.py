@@ -102,6 +102,8 @@ def _topology(text: str) -> Topology:
         key, separator, value = option.partition("=")
         if not separator or not key:
             raise ValueError(f"--topology {text!r}: expected name:key=value,key=value")
+        if key in options:
+            raise ValueError(f"--topology {text!r}: {key} is given twice, expected once")
         options[key] = value
     return load_topology(name, options)
 

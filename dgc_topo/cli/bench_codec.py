@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from dgc_topo.cli.console import clear_errors, console, print_json
+from dgc_topo.cli.options import Fraction, each_once
 
 if TYPE_CHECKING:
     from dgc_topo.bench.codec import CodecRow
@@ -22,7 +23,7 @@ def codec(
     tensors: Annotated[
         list[int] | None, typer.Option(help="equal ones it is made of; repeatable (1 and 160)")
     ] = None,
-    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 0.001,
+    density: Fraction = 0.001,
     repeats: Annotated[int, typer.Option(help="measured steps of each")] = 9,
     threads: Annotated[int, typer.Option(help="of torch on the CPU")] = 1,
     devices: Annotated[
@@ -37,7 +38,8 @@ def codec(
 
     with clear_errors():
         torch.set_num_threads(threads)
-        sizes, counts = elements or [25_600_000], tensors or [1, 160]
+        sizes = each_once("--elements", elements or [25_600_000])
+        counts = each_once("--tensors", tensors or [1, 160])
         rows = []
         for row in bench_codec(sizes, counts, density=density, repeats=repeats, devices=devices):
             rows.append(row)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dgc_topo.cli.console import clear_errors, print_json, print_raw
+from dgc_topo.cli.options import each_once
 
 if TYPE_CHECKING:
     from dgc_topo.bench.collectives import Row
@@ -45,12 +46,13 @@ def collectives(  # noqa: PLR0913 - one argument per option
     from dgc_topo.units import seconds_from
 
     with clear_errors():
-        ranks = sorted(set(world_size or [4]))
+        ranks = sorted(each_once("--world-size", world_size or [4]))
         if ranks[0] < 2:  # noqa: PLR2004 - one rank alone moves nothing
             raise ValueError(f"--world-size {ranks[0]}: expected at least 2")
+        named = each_once("--topology", topology or ())
         buffers, budget_s = sizes_from(sizes), seconds_from(budget, "--budget")
         with _hosts(max(ranks), rate, lab=lab) as hosts:
-            rows = bench_collectives(hosts, ranks, buffers, topology or (), budget_s)
+            rows = bench_collectives(hosts, ranks, buffers, named, budget_s)
             # Each world size as soon as it is done: what fails later takes nothing with it.
             for _, group in groupby(rows, key=lambda row: row.world_size):
                 if not as_json:

@@ -26,7 +26,7 @@ from dgc_topo.cli.console import (
     topology_from,
 )
 from dgc_topo.cli.lab import lab
-from dgc_topo.cli.options import Options, Seed
+from dgc_topo.cli.options import Fraction, OneDensity, Options, Seed
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
@@ -84,7 +84,7 @@ app.add_typer(bench, name="bench")
 def train(
     scenario: ScenarioFile,
     topology: Annotated[str, typer.Option(help="one of the scenario's topologies, or another")],
-    density: Annotated[float | None, typer.Option(help="only this density")] = None,
+    density: OneDensity = None,
     option: Options = None,
     output: Output = None,
 ) -> None:
@@ -189,7 +189,7 @@ def _print_networks() -> None:
 @app.command()
 def sizes(
     model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
-    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 0.001,
+    density: Fraction = 0.001,
     bytes_per_element: Annotated[
         float, typer.Option(help="value and index; the DGC paper's code: 6")
     ] = 6,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -11,10 +12,44 @@ from dgc_topo.scenario import load_scenario
 from dgc_topo.scenario.networks import BuiltNetwork, build_network
 from dgc_topo.simulate import Fabric, known_fabrics, load_fabric
 from dgc_topo.topology import Topology
-from dgc_topo.units import rate_from, seconds_from
+from dgc_topo.units import fraction_from, rate_from, seconds_from
 
 Value = TypeVar("Value")
 
+
+def fraction(text: str) -> float:
+    """Return a fraction that is given as an option: ``0.001``, or ``0.1%``."""
+    try:
+        return fraction_from(str(text), "given")  # a default is a number already
+    except ValueError as error:
+        raise typer.BadParameter(str(error).removeprefix("given ")) from error
+
+
+def each_once(option: str, values: Iterable[Value]) -> list[Value]:
+    """Return the values of a repeatable option.
+
+    Raises:
+        ValueError: naming the option, if one is given twice.
+    """
+    kept: list[Value] = []
+    for value in values:
+        if value in kept:
+            raise ValueError(f"{option} {value}: given twice, expected each once")
+        kept.append(value)
+    return kept
+
+
+Fraction = Annotated[
+    float,
+    typer.Option(
+        help="fraction of the elements that is sent, such as 0.001 or 0.1%",
+        parser=fraction,
+        metavar="FRACTION",
+    ),
+]
+OneDensity = Annotated[
+    float | None, typer.Option(help="only this density", parser=fraction, metavar="FRACTION")
+]
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
 ]

@@ -23,6 +23,7 @@ from dgc_topo.cli.options import (
     Options,
     Seed,
     check_seed,
+    fraction,
     needed,
     network_from,
 )
@@ -35,7 +36,10 @@ Size = Annotated[
     str | None, typer.Option("--bytes", help="size of the dense buffer, such as 100MiB")
 ]
 Density = Annotated[
-    float | None, typer.Option(help="fraction of the fp32 elements sent, with indices")
+    float | None,
+    typer.Option(
+        help="fraction of the fp32 elements sent, with indices", parser=fraction, metavar="FRACTION"
+    ),
 ]
 OverlapExponent = Annotated[
     float | None,

@@ -19,6 +19,7 @@ from dgc_topo.cli.console import (
 )
 from dgc_topo.cli.options import (
     Bandwidth,
+    Fraction,
     Latency,
     NetworkName,
     Options,
@@ -55,7 +56,7 @@ def step(  # noqa: PLR0913 - one argument per option
     network: NetworkName = "1gbe",
     bandwidth: Bandwidth = None,
     latency: Latency = None,
-    density: Annotated[float, typer.Option(help="fraction of the elements that is sent")] = 1.0,
+    density: Fraction = 1.0,
     overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
     jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
     seed: Seed = 0,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, topology_from
+from dgc_topo.cli.options import OneDensity
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import collect, finish, narrowed, open_folder
@@ -28,7 +29,7 @@ app = typer.Typer(
 def train(
     scenario: Annotated[Path, typer.Argument(help="scenario file (TOML)", dir_okay=False)],
     topology: Annotated[str, typer.Option(help="topology name, or the path of a .py file")],
-    density: Annotated[float | None, typer.Option(help="only this density")] = None,
+    density: OneDensity = None,
     option: Annotated[list[str] | None, typer.Option(help="topology option, key=value")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="results folder")] = None,
 ) -> None:

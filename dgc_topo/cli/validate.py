@@ -10,6 +10,7 @@ import typer
 
 from dgc_topo.cli.console import check_file, clear_errors, console, print_json
 from dgc_topo.cli.counting import counting
+from dgc_topo.cli.options import each_once
 
 if TYPE_CHECKING:
     from dgc_topo.calibration.model import CalibratedNetwork
@@ -38,7 +39,7 @@ def calibrate(
     with clear_errors():
         check_file("--output", output)
         given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
-        rates = [link_rate_from(text, "--rate") for text in given]
+        rates = [link_rate_from(text, "--rate") for text in each_once("--rate", given)]
         with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
             network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
         network.save(output)

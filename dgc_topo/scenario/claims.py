@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from dgc_topo.scenario.step import Section
+from dgc_topo.scenario.step import EachOnce, Section
 
 
 class Claim(Section):
     """A speed-up that somebody published: throughput of one world size over another's."""
 
     source: str = Field(min_length=1, description="who says so, and where")
-    workloads: tuple[str, ...] = Field(min_length=1, description="names of the workloads meant")
+    workloads: Annotated[tuple[str, ...], EachOnce] = Field(
+        min_length=1, description="names of the workloads meant"
+    )
     compression: str = Field(min_length=1, description="as records call it: dense, dgc, ...")
     network: str = Field(min_length=1, description="name of a network")
     world_size: int = Field(ge=1)

@@ -8,9 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
-from dgc_topo.scenario.step import EachOnce, Section, with_keys
+from dgc_topo.scenario.step import Density, EachOnce, Section, with_keys
 
-Density = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
 

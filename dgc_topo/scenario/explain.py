@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel
+
+from dgc_topo.text import one_line
 
 
 def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") -> str:
@@ -17,10 +20,12 @@ def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") ->
         where: Key of that part.
     """
     parts, valid = _look_up(problem["loc"], whole)
-    key = ".".join(filter(None, (where, *parts))) or "the file as a whole"
+    key = one_line(".".join(filter(None, (where, *parts)))) or "the file as a whole"
     match problem["type"]:
         case "extra_forbidden":
-            return f"{key}: unknown key; valid here: {', '.join(valid)}"
+            close = difflib.get_close_matches(parts[-1], valid, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            return f"{key}: unknown key; valid here: {', '.join(valid)}{hint}"
         case "missing":
             return f"{key}: missing, expected a value"
         case "union_tag_not_found":

@@ -46,9 +46,11 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
         ScenarioError: as `load_scenario`.
     """
     try:
-        scenario = Scenario.model_validate(tomllib.loads(text), context={"folder": folder})
-    except tomllib.TOMLDecodeError as error:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers and nesting have limits, too
         raise ScenarioError(f"{where}: not valid TOML: {error}") from error
+    try:
+        scenario = Scenario.model_validate(tables, context={"folder": folder})
     except ValidationError as error:
         lines = [f"{where}: {explain(dict(problem), Scenario)}" for problem in error.errors()]
         raise ScenarioError("\n".join(lines)) from error

@@ -14,6 +14,7 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dgc_topo.scenario.step import once_by
 from dgc_topo.simulate import (
     Background,
     HostCosts,
@@ -202,8 +203,8 @@ class EndCosts(Table):
 class Differences(Table):
     """What is different on single hosts and links, and other jobs' traffic."""
 
-    slow_hosts: tuple[SlowHost, ...] = ()
-    slow_links: tuple[SlowLink, ...] = ()
+    slow_hosts: Annotated[tuple[SlowHost, ...], once_by("host")] = ()
+    slow_links: Annotated[tuple[SlowLink, ...], once_by("link")] = ()
     background: tuple[BackgroundFlow, ...] = ()
     changes: tuple[Change, ...] = ()
 

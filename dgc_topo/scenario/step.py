@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -18,6 +19,7 @@ from pydantic import (
 from dgc_topo.coding import WireDtype
 from dgc_topo.scenario.explain import explain
 from dgc_topo.simulate.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
+from dgc_topo.units import fraction_from
 from dgc_topo.zoo import known_models
 
 Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
@@ -58,6 +60,29 @@ def _each_once(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
 
 
 EachOnce = AfterValidator(_each_once)
+
+
+def once_by(key: str) -> AfterValidator:
+    """Return a check that no two tables of a list say the same under *key*."""
+
+    def check(tables: tuple[BaseModel, ...]) -> tuple[BaseModel, ...]:
+        said = [getattr(table, key) for table in tables]
+        for index, value in enumerate(said):
+            if value in said[:index]:
+                first = said.index(value)
+                raise ValueError(f"{key} {value!r} is in tables {first} and {index}, expected once")
+        return tables
+
+    return AfterValidator(check)
+
+
+def _fraction(value: object) -> object:
+    return fraction_from(value, "density") if isinstance(value, str) else value
+
+
+Density = Annotated[
+    float, BeforeValidator(_fraction, json_schema_input_type=float | str), Field(gt=0, le=1)
+]
 
 OVERLAP = "send gradients in buckets while the backward pass goes on, as DDP does"
 
@@ -176,7 +201,7 @@ class SlowHost(Section):
 class StepKeys(Section):
     """What decides a simulated training step, beside topology and network."""
 
-    dense_dtypes: tuple[WireDtype, ...] = Field(
+    dense_dtypes: Annotated[tuple[WireDtype, ...], EachOnce] = Field(
         default=(), description="of dense gradients on the wire; compression.wire_dtype by default"
     )
     overlap: bool | None = Field(
@@ -192,7 +217,7 @@ class StepKeys(Section):
     )
     decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
     jitter: JitterChoice | None = None
-    slow_hosts: tuple[SlowHost, ...] = ()
+    slow_hosts: Annotated[tuple[SlowHost, ...], once_by("rank")] = ()
     jitter_steps: int | None = Field(
         default=None,
         ge=1,

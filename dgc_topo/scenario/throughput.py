@@ -16,7 +16,9 @@ class Way(Rung):
 
     overlap: bool | None = Field(default=None, description="instead of train.overlap")
     bucket_mib: BucketMiB = None
-    over_topologies: tuple[str, ...] = Field(default=(), description="names; all by default")
+    over_topologies: Annotated[tuple[str, ...], EachOnce] = Field(
+        default=(), description="names; all by default"
+    )
 
     def training(self, base: TrainSection, where: str = "way") -> TrainSection:
         """Return *base* with this way's own keys instead.

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from dgc_topo.lab.spec import link_rate_from
-from dgc_topo.scenario.step import Section
+from dgc_topo.scenario.step import Density, EachOnce, Section
 from dgc_topo.units import bytes_from
 
 
@@ -18,9 +18,11 @@ def _rate(value: object) -> object:
 
 
 def _bytes(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("expected a size such as '10MB'")  # noqa: TRY004
-    return round(bytes_from(value, "size"))
+    if isinstance(value, str):
+        return round(bytes_from(value, "size"))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("expected a size such as '10MB', or a number of bytes")
 
 
 Rate = Annotated[float | None, BeforeValidator(_rate)]
@@ -32,24 +34,28 @@ class ExtraRows(Section):
     """Further rows, such as at a rate between the calibrated ones."""
 
     rate_bits_per_s: Rate = Field(alias="rate")
-    world_sizes: tuple[WorldSize, ...] = Field(min_length=1)
-    dense_bytes: tuple[Bytes, ...] = Field(min_length=1)
+    world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(min_length=1)
+    dense_bytes: Annotated[tuple[Bytes, ...], EachOnce] = Field(min_length=1)
 
 
 class ValidateSection(Section):
     """What is measured in labs on this machine, and at which rates the model is calibrated."""
 
-    calibrate_rates_bits_per_s: tuple[Rate, ...] = Field(alias="calibrate_rates", min_length=1)
-    rates_bits_per_s: tuple[Rate, ...] = Field(
+    calibrate_rates_bits_per_s: Annotated[tuple[Rate, ...], EachOnce] = Field(
+        alias="calibrate_rates", min_length=1
+    )
+    rates_bits_per_s: Annotated[tuple[Rate, ...], EachOnce] = Field(
         default=(), alias="rates", description="at which collectives are measured"
     )
     num_hosts: int = Field(default=8, ge=2, le=64, description="of the labs that calibrate")
-    world_sizes: tuple[WorldSize, ...] = Field(default=(), description="of collectives")
-    dense_bytes: tuple[Bytes, ...] = Field(
+    world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(
+        default=(), description="of collectives"
+    )
+    dense_bytes: Annotated[tuple[Bytes, ...], EachOnce] = Field(
         default=(), description="of collectives; there need be none beside [train] and [lab]"
     )
     sparse_elements: int = Field(default=25_000_000, ge=1, description="of the gradient")
-    sparse_densities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    sparse_densities: Annotated[tuple[Density, ...], EachOnce] = ()
     rounds: int = Field(default=5, ge=3, description="behind each median")
     extra: tuple[ExtraRows, ...] = ()
 

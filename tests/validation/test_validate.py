@@ -296,7 +296,7 @@ def test_training_steps_alone_can_be_validated():
         ("rounds = 3", "rounds = 2", "validate.rounds = 2: expected greater than or equal to 3"),
         ("rounds = 3", "round = 3", "validate.round: unknown key; valid here: calibrate_rates"),
         ('["200kB"]', '["1e30GB"]', "dense_bytes.0 = '1e30GB': expected less than or equal to"),
-        ('["200kB"]', "[200]", "expected a size such as '10MB'"),
+        ('["200kB"]', "[2.5]", "expected a size such as '10MB', or a number of bytes"),
         ("\nrates = ", "\n#", "validate: rates: expected with dense_bytes or sparse_densities"),
     ],
 )
