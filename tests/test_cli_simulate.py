@@ -185,7 +185,7 @@ def test_a_topology_of_ones_own_and_goal_text(run, tmp_path):
         ("ring --bytes 1MB", "--world-size: missing, expected a number of ranks"),
         ("ring -n 4", "--bytes: missing, expected a size such as 100MiB"),
         ("ring -n 0 --bytes 1MB", "world_size 0, expected at least 1"),
-        ("ring -n 4 --bytes 100", "--bytes '100': no unit, expected a size such as 100MiB"),
+        ("ring -n 4 --bytes 100h", "--bytes '100h': unknown unit 'h', expected a size such"),
         ("ring -n 4 --bytes=-1MB", "--bytes '-1MB': negative"),
         ("ring -n 4 --bytes 1MB --network 1gb", "--network '1gb': unknown, expected one of 1gbe"),
         ("ring -n 4 --bytes 1MB --network x.toml:mine", "x.toml: cannot be read"),

@@ -104,7 +104,7 @@ def test_stragglers_cost_all_and_are_drawn_from_the_scenarios_seed():
         (
             "slow_hosts = [{ rank = 1, factor = 2 }, { rank = 1, factor = 3 }]",
             "",
-            "slow_hosts.1.rank: 1 is there twice",
+            "slow_hosts: rank 1 is there twice",
         ),
         ("slow_hosts = [{ rnk = 0 }]", "", "rnk: unknown key; valid here: rank, factor"),
         ("", "compute_s = 1.0", "compute_s: model 'resnet50' has its own"),

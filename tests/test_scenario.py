@@ -129,13 +129,13 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
         (
             "[4, 8]",
             "[4, 8]\nslow_hosts = [{ rank = 1, factor = 2 }, { rank = 1, factor = 3 }]",
-            "simulate.slow_hosts: rank 1 is in tables 0 and 1, expected once",
+            "simulate.slow_hosts: rank 1 is there twice, expected once",
         ),
         (
             "[4, 8]",
             '[4, 8]\n[[networks]]\nname = "n"\nkind = "star"\nbandwidth_gbit_per_s = 1\n'
             "slow_hosts = [{ host = 0, factor = 0.5 }, { host = 0, factor = 0.1 }]",
-            "slow_hosts: host 0 is in tables 0 and 1, expected once",
+            "slow_hosts: host 0 is there twice, expected once",
         ),
         ("name =", "name ?", "not valid TOML"),
     ],
