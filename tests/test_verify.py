@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from dgc_topo.cost import count_cost
+from dgc_topo.mixing import check_gossip, mixing_matrix
 from dgc_topo.schedule import Goal, Schedule, ScheduleError, Step, copy, mix, reduce
 from dgc_topo.schedule.text import format_schedule, parse_schedule
+from dgc_topo.schedule.weights import contributions
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.verify import check_all_reduce, check_gossip, contributions, mixing_matrix, verify
+from dgc_topo.verify import check_all_reduce, verify
 from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
 
 WORLD_SIZES = [*range(1, 34), 64]
@@ -85,7 +87,7 @@ def test_near_first_halving_keeps_the_large_messages_between_neighbours():
 
 
 def test_large_schedules_are_proved_in_batches(monkeypatch):
-    monkeypatch.setattr("dgc_topo.verify._BATCH_ENTRIES", 3 * 12 * 12)
+    monkeypatch.setattr("dgc_topo.schedule.weights._BATCH_ENTRIES", 3 * 12 * 12)
     check_all_reduce(load_topology("ring").schedule(12))
     broken = parse_schedule(
         format_schedule(load_topology("ring").schedule(12)).replace(

@@ -7,6 +7,7 @@ waits only for its own transfers; there is no global barrier, so ranks may drift
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -57,7 +58,8 @@ class Schedule:
         servers: Ranks that relay but contribute nothing of their own.
 
     Raises:
-        ScheduleError: if a size is impossible, the goal is unknown or a server is not a rank.
+        ScheduleError: if a size is impossible, the goal is unknown, a server is not a rank, or
+            all ranks are servers.
     """
 
     world_size: int
@@ -77,10 +79,13 @@ class Schedule:
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             expected = ", ".join(get_args(Goal))
             raise ScheduleError(f"goal {self.goal!r}: unknown{hint}, expected one of {expected}")
-        if not all(0 <= server < self.world_size for server in self.servers):
+        serving = set(self.servers)
+        if not all(0 <= server < self.world_size for server in serving):
             raise ScheduleError(
                 f"servers {self.servers}: expected ranks from 0 to {self.world_size - 1}"
             )
+        if len(serving) == self.world_size:
+            raise ScheduleError(f"servers {self.servers}: expected a rank that contributes as well")
 
     @classmethod
     def from_steps(
@@ -145,7 +150,7 @@ class Schedule:
 def then(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] = ()) -> Schedule:
     """Return the schedules one after the other, on chunks fine enough for all of them."""
     world_size = _common_world_size(schedules)
-    num_chunks = int(np.lcm.reduce([schedule.num_chunks for schedule in schedules]))
+    num_chunks = math.lcm(*(schedule.num_chunks for schedule in schedules))
     parts = [refine(schedule, num_chunks // schedule.num_chunks) for schedule in schedules]
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
@@ -158,11 +163,13 @@ def then(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] = (
 def beside(*schedules: Schedule, goal: Goal = "part", servers: tuple[int, ...] = ()) -> Schedule:
     """Return the schedules running at the same time, each on an equal share of the buffer."""
     world_size = _common_world_size(schedules)
-    share = int(np.lcm.reduce([schedule.num_chunks for schedule in schedules]))
+    share = math.lcm(*(schedule.num_chunks for schedule in schedules))
     parts = [refine(schedule, share // schedule.num_chunks) for schedule in schedules]
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
-        running = [(offset * share, part.steps_of(ranks)) for offset, part in enumerate(parts)]
+        running = [
+            (offset * share, iter(part.steps_of(ranks))) for offset, part in enumerate(parts)
+        ]
         while True:
             now = [(offset, next(steps, None)) for offset, steps in running]
             moved = [replace(s, chunk=s.chunk + offset) for offset, s in now if s is not None]

@@ -6,6 +6,8 @@ chunks.  Naming both ends in one place makes an unmatched send impossible to wri
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,6 +18,9 @@ import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
 Ints = int | npt.NDArray[np.int64]
+
+#: Largest magnitude of what a step holds, so that the sum of two fits 64 bits.
+MOST = (1 << 62) - 1
 
 
 class ScheduleError(ValueError):
@@ -63,7 +68,8 @@ class Step:
         denominator: What *keep* and *weight* are divided by.
 
     Raises:
-        ScheduleError: if a rank sends to itself, a number is negative or a run is empty.
+        ScheduleError: if a rank sends to itself, a rank or chunk is negative, a run is empty, or
+            what is given are not int64 arrays of one length and a positive integer.
     """
 
     src: IntArray
@@ -75,8 +81,13 @@ class Step:
     denominator: int = 1
 
     def __post_init__(self) -> None:
-        if self.denominator < 1:
-            raise ScheduleError(f"step: denominator {self.denominator}, expected at least 1")
+        if type(self.denominator) is not int or self.denominator != 1:
+            object.__setattr__(self, "denominator", _denominator(self.denominator))
+        for column in (self.src, self.dst, self.chunk, self.count, self.keep, self.weight):
+            if not _is_column(column) or len(column) != len(self.src):
+                raise ScheduleError(
+                    "step: expected 1-D int64 arrays of one length, as reduce, copy and mix make"
+                )
         wrong = (self.src == self.dst) | ((self.src | self.dst | self.chunk | (self.count - 1)) < 0)
         if wrong.any():
             index = int(np.argmax(wrong))
@@ -103,15 +114,11 @@ class Step:
 
     def select(self, which: npt.NDArray[np.bool_] | IntArray) -> Step:
         """Return the step with only the transfers that *which* (mask or positions) names."""
-        return Step(
-            self.src[which],
-            self.dst[which],
-            self.chunk[which],
-            self.count[which],
-            self.keep[which],
-            self.weight[which],
-            self.denominator,
-        )
+        part = object.__new__(Step)  # of what has been checked
+        for name in ("src", "dst", "chunk", "count", "keep", "weight"):
+            object.__setattr__(part, name, getattr(self, name)[which])
+        object.__setattr__(part, "denominator", self.denominator)
+        return part
 
 
 def reduce(src: Ints, dst: Ints, chunk: Ints = 0, count: Ints = 1) -> Step:
@@ -139,7 +146,7 @@ def mix(
     With several senders per receiver in one step, give *keep* (a numerator) as well: the
     receiver's own share on one of them and *denominator* (that is, 1) on the others.
     """
-    kept = denominator - weight if keep is None else keep
+    kept = _denominator(denominator) - weight if keep is None else keep
     return _step(src, dst, chunk, count, keep=kept, weight=weight, denominator=denominator)
 
 
@@ -150,11 +157,11 @@ def gather(steps: Iterable[Step]) -> Step:
         return parts[0]
     if not parts:
         return reduce(np.empty(0, np.int64), np.empty(0, np.int64))
-    denominator = int(np.lcm.reduce([part.denominator for part in parts]))
+    denominator = _denominator(math.lcm(*(part.denominator for part in parts)))
 
     def join(name: str, *, scaled: bool = False) -> IntArray:
         arrays = [
-            getattr(part, name) * (denominator // part.denominator if scaled else 1)
+            _scaled(name, getattr(part, name), denominator // part.denominator if scaled else 1)
             for part in parts
         ]
         return np.concatenate(arrays)
@@ -218,12 +225,44 @@ def _step(
 def _column(name: str, value: Ints, length: int) -> IntArray:
     """Return *value* as int64, shape (length,); arrays that fit already are not copied."""
     if isinstance(value, int):
-        return _constant(value, length)
+        return _constant(_checked(name, value), length)
     column = np.atleast_1d(np.asarray(value))
     if column.size and not np.issubdtype(column.dtype, np.integer):
         raise ScheduleError(f"step: {name} holds {column.dtype}, expected integers")
+    if column.size and (column.dtype != np.int64 or name in {"keep", "weight"}):
+        _checked(name, int(column.max()))
+        _checked(name, int(column.min()))
     column = column.astype(np.int64, copy=False)
     return column if column.shape == (length,) else np.broadcast_to(column, (length,))
+
+
+def _scaled(name: str, numerators: IntArray, factor: int) -> IntArray:
+    """Return the numerators over a common denominator, if 64 bits hold them."""
+    if factor == 1 or not len(numerators):
+        return numerators
+    for extreme in (int(numerators.max()), int(numerators.min())):
+        _checked(name, extreme * factor)
+    return numerators * factor
+
+
+def _checked(name: str, value: int) -> int:
+    if not -MOST <= value <= MOST:
+        raise ScheduleError(f"step: {name} {value}, expected a magnitude of at most 2**62 - 1")
+    return value
+
+
+def _denominator(value: int) -> int:
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = 0
+    if not 1 <= whole <= MOST:
+        raise ScheduleError(f"step: denominator {value}, expected an integer from 1 to 2**62 - 1")
+    return whole
+
+
+def _is_column(column: object) -> bool:
+    return isinstance(column, np.ndarray) and column.dtype == np.int64 and column.ndim == 1
 
 
 @lru_cache(maxsize=64)

@@ -11,13 +11,12 @@ One line per transfer::
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import islice
 from typing import cast, get_args
-
-import numpy as np
 
 from dgc_topo.schedule.schedule import Goal, Schedule
 from dgc_topo.schedule.step import ScheduleError, Step, Transfer, copy, gather, mix, reduce
@@ -65,7 +64,10 @@ def parse_schedule(text: str) -> Schedule:
         if line == f"step {len(steps)}":
             steps.append([])
         elif steps and (match := _LINE.fullmatch(line)):
-            steps[-1].append(_parse_transfer(match))
+            try:
+                steps[-1].append(_parse_transfer(match))
+            except (ScheduleError, ZeroDivisionError) as error:
+                raise ScheduleError(f"line {number}: {line!r}: {error}") from error
         else:
             raise ScheduleError(
                 f"line {number}: {line!r}, expected 'step {len(steps)}' or a transfer such as "
@@ -147,7 +149,7 @@ def _parse_transfer(match: re.Match[str]) -> Step:
         kind = reduce if match[5] == "reduce" else copy
         return kind(src, dst, first, count)
     kept, weight = Fraction(match[6]), Fraction(match[7])
-    denominator = int(np.lcm(kept.denominator, weight.denominator))
+    denominator = math.lcm(kept.denominator, weight.denominator)
     return mix(
         src,
         dst,

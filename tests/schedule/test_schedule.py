@@ -18,8 +18,9 @@ from dgc_topo.schedule import (
     then,
 )
 from dgc_topo.schedule.text import format_grid, format_schedule, parse_schedule
+from dgc_topo.schedule.weights import contributions
 from dgc_topo.topology import load_topology
-from dgc_topo.verify import check_all_reduce, contributions
+from dgc_topo.verify import check_all_reduce
 
 
 @pytest.mark.parametrize(

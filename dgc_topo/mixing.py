@@ -1,0 +1,218 @@
+"""Prove what gossip does: its mixing matrices, whom they connect, and how fast ranks agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import zip_longest
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from dgc_topo.schedule import Goal, IntArray, Schedule, ScheduleError
+from dgc_topo.schedule.text import format_grid
+from dgc_topo.schedule.views import check_views, same_transfers
+from dgc_topo.schedule.weights import Weights, follow, last_change
+from dgc_topo.topology import Topology
+
+Matrix = npt.NDArray[np.float64]
+
+#: What rounding leaves of a distance of 1 that an iteration brings to 0.
+_ROUNDING = 1e-12
+
+
+def proved_iterations(
+    topology: Topology, world_size: int, *, seed: int = 0
+) -> Iterator[tuple[str, Schedule]]:
+    """Yield the schedules that a proof follows, and how to name each in an error.
+
+    One of a topology that never changes; else a few times the logarithm of *world_size*.
+
+    Raises:
+        ScheduleError: if a later iteration has another goal, or other servers, than the first.
+    """
+    first = topology.schedule(world_size, seed=seed)
+    for iteration in range(8 * world_size.bit_length() + 8 if topology.varies else 1):
+        schedule = topology.schedule(world_size, iteration=iteration, seed=seed)
+        where = f"{topology.label}, iteration {iteration}"
+        promised = (schedule.goal, schedule.servers)
+        if promised != (first.goal, first.servers):
+            raise ScheduleError(
+                f"{where}: goal and servers {promised}, expected {first.goal, first.servers} as "
+                "in iteration 0"
+            )
+        yield where, schedule
+
+
+def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> tuple[int, float]:
+    """Prove that the mixing is stochastic as promised and, over some iterations, connected.
+
+    Returns:
+        Number of iterations after which the ranks are connected, everyone to everyone, and the
+        spectral gap (see `Contraction`).
+
+    Raises:
+        ScheduleError: naming the iteration, rank, chunk and step whose weights are wrong, or the
+            ranks that never hear of each other.
+    """
+    goal = topology.schedule(world_size, seed=seed).goal
+    reached = np.zeros((world_size, world_size), bool)
+    contraction = Contraction(world_size, goal)
+    connected_after = iterations = 0
+    parts: IntArray = np.arange(world_size)  # which strongly connected part each rank is in
+    before = None
+    for where, schedule in proved_iterations(topology, world_size, seed=seed):
+        if before is None or not _same(before, schedule):
+            before = schedule
+            check_views(schedule, iteration=iterations)
+            matrix = mixing_matrix(schedule, where=where)
+            reached |= matrix != 0
+            parts = np.asarray(
+                connected_components(csr_array(reached), connection="strong")[1], np.int64
+            )
+        contraction.add(matrix)
+        iterations += 1
+        if not connected_after and not parts.any():
+            connected_after = iterations
+    if connected_after:
+        return connected_after, contraction.spectral_gap()
+    apart = np.flatnonzero(parts == np.argmin(np.bincount(parts)))
+    raise ScheduleError(
+        f"{topology.label}: not connected over {iterations} iterations: ranks "
+        f"{apart[:8].tolist()} do not both reach and hear everyone else; expected one strongly "
+        "connected graph"
+    )
+
+
+def mixing_matrix(schedule: Schedule, *, where: str = "schedule") -> Matrix:
+    """Return W, where ``W[i, j]`` is the weight of rank j's value in rank i's, after checking it.
+
+    Raises:
+        ScheduleError: naming rank, chunk and step, if chunks mix differently, or a row (rank) or
+            column that is promised to sum to 1 does not, or a weight is negative.
+    """
+    first = None
+    for chunks, weights in follow(schedule):
+        first = first or weights
+        _check_chunks(schedule, first, weights, chunks.tolist(), where)
+    assert first is not None  # a schedule has at least one chunk
+    _check_sums(schedule, first, 0, where)
+    if schedule.goal == "doubly-stochastic":
+        _check_sums(schedule, first, 1, where)
+    matrix = first.matrix()
+    if (matrix < 0).any():
+        i, j = np.argwhere(matrix < 0)[0].tolist()
+        since = _since(schedule, 0, lambda w: w.numerators[i, 0, j] < 0)
+        raise ScheduleError(
+            f"{where}: rank {i}, chunk 0: takes a negative share of rank {j}, {since}"
+        )
+    return (matrix / first.denominator).astype(np.float64)
+
+
+class Contraction:
+    """How much nearer to each other an iteration brings the ranks.
+
+    Of a doubly stochastic W that never changes, a distance from the average shrinks by at most its
+    second singular value; of matrices that change, by the geometric mean of what their product
+    comes to; of a column-stochastic W, whose ranks agree on other shares than the average, by the
+    second largest magnitude of its eigenvalues in the long run.
+
+    Args:
+        world_size: Number of ranks.
+        goal: What the matrices are.
+    """
+
+    def __init__(self, world_size: int, goal: Goal) -> None:
+        self._goal = goal
+        self._same: Matrix | None = None  # the matrix of all iterations, until one differs
+        self._count = 0
+        # What the matrices make of a distance of 1 from the average, scaled so that nothing drowns
+        # in rounding, and the logarithm of the scale.
+        self._distances: Matrix = np.eye(world_size) - 1 / world_size
+        self._log = 0.0
+
+    def add(self, matrix: Matrix) -> None:
+        """Add an iteration; the same as before costs little."""
+        if self._count == 0:
+            self._same = matrix
+        elif self._same is not None and not np.array_equal(matrix, self._same):
+            for _ in range(self._count):
+                self._apply(self._same)
+            self._same = None
+        self._count += 1
+        if self._same is None:
+            self._apply(matrix)
+
+    def spectral_gap(self) -> float:
+        """Return 1 minus the factor of an iteration."""
+        if self._same is not None:
+            distances = self._same - self._same.mean(axis=1, keepdims=True)
+            if self._goal == "column-stochastic":
+                return 1 - float(np.abs(np.linalg.eigvals(distances)).max())
+            return 1 - float(np.linalg.norm(distances, 2))
+        final = float(np.linalg.norm(self._distances, 2))
+        return 1 - float(np.exp((self._log + np.log(final)) / self._count)) if final else 1.0
+
+    def _apply(self, matrix: Matrix) -> None:
+        moved = matrix @ self._distances
+        moved -= moved.mean(axis=0)  # 0 but for rounding
+        size = float(np.linalg.norm(moved))
+        if size <= _ROUNDING * float(np.linalg.norm(self._distances)):
+            self._distances = np.zeros_like(moved)  # full agreement
+            return
+        self._distances = moved / size
+        self._log += float(np.log(size))
+
+
+def _same(one: Schedule, other: Schedule) -> bool:
+    """Return whether two schedules list the same transfers."""
+    return one.num_chunks == other.num_chunks and all(
+        a is not None and b is not None and same_transfers(a, b)
+        for a, b in zip_longest(one.steps(), other.steps())
+    )
+
+
+def _check_chunks(
+    schedule: Schedule, first: Weights, weights: Weights, chunks: list[int], where: str
+) -> None:
+    """Refuse chunks that mix differently from the first."""
+    expected, found = first.numerators[:, :1], weights.numerators
+    if first.denominator != weights.denominator:
+        expected = expected.astype(object) * weights.denominator
+        found = found.astype(object) * first.denominator
+    if not (expected != found).any():
+        return
+    rank, place, _ = np.argwhere(expected != found)[0].tolist()
+    row = first.of(rank)
+    since = _since(schedule, chunks[place], lambda w: w.of(rank) != row)
+    raise ScheduleError(
+        f"{where}: rank {rank}, chunk {chunks[place]}: mixes differently from chunk 0, {since}"
+    )
+
+
+def _check_sums(schedule: Schedule, first: Weights, axis: int, where: str) -> None:
+    """Refuse sums that are not 1: of what is given of each rank (axis 0), or that it receives."""
+
+    def wrong(weights: Weights) -> npt.NDArray[np.bool_]:
+        return np.asarray(weights.matrix().sum(axis=axis) != weights.denominator)
+
+    if not wrong(first).any():
+        return
+    rank = int(np.argmax(wrong(first)))
+    total = Fraction(int(first.matrix().sum(axis=axis)[rank]), first.denominator)
+    what = f"what is given of rank {rank}" if axis == 0 else f"what rank {rank} receives"
+    step = last_change(schedule, 0, lambda weights: bool(wrong(weights)[rank]))
+    raise ScheduleError(
+        f"{where}: rank {rank}, chunk 0: weights of {what} sum to {total}, expected 1 "
+        f"({schedule.goal}), {_told(step)}\n{format_grid(schedule, mark=(max(step, 0), rank))}"
+    )
+
+
+def _since(schedule: Schedule, chunk: int, is_wrong: Callable[[Weights], bool]) -> str:
+    return _told(last_change(schedule, chunk, is_wrong))
+
+
+def _told(step: int) -> str:
+    return f"since step {step}" if step >= 0 else "before step 0"
