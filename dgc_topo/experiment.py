@@ -6,17 +6,22 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from dgc_topo.lab import Lab
 from dgc_topo.launch import Hosts
+from dgc_topo.plugins import is_file
 from dgc_topo.predict import num_predictions, predict
 from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.place import Place
 from dgc_topo.results.report import write_report
-from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, load_scenario
+from dgc_topo.results.room import check_room
+from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, parse_scenario
+from dgc_topo.scenario.load import read_scenario
 from dgc_topo.scenario.step import with_keys
 from dgc_topo.topology import Topology
 from dgc_topo.train.events import Event, Finished
@@ -26,6 +31,9 @@ from dgc_topo.workloads import workloads_of_runs, workloads_of_scenario
 
 class Observer(Protocol):
     """Told how far an experiment is."""
+
+    def moved(self, folder: Path, aside: Path) -> None:
+        """Earlier results at the place of new ones have been renamed."""
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
         """What is going to be trained, and what is not and why."""
@@ -43,35 +51,78 @@ class Observer(Protocol):
 Runner = Callable[[list[Job], Callable[[Event], None]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a scenario with one topology and, unless None, one density.
+
+    Attributes:
+        topology: One of the scenario's, or another.
+        density: Fraction of the elements that is sent.
+    """
+
+    topology: Topology
+    density: float | None = None
+
+    def of(self, scenario: Scenario) -> Scenario:
+        """Return that part of *scenario*.
+
+        Raises:
+            ScenarioError: if the density makes no sense there.
+        """
+        choice = TopologyChoice(name=self.topology.name, options=dict(self.topology.options))
+        compression = scenario.compression
+        if self.density is not None:
+            try:
+                compression = with_keys(compression, {"densities": (self.density,)}, "compression")
+                if scenario.train is not None:
+                    compression.check_warm_up(scenario.train.epochs)
+            except ValueError as error:
+                raise ScenarioError(f"--density {self.density:g}: {error}") from error
+        return scenario.model_copy(update={"topologies": (choice,), "compression": compression})
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of a command that take this part, from whatever folder."""
+        name = self.topology.name
+        words = ["--topology", str(Path(name).absolute()) if is_file(name) else name]
+        for key, value in self.topology.options.items():
+            words += ["--option", f"{key}={value}"]
+        return (*words, *(() if self.density is None else ("--density", repr(self.density))))
+
+
 def run_scenario(
-    path: Path,
-    output: Path | None,
+    path: str | Path,
+    output: str | Path | None,
     observer: Observer,
     *,
     train: bool = True,
-    narrow: Callable[[Scenario], Scenario] = lambda scenario: scenario,
+    part: Part | None = None,
     limit_s: float = math.inf,
 ) -> ResultsFolder:
     """Run the scenario in the file *path* on local worker processes.
 
-    Every record is on disk as soon as it is made; what an interrupt leaves can be reported.  A
-    ladder goes on where it was left: runs whose records are there are not run again.
+    Every record is on disk as soon as it is made; what an interrupt leaves can be reported.  What
+    fails before the first record leaves earlier results where they were.  A ladder goes on where
+    it was left: runs whose records are there are not run again.
 
     Args:
         path: The scenario file.
         output: Results folder; ``results/NAME`` by default.
         observer: Told of progress.
         train: False leaves out the training, for scenarios that describe their workloads.
-        narrow: Takes the part of the scenario that is wanted, see `narrowed`.
+        part: The part of the scenario that is wanted; all of it by default.
         limit_s: Begin no run of a ladder after so many seconds.
 
     Raises:
         ScenarioError: if the scenario is wrong, or has nothing to do without training.
+        ResultsError: if there is no room for results; said before anything is done.
         LaunchError: if a worker fails.
         LabError: if the scenario names a lab that this machine cannot build; said before anything
             else is done.
     """
-    scenario = narrow(load_scenario(path))
+    path, text = Path(path), read_scenario(path)
+    scenario = parse_scenario(text, str(path), path.parent)
+    scenario = part.of(scenario) if part else scenario
     if not train and not (scenario.simulate and scenario.simulate.workloads):
         raise ScenarioError(
             f"{path}: has no [[simulate.workloads]], so there is nothing to predict without "
@@ -80,14 +131,19 @@ def run_scenario(
     jobs, left_out = plan_jobs(scenario) if scenario.train and train else ([], [])
     if not (jobs or (scenario.simulate and scenario.simulate.workloads)):
         raise ScenarioError(f"{path}: nothing to do: {_why_nothing(scenario, left_out)}")
+    command = ("train", *part.options) if part else ("compare" if train else "simulate",)
+    place = Place.of(path, text, scenario, output, command)
     if scenario.ladder:
-        return _climb(path, jobs, output, observer, limit_s)
+        return _climb(place, jobs, observer, limit_s)
+    check_room(place.folder, path)
     with _hosts(scenario if train else None) as hosts:
-        folder = open_folder(path, scenario, output)
+        folder = place.open(observer.moved)
         if jobs:
             observer.plan(jobs, left_out)
-        measured = collect(jobs, partial(_launch, hosts), folder, observer)
-    finish(scenario, measured, folder, observer)
+        with folder.or_as_it_was():
+            measured = collect(jobs, partial(_launch, hosts), folder, observer)
+    with folder.or_as_it_was():
+        finish(scenario, measured, folder, observer)
     return folder
 
 
@@ -114,17 +170,9 @@ class _OutOfTimeError(Exception):
     """The time for this part of a ladder is over."""
 
 
-def _climb(
-    path: Path,
-    jobs: list[Job],
-    output: Path | None,
-    observer: Observer,
-    limit_s: float,
-) -> ResultsFolder:
+def _climb(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
     """Run what is missing of a ladder, as far as the time allows."""
-    place, name = output or Path("results") / jobs[0].scenario, jobs[0].scenario
-    text, keys = path.read_text(encoding="utf-8"), [job.key for job in jobs]
-    folder = ResultsFolder.resume(place, text, name, keys)
+    folder = place.resume(observer.moved, [job.key for job in jobs])
     there = {record.job for record in folder.measurements()}
     missing = [job for job in jobs if job.key not in there]
     notes = [f"{len(there)} of {len(jobs)} runs, which are there already"] if there else []
@@ -141,34 +189,11 @@ def _climb(
         with suppress(_OutOfTimeError):
             _launch(None, jobs, listen_in_time)
 
-    collect(missing, run_in_time, folder, observer)
+    with folder.or_as_it_was():
+        collect(missing, run_in_time, folder, observer)
     folder.close()
     write_report(folder)
     return folder
-
-
-def narrowed(topology: Topology, density: float | None) -> Callable[[Scenario], Scenario]:
-    """Return a function that keeps one topology and, unless None, one density of a scenario."""
-
-    def narrow(scenario: Scenario) -> Scenario:
-        choice = TopologyChoice(name=topology.name, options=dict(topology.options))
-        compression = scenario.compression
-        if density is not None:
-            try:
-                compression = with_keys(compression, {"densities": (density,)}, "compression")
-                if scenario.train is not None:
-                    compression.check_warm_up(scenario.train.epochs)
-            except ValueError as error:
-                raise ScenarioError(f"--density {density:g}: {error}") from error
-        return scenario.model_copy(update={"topologies": (choice,), "compression": compression})
-
-    return narrow
-
-
-def open_folder(path: Path, scenario: Scenario, output: Path | None) -> ResultsFolder:
-    """Return a new results folder for the scenario in *path*."""
-    place = output or Path("results") / scenario.name
-    return ResultsFolder.create(place, path.read_text(encoding="utf-8"), scenario.name)
 
 
 def collect(
@@ -194,7 +219,11 @@ def finish(
     """Predict everything on the scenario's networks, and write the report."""
     # Of DDP's all-reduce there is no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
-    workloads = [*workloads_of_scenario(scenario), *workloads_of_runs(known, scenario.simulate)]
+    runs = [
+        replace(run, topology=scenario.own(run.topology))
+        for run in workloads_of_runs(known, scenario.simulate)
+    ]
+    workloads = [*workloads_of_scenario(scenario), *runs]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
         folder.append(record)

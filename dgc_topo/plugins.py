@@ -42,13 +42,19 @@ def is_file(name: str) -> bool:
     return name.endswith(".py")
 
 
-def builder_of(name: str) -> Builder:
+def builder_of(name: str, folder: str | Path = "") -> Builder:
     """Return the function of the topology called *name*, or in the ``.py`` file *name*.
+
+    Args:
+        name: An installed name, or a path; a relative one begins in *folder*.
+        folder: The current one by default.
 
     Raises:
         TopologyError: if there is none, or its module cannot be loaded.
     """
-    return _builder_from_file(name) if is_file(name) else _builder_by_name(name)
+    if is_file(name):
+        return _builder_from_file(str(Path(folder, name)) if folder else name)
+    return _builder_by_name(name)
 
 
 @contextmanager

@@ -152,13 +152,15 @@ class _Key(NamedTuple):
     """All that decides a topology."""
 
     name: str
+    folder: str
     options: tuple[tuple[str, OptionValue], ...]
     builder: Builder | None  #: of a file, which may be edited; an installed name's stays
 
 
 def _key(workload: Workload) -> _Key:
-    name, options = workload.topology.name, workload.topology.options
-    return _Key(name, tuple(sorted(options.items())), builder_of(name) if is_file(name) else None)
+    name, folder = workload.topology.name, workload.topology.folder
+    builder = builder_of(name, folder) if is_file(name) else None
+    return _Key(name, folder, tuple(sorted(workload.topology.options.items())), builder)
 
 
 # Thousands of predictions ask for the same few; finding an installed topology or the versions of
@@ -172,7 +174,7 @@ def _kept_schedule(key: _Key, world_size: int, iteration: int, seed: int) -> Sch
 
 @lru_cache(maxsize=64)
 def _kept_topology(key: _Key) -> Topology:
-    return load_topology(key.name, dict(key.options))
+    return load_topology(key.name, dict(key.options), key.folder)
 
 
 @cache

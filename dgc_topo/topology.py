@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -125,17 +126,20 @@ class Topology:
                 yield step
 
 
-def load_topology(name: str, options: Mapping[str, OptionValue] | None = None) -> Topology:
+def load_topology(
+    name: str, options: Mapping[str, OptionValue] | None = None, folder: str | Path = ""
+) -> Topology:
     """Return the topology called *name*, or defined in the ``.py`` file *name*.
 
     Args:
         name: An installed name, or a path that ends in ``.py``.
         options: The topology's own options; text is converted to the declared type.
+        folder: Where the file is if its path is relative; the current folder by default.
 
     Raises:
         TopologyError: if there is no such topology or option, listing the valid ones.
     """
-    builder = builder_of(name)
+    builder = builder_of(name, folder)
     return Topology(name, builder, _checked_options(name, builder, options or {}))
 
 

@@ -59,6 +59,9 @@ class Observer:
     def __init__(self):
         self.planned, self.notes = [], []
 
+    def moved(self, folder, aside):
+        self.aside = aside
+
     def plan(self, jobs, left_out):
         self.planned, self.notes = jobs, left_out
 

@@ -98,10 +98,11 @@ class Collective(_Record):
 
     topology: str
     options: dict[str, OptionValue] = Field(default_factory=dict)
+    folder: str = Field(default="", description="where the topology is, if it is a file")
 
     def schedule(self, world_size: int) -> Schedule:
         """Return one run."""
-        return load_topology(self.topology, self.options).schedule(world_size)
+        return load_topology(self.topology, self.options, self.folder).schedule(world_size)
 
 
 class DenseBuffer(_Record):

@@ -10,6 +10,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError
 
+from dgc_topo.files import write_whole
 from dgc_topo.simulate import HostCosts, Network, star
 
 #: Bandwidth of a link that is no limit.
@@ -176,10 +177,32 @@ class CalibratedNetwork(_Record):
         """Return the network of *num_hosts* hosts; a rate other than that of the file if given."""
         return self.parameters.network(num_hosts, rate_bits_per_s or self.rate_bits_per_s)
 
-    def save(self, path: Path) -> None:
-        """Write the file (TOML)."""
+    @classmethod
+    def check_place(cls, path: Path) -> None:
+        """Check that a file at *path*, if there is one, is a network file: no other is replaced.
+
+        Raises:
+            ValueError: if it is anything else.
+        """
+        if path.is_file() and path.stat().st_size:
+            cls.load(path)
+
+    def save(self, path: Path) -> Path | None:
+        """Write the file (TOML).
+
+        Returns:
+            Where the network is now that was there before: ``lab.toml`` becomes
+            ``lab-20260131-174502.toml``, after the time it was made.  None if there was none.
+        """
+        self.check_place(path)
+        earlier = None
+        if path.is_file() and path.stat().st_size:
+            made = self.load(path).created.astimezone()
+            earlier = path.with_stem(f"{path.stem}-{made:%Y%m%d-%H%M%S}")
+            write_whole(earlier, path.read_bytes())
         values = self.model_dump(mode="json", exclude_none=True)
-        path.write_text(tomli_w.dumps(values), encoding="utf-8")
+        write_whole(path, tomli_w.dumps(values))
+        return earlier
 
     @classmethod
     def load(cls, path: Path) -> CalibratedNetwork:
@@ -190,7 +213,7 @@ class CalibratedNetwork(_Record):
             OSError: if it cannot be read.
         """
         try:
-            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not TOML ({error}), expected a network file") from error
         except ValidationError as error:

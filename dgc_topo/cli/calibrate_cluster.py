@@ -10,10 +10,11 @@ import typer
 
 from dgc_topo.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.calibration.measure import measured, request, rounds_of
-from dgc_topo.calibration.model import Parameters
+from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.calibration.probes import probes
 from dgc_topo.calibration.runs import time_cases
-from dgc_topo.cli.console import HELP_MARKUP, check_file, clear_errors
+from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console
+from dgc_topo.cli.outputs import check_file
 from dgc_topo.lab.spec import link_rate_from
 from dgc_topo.launch.group import join_workers
 
@@ -42,6 +43,7 @@ def _calibrate(file: Path, rate: float | None, timeout: timedelta) -> None:
     with join_workers("cpu", "gloo", timeout) as worker:
         if worker.rank == 0:  # the others may be on machines without such a folder
             check_file("calibration:", file)
+            CalibratedNetwork.check_place(file)
         cases = probes(worker.world_size, rate)
         timed = time_cases(worker, request(cases, ROUNDS))
         per_rank = worker.gather(timed["timed"], "collecting the probes")
@@ -51,4 +53,6 @@ def _calibrate(file: Path, rate: float | None, timeout: timedelta) -> None:
             for case, rounds in zip(cases, rounds_of(cases, per_rank), strict=True)
         ]
         network = fit_network(file.stem, [(rate, rows)], Parameters(), rate)
-        network.save(file)
+        earlier = network.save(file)
+        if earlier is not None:
+            console.print(f"the earlier network is now {earlier}", soft_wrap=True)

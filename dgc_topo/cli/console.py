@@ -1,8 +1,7 @@
-"""What every command shares: the console, errors as one clear message, and checks of options."""
+"""What every command shares: the console, and errors as one clear message."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -10,7 +9,6 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import IO, Any, Final
 
 import typer
@@ -18,7 +16,6 @@ from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from dgc_topo.cli import streams
-from dgc_topo.results.picture import PICTURE_SUFFIXES
 from dgc_topo.schedule import ScheduleError
 from dgc_topo.text import name_of, printable
 from dgc_topo.topology import Topology, load_topology
@@ -178,51 +175,3 @@ def topology_from(name: str, options: Iterable[str]) -> Topology:
             raise ValueError(f"--option {key}: given twice, expected once")
         parsed[key] = value
     return load_topology(name, parsed)
-
-
-def check_file(option: str, path: Path | None) -> None:
-    """Check that a file could be written, before the work begins that it is to hold.
-
-    Raises:
-        ValueError: naming the option, if it could not.
-    """
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: no such folder, expected {path.parent} to be one")
-    if path.is_dir():
-        raise ValueError(f"{option} {path}: is a folder, expected a file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{option} {path}: cannot be written, expected the right to do so")
-
-
-def check_picture(option: str, path: Path | None) -> None:
-    """Check as `check_file`, and that the suffix names a format.
-
-    Raises:
-        ValueError: naming the option, and the suffixes that there are.
-    """
-    check_file(option, path)
-    if path is not None and path.suffix.lower() not in PICTURE_SUFFIXES:
-        listed = ", ".join(PICTURE_SUFFIXES)
-        close = difflib.get_close_matches(path.suffix.lower(), PICTURE_SUFFIXES, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        problem = f"unknown suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise ValueError(f"{option} {path}: {problem}{hint}, expected one of {listed}")
-
-
-def check_folder(option: str, path: Path | None) -> None:
-    """Check that there could be a folder, before the work begins that it is to hold.
-
-    Folders above it are made as well, unless they are files or may not be written to.
-
-    Raises:
-        ValueError: naming the option, if there could not.
-    """
-    if path is None:
-        return
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise ValueError(f"{option} {path}: {there} is a file, expected a folder")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"{option} {path}: {there} cannot be written to, expected the right to")

@@ -16,8 +16,6 @@ from dgc_topo.cli.bench import bench
 from dgc_topo.cli.console import (
     HELP_MARKUP,
     about,
-    check_folder,
-    check_picture,
     clear_errors,
     clear_warnings,
     console,
@@ -27,6 +25,7 @@ from dgc_topo.cli.console import (
 )
 from dgc_topo.cli.lab import lab
 from dgc_topo.cli.options import Fraction, OneDensity, Options, Seed
+from dgc_topo.cli.outputs import check_folder, check_picture
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
@@ -89,13 +88,13 @@ def train(
     output: Output = None,
 ) -> None:
     """Train a scenario over one topology on local worker processes."""
-    from dgc_topo.experiment import narrowed, run_scenario
+    from dgc_topo.experiment import Part, run_scenario
 
     with clear_errors():
         check_folder("--output", output)
         chosen = topology_from(topology, option or [])
         with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars, narrow=narrowed(chosen, density))
+            folder = run_scenario(scenario, output, bars, part=Part(chosen, density))
         print_findings(folder)
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from dgc_topo.cli.console import console, print_json
 from dgc_topo.coding import WireCoding
 from dgc_topo.cost import count_cost
+from dgc_topo.files import write_whole
 from dgc_topo.results.units import bytes_text, seconds_text
 from dgc_topo.scenario.networks import BuiltNetwork
 from dgc_topo.schedule import Goal, Schedule
@@ -205,7 +206,7 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
     if goal_file is not None:
         text = io.StringIO()
         write_goal(schedule, case.sizes(schedule), text)  # all of it, before a file is touched
-        goal_file.write_text(text.getvalue(), encoding="utf-8")
+        write_whole(goal_file, text.getvalue())
     result = run_schedule(
         schedule,
         case.built.network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Self
 
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from dgc_topo.cli.outputs import moved_text
 from dgc_topo.text import printable
 from dgc_topo.train.events import Evaluated, Event, Finished
 from dgc_topo.train.events import Progress as Step
@@ -54,6 +56,10 @@ class ProgressBars:
         if kind is None:
             elapsed = time.monotonic() - self._started_s
             self._console.print(f"done in {elapsed:.0f} s")
+
+    def moved(self, folder: Path, aside: Path) -> None:
+        """As `Observer.moved`."""
+        self._console.print(moved_text(folder, aside), soft_wrap=True)
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
         """As `Observer.plan`."""

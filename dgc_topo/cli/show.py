@@ -30,7 +30,7 @@ def print_findings(folder: ResultsFolder) -> None:
     console.print(rich_table(comparison, console.width))
     for line in lines:
         console.print(f"- {line}")
-    for line in check_claims(claims_in(folder.scenario_text()), records):
+    for line in check_claims(claims_in(folder.known_scenario_text()), records):
         console.print(f"- {line}")
     console.print(f"records: {folder.measurements_path}", soft_wrap=True)
     console.print(f"report:  {folder.report_path}", soft_wrap=True)

@@ -8,14 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dgc_topo.cli.console import (
-    about,
-    check_file,
-    check_folder,
-    clear_errors,
-    console,
-    topology_from,
-)
+from dgc_topo.cli.console import about, clear_errors, console, topology_from
 from dgc_topo.cli.options import (
     Bandwidth,
     Latency,
@@ -27,6 +20,7 @@ from dgc_topo.cli.options import (
     needed,
     network_from,
 )
+from dgc_topo.cli.outputs import check_file, check_folder
 
 Target = Annotated[
     str, typer.Argument(help="scenario file (.toml), topology name, or path of a .py file")

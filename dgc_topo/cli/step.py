@@ -8,15 +8,7 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import (
-    about,
-    check_file,
-    check_picture,
-    clear_errors,
-    console,
-    print_json,
-    topology_from,
-)
+from dgc_topo.cli.console import about, clear_errors, console, print_json, topology_from
 from dgc_topo.cli.options import (
     Bandwidth,
     Fraction,
@@ -28,6 +20,7 @@ from dgc_topo.cli.options import (
     fabric_from,
     network_from,
 )
+from dgc_topo.cli.outputs import check_file, check_picture
 from dgc_topo.results.picture import save_picture
 from dgc_topo.results.timeline import step_figure
 from dgc_topo.results.units import seconds_text, times_text

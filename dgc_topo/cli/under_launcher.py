@@ -13,9 +13,11 @@ from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, topology_fr
 from dgc_topo.cli.options import OneDensity
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
-from dgc_topo.experiment import collect, finish, narrowed, open_folder
+from dgc_topo.experiment import Part, collect, finish
 from dgc_topo.launch.group import Worker, join_workers
-from dgc_topo.scenario import Scenario, ScenarioError, TrainSection, load_scenario
+from dgc_topo.results.place import Place
+from dgc_topo.scenario import Scenario, ScenarioError, TrainSection, parse_scenario
+from dgc_topo.scenario.load import read_scenario
 from dgc_topo.train.events import Event
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.loop import JobRun
@@ -35,13 +37,16 @@ def train(
 ) -> None:
     """Train a scenario over one topology, on the processes that a launcher started."""
     with clear_errors():
-        wanted = narrowed(topology_from(topology, option or []), density)(load_scenario(scenario))
+        part = Part(topology_from(topology, option or []), density)
+        text = read_scenario(scenario)
+        wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
         settings = _settings_of(wanted, scenario)
+        place = Place.of(scenario, text, wanted, output, ("train", *part.options))
         timeout = timedelta(seconds=settings.timeout_s)
         with join_workers(settings.device, settings.backend, timeout) as worker:
             # The launcher decides how many there are.
             sized = settings.model_copy(update={"world_size": worker.world_size})
-            _run(scenario, wanted.model_copy(update={"train": sized}), worker, output)
+            _run(place, wanted.model_copy(update={"train": sized}), worker)
 
 
 def _settings_of(scenario: Scenario, path: Path) -> TrainSection:
@@ -66,7 +71,7 @@ def _settings_of(scenario: Scenario, path: Path) -> TrainSection:
     return scenario.train
 
 
-def _run(path: Path, scenario: Scenario, worker: Worker, output: Path | None) -> None:
+def _run(place: Place, scenario: Scenario, worker: Worker) -> None:
     jobs, left_out = plan_jobs(scenario)
 
     def run_all(jobs: list[Job], listen: Callable[[Event], None]) -> None:
@@ -76,9 +81,10 @@ def _run(path: Path, scenario: Scenario, worker: Worker, output: Path | None) ->
     if worker.rank != 0:
         run_all(jobs, lambda _: None)
         return
-    folder = open_folder(path, scenario, output)
     with ProgressBars(console) as bars:
+        folder = place.open(bars.moved)
         bars.plan(jobs, left_out)
-        measured = collect(jobs, run_all, folder, bars)
+        with folder.or_as_it_was():
+            measured = collect(jobs, run_all, folder, bars)
         finish(scenario, measured, folder, bars)
     print_findings(folder)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from dgc_topo.cli.console import check_file, clear_errors, console, print_json
+from dgc_topo.cli.console import clear_errors, clear_warnings, console, errors, print_json
 from dgc_topo.cli.counting import counting
 from dgc_topo.cli.options import each_once
+from dgc_topo.cli.outputs import check_file, check_folder, moved_text
 
 if TYPE_CHECKING:
     from dgc_topo.calibration.model import CalibratedNetwork
     from dgc_topo.scenario import Scenario
+    from dgc_topo.validation.folder import ValidationFolder
     from dgc_topo.validation.rows import Row
 
 Rates = Annotated[
@@ -34,20 +36,24 @@ def calibrate(
     On a cluster of your own: torchrun ... -m dgc_topo.calibration FILE
     """
     from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.calibration.model import CalibratedNetwork
     from dgc_topo.lab.spec import link_rate_from
 
     with clear_errors():
         check_file("--output", output)
+        CalibratedNetwork.check_place(output)
         given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
         rates = [link_rate_from(text, "--rate") for text in each_once("--rate", given)]
         with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
             network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
-        network.save(output)
+        earlier = network.save(output)
         console.print(
             f"fit of {len(network.probes)} probes: median error "
             f"{100 * network.median_fit_error:.1f} %, worst {100 * network.worst_fit_error:.1f} %"
         )
         console.print(f"network: {output}", soft_wrap=True)
+        if earlier is not None:
+            console.print(f"the earlier one is now {earlier}", soft_wrap=True)
 
 
 def validate(
@@ -69,15 +75,17 @@ def validate(
     from dgc_topo.scenario import load_scenario
     from dgc_topo.validation.report import rows_table, summary_table
 
-    with clear_errors():
+    with clear_errors(), clear_warnings():
+        check_folder("--output", output)
         loaded = load_scenario(scenario)
         folder = output or Path("results") / loaded.name
         if measured is None:
-            rows = _measure(loaded, network, folder)
+            rows = _measure(loaded, network, Place(folder, scenario))
         elif network is None:
             raise ValueError("--measured: expected --network, what is to predict its rows")
         else:
-            rows = _predict_again(loaded, measured, CalibratedNetwork.load(network), folder)
+            calibrated = CalibratedNetwork.load(network)
+            rows = _predict_again(loaded, measured, calibrated, Place(folder, scenario))
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
             print_json(values)
@@ -87,11 +95,26 @@ def validate(
         console.print(f"folder: {folder}", soft_wrap=True)
 
 
-def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row]:
+class Place(NamedTuple):
+    """Where a validation goes, and the file of its scenario."""
+
+    folder: Path
+    scenario: Path
+
+    def open(self) -> ValidationFolder:
+        """Return the folder, made empty."""
+        from dgc_topo.validation.folder import ValidationFolder
+
+        made = ValidationFolder(self.folder, self.scenario)
+        if made.aside is not None:
+            errors.print(moved_text(self.folder, made.aside), soft_wrap=True)
+        return made
+
+
+def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Row]:
     """Calibrate unless there is a network file, measure, and write the folder."""
     from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.calibration.model import CalibratedNetwork
-    from dgc_topo.validation.folder import ValidationFolder
     from dgc_topo.validation.training import num_trainings, validate_training
     from dgc_topo.validation.validate import cases_of, section_of, validate
 
@@ -104,28 +127,29 @@ def _measure(scenario: Scenario, network: Path | None, folder: Path) -> list[Row
         )
     # Read first: the file may be in a folder that is about to be renamed.
     calibrated = None if network is None else CalibratedNetwork.load(network)
-    place = ValidationFolder(folder)
-    if calibrated is None:
-        rates = section.calibrate_rates_bits_per_s
-        total = num_probes(section.num_hosts, rates)
-        with counting(console, "calibrating", total) as advance:
-            calibrated = calibrate_lab(
-                rates, section.num_hosts, name=scenario.name, advance=advance
-            )
-    place.keep_network(calibrated)
+    folder = place.open()
+    with folder.or_as_it_was():
+        if calibrated is None:
+            rates = section.calibrate_rates_bits_per_s
+            total = num_probes(section.num_hosts, rates)
+            with counting(console, "calibrating", total) as advance:
+                calibrated = calibrate_lab(
+                    rates, section.num_hosts, name=scenario.name, advance=advance
+                )
+        folder.keep_network(calibrated)
     with counting(console, "validating", num_cases) as advance:
         rows = chain(
             validate(scenario, calibrated, advance),
-            validate_training(scenario, calibrated, place.keep_training, advance),
+            validate_training(scenario, calibrated, folder.keep_training, advance),
         )
-        return place.write(rows)
+        return folder.write(rows)
 
 
 def _predict_again(
-    scenario: Scenario, measured: Path, network: CalibratedNetwork, folder: Path
+    scenario: Scenario, measured: Path, network: CalibratedNetwork, place: Place
 ) -> list[Row]:
     """Predict what an earlier validation measured, and write the folder."""
-    from dgc_topo.validation.folder import ValidationFolder, load_rows, load_trainings
+    from dgc_topo.validation.folder import load_rows, load_trainings
     from dgc_topo.validation.rows import COLLECTIVES
     from dgc_topo.validation.training import predict_trainings
     from dgc_topo.validation.validate import predict_again
@@ -137,8 +161,9 @@ def _predict_again(
         *predict_again(scenario, network, collectives),
         *predict_trainings(scenario, network, trainings),
     ]
-    place = ValidationFolder(folder)
-    place.keep_network(network)
-    for training in trainings:
-        place.keep_training(training)
-    return place.write(rows)
+    folder = place.open()
+    with folder.or_as_it_was():
+        folder.keep_network(network)
+        for training in trainings:
+            folder.keep_training(training)
+        return folder.write(rows)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from dgc_topo.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,8 +20,13 @@ PICTURE_SUFFIXES: Final = (".png", ".svg", ".pdf", ".eps", ".ps", ".jpg", ".jpeg
 
 def save_picture(figure: Figure, path: Path) -> None:
     """Write *figure* into exactly the file *path*, in the format that its suffix names."""
+    picture = BytesIO()
+    kind = path.suffix[1:].lower()
+    # Without a date, the same figure is the same file.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with unknown_glyphs_as_boxes():
-        figure.savefig(path, format=path.suffix[1:].lower(), bbox_inches="tight")
+        figure.savefig(picture, format=kind, bbox_inches="tight", metadata=undated)
+    write_whole(path, picture.getvalue())
 
 
 @contextmanager

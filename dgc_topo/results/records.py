@@ -10,11 +10,17 @@ import fcntl
 import os
 import warnings
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from dgc_topo.results.measurement import Measurement
+
+_Record = TypeVar("_Record", bound=BaseModel)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MEASUREMENTS = "measurements.jsonl"
 VALIDATION = "validation.jsonl"  #: what a validation has in its place
@@ -36,6 +42,24 @@ class RecordFile:
         self._path = path
         self._writer: int | None = None
 
+    @classmethod
+    def create(cls, path: Path, records: Iterable[BaseModel] = ()) -> Self:
+        """Make the file, which nobody else may write to from here on, with some records in it.
+
+        Raises:
+            ResultsError: if it is there, for then another run has just made it.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            raise _taken(path.parent) from None
+        os.close(descriptor)
+        file = cls(path)
+        file.open()
+        for record in records:
+            file.append(record)
+        return file
+
     def open(self) -> int:
         """Lock the file and return its descriptor; a record cut off by a crash is taken away.
 
@@ -48,16 +72,21 @@ class RecordFile:
             _mend(self._path, self._writer)
         return self._writer
 
-    def append(self, measurement: Measurement) -> None:
+    def append(self, record: BaseModel) -> None:
         """Add one record and wait until it is on disk.
 
         Raises:
-            ResultsError: if another run is writing to the file.
+            ResultsError: if another run is writing to the file, or it is gone.
             OSError: if the disk refuses; the records before stay whole.
         """
         writer = self.open()
+        if not self._is_there(writer):
+            raise ResultsError(
+                f"{self._path}: was moved or deleted while a run was writing to it, expected it to "
+                "stay until the run is over"
+            )
         end = os.fstat(writer).st_size
-        line = memoryview(measurement.model_dump_json().encode() + b"\n")
+        line = memoryview(record.model_dump_json().encode("utf-8", "replace") + b"\n")
         try:
             while line:
                 line = line[os.write(writer, line) :]
@@ -71,6 +100,16 @@ class RecordFile:
         if self._writer is not None:
             self._finalizer()
             self._writer = None
+
+    def is_empty(self) -> bool:
+        """Return whether there is no record in it, or no such file."""
+        return not (self._path.exists() and self._path.stat().st_size)
+
+    def _is_there(self, writer: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(writer), self._path.stat())
+        except FileNotFoundError:
+            return False
 
 
 def load_measurements(path: str | Path) -> list[Measurement]:
@@ -86,20 +125,29 @@ def load_measurements(path: str | Path) -> list[Measurement]:
         raise ResultsError(f"{path}: {why_missing(Path(path))}")
     if not file.is_file():
         raise ResultsError(f"{file}: no such file, {HINT}")
-    records = []
-    *lines, last = file.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            records.append(_parse(line, f"{file}:{number}"))
+    return read_records(file, Measurement)
+
+
+def read_records(file: Path, kind: type[_Record]) -> list[_Record]:
+    """Return the records of a JSON Lines file; of a last line that was cut off it warns.
+
+    Raises:
+        ResultsError: naming file and line of the first record that is wrong.
+    """
+    *lines, last = file.read_bytes().removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    whole = lines if _is_torn(last) else [*lines, last]
+    records = [
+        _parse(line, f"{file}:{number}", kind)
+        for number, line in enumerate(whole, start=1)
+        if line.strip()
+    ]
     if _is_torn(last):
         where = f"{file}:{len(lines) + 1}"
         warnings.warn(
             f"{where}: the last record was cut off while it was written and is left out; "
             f"the {len(records)} records before it are complete",
-            stacklevel=2,
+            stacklevel=3,
         )
-    elif last.strip():
-        records.append(_parse(last, f"{file}:{len(lines) + 1}"))
     return records
 
 
@@ -128,10 +176,14 @@ def lock(file: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise ResultsError(
-            f"{file.parent}: another run is writing there, wait for it or name another folder"
-        ) from None
+        raise _taken(file.parent) from None
     return descriptor
+
+
+def _taken(folder: Path) -> ResultsError:
+    return ResultsError(
+        f"{folder}: another run is writing there, wait for it or name another folder"
+    )
 
 
 def _mend(file: Path, writer: int) -> None:
@@ -147,19 +199,20 @@ def _mend(file: Path, writer: int) -> None:
 def _is_torn(last: bytes) -> bool:
     """Return whether *last*, which has no line end, is the beginning of a record."""
     try:
-        Measurement.model_validate_json(last or b"{}")
-    except ValidationError as error:
-        return any(problem["type"] == "json_invalid" for problem in error.errors())
+        from_json(last.strip() or b"{}")
+    except ValueError:
+        return True
     return False
 
 
-def _parse(line: bytes, where: str) -> Measurement:
+def _parse(line: bytes, where: str, kind: type[_Record]) -> _Record:
     try:
-        return Measurement.model_validate_json(line)
+        return kind.model_validate_json(line)
     except ValidationError as error:
+        what = kind.__name__.lower()
+        schema = " (dgc-topo schema measurement prints its keys)" if kind is Measurement else ""
         raise ResultsError(
-            f"{where}: {first_problem(error)}, expected one measurement in JSON "
-            "(dgc-topo schema measurement prints its keys)"
+            f"{where}: {first_problem(error)}, expected one {what} in JSON{schema}"
         ) from error
 
 

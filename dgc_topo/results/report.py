@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from collections.abc import Sequence
 from importlib import metadata, resources
 from itertools import groupby
@@ -15,10 +16,11 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from dgc_topo.files import write_whole
 from dgc_topo.results.claims import check_claims
 from dgc_topo.results.comparison import Cell, Comparison, Heading
 from dgc_topo.results.configuration import by_configuration, measured, predicted
-from dgc_topo.results.folder import ResultsFolder
+from dgc_topo.results.folder import Origin, ResultsFolder
 from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.results.picture import unknown_glyphs_as_boxes
 from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
@@ -67,15 +69,17 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
     records = folder.measurements()
     comparison, sentences = summarise(records)
-    claims = check_claims(claims_in(folder.scenario_text()), records)
+    origin, scenario_text = folder.known_origin(), folder.known_scenario_text()
+    claims = check_claims(claims_in(scenario_text), records)
     lines = [*sentences, *claims]
     template = resources.files("dgc_topo.results").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
     )
     page = environment.from_string(template).render(
-        origin=folder.origin(),
-        scenario_text=folder.scenario_text(),
+        origin=origin,
+        scenario_text=scenario_text,
+        again=_again(folder, origin),
         version=metadata.version("dgc-topo"),
         num_measured=len(measured(records)),
         num_predicted=len(predicted(records)),
@@ -90,13 +94,18 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
         },
         phase_rows=_phase_rows([r for r in measured(records) if r.workers == "processes"]),
     )
-    folder.report_path.write_text(page, encoding="utf-8")
+    write_whole(folder.report_path, page)
     return folder.report_path
 
 
 def _shown(value: object) -> object:
     """Return what a template prints, without marks that turn or hide the text around them."""
     return printable(value) if isinstance(value, str) else value
+
+
+def _again(folder: ResultsFolder, origin: Origin) -> str:
+    """Return the command that runs a scenario again, beside the folder and from within it."""
+    return shlex.join([*origin.command, "-o", f"../{folder.path.resolve().name}-again"])
 
 
 def _groups(comparison: Comparison) -> list[ColumnGroup]:

@@ -7,18 +7,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
+from dgc_topo.scenario.places import Label
 from dgc_topo.scenario.step import EachOnce, Section
 
 
 class Claim(Section):
     """A speed-up that somebody published: throughput of one world size over another's."""
 
-    source: str = Field(min_length=1, description="who says so, and where")
+    source: Label = Field(description="who says so, and where")
     workloads: Annotated[tuple[str, ...], EachOnce] = Field(
         min_length=1, description="names of the workloads meant"
     )
-    compression: str = Field(min_length=1, description="as records call it: dense, dgc, ...")
-    network: str = Field(min_length=1, description="name of a network")
+    compression: Label = Field(description="as records call it: dense, dgc, ...")
+    network: Label = Field(description="name of a network")
     world_size: int = Field(ge=1)
     baseline_world_size: int = Field(ge=1, description="whose throughput counts as 1")
     relation: Literal["about", "more than"] = "about"

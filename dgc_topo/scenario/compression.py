@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dgc_topo.coding import IndexChoice, WireCoding, WireDtype
+from dgc_topo.scenario.places import Label
 from dgc_topo.scenario.step import Density, EachOnce, Section, with_keys
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -137,7 +138,7 @@ class CompressionSection(Section):
 class Rung(CompressionSection):
     """A variant: what it says of compression holds instead of what [compression] says."""
 
-    name: str = Field(min_length=1, description="in tables and plots")
+    name: Label = Field(description="in tables and plots")
 
     def over(self, base: CompressionSection, where: str = "rung") -> CompressionSection:
         """Return *base* with this rung's own keys instead.

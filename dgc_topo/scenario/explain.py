@@ -8,7 +8,12 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from dgc_topo.scenario.places import HIDDEN
+from dgc_topo.tables import shown
 from dgc_topo.text import one_line
+
+_FEW = 3  # keys that may have been meant
+_MANY = 8  # keys that are listed
 
 
 def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") -> str:
@@ -23,19 +28,31 @@ def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") ->
     key = one_line(".".join(filter(None, (where, *parts)))) or "the file as a whole"
     match problem["type"]:
         case "extra_forbidden":
-            close = difflib.get_close_matches(parts[-1], valid, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            return f"{key}: unknown key; valid here: {', '.join(valid)}{hint}"
+            said = f": unknown key; {_valid_text(parts[-1], valid)}"
         case "missing":
-            return f"{key}: missing, expected a value"
+            said = ": missing, expected a value"
         case "union_tag_not_found":
-            return f"{key}.kind: missing, expected one of {', '.join(valid)}"
+            said = f".kind: missing, expected one of {', '.join(valid)}"
         case "union_tag_invalid":
-            return f"{key}.kind = {problem['ctx']['tag']!r}: expected one of {', '.join(valid)}"
+            said = f".kind = {problem['ctx']['tag']!r}: expected one of {', '.join(valid)}"
+        case "number":  # says itself where in the table
+            return ".".join(filter(None, (where, *parts, problem["msg"])))
         case "value_error":
-            return f"{key}: {problem['ctx']['error']}"
-    message = problem["msg"].replace("Input should be", "expected")
-    return f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}"
+            said = f": {problem['ctx']['error']}"
+        case _:
+            message = problem["msg"].replace("Input should be", "expected")
+            said = f" = {shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+    return key + said
+
+
+def _valid_text(wrong: str, valid: list[str]) -> str:
+    """Say what is valid in the place of a wrong key: the likeliest first, and not too many."""
+    likely = difflib.get_close_matches(wrong, valid, n=_FEW)
+    ordered = [*likely, *(key for key in valid if key not in likely)]
+    others = len(ordered) - _MANY
+    more = f" and {others} more ('dgc-topo schema' has them all)" if others > 0 else ""
+    hint = f"; did you mean {likely[0]!r}?" if likely else ""
+    return f"valid here: {', '.join(ordered[:_MANY])}{more}{hint}"
 
 
 def _look_up(
@@ -58,7 +75,8 @@ def _look_up(
                 break
     if len(sections) > 1:
         return keys, [_kind_of(section) for section in sections]
-    return keys, [field.alias or name for name, field in sections[0].model_fields.items()]
+    fields = sections[0].model_fields.items()
+    return keys, [field.alias or name for name, field in fields if HIDDEN not in field.metadata]
 
 
 def _kind_of(section: type[BaseModel]) -> str:

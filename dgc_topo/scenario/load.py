@@ -8,30 +8,57 @@ is valid.
 from __future__ import annotations
 
 import tomllib
+from collections import deque
 from pathlib import Path
 
+import tomli_w
 from pydantic import ValidationError
 
 from dgc_topo.scenario.explain import explain
 from dgc_topo.scenario.networks import build_network
 from dgc_topo.scenario.scenario import Scenario
+from dgc_topo.scenario.topologies import TopologyChoice
+from dgc_topo.schedule import Schedule
 
 
 class ScenarioError(ValueError):
     """A scenario file that says something impossible; the text names file and key."""
 
 
-def load_scenario(path: Path) -> Scenario:
+def load_scenario(path: str | Path) -> Scenario:
     """Return the scenario in the file *path*, checked as a whole.
 
     Raises:
         ScenarioError: naming the file, the key and what was expected there.
     """
+    return parse_scenario(read_scenario(path), str(path), Path(path).parent)
+
+
+def read_scenario(path: str | Path) -> str:
+    """Return the text of a scenario file, without a byte-order mark.
+
+    Raises:
+        ScenarioError: if it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{path}: cannot be read: {error}") from error
-    return parse_scenario(text, str(path), path.parent)
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}, expected TOML in UTF-8") from error
+
+
+def text_to_keep(text: str, scenario: Scenario, folder: Path) -> str:
+    """Return a scenario's text for another folder, where it has to find the same files.
+
+    Args:
+        text: Contents of the scenario file.
+        scenario: What it describes.
+        folder: Where the file is.
+    """
+    if scenario.folder is not None or not scenario.names_files:
+        return text
+    return tomli_w.dumps({"folder": str(folder.absolute())}) + text
 
 
 def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) -> Scenario:
@@ -49,8 +76,11 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
         tables = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers and nesting have limits, too
         raise ScenarioError(f"{where}: not valid TOML: {error}") from error
+    said = tables.get("folder")
     try:
-        scenario = Scenario.model_validate(tables, context={"folder": folder})
+        scenario = Scenario.model_validate(
+            tables, context={"folder": said if isinstance(said, str) else folder}
+        )
     except ValidationError as error:
         lines = [f"{where}: {explain(dict(problem), Scenario)}" for problem in error.errors()]
         raise ScenarioError("\n".join(lines)) from error
@@ -60,10 +90,10 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
 
 
 _TRAINED = "all-reduce", "doubly-stochastic"  #: goals that keep the ranks' average
+_TRAINING = "train", "ladder", "throughput"  #: sections of which the runs train
 
 
 def _check_topologies(scenario: Scenario, where: str) -> None:
-    sizes = _world_sizes(scenario)
     for index, choice in enumerate(scenario.topologies):
         try:
             topology = choice.load()
@@ -74,21 +104,30 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
                 f"{where}: topologies[{index}]: {choice.name} with train.workers = 'virtual': in "
                 "gossip every rank has parameters of its own, expected 'processes'"
             )
-        for key, world_sizes in sizes.items():
+        for key, world_sizes in _world_sizes(scenario, choice).items():
             for world_size in world_sizes:
                 try:
-                    goal = topology.schedule(world_size).goal
+                    _check_schedule(topology.schedule(world_size), choice, key)
                 except ValueError as error:
                     raise ScenarioError(f"{where}: {key}: {error}") from error
-                if key != "simulate.world_sizes" and goal not in _TRAINED:
-                    raise ScenarioError(
-                        f"{where}: topologies[{index}]: {choice.name} is {goal}, expected "
-                        f"{' or '.join(_TRAINED)} to train over"
-                    )
 
 
-def _world_sizes(scenario: Scenario) -> dict[str, tuple[int, ...]]:
-    """Return all world sizes that the topologies must take, by key."""
+def _check_schedule(schedule: Schedule, choice: TopologyChoice, key: str) -> None:
+    """Refuse what cannot be run for a key.
+
+    Raises:
+        ValueError: saying why.
+    """
+    if choice.is_file:  # its steps may be made only when they are asked for
+        deque(schedule.steps(), maxlen=0)
+    if key.partition(".")[0] in _TRAINING and schedule.goal not in _TRAINED:
+        raise ValueError(
+            f"{choice.name} is {schedule.goal}, expected {' or '.join(_TRAINED)} to train over"
+        )
+
+
+def _world_sizes(scenario: Scenario, choice: TopologyChoice) -> dict[str, tuple[int, ...]]:
+    """Return all world sizes that a topology must take, by key."""
     sizes: dict[str, tuple[int, ...]] = {}
     if scenario.train:
         sizes["train.world_size"] = (scenario.train.world_size,)
@@ -96,6 +135,12 @@ def _world_sizes(scenario: Scenario) -> dict[str, tuple[int, ...]]:
         sizes["ladder.world_sizes"] = scenario.ladder.world_sizes
     if scenario.simulate:
         sizes["simulate.world_sizes"] = scenario.simulate.world_sizes
+    if scenario.throughput and scenario.throughput.goes_over(choice.name):
+        sizes["throughput.world_sizes"] = scenario.throughput.world_sizes
+    if scenario.validation:
+        sizes["validate.world_sizes"] = scenario.validation.world_sizes
+        for index, extra in enumerate(scenario.validation.extra):
+            sizes[f"validate.extra.{index}.world_sizes"] = extra.world_sizes
     return sizes
 
 

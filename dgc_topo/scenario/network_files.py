@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.scenario.network_kinds import NetworkTable
 from dgc_topo.scenario.network_parts import EndCosts, at_key
+from dgc_topo.scenario.places import File
 from dgc_topo.scenario.validate import Rate
 from dgc_topo.simulate import HostCosts, Network, read_simgrid
-
-
-def _beside_the_scenario(file: Path, info: ValidationInfo) -> Path:
-    return Path((info.context or {}).get("folder", ".")) / file
-
-
-File = Annotated[Path, AfterValidator(_beside_the_scenario)]
 
 
 class SimGrid(NetworkTable):

@@ -17,6 +17,7 @@ from dgc_topo.scenario.network_parts import (
     WithBandwidth,
     at_key,
 )
+from dgc_topo.scenario.places import Name
 from dgc_topo.simulate import (
     Background,
     LinkChange,
@@ -49,7 +50,7 @@ class BuiltNetwork(NamedTuple):
 class NetworkTable(EndCosts, Differences, ABC):
     """A network: its hosts and links, what differs on some of them, and what its ends cost."""
 
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$", description="for [simulate] networks")
+    name: Name = Field(description="for [simulate] networks")
 
     @field_validator("name")
     @classmethod

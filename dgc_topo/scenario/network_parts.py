@@ -12,7 +12,7 @@ from math import inf
 from typing import Annotated, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dgc_topo.scenario.step import once_by
 from dgc_topo.simulate import (
@@ -25,18 +25,13 @@ from dgc_topo.simulate import (
     links_of_host,
     slow_links,
 )
+from dgc_topo.tables import Table
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 HostNumber = Annotated[int, Field(ge=0)]
 
 _MB, _GBIT, _US, _NS = 1e6, 1e9 / 8, 1e-6, 1e-9
-
-
-class Table(BaseModel):
-    """A table of a scenario file: unknown keys and infinite numbers are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class WithBandwidth(Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -11,8 +12,9 @@ from dgc_topo.scenario.compression import CompressionSection, LadderSection
 from dgc_topo.scenario.idle_keys import refuse_idle_keys
 from dgc_topo.scenario.lab import LabSection
 from dgc_topo.scenario.networks import NetworkChoice
+from dgc_topo.scenario.places import AnyPath, Name
 from dgc_topo.scenario.simulate import SimulateSection
-from dgc_topo.scenario.step import EachOnce, Name, Section
+from dgc_topo.scenario.step import EachOnce, Section
 from dgc_topo.scenario.throughput import ThroughputSection
 from dgc_topo.scenario.topologies import TopologyChoice
 from dgc_topo.scenario.train import EMULATED, TrainSection
@@ -23,6 +25,9 @@ class Scenario(Section):
     """One experiment: everything that decides its result."""
 
     name: Name
+    folder: AnyPath | None = Field(
+        default=None, description="where relative paths begin, absolute; by default this file's own"
+    )
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
     topologies: Annotated[tuple[TopologyChoice, ...], EachOnce] = Field(min_length=1)
@@ -41,6 +46,27 @@ class Scenario(Section):
     claims: tuple[Claim, ...] = Field(
         default=(), description="of others, to be set beside the predictions"
     )
+
+    @property
+    def names_files(self) -> bool:
+        """Whether there is a file that is relative to the scenario, or may be."""
+        files = [choice.name for choice in self.topologies if choice.is_file]
+        if self.train is not None and self.train.data_path is not None:
+            files.append(str(self.train.data_path))
+        read = any(network.kind in {"simgrid", "calibrated"} for network in self.networks)
+        return read or not all(Path(file).is_absolute() for file in files)
+
+    def own(self, recorded: TopologyChoice) -> TopologyChoice:
+        """Return the topology of a record with the place where this scenario has its file."""
+        said = (recorded.name, recorded.options)
+        alike = (choice for choice in self.topologies if (choice.name, choice.options) == said)
+        return next(alike, recorded)
+
+    @model_validator(mode="after")
+    def _folder_is_somewhere(self) -> Self:
+        if self.folder is not None and not self.folder.is_absolute():
+            raise ValueError(f"folder = {str(self.folder)!r}: expected an absolute path")
+        return self
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:

@@ -15,7 +15,9 @@ class SimulateSection(StepKeys):
     networks: Annotated[tuple[str, ...], EachOnce] = Field(
         min_length=1, description="fabrics, or of [[networks]]"
     )
-    world_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], EachOnce] = Field(min_length=1)
+    world_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], EachOnce] = Field(
+        min_length=1
+    )
     workloads: tuple[WorkloadChoice, ...] = Field(
         default=(), description="without these, what [train] measured is scaled"
     )

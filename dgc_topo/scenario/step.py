@@ -7,9 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -18,11 +16,11 @@ from pydantic import (
 
 from dgc_topo.coding import WireDtype
 from dgc_topo.scenario.explain import explain
+from dgc_topo.scenario.places import Label, Name
 from dgc_topo.simulate.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
+from dgc_topo.tables import Table
 from dgc_topo.units import fraction_from
 from dgc_topo.zoo import known_models
-
-Name = Annotated[str, Field(min_length=1, pattern=r"^[\w.-]+$")]
 
 _MIB = 2**20
 _DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
@@ -30,10 +28,8 @@ _DEFAULT_JITTER_STEPS = 8
 _SIZES = ("name", "source", "compressible_elements", "dense_elements", "compute_s")
 
 
-class Section(BaseModel):
+class Section(Table):
     """A table of a scenario file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 _Section = TypeVar("_Section", bound=Section)
@@ -65,7 +61,7 @@ EachOnce = AfterValidator(_each_once)
 def once_by(key: str) -> AfterValidator:
     """Return a check that no two tables of a list say the same under *key*."""
 
-    def check(tables: tuple[BaseModel, ...]) -> tuple[BaseModel, ...]:
+    def check(tables: tuple[Table, ...]) -> tuple[Table, ...]:
         said = [getattr(table, key) for table in tables]
         for index, value in enumerate(said):
             if value in said[:index]:
@@ -112,9 +108,7 @@ class WorkloadChoice(Section):
 
     model: str | None = Field(default=None, description="of the zoo, such as resnet50")
     name: Name | None = Field(default=None, description="by default the model's")
-    source: str | None = Field(
-        default=None, min_length=1, description="where sizes and compute time come from"
-    )
+    source: Label | None = Field(default=None, description="where sizes and compute time come from")
     compressible_elements: int | None = Field(
         default=None, ge=0, description="in tensors of two dimensions or more"
     )

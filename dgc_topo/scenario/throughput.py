@@ -47,6 +47,10 @@ class ThroughputSection(Section):
     rounds: int = Field(default=3, ge=1, description="in which all are run, one after the other")
     ways: tuple[Way, ...] = Field(min_length=1)
 
+    def goes_over(self, topology: str) -> bool:
+        """Return whether any way goes over that topology."""
+        return any(not way.over_topologies or topology in way.over_topologies for way in self.ways)
+
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
         refuse_one_name_twice(self.ways, "way")

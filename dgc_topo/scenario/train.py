@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from dgc_topo.scenario.places import AnyPath, FolderOfScenario
 from dgc_topo.scenario.step import OVERLAP, BucketMiB, Section, bucket_bytes_of
 from dgc_topo.topology import OptionValue
 from dgc_topo.zoo import known_models
@@ -46,7 +47,10 @@ class TrainSection(Section):
         description="emulated: no data; a worker waits as long as a model of the zoo computes, and "
         "sends gradients of its shapes"
     )
-    data_path: Path | None = Field(default=None, description="folder of a data set of your own")
+    data_path: AnyPath | None = Field(
+        default=None, description="folder of a data set of your own, relative to the scenario"
+    )
+    folder: FolderOfScenario = ""
     model: ModelName = Field(description="of the zoo if emulated, else one that learns")
     options: dict[str, OptionValue] = Field(
         default_factory=dict,
@@ -76,6 +80,11 @@ class TrainSection(Section):
         description="virtual: all in one process, with the same results but no times of a cluster",
     )
     timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
+
+    @property
+    def data_folder(self) -> Path | None:
+        """Where the data set is, if it is one of the user's own."""
+        return None if self.data_path is None else Path(self.folder, self.data_path)
 
     @property
     def emulates(self) -> bool:

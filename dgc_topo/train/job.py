@@ -40,10 +40,15 @@ class Job(BaseModel):
         """Fingerprint of everything that decides the result, for finding its record again.
 
         Defaults are left out, so that a setting added later does not change it; so is what only
-        adds to the record, and which other densities are run.
+        adds to the record, which other densities are run, and where the scenario lies.
         """
         settings = self.model_dump_json(
-            exclude={"scenario": True, "compression": {"track_ages", "densities"}},
+            exclude={
+                "scenario": True,
+                "topology": {"folder"},
+                "train": {"folder"},
+                "compression": {"track_ages", "densities"},
+            },
             exclude_defaults=True,
         )
         return hashlib.sha256(settings.encode()).hexdigest()[:16]

@@ -37,7 +37,7 @@ def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Tas
 def learning_task_of(job: Job, place: int, num_workers: int, device: torch.device) -> LearningTask:
     """Return what the worker at *place* has to learn; nothing is emulated."""
     options = dict(job.train.options)
-    dataset = _load(job.train.dataset, job.train.data_path, take_image_size(options))
+    dataset = _load(job.train.dataset, job.train.data_folder, take_image_size(options))
     shard = _shard(job, place, num_workers)
     return make_task(dataset, job.train.model, shard, options=options, device=device)
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.picture import save_picture
 from dgc_topo.results.records import (
     VALIDATION,
     RecordFile,
     ResultsError,
     load_measurements,
-    lock,
+    read_records,
 )
-from dgc_topo.results.room import make_room
+from dgc_topo.results.room import NETWORK, PLOT, TRAININGS, make_room
 from dgc_topo.validation.report import error_figure
 from dgc_topo.validation.rows import TRAINING_STEPS, Row
-
-TRAININGS = "trainings.jsonl"
-NETWORK = "network.toml"
-PLOT = "predicted-against-measured.svg"
 
 
 class ValidationFolder:
@@ -31,16 +29,25 @@ class ValidationFolder:
 
     Args:
         path: Folder to make; it may exist if it is empty or holds earlier results.
+        scenario: The file of the scenario, whose own folder is never renamed.
+
+    Attributes:
+        aside: Where the earlier results are now, if there were any.
 
     Raises:
         ResultsError: if *path* holds anything else, or another run is writing to it.
     """
 
-    def __init__(self, path: Path) -> None:
-        make_room(path)
+    def __init__(self, path: Path, scenario: Path | None = None) -> None:
+        self._room = make_room(path, scenario)
         self._path = path
-        (path / VALIDATION).touch()
-        self._rows = open(lock(path / VALIDATION), "w", encoding="utf-8")  # noqa: PTH123, SIM115
+        self._rows = RecordFile.create(path / VALIDATION)
+        self._trainings = RecordFile(path / TRAININGS)
+        self.aside = self._room.aside
+
+    def or_as_it_was(self) -> AbstractContextManager[None]:
+        """Leave everything as it was if what is done now fails before anything was measured."""
+        return self._room.or_as_it_was(self._rows, self._trainings)
 
     def keep_network(self, network: CalibratedNetwork) -> None:
         """Write the network that predicts the rows."""
@@ -48,42 +55,33 @@ class ValidationFolder:
 
     def keep_training(self, record: Measurement) -> None:
         """Add the record of a training, from which its row is predicted."""
-        file = self._path / TRAININGS
-        file.touch()
-        records = RecordFile(file)
-        records.append(record)
-        records.close()
+        (self._path / TRAININGS).touch()
+        self._trainings.append(record)
+        self._trainings.close()
 
     def write(self, rows: Iterable[Row]) -> list[Row]:
         """Write the rows one by one, then the plot of those that there are, and return them."""
         written = []
         try:
-            with self._rows as file:
-                for row in rows:
-                    file.write(f"{row.model_dump_json()}\n")
-                    file.flush()
-                    written.append(row)
+            for row in rows:
+                self._rows.append(row)
+                written.append(row)
         finally:
-            figure = error_figure(written)
-            figure.savefig(self._path / PLOT, bbox_inches="tight", metadata={"Date": None})
+            self._rows.close()
+            save_picture(error_figure(written), self._path / PLOT)
         return written
 
 
 def load_rows(path: Path) -> list[Row]:
     """Return the rows of a validation folder, or of its ``validation.jsonl``.
 
+    A last line that was cut off by a crash is left out with a warning.
+
     Raises:
         OSError: if there is no such file.
-        ValueError: naming the line that is no row.
+        ResultsError: naming file and line of the first row that is wrong.
     """
-    path = path / VALIDATION if path.is_dir() else path
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            rows.append(Row.model_validate_json(line))
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number}: {error}") from error
-    return rows
+    return read_records(path / VALIDATION if path.is_dir() else path, Row)
 
 
 def load_trainings(path: Path, rows: Iterable[Row]) -> list[Measurement]:

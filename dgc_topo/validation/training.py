@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from dgc_topo.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
@@ -18,7 +19,6 @@ from dgc_topo.predict import VARYING_ITERATIONS
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import Scenario
 from dgc_topo.simulate.training import simulate_step
-from dgc_topo.topology import load_topology
 from dgc_topo.train.events import Event, Finished
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.launch import launch
@@ -119,7 +119,10 @@ def predict_trainings(
             )
     if lab is None:
         return
-    workloads = workloads_of_runs(list(map(_as_measured, records)))
+    workloads = [
+        replace(run, topology=scenario.own(run.topology))
+        for run in workloads_of_runs(list(map(_as_measured, records)))
+    ]
     for runs in _by_job(records).values():
         middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
         rate = lab.spec(middle.world_size).rate_bits_per_s
@@ -139,7 +142,7 @@ def _predicted_s(
 ) -> float:
     size = record.world_size
     hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
-    topology = load_topology(workload.topology.name, workload.topology.options)
+    topology = workload.topology.load()
     iterations = VARYING_ITERATIONS if topology.varies else 1
     return fmean(
         simulate_step(

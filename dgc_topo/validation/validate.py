@@ -122,7 +122,7 @@ def _cases(
         for buffer in buffers:
             if gossips and buffer.kind == "sparse":
                 continue  # gossip averages whole parameters
-            pattern = Collective(topology=choice.name, options=choice.options)
+            pattern = Collective(topology=choice.name, options=choice.options, folder=choice.folder)
             runs = 1  # merging sparse entries takes long enough
             if isinstance(buffer, DenseBuffer):
                 steps = count_cost(pattern.schedule(size)).num_steps

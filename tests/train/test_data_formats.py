@@ -1,9 +1,9 @@
 """Reading files: what is damaged, missing or not what it says ends in one clear error."""
 
 import gzip
+import os
 import pickle
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,10 +83,10 @@ def test_write_atomically_leaves_no_trace_of_a_failure(tmp_path, monkeypatch):
     path = tmp_path / "folder" / "file"
     write_atomically(path, b"old")
 
-    def fail(self, content):
+    def fail(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(DataError, match=r"No space left on device.*DGC_TOPO_DATA"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"

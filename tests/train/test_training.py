@@ -37,6 +37,9 @@ class Recorder:
     def __init__(self):
         self.left_out, self.events, self.predictions, self.total = [], [], 0, 0
 
+    def moved(self, folder, aside):
+        self.aside = aside
+
     def plan(self, jobs, left_out):
         self.left_out = left_out
 

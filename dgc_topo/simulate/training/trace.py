@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dgc_topo.files import write_whole
 from dgc_topo.simulate.training.result import StepResult
 
 SpanKind = Literal["compute", "compress", "communicate", "update"]
@@ -99,7 +100,7 @@ def write_chrome_trace(result: StepResult, path: Path, ranks: Sequence[int] | No
                 | {"ts": _US * span.start_s, "dur": length_us}
             )
     trace = {"traceEvents": events, "displayTimeUnit": "ms"}
-    path.write_text(json.dumps(trace, indent=1), encoding="utf-8")
+    write_whole(path, json.dumps(trace, indent=1))
 
 
 def chosen_ranks(result: StepResult, ranks: Sequence[int] | None) -> Sequence[int]:

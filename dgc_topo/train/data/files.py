@@ -6,13 +6,14 @@ import gzip
 import hashlib
 import lzma
 import os
-import secrets
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import platformdirs
+
+from dgc_topo.files import write_whole
 
 DATA_VARIABLE = "DGC_TOPO_DATA"  #: environment variable that moves the data folder
 
@@ -87,12 +88,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, content)
     except OSError as error:
         message = f"{path}: cannot be written ({error.strerror}); set {DATA_VARIABLE} to a folder"
         raise DataError(f"{message} that can") from error

@@ -1,0 +1,74 @@
+"""Files and folders that a command is asked to write: checked before its work begins."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from dgc_topo.results.picture import PICTURE_SUFFIXES
+
+#: How files begin that a command writes and may write again, by the option that names them.
+_BEGINNINGS = {"--trace": b'{\n "traceEvents"', "--goal": b"num_ranks "}
+
+
+def check_file(option: str, path: Path | None) -> None:
+    """Check that a file could be written, and that none would be lost that this does not make.
+
+    Raises:
+        ValueError: naming the option, if it could not.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: no such folder, expected {path.parent} to be one")
+    if path.is_dir():
+        raise ValueError(f"{option} {path}: is a folder, expected a file")
+    place = path if path.exists() and not path.is_file() else path.parent
+    if not os.access(place, os.W_OK):
+        raise ValueError(f"{option} {path}: cannot be written, expected the right to do so")
+    beginning = _BEGINNINGS.get(option, b"")
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb") as file:
+            if file.read(len(beginning)) != beginning:
+                raise ValueError(
+                    f"{option} {path}: is a file of another kind, expected a new one, or one "
+                    f"that {option} has written"
+                )
+
+
+def check_picture(option: str, path: Path | None) -> None:
+    """Check as `check_file`, and that the suffix names a format.
+
+    Raises:
+        ValueError: naming the option, and the suffixes that there are.
+    """
+    check_file(option, path)
+    if path is not None and path.suffix.lower() not in PICTURE_SUFFIXES:
+        listed = ", ".join(PICTURE_SUFFIXES)
+        close = difflib.get_close_matches(path.suffix.lower(), PICTURE_SUFFIXES, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        problem = f"unknown suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise ValueError(f"{option} {path}: {problem}{hint}, expected one of {listed}")
+
+
+def check_folder(option: str, path: Path | None) -> None:
+    """Check that there could be a folder, before the work begins that it is to hold.
+
+    Folders above it are made as well, unless they are files or may not be written to.
+
+    Raises:
+        ValueError: naming the option, if there could not.
+    """
+    if path is None:
+        return
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{option} {path}: {there} is a file, expected a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {path}: {there} cannot be written to, expected the right to")
+
+
+def moved_text(folder: Path, aside: Path) -> str:
+    """Say where the earlier results are that were in the way of new ones."""
+    return f"earlier results: {folder} is now {aside}"
