@@ -17,6 +17,11 @@ def route(src="a", dst="b", links="L", more="", tag="route"):
     return f'<{tag} src="{src}" dst="{dst}" {more}>{inside}</{tag}>'
 
 
+def grid(topology, parameters, more="", radical="0-3"):
+    shape = f'topology="{topology}" topo_parameters="{parameters}" {more}'
+    return cluster(shape, radical=radical)
+
+
 def zone_route(more='gw_src="cc_router" gw_dst="ee_router"', **ends):
     return route(**({"src": "c", "dst": "e"} | ends), more=more, tag="zoneRoute")
 
@@ -91,6 +96,15 @@ def zone_route(more='gw_src="cc_router" gw_dst="ee_router"', **ends):
         (platform_of(cluster('bb_sharing_policy="SPLITDUPLEX"')), "bb_sharing_policy SPLITDUPLEX"),
         (platform_of(cluster('bandwidth="1MBps"')), "bandwidth: unknown, expected one of .* such"),
         (platform_of(cluster('state_file="x"')), "<cluster> c: state_file: what changes over time"),
+        (platform_of(grid("TORUS", "2,3")), "4 hosts, expected 6 as topo_parameters '2,3' say"),
+        (platform_of(grid("TORUS", "4;1")), "topo_parameters '4;1', expected a form like '3,3,2'"),
+        (platform_of(grid("TORUS", "")), "<cluster> c: no topo_parameters, expected one"),
+        (platform_of(grid("TORUS", "4,0")), "topo_parameters '4,0', expected numbers above 0"),
+        (platform_of(grid("FAT_TREE", "2;2,2;1,2;1")), "expected a form like '2;4,4;1,2;1,2'"),
+        (platform_of(grid("FAT_TREE", "2;2,2;999999,2;1,999999")), "too large, expected 1048576"),
+        (platform_of(grid("TORUS", "10000", radical="0-9999")), "10000 hosts outside flat clust"),
+        (platform_of(grid("FLAT", "2,2")), "topo_parameters of a FLAT cluster, expected none"),
+        (platform_of(grid("TORUS", "4", 'bb_bw="1MBps"')), "bb_bw of a torus, expected none"),
         (zone_of(LINK.replace("/>", ' bandwidth_file="x"/>')), "<link> L: bandwidth_file: what ch"),
         (
             zone_of(HOSTS + '<trace_connect kind="LINK_AVAIL" trace="t" element="L"/>'),
@@ -142,7 +156,7 @@ def test_entities_are_refused(platform, entity):
         ("<platform><zone><gpu/></zone></platform>", "<gpu>, expected one of cluster, link"),
         ("<platform><zone/></platform>", "no hosts, expected at least one <cluster>"),
         ('<platform><cluster id="c"/></platform>', "<cluster> c: no bw, expected one"),
-        (FLAT.format(more='topology="TORUS"'), "cluster c: topology is not supported"),
+        (FLAT.format(more='topology="DRAGONFLY"'), "topology DRAGONFLY is not supported, exp"),
         (FLAT.format(more="").replace("50us", "50 lightyears"), "lat '50 lightyears', expected a"),
         (
             FLAT.format(more="").replace("0-2,7", "all"),

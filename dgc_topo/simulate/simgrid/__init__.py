@@ -1,9 +1,10 @@
 """Read SimGrid platform files (https://simgrid.org/doc/latest/Platform.html).
 
 Understood are ``<zone>`` (or ``<AS>``) of routing Full, Floyd, Dijkstra, DijkstraCache, Cluster,
-Vivaldi and None, one within another; in them flat ``<cluster>``, ``<cabinet>``, ``<peer>``,
-``<host>``, ``<router>``, ``<link>``, ``<host_link>`` and ``<backbone>``, and ``<route>``,
-``<zoneRoute>`` (``<ASroute>``) and their bypasses.  Routes are those that SimGrid takes.
+Vivaldi and None, one within another; in them ``<cluster>`` (flat, torus or fat tree),
+``<cabinet>``, ``<peer>``, ``<host>``, ``<router>``, ``<link>``, ``<host_link>``, ``<backbone>``,
+``<route>``, ``<zoneRoute>`` (``<ASroute>``) and their bypasses.  Routes are those that SimGrid
+takes.
 
 Numbers are taken as written: SimGrid's own TCP corrections (97 % of the bandwidth, 13 times the
 latency, 5 % of the way back; its LV08 model) are not applied, whatever a ``<config>`` says of them.
@@ -11,8 +12,7 @@ latency, 5 % of the way back; its LV08 model) are not applied, whatever a ``<con
 Ignored, for they say nothing about communication: speeds and cores, a ``<prop>`` or ``<config>``,
 disks and storage, actors (processes), loopbacks (a message to oneself costs nothing), and how the
 speed of a host changes.  Everything else is refused by name: links and hosts that change or fail
-over time (a scenario can say so), Wi-Fi, clusters that are a torus, a fat tree or a dragonfly,
-entities, and whatever contradicts itself.
+over time (a scenario can say so), Wi-Fi, dragonflies, entities, and whatever contradicts itself.
 """
 
 from __future__ import annotations

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
 
+from dgc_topo.simulate.simgrid.grids import FatTreeZone, GridZone, TorusZone, TreeShape
 from dgc_topo.simulate.simgrid.links import Ways
 from dgc_topo.simulate.simgrid.markup import Element
 from dgc_topo.simulate.simgrid.places import SPEEDS, Places, refuse_changes
@@ -14,41 +18,88 @@ _HOSTS = SPEEDS | {"id", "prefix", "suffix", "radical", "bw", "lat"}
 _CLUSTER = _HOSTS | {"sharing_policy", "bb_bw", "bb_lat", "bb_sharing_policy", "limiter_link"}
 _CLUSTER |= {"router_id", "topology", "topo_parameters", "loopback_bw", "loopback_lat"}
 _CLUSTER |= {"state_file"}
+#: Of a torus or fat tree; more is taken for a mistake.
+_MOST_LINKS = 1 << 20
 _PEER = SPEEDS | {"id", "bw_in", "bw_out", "lat", "coordinates", "state_file"}
 
 
-def read_cluster(element: Element, places: Places, around: Zone | None) -> StarZone:
-    """Add a flat cluster: hosts around one router, behind links of their own.
+def read_cluster(element: Element, places: Places, around: Zone | None) -> Zone:
+    """Add a cluster: hosts around one router, behind links of their own; a torus; a fat tree.
 
     Raises:
         ValueError: naming what makes no sense, or isn't supported.
     """
     element.refuse_others(_CLUSTER, {"prop"})
     refuse_changes(element)
-    name = element.needed("id")
-    if element.get("topology", "FLAT") != "FLAT" or element.get("topo_parameters"):
-        raise ValueError(
-            f"line {element.line}: cluster {name}: topology is not supported, expected FLAT "
-            "(a [[networks]] table of kind torus or fat-tree draws such networks)"
-        )
-    zone = StarZone(name, around, element.line)
-    places.add(element, zone)
+    topology = read_choice(element, "topology", ("FLAT", "TORUS", "FAT_TREE", "DRAGONFLY"), "FLAT")
+    if topology == "DRAGONFLY":
+        raise element.error("topology DRAGONFLY is not supported, expected FLAT, TORUS, FAT_TREE")
     # FATPIPE is refused: SimGrid's format has it here, but SimGrid shares such links all the same.
     known = ("SPLITDUPLEX", "SHARED", "FULLDUPLEX")
-    policy = read_choice(element, "sharing_policy", known, "SPLITDUPLEX")
+    make = _Links(
+        places,
+        (read_rate(element, "bw"), read_time(element, "lat")),
+        read_choice(element, "sharing_policy", known, "SPLITDUPLEX"),
+        read_rate(element, "limiter_link") if element.get("limiter_link") else 0.0,
+    )
+    if topology == "FLAT":
+        return _read_flat(element, places, around, make)
+    return _read_grid(element, places, read_grid(element, topology, around), make)
+
+
+def _read_flat(element: Element, places: Places, around: Zone | None, make: _Links) -> StarZone:
+    if element.get("topo_parameters"):
+        raise element.error("topo_parameters of a FLAT cluster, expected none")
+    name = element.needed("id")
+    zone = StarZone(name, around, element.line)
+    places.add(element, zone)
     zone.backbone = _backbone(element, places)
-    rate = read_rate(element, "bw"), read_time(element, "lat")
-    limit = read_rate(element, "limiter_link") if element.get("limiter_link") else 0.0
-    shared = " up" if policy == "SHARED" else ""
+    shared = " up" if make.policy == "SHARED" else ""
     for host in _add_hosts(element, places, zone):
-        ways = places.links.add_ways(f"{host.name}{shared}", rate, policy)
-        _strap(places, zone, host, ways, limit)
+        ways = places.links.add_ways(f"{host.name}{shared}", make.rate, make.policy)
+        limiter = make.limit(host.name)
+        zone.up[host], zone.down[host] = (*limiter, ways.up), (ways.down, *limiter)
     router = element.get("router_id") or (
         f"{element.get('prefix')}{name}_router{element.get('suffix')}"
     )
     zone.gateway = Point(router, zone, element.line)
     places.add(element, zone.gateway)
     return zone
+
+
+def _read_grid(element: Element, places: Places, zone: GridZone, make: _Links) -> GridZone:
+    for attribute in ("bb_bw", "router_id"):
+        if element.get(attribute):
+            raise element.error(f"{attribute} of a {zone.routing}, expected none")
+    places.add(element, zone)
+    zone.join(list(_add_hosts(element, places, zone)), make.link, make.limit)
+    return zone
+
+
+@dataclass(frozen=True)
+class _Links:
+    """Makes the links of a cluster, all alike."""
+
+    places: Places
+    rate: tuple[float, float]
+    policy: str
+    most_bytes_per_s: float  #: that pass a host, both ways; 0 for no limit
+
+    def link(self, start: str, end: str) -> Ways:
+        """Add a link between two ends."""
+        links = self.places.links
+        there = links.add(f"{start} -> {end}", *self.rate)
+        shared = self.policy == "SHARED"
+        return Ways(there, there if shared else links.add(f"{end} -> {start}", *self.rate))
+
+    def limit(self, name: str) -> tuple[int, ...]:
+        """Add the limit on what passes an end both ways, if there is one."""
+        if not self.most_bytes_per_s:
+            return ()
+        links = self.places.links
+        limiter = links.add(f"{name} both ways", self.most_bytes_per_s, 0.0)
+        links.limits.add(limiter)
+        return (limiter,)
 
 
 def _backbone(element: Element, places: Places) -> tuple[int, ...]:
@@ -65,14 +116,36 @@ def _backbone(element: Element, places: Places) -> tuple[int, ...]:
     return (ways.up,)
 
 
-def _strap(places: Places, zone: StarZone, host: Point, ways: Ways, limit: float) -> None:
-    """Join a host to its cluster, behind a limit on what it moves both ways if there is one."""
-    limiter: tuple[int, ...] = ()
-    if limit:
-        limiter = (places.links.add(f"{host.name} both ways", limit, 0.0),)
-        places.links.limits.update(limiter)
-    zone.up[host] = (*limiter, ways.up)
-    zone.down[host] = (ways.down, *limiter)
+def read_grid(element: Element, topology: str, around: Zone | None) -> GridZone:
+    """Return an empty torus or fat tree as ``topo_parameters`` describe it.
+
+    Raises:
+        ValueError: if they don't, or there are not as many hosts.
+    """
+    text = element.needed("topo_parameters")
+    parts = [part.split(",") for part in text.replace(" ", "").split(";")]
+    if not all(re.fullmatch("[1-9][0-9]{0,5}", number) for part in parts for number in part):
+        raise element.error(f"topo_parameters {text!r}, expected numbers above 0")
+    numbers = [tuple(int(number) for number in part) for part in parts]
+    place = element.needed("id"), around, element.line
+    zone: GridZone
+    if topology == "TORUS" and len(numbers) == 1:
+        sizes = numbers[0]
+        zone = TorusZone(sizes, *place)
+    elif topology == "FAT_TREE" and [len(part) for part in numbers] == [1] + 3 * [*numbers[0]]:
+        sizes = numbers[1]
+        zone = FatTreeZone(TreeShape(*numbers[1:]), *place)
+    else:
+        form = "3,3,2" if topology == "TORUS" else "2;4,4;1,2;1,2"
+        raise element.error(f"topo_parameters {text!r}, expected a form like {form!r}")
+    if prod(number for part in numbers for number in part) > _MOST_LINKS:
+        raise element.error(f"topo_parameters {text!r}: too large, expected {_MOST_LINKS} links")
+    found = len(read_radical(element))
+    if found != prod(sizes):
+        raise element.error(
+            f"{found} hosts, expected {prod(sizes)} as topo_parameters {text!r} say"
+        )
+    return zone
 
 
 def read_cabinet(element: Element, places: Places, zone: Zone) -> None:
@@ -86,7 +159,8 @@ def read_cabinet(element: Element, places: Places, zone: Zone) -> None:
         raise element.error(f"expected it in a zone of routing Cluster, not {zone.routing}")
     rate = read_rate(element, "bw"), read_time(element, "lat")
     for host in _add_hosts(element, places, zone):
-        _strap(places, zone, host, places.links.add_ways(host.name, rate, "SPLITDUPLEX"), 0.0)
+        up, down = places.links.add_ways(host.name, rate, "SPLITDUPLEX")
+        zone.up[host], zone.down[host] = (up,), (down,)
 
 
 def read_peer(element: Element, places: Places, zone: Zone) -> None:

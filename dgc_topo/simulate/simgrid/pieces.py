@@ -7,12 +7,11 @@ the other host.  The anchor of a cluster's hosts is the cluster's centre; other 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
 from dgc_topo.simulate.network import FloatArray, IntArray, pack_routes
-from dgc_topo.simulate.simgrid.paths import find_path
+from dgc_topo.simulate.simgrid.middle import Middle, padded
 from dgc_topo.simulate.simgrid.places import Places
 from dgc_topo.simulate.simgrid.zones import Point, StarZone, VivaldiZone, Zone
 
@@ -24,7 +23,6 @@ class Pieces:
         up: Links from each host to its anchor, shape (num_hosts, most), padded with -1.
         down: Links from its anchor to each host.
         anchor_of: Number of each host's anchor.
-        middle: Links between anchors, shape (num_anchors, num_anchors, most).
 
     Raises:
         ValueError: if a host cannot reach another.
@@ -42,29 +40,22 @@ class Pieces:
             (star.up[host], star.down[host]) if isinstance(star, StarZone) else ((), ())
             for host, star in zip(hosts, stars, strict=True)
         ]
-        self.up, self.down = _padded([up for up, _ in ways]), _padded([down for _, down in ways])
-        middle = [
-            src.zone.local(src, dst).links
-            if src is dst and isinstance(src.zone, StarZone) and not src.is_host
-            else find_path(src, dst)
-            for src in anchors
-            for dst in anchors
-        ]
-        self.middle = _padded(middle).reshape(len(anchors), len(anchors), -1)
+        self.up, self.down = padded([up for up, _ in ways]), padded([down for _, down in ways])
+        self._middle = Middle(list(anchors))
         self._refuse_nothing_between()
 
     def _refuse_nothing_between(self) -> None:
         """Refuse hosts that no link separates: SimGrid has no way between them."""
         bare = np.flatnonzero((self.up < 0).all(axis=1))
         at = self.anchor_of[bare]
-        empty = (self.middle[np.ix_(at, at)] < 0).all(axis=2) & (bare[:, None] != bare)
+        empty = self._middle.is_empty[np.ix_(at, at)] & (bare[:, None] != bare)
         if empty.any():
             src, dst = (self._hosts[bare[end]] for end in np.argwhere(empty)[0].tolist())
             raise ValueError(f"no link between {src.name} and {dst.name}, expected at least one")
 
     def routes(self, src: IntArray, dst: IntArray) -> IntArray:
         """As `dgc_topo.simulate.network.Router`."""
-        middle = self.middle[self.anchor_of[src], self.anchor_of[dst]]
+        middle = self._middle.between(self.anchor_of[src], self.anchor_of[dst])
         routes = np.column_stack([self.up[src], middle, self.down[dst]])
         routes[src == dst] = -1
         return pack_routes(routes)
@@ -72,28 +63,27 @@ class Pieces:
     def ends(self, host: int) -> tuple[set[int], set[int]]:
         """Return the links at a host's end of its routes, and those between all other hosts.
 
-        Where each host of a zone has links to the centre, those are its ends, though others may
-        pass through a host that is a gateway.
+        A host that others pass through has its links all the same, where its zone gives it some.
         """
         point = self._hosts[host]
-        if isinstance(point.zone, StarZone) and point in point.zone.up:
-            ways = (point.zone.up, point.zone.down)
-            others = [links for way in ways for end, links in way.items() if end is not point]
-            return {*ways[0][point], *ways[1][point]}, {link for links in others for link in links}
+        given = point.zone.ends(point) if point.zone else None
+        if given is not None:
+            return given
         at = self.anchor_of[host]
-        others_at = np.flatnonzero(np.arange(len(self.middle)) != at)
-        leaving, arriving = self.middle[at, others_at], self.middle[others_at, at]
+        middle = self._middle.all()
+        others = np.flatnonzero(np.arange(len(middle)) != at)
+        leaving, arriving = middle[at, others], middle[others, at]
         last = (arriving >= 0).sum(axis=1) - 1
         ends = {*leaving[:, 0].tolist(), *arriving[np.arange(len(last)), last].tolist()}
-        return ends, set(np.unique(self.middle[np.ix_(others_at, others_at)]).tolist())
+        return ends, set(np.unique(middle[np.ix_(others, others)]).tolist())
 
     def narrowest(self, bandwidth: FloatArray) -> Narrowest:
         """Return the narrowest of a bandwidth on each piece, infinite where there is no link."""
-        padded = np.append(bandwidth, np.inf)
+        padded_too = np.append(bandwidth, np.inf)
         return Narrowest(
-            padded[self.up].min(axis=1, initial=np.inf),
-            padded[self.middle].min(axis=2, initial=np.inf),
-            padded[self.down].min(axis=1, initial=np.inf),
+            padded_too[self.up].min(axis=1, initial=np.inf),
+            padded_too[self._middle.all()].min(axis=2, initial=np.inf),
+            padded_too[self.down].min(axis=1, initial=np.inf),
             self.anchor_of,
         )
 
@@ -147,11 +137,3 @@ def _is_uniform(zone: StarZone, places: Places) -> bool:
     for host in hosts:
         used.update({*zone.up[host], *zone.down[host]})
     return places.busy.isdisjoint(hosts) and max(used.values()) == 1
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> IntArray:
-    """Return rows of links as one array, padded with -1."""
-    padded = np.full((len(rows), max(map(len, rows))), -1)
-    for row, links in zip(padded, rows, strict=True):
-        row[: len(links)] = links
-    return padded

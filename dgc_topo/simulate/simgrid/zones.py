@@ -87,6 +87,14 @@ class Zone(Point, ABC):
             ValueError: if there is none.
         """
 
+    def ends(self, point: Point) -> tuple[set[int], set[int]] | None:
+        """Return the links at a point's end of all its routes, and those of the points around it.
+
+        None if only its routes tell.
+        """
+        del point
+        return None
+
     def no_route(self, src: Point, dst: Point) -> ValueError:
         """Return the error that there is no route."""
         tag = "<zoneRoute>" if isinstance(src, Zone) and isinstance(dst, Zone) else "<route>"
@@ -150,6 +158,19 @@ class StarZone(Zone):
         if dst in self.down:
             links += [*self.backbone, *self.down[dst]]
         return Route(tuple(dict.fromkeys(links)))
+
+    def ends(self, point: Point) -> tuple[set[int], set[int]] | None:
+        """As `Zone.ends`."""
+        if point not in self.up:
+            return None
+        others = {
+            link
+            for ways in (self.up, self.down)
+            for other, links in ways.items()
+            if other is not point
+            for link in links
+        }
+        return {*self.up[point], *self.down[point]}, others
 
 
 class VivaldiZone(StarZone):
