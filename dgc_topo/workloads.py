@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 
@@ -41,7 +40,6 @@ class Workload:
         batch_size_per_worker: Images, or streams of text, per worker and step.
         batch_samples: Images or tokens per worker and step.
         step: What a worker does.
-        baseline_s: A step of one worker that neither compresses nor communicates.
         sparse: For the record, if it is sent sparse.
         overlap_exponent: How sparse unions grow, see `power_growth`.
         num_draws: Steps to average over if compute times are drawn at random.
@@ -55,10 +53,14 @@ class Workload:
     batch_size_per_worker: int
     batch_samples: float
     step: TrainingStep
-    baseline_s: float
     sparse: RecordedSparse | None
     overlap_exponent: float
     num_draws: int = 1
+
+    @property
+    def baseline_s(self) -> float:
+        """A step of one dense worker, which neither compresses nor communicates."""
+        return self.step.alone_s
 
     @property
     def phases(self) -> Phases:
@@ -81,14 +83,13 @@ class Workload:
 
 
 def workloads_of_runs(
-    records: Sequence[Measurement], simulate: SimulateSection | None = None
+    records: Iterable[Measurement], simulate: SimulateSection | None = None
 ) -> list[Workload]:
     """Return what the runs recorded, ready to be predicted elsewhere.
 
-    A lone worker's time does not depend on the topology, and only compressing depends on the
-    density, so runs share medians over all that did the same; all share one dense worker as the
-    baseline of speed-ups.  Buckets are sent as the recorded profile says that they are ready, if
-    the run did that, or *simulate* asks for it.
+    Each run stands for itself: what is predicted of it depends on no other record.  Buckets are
+    sent as the recorded profile says that they are ready, if the run did that, or *simulate* asks
+    for it.
 
     Args:
         records: Of training runs.
@@ -97,45 +98,27 @@ def workloads_of_runs(
     Raises:
         ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.
     """
-    workloads = []
-    for record in records:
-        same = [r for r in records if r.workload == record.workload]
-        alike = [
-            r for r in same if (r.compression, r.density) == (record.compression, record.density)
-        ]
-        dense = [r for r in same if r.sparse is None]
-        baseline = _lone_phases(same, dense or same)
-        baseline_s = baseline.compute_s + baseline.compress_s + baseline.update_s
-        phases = _lone_phases(same, alike)
-        workloads.append(_workload_of_run(record, phases, baseline_s, simulate))
-    return workloads
+    return [_workload_of_run(record, simulate) for record in records]
 
 
-def _lone_phases(same: Sequence[Measurement], alike: Sequence[Measurement]) -> Phases:
-    """Return medians over the *same* workload, and of compressing over the runs *alike*."""
-    return Phases.alone(
-        compute_s=median(_solo(record).compute_s for record in same),
-        compress_s=median(_solo(record).compress_s for record in alike),
-        update_s=median(_solo(record).update_s for record in same),
-    )
-
-
-def _solo(record: Measurement) -> Phases:
+def _lone_phases(record: Measurement) -> Phases:
+    """Return what one worker alone does in a step; it communicates with nobody."""
     if record.solo_phases is None:
         raise ValueError(
             f"record of {record.topology} at density {record.density:g}: has no solo_phases, "
             "expected a record of a training run"
         )
-    if record.time_scale == 1:
-        return record.solo_phases
     # A scaled lab stands for a faster cluster, and so do predictions from it.
-    phases = record.solo_phases.model_dump()
-    return Phases(**{name: seconds / record.time_scale for name, seconds in phases.items()})
+    solo, scale = record.solo_phases, record.time_scale
+    return Phases.alone(
+        compute_s=solo.compute_s / scale,
+        compress_s=solo.compress_s / scale,
+        update_s=solo.update_s / scale,
+    )
 
 
-def _workload_of_run(
-    measured: Measurement, phases: Phases, baseline_s: float, simulate: SimulateSection | None
-) -> Workload:
+def _workload_of_run(measured: Measurement, simulate: SimulateSection | None) -> Workload:
+    phases = _lone_phases(measured)
     elements = measured.gradient_bytes // VALUE_BYTES["float32"]
     exponent = overlap_exponent(measured.sparse, measured.num_workers)
     payload: Payload
@@ -163,7 +146,6 @@ def _workload_of_run(
         batch_size_per_worker=measured.batch_size_per_worker,
         batch_samples=measured.samples_per_s * measured.step_time_s / measured.num_workers,
         step=step,
-        baseline_s=baseline_s,
         sparse=measured.sparse,
         overlap_exponent=exponent,
         num_draws=simulate.num_draws if simulate else 1,
@@ -260,7 +242,6 @@ def _workload(
         batch_size_per_worker=passes * batch_size,
         batch_samples=passes * batch_samples,
         step=step,
-        baseline_s=step.alone_s,
         sparse=sparse,
         overlap_exponent=exponent,
         num_draws=simulate.num_draws,

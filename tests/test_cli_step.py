@@ -30,6 +30,10 @@ def test_it_writes_a_trace_and_a_plot(tmp_path):
     result = run("alexnet", "-n", 128, "--density", 0.001, "--trace", trace, "--plot", plot)
     assert result.exit_code == 0
     assert "bound by" in result.output
+    said = " ".join(result.output.split())
+    assert "gradients travel after the backward pass" in said
+    assert "compressing costs nothing: it is assumed to be free" in said
+    assert "the speed-up is relative to one dense worker" in said
     events = json.loads(trace.read_text())["traceEvents"]
     assert {event["pid"] for event in events} == set(range(64))
     assert plot.read_text().startswith("<?xml")

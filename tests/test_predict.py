@@ -13,6 +13,8 @@ from dgc_topo.results.measurement import (
     RecordedProfile,
     SparseSizes,
 )
+from dgc_topo.results.notes import prediction_notes
+from dgc_topo.results.summary import summarise
 from dgc_topo.scenario import ScenarioError, parse_scenario
 from dgc_topo.simulate import load_fabric
 from dgc_topo.workloads import overlap_exponent, workloads_of_runs, workloads_of_scenario
@@ -128,16 +130,37 @@ def run(topology: str, density: float, compute_s: float, compress_s: float) -> M
     )
 
 
-def test_runs_of_one_compression_share_the_time_of_a_lone_worker():
-    """Noise in one topology's run must not make that topology look slower on every network."""
-    records = [run("ring", 1, 1.0, 0.1), run("tree", 1, 1.2, 0.1), run("mesh", 1, 9.0, 0.1)]
-    records += [run("ring", 0.01, 1.0, 0.5), run("tree", 0.01, 1.1, 0.7)]
-    workloads = workloads_of_runs(records)
-    assert [w.phases.compute_s for w in workloads] == [1.1] * 5
-    assert [w.phases.compress_s for w in workloads] == pytest.approx([0.1, 0.1, 0.1, 0.6, 0.6])
-    assert [w.baseline_s for w in workloads] == pytest.approx([1.2] * 5)
-    assert [w.overlap_exponent for w in workloads] == pytest.approx([1, 1, 1, 0.5, 0.5])
-    assert workloads[0].batch_samples == 8
+def test_what_is_predicted_of_a_run_depends_on_no_other_record():
+    """Its speed-up is against one dense worker that computes and updates as long as its own."""
+    scenario = parse_scenario(SCENARIO.format(densities="[1.0]", exponent="1.0"))
+    dense, dgc = run("ring", 1, 1.0, 0.1), run("ring", 0.01, 1.2, 0.5)
+    [alone] = predict_one_of([dgc], scenario)
+    beside = predict_one_of([dense, run("tree", 0.01, 9.0, 0.7), dgc], scenario)[-1]
+    assert beside.speedup == alone.speedup
+    assert beside.step_time_s == alone.step_time_s
+    assert alone.speedup == pytest.approx(8 * 1.2 / alone.step_time_s)
+    assert alone.phases.compress_s == pytest.approx(0.5)
+    [workload] = workloads_of_runs([dgc])
+    assert workload.overlap_exponent == pytest.approx(0.5)
+    assert workload.batch_samples == 8
+
+
+def predict_one_of(records, scenario):
+    """Return what is predicted of each record with 8 ranks."""
+    return [m for m in predict(scenario, workloads_of_runs(records)) if m.world_size == 8]
+
+
+def test_a_speed_up_is_of_the_record_itself_or_left_out():
+    [record] = predict_one_of(
+        [run("ring", 0.01, 1.2, 0.5)],
+        parse_scenario(SCENARIO.format(densities="[1.0]", exponent="1.0")),
+    )
+    said = record.model_dump()
+    again = Measurement.model_validate(said | {"speedup": 1e6})
+    assert again.speedup == record.speedup
+    unknown = Measurement.model_validate(said | {"solo_phases": None})
+    assert unknown.speedup is None
+    assert "speed-ups are left out where" in summarise([unknown])[1][-1]
 
 
 def test_a_record_without_a_lone_worker_cannot_be_predicted():
@@ -223,3 +246,26 @@ def test_an_edited_topology_is_predicted_anew(tmp_path, monkeypatch):
     (first, again), (edited,) = times[0], times[1]
     assert first == again
     assert edited > first
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ("", ("do not overlap", "it is assumed to be free")),
+        ("encode_s_per_element = 1e-9", ("do not overlap", "compressing costs 1.00 ms per step")),
+    ],
+)
+def test_the_report_says_what_predictions_assume(keys, says):
+    text = SCENARIO.format(densities="[1.0, 0.001]", exponent="1.0")
+    scenario = parse_scenario(text.replace("overlap_exponent", f"{keys}\noverlap_exponent"))
+    lines = summarise(list(predict(scenario, workloads_of_scenario(scenario))))[1]
+    notes = [line for line in lines if "fastest" not in line]
+    assert len(notes) == 3
+    for note, expected in zip(notes, (*says, "relative to one dense worker"), strict=True):
+        assert note.startswith("Predicted ")
+        assert expected in note
+    model = text.partition("[[simulate.workloads]]")[0] + '[[simulate.workloads]]\nmodel = "vgg16"'
+    scenario = parse_scenario(model.replace("overlap_exponent", "overlap = true\noverlap_exponent"))
+    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    assert "steps overlap: gradients travel while" in next(prediction_notes(records))
+    assert {record.bucket_bytes for record in records} == {25 * 2**20}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -21,6 +22,8 @@ from dgc_topo.cli.options import (
     network_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
+from dgc_topo.results.measurement import ONE_DENSE_WORKER
+from dgc_topo.results.notes import cost_text
 from dgc_topo.results.picture import save_picture
 from dgc_topo.results.timeline import step_figure
 from dgc_topo.results.units import seconds_text, times_text
@@ -80,7 +83,7 @@ def step(  # noqa: PLR0913 - one argument per option
             background=built.background,
             changes=built.changes,
         )
-        write_step(result, StepFiles(trace, plot), as_json=as_json)
+        write_step(does, result, StepFiles(trace, plot), as_json=as_json)
 
 
 class StepFiles(NamedTuple):
@@ -106,7 +109,7 @@ def training_step(
     )
 
 
-def write_step(result: StepResult, files: StepFiles, *, as_json: bool) -> None:
+def write_step(does: TrainingStep, result: StepResult, files: StepFiles, *, as_json: bool) -> None:
     """Print a step, and write its trace and plot; of many ranks the first 64 are in them."""
     ranks = range(min(len(result.update_s), MAX_RANKS))
     if files.trace is not None:
@@ -120,6 +123,7 @@ def write_step(result: StepResult, files: StepFiles, *, as_json: bool) -> None:
         "speedup": result.speedup,
         "scaling_efficiency": result.scaling_efficiency,
         "bound_by": result.bound_by,
+        "overlap": does.bucket_bytes is not None,
     }
     if as_json:
         print_json(facts)
@@ -133,3 +137,15 @@ def write_step(result: StepResult, files: StepFiles, *, as_json: bool) -> None:
     table.add_row("speed-up", f"{times_text(result.speedup)} ({result.scaling_efficiency:.0%})")
     table.add_row("bound by", result.bound_by)
     console.print(table)
+    for line in _assumptions(does):
+        console.print(f"- {line}")
+
+
+def _assumptions(does: TrainingStep) -> Iterator[str]:
+    """Yield what the numbers assume."""
+    when = "while" if does.bucket_bytes is not None else "after"
+    goes = "goes on" if does.bucket_bytes is not None else "is over"
+    yield f"gradients travel {when} the backward pass {goes}"
+    if not isinstance(does.payload, DensePayload):
+        yield f"compressing costs {cost_text({does.codec_s})}"
+    yield f"the speed-up is relative to {ONE_DENSE_WORKER}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from dgc_topo.results.configuration import Configuration, predicted
+from dgc_topo.results.configuration import Configuration, Setting, predicted
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.units import times_text
 from dgc_topo.scenario.claims import Claim
@@ -47,8 +47,8 @@ def _baseline(
         r
         for r in records
         if r.compression == "dense"
-        and (r.workload, r.topology, r.options)
-        == (record.workload, record.topology, record.options)
+        and (*Setting.of(r).work, r.topology, r.options, r.seed)
+        == (*Setting.of(record).work, record.topology, record.options, record.seed)
         and (r.network, r.world_size) == (claim.network, claim.baseline_world_size)
     ]
     return alike[0] if alike else None

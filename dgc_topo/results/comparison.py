@@ -11,13 +11,12 @@ from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from dgc_topo.results.configuration import (
-    Configuration,
-    by_configuration,
     measured,
     networks,
     predicted,
 )
-from dgc_topo.results.measurement import Measurement, Quality
+from dgc_topo.results.measurement import ONE_DENSE_WORKER, Measurement, Quality
+from dgc_topo.results.rows import Row, rows_of
 from dgc_topo.results.units import bytes_text, seconds_text, three_digits, times_text
 
 MISSING = "-"
@@ -47,66 +46,38 @@ class Comparison:
     rows: tuple[tuple[Cell, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    configuration: Configuration
-    world_size: int
-    measured: tuple[Measurement, ...]
-    predicted: tuple[Measurement, ...]
-
-    @property
-    def records(self) -> tuple[Measurement, ...]:
-        """What was measured, or else what was predicted at this size."""
-        here = (m for m in self.predicted if m.world_size == self.world_size)
-        return self.measured or tuple(here)
-
-    def on(self, network: str, world_size: int) -> tuple[Measurement, ...]:
-        """Return the predictions for a network and a world size, one per seed."""
-        wanted = (network, world_size)
-        return tuple(m for m in self.predicted if (m.network, m.world_size) == wanted)
-
-
 class _Column(NamedTuple):
     heading: Heading
-    value: Callable[[_Row], float | None]
-    text: Callable[[_Row, float], str]
+    value: Callable[[Row], float | None]
+    text: Callable[[Row, float], str]
     best: Literal["lowest", "highest"] | None = None
 
 
 def compare(measurements: Iterable[Measurement]) -> Comparison:
     """Return the comparison of all configurations, in the order of the records.
 
-    Records of one configuration and world size that differ in their seed become one row of means.
+    Records of one configuration and world size that differ in nothing but their seed become one row
+    of means, which says of how many seeds; all others have rows of their own.
     """
     records = list(measurements)
-    rows = _rows(records)
+    rows = rows_of(records)
     sizes = sorted({row.world_size for row in rows})
     columns = [
         *_run_columns(records, f"{sizes[0]} ranks" if len(sizes) == 1 else "", rows),
         *_prediction_columns(records, sizes),
     ]
     names = _name_columns(rows, sizes)
+    columns += _seed_columns(rows)
     headings = (*(heading for heading, _ in names), *(column.heading for column in columns))
     cells = [_cells(column, rows) for column in columns]
     texts = [[Cell(text(row)) for row in rows] for _, text in names]
     return Comparison(headings, tuple(zip(*texts, *cells, strict=True)))
 
 
-def _rows(records: Sequence[Measurement]) -> list[_Row]:
-    rows = []
-    for configuration, group in by_configuration(records).items():
-        forecast = tuple(predicted(group))
-        sizes = dict.fromkeys(m.world_size for m in measured(group))
-        for size in sizes or [max(m.world_size for m in group)]:
-            runs = tuple(m for m in measured(group) if m.world_size == size)
-            rows.append(_Row(configuration, size, runs, forecast))
-    return rows
-
-
 def _name_columns(
-    rows: Sequence[_Row], sizes: Sequence[int]
-) -> list[tuple[Heading, Callable[[_Row], str]]]:
-    columns: list[tuple[Heading, Callable[[_Row], str]]] = [
+    rows: Sequence[Row], sizes: Sequence[int]
+) -> list[tuple[Heading, Callable[[Row], str]]]:
+    columns: list[tuple[Heading, Callable[[Row], str]]] = [
         (
             Heading("", "Topology", "", "Communication pattern, with the options that were set."),
             lambda row: row.configuration.topology_label,
@@ -125,13 +96,45 @@ def _name_columns(
     if len({row.configuration.workload for row in rows}) > 1:
         workload = Heading("", "Workload", "", "Model and data set.")
         columns.insert(0, (workload, lambda row: row.configuration.workload))
+    if len({row.first.scenario for row in rows}) > 1:
+        scenario = Heading("", "Scenario", "", "What the records are of.")
+        columns.insert(0, (scenario, lambda row: row.first.scenario))
+    if _differ(rows, lambda row: row.first.batch_size_per_worker):
+        batch = Heading("", "Batch", "", "Images, or streams of text, per worker and step.")
+        columns.append((batch, lambda row: str(row.first.batch_size_per_worker)))
+    if _differ(rows, lambda row: row.first.gradient_bytes):
+        gradient = Heading("", "Gradient", "", "Dense bytes of one worker's gradient.")
+        columns.append((gradient, lambda row: bytes_text(row.first.gradient_bytes)))
     if len(sizes) > 1:
         ranks = Heading("", "Ranks", "", "Processes of the run, servers included.")
         columns.append((ranks, lambda row: str(row.world_size)))
     return columns
 
 
-def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[_Row]) -> list[_Column]:
+def _differ(rows: Sequence[Row], value: Callable[[Row], object]) -> bool:
+    """Return whether rows of one workload and topology tell apart by a value."""
+    found: dict[tuple[str, str], set[object]] = {}
+    for row in rows:
+        name = row.configuration.workload, row.first.topology
+        found.setdefault(name, set()).add(value(row))
+    return any(len(values) > 1 for values in found.values())
+
+
+def _seed_columns(rows: Sequence[Row]) -> list[_Column]:
+    """Return the column that says how many runs a row is the mean of, if any is one."""
+    if all(row.num_seeds == 1 for row in rows):
+        return []
+    meaning = "Runs behind a row's means, which differ in nothing but their seed."
+    return [
+        _Column(
+            Heading("", "Seeds", "", meaning),
+            lambda row: row.num_seeds,
+            lambda _, value: f"{value:.0f}",
+        )
+    ]
+
+
+def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[Row]) -> list[_Column]:
     ran = bool(measured(records))
     group = "measured" if ran else "predicted"
     columns = [
@@ -150,7 +153,8 @@ def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[_Row
                 group,
                 "compression ratio",
                 "",
-                "Dense bytes of one worker's gradient over its encoded bytes, indices included.",
+                "Dense bytes of one worker's own gradient over its encoded bytes, indices "
+                "included; sums of several workers hold more entries, so wire bytes shrink less.",
             ),
             lambda row: _mean(m.compression_ratio for m in row.records),
             lambda _, value: times_text(value),
@@ -161,7 +165,7 @@ def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[_Row
     return columns
 
 
-def _quality_columns(rows: Sequence[_Row]) -> list[_Column]:
+def _quality_columns(rows: Sequence[Row]) -> list[_Column]:
     metrics = dict.fromkeys(m.quality.metric for row in rows for m in row.measured if m.quality)
     meaning = {
         "accuracy": "Fraction of the test set classified correctly after the last epoch; "
@@ -172,10 +176,10 @@ def _quality_columns(rows: Sequence[_Row]) -> list[_Column]:
 
 
 def _quality_column(metric: str, meaning: str) -> _Column:
-    def qualities(row: _Row) -> list[Quality]:
+    def qualities(row: Row) -> list[Quality]:
         return [m.quality for m in row.measured if m.quality and m.quality.metric == metric]
 
-    def text(row: _Row, value: float) -> str:
+    def text(row: Row, value: float) -> str:
         finals = [quality.final for quality in qualities(row)]
         spread = stdev(finals) if len(finals) > 1 else None
         if metric == "accuracy":
@@ -231,12 +235,12 @@ def _predicted_step_time(network: str, ranks: str) -> _Column:
 
 
 def _predicted_speedup(network: str, world_size: int) -> _Column:
-    def text(row: _Row, speedup: float) -> str:
+    def text(row: Row, speedup: float) -> str:
         return f"{times_text(speedup)} ({speedup / row.on(network, world_size)[0].num_workers:.0%})"
 
     meaning = (
-        f"Simulated throughput on {network} over that of one worker that communicates with "
-        "nobody; in brackets the same per worker, the scaling efficiency."
+        f"Simulated throughput on {network} over that of {ONE_DENSE_WORKER}; in brackets the same "
+        "per worker, the scaling efficiency."
     )
     return _Column(
         Heading(f"predicted {network}", "speed-up", f"{world_size} ranks", meaning),
@@ -247,7 +251,7 @@ def _predicted_speedup(network: str, world_size: int) -> _Column:
 
 
 def _bound_by(network: str, world_size: int) -> _Column:
-    def of(row: _Row) -> list[str]:
+    def of(row: Row) -> list[str]:
         return [m.bound_by for m in row.on(network, world_size) if m.bound_by]
 
     meaning = f"What a step on {network} cannot be faster than: a link, a processor, latency."
@@ -258,7 +262,7 @@ def _bound_by(network: str, world_size: int) -> _Column:
     )
 
 
-def _cells(column: _Column, rows: Sequence[_Row]) -> list[Cell]:
+def _cells(column: _Column, rows: Sequence[Row]) -> list[Cell]:
     values = [column.value(row) for row in rows]
     texts = [
         MISSING if value is None else column.text(row, value)

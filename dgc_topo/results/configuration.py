@@ -8,15 +8,23 @@ from typing import NamedTuple
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.units import percent_text
 
+#: Where a record stands in its row: its kind, network and world size.
+Place = tuple[str, str, int]
+
 
 class Configuration(NamedTuple):
-    """What a user chose, leaving out world size, network and seed."""
+    """What a user chose, leaving out world size, network and seed.
+
+    Records that differ in more than these, or in nothing at all, are no repeats of each other: the
+    second such series has *repeat* 1, and so on (see `by_configuration`).
+    """
 
     workload: str
     topology: str
     options: tuple[tuple[str, str], ...]
     compression: str
     density: float
+    repeat: int = 0
 
     @classmethod
     def of(cls, measurement: Measurement) -> Configuration:
@@ -38,7 +46,8 @@ class Configuration(NamedTuple):
     @property
     def topology_label(self) -> str:
         """Topology with its options, such as ``butterfly (algorithm=doubling)``."""
-        return f"{self.topology} ({self.options_label})" if self.options else self.topology
+        label = f"{self.topology} ({self.options_label})" if self.options else self.topology
+        return f"{label} #{self.repeat + 1}" if self.repeat else label
 
     @property
     def density_label(self) -> str:
@@ -69,11 +78,63 @@ def networks(measurements: Iterable[Measurement]) -> list[str]:
 
 
 def by_configuration(measurements: Iterable[Measurement]) -> dict[Configuration, list[Measurement]]:
-    """Return the records of every configuration, in order of appearance."""
+    """Return the records of every configuration, in order of appearance.
+
+    Of one kind, network and world size, records of one configuration differ in their seeds alone,
+    so that they can be averaged.
+    """
     groups: dict[Configuration, list[Measurement]] = {}
+    works: dict[Configuration, tuple[object, ...]] = {}
+    taken: dict[tuple[Configuration, Place], tuple[Setting, set[int]]] = {}
     for record in measurements:
-        groups.setdefault(Configuration.of(record), []).append(record)
+        configuration, setting = Configuration.of(record), Setting.of(record)
+        while True:
+            if works.setdefault(configuration, setting.work) == setting.work:
+                key = configuration, _place(record)
+                known, seeds = taken.setdefault(key, (setting, set()))
+                if known == setting and record.seed not in seeds:
+                    break
+            configuration = configuration._replace(repeat=configuration.repeat + 1)
+        seeds.add(record.seed)
+        groups.setdefault(configuration, []).append(record)
     return groups
+
+
+class Setting(NamedTuple):
+    """What else decides a record, beside its configuration, its world size and its seed."""
+
+    scenario: str
+    workload: str
+    gradient_bytes: int
+    batch_size_per_worker: int
+    network: str
+    conditions: tuple[object, ...]
+
+    @classmethod
+    def of(cls, record: Measurement) -> Setting:
+        """Return the setting of *record*."""
+        conditions: tuple[object, ...] = (record.bucket_bytes, record.overlap)
+        if record.kind == "measured":
+            conditions += (record.machine, record.workers, record.time_scale, record.rung)
+        return cls(
+            record.scenario,
+            record.workload,
+            record.gradient_bytes,
+            record.batch_size_per_worker,
+            record.network,
+            conditions,
+        )
+
+    @property
+    def work(self) -> tuple[object, ...]:
+        """What a worker does in a step: only records that share it can be compared."""
+        return self[:4]
+
+
+def _place(record: Measurement) -> Place:
+    """Return where a record stands in its row; measured runs have one column for all networks."""
+    network = record.network if record.kind == "predicted" else ""
+    return record.kind, network, record.world_size
 
 
 def _plain(value: str | float | bool) -> str:

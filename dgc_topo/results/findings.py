@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from dgc_topo.results.configuration import Configuration, measured, networks, predicted
+from dgc_topo.results.configuration import (
+    Configuration,
+    Setting,
+    measured,
+    networks,
+    predicted,
+)
 from dgc_topo.results.measurement import EMULATED_COMPUTE, Measurement
 from dgc_topo.results.units import seconds_text, three_digits, times_text
 
@@ -52,9 +58,9 @@ def _against_dense(records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _twin(record: Measurement) -> tuple[object, ...]:
-    configuration = Configuration.of(record)
-    named = (configuration.workload, configuration.topology, configuration.options)
-    return *named, record.world_size, record.seed
+    configuration, setting = Configuration.of(record), Setting.of(record)
+    where = setting.network, record.workers, record.time_scale, record.world_size, record.seed
+    return *setting.work, configuration.topology, configuration.options, *where
 
 
 def _quality_change(runs: Sequence[tuple[Measurement, Measurement]]) -> str:
@@ -73,22 +79,45 @@ def _quality_change(runs: Sequence[tuple[Measurement, Measurement]]) -> str:
 
 
 def _fastest_here(records: Sequence[Measurement]) -> Iterator[str]:
-    records = [record for record in records if record.workers == "processes"]
-    if len(records) > 1:
-        best = min(records, key=lambda record: record.step_time_s)
-        yield (
-            f"Measured here, {best.world_size} ranks on {best.network}: "
-            f"{Configuration.of(best).label} has the shortest step, {_step(best)}."
-        )
+    """Compare steps of the same work, by as many ranks on the same network."""
+    groups: dict[tuple[object, ...], list[Measurement]] = {}
+    for record in records:
+        if record.workers == "processes":
+            place = record.network, record.time_scale, record.world_size
+            groups.setdefault((*Setting.of(record).work, *place), []).append(record)
+    named = _names(records)
+    for alike in groups.values():
+        if len(alike) > 1:
+            best = min(alike, key=lambda record: record.step_time_s)
+            name = named[Setting.of(best).work]
+            yield (
+                f"Measured here, {f'{name}, ' if name else ''}{best.world_size} ranks on "
+                f"{best.network}: {Configuration.of(best).label} has the shortest step, "
+                f"{_step(best)}."
+            )
 
 
 def _all_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
     """Answer for each workload apart: their speed-ups cannot be compared."""
-    workloads = dict.fromkeys(record.workload for record in records if record.network == network)
-    for workload in workloads:
-        alike = [r for r in records if (r.network, r.workload) == (network, workload)]
-        named = f"{network}, {workload}" if len(workloads) > 1 else network
-        yield from _fastest_on(named, alike)
+    here = [record for record in records if record.network == network]
+    for work, name in _names(here).items():
+        alike = [record for record in here if Setting.of(record).work == work]
+        yield from _fastest_on(f"{network}, {name}" if name else network, alike)
+
+
+def _names(records: Sequence[Measurement]) -> dict[tuple[object, ...], str]:
+    """Return what workers do in their steps, and what tells each from the others: by name first."""
+    works = dict.fromkeys(Setting.of(record).work for record in records)
+    if len(works) == 1:
+        return dict.fromkeys(works, "")
+    first = {work: next(r for r in records if Setting.of(r).work == work) for work in works}
+    short = {work: record.workload for work, record in first.items()}
+    if len(set(short.values())) == len(works):
+        return short
+    return {
+        work: f"{record.scenario}, {record.workload}, batch {record.batch_size_per_worker}"
+        for work, record in first.items()
+    }
 
 
 def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
@@ -100,7 +129,7 @@ def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     compressed = [record for record in known if not record.is_dense]
     if not known:
         return
-    best = max(known, key=_throughput)
+    best = max(known, key=_speedup)
     start = (
         f"Predicted for {named}, {largest} ranks: fastest is {_reach(best)} one worker "
         f"({best.scaling_efficiency or 0:.0%} scaling efficiency)"
@@ -108,11 +137,11 @@ def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     if not (dense and compressed):
         yield f"{start}."
     elif best.is_dense:
-        other = max(compressed, key=_throughput)
+        other = max(compressed, key=_speedup)
         yield f"{start}; compression does not pay there (at best {_reach(other)})."
     else:
-        other = max(dense, key=_throughput)
-        gain = times_text(_throughput(best) / max(_throughput(other), 1e-12))
+        other = max(dense, key=_speedup)
+        gain = times_text((best.speedup or 0) / max(other.speedup or 0, 1e-12))
         yield f"{start}, {gain} the throughput of the best dense one ({_reach(other)})."
 
 
@@ -120,8 +149,8 @@ def _reach(record: Measurement) -> str:
     return f"{Configuration.of(record).label}, {times_text(record.speedup or 0)}"
 
 
-def _throughput(record: Measurement) -> float:
-    return record.samples_per_s
+def _speedup(record: Measurement) -> float:
+    return record.speedup or 0.0
 
 
 def _step(record: Measurement) -> str:

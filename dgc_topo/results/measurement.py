@@ -7,7 +7,8 @@ training runs, what quality was reached.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Literal
+from math import isfinite, nan
+from typing import Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -17,12 +18,20 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from dgc_topo.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
 
 #: Ends the name of a workload whose workers waited instead of computing, and learnt nothing.
 EMULATED_COMPUTE = "(emulated compute)"
+
+
+#: What a speed-up is relative to.
+ONE_DENSE_WORKER = (
+    "one dense worker, whose forward pass, backward pass and update take as long as the row's own, "
+    "and which neither compresses nor communicates"
+)
 
 
 class _Record(BaseModel):
@@ -226,7 +235,14 @@ class Measurement(_Record):
         default=None, description="SHA-256 of the final parameters' bits, the same on every rank"
     )
     speedup: NonNegativeFloat | None = Field(
-        default=None, description="throughput against one worker without communication"
+        default=None,
+        description=f"predicted throughput over that of {ONE_DENSE_WORKER}; of solo_phases alone, "
+        "whatever a file says",
+    )
+    overlap: bool | None = Field(
+        default=None,
+        description="predicted gradients travelled while the backward pass went on; None in "
+        "records that do not say",
     )
 
     communication_s: NonNegativeFloat | None = Field(
@@ -241,6 +257,18 @@ class Measurement(_Record):
     bound_by: str | None = Field(
         default=None, description="what the step cannot be faster than: a link, a CPU, compute"
     )
+
+    @model_validator(mode="after")
+    def _is_relative_to_one_dense_worker(self) -> Self:
+        """Derive a prediction's speed-up from what the record itself says, or leave it out."""
+        if self.kind == "predicted":
+            solo, speedup = self.solo_phases, nan
+            if solo is not None and self.step_time_s:
+                alone_s = solo.compute_s + solo.update_s
+                speedup = self.num_workers * alone_s / self.step_time_s
+            # Frozen from here on.
+            self.__dict__["speedup"] = speedup if isfinite(speedup) else None
+        return self
 
     @property
     def is_dense(self) -> bool:

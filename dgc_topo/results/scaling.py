@@ -49,7 +49,7 @@ _STEP_TIME = _Quantity("step time", lambda record: record.step_time_s, has_ideal
 
 def speedup_figure(measurements: Iterable[Measurement]) -> Figure:
     """Draw predicted speed-up over world size: one row per network, with the ideal line."""
-    title = "Predicted: throughput against one worker that communicates with nobody"
+    title = "Predicted: throughput against one dense worker that communicates with nobody"
     return _draw(list(measurements), title, _SPEEDUP)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from PIL import Image
 
-from dgc_topo.results.configuration import Configuration
+from dgc_topo.results.configuration import by_configuration
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.text import printable
 
@@ -61,7 +61,7 @@ class Styles:
     @classmethod
     def of(cls, measurements: Iterable[Measurement]) -> Styles:
         """Return the styles for all plots of *measurements*."""
-        found = [Configuration.of(record) for record in measurements]
+        found = list(by_configuration(measurements))
         topologies = dict.fromkeys(c.topology_label for c in found)
         densities = dict.fromkeys(c.density_label for c in found)
         # Dense lines are solid, whatever came first.

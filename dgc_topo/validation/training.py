@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from statistics import fmean
+from statistics import fmean, median
 
 from dgc_topo.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
 from dgc_topo.calibration.model import CalibratedNetwork
 from dgc_topo.lab import Lab
 from dgc_topo.predict import VARYING_ITERATIONS
-from dgc_topo.results.measurement import Measurement
+from dgc_topo.results.measurement import Measurement, Phases
 from dgc_topo.scenario import Scenario
 from dgc_topo.simulate.training import simulate_step
 from dgc_topo.train.events import Event, Finished
@@ -98,8 +98,7 @@ def predict_trainings(
 ) -> Iterator[Row]:
     """Yield a row for each training of which runs have been measured.
 
-    What workers compute and compress are medians over all runs that did the same (see
-    `workloads_of_runs`).
+    What workers compute and compress are medians over all runs that did the same.
 
     Args:
         scenario: Whose trainings they are.
@@ -121,7 +120,7 @@ def predict_trainings(
         return
     workloads = [
         replace(run, topology=scenario.own(run.topology))
-        for run in workloads_of_runs(list(map(_as_measured, records)))
+        for run in workloads_of_runs(_pooled(list(map(_as_measured, records))))
     ]
     for runs in _by_job(records).values():
         middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
@@ -135,6 +134,36 @@ def _as_measured(record: Measurement) -> Measurement:
     """Return a record whose workers are as slow as they were: scaled, and all on one machine."""
     phases = record.crowd_phases or record.solo_phases
     return record.model_copy(update={"time_scale": 1.0, "solo_phases": phases})
+
+
+def _pooled(records: Sequence[Measurement]) -> list[Measurement]:
+    """Return records with medians of what a lone worker took in all runs that did the same.
+
+    A lone worker's time does not depend on the topology, and only compressing depends on the
+    density: noise in one topology's runs must not make that topology look slower.
+    """
+    found = []
+    for record in records:
+        same = [r for r in records if r.workload == record.workload]
+        alike = [
+            r for r in same if (r.compression, r.density) == (record.compression, record.density)
+        ]
+        phases = Phases.alone(
+            compute_s=median(_solo(r).compute_s for r in same),
+            compress_s=median(_solo(r).compress_s for r in alike),
+            update_s=median(_solo(r).update_s for r in same),
+        )
+        found.append(record.model_copy(update={"solo_phases": phases}))
+    return found
+
+
+def _solo(record: Measurement) -> Phases:
+    if record.solo_phases is None:
+        raise ValueError(
+            f"training over {record.topology} at density {record.density:g}: has no solo_phases, "
+            "expected a record of a training run"
+        )
+    return record.solo_phases
 
 
 def _predicted_s(

@@ -182,3 +182,60 @@ def test_findings_answer_the_questions(records):
 )
 def test_numbers_have_units(text, expected):
     assert text == expected
+
+
+def a_pair(records, **changes):
+    """Return a dense ring's run and predictions, and the same with changes and another seed."""
+    ring = [r for r in records if r.topology == "ring" and r.compression == "dense"]
+    return ring, [r.model_copy(update={"seed": 2} | changes) for r in ring]
+
+
+@pytest.mark.parametrize(
+    ("changes", "heading", "texts"),
+    [
+        ({"batch_size_per_worker": 64}, "Batch", ["32", "64"]),
+        ({"scenario": "another"}, "Scenario", ["synthetic-test-data", "another"]),
+        ({"gradient_bytes": 4000}, "Gradient", ["1.31 MB", "4.00 kB"]),
+        ({"workload": "another"}, "Workload", ["cnn on fashion-mnist (invented)", "another"]),
+        ({"seed": 1}, "Topology", ["ring", "ring #2"]),  # twice the same is no other seed
+        ({"bucket_bytes": 1e6, "overlap": True}, "Topology", ["ring", "ring #2"]),
+    ],
+)
+def test_only_what_differs_in_nothing_but_its_seed_is_averaged(records, changes, heading, texts):
+    ring, others = a_pair(records, step_time_s=99.0, **changes)
+    for found in ([*ring, *others], predicted([*ring, *others])):
+        comparison = compare(found)
+        assert len(comparison.rows) == 2
+        assert [cell.text for cell in column(comparison, "", heading)] == texts
+        assert "Seeds" not in {heading.name for heading in comparison.headings}
+        times = [cell.text for cell in column(comparison, "predicted 1gbe", "step time")]
+        assert times[1] == "99.0 s"
+        assert times[0] != "99.0 s"
+    lines = step_time_figure([*ring, *others]).axes[0].lines
+    assert len(lines) == 2
+
+
+def test_measured_runs_under_other_conditions_are_not_averaged(records):
+    for changes in ({"network": "lab"}, {"workers": "virtual"}, {"time_scale": 10.0}):
+        ring, others = a_pair(measured(records), **changes)
+        assert len(compare([*ring, *others]).rows) == 2
+
+
+def test_the_table_says_of_how_many_seeds_a_row_is_the_mean(records):
+    ring, others = a_pair(records)
+    tree = [r for r in records if r.topology == "tree" and r.compression == "dense"]
+    comparison = compare([*tree, *ring, *others])
+    assert [cell.text for cell in column(comparison, "", "Seeds")] == ["1", "2"]
+
+
+def test_findings_compare_only_steps_of_the_same_work(records):
+    small = measured(records)
+    large = [
+        r.model_copy(update={"batch_size_per_worker": 64, "step_time_s": 9 * r.step_time_s})
+        for r in records
+    ]
+    lines = findings([*records, *large])
+    assert len([line for line in lines if line.startswith("Measured here")]) == 2
+    assert len([line for line in lines if line.startswith("Predicted for 1gbe")]) == 2
+    assert sum("batch 64" in line for line in lines) == 3
+    assert lines[0] == findings(small)[0]
