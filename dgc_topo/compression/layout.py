@@ -58,7 +58,7 @@ class FlatLayout:
             joined: Tensor = _flatten(found)  # type: ignore[no-untyped-call]
             return joined
         flat = [tensor.reshape(-1).to(torch.float32) for tensor in found]
-        return torch.cat([*flat, torch.empty(0, device=device)])
+        return torch.cat([*flat, torch.empty(0, dtype=torch.float32, device=device)])
 
 
 class FlatBuffer:
@@ -86,4 +86,4 @@ class FlatBuffer:
 @lru_cache(maxsize=64)
 def _shaped(shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
     """Return tensors of these shapes, without memory."""
-    return [torch.empty(shape, device="meta") for shape in shapes]
+    return [torch.empty(shape, dtype=torch.float32, device="meta") for shape in shapes]

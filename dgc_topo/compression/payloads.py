@@ -51,10 +51,10 @@ class Payloads:
     def neutral(self, density: float) -> Payload:
         """Return a payload of zeros, of the kind that *density* asks for."""
         if density >= 1:
-            return self.dense(torch.zeros(self.length + self.others, device=self.device))
+            return self.dense(self._zeros(self.length + self.others))
         nothing = torch.empty(0, dtype=torch.int64, device=self.device)
-        dense = torch.zeros(self.others, device=self.device)
-        return self.sparse(Sent(nothing, nothing.to(torch.float32), None), dense)
+        sent = Sent(nothing, nothing.to(torch.float32), None)
+        return self.sparse(sent, self._zeros(self.others))
 
     def parts(self, where: str, summed: Payload) -> tuple[Tensor, Tensor]:
         """Return the sums over compressed and over dense tensors, in memory of their own.
@@ -75,3 +75,6 @@ class Payloads:
                 return compressed.clone(), dense_part(where, rest, self.others).clone()
         buffer = dense_part(where, summed, self.length + self.others).clone()
         return buffer[: self.length], buffer[self.length :]
+
+    def _zeros(self, length: int) -> Tensor:
+        return torch.zeros(length, dtype=torch.float32, device=self.device)

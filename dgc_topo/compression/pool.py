@@ -130,5 +130,5 @@ class Pool:
             return self._limits[first]
         last = bisect_right(offsets, stop - 1)
         edges = (start, *offsets[first + 1 : last], stop)
-        lengths = torch.tensor(edges, device=self.device).diff()
+        lengths = torch.tensor(edges, dtype=torch.int64, device=self.device).diff()
         return repeated(self.thresholds[first:last], lengths, stop - start)

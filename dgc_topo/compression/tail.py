@@ -45,8 +45,12 @@ class Tail:
     def of(cls, num_groups: int, device: torch.device) -> Tail:
         """Return what to assume of groups before the first search."""
         values = (FIRST_SLACK, FIRST_AIM, FIRST_WIDTH)
-        slack, aim, width = (torch.full((num_groups,), value, device=device) for value in values)
-        return cls(slack, aim, width)
+        return cls(
+            *(
+                torch.full((num_groups,), value, dtype=torch.float32, device=device)
+                for value in values
+            )
+        )
 
     def learn(
         self, before: Tensor, smallest: Tensor, found: Tensor, counts: Tensor, goal: Goal
@@ -60,13 +64,16 @@ class Tail:
             counts: How many are sent.
             goal: How many should have been found.
         """
+        # Quotients and roots of integers would be of torch's default type.
+        found, counts = found.to(torch.float32), counts.to(torch.float32)
         threshold = before * self.slack
         known = (smallest > 0) & (threshold > 0)
         folds = (found / counts).log()
         measured = ((smallest / threshold).log() / folds).clamp(LEAST_WIDTH, MOST_WIDTH)
         steep = known & (found > 0) & (folds.abs() > FOLDS)
         self.width.copy_(torch.where(steep, (self.width + measured) / 2, self.width))
-        self.aim.mul_(torch.where(found < counts, MISSED, FOUND)).clamp_(goal.least, goal.most)
+        change = torch.full_like(self.aim, FOUND).masked_fill_(found < counts, MISSED)
+        self.aim.mul_(change).clamp_(goal.least, goal.most)
         wanted = (self.aim + (goal.spare + goal.root * counts.sqrt()) / counts).log()
         growth = (2 - before / smallest).clamp(SHRINKS, GROWS)  # as much as the last time
         slack = torch.where(known, growth, 1.0) * (-self.width * wanted).exp()

@@ -142,10 +142,12 @@ class Threshold:
                 stride = sample_stride(stop - start)
                 samples.append(residual[start + self.step % stride : stop : stride])
                 ranks.append(sample_rank(self.counts[group], stride))
-            sizes = torch.tensor([len(sample) for sample in samples], device=residual.device)
-            wanted = torch.tensor(ranks, device=residual.device)
+            sizes, wanted, places = (
+                torch.tensor(numbers, dtype=torch.int64, device=residual.device)
+                for numbers in ([len(sample) for sample in samples], ranks, some)
+            )
             smallest = trim(torch.cat(samples).abs_(), sizes.cumsum(0), wanted).smallest
-            thresholds[torch.tensor(some, device=residual.device)] = smallest
+            thresholds[places] = smallest
         # Just below it, so that it passes as well.
         return torch.nextafter(thresholds, torch.zeros_like(thresholds))
 

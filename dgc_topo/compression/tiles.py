@@ -113,7 +113,8 @@ class Gatherer:
 
     def _memory(self, place: int, length: int) -> Tensor:
         while len(self._scratch) <= place:
-            self._scratch.append(torch.empty(self._size, device=self._device))
+            memory = torch.empty(self._size, dtype=torch.float32, device=self._device)
+            self._scratch.append(memory)
         return self._scratch[place][:length]
 
 

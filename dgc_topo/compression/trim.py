@@ -32,10 +32,10 @@ def trim(magnitudes: Tensor, ends: Tensor, counts: Tensor) -> Trimmed:
         ends: Where each group's candidates end, shape (num_groups,), int64, ascending.
         counts: How many of each group to keep, shape (num_groups,), int64; all if it has fewer.
     """
-    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-    sizes = ends - starts
+    sizes = ends.diff(prepend=ends.new_zeros(1))  # none of no groups
+    starts = ends - sizes
     wanted = torch.minimum(counts, sizes)
-    numbers = torch.arange(len(sizes), device=ends.device)
+    numbers = torch.arange(len(sizes), dtype=torch.int64, device=ends.device)
     # The bits of floats that are not negative are ordered as the floats are: one integer sorts by
     # group first and by falling magnitude within it.
     keys = magnitudes.view(torch.int32).to(torch.int64).neg_().add_(_LOW)

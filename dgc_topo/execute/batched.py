@@ -38,7 +38,9 @@ class BatchedChannel:
         self._group = group
         self._watch = Watch(dist.get_rank(group), timeout)
         if _uses_nccl(group):
-            meeting = torch.zeros(1, device=f"cuda:{torch.cuda.current_device()}")
+            meeting = torch.zeros(
+                1, dtype=torch.float32, device=f"cuda:{torch.cuda.current_device()}"
+            )
             dist.all_reduce(meeting, group=group)
             torch.cuda.current_stream().synchronize()
 
@@ -73,8 +75,8 @@ class BatchedChannel:
         told = [send for send in outgoing if send.num_bytes is None]
         # Rows of 1 element: each is a message of its own.
         heard = torch.empty(len(asked), 1, dtype=torch.int64, device=device)
-        said = torch.tensor([[send.message.numel()] for send in told], dtype=torch.int64)
-        said = said.to(device)
+        sizes_told = [[send.message.numel()] for send in told]
+        said = torch.tensor(sizes_told, dtype=torch.int64, device=device)
         self._run(
             [(receives[place].peer, heard[row]) for row, place in enumerate(asked)],
             [(send.peer, said[row]) for row, send in enumerate(told)],

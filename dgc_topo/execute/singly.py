@@ -75,7 +75,7 @@ class SinglyChannel:
         self._device = device
         self._eager_bytes = eager_bytes
         self._scratch = _Scratch(device)
-        self._memory = torch.empty(0, dtype=torch.uint8)
+        self._memory = torch.empty(0, dtype=torch.uint8, device="cpu")
         #: Whether a message can be received in the payload's own memory, and sent from there.
         self.reaches_payload = device.type == "cpu"
 
@@ -85,7 +85,7 @@ class SinglyChannel:
         A larger one replaces it; who has the smaller one keeps that.
         """
         if self._memory.numel() < num_bytes:
-            self._memory = torch.empty(num_bytes, dtype=torch.uint8)
+            self._memory = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
         return self._memory[:num_bytes]
 
     def receive(self, peer: int, tag: int, num_bytes: int | None) -> Receipt:
@@ -184,7 +184,7 @@ class _Scratch:
         if whole is None:
             # Sparse messages vary in size: a little room saves allocating again next time.
             room = num_bytes + num_bytes // 4
-            whole = torch.empty(room, dtype=torch.uint8, pin_memory=self._pinned)
+            whole = torch.empty(room, dtype=torch.uint8, device="cpu", pin_memory=self._pinned)
         return whole
 
     def give(self, whole: Tensor) -> None:

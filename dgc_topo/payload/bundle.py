@@ -70,7 +70,7 @@ class BundlePayload:
         sizes = [
             message.numel() for message, size in zip(messages, known, strict=True) if size is None
         ]
-        pieces = [torch.tensor(sizes, dtype=torch.int64).view(torch.uint8).to(self.device)]
+        pieces = [torch.tensor(sizes, dtype=torch.int64, device=self.device).view(torch.uint8)]
         for message in messages:
             padding = _padded(message.numel()) - message.numel()
             pieces += [message, message.new_zeros(padding)]

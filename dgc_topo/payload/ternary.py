@@ -88,9 +88,10 @@ class TernaryPayload:
 
     def to_dense(self) -> Tensor:
         """Return the sum, taken in rank order: shape (length,), float32."""
-        sizes = torch.tensor(self._offsets).diff().to(self._device)
-        layer_of = torch.repeat_interleave(torch.arange(len(sizes), device=self._device), sizes)
-        total = torch.zeros(self.length, device=self._device)
+        offsets = torch.tensor(self._offsets, dtype=torch.int64, device=self._device)
+        layers = torch.arange(len(offsets) - 1, dtype=torch.int64, device=self._device)
+        layer_of = torch.repeat_interleave(layers, offsets.diff())
+        total = torch.zeros(self.length, dtype=torch.float32, device=self._device)
         for rank in sorted(self.given):
             total += self.given[rank].values(layer_of)
         return total
@@ -113,8 +114,10 @@ class TernaryPayload:
         return self._size(len(self.given), 0, self.length)
 
     def pack(self, chunk: int, count: int) -> Tensor:
-        """Return what the ranks gave in a run, as one message."""
+        """Return what the ranks gave in a run, as one message; of a run without elements none."""
         start, stop = self._bounds[chunk], self._bounds[chunk + count]
+        if start == stop:
+            return torch.empty(0, dtype=torch.uint8, device=self._device)
         ranks = [r for r in sorted(self.given) if (self._codes(r, start, stop) != _ABSENT).any()]
         layers = self._layers(start, stop)
         head = torch.tensor([len(ranks), *ranks], dtype=torch.int32, device=self._device)
@@ -169,7 +172,8 @@ class TernaryPayload:
     def _join(self, source: int, scales: Tensor, codes: Tensor, start: int, stop: int) -> None:
         if source not in self.given:
             blank = torch.full((self.length,), _ABSENT, dtype=torch.uint8, device=self._device)
-            zeros = torch.zeros(len(self._offsets) - 1, device=self._device)
+            num_layers = len(self._offsets) - 1
+            zeros = torch.zeros(num_layers, dtype=torch.float32, device=self._device)
             self.given[source] = Ternary(zeros, blank)
         mine = self.given[source]
         there, coming = mine.codes[start:stop] != _ABSENT, codes != _ABSENT
@@ -197,6 +201,8 @@ class TernaryPayload:
     def _unpack(self, message: Tensor, start: int, stop: int) -> dict[int, tuple[Tensor, Tensor]]:
         """Return scales and codes by rank, checked."""
         size = len(message)
+        if start == stop and not size:
+            return {}
         count = int(message[:_WORD_BYTES].view(torch.int32)) if size >= _WORD_BYTES else -1
         if count < 0 or self._size(count, start, stop) != len(message):
             raise ValueError(
@@ -223,7 +229,7 @@ class TernaryPayload:
 
 def _pack_codes(codes: Tensor) -> Tensor:
     """Return 2 bits per code, the first in the lowest bits."""
-    padded = torch.zeros(-(-len(codes) // _PER_BYTE) * _PER_BYTE, dtype=torch.uint8).to(codes)
+    padded = codes.new_zeros(-(-len(codes) // _PER_BYTE) * _PER_BYTE)
     padded[: len(codes)] = codes
     quads = padded.view(-1, _PER_BYTE)
     packed = quads[:, 0].clone()

@@ -58,7 +58,9 @@ def quality_point(
 def flat_statistics(model: nn.Module) -> Tensor:
     """Return a model's running statistics end to end; shape (0,) if it has none."""
     statistics = running_statistics(model)
-    return torch.cat([t.reshape(-1) for t in statistics]) if statistics else torch.empty(0)
+    if not statistics:
+        return torch.empty(0, dtype=torch.float32, device="cpu")
+    return torch.cat([t.reshape(-1) for t in statistics])
 
 
 def with_average_statistics(task: Task, model: nn.Module, flats: Sequence[Tensor]) -> nn.Module:

@@ -26,12 +26,12 @@ class Blocks:
 
     def __init__(self, layout: FlatLayout, size: int, device: torch.device) -> None:
         places = [place for _, place in layout.slices()]
-        sizes = torch.tensor([place.stop - place.start for place in places], dtype=torch.int64)
-        starts = torch.tensor([place.start for place in places], dtype=torch.int64)
+        sizes = _on_host([place.stop - place.start for place in places])
+        starts = _on_host([place.start for place in places])
         counts = (sizes + size - 1) // size
         ends = counts.cumsum(0)
-        tensor = torch.arange(len(sizes)).repeat_interleave(counts)
-        inside = (torch.arange(len(tensor)) - (ends - counts)[tensor]) * size
+        tensor = _counted(len(sizes)).repeat_interleave(counts)
+        inside = (_counted(len(tensor)) - (ends - counts)[tensor]) * size
         self.size = size
         self.elements = layout.length
         self.count = len(tensor)
@@ -57,7 +57,7 @@ class Blocks:
 
     def groups(self, groups: Groups) -> Tensor:
         """Return each block's group, shape (count,), int32, on the device."""
-        ends = torch.tensor(groups.offsets[1:], device=self.device)
+        ends = torch.tensor(groups.offsets[1:], dtype=torch.int64, device=self.device)
         return torch.searchsorted(ends, self.flat, right=True).to(torch.int32)
 
 
@@ -90,7 +90,7 @@ class Reader:
         if self._known != addresses:
             self._known = addresses
             on_gpu = self.addresses.is_cuda
-            on_host = torch.tensor(addresses, dtype=torch.int64, pin_memory=on_gpu)
+            on_host = torch.tensor(addresses, dtype=torch.int64, device="cpu", pin_memory=on_gpu)
             self.addresses.copy_(on_host, non_blocking=True)
         return dtype
 
@@ -102,6 +102,14 @@ def spans(sizes: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tenso
         Which list each span is of, int32, and its first place there, int64; on *device*.
     """
     counts = ((sizes + size - 1) // size).clamp(min=1)
-    number = torch.arange(len(sizes)).repeat_interleave(counts)
-    span = torch.arange(len(number)) - (counts.cumsum(0) - counts)[number]
+    number = _counted(len(sizes)).repeat_interleave(counts)
+    span = _counted(len(number)) - (counts.cumsum(0) - counts)[number]
     return number.to(device, torch.int32), (span * size).to(device)
+
+
+def _on_host(numbers: Sequence[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64, device="cpu")
+
+
+def _counted(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.int64, device="cpu")

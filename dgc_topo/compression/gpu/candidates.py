@@ -63,13 +63,13 @@ class Lists:
     def __init__(self, groups: Groups, counts: list[int], blocks: Blocks) -> None:
         self.blocks = blocks
         device, num_groups = blocks.device, groups.num_groups
-        sizes = torch.tensor(groups.offsets).diff()
+        sizes = torch.tensor(groups.offsets, dtype=torch.int64, device="cpu").diff()
         self.num_wanted = sum(counts)
         self.few = self.num_wanted <= _FEW * blocks.elements  #: is little sent?
         self.plan = _GENEROUS if self.few else _THRIFTY
-        wanted = torch.tensor(counts, dtype=torch.int64)
+        wanted = torch.tensor(counts, dtype=torch.int64, device="cpu")
         rooms = torch.minimum(sizes, (self.plan.room * wanted).to(torch.int64) + _SPARE_ROOM)
-        begin = torch.zeros(num_groups + 1, dtype=torch.int64)
+        begin = torch.zeros(num_groups + 1, dtype=torch.int64, device="cpu")
         torch.cumsum(rooms, 0, out=begin[1:])
         places, words = int(begin[-1]), num_groups * kernels.DIGITS * _VALUES
         self.begin = begin.to(device)

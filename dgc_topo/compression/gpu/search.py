@@ -28,7 +28,7 @@ class Search:
     """
 
     def __init__(self, groups: Groups, device: torch.device) -> None:
-        offsets = torch.tensor(groups.offsets)
+        offsets = torch.tensor(groups.offsets, dtype=torch.int64, device="cpu")
         self._begin = offsets.to(device)
         self._group, self._first = spans(offsets.diff(), CHUNK * _CHUNKS, device)
 
@@ -42,7 +42,7 @@ class Search:
         """
         lists.clear()
         wanted = torch.where(searched, lists.wanted, 0)
-        found = torch.empty(len(wanted), device=residual.device)
+        found = torch.empty(len(wanted), dtype=torch.float32, device=residual.device)
         with lists.blocks.on_device():
             for digit in range(DIGITS):
                 kernels.count_everywhere[(len(self._group),)](

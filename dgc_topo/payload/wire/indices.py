@@ -34,7 +34,7 @@ def write_codes(gaps: Tensor, escapes: int, into: Tensor) -> None:
         into.view(torch.int16).copy_(gaps)  # the low 16 bits
         return
     before = torch.div(gaps, MAX_CODE, rounding_mode="floor").cumsum(0)
-    places = before + torch.arange(len(gaps), device=gaps.device)
+    places = before + torch.arange(len(gaps), dtype=torch.int64, device=gaps.device)
     codes = into[:-4].view(torch.int16)
     codes.fill_(-1)  # 65535
     codes[places] = (gaps % MAX_CODE).to(torch.int16)
@@ -86,7 +86,7 @@ def write_packed(gaps: Tensor, width: int, into: Tensor) -> None:
 def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
     """Return *count* indices from gaps of *width* bits each, shape (count,), int64."""
     if not width:
-        return torch.arange(start, start + count, device=packed.device)
+        return torch.arange(start, start + count, dtype=torch.int64, device=packed.device)
     if has_kernels(packed):
         from dgc_topo.payload.wire import on_gpu  # noqa: PLC0415 - needs Triton
 

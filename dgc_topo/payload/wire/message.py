@@ -150,7 +150,7 @@ def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> T
         return torch.empty(0, dtype=torch.int64, device=message.device)
     match encoding:
         case "dense":
-            return torch.arange(start, start + length, device=message.device)
+            return torch.arange(start, start + length, dtype=torch.int64, device=message.device)
         case "bitmap":
             return indices.read_bitmap(coded, count, start)
         case "int32":
