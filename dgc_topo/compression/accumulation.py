@@ -13,7 +13,9 @@ sparsification, ``v = g``, which forgets what it does not send.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +24,15 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.pool import Watcher
 from dgc_topo.compression.tiles import Gatherer, tile_size, tiles_of
+from dgc_topo.compression.values import FLOAT32_MAX
 from dgc_topo.payload.wire import to_wire
+
+
+class _Most(NamedTuple):
+    """Bounds on the magnitudes of all velocities and residuals."""
+
+    velocity: float
+    residual: float
 
 
 class Accumulation:
@@ -34,10 +44,14 @@ class Accumulation:
         layout: Where each tensor lies in u and v.
         device: Where they are kept.
         config: Says which law holds.
+        num_workers: Ranks whose contributions are summed.
     """
 
-    def __init__(self, layout: FlatLayout, device: torch.device, config: DGCConfig) -> None:
+    def __init__(
+        self, layout: FlatLayout, device: torch.device, config: DGCConfig, *, num_workers: int = 1
+    ) -> None:
         self.layout = layout
+        self._num_workers = num_workers
         self.residual = torch.zeros(layout.length, dtype=torch.float32, device=device)
         self._corrects = config.corrects_momentum
         self.velocity = torch.zeros_like(self.residual) if self._corrects else self.residual[:0]
@@ -45,7 +59,39 @@ class Accumulation:
         self._nesterov = config.nesterov
         self._masking = config.masking and self._corrects
         self._keeps = config.accumulation
+        self._most = _Most(0.0, 0.0)
         self._tiles = tuple(tiles_of(layout, tile_size(layout.length, device)))
+
+    def has_room(self, largest: float) -> bool:
+        """Return whether a gradient can be added, wherever its *largest* element is; it will be.
+
+        That costs no pass over the state unless values come near the end of float32, which only
+        gradients of 64 bits do: the norm of others overflows long before.
+        """
+        most = self._after(self._most, largest)
+        if not most.residual <= FLOAT32_MAX:
+            most = self._after(self._measured(), largest)
+        if not most.residual <= FLOAT32_MAX:
+            return False
+        self._most = most
+        return True
+
+    def forget_bounds(self) -> None:
+        """Say that the state was replaced: `has_room` has to look at it."""
+        self._most = _Most(math.inf, math.inf)
+
+    def _after(self, most: _Most, largest: float) -> _Most:
+        """Return the bounds once a gradient is added; not less than by any law."""
+        velocity = self._momentum * most.velocity + largest
+        ahead = largest if self._nesterov else 0.0
+        return _Most(velocity, most.residual + velocity + ahead)
+
+    def _measured(self) -> _Most:
+        sizes = (
+            float(torch.linalg.vector_norm(state, math.inf)) if len(state) else 0.0
+            for state in (self.velocity, self.residual)
+        )
+        return _Most(*sizes)
 
     @torch.no_grad()
     def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Watcher | None = None) -> None:
@@ -105,17 +151,17 @@ class Accumulation:
         self.residual.zero_()
 
     def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
-        """As `take`, in numbers that *wire_dtype* can hold; what is rounded off stays behind."""
+        """As `take`, in numbers whose sum *wire_dtype* can hold; the rest of them stays behind."""
         taken = self.take(indices)
-        sent = to_wire(taken, wire_dtype)
+        sent = to_wire(taken, wire_dtype, self._num_workers)
         if sent is not taken:
             self.give_back(indices, taken - sent)
         return sent
 
     def send_all(self, into: Tensor, wire_dtype: torch.dtype) -> None:
-        """As `take_all`, in numbers that *wire_dtype* can hold; what is rounded off stays."""
+        """As `take_all`, in numbers whose sum *wire_dtype* can hold; the rest of them stays."""
         self.take_all(into)
-        sent = to_wire(into, wire_dtype)
+        sent = to_wire(into, wire_dtype, self._num_workers)
         if sent is not into:
             self.residual.add_(into - sent)
             into.copy_(sent)

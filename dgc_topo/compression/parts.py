@@ -31,13 +31,15 @@ def has_kernels(device: torch.device) -> bool:
     return device.type == "cuda" and has_triton()
 
 
-def accumulation_of(layout: FlatLayout, device: torch.device, config: DGCConfig) -> Accumulation:
+def accumulation_of(
+    layout: FlatLayout, device: torch.device, config: DGCConfig, num_workers: int = 1
+) -> Accumulation:
     """Return velocity and residual, accumulated by a fused kernel where there can be one."""
     if has_kernels(device):
         from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
 
-        return FusedAccumulation(layout, device, config)
-    return Accumulation(layout, device, config)
+        return FusedAccumulation(layout, device, config, num_workers=num_workers)
+    return Accumulation(layout, device, config, num_workers=num_workers)
 
 
 def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
@@ -77,6 +79,8 @@ def step_of(
     layout: FlatLayout,
     config: DGCConfig,
     rule: Selection | None = None,
+    *,
+    num_workers: int = 1,
 ) -> Step:
     """Return a step over all *parameters*, of which those in *layout* are compressed.
 
@@ -86,9 +90,10 @@ def step_of(
         layout: Names of those that are accumulated, and where they lie.
         config: Settings.
         rule: A rule of the caller's to select by.
+        num_workers: Ranks whose contributions are summed.
     """
     device = next(iter(parameters.values())).device
-    accumulation = accumulation_of(layout, device, config)
+    accumulation = accumulation_of(layout, device, config, num_workers)
     picks = selector(config, accumulation, rule)
     if not has_kernels(device):
         return Step(where, accumulation, picks, None, config.coding)

@@ -16,6 +16,7 @@ from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.pool import Watcher
 from dgc_topo.compression.step import Term
+from dgc_topo.payload.wire import largest_addend
 
 BLOCK = 1024  #: elements per program of the pass, a power of two
 _WARPS = 4
@@ -48,13 +49,20 @@ class FusedAccumulation(Accumulation):
         layout: Where each tensor lies in u and v.
         device: Where they are kept.
         config: Says which law holds.
+        num_workers: Ranks whose contributions are summed.
         block: Elements per program of the kernel, a power of two.
     """
 
     def __init__(
-        self, layout: FlatLayout, device: torch.device, config: DGCConfig, *, block: int = BLOCK
+        self,
+        layout: FlatLayout,
+        device: torch.device,
+        config: DGCConfig,
+        *,
+        num_workers: int = 1,
+        block: int = BLOCK,
     ) -> None:
-        super().__init__(layout, device, config)
+        super().__init__(layout, device, config, num_workers=num_workers)
         self.blocks = Blocks(layout, block, device)
         self._readers = [Reader(layout.names, device) for _ in range(_TERMS)]
 
@@ -86,8 +94,9 @@ class FusedAccumulation(Accumulation):
     def numbers_among(self, names: Sequence[str]) -> Tensor:
         """Return which of *names* the tensor of each block is, shape (num_blocks,), int32."""
         places = {name: place for place, name in enumerate(names)}
-        numbers = torch.tensor([places[name] for name in self.layout.names], dtype=torch.int32)
-        return numbers.to(self.blocks.device)[self.blocks.tensor]
+        numbers = [places[name] for name in self.layout.names]
+        device = self.blocks.device
+        return torch.tensor(numbers, dtype=torch.int32, device=device)[self.blocks.tensor]
 
     def take(self, indices: Tensor) -> Tensor:
         """As `Accumulation.take`."""
@@ -97,7 +106,7 @@ class FusedAccumulation(Accumulation):
         """As `Accumulation.send`."""
         if not self._keeps:
             return super().send(indices, wire_dtype)
-        values = torch.empty(len(indices), device=indices.device)
+        values = torch.empty(len(indices), dtype=torch.float32, device=indices.device)
         if len(indices):
             self.launch_take(indices, values, wire_dtype)
         return values
@@ -127,7 +136,7 @@ class FusedAccumulation(Accumulation):
                 self.velocity,
                 masks=self._masking,
                 element=ELEMENTS[wire_dtype],
-                largest=torch.finfo(wire_dtype).max,
+                largest=largest_addend(wire_dtype, self._num_workers),
                 block=_TAKEN,
             )
 

@@ -211,12 +211,12 @@ def take(  # noqa: PLR0913, PLR0917 - one argument per buffer
     velocity,
     masks: tl.constexpr,
     element: tl.constexpr,  # type of numbers on the wire
-    largest: tl.constexpr,  # of them
+    largest: tl.constexpr,  # magnitude to be sent
     block: tl.constexpr,
 ):
     """Remove the elements at some indices from the residual, and from the velocity if it masks.
 
-    What rounding takes from them stays in the residual.
+    What rounding takes from them, or what exceeds the largest to be sent, stays in the residual.
     """
     lanes = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     if given is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,23 @@ def wire_name(where: str, dtype: torch.dtype) -> WireDtype:
     return _NAMES[dtype]
 
 
-def to_wire(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return *values* as a message can hold them: rounded, and within the range of *dtype*.
+def largest_addend(dtype: torch.dtype, num_ranks: int) -> float:
+    """Return a magnitude that *num_ranks* may each send, and no sum of it leaves *dtype*'s range.
+
+    It is the range over the number of ranks, cut to so few digits that all its multiples up to
+    *num_ranks* times are numbers of the type: adding them in any order rounds nothing.  Rounding
+    keeps order, so sums of smaller numbers come out no larger.  (More than 2048 ranks in float16,
+    or 256 in bfloat16, are more than the type counts: a sum in a row may be rounded up there.)
+    """
+    info = torch.finfo(dtype)
+    digits = 1 - round(math.log2(info.eps))
+    spare = max(1, digits - (num_ranks - 1).bit_length())
+    mantissa, exponent = math.frexp(info.max / num_ranks)
+    return math.ldexp(math.floor(math.ldexp(mantissa, spare)), exponent - spare)
+
+
+def to_wire(values: Tensor, dtype: torch.dtype, num_ranks: int = 1) -> Tensor:
+    """Return *values* as messages can hold them, and their sum over ranks: rounded, within range.
 
     What is left out, ``values - to_wire(values)``, is exact in float32 (of float16 below 2**29),
     so that nothing is lost if it is sent later.
@@ -36,8 +53,9 @@ def to_wire(values: Tensor, dtype: torch.dtype) -> Tensor:
     Args:
         values: float32, finite, any shape.
         dtype: float32 (then nothing changes), float16 or bfloat16.
+        num_ranks: Ranks whose values are summed, see `largest_addend`.
     """
     if dtype == torch.float32:
         return values
-    largest = torch.finfo(dtype).max
+    largest = largest_addend(dtype, num_ranks)
     return values.clamp(-largest, largest).to(dtype).to(torch.float32)
