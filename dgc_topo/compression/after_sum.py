@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression import base
-from dgc_topo.compression.gradients import check_gradients, check_parameters, clip_factor
+from dgc_topo.compression.gradients import Gradients, checked_norm, whole_gradients
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
-from dgc_topo.compression.state import check_owner, restore, snapshot
+from dgc_topo.compression.state import check_owner, position_of, restore, snapshot
+from dgc_topo.compression.tensors import check_parameters
+from dgc_topo.compression.values import check_epoch, make_plain, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
@@ -42,6 +44,7 @@ class SGDSettings:
     """Bound on the L2 norm of the summed gradient; None does not clip."""
 
     def __post_init__(self) -> None:
+        make_plain("sgd", self)
         check_sgd(
             "sgd",
             momentum=self.momentum,
@@ -71,7 +74,7 @@ class AfterSum(ABC):
         self._sgd = sgd = sgd or SGDSettings()
         self._device = check_parameters(self.name, parameters)
         self._parameters = dict(parameters)
-        self._seed = seed
+        self._seed = plain_int(f"{self.name}: seed", seed)
         self.step = 0  #: steps compressed so far
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         others = {n: p for n, p in self._parameters.items() if n not in compressed}
@@ -93,26 +96,26 @@ class AfterSum(ABC):
 
     def set_progress(self, epoch: float) -> None:
         """Check *epoch*; nothing warms up."""
-        base.check_epoch(self.name, epoch)
+        check_epoch(self.name, epoch)
 
     @torch.no_grad()
-    def compress(self, gradients: Mapping[str, Tensor]) -> BundlePayload:
+    def compress(self, gradients: Gradients) -> BundlePayload:
         """Return what this rank contributes, and forget the rest.
 
         Raises:
-            ValueError: if names, shapes or devices are not the parameters'.
+            ValueError: as `Compressor.compress`.
             NonFiniteGradientError: if a gradient holds NaN or infinity.
         """
-        check_gradients(self.name, gradients, self._parameters)
-        clip_factor(self.name, gradients, None)
+        whole = whole_gradients(self.name, gradients, self._parameters)
+        checked_norm(self.name, whole)
         self.step += 1
-        sent = self._encode(self._compressed.flatten(gradients, self._device))
-        return BundlePayload([sent, DensePayload(self._others.flatten(gradients, self._device))])
+        sent = self._encode(self._compressed.flatten(whole, self._device))
+        return BundlePayload([sent, DensePayload(self._others.flatten(whole, self._device))])
 
     def neutral(self) -> BundlePayload:
         """Return a payload that adds nothing; in the same step as the others' `compress`."""
         self.step += 1
-        others = torch.zeros(self._others.length, device=self._device)
+        others = torch.zeros(self._others.length, dtype=torch.float32, device=self._device)
         return BundlePayload([self._nothing(), DensePayload(others)])
 
     @torch.no_grad()
@@ -138,7 +141,7 @@ class AfterSum(ABC):
     def describe(self) -> str:
         """Say what is compressed, what is not, and in how many bytes."""
         with torch.no_grad():
-            zeros = torch.zeros(self._compressed.length, device=self._device)
+            zeros = torch.zeros(self._compressed.length, dtype=torch.float32, device=self._device)
             num_bytes = base.encoded_bytes(self._encode(zeros))
         others = self._others.length
         return (
@@ -155,11 +158,7 @@ class AfterSum(ABC):
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from a snapshot, bit for bit."""
         check_owner(self.name, state)
-        step = state.get("step")
-        if not isinstance(step, int):
-            raise ValueError(  # noqa: TRY004  a bad file is a bad value
-                f"{self.name} state: step {step!r}, expected a number"
-            )
+        step, _ = position_of(self.name, state)
         restore(self.name, state, {"momentum": self._rule.buffers()})
         self.step = step
 

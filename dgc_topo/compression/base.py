@@ -15,13 +15,13 @@ one algorithm from another.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dgc_topo.compression.gradients import Gradients
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 
 
@@ -48,24 +48,28 @@ class Compressor(Protocol):
         """Say how far training is, before the step's `compress`.
 
         Args:
-            epoch: Epochs done, fractions included: ``step / steps_per_epoch``.
+            epoch: Epochs done, fractions included: ``step / steps_per_epoch``; any real number,
+                NumPy's and those of tensors without shape too.
 
         Raises:
-            ValueError: if *epoch* is negative or not finite.
+            ValueError: if *epoch* is negative, not finite or no number.
         """
 
-    def compress(self, gradients: Mapping[str, Tensor]) -> Payload:
+    def compress(self, gradients: Gradients) -> Payload:
         """Return what this rank contributes to the sum; call it once per step.
 
         Args:
             gradients: One per parameter, shaped like it, already divided by ``num_workers *
-                batch``, so that their sum over the ranks is the mean gradient.  Not modified.
+                batch``, so that their sum over the ranks is the mean gradient.  None counts as
+                zeros (a frozen layer, or one that took no part in the loss), and a sparse layout
+                as the dense tensor.  Not modified.
 
         Returns:
             Valid until the next call.
 
         Raises:
-            ValueError: if names, shapes or devices are not the parameters'.
+            ValueError: if names, shapes or devices are not the parameters', or a gradient is no
+                tensor of floating-point numbers.
         """
 
     def neutral(self) -> Payload:
@@ -140,17 +144,6 @@ def dense_part(where: str, payload: Payload, length: int) -> Tensor:
             f"(here: {length} dense elements)"
         )
     return payload.buffer
-
-
-def check_epoch(where: str, epoch: float) -> float:
-    """Return *epoch* if it can be one.
-
-    Raises:
-        ValueError: if it is negative or not finite.
-    """
-    if not 0 <= epoch < math.inf:
-        raise ValueError(f"{where}: progress of {epoch} epochs, expected a finite number >= 0")
-    return epoch
 
 
 def check_optimizer(optimizer: Optimizer, compressor: Compressor) -> None:

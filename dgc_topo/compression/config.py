@@ -13,6 +13,7 @@ from dgc_topo.compression.density import (
     geometric_warm_up,
     paper_warm_up,
 )
+from dgc_topo.compression.values import FLOAT32_MAX, make_plain
 
 WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
@@ -99,15 +100,17 @@ class DGCConfig:
 
     wire_dtype: WireDtype = "float32"
     """Type of all values in messages.  With ``float16`` or ``bfloat16`` what rounding takes from
-    a sent element stays in the residual; tensors that travel dense are rounded as a dense 16-bit
-    all-reduce rounds them.  A sum of several ranks beyond the range of ``float16`` (65504) becomes
-    infinite, as in a dense 16-bit all-reduce; one rank's own value never does."""
+    a sent element of a compressed tensor stays in the residual.  So does what exceeds the type's
+    range (65504 of ``float16``) over the number of ranks, so that no sum of them becomes infinite.
+    Tensors that are not compressed have no residual: they are rounded, and become infinite, as in
+    any dense 16-bit all-reduce."""
 
     index_encoding: IndexChoice = "auto"
     """How messages code the indices: ``run-length``, ``bit-packed``, ``bitmap``, ``int32``,
     ``dense`` (no indices), or for each message the smallest of them: ``auto``."""
 
     def __post_init__(self) -> None:
+        make_plain("dgc config", self)
         _require("density", self.density, 0 < self.density <= 1, "0 < density <= 1")
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
         if self.nesterov:
@@ -115,7 +118,7 @@ class DGCConfig:
         if self.clip_norm is not None:
             positive = 0 < self.clip_norm < math.inf
             _require("clip_norm", self.clip_norm, positive, "a finite number above 0, or None")
-        decay_fits = 0 <= self.weight_decay < math.inf
+        decay_fits = 0 <= self.weight_decay <= FLOAT32_MAX
         _require("weight_decay", self.weight_decay, decay_fits, "a finite number of at least 0")
         _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
         _one_of("selection", self.selection, get_args(SelectionName))

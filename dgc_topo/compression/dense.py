@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression import base
-from dgc_topo.compression.gradients import check_gradients, check_parameters
+from dgc_topo.compression.gradients import Gradients, check_float32, whole_gradients
 from dgc_topo.compression.layout import FlatBuffer
 from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
 from dgc_topo.compression.state import check_owner, restore, snapshot
+from dgc_topo.compression.tensors import check_parameters
+from dgc_topo.compression.values import check_epoch, plain_bool, plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 
 
@@ -47,6 +49,12 @@ class Dense:
         clip_norm: float | None = None,
         wire_dtype: torch.dtype = torch.float32,
     ) -> None:
+        momentum = plain_float("dense: momentum", momentum)
+        nesterov = plain_bool("dense: nesterov", nesterov)
+        weight_decay = plain_float("dense: weight_decay", weight_decay)
+        decoupled = plain_bool("dense: decoupled_weight_decay", decoupled_weight_decay)
+        if clip_norm is not None:
+            clip_norm = plain_float("dense: clip_norm", clip_norm)
         check_sgd(
             "dense",
             momentum=momentum,
@@ -64,7 +72,7 @@ class Dense:
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
-            decoupled=decoupled_weight_decay,
+            decoupled=decoupled,
         )
         self.owns_momentum = momentum > 0
         self._sent = FlatBuffer(self._rule.layout, self._device)
@@ -73,16 +81,26 @@ class Dense:
 
     def set_progress(self, epoch: float) -> None:
         """Check *epoch*; density never changes."""
-        base.check_epoch(self.name, epoch)
+        check_epoch(self.name, epoch)
 
-    def compress(self, gradients: Mapping[str, Tensor]) -> DensePayload:
-        """Return all gradients as one flat buffer, in the order of the parameters."""
-        check_gradients(self.name, gradients, self._parameters)
-        return self._payload(self._sent.fill(gradients))
+    @torch.no_grad()
+    def compress(self, gradients: Gradients) -> DensePayload:
+        """Return all gradients as one flat buffer, in the order of the parameters.
+
+        NaN and infinity travel on, as in ordinary data-parallel training.
+
+        Raises:
+            ValueError: as `Compressor.compress`.
+            NonFiniteGradientError: if a float64 gradient holds finite numbers beyond float32.
+        """
+        whole = whole_gradients(self.name, gradients, self._parameters)
+        check_float32(self.name, whole)
+        return self._payload(self._sent.fill(whole))
 
     def neutral(self) -> DensePayload:
         """Return a payload of zeros."""
-        return self._payload(torch.zeros(self._rule.layout.length, device=self._device))
+        length = self._rule.layout.length
+        return self._payload(torch.zeros(length, dtype=torch.float32, device=self._device))
 
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from dgc_topo.compression.values import make_plain, plain_float
+
 #: The paper's warm-up: sparsity 75, 93.75, 98.4375 and 99.6 %, one epoch each, then 99.9 %
 #: (Lin et al., ICLR 2018, section 3.3).
 PAPER_STAGES = (0.25, 0.0625, 0.015625, 0.004)
@@ -48,6 +50,9 @@ class StagedDensity:
     warm_up_epochs: float = 0.0
 
     def __post_init__(self) -> None:
+        make_plain("density schedule", self)
+        stages = tuple(plain_float("density schedule: stage", stage) for stage in self.stages)
+        object.__setattr__(self, "stages", stages)
         for density in (self.target, *self.stages):
             if not 0 < density <= 1:
                 raise ValueError(f"density schedule: density {density}, expected 0 < density <= 1")

@@ -26,7 +26,7 @@ from dgc_topo.compression import base
 from dgc_topo.compression.ages import Ages, Staleness
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
-from dgc_topo.compression.gradients import check_gradients, check_parameters
+from dgc_topo.compression.gradients import Gradients, whole_gradients
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.parts import groups_of, step_of
 from dgc_topo.compression.payloads import Payloads
@@ -36,6 +36,8 @@ from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, position_of, restore, snapshot
 from dgc_topo.compression.step import Sent, Term
 from dgc_topo.compression.summed import SumRules
+from dgc_topo.compression.tensors import check_parameters
+from dgc_topo.compression.values import check_epoch, plain_float, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed
 
@@ -71,6 +73,7 @@ class DGC:
         select: Selection | None = None,
         density_schedule: DensitySchedule | None = None,
     ) -> None:
+        num_workers = plain_int("dgc: num_workers", num_workers)
         if num_workers < 1:
             raise ValueError(f"dgc: num_workers {num_workers}, expected at least 1")
         self._config = config = config or DGCConfig()
@@ -84,7 +87,9 @@ class DGC:
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         layout = FlatLayout.of(compressed)
-        self._step = step_of(self.name, self._parameters, layout, config, select)
+        self._step = step_of(
+            self.name, self._parameters, layout, config, select, num_workers=num_workers
+        )
         self._accumulation = self._step.accumulation
         groups = groups_of(config, layout)
         reselects = config.merge == "reselect"
@@ -110,14 +115,17 @@ class DGC:
                 "dgc: set_progress was never called, expected a call before each step while "
                 f"density warms up for {self._schedule.warm_up_epochs:g} epochs"
             )
-        return self._schedule.density_at(self._epoch)
+        density = plain_float("dgc: density", self._schedule.density_at(self._epoch))
+        if not 0 < density <= 1:
+            raise ValueError(f"dgc: density {density} at epoch {self._epoch}, expected 0 < it <= 1")
+        return density
 
     def set_progress(self, epoch: float) -> None:
         """Set the density for the epochs done so far, fractions included."""
-        self._epoch = base.check_epoch(self.name, epoch)
+        self._epoch = check_epoch(self.name, epoch)
 
     @torch.no_grad()
-    def compress(self, gradients: Mapping[str, Tensor]) -> Payload:
+    def compress(self, gradients: Gradients) -> Payload:
         """Accumulate the gradients and return what is sent now.
 
         Returns:
@@ -125,15 +133,16 @@ class DGC:
             over the others; at density 1 one `DensePayload` over both, in that order.
 
         Raises:
-            ValueError: if names, shapes or devices are not the parameters'.
-            NonFiniteGradientError: if a gradient holds NaN or infinity; nothing has changed then.
+            ValueError: as `Compressor.compress`.
+            NonFiniteGradientError: if a gradient holds NaN or infinity, or what is so large that
+                adding it up would overflow float32; nothing has changed then.
         """
         density = self.density
-        check_gradients(self.name, gradients, self._parameters)
+        whole = whole_gradients(self.name, gradients, self._parameters)
         factor = self._step.accumulate(
-            gradients, density, clip_norm=self._local_clip_norm(), decay=self._local_decay()
+            whole, density, clip_norm=self._local_clip_norm(), decay=self._local_decay()
         )
-        dense = self._dense.layout.flatten(gradients, self._device).mul_(factor)
+        dense = self._dense.layout.flatten(whole, self._device).mul_(factor)
         sent = self._step.sent(density) if density < 1 else None
         self.step += 1
         payload = self._all(dense) if sent is None else self._some(sent, dense)
@@ -165,12 +174,18 @@ class DGC:
             values: Shape (n,), float32.
 
         Raises:
-            ValueError: if the shapes differ.
+            ValueError: if the shapes or types differ.
         """
-        if indices.shape != values.shape or indices.dim() != 1:
+        types = indices.dtype, values.dtype
+        if (
+            indices.shape != values.shape
+            or indices.dim() != 1
+            or types != (torch.int64, torch.float32)
+        ):
             raise ValueError(
-                f"dgc: give_back of indices {tuple(indices.shape)} and values "
-                f"{tuple(values.shape)}, expected two 1-D tensors of one length"
+                f"dgc: give_back of indices {tuple(indices.shape)} {types[0]} and values "
+                f"{tuple(values.shape)} {types[1]}, expected two 1-D tensors of one length, int64 "
+                "and float32"
             )
         self._accumulation.give_back(indices, values)
 
@@ -222,6 +237,7 @@ class DGC:
         check_owner(self.name, state)
         step, epoch = position_of(self.name, state)
         restore(self.name, state, self._sections())
+        self._accumulation.forget_bounds()
         self.step, self._epoch = step, epoch
 
     def _clear_velocities(self) -> None:
@@ -245,7 +261,7 @@ class DGC:
 
     def _all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
-        buffer = torch.empty(length + len(dense), device=self._device)
+        buffer = torch.empty(length + len(dense), dtype=torch.float32, device=self._device)
         self._accumulation.send_all(buffer[:length], self._payloads.wire_dtype)
         if self._ages is not None:
             self._ages.note_all_sent(self.step)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.values import FLOAT32_MAX
 
 
 def check_sgd(
@@ -22,7 +23,7 @@ def check_sgd(
     if not 0 <= momentum < 1 or (nesterov and not momentum):
         expected = "0 < momentum < 1 with nesterov" if nesterov else "0 <= momentum < 1"
         raise ValueError(f"{where}: momentum {momentum}, expected {expected}")
-    if not 0 <= weight_decay < math.inf:
+    if not 0 <= weight_decay <= FLOAT32_MAX:
         raise ValueError(f"{where}: weight_decay {weight_decay}, expected at least 0")
     if clip_norm is not None and not 0 < clip_norm < math.inf:
         raise ValueError(f"{where}: clip_norm {clip_norm}, expected above 0, or None")

@@ -17,6 +17,7 @@ from torch import Tensor
 from dgc_topo.compression import base
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
 from dgc_topo.compression.groups import layer_count
+from dgc_topo.compression.values import plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 
 
@@ -43,6 +44,7 @@ class RandomK(AfterSum):
         sgd: SGDSettings | None = None,
         seed: int = 0,
     ) -> None:
+        density = plain_float("random-k: density", density)
         if not 0 < density <= 1:
             raise ValueError(f"random-k: density {density}, expected above 0, at most 1")
         super().__init__(parameters, sgd, seed)
@@ -50,13 +52,14 @@ class RandomK(AfterSum):
         self._counts = [
             layer_count(place.stop - place.start, density) for _, place in self._compressed.slices()
         ]
-        self._scales = torch.cat(
-            [
-                torch.full((count,), (place.stop - place.start) / max(count, 1))
-                for count, (_, place) in zip(self._counts, self._compressed.slices(), strict=True)
-            ]
-            or [torch.empty(0)]
-        ).to(self._device)
+        scales = [
+            (place.stop - place.start) / max(count, 1)
+            for count, (_, place) in zip(self._counts, self._compressed.slices(), strict=True)
+        ]
+        self._scales = torch.repeat_interleave(
+            torch.tensor(scales, dtype=torch.float32, device=self._device),
+            torch.tensor(self._counts, dtype=torch.int64, device=self._device),
+        )
 
     @property
     def density(self) -> float:
@@ -67,12 +70,19 @@ class RandomK(AfterSum):
         return DensePayload(gradient[self._places()], goals=SUM)
 
     def _nothing(self) -> Payload:
-        return DensePayload(torch.zeros(sum(self._counts), device=self._device), goals=SUM)
+        return DensePayload(torch.zeros_like(self._scales), goals=SUM)
 
     def _decode(self, payload: Payload) -> Tensor:
         values = base.dense_part(self.name, payload, sum(self._counts))
-        gradient = torch.zeros(self._compressed.length, device=self._device)
-        gradient[self._places()] = values * self._scales
+        scaled = values * self._scales
+        if bool((scaled.isinf() & values.isfinite()).any()):
+            raise ValueError(
+                "random-k: sum times elements over elements sent overflows float32, expected "
+                "smaller gradients, or a higher density"
+            )
+        length = self._compressed.length
+        gradient = torch.zeros(length, dtype=torch.float32, device=self._device)
+        gradient[self._places()] = scaled
         return gradient
 
     def _places(self) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.values import check_epoch, plain_int
+
 Sections = Mapping[str, Mapping[str, Tensor]]  #: section name to parameter name to live tensor
 
 
@@ -54,14 +56,17 @@ def position_of(where: str, state: Mapping[str, object]) -> tuple[int, float | N
     """Return the step of a snapshot, and the epochs done if any were told.
 
     Raises:
-        ValueError: if they are no numbers.
+        ValueError: if they are no numbers, or below 0.
     """
     step, epoch = state.get("step"), state.get("epoch")
-    if not isinstance(step, int) or not isinstance(epoch, float | int | None):
-        raise ValueError(  # noqa: TRY004  a bad file is a bad value
-            f"{where} state: step {step!r} and epoch {epoch!r}, expected numbers"
-        )
-    return step, epoch
+    try:
+        steps = plain_int("step", step)
+        epochs = None if epoch is None else check_epoch(where, epoch)
+    except ValueError:
+        steps, epochs = -1, None
+    if steps < 0:
+        raise ValueError(f"{where} state: step {step!r} and epoch {epoch!r}, expected numbers >= 0")
+    return steps, epochs
 
 
 def _checked(where: str, saved: object, live: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from dgc_topo.coding import WireCoding
 from dgc_topo.compression.accumulation import Accumulation
-from dgc_topo.compression.gradients import QuickNorm, clip_factor
+from dgc_topo.compression.gradients import (
+    NonFiniteGradientError,
+    QuickNorm,
+    checked_norm,
+    clip_factor,
+)
 from dgc_topo.compression.selection import Selector
 from dgc_topo.payload.wire import TORCH_DTYPES
 
@@ -78,13 +83,25 @@ class Step:
             NonFiniteGradientError: if an element is NaN or infinite; nothing has changed then.
                 `sent` raises it where a GPU has to be waited for.
         """
-        factor = clip_factor(self.where, gradients, clip_norm, self._norm)
+        norm = checked_norm(self.where, gradients, self._norm)
+        factor = clip_factor(norm, clip_norm)
+        if not self.accumulation.has_room(norm * factor):
+            self._look_for_room(gradients, factor)
         self.on_phase("check")
         pool = self.selector.begin(density) if density < 1 else None
         terms = (gradients, factor), *(() if decay is None else (decay,))
         self.accumulation.add(*terms, pool=pool)
         self.on_phase("accumulate")
         return factor
+
+    def _look_for_room(self, gradients: Mapping[str, Tensor], factor: float) -> None:
+        """Refuse the gradient if its largest element, rather than its norm, is too large."""
+        largest = max(float(g.abs().max()) for g in gradients.values() if g.numel()) * factor
+        if not self.accumulation.has_room(largest):
+            raise NonFiniteGradientError(
+                f"{self.where}: gradient of up to {largest:g}, expected less: residuals near the "
+                "end of float32 would overflow; lower the learning rate or the loss scale"
+            )
 
     def sent(self, density: float) -> Sent:
         """Return what is sent, and remove it from the state; once after `accumulate`.

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
+from dgc_topo.compression.values import plain_float, plain_int
 from dgc_topo.payload import Payload, Ternary, TernaryPayload
 from dgc_topo.seeds import stream_seed
 
@@ -47,10 +48,14 @@ class TernGrad(AfterSum):
         clip_sigmas: float | None = 2.5,
         seed: int = 0,
     ) -> None:
+        if clip_sigmas is not None:
+            clip_sigmas = plain_float("terngrad: clip_sigmas", clip_sigmas)
         if clip_sigmas is not None and not 0 < clip_sigmas < math.inf:
             raise ValueError(f"terngrad: clip_sigmas {clip_sigmas}, expected above 0, or None")
         super().__init__(parameters, sgd, seed)
-        self._rank = rank
+        self._rank = plain_int("terngrad: rank", rank)
+        if self._rank < 0:
+            raise ValueError(f"terngrad: rank {rank}, expected at least 0")
         self._clip_sigmas = clip_sigmas
 
     @property
@@ -60,15 +65,18 @@ class TernGrad(AfterSum):
 
     def _encode(self, gradient: Tensor) -> Payload:
         generator = self._generator()
-        scales = torch.zeros(len(self._compressed.names), device=self._device)
+        num_layers = len(self._compressed.names)
+        scales = torch.zeros(num_layers, dtype=torch.float32, device=self._device)
         codes = torch.zeros(len(gradient), dtype=torch.uint8, device=self._device)
         for layer, (_, place) in enumerate(self._compressed.slices()):
             part = gradient[place]
             if self._clip_sigmas is not None:
                 bound = self._clip_sigmas * _root_mean_square(part)
                 part = torch.minimum(torch.maximum(part, -bound), bound)
-            scales[layer] = scale = part.abs().max() if len(part) else torch.zeros(())
-            draws = torch.rand(len(part), generator=generator, device=self._device)
+            scales[layer] = scale = part.abs().max() if len(part) else part.new_zeros(())
+            draws = torch.rand(
+                len(part), generator=generator, dtype=torch.float32, device=self._device
+            )
             # A product would round to the scale where that is tiny; 0 / 0 is not above anything.
             kept = draws < part.abs() / scale
             codes[place] = kept * torch.where(part < 0, 2, 1)

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from dgc_topo.compression import DGC, Compressor, Staleness
+from dgc_topo.compression.gradients import Gradients
 from dgc_topo.payload import Payload
 from dgc_topo.sizes import bucket_ends
 
@@ -21,7 +22,7 @@ class Bucket:
     names: tuple[str, ...]
     compressor: Compressor
 
-    def compress(self, gradients: Mapping[str, Tensor]) -> Payload:
+    def compress(self, gradients: Gradients) -> Payload:
         """Return what this rank contributes to the sum of the bucket's gradients."""
         return self.compressor.compress({name: gradients[name] for name in self.names})
 
@@ -46,7 +47,7 @@ class Buckets:
         for bucket in self.buckets:
             bucket.compressor.set_progress(epoch)
 
-    def compress(self, gradients: Mapping[str, Tensor]) -> list[Payload]:
+    def compress(self, gradients: Gradients) -> list[Payload]:
         """Return a payload per bucket; as `Compressor.compress`."""
         return [bucket.compress(gradients) for bucket in self.buckets]
 

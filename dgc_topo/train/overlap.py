@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dgc_topo.execute import Communicator, Traffic
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
-from dgc_topo.train.buckets import Buckets
+from dgc_topo.train.buckets import Bucket, Buckets
 from dgc_topo.train.models import Task
 from dgc_topo.train.steps import (
     PhaseClock,
@@ -81,7 +81,7 @@ class OverlappedStep(Strategy):
         self._buckets.set_progress(epoch)
         self._record = StepRecord(density=self._buckets.density)
         self._sums = []
-        self._missing = [len(bucket.names) for bucket in self._buckets.buckets]
+        self._missing = [len(self._watched(bucket)) for bucket in self._buckets.buckets]
         if not self._trains:
             for payload in self._buckets.neutral():
                 self._send(payload)
@@ -111,14 +111,19 @@ class OverlappedStep(Strategy):
 
     def _watch_gradients(self) -> None:
         for number, bucket in enumerate(self._buckets.buckets):
-            for name in bucket.names:
+            for parameter in self._watched(bucket):
 
                 def note(_: Tensor, number: int = number) -> None:
                     self._missing[number] -= 1
                     self._go_on()
 
-                hook = self._parameters[name].register_post_accumulate_grad_hook
+                hook = parameter.register_post_accumulate_grad_hook
                 hook(note)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def _watched(self, bucket: Bucket) -> list[nn.Parameter]:
+        """Return those of a bucket that get gradients: not the frozen ones."""
+        parameters = (self._parameters[name] for name in bucket.names)
+        return [parameter for parameter in parameters if parameter.requires_grad]
 
     def _go_on(self) -> None:
         """Look, in the backward pass, whether the next bucket can be sent."""

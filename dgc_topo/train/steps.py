@@ -239,11 +239,9 @@ def apply_updates(
     )
 
 
-def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Return each parameter's gradient; one that took no part in the loss has zeros."""
-    return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in parameters.items()
-    }
+def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
+    """Return each parameter's gradient; one that took no part in the loss has None."""
+    return {name: parameter.grad for name, parameter in parameters.items()}
 
 
 def sparse_entries(*payloads: Payload) -> int:

@@ -48,7 +48,7 @@ def test_an_optimizer_without_momentum_or_a_compressor_without_is_fine():
     [
         ({"fc.weight": None}, "no gradient for parameter 'fc.weight', expected one for each"),
         ({"fc.weight": torch.zeros(12, 5)}, r"shape \(12, 5\).* expected a dense tensor of shape"),
-        ({"fc.weight": torch.zeros(5, 12).to_sparse()}, "is torch.sparse_coo, expected a dense"),
+        ({"fc.weight": torch.zeros(5, 12).to_mkldnn()}, "is torch._mkldnn, expected a dense"),
         ({"fc.weight": torch.zeros(5, 12, device="meta")}, "is on meta, expected cpu"),
         ({"other": torch.zeros(1)}, "gradient for unknown parameter 'other'"),
     ],

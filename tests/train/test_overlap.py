@@ -17,7 +17,6 @@ from dgc_topo.scenario import Scenario, load_scenario
 from dgc_topo.train.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.train.job import Job
 from dgc_topo.train.overlap import OverlappedStep
-from dgc_topo.train.steps import gradients_of
 from tests.train.test_virtual import assert_equal, jobs_of, run, run_here
 from tests.train.tiny import write_tiny
 
@@ -141,7 +140,8 @@ def test_the_last_layer_travels_while_the_first_still_computes():
     step.begin(0, 0.0)
     hidden = WaitsGoingBack.apply(model.first(torch.ones(1, 3)), communicator.called)
     model.last(hidden).sum().backward()
-    expected = first - 0.5 * 2 * gradients_of({"bias": model.first.bias})["bias"]
+    assert model.first.bias.grad is not None
+    expected = first - 0.5 * 2 * model.first.bias.grad
     record = step.apply(0, 0.0, 0.5)
     assert communicator.sizes == [12, 12]
     assert torch.equal(model.first.bias, expected)
@@ -160,6 +160,24 @@ def test_parameters_that_took_no_part_travel_as_zeros():
         step.apply(0, 0.0, 0.5)
     assert communicator.sizes == [12, 12] * 2
     assert torch.equal(model.last.weight, unused)
+
+
+@pytest.mark.parametrize("frozen", ["first", "last"])
+def test_frozen_parameters_travel_as_zeros_and_hold_nothing_up(frozen):
+    """In a bucket of their own, or with others that get a gradient."""
+    model, communicator = TwoLayers(), Doubling()
+    getattr(model, frozen).requires_grad_(False)
+    model.first.weight.requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    step = step_of(model, communicator)
+    for _ in range(2):
+        step.begin(0, 0.0)
+        model.zero_grad()
+        model.last(model.first(torch.ones(1, 3))).sum().backward()
+        step.apply(0, 0.0, 0.5)
+    assert communicator.sizes == [12, 12] * 2
+    moved = {name for name, p in model.named_parameters() if not p.equal(before[name])}
+    assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
 def test_what_fails_while_sending_is_raised_where_the_sum_is_needed():

@@ -18,7 +18,7 @@ from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.gpu.norm import FusedNorm
 from dgc_topo.compression.gpu.recorded import Recorded
 from dgc_topo.compression.gpu.threshold import FusedThreshold
-from dgc_topo.compression.gradients import NonFiniteGradientError, clip_factor
+from dgc_topo.compression.gradients import NonFiniteGradientError, checked_norm
 from dgc_topo.compression.step import Sent, Step, Term
 from dgc_topo.payload.wire import on_gpu
 from dgc_topo.payload.wire.plan import Coding
@@ -189,7 +189,7 @@ class FusedStep(Step):
         if writes:
             facts = lists.notes[1 : 1 + on_gpu.FACTS]
             message = on_gpu.Ahead(outputs.room, facts, count, length, coding)
-        factor = torch.ones((), device=device)
+        factor = torch.ones((), dtype=torch.float32, device=device)
         work = self._work(kind, outputs, message, factor)
         if not kind.in_phases:
             work = {list(work)[-1]: partial(_all, tuple(work.values()))}
@@ -225,7 +225,7 @@ class FusedStep(Step):
 
     def _refuse(self, gradients: Mapping[str, Tensor]) -> None:
         """Say which gradient is not finite."""
-        clip_factor(self.where, gradients, None)
+        checked_norm(self.where, gradients)
         raise NonFiniteGradientError(
             f"{self.where}: the gradient's norm overflows float32, expected a finite one; lower "
             "the learning rate or the loss scale"
