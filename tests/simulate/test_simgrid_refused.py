@@ -1,10 +1,18 @@
 """SimGrid platforms that contradict themselves, or say what is not supported."""
 
+import copy
+import random
 import re
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 
+from dgc_topo.simulate import simulate_flows
 from tests.simulate.platforms import FLAT, TWO_LEVELS, cluster, platform_of, zone_of
+
+PLATFORMS = Path(__file__).parent / "platforms"
 
 HOSTS = '<host id="a" speed="1f"/><host id="b" speed="1f"/><host id="d" speed="1f"/>'
 LINK = '<link id="L" bandwidth="1MBps" latency="1ms"/>'
@@ -120,6 +128,16 @@ def zone_route(more='gw_src="cc_router" gw_dst="ee_router"', **ends):
             "<backbone> L: expected at most one, in a",
         ),
         (zone_of('<peer id="p" speed="1f" bw_in="1Bps" bw_out="1Bps"/>'), "routing Vivaldi, not F"),
+        (
+            zone_of('<peer id="p" speed="1f" bw_in="1Bps" bw_out="1Bps" lat="1ms"/>', "Vivaldi"),
+            "<peer> p: lat 1ms, expected the third of its coordinates",
+        ),
+        (
+            platform_of(cluster(prefix="a&#10;b")),
+            r"line 1: <cluster>: prefix 'a.nb', expected prin",
+        ),
+        (zone_of('<host id="&#x9b;31m"/>'), r"<host>: id '.x9b31m', expected printable"),
+        (zone_of('<host id="&#x202e;"/>'), r"<host>: id '.u202e', expected printable"),
         (zone_of(HOSTS, "Vivaldi"), "no coordinates of a, expected some"),
         (zone_of('<host id="a" coordinates="1 2"/>', "Vivaldi"), "coordinates '1 2', expected 3"),
         (platform_of(cluster(), version="2"), "version 2, expected 3 to 4.1"),
@@ -183,3 +201,37 @@ def test_what_is_not_a_platform_is_refused(platform, text, message):
     text = text.replace("{policy}", "").replace("{direction}", "")
     with pytest.raises(ValueError, match=message):
         platform(text)
+
+
+def edited(tree, rng):
+    """Return a platform with an element gone, elsewhere or twice, or with another's value."""
+    parent, element = rng.choice([(outer, inner) for outer in tree.iter() for inner in outer])
+    edit = rng.choice(["gone", "elsewhere", "twice", "value"])
+    if edit in {"gone", "elsewhere"}:
+        parent.remove(element)
+    other = rng.choice(list(tree.iter()))
+    if edit in {"elsewhere", "twice"}:
+        other.append(copy.deepcopy(element))
+    elif edit == "value" and element.attrib:
+        values = ["", *other.attrib.values()]
+        element.attrib[rng.choice(list(element.attrib))] = rng.choice(values)
+    return ET.tostring(tree, encoding="unicode")
+
+
+@pytest.mark.parametrize("path", sorted(PLATFORMS.glob("*.xml")), ids=lambda path: path.stem)
+def test_an_edited_platform_is_read_or_refused_in_one_line(platform, path):
+    rng = random.Random(path.stem)
+    for _ in range(40):
+        text = edited(ET.fromstring(path.read_text()), rng)
+        try:
+            network = platform(text)
+        except ValueError as error:
+            refusal = str(error)
+            assert "platform.xml: " in refusal
+            assert "expected" in refusal or "no route" in refusal
+            assert "\n" not in refusal
+            continue
+        hosts = np.arange(network.num_hosts)
+        sizes = np.full(len(hosts), 1e6)
+        ends = simulate_flows(network, hosts, np.roll(hosts, 1), sizes, 0 * sizes)
+        assert np.isfinite(ends).all()

@@ -173,6 +173,8 @@ def read_peer(element: Element, places: Places, zone: Zone) -> None:
     refuse_changes(element)
     if not isinstance(zone, VivaldiZone):
         raise element.error(f"expected it in a zone of routing Vivaldi, not {zone.routing}")
+    if read_time(element, "lat"):
+        raise element.error(f"lat {element.get('lat')}, expected the third of its coordinates")
     host = Point(element.needed("id"), zone, element.line, is_host=True)
     places.add(element, host)
     host.coordinates = read_coordinates(element)

@@ -69,6 +69,16 @@ def nearest(name: str, known: Collection[str]) -> str:
     return f"one of {len(known)} such as {', '.join(close)}" if close else "none"
 
 
+def _refuse_unprintable(element: Element) -> None:
+    """Refuse names that would do something to a terminal, or to the line that they stand in."""
+    for attribute, value in element.attributes.items():
+        if element.tag != "prop" and not value.isprintable():
+            raise ValueError(
+                f"line {element.line}: <{element.tag}>: {attribute} {value!a}, "
+                "expected printable characters"
+            )
+
+
 def parse_markup(content: bytes) -> Element:
     """Return the outermost element of an XML text.
 
@@ -76,7 +86,8 @@ def parse_markup(content: bytes) -> Element:
     machine, an inner one can grow without bound.
 
     Raises:
-        ValueError: if it isn't XML, has entities of its own, or nests too deeply.
+        ValueError: if it isn't XML, has entities of its own, control characters, or nests too
+            deeply.
     """
     parser = expat.ParserCreate()
     outermost: list[Element] = []
@@ -86,6 +97,7 @@ def parse_markup(content: bytes) -> Element:
         if len(path) == _DEEPEST:
             raise ValueError(f"line {parser.CurrentLineNumber}: elements nested too deeply")
         element = Element(tag, attributes, parser.CurrentLineNumber)
+        _refuse_unprintable(element)
         (path[-1].children if path else outermost).append(element)
         path.append(element)
 
