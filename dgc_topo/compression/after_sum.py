@@ -15,7 +15,7 @@ from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
 from dgc_topo.compression.state import check_owner, position_of, restore, snapshot
 from dgc_topo.compression.tensors import check_parameters
-from dgc_topo.compression.values import check_epoch, make_plain, plain_int
+from dgc_topo.compression.values import check_epoch, checked_settings, make_plain, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
@@ -71,10 +71,12 @@ class AfterSum(ABC):
     def __init__(
         self, parameters: Mapping[str, Tensor], sgd: SGDSettings | None = None, seed: int = 0
     ) -> None:
-        self._sgd = sgd = sgd or SGDSettings()
+        self._sgd = sgd = checked_settings(self.name, sgd, SGDSettings)
         self._device = check_parameters(self.name, parameters)
         self._parameters = dict(parameters)
         self._seed = plain_int(f"{self.name}: seed", seed)
+        if self._seed < 0:
+            raise ValueError(f"{self.name}: seed {seed}, expected at least 0")
         self.step = 0  #: steps compressed so far
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         others = {n: p for n, p in self._parameters.items() if n not in compressed}

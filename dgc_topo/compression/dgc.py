@@ -37,7 +37,7 @@ from dgc_topo.compression.state import Sections, check_owner, position_of, resto
 from dgc_topo.compression.step import Sent, Term
 from dgc_topo.compression.summed import SumRules
 from dgc_topo.compression.tensors import check_parameters
-from dgc_topo.compression.values import check_epoch, plain_float, plain_int
+from dgc_topo.compression.values import check_epoch, checked_settings, plain_float, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed
 
@@ -76,7 +76,7 @@ class DGC:
         num_workers = plain_int("dgc: num_workers", num_workers)
         if num_workers < 1:
             raise ValueError(f"dgc: num_workers {num_workers}, expected at least 1")
-        self._config = config = config or DGCConfig()
+        self._config = config = checked_settings(self.name, config, DGCConfig)
         self._device = check_parameters("dgc", parameters)
         self._parameters = dict(parameters)
         self._num_workers = num_workers

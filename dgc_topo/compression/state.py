@@ -47,6 +47,10 @@ def check_owner(where: str, state: Mapping[str, object]) -> None:
     Raises:
         ValueError: if the snapshot was not taken by *where*.
     """
+    if not isinstance(state, Mapping):
+        raise ValueError(  # noqa: TRY004  a bad file is a bad value
+            f"{where} state: {type(state).__name__}, expected what state_dict() returned"
+        )
     owner = state.get("compressor")
     if owner != where:
         raise ValueError(f"{where} state: taken by {owner!r}, expected {where!r}")
@@ -86,4 +90,19 @@ def _checked(where: str, saved: object, live: Mapping[str, Tensor]) -> dict[str,
         if not isinstance(value, Tensor) or value.shape != tensor.shape:
             found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"{where}: {name!r} is {found}, expected shape {tuple(tensor.shape)}")
+        if not _can_be_copied(value, tensor):
+            raise ValueError(
+                f"{where}: {name!r} is {value.dtype}, {value.layout} on {value.device}, expected "
+                f"numbers that {tensor.dtype} can hold, dense and in memory"
+            )
     return dict(saved)
+
+
+def _can_be_copied(value: Tensor, live: Tensor) -> bool:
+    """Return whether copying a saved tensor into the live one loses no more than precision."""
+    if value.is_meta or value.layout != torch.strided or value.is_complex():
+        return False
+    if value.is_floating_point() != live.is_floating_point():
+        return False
+    wide = value.dtype == torch.float64
+    return not (wide and bool((value.isfinite() & value.to(live.dtype).isinf()).any()))

@@ -36,6 +36,8 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
     device: torch.device | None = None
     for name, parameter in parameters.items():
         what = f"{where}: parameter {name!r}"
+        if not isinstance(name, str):
+            raise ValueError(f"{what}, expected a name that is text")  # noqa: TRY004  as above
         check_kind(what, parameter)
         if parameter.dtype not in DTYPES or parameter.layout != torch.strided:
             raise ValueError(

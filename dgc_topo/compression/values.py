@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import fields
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+_Settings = TypeVar("_Settings")
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)  #: what parameters move by has to fit a float32
 
@@ -69,6 +71,19 @@ def make_plain(where: str, settings: DataclassInstance) -> None:
         if kind in _KINDS and not is_plain and not (or_none and value is None):
             plain = _KINDS[kind](f"{where}: {field.name}", value)
             object.__setattr__(settings, field.name, plain)
+
+
+def checked_settings(where: str, given: _Settings | None, kind: type[_Settings]) -> _Settings:
+    """Return the settings that are given, or the usual ones.
+
+    Raises:
+        ValueError: if they are of another kind.
+    """
+    settings = kind() if given is None else given
+    if not isinstance(settings, kind):
+        found = type(settings).__name__
+        raise ValueError(f"{where}: settings are {found}, expected {kind.__name__}(...)")  # noqa: TRY004
+    return settings
 
 
 def check_epoch(where: str, epoch: object) -> float:

@@ -216,6 +216,12 @@ def test_tensors_that_come_without_names_are_refused_with_what_to_write(given):
             maker(model()).compress(given)
 
 
+def test_names_are_text():
+    for maker in MAKERS.values():
+        with pytest.raises(ValueError, match="parameter 0, expected a name that is text"):
+            maker({0: torch.zeros(2, 2)})
+
+
 def test_a_subclass_that_keeps_numbers_as_tensors_do_is_fine():
     parameters = {"w": torch.zeros(3, 2).as_subclass(Plain)}
     gradient = torch.arange(6.0).view(3, 2)

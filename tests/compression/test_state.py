@@ -110,3 +110,33 @@ def test_a_dense_snapshot_without_momentum_does_not_fit_one_with():
     parameters = model()
     with pytest.raises(ValueError, match="dense state 'momentum': missing"):
         Dense(parameters).load_state_dict(Dense(parameters, momentum=0).state_dict())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(5, 12, dtype=torch.int64),
+        torch.zeros(5, 12, dtype=torch.complex64),
+        torch.zeros(5, 12).to_sparse(),
+        torch.zeros(5, 12, device="meta"),
+        torch.full((5, 12), 1e39, dtype=torch.float64),
+    ],
+    ids=["integers", "complex", "sparse", "meta", "too large"],
+)
+def test_a_saved_tensor_that_float32_cannot_hold_is_refused_and_nothing_is_loaded(value):
+    source, target = (MAKERS["dgc"](model()) for _ in range(2))
+    train(source, model(), range(3))
+    state = source.state_dict()
+    state["residual"]["fc.weight"] = value
+    with pytest.raises(
+        ValueError, match=r"'fc\.weight' is .*, expected numbers that torch\.float32"
+    ):
+        target.load_state_dict(state)
+    assert not any(t.any() for t in (target.residuals() | target.velocities()).values())
+
+
+@pytest.mark.parametrize("state", [None, [1], "file.pt"])
+def test_what_is_no_snapshot_at_all_is_refused(state):
+    for make in MAKERS.values():
+        with pytest.raises(ValueError, match=r"state: .*, expected what state_dict\(\) returned"):
+            make(model()).load_state_dict(state)

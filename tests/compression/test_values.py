@@ -196,3 +196,21 @@ def test_the_density_of_a_schedule_of_ones_own_is_checked_and_plain():
         rank.set_progress(0)
         with pytest.raises(ValueError, match=r"dgc: density .*, expected"):
             rank.neutral()
+
+
+@pytest.mark.parametrize("settings", [{"momentum": 0.5}, DGCConfig, "paper", constant()])
+def test_settings_of_another_kind_are_refused(settings):
+    for make in (TernGrad, RandomK):
+        place: dict[str, Any] = {"rank": 0} if make is TernGrad else {"density": 0.5}
+        with pytest.raises(ValueError, match=r"settings are .*, expected SGDSettings\(\.\.\.\)"):
+            make(model(), sgd=settings, **place)
+    if not isinstance(settings, DGCConfig):
+        with pytest.raises(ValueError, match=r"settings are .*, expected DGCConfig\(\.\.\.\)"):
+            DGC(model(), num_workers=1, config=settings)
+
+
+def test_seeds_and_ranks_are_not_negative():
+    with pytest.raises(ValueError, match="random-k: seed -1, expected at least 0"):
+        RandomK(model(), density=0.5, seed=-1)
+    with pytest.raises(ValueError, match="terngrad: rank -1, expected at least 0"):
+        TernGrad(model(), rank=-1)
