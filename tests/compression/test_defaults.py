@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dgc_topo.compression import DGC, Dense, RandomK, SGDSettings, TernGrad
+from dgc_topo.compression.tail import Goal, Tail
 from dgc_topo.execute import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import constant
@@ -121,6 +122,24 @@ def test_every_compressor_does_the_same_to_the_bit_under_any_defaults(maker):
             assert all(
                 a.equal(b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True)
             )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_thresholds_learn_the_same_to_the_bit_under_any_default_type(dtype):
+    """They decide what a search costs, not what is sent: no update would tell."""
+
+    def learned() -> Tail:
+        tail = Tail.of(3, torch.device("cpu"))
+        magnitudes = torch.tensor([0.3, 0.7, 0.11], dtype=torch.float32, device="cpu")
+        counts = torch.tensor([7, 90, 3], dtype=torch.int64, device="cpu")
+        for _ in range(5):
+            tail.learn(magnitudes, 1.1 * magnitudes, 2 * counts + 1, counts, Goal(1.3, 8, 8, 3))
+        return tail
+
+    with defaults(dtype, "meta"):
+        found = learned()
+    for name in ("slack", "aim", "width"):
+        assert getattr(found, name).equal(getattr(learned(), name))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
