@@ -1,13 +1,27 @@
 """Every topology is what it says; schedules that are not are refused with the place."""
 
+from fractions import Fraction
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from dgc_topo.cost import count_cost
 from dgc_topo.mixing import check_gossip, mixing_matrix
-from dgc_topo.schedule import Goal, Schedule, ScheduleError, Step, copy, mix, reduce
+from dgc_topo.schedule import (
+    Goal,
+    Schedule,
+    ScheduleError,
+    Step,
+    copy,
+    gather,
+    mix,
+    reduce,
+    refine,
+)
 from dgc_topo.schedule.text import format_schedule, parse_schedule
-from dgc_topo.schedule.weights import contributions
+from dgc_topo.schedule.views import check_views
+from dgc_topo.schedule.weights import contributions, follow
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.verify import check_all_reduce, verify
 from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
@@ -86,16 +100,52 @@ def test_near_first_halving_keeps_the_large_messages_between_neighbours():
         assert set(first.count) == {8}
 
 
-def test_large_schedules_are_proved_in_batches(monkeypatch):
+@pytest.mark.parametrize("topology", EVERY, ids=lambda t: t.label)
+def test_large_schedules_are_proved_in_batches(topology, monkeypatch):
+    """Whatever the batch, its weights are those of the whole."""
+    for world_size in (2, 3, 6, 7, 8):
+        schedule = topology.schedule(world_size)
+        whole, denominator = contributions(schedule)
+        for num_chunks in (1, 2, 5):
+            monkeypatch.setattr(
+                "dgc_topo.schedule.weights._BATCH_ENTRIES", num_chunks * world_size**2
+            )
+            followed = []
+            for chunks, weights in follow(schedule):
+                assert len(chunks) <= num_chunks
+                followed += chunks.tolist()
+                exact = weights.numerators.astype(object) * denominator
+                assert (exact == whole[:, chunks].astype(object) * weights.denominator).all()
+            bounds = [*followed, schedule.num_chunks]
+            assert followed[0] == 0
+            for first, end in pairwise(bounds):  # what is left out is like what is followed
+                assert (whole[:, first:end] == whole[:, [first]]).all()
+        verify(topology, world_size)
+
+
+def test_a_fault_in_any_batch_is_found(monkeypatch):
     monkeypatch.setattr("dgc_topo.schedule.weights._BATCH_ENTRIES", 3 * 12 * 12)
-    check_all_reduce(load_topology("ring").schedule(12))
-    broken = parse_schedule(
-        format_schedule(load_topology("ring").schedule(12)).replace(
-            "3 -> 4 chunk 7 reduce", "3 -> 4 chunk 7 copy"
-        )
-    )
-    with pytest.raises(ScheduleError, match="chunk 7"):
-        check_all_reduce(broken)
+    ring = format_schedule(load_topology("ring").schedule(12))
+    for chunk in (0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11):  # rank 4 begins with chunk 4
+        good, bad = (f"3 -> 4 chunk {chunk} {kind}\n" for kind in ("reduce", "copy"))
+        assert good in ring
+        with pytest.raises(ScheduleError, match=rf"chunk {chunk}: .* step \d+"):
+            check_all_reduce(parse_schedule(ring.replace(good, bad)))
+
+
+def test_chunks_that_no_transfer_tells_apart_cost_nothing():
+    ring = refine(load_topology("ring").schedule(3), 700_000_000)
+    check_all_reduce(ring)
+    half = Schedule.from_steps(2, 2**31 - 1, [copy(0, 1, 5, 2**31 - 6)])
+    with pytest.raises(ScheduleError, match=r"rank 0, chunk 0: .* no step sends that chunk"):
+        check_all_reduce(half)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("butterfly", (258, 384)), ("hierarchical", (330,))])
+def test_sizes_that_take_several_batches_are_proved(name, sizes, monkeypatch):
+    monkeypatch.setattr("dgc_topo.schedule.weights._BATCH_ENTRIES", 1 << 24)
+    for world_size in sizes:
+        check_all_reduce(load_topology(name).schedule(world_size))
 
 
 def edited_tree(old: str, new: str) -> Schedule:
@@ -197,3 +247,180 @@ def test_a_schedule_that_doubles_forever_is_counted_exactly():
     steps = [reduce(np.r_[0, 1], np.r_[1, 0]) for _ in range(80)]
     weights, _ = contributions(Schedule.from_steps(2, 1, steps, goal="part"))
     assert weights[0, 0].tolist() == [2**79, 2**79]
+
+
+def test_weights_are_exact_whatever_their_sign_and_size():
+    """Against Fractions, one transfer after the other."""
+    random = np.random.default_rng(3)
+    for _ in range(60):
+        steps, held = [], [[Fraction(int(i == r)) for i in range(3)] for r in range(3)]
+        for _ in range(12):
+            parts, before = [], [list(row) for row in held]
+            for _ in range(random.integers(1, 4)):
+                src, dst = random.permutation(3)[:2].tolist()
+                d = int(random.integers(1, 4)) ** int(random.integers(1, 20))
+                keep, weight = (int(x) for x in random.integers(-2 * d, 2 * d + 1, 2))
+                parts.append(mix(src, dst, keep=keep, weight=weight, denominator=d))
+                held[dst] = [
+                    Fraction(keep, d) * mine + Fraction(weight, d) * theirs
+                    for mine, theirs in zip(held[dst], before[src], strict=True)
+                ]
+            try:
+                steps.append(gather(parts))
+            except ScheduleError:  # no common denominator in 62 bits
+                held = before
+        weights, denominator = contributions(Schedule.from_steps(3, 1, steps, goal="part"))
+        assert [[Fraction(w, denominator) for w in row] for row in weights[:, 0].tolist()] == held
+
+
+def test_a_share_that_no_float_holds_is_refused_in_words():
+    steps = [reduce(np.r_[0, 1], np.r_[1, 0]) for _ in range(1100)]
+    with pytest.raises(ScheduleError, match=r"ends with 6\.\d+e\+330 times the input of rank 0"):
+        check_all_reduce(Schedule.from_steps(2, 1, steps))
+    shrinking = [mix(0, 1, weight=1, denominator=3, keep=1)] * 800
+    matrix = [mix(np.r_[0, 1], np.r_[1, 0], weight=1, denominator=3) for _ in range(800)]
+    assert (
+        mixing_matrix(Schedule.from_steps(2, 1, matrix, goal="doubly-stochastic")).tolist()
+        == [[0.5, 0.5]] * 2
+    )
+    with pytest.raises(ScheduleError, match="what is given of rank 0"):
+        mixing_matrix(Schedule.from_steps(2, 1, shrinking, goal="doubly-stochastic"))
+
+
+def ring_that_tells(rank: int, change) -> Schedule:
+    """Return a ring of 4 whose *rank* is told other steps than all ranks together are."""
+    ring = load_topology("ring").schedule(4)
+
+    def steps_of(ranks):
+        steps = list(ring.steps_of(ranks))
+        return change(steps) if ranks.tolist() == [rank] else steps
+
+    return Schedule(4, 4, steps_of)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda steps: steps[:-1],
+            r"step 5: steps_of\(\[2\]\) has no transfer, expected rank 1",
+        ),
+        (lambda steps: [*steps, steps[0]], r"step 6: .* has rank 2 -> rank 3.*, expected no"),
+        (lambda steps: [steps[1], steps[0], *steps[2:]], "step 0: .* has rank 2 -> .* expected"),
+        (
+            lambda steps: [copy(2, 3, 2), *steps[1:]],
+            r"step 0: .*keep 0, .* expected .*keep 1, w",
+        ),
+        (lambda steps: [steps[0].select([1]), *steps[1:]], "step 0: .* has no transfer, expected"),
+        (
+            lambda steps: [gather([s, s]) for s in steps],
+            "step 0: .* has rank 2 -> .* expected no",
+        ),
+    ],
+)
+def test_a_rank_that_is_told_something_else_is_named(change, says):
+    broken = ring_that_tells(2, change)
+    check_all_reduce(broken)  # all ranks together do it right
+    with pytest.raises(ScheduleError, match=f"^rank [12], {says}"):
+        verify(Topology("told", lambda world_size: broken), 4)
+
+
+def test_the_order_of_arrivals_is_part_of_what_a_rank_is_told():
+    both = [reduce(1, 0), copy(2, 0)]
+
+    def steps_of(ranks):
+        yield gather(both if len(ranks) > 1 else both[::-1])
+        yield copy(np.r_[0, 0], np.r_[1, 2])
+
+    with pytest.raises(ScheduleError, match=r"rank 0, step 0: .* has rank 2 -> .* expected rank 1"):
+        check_views(Schedule(3, 1, steps_of))
+
+
+def test_views_of_large_worlds_are_compared_from_the_first_rank_to_the_last():
+    for rank in (0, 299):
+        ring = load_topology("ring").schedule(300)
+
+        def steps_of(ranks, rank=rank, ring=ring):
+            return iter(()) if ranks.tolist() == [rank] else ring.steps_of(ranks)
+
+        with pytest.raises(ScheduleError, match=f"rank {rank}, step 0"):
+            check_views(Schedule(300, 300, steps_of))
+
+
+def test_an_all_reduce_that_changes_is_proved_in_its_iterations():
+    def schedule(world_size, iteration):
+        root = iteration % world_size
+        others = np.setdiff1d(np.arange(world_size), [root])
+        back = copy(np.full_like(others, root), others)
+        steps = [reduce(others, np.full_like(others, root)), back]
+        return Schedule.from_steps(world_size, 1, steps[: 1 if iteration == wrong_in else 2])
+
+    wrong_in = -1
+    assert "in each of 32 iterations" in verify(Topology("turns", schedule), 5).claim
+    wrong_in = 7
+    with pytest.raises(ScheduleError, match="turns, iteration 7: rank 0, chunk 0: "):
+        verify(Topology("turns", schedule), 5)
+
+
+def test_what_is_promised_may_not_change():
+    def schedule(world_size, iteration):
+        goal: Goal = "doubly-stochastic" if iteration == 3 else "all-reduce"
+        steps = [reduce(np.r_[0, 1], np.r_[1, 0])]
+        return Schedule.from_steps(world_size, 1, steps, goal=goal)
+
+    with pytest.raises(ScheduleError, match=r"iteration 3: .*doubly-stochastic.* expected .*all"):
+        verify(Topology("fickle", schedule), 2)
+
+
+STATIC = ["ring", "torus", "complete", "exponential"]
+
+
+@pytest.mark.parametrize("graph", STATIC)
+def test_the_gap_of_a_static_graph_is_that_of_its_matrix(graph):
+    gossip = load_topology("gossip", {"graph": graph})
+    for n in range(2, 65):
+        matrix = mixing_matrix(gossip.schedule(n))
+        second = np.linalg.svd(matrix, compute_uv=False)[1]
+        _, gap = check_gossip(gossip, n)
+        assert gap == pytest.approx(1 - second, abs=1e-12)
+        if graph == "complete":
+            assert gap == pytest.approx(1, abs=1e-12)
+        if graph == "ring" and n > 2:
+            # W = (I + P + P^T) / 3, whose eigenvalues are (1 + 2 cos(2 pi k / n)) / 3.
+            assert gap == pytest.approx(2 / 3 * (1 - np.cos(2 * np.pi / n)), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("graph", "n", "gap"),
+    [("complete", 33, "1"), ("torus", 9, "0.6"), ("exponential", 5, "0.75"), ("ring", 4, "0.6667")],
+)
+def test_printed_gaps(graph, n, gap):
+    assert verify(load_topology("gossip", {"graph": graph}), n).claim.endswith(f"gap {gap}")
+
+
+def test_the_gap_of_matrices_that_change_is_the_mean_of_their_product():
+    """One peer at a distance h: eigenvalues (1 + w^(-k h)) / 2, which multiply."""
+    gossip = load_topology("gossip", {"graph": "one-peer-exponential"})
+    for n in (*range(2, 18), 31, 32, 33, 48, 63, 64):
+        _, gap = check_gossip(gossip, n)
+        count = 8 * n.bit_length() + 8
+        hops = max((n - 1).bit_length(), 1)
+        k = np.arange(1, n)
+        shrunk = [
+            abs(1 + np.exp(-2j * np.pi * k * (1 << (i % hops)) / n)) / 2 for i in range(count)
+        ]
+        if n & (n - 1):
+            with np.errstate(divide="ignore"):
+                logs = np.log(shrunk).sum(0)
+            assert gap == pytest.approx(1 - np.exp(logs.max() / count), abs=1e-9)
+        else:
+            assert gap == 1  # all agree after log2(n) iterations
+
+
+def test_push_sum_shrinks_by_its_second_eigenvalue():
+    keep, weight = np.r_[2, 1], np.r_[2, 1]
+    step = mix(np.r_[1, 0], np.r_[0, 1], weight=weight, denominator=3, keep=keep)
+    pushes = gossip_of(step, goal="column-stochastic")
+    _, gap = check_gossip(pushes, 2)
+    matrix = mixing_matrix(pushes.schedule(2))
+    assert gap == pytest.approx(1 - sorted(abs(np.linalg.eigvals(matrix)))[0])

@@ -92,7 +92,7 @@ class Weights:
             return
         own = self.numerators.reshape(-1, n)[target]
         peak = self._most * _magnitude(turn.keep) + given_most * _magnitude(turn.weight)
-        given = given.astype(_fitting(peak), copy=False)
+        given = given.astype(_fitting(max(peak, self._most, given_most)), copy=False)
         if weight_one and (turn.keep == 1).all():
             mixed = given + own
         else:

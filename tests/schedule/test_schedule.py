@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from dgc_topo.schedule import (
     Schedule,
     ScheduleError,
+    Step,
     beside,
     copy,
     gather,
@@ -23,6 +24,10 @@ from dgc_topo.topology import load_topology
 from dgc_topo.verify import check_all_reduce
 
 
+def halves(denominator: int):
+    return mix(0, 1, weight=1, denominator=denominator)
+
+
 @pytest.mark.parametrize(
     ("build", "says"),
     [
@@ -32,6 +37,30 @@ from dgc_topo.verify import check_all_reduce
         (lambda: copy(0, 1, 0, 0), "at least one chunk"),
         (lambda: mix(0, 1, weight=1, denominator=0), "denominator 0"),
         (lambda: reduce(np.array([0.5]), 1), "expected integers"),
+        (
+            lambda: mix(0, 1, weight=1, denominator=1.5),  # type: ignore[arg-type]
+            "denominator 1.5, expected an integer",
+        ),
+        (lambda: mix(0, 1, weight=1, denominator=1 << 70), "denominator .* to 2.*62 - 1"),
+        (
+            lambda: mix(0, 1, weight=1 << 62, denominator=2),
+            "weight 4611686018427387904, expected a",
+        ),
+        (lambda: reduce(np.array([1 << 63], np.uint64), 1), "src 9223372036854775808, expected a"),
+        (lambda: reduce(1 << 64, 1), "src 18446744073709551616, expected a magnitude"),
+        (
+            lambda: gather(mix(0, 1, weight=1, denominator=d) for d in (3**30, 2**40)),
+            "denominator .* expected an integer from 1 to",
+        ),
+        (
+            lambda: gather([mix(0, 1, weight=1 << 40, denominator=1), halves(3**20)]),
+            "keep -38337.* at most 2",
+        ),
+        (
+            lambda: Step(*[np.zeros(1, np.int32)] * 6),  # type: ignore[arg-type]
+            "expected 1-D int64 arrays of one length",
+        ),
+        (lambda: Schedule.from_steps(2, 1, [], servers=(0, 1)), "a rank that contributes as well"),
         (
             lambda: copy(np.arange(3), np.arange(2)),
             r"^step: arrays of shapes src \(3,\), dst \(2,\), expected one length$",
@@ -154,6 +183,10 @@ def test_the_ranks_views_together_are_the_schedule(schedule):
         ("schedule world_size=2 num_chunks=1 goal=part servers=-\n0 -> 1 chunk 0 reduce", "line 2"),
         ("schedule world_size=2 num_chunks=1 goal=part servers=-\nstep 1", "line 2"),
         ("schedule world_size=2 num_chunks=1 goal=part servers=-\nstep 0\n0 > 1", "line 3"),
+        *(
+            (f"schedule world_size=2 num_chunks=1 goal=part servers=-\nstep 0\n{line}", "line 3")
+            for line in ("0 -> 1 chunk 0 keep=1/0 weight=1", "0 -> 0 chunk 0 reduce")
+        ),
     ],
 )
 def test_text_that_is_no_schedule_names_the_line(text, line):
