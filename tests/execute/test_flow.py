@@ -2,18 +2,29 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
+from queue import Queue
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dgc_topo.execute import StepTraffic, run_in_process
+from dgc_topo.execute import (
+    Communicator,
+    Exchanged,
+    Incoming,
+    Outgoing,
+    Place,
+    StepTraffic,
+    run_in_process,
+)
 from dgc_topo.execute.flow import run_flow
 from dgc_topo.execute.plan import plan_for
 from dgc_topo.execute.program import ProgramStep
@@ -24,6 +35,7 @@ from dgc_topo.schedule import Schedule, copy, gather, reduce
 from dgc_topo.topology import Topology, load_topology
 from tests.execute.jobs import EAGER_BYTES, Input, content, make
 from tests.execute.test_in_process import schedules
+from tests.schedule.edits import drawn
 from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
 
 PATIENCE = timedelta(seconds=20)
@@ -142,6 +154,55 @@ def check(schedule: Schedule, fresh: Callable[[], list[Payload]]) -> None:
 def test_any_schedule_as_in_one_process(schedule: Schedule, kind: str, length: int):
     given_ = Input(kind, length)
     check(schedule, lambda: [make(given_, rank) for rank in range(schedule.world_size)])
+
+
+@pytest.mark.parametrize("kind", ["float32", "sparse", "bundle"])
+def test_several_writers_of_a_chunk_as_in_one_process(kind: str):
+    """Copies, weights of any sign and messages of one pair, all in one step."""
+    random = np.random.default_rng(11)
+    for _ in range(150):
+        schedule = replace(drawn(random), goal="part", servers=())
+        given_ = Input(kind, int(random.integers(0, 30)))
+        check(schedule, lambda n=schedule.world_size, g=given_: [make(g, r) for r in range(n)])  # type: ignore[misc]
+
+
+Mail = dict[tuple[int, int], Queue[Tensor]]
+
+
+class Mailbox:
+    """Step by step, as batches travel: what one rank sends another arrives in its order."""
+
+    def __init__(self, rank: int, world_size: int, mail: Mail) -> None:
+        self.rank, self.world_size, self.mail = rank, world_size, mail
+
+    def exchange(
+        self,
+        place: Place,
+        receives: Sequence[Incoming],
+        sends: Iterable[Outgoing],
+        device: torch.device,
+    ) -> Exchanged:
+        for peer, message, _ in sends:
+            self.mail[self.rank, peer].put(message.clone())
+        arrived = [self.mail[peer, self.rank].get(timeout=20) for peer, _ in receives]
+        return Exchanged(arrived, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bundle"])
+def test_batches_step_by_step_as_in_one_process(kind: str):
+    random = np.random.default_rng(12)
+    for _ in range(150):
+        schedule = replace(drawn(random), goal="part", servers=())
+        n = schedule.world_size
+        mail: Mail = {(src, dst): Queue() for src in range(n) for dst in range(n)}
+        topology = Topology("drawn", lambda world_size, drawn=schedule: drawn)
+        expected, payloads = ([make(Input(kind, 20), r) for r in range(n)] for _ in range(2))
+        run_in_process(schedule, expected)
+        with ThreadPoolExecutor(n) as pool:
+            ranks = [Communicator(topology, Mailbox(rank, n, mail)) for rank in range(n)]
+            list(pool.map(lambda rank, payload: rank.run(payload), ranks, payloads))
+        for one, other in zip(payloads, expected, strict=True):
+            assert content(one).numpy().tobytes() == content(other).numpy().tobytes()
 
 
 @pytest.mark.parametrize("topology", topologies(ALL_REDUCE + GOSSIP), ids=lambda t: t.label)
