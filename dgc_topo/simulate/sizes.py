@@ -289,9 +289,18 @@ class Contributors:
         return np.repeat(sent, step.count) + within, np.repeat(received, step.count) + within, first
 
     def _merge(self, step: Step, received: IntArray, contributors: IntArray) -> None:
+        """Count in the order listed: a copy replaces what came before it, and not what follows."""
         keeps, counts = step.keep != 0, step.weight != 0
         if len(received) > len(step):
             keeps, counts = np.repeat(keeps, step.count), np.repeat(counts, step.count)
-        self._merged[received[~keeps]] = 0
+        if not keeps.any():  # of several copies to one place the last stays
+            self._merged[received] = np.where(counts, contributors, 0)
+            return
+        if not keeps.all():
+            places, which = np.unique(received, return_inverse=True)
+            listed, last = np.arange(len(received)), np.full(len(places), -1)
+            np.maximum.at(last, which[~keeps], listed[~keeps])
+            self._merged[places[last >= 0]] = 0
+            counts &= listed >= last[which]
         np.add.at(self._merged, received[counts], contributors[counts])
         self._merged[received] = np.minimum(self._merged[received], self._most)

@@ -22,8 +22,10 @@ from dgc_topo.simulate import (
     simulate_flows,
     star,
 )
+from dgc_topo.simulate.sizes import Contributors
 from dgc_topo.simulate.training import DensePayload, Profile, TrainingStep, simulate_step
 from dgc_topo.topology import load_topology
+from tests.schedule.edits import drawn
 from tests.strategies import ALL_REDUCE
 
 LENGTH, ENTRIES = 10_000, 10
@@ -46,6 +48,26 @@ def contributors_by_brute_force(schedule):
                 kept = merged[t.dst][chunk] if t.keep else set()
                 merged[t.dst][chunk] = kept | arriving
         yield step, sent
+
+
+def test_contributors_are_counted_in_the_order_listed():
+    """A copy among what several ranks write replaces what is listed before it, as in a run."""
+    random = np.random.default_rng(5)
+    for _ in range(300):
+        schedule = drawn(random)
+        n, num_chunks, counted = schedule.world_size, schedule.num_chunks, Contributors(schedule)
+        merged = np.ones((n, num_chunks), np.int64)
+        merged[list(schedule.servers)] = 0
+        for step in schedule.steps():
+            before = merged.copy()
+            given, _, _ = counted.advance(step)
+            carried = [before[t.src, c] for t in step for c in range(t.chunk, t.chunk_end)]
+            assert given.tolist() == carried
+            for t in step:
+                for c in range(t.chunk, t.chunk_end):
+                    kept = merged[t.dst, c] if t.keep else 0
+                    merged[t.dst, c] = kept + (before[t.src, c] if t.weight else 0)
+            merged = np.minimum(merged, n - len(schedule.servers))
 
 
 @pytest.mark.parametrize("world_size", [2, 5, 8])
