@@ -48,7 +48,9 @@ def verify(topology: Topology, world_size: int, *, seed: int = 0) -> Verificatio
         claim = _all_reduce_claim(topology, world_size, seed)
         return Verification(goal, claim, cost, step_lower_bound(cost), all_reduce_bound(world_size))
     iterations, gap = check_gossip(topology, world_size, seed=seed)
-    over = f"over {iterations} iterations" if topology.varies else "in every iteration"
+    over = f"over {iterations} iteration{'s' * (iterations > 1)}"
+    if not topology.varies:
+        over = "in every iteration"
     claim = f"{goal} mixing, connected {over}, spectral gap {gap:.4g}"
     least = 0 if world_size == 1 else 1
     return Verification(goal, claim, cost, least, float(least))

@@ -1,7 +1,8 @@
 """One step of a schedule: transfers, as arrays, that all read the state before the step.
 
 On arrival of a transfer the receiver computes ``dst = keep * dst + weight * src`` on a run of
-chunks.  Naming both ends in one place makes an unmatched send impossible to write.
+chunks; what arrives at one rank applies in the order listed (see `order`).  Naming both ends in one
+place makes an unmatched send impossible to write.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def mix(
     """Gossip: move each receiver ``weight / denominator`` of the way to its sender.
 
     With several senders per receiver in one step, give *keep* (a numerator) as well: the
-    receiver's own share on one of them and *denominator* (that is, 1) on the others.
+    receiver's own share on the one listed first and *denominator* (that is, 1) on the others, which
+    add to what the first has left (see `dgc_topo.schedule.order`).
     """
     kept = _denominator(denominator) - weight if keep is None else keep
     return _step(src, dst, chunk, count, keep=kept, weight=weight, denominator=denominator)
