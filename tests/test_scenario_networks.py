@@ -176,6 +176,21 @@ def test_a_simgrid_file_beside_the_scenario(tmp_path):
         load_scenario(path)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "slow_hosts = [{host = 1, factor = 0.1}]",
+        "changes = [{at_s = 0, host = 1, bandwidth_mb_per_s = 10e-6}]",
+        "changes = [{at_s = 0, host = 1, factor = 0.1}]",
+    ],
+)
+def test_a_limit_of_a_simgrid_file_is_no_link_of_its_host(tmp_path, more):
+    file = tmp_path / "four.xml"
+    file.write_text(CLUSTER.replace("/>", ' limiter_link="120Bps"/>'))
+    limited = time_of(f'kind = "star"\nduplex_limit_mb_per_s = 120e-6\n{more}')
+    assert time_of(f'file = "{file}"\nkind = "simgrid"\n{more}') == limited == 60.0
+
+
 def test_predictions_use_the_networks_of_the_scenario():
     scenario = scenario_with(
         'kind = "star"\nbase = "1gbe"\nslow_hosts = [{host = 0, factor = 0.5}]'
