@@ -58,11 +58,6 @@ class Workload:
     num_draws: int = 1
 
     @property
-    def baseline_s(self) -> float:
-        """A step of one dense worker, which neither compresses nor communicates."""
-        return self.step.alone_s
-
-    @property
     def phases(self) -> Phases:
         """A step of one worker alone: no communication."""
         return Phases.alone(

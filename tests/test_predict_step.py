@@ -156,6 +156,23 @@ def test_two_workloads_of_one_name_are_refused():
     assert len(named) == 4  # by compression and size; the later workload's records
 
 
+@pytest.mark.parametrize(
+    ("train", "compression", "says"),
+    [
+        ("clip_norm = 1.0", "", "simulate.overlap = true with train.clip_norm"),
+        ("", 'scope = "model"', "compression: scope 'model' with simulate.overlap = true"),
+        ("", 'method = "random-k"', "'random-k' with simulate.overlap = true"),
+    ],
+)
+def test_what_cannot_be_trained_overlapping_is_not_predicted_so(train, compression, says):
+    text = ZOO.format(keys="overlap = true", model="", workload="").partition("[[simulate.work")[0]
+    text = text.replace("[1.0, 0.001]", '[1.0, 0.001]\nwarm_up = "none"')
+    parse_scenario(text + TRAIN)
+    text = text.replace("[compression]", f"[compression]\n{compression}")
+    with pytest.raises(ScenarioError, match=says):
+        parse_scenario(text + TRAIN + train)
+
+
 DENSE_ONLY = ("densities = [1.0, 0.001]", "densities = [1.0]")
 SPARSE_ONLY = ("densities = [1.0, 0.001]", "densities = [0.001]")
 WORKLOADS = ('[[simulate.workloads]]\nmodel = "resnet50"\n', TRAIN)

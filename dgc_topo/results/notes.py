@@ -10,6 +10,15 @@ from dgc_topo.results.units import seconds_text
 FREE = "nothing: it is assumed to be free"
 
 
+def ratio_notes(records: Sequence[Measurement]) -> Iterator[str]:
+    """Yield what compression ratios count, if anything is sent sparse."""
+    if any(record.sparse is not None for record in records):
+        yield (
+            "Compression ratios are of one worker's own gradient; sums of several workers hold "
+            "more entries, so what a rank sends shrinks less."
+        )
+
+
 def prediction_notes(records: Sequence[Measurement]) -> Iterator[str]:
     """Yield what is to be known of predicted records before they are believed."""
     if not records:

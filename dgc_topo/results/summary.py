@@ -9,7 +9,7 @@ from dgc_topo.results.configuration import predicted
 from dgc_topo.results.findings import findings
 from dgc_topo.results.ladder import compare_rungs, ladder_findings
 from dgc_topo.results.measurement import Measurement
-from dgc_topo.results.notes import prediction_notes
+from dgc_topo.results.notes import prediction_notes, ratio_notes
 
 
 def is_ladder(records: Sequence[Measurement]) -> bool:
@@ -21,4 +21,5 @@ def summarise(records: Sequence[Measurement]) -> tuple[Comparison, list[str]]:
     """Return the table, and what it says in sentences."""
     if is_ladder(records):
         return compare_rungs(records), list(ladder_findings(records))
-    return compare(records), [*findings(records), *prediction_notes(predicted(records))]
+    notes = [*prediction_notes(predicted(records)), *ratio_notes(records)]
+    return compare(records), [*findings(records), *notes]

@@ -84,6 +84,23 @@ class Scenario(Section):
         return self
 
     @model_validator(mode="after")
+    def _what_is_predicted_can_overlap(self) -> Self:
+        """Refuse to predict runs in a way in which they cannot be trained."""
+        if self.train is None or self.simulate is None or not self.simulate.overlap:
+            return self
+        if self.train.clip_norm is not None:
+            raise ValueError(
+                "simulate.overlap = true with train.clip_norm: a gradient's norm is known only "
+                "when the backward pass is over, expected overlap = false"
+            )
+        try:
+            self.compression.check_buckets(self.simulate.bucket_mib)
+        except ValueError as error:
+            text = str(error).replace("train.overlap", "simulate.overlap")
+            raise ValueError(f"compression: {text}") from error
+        return self
+
+    @model_validator(mode="after")
     def _lab_fits(self) -> Self:
         if self.lab is not None:
             if self.train is None:
