@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dgc_topo.simulate.simgrid.links import Links
 from dgc_topo.simulate.simgrid.markup import Element, nearest
-from dgc_topo.simulate.simgrid.zones import Point, Zone
+from dgc_topo.simulate.simgrid.zones import Point
 
 #: Elements without meaning for communication, with all that is inside.
 IGNORED = frozenset(
@@ -25,14 +25,12 @@ class Places:
         links: All links.
         hosts: Hosts in the order of the file.
         busy: Points that routes name as gateways, or bypasses as ends.
-        outermost: The zone around everything.
     """
 
     def __init__(self) -> None:
         self.links = Links()
         self.hosts: list[Point] = []
         self.busy: set[Point] = set()
-        self.outermost: Zone | None = None
         self._points: dict[str, Point] = {}
 
     def add(self, element: Element, point: Point) -> None:

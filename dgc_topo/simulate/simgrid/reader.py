@@ -55,9 +55,9 @@ def read_platform(root: Element) -> Places:
         if element.tag in _TRACES:
             _read_trace(element)
     if tops[0].tag == "cluster":
-        places.outermost = read_cluster(tops[0], places, None)
+        read_cluster(tops[0], places, None)
     else:
-        places.outermost = _read_zone(tops[0], places, None)
+        _read_zone(tops[0], places, None)
     if not places.hosts:
         raise ValueError("no hosts, expected at least one <cluster> or <host>")
     return places
@@ -74,7 +74,7 @@ def _check_version(root: Element) -> None:
         raise root.error(f"version {text}, expected {_OLDEST:g} to {_NEWEST:g}")
 
 
-def _read_zone(element: Element, places: Places, around: Zone | None) -> Zone:
+def _read_zone(element: Element, places: Places, around: Zone | None) -> None:
     zone = _new_zone(element, places, around)
     places.add(element, zone)
     for child in element.children:
@@ -84,7 +84,6 @@ def _read_zone(element: Element, places: Places, around: Zone | None) -> Zone:
             raise child.error(f"<{child.tag}>, expected one of {', '.join(_READERS)}")
         _READERS[child.tag](child, places, zone)
     _find_gateway(zone, places)
-    return zone
 
 
 def _new_zone(element: Element, places: Places, around: Zone | None) -> Zone:
@@ -112,14 +111,6 @@ def _find_gateway(zone: Zone, places: Places) -> None:
     if len(only) == 1 and not isinstance(only[0], Zone):
         zone.gateway = only[0]
         places.busy.add(zone.gateway)
-
-
-def _read_inner_zone(element: Element, places: Places, zone: Zone) -> None:
-    _read_zone(element, places, zone)
-
-
-def _read_inner_cluster(element: Element, places: Places, zone: Zone) -> None:
-    read_cluster(element, places, zone)
 
 
 def _read_host(element: Element, places: Places, zone: Zone) -> None:
@@ -157,13 +148,13 @@ def _read_trace(element: Element, *places: object) -> None:
         )
 
 
-_READERS: dict[str, Callable[[Element, Places, Zone], None]] = {
-    "cluster": _read_inner_cluster,
+_READERS: dict[str, Callable[[Element, Places, Zone], object]] = {
+    "cluster": read_cluster,
     "link": _read_link,
     "zoneRoute": read_route,
     "ASroute": read_route,
-    "zone": _read_inner_zone,
-    "AS": _read_inner_zone,
+    "zone": _read_zone,
+    "AS": _read_zone,
     "host": _read_host,
     "router": _read_router,
     "route": read_route,

@@ -9,7 +9,7 @@ from dgc_topo.simulate.simgrid.zones import Point, Route, Zone
 
 _POINTS = frozenset({"src", "dst"})
 _ZONES = _POINTS | {"gw_src", "gw_dst"}
-_SYMMETRICAL = {"symmetrical"}
+_SYMMETRICAL = frozenset({"symmetrical"})
 
 
 def read_route(element: Element, places: Places, zone: Zone) -> None:
@@ -18,7 +18,7 @@ def read_route(element: Element, places: Places, zone: Zone) -> None:
     Raises:
         ValueError: if an end, a gateway or a link is unknown or elsewhere, or there is a route.
     """
-    src, dst, route, back = _read(element, places, zone, extra=_SYMMETRICAL)
+    src, dst, route, back = _read(element, places, _SYMMETRICAL)
     for end in (src, dst):
         if end.zone is not zone:
             raise element.error(
@@ -39,7 +39,7 @@ def read_bypass(element: Element, places: Places, zone: Zone) -> None:
     Raises:
         ValueError: if an end, a gateway or a link is unknown or elsewhere, or there is one.
     """
-    src, dst, route, _ = _read(element, places, zone)
+    src, dst, route, _ = _read(element, places)
     for end in (src, dst):
         if zone not in end.zones:
             raise element.error(f"{end.name} is not inside zone {zone.name}, expected it to be")
@@ -50,26 +50,22 @@ def read_bypass(element: Element, places: Places, zone: Zone) -> None:
 
 
 def _read(
-    element: Element, places: Places, zone: Zone, extra: set[str] | frozenset[str] = frozenset()
+    element: Element, places: Places, more: frozenset[str] = frozenset()
 ) -> tuple[Point, Point, Route, Route]:
     """Return the ends of a route, the route and its way back."""
     of_zones = element.tag.endswith(("zoneRoute", "ZoneRoute", "ASroute"))
-    element.refuse_others((_ZONES if of_zones else _POINTS) | extra, {"link_ctn"})
+    element.refuse_others((_ZONES if of_zones else _POINTS) | more, {"link_ctn"})
     src, dst = places.find(element, "src"), places.find(element, "dst")
     for end in (src, dst):
         if isinstance(end, Zone) is not of_zones:
             expected = "a zone" if of_zones else "a host or router"
             raise element.error(f"{end.name}: expected {expected}")
     there, back = places.links.of_route(element)
-    gateways = [_gateway(element, places, end, attribute) for end, attribute in
-                ((src, "gw_src"), (dst, "gw_dst"))] if of_zones else [None, None]  # fmt: skip
-    del zone
-    return (
-        src,
-        dst,
-        Route(tuple(there), *gateways),
-        Route(tuple(back), *reversed(gateways)),
-    )
+    gateways: list[Point | None] = [None, None]
+    if of_zones:
+        ends = ((src, "gw_src"), (dst, "gw_dst"))
+        gateways = [_gateway(element, places, end, attribute) for end, attribute in ends]
+    return src, dst, Route(tuple(there), *gateways), Route(tuple(back), *reversed(gateways))
 
 
 def _gateway(element: Element, places: Places, zone: Point, attribute: str) -> Point | None:
