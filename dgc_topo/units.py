@@ -111,7 +111,7 @@ def fraction_from(text: str, name: str) -> float:
     try:
         value = float(number)
     except ValueError:
-        rest = text
+        rest = "no number"
     if rest:
         raise ValueError(f"{name} {text!r}: expected a fraction such as 0.001 or 0.1%")
     if not percent or not math.isfinite(value):

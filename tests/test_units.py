@@ -62,6 +62,7 @@ def test_a_number_with_a_unit(read, text, value):
         (rate_from, "0", "expected a bandwidth above 0"),
         (fraction_from, "1%%", "--x '1%%': expected a fraction such as 0.001 or 0.1%"),
         (fraction_from, "%", "expected a fraction"),
+        (fraction_from, "", "--x '': expected a fraction"),
         (fraction_from, "five", "expected a fraction"),
         (bytes_from, "100MB/s", "unknown unit 'MB/s', expected a size"),
         (bytes_from, "-1MiB", "--x '-1MiB': negative, expected a size such as 100MiB, 0 or more"),

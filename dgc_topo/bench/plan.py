@@ -12,6 +12,7 @@ from dgc_topo.units import bytes_from
 GLOO = "gloo"  #: `torch.distributed.all_reduce`
 ELEMENT_BYTES = 4
 _STEP = 10
+_MAX_BYTES = 2**34
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 100
 
 #: Options that make another algorithm of a topology, beside its defaults.
@@ -63,8 +64,11 @@ def sizes_from(text: str) -> list[int]:
 
 def _size(text: str) -> int:
     size = bytes_from(text, "--sizes")
-    if size != int(size) or not size or size % ELEMENT_BYTES:
-        raise ValueError(f"--sizes {text!r}: expected a multiple of {ELEMENT_BYTES} bytes, above 0")
+    if not 0 < size <= _MAX_BYTES or size % ELEMENT_BYTES:
+        raise ValueError(
+            f"--sizes {text!r}: expected a multiple of {ELEMENT_BYTES} bytes, above 0 and at most "
+            f"{_MAX_BYTES}"
+        )
     return int(size)
 
 
