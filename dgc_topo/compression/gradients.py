@@ -182,7 +182,7 @@ def _checked_norm(where: str, gradients: Mapping[str, Tensor]) -> float:
         if not norm <= FLOAT32_MAX:
             finite = bool(gradient.to(torch.float32).isfinite().all())
             if not (finite and math.isfinite(norm)):
-                holds = "numbers so large that" if finite else "NaN or infinity:"
+                holds = "numbers so large that" if finite else "NaN or infinity (as float32):"
                 raise _not_finite(where, name, f"{holds} its norm is {norm}")
     return math.hypot(*norms)
 
