@@ -1,0 +1,69 @@
+"""What a rank is told to do is what the whole schedule says of it."""
+
+import numpy as np
+import pytest
+
+from dgc_topo.schedule import Schedule, ScheduleError, copy, gather, reduce
+from dgc_topo.schedule.views import check_views
+from dgc_topo.topology import Topology, load_topology
+from dgc_topo.verify import check_all_reduce, verify
+
+
+def ring_that_tells(rank: int, change) -> Schedule:
+    """Return a ring of 4 whose *rank* is told other steps than all ranks together are."""
+    ring = load_topology("ring").schedule(4)
+
+    def steps_of(ranks):
+        steps = list(ring.steps_of(ranks))
+        return change(steps) if ranks.tolist() == [rank] else steps
+
+    return Schedule(4, 4, steps_of)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            lambda steps: steps[:-1],
+            r"step 5: steps_of\(\[2\]\) has no transfer, expected rank 1",
+        ),
+        (lambda steps: [*steps, steps[0]], r"step 6: .* has rank 2 -> rank 3.*, expected no"),
+        (lambda steps: [steps[1], steps[0], *steps[2:]], "step 0: .* has rank 2 -> .* expected"),
+        (
+            lambda steps: [copy(2, 3, 2), *steps[1:]],
+            r"step 0: .*keep 0, .* expected .*keep 1, w",
+        ),
+        (lambda steps: [steps[0].select([1]), *steps[1:]], "step 0: .* has no transfer, expected"),
+        (
+            lambda steps: [gather([s, s]) for s in steps],
+            "step 0: .* has rank 2 -> .* expected no",
+        ),
+    ],
+)
+def test_a_rank_that_is_told_something_else_is_named(change, says):
+    broken = ring_that_tells(2, change)
+    check_all_reduce(broken)  # all ranks together do it right
+    with pytest.raises(ScheduleError, match=f"^rank [12], {says}"):
+        verify(Topology("told", lambda world_size: broken), 4)
+
+
+def test_the_order_of_arrivals_is_part_of_what_a_rank_is_told():
+    both = [reduce(1, 0), copy(2, 0)]
+
+    def steps_of(ranks):
+        yield gather(both if len(ranks) > 1 else both[::-1])
+        yield copy(np.r_[0, 0], np.r_[1, 2])
+
+    with pytest.raises(ScheduleError, match=r"rank 0, step 0: .* has rank 2 -> .* expected rank 1"):
+        check_views(Schedule(3, 1, steps_of))
+
+
+def test_views_of_large_worlds_are_compared_from_the_first_rank_to_the_last():
+    for rank in (0, 299):
+        ring = load_topology("ring").schedule(300)
+
+        def steps_of(ranks, rank=rank, ring=ring):
+            return iter(()) if ranks.tolist() == [rank] else ring.steps_of(ranks)
+
+        with pytest.raises(ScheduleError, match=f"rank {rank}, step 0"):
+            check_views(Schedule(300, 300, steps_of))
