@@ -1,20 +1,23 @@
 import io
 from itertools import pairwise
+from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from dgc_topo.results.configuration import measured, predicted
 from dgc_topo.results.draw import communication_graph, draw_graph, draw_schedule
+from dgc_topo.results.picture import save_picture
 from dgc_topo.results.plots import phases_figure, quality_figure, wire_bytes_figure
 from dgc_topo.results.scaling import speedup_figure, step_time_figure
-from dgc_topo.results.style import Styles
+from dgc_topo.results.style import Styles, legend_name
 from dgc_topo.schedule import Schedule, copy, mix, reduce
 from dgc_topo.topology import load_topology
 from dgc_topo.validation.report import error_figure
 from tests.records import row
-from tests.results.synthetic import TOPOLOGIES
+from tests.results.synthetic import TOPOLOGIES, measurements
 
 FIGURES = {
     quality_figure: ("epoch", "test accuracy, %"),
@@ -185,3 +188,22 @@ def test_validations_of_one_group_and_rate_are_told_apart_by_name():
         assert [text.get_text() for text in legend.get_texts()] == names
         colours = {np.asarray(dots.get_facecolor()).tobytes() for dots in axes.collections}
         assert len(colours) == len(names)
+
+
+NAME = "_a$b$ \x1b[31m\\$x_1.py"
+
+
+def test_names_in_figures_are_as_written(tmp_path):
+    """No formulas between dollar signs, and nothing that is left out or that no file may hold."""
+    records = [record.model_copy(update={"topology": NAME}) for record in measurements()]
+    drawing = draw_schedule(load_topology("ring").schedule(3), title=NAME)
+    for figure in (drawing, quality_figure(records), speedup_figure(records)):
+        save_picture(figure, tmp_path / "figure.SVG")
+        named = [text for text in figure.findobj(Text) if "a$b$" in text.get_text()]
+        assert named
+        for text in named:
+            assert "_a$b$ \\x1b[31m\\$x_1.py" in text.get_text()
+            assert text.get_parse_math() is False
+        ET.parse(tmp_path / "figure.SVG")
+    assert legend_name("_x") == " _x"
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.SVG"]
