@@ -20,7 +20,13 @@ from dgc_topo.results.measurement import Measurement
 from dgc_topo.results.place import Place
 from dgc_topo.results.report import write_report
 from dgc_topo.results.room import check_room
-from dgc_topo.scenario import Scenario, ScenarioError, TopologyChoice, parse_scenario
+from dgc_topo.scenario import (
+    Scenario,
+    ScenarioError,
+    TopologyChoice,
+    TrainSection,
+    parse_scenario,
+)
 from dgc_topo.scenario.load import read_scenario
 from dgc_topo.scenario.step import with_keys
 from dgc_topo.topology import Topology
@@ -133,6 +139,8 @@ def run_scenario(
         raise ScenarioError(f"{path}: nothing to do: {_why_nothing(scenario, left_out)}")
     command = ("train", *part.options) if part else ("compare" if train else "simulate",)
     place = Place.of(path, text, scenario, output, command)
+    if jobs:
+        _check_options(path, jobs[0].train)
     if scenario.ladder:
         return _climb(place, jobs, observer, limit_s)
     check_room(place.folder, path)
@@ -140,11 +148,27 @@ def run_scenario(
         folder = place.open(observer.moved)
         if jobs:
             observer.plan(jobs, left_out)
-        with folder.or_as_it_was():
+        with folder.or_as_it_was(observer.moved):
             measured = collect(jobs, partial(_launch, hosts), folder, observer)
-    with folder.or_as_it_was():
+    with folder.or_as_it_was(observer.moved):
         finish(scenario, measured, folder, observer)
     return folder
+
+
+def _check_options(path: Path, train: TrainSection) -> None:
+    """Refuse options that no model or task takes, before anything is touched.
+
+    Raises:
+        ScenarioError: naming the option.
+    """
+    if train.emulates or not train.options:
+        return
+    from dgc_topo.train.models import check_task_options  # noqa: PLC0415  # takes torch
+
+    try:
+        check_task_options(train.model, train.options)
+    except ValueError as error:
+        raise ScenarioError(f"{path}: train.options: {error}") from error
 
 
 def _why_nothing(scenario: Scenario, left_out: list[str]) -> str:
@@ -189,7 +213,7 @@ def _climb(place: Place, jobs: list[Job], observer: Observer, limit_s: float) ->
         with suppress(_OutOfTimeError):
             _launch(None, jobs, listen_in_time)
 
-    with folder.or_as_it_was():
+    with folder.or_as_it_was(observer.moved):
         collect(missing, run_in_time, folder, observer)
     folder.close()
     write_report(folder)

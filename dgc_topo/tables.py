@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -52,17 +52,19 @@ def shown(value: object) -> str:
 
 def _expected(value: object, kinds: frozenset[type]) -> str | None:
     """Return what was expected in the place of *value*, or None if it may be right."""
-    takes_numbers = bool(kinds & {int, float})
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not kinds & {int, float}:
+        wrong = is_number or isinstance(value, str)
+        return "true or false" if wrong and kinds & {bool, str} == {bool} else None
     if isinstance(value, bool) or (isinstance(value, str) and _is_numeric(value)):
-        return "a number" if takes_numbers and type(value) not in kinds else None
-    if not isinstance(value, int | float):
-        return None
-    if dict in kinds and not math.isfinite(value):
+        return None if type(value) in kinds else "a number"
+    if isinstance(value, list | tuple | dict):
+        return "no list or table" if dict in kinds else None
+    if isinstance(value, float) and not math.isfinite(value):
         return "a finite number"
-    largest = _LARGEST if float in kinds else _MOST
-    if takes_numbers and largest < abs(value) < math.inf:
-        return f"a number of at most {largest:g}"
-    return None
+    largest = _LARGEST if isinstance(value, float) else _MOST
+    too_large = isinstance(value, int | float) and abs(value) > largest
+    return f"a number of at most {largest:g}" if too_large else None
 
 
 def _is_numeric(text: str) -> bool:
@@ -76,15 +78,14 @@ def _is_numeric(text: str) -> bool:
 
 def _leaves(value: object, key: str, *, of_dicts: bool) -> Iterator[tuple[str, object]]:
     """Yield keys and values in lists, and in tables that are no section of their own."""
-    inside: Iterable[tuple[object, object]] = ()
     if isinstance(value, list | tuple):
-        inside = enumerate(value)
-    elif isinstance(value, dict):
-        inside = value.items() if of_dicts else ()
-    else:
+        for number, each in enumerate(value):
+            yield from _leaves(each, f"{key}.{number}", of_dicts=False)
+    elif not isinstance(value, dict):
         yield key, value
-    for part, each in inside:
-        yield from _leaves(each, f"{key}.{part}", of_dicts=of_dicts)
+    elif of_dicts:
+        for name, each in value.items():
+            yield f"{key}.{name}", each
 
 
 @lru_cache(maxsize=1024)

@@ -177,13 +177,14 @@ def _checked_options(
         if key not in allowed:
             listed = ", ".join(allowed) or "none"
             raise TopologyError(f"topology {name!r}: unknown option {key!r}; it takes: {listed}")
+        hint = hints.get(key, Any)
+        wrong = f"topology {name!r}: option {key}={value!r}, expected {_type_text(hint)}"
+        if isinstance(value, bool) and hint in {int, float}:  # pydantic would take it for 1
+            raise TopologyError(wrong)
         try:
-            checked[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
+            checked[key] = TypeAdapter(hint).validate_python(value)
         except (ValidationError, PydanticUserError) as error:
-            expected = _type_text(hints.get(key, Any))
-            raise TopologyError(
-                f"topology {name!r}: option {key}={value!r}, expected {expected}"
-            ) from error
+            raise TopologyError(wrong) from error
     return checked
 
 

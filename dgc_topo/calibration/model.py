@@ -8,21 +8,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError
+from pydantic import Field, NonNegativeFloat, ValidationError
 
 from dgc_topo.files import write_whole
 from dgc_topo.simulate import HostCosts, Network, star
+from dgc_topo.tables import Table
 
 #: Bandwidth of a link that is no limit.
 _NO_LIMIT_BYTES_PER_S = 1e18
 _BITS = 8
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Parameters(_Record):
+class Parameters(Table):
     """What point-to-point measurements tell of links, and of processes and their machines.
 
     A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
@@ -139,7 +136,7 @@ class Parameters(_Record):
         return float("inf") if cores is None else max(self.busy_core_speed * cores, min(cores, 1.0))
 
 
-class ProbeRow(_Record):
+class ProbeRow(Table):
     """One probe: what it took, and what the fitted model says that it takes."""
 
     probe: str
@@ -156,7 +153,7 @@ class ProbeRow(_Record):
         return self.fitted_s / self.measured_s - 1
 
 
-class CalibratedNetwork(_Record):
+class CalibratedNetwork(Table):
     """A network file: parameters, and how well they fit what they were made from."""
 
     name: str

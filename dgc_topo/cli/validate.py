@@ -95,6 +95,11 @@ def validate(
         console.print(f"folder: {folder}", soft_wrap=True)
 
 
+def tell_moved(folder: Path, aside: Path) -> None:
+    """Say where earlier results are; standard output may be for JSON alone."""
+    errors.print(moved_text(folder, aside), soft_wrap=True)
+
+
 class Place(NamedTuple):
     """Where a validation goes, and the file of its scenario."""
 
@@ -107,7 +112,7 @@ class Place(NamedTuple):
 
         made = ValidationFolder(self.folder, self.scenario)
         if made.aside is not None:
-            errors.print(moved_text(self.folder, made.aside), soft_wrap=True)
+            tell_moved(self.folder, made.aside)
         return made
 
 
@@ -128,7 +133,7 @@ def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Row
     # Read first: the file may be in a folder that is about to be renamed.
     calibrated = None if network is None else CalibratedNetwork.load(network)
     folder = place.open()
-    with folder.or_as_it_was():
+    with folder.or_as_it_was(tell_moved):
         if calibrated is None:
             rates = section.calibrate_rates_bits_per_s
             total = num_probes(section.num_hosts, rates)
@@ -162,7 +167,7 @@ def _predict_again(
         *predict_trainings(scenario, network, trainings),
     ]
     folder = place.open()
-    with folder.or_as_it_was():
+    with folder.or_as_it_was(tell_moved):
         folder.keep_network(network)
         for training in trainings:
             folder.keep_training(training)

@@ -22,7 +22,15 @@ from dgc_topo.results.records import (
     load_measurements,
     why_missing,
 )
-from dgc_topo.results.room import ENVIRONMENT, REPORT, SCENARIO, Room, check_content, make_room
+from dgc_topo.results.room import (
+    ENVIRONMENT,
+    REPORT,
+    SCENARIO,
+    Room,
+    Told,
+    check_content,
+    make_room,
+)
 
 __all__ = ["Origin", "ResultsError", "ResultsFolder", "load_measurements"]
 
@@ -160,9 +168,10 @@ class ResultsFolder:
             write_whole(self.environment_path, origin.model_dump_json(indent=2) + "\n")
 
     @contextmanager
-    def or_as_it_was(self) -> Iterator[None]:
-        """Undo `create` if anything fails before the first record is there."""
-        with self._room.or_as_it_was(self._records) if self._room else nullcontext():
+    def or_as_it_was(self, told: Told | None = None) -> Iterator[None]:
+        """Undo `create` if anything fails before the first record is there, and tell of it."""
+        undone = self._room.or_as_it_was(self._records, told=told) if self._room else nullcontext()
+        with undone:
             yield
 
     @property

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dgc_topo.results.folder import ResultsFolder
-from dgc_topo.results.room import SCENARIO
+from dgc_topo.results.room import SCENARIO, Told
 from dgc_topo.scenario import Scenario
 from dgc_topo.scenario.load import text_to_keep
-
-#: Called with a folder, and with where the earlier results are now that were in it.
-Told = Callable[[Path, Path], None]
 
 
 class Place(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,10 @@ _CONTENT: dict[str, Collection[str]] = {
 }
 
 
+#: Called where earlier results are renamed, with the folder and what it is called now.
+Told = Callable[[Path, Path], None]
+
+
 class Room(NamedTuple):
     """A place for results, made empty.
 
@@ -40,8 +44,13 @@ class Room(NamedTuple):
     made: bool
 
     @contextmanager
-    def or_as_it_was(self, *records: RecordFile) -> Iterator[None]:
-        """Leave the place as it was if anything fails before a record is in one of the files."""
+    def or_as_it_was(self, *records: RecordFile, told: Told | None = None) -> Iterator[None]:
+        """Leave the place as it was if anything fails before a record is in one of the files.
+
+        Args:
+            records: The files.
+            told: Called with where the earlier results were for a while, and where they are again.
+        """
         try:
             yield
         except BaseException:  # an interrupt as well
@@ -49,14 +58,16 @@ class Room(NamedTuple):
                 for file in records:
                     file.close()
                 self._give_back()
+                if self.aside and told:
+                    told(self.aside, self.path)
             raise
 
     def _give_back(self) -> None:
         """Take away what was written here, and put the earlier results back."""
-        for file in list(self.path.iterdir()):
+        for file in list(self.path.iterdir()) if self.path.is_dir() else ():
             if any(_is_ours(file, records) for records in _CONTENT):
                 file.unlink()
-        if self.made or self.aside:
+        if (self.made or self.aside) and self.path.is_dir():
             self.path.rmdir()
         if self.aside:
             self.aside.rename(self.path)

@@ -41,6 +41,7 @@ def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") ->
             said = f": {problem['ctx']['error']}"
         case _:
             message = problem["msg"].replace("Input should be", "expected")
+            message = message.replace("tuple", "list").replace("dictionary", "table")
             said = f" = {shown(problem['input'])}: {message[0].lower()}{message[1:]}"
     return key + said
 

@@ -16,7 +16,7 @@ from dgc_topo.results.records import (
     load_measurements,
     read_records,
 )
-from dgc_topo.results.room import NETWORK, PLOT, TRAININGS, make_room
+from dgc_topo.results.room import NETWORK, PLOT, TRAININGS, Told, make_room
 from dgc_topo.validation.report import error_figure
 from dgc_topo.validation.rows import TRAINING_STEPS, Row
 
@@ -45,9 +45,9 @@ class ValidationFolder:
         self._trainings = RecordFile(path / TRAININGS)
         self.aside = self._room.aside
 
-    def or_as_it_was(self) -> AbstractContextManager[None]:
+    def or_as_it_was(self, told: Told | None = None) -> AbstractContextManager[None]:
         """Leave everything as it was if what is done now fails before anything was measured."""
-        return self._room.or_as_it_was(self._rows, self._trainings)
+        return self._room.or_as_it_was(self._rows, self._trainings, told=told)
 
     def keep_network(self, network: CalibratedNetwork) -> None:
         """Write the network that predicts the rows."""

@@ -7,6 +7,7 @@ from dgc_topo.train.models.task import Batch, LearningTask, Metric, Score, Task
 from dgc_topo.train.models.tasks import (
     ImageTask,
     TextTask,
+    check_task_options,
     make_task,
     take_image_size,
     task_options,
@@ -23,6 +24,7 @@ __all__ = [
     "Task",
     "TextTask",
     "build_model",
+    "check_task_options",
     "make_task",
     "model_names",
     "model_options",

@@ -51,13 +51,13 @@ _IMAGE_MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
         "resnet110": partial(_resnet, depth=110),
     }
 )
-_TEXT_MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({"char-lstm": _char_lstm})
+TEXT_MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({"char-lstm": _char_lstm})
 
 
 def model_names(dataset: Dataset | None = None) -> tuple[str, ...]:
     """Return the names that `build_model` knows, sorted; with *dataset*, those that fit it."""
     if dataset is None:
-        return tuple(sorted((*_IMAGE_MODELS, *_TEXT_MODELS)))
+        return tuple(sorted((*_IMAGE_MODELS, *TEXT_MODELS)))
     return tuple(sorted(_models_for(dataset)))
 
 
@@ -67,7 +67,7 @@ def model_options(name: str) -> dict[str, Option]:
     Raises:
         ValueError: if there is no such model.
     """
-    builder = _IMAGE_MODELS.get(name) or _TEXT_MODELS.get(name)
+    builder = _IMAGE_MODELS.get(name) or TEXT_MODELS.get(name)
     if builder is None:
         raise ValueError(f"model {name!r}: expected one of {', '.join(model_names())}")
     parameters = inspect.signature(builder).parameters
@@ -102,17 +102,23 @@ def build_model(name: str, dataset: Dataset, *, seed: int = 0, **options: Option
 
 def check_model(name: str, dataset: Dataset, options: Mapping[str, Option]) -> None:
     """Raise `ValueError` unless model *name* exists, fits *dataset* and has such *options*."""
-    defaults = model_options(name)
+    model_options(name)  # there is such a model
     fitting = model_names(dataset)
     if name not in fitting:
         others = ", ".join(fitting)
         raise ValueError(f"model {name}: not for data set {dataset.name}, expected one of {others}")
+    check_options(name, options)
+
+
+def check_options(name: str, options: Mapping[str, Option]) -> None:
+    """Raise `ValueError` unless model *name* exists and has such *options*."""
+    defaults = model_options(name)
     for key, value in options.items():
         _check_option(name, key, value, defaults)
 
 
 def _models_for(dataset: Dataset) -> Mapping[str, Callable[..., nn.Module]]:
-    return _IMAGE_MODELS if isinstance(dataset, ImageDataset) else _TEXT_MODELS
+    return _IMAGE_MODELS if isinstance(dataset, ImageDataset) else TEXT_MODELS
 
 
 def _check_option(name: str, key: str, value: Option, defaults: Mapping[str, Option]) -> None:

@@ -21,11 +21,13 @@ from dgc_topo.train.data import (
     load_dataset,
 )
 from dgc_topo.train.data.augment import CROP_FLIP_RANDOMS, crop_flip
-from dgc_topo.train.models.build import Option, check_model
+from dgc_topo.train.models.build import TEXT_MODELS, Option, check_model, check_options
 from dgc_topo.train.models.task import Batch, LearningTask, Score, check_part, evaluating
 from dgc_topo.train.models.text import LstmState, detach
 
 DEFAULT_BPTT = 64
+_IMAGE_OPTIONS: Mapping[str, Option] = MappingProxyType({"augment": False})
+_TEXT_OPTIONS: Mapping[str, Option] = MappingProxyType({"bptt": DEFAULT_BPTT})
 _EVALUATION_IMAGES = 250  # per batch
 _EVALUATION_STREAMS = 64
 _EVALUATION_TOKENS = 128  # per stream and batch
@@ -203,7 +205,7 @@ def make_task(
     if isinstance(dataset, str):
         dataset = load_dataset(dataset, root=root, image_size=take_image_size(options))
     place = torch.device(device)
-    own, model_options = _split_options(dataset, options)
+    own, model_options = _split_options(task_options(dataset), options)
     check_model(model_name, dataset, model_options)
     if isinstance(dataset, ImageDataset):
         samples = SampleBatches(len(dataset.train), shard)
@@ -227,13 +229,24 @@ def take_image_size(options: dict[str, Option]) -> int | None:
 
 def task_options(dataset: Dataset) -> dict[str, Option]:
     """Return the options that a task on *dataset* has besides its model's, with their defaults."""
-    return {"augment": False} if isinstance(dataset, ImageDataset) else {"bptt": DEFAULT_BPTT}
+    return dict(_IMAGE_OPTIONS if isinstance(dataset, ImageDataset) else _TEXT_OPTIONS)
+
+
+def check_task_options(model_name: str, options: Mapping[str, Option]) -> None:
+    """Check the options of a task as `make_task` does, as far as that takes no data.
+
+    Raises:
+        ValueError: if one is unknown, or out of range.
+    """
+    rest = dict(options)
+    take_image_size(rest)
+    defaults = _TEXT_OPTIONS if model_name in TEXT_MODELS else _IMAGE_OPTIONS
+    check_options(model_name, _split_options(dict(defaults), rest)[1])
 
 
 def _split_options(
-    dataset: Dataset, options: Mapping[str, Option]
+    own: dict[str, Option], options: Mapping[str, Option]
 ) -> tuple[dict[str, Option], dict[str, Option]]:
-    own = task_options(dataset)
     for key, default in own.items():
         value = options.get(key, default)
         if type(value) is not type(default):
