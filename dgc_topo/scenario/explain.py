@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from dgc_topo.scenario.places import HIDDEN
 from dgc_topo.tables import shown
@@ -14,6 +14,16 @@ from dgc_topo.text import one_line
 
 _FEW = 3  # keys that may have been meant
 _MANY = 8  # keys that are listed
+
+
+def explain_all(error: ValidationError, whole: type[BaseModel]) -> Iterator[str]:
+    """Yield a line for each thing that is wrong in a file, which *whole* was to be made of."""
+    problems = error.errors()
+    for problem in problems:
+        inside = (p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems)
+        if problem["type"] == "too_short" and sum(inside) > 1:
+            continue  # only for what is wrong inside
+        yield explain(dict(problem), whole)
 
 
 def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") -> str:

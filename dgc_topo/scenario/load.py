@@ -14,7 +14,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import ValidationError
 
-from dgc_topo.scenario.explain import explain
+from dgc_topo.scenario.explain import explain_all
 from dgc_topo.scenario.networks import build_network
 from dgc_topo.scenario.scenario import Scenario
 from dgc_topo.scenario.topologies import TopologyChoice
@@ -82,7 +82,7 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
             tables, context={"folder": said if isinstance(said, str) else folder}
         )
     except ValidationError as error:
-        lines = [f"{where}: {explain(dict(problem), Scenario)}" for problem in error.errors()]
+        lines = [f"{where}: {line}" for line in explain_all(error, Scenario)]
         raise ScenarioError("\n".join(lines)) from error
     _check_topologies(scenario, where)
     _check_networks(scenario, where)
