@@ -81,7 +81,7 @@ def without_times(records):
 
 
 def test_records_are_the_same_wherever_a_scenario_is_run_from(scenario, tmp_path, monkeypatch):
-    found = []
+    found: list[list[dict[str, object]]] = []
     for place, path in ((scenario.parent, scenario.name), (tmp_path, "my work/mine.toml")):
         monkeypatch.chdir(place)
         run("simulate", path, "-o", tmp_path / f"out{len(found)}")
