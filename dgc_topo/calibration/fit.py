@@ -21,6 +21,7 @@ from scipy.optimize import least_squares
 from dgc_topo.calibration.cases import Case, DenseBuffer, Probe, ProbeKind
 from dgc_topo.calibration.model import Parameters
 from dgc_topo.calibration.predict import predict_case
+from dgc_topo.children import end_with_parent, safe_path
 from dgc_topo.results.environment import num_cores
 
 _BITS = 8
@@ -107,7 +108,8 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
     free = (*_LINK, *_ENDS) if has_rate else _ENDS
     usual = np.log(_starts(free, observations))
     # Spawned: a worker of a process group has threads, which a forked process would miss.
-    with ProcessPoolExecutor(num_cores(), mp_context=get_context("spawn")) as pool:
+    spawned = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
+    with safe_path(), spawned(num_cores(), initializer=end_with_parent) as pool:
         solution = least_squares(
             partial(_misfits, free, usual, observations, fixed),
             usual,

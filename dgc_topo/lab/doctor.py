@@ -11,6 +11,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from dgc_topo.children import python_command, python_environment
+
 _TRY_WITHIN_S = 60
 _HOSTS_PER_CORE = 4  #: more of them at 100 Mbit/s measure the processor rather than the network
 
@@ -77,7 +79,8 @@ def _rights() -> list[Finding]:
 def _try_kernel() -> list[Finding]:
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "dgc_topo.lab.trial"],
+            python_command("dgc_topo.lab.trial"),
+            env=python_environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -150,14 +150,13 @@ def text_of(error: Exception) -> str:
     return str(error)
 
 
-def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> None:
+def main(control_descriptor: int, owner_pid: int) -> None:
     """Keep the lab that the first message on the control socket describes.
 
     Args:
         control_descriptor: Of a socket to the owner.
-        owner_pid: Whose end is this process's, too.
-        die_with_owner: Whether the kernel is to see to it; it takes the end of the *thread* that
-            started this process for the end of the owner.
+        owner_pid: Whose end is this process's, too; the thread of it that started this process
+            lives as long as the lab.
     """
     control = socket.socket(fileno=control_descriptor)
     control.set_inheritable(False)
@@ -166,8 +165,7 @@ def main(control_descriptor: int, owner_pid: int, *, die_with_owner: bool) -> No
     spec = LabSpec.from_json(messages.receive(control)[0])
     try:
         own_user = leave_machine()
-        if die_with_owner:
-            namespaces.die_with_parent()
+        namespaces.die_with_parent()
         if os.getppid() != owner_pid:
             return
         keeper = Keeper(spec, control, owner)
@@ -210,4 +208,4 @@ def _start_first_process(control: socket.socket, owner: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), die_with_owner=sys.argv[3] == "die-with-owner")
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
+from dgc_topo.children import Starter, python_command, python_environment
 from dgc_topo.lab import messages
 from dgc_topo.lab.counters import HostCounters
 from dgc_topo.lab.doctor import examine
@@ -44,6 +45,7 @@ class Lab:
         self.spec = spec
         self.user_namespace = False  #: whether it took one; known once the lab is up
         self._lock = threading.Lock()
+        self._starter: Starter | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._errors: IO[bytes] | None = None
@@ -70,19 +72,10 @@ class Lab:
         ours.settimeout(_ANSWER_WITHIN_S)
         self._control = ours
         self._errors = tempfile.TemporaryFile()  # closed in close()
-        in_main = threading.current_thread() is threading.main_thread()
-        command = [sys.executable, "-m", "dgc_topo.lab.keeper", str(theirs.fileno())]
-        command += [str(os.getpid()), "die-with-owner" if in_main else "look-for-owner"]
+        self._starter = Starter()
         try:
             with theirs:
-                self._keeper = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=self._errors,
-                    stderr=self._errors,
-                    pass_fds=[theirs.fileno()],
-                    start_new_session=True,  # a terminal's signals are for the owner
-                )
+                self._starter.call(self._start_keeper, theirs, self._errors)
             ready = self._exchange(self.spec.to_json(), ())
         except BaseException as error:
             self.close()
@@ -100,6 +93,9 @@ class Lab:
 
     def close(self) -> None:
         """End every process in the lab, and the lab; return when all are gone."""
+        if self._starter is None:
+            return
+        self._starter.settle()
         if self._control is not None:
             self._control.close()
             self._control = None
@@ -112,6 +108,8 @@ class Lab:
         if self._errors is not None:
             self._errors.close()
             self._errors = None
+        self._starter.close()
+        self._starter = None
 
     def set_rate(self, host: int, rate_bits_per_s: float | None) -> None:
         """Change the rate of a host's link, both directions; None takes the shaping away.
@@ -211,6 +209,18 @@ class Lab:
             folder=os.getcwd(),  # noqa: PTH109 - a string, as it is sent
         )
         return LabProcess(self._ask, answer["process"], answer["pid"])
+
+    def _start_keeper(self, control: socket.socket, errors: IO[bytes]) -> None:
+        arguments = str(control.fileno()), str(os.getpid())
+        self._keeper = subprocess.Popen(
+            python_command("dgc_topo.lab.keeper", *arguments),
+            env=python_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=errors,
+            stderr=errors,
+            pass_fds=[control.fileno()],
+            start_new_session=True,  # a terminal's signals are for the owner
+        )
 
     def _ask(self, do: str, descriptors: Sequence[int] = (), **arguments: Any) -> Any:
         return self._exchange({"do": do, **arguments}, descriptors)

@@ -8,7 +8,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
+from dgc_topo.children import Starter, python_command, python_environment
 from dgc_topo.launch.hosts import Hosts, Process
 
 _POLL_S = 0.2
@@ -76,10 +76,11 @@ class Crew:
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
+        self._starter = Starter()
         try:
             # One by one, so that those already started are known if the next one fails.
             for rank in range(self._world_size):
-                self._members.append(self._start(rank))
+                self._starter.call(self._start, rank)
                 self._selector.register(self._members[rank].channel, selectors.EVENT_READ, rank)
         except BaseException:
             self._end()
@@ -115,21 +116,17 @@ class Crew:
         """Return what a worker has printed."""
         return self._members[rank].printed()
 
-    def _start(self, rank: int) -> _Member:
-        command = [sys.executable, "-m", "dgc_topo.launch.worker", str(self._world_size)]
-        environment = {
-            **os.environ,
-            # What is importable here is importable there.
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            **self._hosts.environment(rank, self._world_size),
-        }
+    def _start(self, rank: int) -> None:
+        command = python_command("dgc_topo.launch.worker", str(self._world_size))
+        environment = {**python_environment(), **self._hosts.environment(rank, self._world_size)}
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:
             undo.enter_context(ours)
             log = undo.enter_context(tempfile.TemporaryFile())  # no name: nothing is left of it
             process = self._hosts.start(rank, command, environment, theirs.fileno(), log.fileno())
             undo.pop_all()
-        return _Member(process, ours, log)
+        # Here, not where it was asked for, which Ctrl-C may have left.
+        self._members.append(_Member(process, ours, log))
 
     def _explain_failure(self, first: int) -> str:
         """Say which worker failed first and what the others saw of it."""
@@ -173,6 +170,7 @@ class Crew:
 
     def _end(self) -> None:
         """End every worker: let those that are done go, ask, then kill."""
+        self._starter.settle()
         self._selector.close()
         for member in self._members:
             member.channel.close()  # an idle worker ends by that
@@ -190,6 +188,7 @@ class Crew:
         for member in self._members:
             member.log.close()
         self._members.clear()
+        self._starter.close()
 
 
 def _still_has_a_say(process: Process) -> bool:

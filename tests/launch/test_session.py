@@ -1,9 +1,12 @@
 """Functions on real worker processes, over the loopback interface."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -102,3 +105,38 @@ def test_world_sizes_that_do_not_fit_are_refused():
         pytest.raises(ValueError, match="world_size 2, expected 1 to 1"),
     ):
         session.call("tests.launch.jobs:sum_ranks", {"plus": 0}, world_size=2)
+
+
+def test_workers_outlive_the_thread_that_opened_their_session():
+    """An executor's threads, as asyncio's and a notebook's, come and go between two calls."""
+    session = Session(Loopback(), 2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(session.__enter__).result()
+        pool.submit(session.call, "tests.launch.jobs:sum_ranks", {"plus": 0}).result()
+    time.sleep(0.2)  # the thread is gone, and what the kernel sends for it has arrived
+    try:
+        answer = session.call("tests.launch.jobs:sum_ranks", {"plus": 1})
+    finally:
+        session.__exit__(None, None, None)
+    assert [each[:2] for each in answer] == [[0, 3], [1, 3]]
+    assert workers() == []
+
+
+def test_a_session_that_is_interrupted_while_it_starts_leaves_no_worker(monkeypatch):
+    begun = threading.Event()
+    start = Loopback.start
+
+    def slowly(*arguments):
+        begun.set()
+        time.sleep(0.5)
+        return start(*arguments)
+
+    def interrupt():
+        begun.wait(10)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Loopback, "start", slowly)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), Session(Loopback(), 1):
+        pass
+    assert workers() == []
