@@ -74,6 +74,15 @@ def _index_bytes(
             return 0
 
 
+def most_body_bytes(choice: IndexChoice, wire_dtype: WireDtype, length: int) -> int:
+    """Return what `smallest` gives at most, however many entries a run of so many elements has."""
+    value_bytes = VALUE_BYTES[wire_dtype]
+    if choice in {"auto", "dense"}:  # the first is never larger than the second
+        return value_bytes * length
+    # Packed gaps have at most 31 bits, and 16-bit codes one escape per 65535 elements.
+    return (value_bytes + INDEX_BYTES) * length + INDEX_BYTES
+
+
 def smallest(
     choice: IndexChoice, value_bytes: int, length: int, entries: int, max_gap: int, escapes: int
 ) -> tuple[IndexEncoding, int]:

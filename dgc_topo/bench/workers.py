@@ -86,14 +86,14 @@ def _check(
     expected = buffer.clone()
     taken: dict[str, float] = {}
     for way, run in ways.items():
-        taken[way] = max(worker.gather(_timed(run, given, buffer), "warming up"))
+        taken[way] = max(worker.gather(float, _timed(run, given, buffer), "warming up"))
         if taken[way] < _LONG_S:
-            taken[way] = max(worker.gather(_timed(run, given, buffer), "warming up"))
+            taken[way] = max(worker.gather(float, _timed(run, given, buffer), "warming up"))
         # A sum of n numbers in another order differs by some roundings of the largest of them.
         tolerance = 1e-6 * worker.world_size * float(expected.abs().max())
         digest = crc32(buffer.numpy().tobytes())
         fits = torch.allclose(buffer, expected, rtol=0, atol=tolerance)
-        everyone = worker.gather((fits, digest), "comparing results")
+        everyone = worker.gather(tuple[bool, int], (fits, digest), "comparing results")
         if not all(fits for fits, _ in everyone):
             raise ValueError(f"bench: {way} of {4 * len(given)} bytes: not the sum that Gloo gets")
         if way != GLOO and len({digest for _, digest in everyone}) != 1:
@@ -111,7 +111,11 @@ def _timed(run: Way, given: Tensor, buffer: Tensor) -> float:
 
 def _slowest(worker: Worker, taken: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
     """Return the time of the slowest rank, round by round."""
-    everyone = worker.gather(dict(taken), "gathering times")
+    everyone = worker.gather(
+        dict[str, list[float]],
+        {way: list(times) for way, times in taken.items()},
+        "gathering times",
+    )
     return {
         way: [max(times) for times in zip(*(rank[way] for rank in everyone), strict=True)]
         for way in taken
@@ -130,5 +134,5 @@ def _goodput(worker: Worker, num_bytes: int) -> float:
         elif worker.rank == 1:
             dist.recv(message, 0)
         seconds.append(time.perf_counter() - start)
-    everyone = worker.gather(median(seconds), "measuring a stream")
+    everyone = worker.gather(float, median(seconds), "measuring a stream")
     return float(num_bytes / everyone[1])  # a sender is done when the system has taken its bytes

@@ -12,7 +12,7 @@ from dgc_topo.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.calibration.measure import measured, request, rounds_of
 from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.calibration.probes import probes
-from dgc_topo.calibration.runs import time_cases
+from dgc_topo.calibration.runs import Timed, time_cases
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console
 from dgc_topo.cli.outputs import check_file
 from dgc_topo.lab.spec import link_rate_from
@@ -40,13 +40,14 @@ def main(
 
 
 def _calibrate(file: Path, rate: float | None, timeout: timedelta) -> None:
-    with join_workers("cpu", "gloo", timeout) as worker:
+    asked = {"RATE": rate, "--timeout-s": timeout.total_seconds()}
+    with join_workers("cpu", "gloo", timeout, asked) as worker:
         if worker.rank == 0:  # the others may be on machines without such a folder
             check_file("calibration:", file)
             CalibratedNetwork.check_place(file)
         cases = probes(worker.world_size, rate)
         timed = time_cases(worker, request(cases, ROUNDS))
-        per_rank = worker.gather(timed["timed"], "collecting the probes")
+        per_rank = worker.gather(list[Timed], timed["timed"], "collecting the probes")
     if worker.rank == 0:
         rows = [
             measured(case, rounds, 1)

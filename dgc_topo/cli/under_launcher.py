@@ -15,9 +15,11 @@ from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import Part, collect, finish
 from dgc_topo.launch.group import Worker, join_workers
+from dgc_topo.launch.seat import seat_from
 from dgc_topo.results.place import Place
 from dgc_topo.scenario import Scenario, ScenarioError, TrainSection, parse_scenario
 from dgc_topo.scenario.load import read_scenario
+from dgc_topo.train.agreement import compared_settings
 from dgc_topo.train.events import Event
 from dgc_topo.train.job import Job, plan_jobs
 from dgc_topo.train.loop import JobRun
@@ -33,6 +35,9 @@ def train(
     topology: Annotated[str, typer.Option(help="topology name, or the path of a .py file")],
     density: OneDensity = None,
     option: Annotated[list[str] | None, typer.Option(help="topology option, key=value")] = None,
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="ranks, if not as many as the scenario says")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="results folder")] = None,
 ) -> None:
     """Train a scenario over one topology, on the processes that a launcher started."""
@@ -41,12 +46,24 @@ def train(
         text = read_scenario(scenario)
         wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
         settings = _settings_of(wanted, scenario)
+        if world_size is not None:
+            settings = settings.model_copy(update={"world_size": world_size})
+        _check_world_size(settings.world_size, scenario)
+        wanted = wanted.model_copy(update={"train": settings})
         place = Place.of(scenario, text, wanted, output, ("train", *part.options))
         timeout = timedelta(seconds=settings.timeout_s)
-        with join_workers(settings.device, settings.backend, timeout) as worker:
-            # The launcher decides how many there are.
-            sized = settings.model_copy(update={"world_size": worker.world_size})
-            _run(place, wanted.model_copy(update={"train": sized}), worker)
+        compared = compared_settings(wanted)
+        with join_workers(settings.device, settings.backend, timeout, compared) as worker:
+            _run(place, wanted, worker)
+
+
+def _check_world_size(wanted: int, path: Path) -> None:
+    started = seat_from().world_size
+    if started != wanted:
+        raise ScenarioError(
+            f"{path}: train.world_size {wanted}, but the launcher started {started} processes "
+            f"(WORLD_SIZE); expected as many, or '--world-size {started}'"
+        )
 
 
 def _settings_of(scenario: Scenario, path: Path) -> TrainSection:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dgc_topo.execute.channel import Exchanged, Incoming, Outgoing
 from dgc_topo.execute.failure import Place, Watch
+from dgc_topo.execute.head import check_size
 
 #: A step shorter than this is polled without sleeping, which would cost it some 60 us.
 SPIN_S = 1e-3
@@ -70,7 +71,11 @@ class BatchedChannel:
         outgoing: Sequence[Outgoing],
         device: torch.device,
     ) -> list[int]:
-        """Return the size of each message to receive, exchanging the unknown ones."""
+        """Return the size of each message to receive, exchanging the unknown ones.
+
+        Raises:
+            WireError: if a size cannot be.
+        """
         asked = [place for place, receive in enumerate(receives) if receive.num_bytes is None]
         told = [send for send in outgoing if send.num_bytes is None]
         # Rows of 1 element: each is a message of its own.
@@ -84,6 +89,7 @@ class BatchedChannel:
         )
         sizes = [receive.num_bytes or 0 for receive in receives]
         for place, size in zip(asked, heard.view(-1).tolist(), strict=True):
+            check_size(size, receives[place].peer, receives[place].most_bytes)
             sizes[place] = size
         return sizes
 

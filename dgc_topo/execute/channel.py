@@ -27,6 +27,7 @@ class Incoming(NamedTuple):
 
     peer: int
     num_bytes: int | None
+    most_bytes: int | None = None  #: what it takes at most, if that is known
 
 
 class Exchanged(NamedTuple):

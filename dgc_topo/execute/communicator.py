@@ -120,7 +120,7 @@ class Communicator:
         outbox = _Outbox(sends, payload)
         exchanged = self._transport.exchange(
             Place(self._topology.name, step.index),
-            [Incoming(t.src, size) for t, size in receives],
+            [Incoming(t.src, size, self._most(t, size, payload)) for t, size in receives],
             outbox,
             payload.device,
         )
@@ -137,6 +137,11 @@ class Communicator:
             time.perf_counter() - start,
             exchanged.wait_s,
         )
+
+    def _most(self, transfer: Transfer, size: int | None, payload: Payload) -> int:
+        if size is not None:
+            return size
+        return payload.most_bytes(transfer.chunk, transfer.count, self._transport.world_size)
 
     def _merge(self, transfers: list[Transfer], exchanged: Exchanged, payload: Payload) -> None:
         arrivals = [

@@ -75,7 +75,11 @@ class _Run:
     def _receive(self, act: Receive) -> None:
         slot = act.slot
         if act.staged:
-            receipt = self._channel.receive(act.peer, act.tag, act.num_bytes)
+            most = act.num_bytes
+            if most is None:
+                chunk, count = act.transfer.chunk, act.transfer.count
+                most = self._payload.most_bytes(chunk, count, self._channel.group.size())
+            receipt = self._channel.receive(act.peer, act.tag, act.num_bytes, most)
             self._receipts[slot], self._receives[slot] = receipt, receipt.work
             return
         if act.lands:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dgc_topo.execute.channel import LENGTH_BYTES
 from dgc_topo.execute.failure import Watch
+from dgc_topo.execute.head import announced_bytes, check_arrived, write_head
 
 
 class Receipt(NamedTuple):
@@ -25,6 +26,8 @@ class Receipt(NamedTuple):
     work: dist.Work
     buffer: Tensor  #: for all of the message; or for its length and its beginning
     memory: Tensor  #: scratch to give back when it has been merged
+    peer: int
+    most_bytes: int | None  #: that it can have, if only the sender knows how many
 
 
 class Dispatch(NamedTuple):
@@ -88,18 +91,21 @@ class SinglyChannel:
             self._memory = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
         return self._memory[:num_bytes]
 
-    def receive(self, peer: int, tag: int, num_bytes: int | None) -> Receipt:
+    def receive(
+        self, peer: int, tag: int, num_bytes: int | None, most_bytes: int | None = None
+    ) -> Receipt:
         """Post the receive of a staged message, or of its head.
 
         Args:
             peer: Who sends it.
             tag: Which of the peer's messages it is.
             num_bytes: Its size; None if only the sender knows.
+            most_bytes: What it takes at most; None if that is not known either.
         """
         size = self._eager_bytes if num_bytes is None else num_bytes
         memory = self._scratch.take(size)
         buffer = memory[:size]
-        return Receipt(self._receive(buffer, peer, tag), buffer, memory)
+        return Receipt(self._receive(buffer, peer, tag), buffer, memory, peer, most_bytes)
 
     def receive_rest(self, head: Receipt, peer: int, tag: int) -> Receipt:
         """Post the receive of what is missing of a message of unknown size, now its head is there.
@@ -107,15 +113,19 @@ class SinglyChannel:
         Returns:
             *head* itself if it is the whole message; else one of the same message that holds
             its beginning, and the head's memory has been given back.
+
+        Raises:
+            WireError: if its length cannot be.
         """
-        if (end := _end_of(head.buffer)) <= self._eager_bytes:
+        size = announced_bytes(head.buffer, peer, head.most_bytes)
+        if (end := LENGTH_BYTES + size) <= self._eager_bytes:
             return head
         memory = self._scratch.take(end)
         whole = memory[:end]
         whole[: self._eager_bytes].copy_(head.buffer)
         self.give_back(head)
         work = self._receive(whole[self._eager_bytes :], peer, tag + 1)
-        return Receipt(work, whole, memory)
+        return Receipt(work, whole, memory, peer, head.most_bytes)
 
     def send(self, message: Tensor, peer: int, tag: int, *, sized: bool) -> Dispatch:
         """Post the send of a message that is staged; *sized* if the receiver knows its size."""
@@ -126,10 +136,16 @@ class SinglyChannel:
         return Dispatch(work, rest, staged.memory)
 
     def message(self, receipt: Receipt, *, sized: bool) -> Tensor:
-        """Return the message in a receipt that is complete, where the payload lives."""
+        """Return the message in a receipt that is complete, where the payload lives.
+
+        Raises:
+            WireError: if less has come than was announced.
+        """
         message = receipt.buffer
         if not sized:
-            message = message[LENGTH_BYTES : _end_of(message)]
+            size = announced_bytes(message, receipt.peer, receipt.most_bytes)
+            message = message[LENGTH_BYTES : LENGTH_BYTES + size]
+            check_arrived(receipt.buffer, receipt.peer, message)
         return message if self.reaches_payload else message.to(self._device, non_blocking=True)
 
     def give_back(self, staged: Receipt | Dispatch) -> None:
@@ -145,7 +161,8 @@ class SinglyChannel:
         memory = self._scratch.take(start + copied.numel())
         _copy(memory[start : start + copied.numel()], copied)
         if not sized:
-            memory[:LENGTH_BYTES].view(torch.int64).fill_(size)
+            staged = memory[start : start + size] if on_gpu else message
+            write_head(memory[:LENGTH_BYTES], staged)
         rest = memory[start + fits : start + size] if on_gpu else message[fits:]
         return _Staged(memory[: start + fits], rest if fits < size else None, memory)
 
@@ -160,11 +177,6 @@ class SinglyChannel:
             return self.group.send([message], peer, tag)
         except RuntimeError as error:
             raise self.watch.lost(peer, error) from error
-
-
-def _end_of(head: Tensor) -> int:
-    """Return where the message ends that starts with its length."""
-    return LENGTH_BYTES + int(head[:LENGTH_BYTES].view(torch.int64))
 
 
 class _Scratch:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import ctypes
-import math
+import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from pydantic import TypeAdapter
 from torch import Tensor
 
+from dgc_topo.launch.devices import (
+    WantedBackend,
+    WantedDevice,
+    choose_backend,
+    choose_device,
+    gpu_ids,
+)
 from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
+from dgc_topo.launch.machine import keep_memory, share_cores
+from dgc_topo.launch.meeting import Meeting, Statement, statement_of
+from dgc_topo.launch.seat import Seat, seat_from
+
+T = TypeVar("T")
 
 #: Collectives around a run (start, evaluation, end) wait for slower work than a training step.
 _PATIENCE = 10
-_BUSY_THREADS = 2  #: of a worker
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
-_KEPT_BYTES = 1 << 30
-_LARGEST_KEPT_BYTES = 32 << 20  # more is refused
+_LONGEST_TEXT = 1 << 30  # bytes of JSON that a rank may say at once
 
 
 class GroupPeerError(RuntimeError):
@@ -63,12 +70,37 @@ class Worker:
             dist.all_reduce(total)
         return total.to(values.device)
 
-    def gather(self, value: Any, what: str) -> list[Any]:
-        """Return every rank's (picklable) value, by rank, on every rank."""
-        values: list[Any] = [None] * self.world_size
+    def gather(self, kind: type[T], value: T, what: str) -> list[T]:
+        """Return every rank's value, by rank, on every rank.
+
+        Args:
+            kind: Its type, which JSON can express with pydantic's help: nothing that a peer sends
+                is unpickled.
+            value: This rank's.
+            what: For what, in errors.
+        """
+        adapter = TypeAdapter(kind)
+        text = json.dumps(adapter.dump_python(value)).encode()  # numbers come out as they went in
+        own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        told = self.gather_tensors(torch.tensor([len(own)]), what)
+        sizes = [int(size) for size in told]
+        if not all(0 < size <= _LONGEST_TEXT for size in sizes):
+            raise GroupPeerError(f"rank {self.rank}: {what}: texts of {sizes} bytes, expected some")
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(own)] = own
+        texts = self.gather_tensors(padded, what)
+        return [
+            adapter.validate_python(json.loads(text[:size].numpy().tobytes()))
+            for text, size in zip(texts, sizes, strict=True)
+        ]
+
+    def gather_tensors(self, values: Tensor, what: str) -> list[Tensor]:
+        """Return every rank's tensor, by rank, on every rank; all are of one shape and type."""
+        own = values.to(self._collective_device)
+        found = [torch.empty_like(own) for _ in range(self.world_size)]
         with self._naming(what):
-            dist.all_gather_object(values, value)
-        return values
+            dist.all_gather(found, own)
+        return [each.to(values.device) for each in found]
 
     @contextmanager
     def _naming(self, what: str) -> Iterator[None]:
@@ -85,108 +117,140 @@ class Worker:
         return self.device if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
-def choose_device(wanted: Literal["auto", "cpu", "cuda"], local_rank: int) -> torch.device:
-    """Return the device of the process with this rank on its machine.
-
-    Raises:
-        ValueError: if CUDA is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise ValueError("train.device = 'cuda': this machine has no usable CUDA device")
-    if wanted == "cpu" or not available:
-        return torch.device("cpu")
-    return torch.device("cuda", local_rank % torch.cuda.device_count())
-
-
-def choose_backend(
-    wanted: Literal["auto", "gloo", "nccl"], device: torch.device, local_world_size: int
-) -> str:
-    """Return ``nccl`` if each process has a GPU of its own, else ``gloo``.
-
-    Raises:
-        ValueError: if NCCL is asked for where it cannot work.
-    """
-    own_gpu = device.type == "cuda" and local_world_size <= torch.cuda.device_count()
-    if wanted == "nccl" and not own_gpu:
-        raise ValueError(
-            f"train.backend = 'nccl': needs a GPU per process, here {local_world_size} processes "
-            f"share {torch.cuda.device_count()}; use 'gloo' or 'auto'"
-        )
-    return "nccl" if own_gpu and wanted != "gloo" else "gloo"
-
-
 @contextmanager
 def join_workers(
-    device: Literal["auto", "cpu", "cuda"],
-    backend: Literal["auto", "gloo", "nccl"],
+    device: WantedDevice,
+    backend: WantedBackend,
     timeout: timedelta,
-    init_method: str = "env://",
+    settings: Mapping[str, Any] | None = None,
+    init_method: str | None = None,
     tell: Callable[[Any], None] = lambda _: None,
 ) -> Iterator[Worker]:
-    """Join the process group that the environment describes, as any launcher sets it.
+    """Join the process group that the environment describes, as launchers set it.
 
-    Reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (and MASTER_ADDR, MASTER_PORT for
-    ``env://``).
+    See `dgc_topo.launch.seat` for the variables.
+
+    Args:
+        device: To use.
+        backend: To use.
+        timeout: After which a silent peer is an error.
+        settings: JSON values that have to be the same on every rank, by key; ranks that a launcher
+            started are compared before anything else.
+        init_method: Where the ranks of one `Session` meet, which need no comparing.
+        tell: See `Worker`.
 
     Raises:
-        ValueError: if a variable is missing, or device and backend do not fit this machine.
+        ValueError: if a variable is missing or wrong, ranks differ, or device and backend do not
+            fit the machines.
+        RuntimeError: if a rank does not come.
     """
-    rank, world_size = _from_environment("RANK"), _from_environment("WORLD_SIZE")
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    seat = seat_from()
     torch.set_num_threads(1)  # several workers share the cores
-    share_cores(local_world_size)
+    share_cores(seat.local_world_size)
     keep_memory()
-    chosen = choose_device(device, local_rank)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-    dist.init_process_group(
-        choose_backend(backend, chosen, local_world_size),
-        init_method=init_method,
-        rank=rank,
-        world_size=world_size,
-        timeout=timeout * _PATIENCE,
-    )
-    network = os.environ.get(NETWORK_VARIABLE, "loopback")
+    joining = _Joining(seat, device, backend, settings or {})
+    joining.join(init_method, timeout * _PATIENCE)
     interface = os.environ.get(INTERFACE_VARIABLE)
+    network = os.environ.get(NETWORK_VARIABLE, joining.network)
     scale = float(os.environ.get(TIME_SCALE_VARIABLE, "1"))
-    yield Worker(rank, world_size, chosen, timeout, tell, network, interface, scale)
+    yield Worker(
+        seat.rank, seat.world_size, joining.device, timeout, tell, network, interface, scale
+    )
     # Not after an error: connections to lost peers may keep this waiting, and the error with it.
     dist.destroy_process_group()
 
 
-def share_cores(num_processes: int) -> None:
-    """Where the threads of workers outnumber cores, do not let a message interrupt any of them.
+class _OtherBackend(Exception):  # noqa: N818 - a change of mind, no error
+    """The ranks, now that they have met, need another backend."""
 
-    A worker has two threads that matter: its own, and Gloo's, which an arriving message wakes.  If
-    that takes the processor from a thread that is about to send, and holds the connection's lock,
-    Gloo's asks for the lock again and again until its time slice is over: 2 ranks on 2 cores that
-    exchanged 50 kB at 100 Mbit/s waited 3.5 ms in every second step, and 4 ranks on loopback spent
-    twice the system time (measured on Linux 6.18).
+
+class _Joining:
+    """Finds this process's device, and a backend for all, from what is known of the ranks.
+
+    Before they have met, nobody is taken to share a GPU.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "SCHED_BATCH") else math.inf
-    if _BUSY_THREADS * num_processes > cores:
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
+    def __init__(
+        self,
+        seat: Seat,
+        device: WantedDevice,
+        backend: WantedBackend,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._seat, self._wanted, self._settings = seat, (device, backend), settings
+        self.network = "unknown"  #: what records call it
+        self.device = choose_device(device, seat.local_rank or 0)
+        own = [f"{seat.rank}"] if self.device.type == "cuda" else [None]
+        self.backend = choose_backend(backend, own)
+        if seat.local_rank is not None or torch.cuda.device_count() == 1:
+            self._use_device()
 
-def keep_memory() -> None:
-    """Have the C library keep what is freed for what is allocated next (glibc; else nothing).
+    def join(self, init_method: str | None, patience: timedelta) -> None:
+        """Make the default process group."""
+        if init_method is not None:
+            self._decide(self._seat.local_rank or 0, self._gpus_here())
+            self._init(patience, init_method=init_method)
+            return
+        meeting = Meeting(self._seat, self._state, self._reconsider, patience)
+        try:
+            self._init(patience, init_method=meeting.url)
+        except _OtherBackend:
+            self._init(patience, store=meeting.store)
 
-    Large arrays otherwise come from the kernel anew each time, page by page: merging two sparse
-    messages of 1.3 MB took 35 ms, not 12, when two processes did so at once (measured).
-    """
-    libc = ctypes.CDLL(None)
-    if sys.platform == "linux" and hasattr(libc, "mallopt"):
-        libc.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
-        libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-
-
-def _from_environment(name: str) -> int:
-    value = os.environ.get(name, "")
-    if not value.isdigit():
-        raise ValueError(
-            f"environment variable {name} is {value!r}, expected a number: start this with "
-            "torchrun (or another launcher that sets RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT)"
+    def _init(self, patience: timedelta, **where: Any) -> None:
+        rank, world_size = self._seat.rank, self._seat.world_size
+        dist.init_process_group(
+            self.backend, rank=rank, world_size=world_size, timeout=patience, **where
         )
-    return int(value)
+
+    def _state(self) -> Statement:
+        return statement_of(self._seat, gpu_ids(self._wanted[0]), self._settings)
+
+    def _gpus_here(self) -> list[str | None]:
+        """Return the GPUs of this machine's ranks, which were all started alike."""
+        num_ranks = self._seat.local_world_size or self._seat.world_size
+        if self.device.type == "cpu":
+            return [None] * num_ranks
+        return [str(rank % torch.cuda.device_count()) for rank in range(num_ranks)]
+
+    def _reconsider(self, ranks: Sequence[Statement]) -> None:
+        """Decide again, now that all ranks have said what they know."""
+        before = self.backend
+        seats = seats_of(ranks)
+        own = seats[self._seat.rank]
+        share_cores(own.local_world_size)
+        if len({each.machine for each in ranks}) == 1:
+            self.network = "loopback"
+        self._decide(own.local_rank or 0, list(map(_gpu_of, ranks, seats)))
+        if self.backend != before:
+            raise _OtherBackend
+
+    def _decide(self, local_rank: int, gpus: Sequence[str | None]) -> None:
+        device, backend = self._wanted
+        self.device = choose_device(device, local_rank)
+        self._use_device()
+        self.backend = choose_backend(backend, gpus)
+
+    def _use_device(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
+
+def seats_of(ranks: Sequence[Statement]) -> list[Seat]:
+    """Return the ranks' seats; what their launcher left open is found from their machines."""
+    together: dict[str, list[int]] = {}
+    for rank, each in enumerate(ranks):
+        together.setdefault(each.machine, []).append(rank)
+    seats = []
+    for rank, each in enumerate(ranks):
+        here, told = together[each.machine], each.seat
+        local_rank = here.index(rank) if told.local_rank is None else told.local_rank
+        local_size = len(here) if told.local_world_size is None else told.local_world_size
+        seats.append(Seat(rank, told.world_size, local_rank, local_size))
+    return seats
+
+
+def _gpu_of(statement: Statement, seat: Seat) -> str | None:
+    if not statement.gpus or seat.local_rank is None:
+        return None
+    return statement.gpus[seat.local_rank % len(statement.gpus)]

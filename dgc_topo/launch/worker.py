@@ -15,8 +15,9 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-from dgc_topo.launch.group import Worker, join_workers, share_cores
+from dgc_topo.launch.group import Worker, join_workers
 from dgc_topo.launch.hosts import PARENT_VARIABLE
+from dgc_topo.launch.machine import share_cores
 from dgc_topo.launch.rendezvous import url_of
 
 _PR_SET_PDEATHSIG = 1
@@ -82,6 +83,7 @@ class Member:
                 order["device"],
                 order["backend"],
                 timedelta(seconds=order["timeout_s"]),
+                None,
                 url_of(order["rendezvous"], descriptors),
                 lambda value: self._say("told", value),
             )

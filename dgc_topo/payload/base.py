@@ -88,6 +88,12 @@ class Payload(Protocol):
             A number that sender and receiver both derive, or None if only the sender knows.
         """
 
+    def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
+        """Return the most bytes of the message for these chunks, whoever of the ranks sends it.
+
+        What a peer claims to be longer is refused before memory is taken for it.
+        """
+
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return *count* chunks from *chunk* on as one message.
 

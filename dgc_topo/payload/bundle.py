@@ -63,6 +63,11 @@ class BundlePayload:
             total += _padded(size)
         return total
 
+    def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
+        """Return what the parts' messages take at most, each padded, and their sizes."""
+        most = [part.most_bytes(chunk, count, world_size) for part in self.parts]
+        return sum(SIZE_BYTES + _padded(each) for each in most)
+
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the parts' messages, joined."""
         known = [part.message_bytes(chunk, count) for part in self.parts]

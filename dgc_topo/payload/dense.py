@@ -93,6 +93,10 @@ class DensePayload:
         """Return the size of a run's message in bytes."""
         return (self._bounds[chunk + count] - self._bounds[chunk]) * self.wire_dtype.itemsize
 
+    def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
+        """Return the size of a run's message in bytes: all are of one size."""
+        return self.message_bytes(chunk, count)
+
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's bytes: a view of the buffer, or its 16-bit rounding."""
         run = self._runs.get((chunk, count)) or self._run(chunk, count)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, device
 
-from dgc_topo.coding import MAX_RUN, IndexChoice, check_names
+from dgc_topo.coding import HEADER_BYTES, MAX_RUN, IndexChoice, check_names, most_body_bytes
 from dgc_topo.payload.base import (
     SUM,
     Arrival,
@@ -152,6 +152,11 @@ class SparsePayload:
     def message_bytes(self, chunk: int, count: int) -> int | None:
         """Return None: only the sender knows how many entries fall in a run."""
         return None
+
+    def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
+        """Return the size of a message with an entry for every element."""
+        _, length = self._range(chunk, chunk + count)
+        return HEADER_BYTES + most_body_bytes(self._coding[1], self._coding[0], length)
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's entries in the wire format, encoded once for all who get them."""

@@ -109,6 +109,10 @@ class TernaryPayload:
         """Return 0 for a run without elements, else None: only the sender knows who is in it."""
         return None if self._bounds[chunk + count] > self._bounds[chunk] else 0
 
+    def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
+        """Return the size of a message to which every rank has given its part."""
+        return self._size(world_size, self._bounds[chunk], self._bounds[chunk + count])
+
     def encoded_bytes(self) -> int:
         """Return the bytes of the whole buffer as one message."""
         return self._size(len(self.given), 0, self.length)

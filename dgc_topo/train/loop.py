@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 
 import torch
 from torch import nn
 
+from dgc_topo.compression import Staleness
 from dgc_topo.execute import Communicator, DistributedTransport
 from dgc_topo.execute.sockets import congestion_controls, sent_bytes
 from dgc_topo.launch.group import Worker
@@ -24,6 +26,7 @@ from dgc_topo.train.buckets import Buckets
 from dgc_topo.train.ddp import DdpStep, check_powersgd
 from dgc_topo.train.errors import TrainingError, check_loss
 from dgc_topo.train.evaluation import (
+    Share,
     flat_statistics,
     quality_point,
     set_average,
@@ -96,7 +99,7 @@ class JobRun:
         measurement = make_measurement(
             self._job,
             self._setting(),
-            self._worker.gather(records, self._what("collecting the records")),
+            self._worker.gather(list[StepRecord], records, self._what("collecting the records")),
             solo,
             self._quality(points),
             self._task.batch_samples,
@@ -150,7 +153,7 @@ class JobRun:
         if self._trains:
             score = task.evaluate(model, part=self._place, num_parts=self._num_workers)
         what = self._what(f"evaluation after epoch {epoch + 1}")
-        shares = self._worker.gather(share_of(score, done, self._parameters), what)
+        shares = self._worker.gather(Share, share_of(score, done, self._parameters), what)
         steps_per_epoch = self._timetable.steps_per_epoch
         point = quality_point(epoch, steps_per_epoch, shares, self._contributors)
         self._teller.evaluated(epoch + 1, task.metric, point.value)
@@ -166,7 +169,7 @@ class JobRun:
         if not self._gossip and not running_statistics(self._model):
             return self._model
         what = self._what("averaging the model")
-        flats = self._worker.gather(flat_statistics(self._model).cpu(), what)
+        flats = self._worker.gather_tensors(flat_statistics(self._model).cpu(), what)
         workers = [flats[rank] for rank in self._contributors]
         model = with_average_statistics(self._task, self._model, workers)
         if self._gossip:
@@ -183,7 +186,9 @@ class JobRun:
         if not self._job.compression.track_ages:
             return None
         own = staleness_of(self._job, self._buckets) if self._trains else None
-        return add_staleness(self._worker.gather(own, self._what("counting waits")))
+        known = [] if own is None else [own]
+        found = self._worker.gather(list[Staleness], known, self._what("counting waits"))
+        return add_staleness(list(chain.from_iterable(found)))
 
     def _check_agreement(self) -> str | None:
         """Every rank must hold the same parameters, bit for bit, after an all-reduce training.
@@ -194,7 +199,7 @@ class JobRun:
         if self._gossip:
             return None
         own = fingerprint(self._parameters)
-        prints = self._worker.gather(own, self._what("comparing parameters"))
+        prints = self._worker.gather(str, own, self._what("comparing parameters"))
         odd = [rank for rank, value in enumerate(prints) if value != prints[0]]
         if odd:
             raise TrainingError(
@@ -205,14 +210,11 @@ class JobRun:
 
     def _measure_solo(self) -> Solo:
         """Return what the first worker does while it has the machine to itself: the others wait."""
-        solo: Solo | None = None
         first = self._contributors[0]
-        if self._worker.rank == first:
-            solo = self._train_alone()
+        solo = [self._train_alone()] if self._worker.rank == first else []
         what = self._what("timing a worker alone")
         self._worker.barrier(what)
-        gathered: Solo = self._worker.gather(solo, what)[first]
-        return gathered
+        return self._worker.gather(list[Solo], solo, what)[first][0]
 
     def _measure_crowd(self) -> Phases | None:
         """Return what a worker does while all others do so, too, on the machine that they share.
@@ -223,13 +225,14 @@ class JobRun:
         if self._worker.interface is None or self._num_workers == 1:
             return None
         what = self._what("timing all workers at once")
-        own: StepRecord | None = None
+        own: list[StepRecord] = []
         if self._trains:
-            own = self._train_alone(lambda: self._worker.barrier(what)).step
+            own = [self._train_alone(lambda: self._worker.barrier(what)).step]
         else:
             for _ in range(num_steps_alone(self._task, overlaps=self._overlaps)):
                 self._worker.barrier(what)
-        return mean_phases(list(filter(None, self._worker.gather(own, what))))
+        found = self._worker.gather(list[StepRecord], own, what)
+        return mean_phases(list(chain.from_iterable(found)))
 
     def _train_alone(self, begin_step: Callable[[], None] = lambda: None) -> Solo:
         model = self._task.build_model()
@@ -248,7 +251,8 @@ class JobRun:
         return self._job.bucket_bytes is not None
 
     def _setting(self) -> Setting:
-        used = self._worker.gather(congestion_controls(), self._what("asking for the connections"))
+        what = self._what("asking for the connections")
+        used = self._worker.gather(list[str], congestion_controls(), what)
         return Setting(
             self._schedule,
             network=self._worker.network,

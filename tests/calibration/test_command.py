@@ -40,7 +40,7 @@ def test_what_every_rank_timed_becomes_a_network_file(monkeypatch, tmp_path):
             worst_fit_error=0.0,
         )
 
-    worker = SimpleNamespace(rank=0, world_size=2, gather=lambda value, _: [value, value])
+    worker = SimpleNamespace(rank=0, world_size=2, gather=lambda _, value, __: [value, value])
     joined = []
 
     def join_workers(*settings: object) -> AbstractContextManager[SimpleNamespace]:
@@ -53,7 +53,8 @@ def test_what_every_rank_timed_becomes_a_network_file(monkeypatch, tmp_path):
     file = tmp_path / "lab.toml"
     result = CliRunner().invoke(command.app, [str(file), "100 Mbit/s", "--timeout-s", "300"])
     assert result.exit_code == 0, result.output
-    assert joined == [("cpu", "gloo", timedelta(seconds=300))]
+    compared = {"RATE": 100e6, "--timeout-s": 300}
+    assert joined == [("cpu", "gloo", timedelta(seconds=300), compared)]
     [(rate, rows)] = fitted
     assert rate == 100e6
     assert {row.case.world_size for row in rows} == {2}

@@ -28,9 +28,9 @@ class Recorder:
         sends: Iterable[Outgoing],
         device: torch.device,
     ) -> Exchanged:
-        self.log += [f"{place}: receive {size} bytes from {peer}" for peer, size in receives]
+        self.log += [f"{place}: receive {size} bytes from {peer}" for peer, size, _ in receives]
         self.log += [f"{place}: send {m.numel()} bytes to {peer}" for peer, m, _ in sends]
-        arrived = [torch.zeros(size or 0, dtype=torch.uint8) for _, size in receives]
+        arrived = [torch.zeros(size or 0, dtype=torch.uint8) for _, size, _ in receives]
         return Exchanged(arrived, wait_s=0.0)
 
 

@@ -44,8 +44,8 @@ PATIENCE = timedelta(seconds=20)
 class Wire:
     """Connections in memory that deliver as soon as both ends are posted, or as late as allowed."""
 
-    def __init__(self, *, late: bool) -> None:
-        self.late = late
+    def __init__(self, world_size: int, *, late: bool) -> None:
+        self.world_size, self.late = world_size, late
         self.changed = threading.Condition()
         self.sends: dict[tuple[int, int, int], list[Half]] = defaultdict(list)
         self.receives: dict[tuple[int, int, int], list[Half]] = defaultdict(list)
@@ -97,6 +97,9 @@ class Group:
     def rank(self) -> int:
         return self._rank
 
+    def size(self) -> int:
+        return self.wire.world_size
+
     def send(self, tensors: list[Tensor], peer: int, tag: int) -> Half:
         half = Half(self.wire, tensors[0], is_send=True)
         return self.wire.post(half, (self._rank, peer, tag), is_send=True)
@@ -114,7 +117,7 @@ def run_threads(
     group_of: Callable[[Wire, int], Group] = Group,
 ) -> list[list[StepTraffic]]:
     """Run a schedule with a thread per rank."""
-    wire = Wire(late=late)
+    wire = Wire(len(payloads), late=late)
 
     def run(rank: int) -> list[StepTraffic]:
         group: Any = group_of(wire, rank)

@@ -272,7 +272,8 @@ def test_torchrun_trains_over_a_chosen_topology(tmp_path):
     path = write_tiny(tmp_path, "ring", densities=(1.0, 0.01), world_size=2)
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"),
-        *("-m", "dgc_topo.train", str(path), "--topology", "butterfly", "-o", str(tmp_path / "o")),
+        *("-m", "dgc_topo.train", str(path), "--topology", "butterfly", "--world-size", "3"),
+        *("-o", str(tmp_path / "o")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
