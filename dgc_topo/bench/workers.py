@@ -44,7 +44,7 @@ def measure(worker: Worker, argument: Any) -> Any:
     plan = Plan.model_validate(argument)
     transport = DistributedTransport(timeout=worker.timeout)
     communicators = {
-        topology.label: Communicator(topology, transport)
+        topology.label: Communicator(topology, transport, compare=False)
         for topology in (load_topology(name, options) for name, options in plan.topologies)
     }
     goodput = _goodput(worker, plan.stream_bytes)

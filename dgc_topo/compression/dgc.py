@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -80,6 +81,8 @@ class DGC:
         self._device = check_parameters("dgc", parameters)
         self._parameters = dict(parameters)
         self._num_workers = num_workers
+        self._settled = {f"dgc's {key}": value for key, value in asdict(config).items()}
+        self._settled["dgc's num_workers"] = num_workers
         self._schedule = density_schedule or config.density_schedule()
         # Without a warm-up there is nothing to forget: any progress gives the same density.
         self._epoch: float | None = None if self._schedule.warm_up_epochs else 0.0
@@ -146,13 +149,20 @@ class DGC:
         sent = self._step.sent(density) if density < 1 else None
         self.step += 1
         payload = self._all(dense) if sent is None else self._some(sent, dense)
+        payload.made_with = self._settings(density)
         if self.step % self._config.clear_every_steps == 0:
             self._clear_velocities()
         return payload
 
     def neutral(self) -> Payload:
         """Return a payload of zeros, of the kind that the current density asks for."""
-        return self._payloads.neutral(self.density)
+        payload = self._payloads.neutral(self.density)
+        payload.made_with = self._settings(self.density)
+        return payload
+
+    def _settings(self, density: float) -> dict[str, object]:
+        """Return what has to be the same on every rank, beside the parameters' shapes."""
+        return {**self._settled, "dgc's density now": density}
 
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:

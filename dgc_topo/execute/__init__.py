@@ -2,6 +2,7 @@
 
 from dgc_topo.execute.channel import Exchanged, Incoming, Outgoing
 from dgc_topo.execute.communicator import Communicator
+from dgc_topo.execute.compared import RanksDifferError
 from dgc_topo.execute.failure import PeerError, Place
 from dgc_topo.execute.in_process import run_in_process
 from dgc_topo.execute.plan import ScheduleSource
@@ -16,6 +17,7 @@ __all__ = [
     "Outgoing",
     "PeerError",
     "Place",
+    "RanksDifferError",
     "ScheduleSource",
     "StepTraffic",
     "Traffic",

@@ -6,6 +6,7 @@ import time
 from collections.abc import Hashable, Iterator
 
 from dgc_topo.execute.channel import Exchanged, Incoming, Outgoing, wire_bytes
+from dgc_topo.execute.compared import settings_of
 from dgc_topo.execute.failure import Place
 from dgc_topo.execute.flow import run_flow
 from dgc_topo.execute.plan import Plan, ScheduleSource, plan_for
@@ -32,13 +33,23 @@ class Communicator:
         topology: Where the schedule comes from.
         transport: What carries the messages; its world size is the schedule's.
         seed: For topologies that draw at random; the same on every rank.
+        compare: Whether the first run compares topology, seed and what made the payload with those
+            of every other rank; it costs two small messages to each.
     """
 
-    def __init__(self, topology: ScheduleSource, transport: Transport, seed: int = 0) -> None:
+    def __init__(
+        self,
+        topology: ScheduleSource,
+        transport: Transport,
+        seed: int = 0,
+        *,
+        compare: bool = True,
+    ) -> None:
         self._topology = topology
         self._transport = transport
         self._singly = transport if isinstance(transport, SinglyTransport) else None
         self._seed = seed
+        self._compares = compare and self._singly is not None and transport.world_size > 1
         self._kept: Plan | None = None
         self._scripts: dict[Hashable, Script] = {}
         self._num_contributors: int | None = None
@@ -63,12 +74,15 @@ class Communicator:
 
         Raises:
             PeerError: if a peer is lost or silent for longer than the transport's time-out.
+            RanksDifferError: in the first run, if ranks differ in topology, seed or payload.
             ValueError: if the payload means nothing after such a schedule (a part of a sum after
                 gossip), before anything is sent; or if a message does not fit (the payloads of two
                 ranks differ in shape), and other ranks then run into their time-out.
         """
         plan = self._plan(iteration)
         check_goal(self._topology.name, payload, plan.goal)
+        if self._compares:
+            self._compare(payload)
         began = time.perf_counter()
         payload.cut(plan.num_chunks, agree=plan.agree)
         steps = self._run_singly(plan, payload)
@@ -76,6 +90,13 @@ class Communicator:
             steps = tuple(self._run_step(step, payload, began) for step in plan.steps)
         payload.finish()
         return Traffic(steps, time.perf_counter() - began)
+
+    def _compare(self, payload: Payload) -> None:
+        """Compare the ranks, once."""
+        assert self._singly is not None
+        settings = settings_of(self._topology, self._seed, payload)
+        self._singly.compare(Place(self._topology.name, 0), settings)
+        self._compares = False
 
     def _run_singly(self, plan: Plan, payload: Payload) -> tuple[StepTraffic, ...] | None:
         """Run a plan message by message; return None if the transport can't."""

@@ -13,17 +13,18 @@ The two ways, one module each, differ in what a backend can do:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
 
 from dgc_topo.execute.batched import BatchedChannel
 from dgc_topo.execute.channel import LENGTH_BYTES, Channel, Exchanged, Incoming, Outgoing
+from dgc_topo.execute.compared import compare_ranks
 from dgc_topo.execute.failure import PeerError, Place
 from dgc_topo.execute.queues import LONGEST_WAIT_S, SendQueues
 from dgc_topo.execute.singly import SinglyChannel
@@ -60,6 +61,9 @@ class SinglyTransport(Transport, Protocol):
 
     def guard(self, place: Place) -> AbstractContextManager[None]:
         """Refuse to go on after an error, here or before."""
+
+    def compare(self, place: Place, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that are not the same on every rank; each rank calls this."""
 
 
 class DistributedTransport:
@@ -156,6 +160,18 @@ class DistributedTransport:
         """
         self._guard.check(place)
         return self._guard
+
+    def compare(self, place: Place, settings: Mapping[str, Any]) -> None:
+        """Compare JSON values with those of every other rank, by key.
+
+        Raises:
+            RanksDifferError: on every rank, naming rank and key.
+            PeerError: if a peer is lost or silent.
+        """
+        on_cpu = "cpu" in self._backends and self._backends["cpu"] != "nccl"
+        device = torch.device("cpu") if on_cpu else torch.device("cuda")
+        with self.guard(place):
+            compare_ranks(self._group, device, self._timeout, place, settings)
 
     def _backend(self, device: torch.device) -> str:
         backend = self._backends.get(device.type)

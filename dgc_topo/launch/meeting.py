@@ -23,6 +23,7 @@ import torch
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import register_rendezvous_handler
 
+from dgc_topo.execute.compared import RanksDifferError, check_equal
 from dgc_topo.execute.head import MARK
 from dgc_topo.launch.machine import machine_id
 from dgc_topo.launch.seat import Seat, meeting_point
@@ -35,10 +36,6 @@ _SCHEME = "dgc-topo"
 
 class MeetingError(RuntimeError):
     """The ranks did not come together; the text says which one is missing."""
-
-
-class RanksDifferError(ValueError):
-    """Ranks that should agree do not; the text names them, and what differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,28 +149,6 @@ def _compare(own: Statement, other: Statement) -> None:
     ours = {"WORLD_SIZE": own.seat.world_size, **own.settings}
     theirs = {"WORLD_SIZE": other.seat.world_size, **other.settings}
     check_equal(ours, theirs, own.seat.rank, other.seat.rank)
-
-
-def check_equal(
-    first: Mapping[str, Any], second: Mapping[str, Any], first_rank: int, second_rank: int
-) -> None:
-    """Refuse settings of two ranks that differ.
-
-    Raises:
-        RanksDifferError: naming ranks, keys and values.
-    """
-    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
-    if keys:
-        differences = "; ".join(
-            f"{key} is {_shown(second, key)} on rank {second_rank}, "
-            f"{_shown(first, key)} on rank {first_rank}"
-            for key in keys
-        )
-        raise RanksDifferError(f"ranks differ: {differences}; expected the same on every rank")
-
-
-def _shown(settings: Mapping[str, Any], key: str) -> str:
-    return json.dumps(settings[key]) if key in settings else "not set"
 
 
 def _check_among(own: Statement, ranks: Sequence[Statement]) -> None:

@@ -10,7 +10,7 @@ same terms therefore end bit-identical, whoever received what from whom.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -55,7 +55,12 @@ class Payload(Protocol):
     with what arrived; and `finish` once.  What arrived for chunks that overlap comes in one
     `merge`, after all messages that carry those chunks have left; of disjoint chunks, some may be
     merged while others are still under way, and packed for the next step while others are merged.
+
+    Attributes:
+        made_with: Settings of what made it, by key: JSON values, the same on every rank.
     """
+
+    made_with: Mapping[str, object]
 
     @property
     def device(self) -> device:

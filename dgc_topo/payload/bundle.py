@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, device
@@ -36,6 +36,7 @@ class BundlePayload:
             )
         self.parts = tuple(parts)
         #: What all parts can do with.
+        self.made_with: Mapping[str, object] = {}
         self.goals: frozenset[Goal] = frozenset.intersection(*(part.goals for part in parts))
 
     @property

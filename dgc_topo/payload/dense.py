@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -73,6 +73,7 @@ class DensePayload:
         self.buffer = buffer.detach().as_strided(buffer.shape, (1,))
         self.device = buffer.device
         self.wire_dtype = wire_dtype
+        self.made_with: Mapping[str, object] = {}
         self.goals = goals
         #: Length, element type and how chunks are cut.
         self.layout: Hashable = (len(buffer), wire_dtype, bounds_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -83,6 +83,7 @@ class SparsePayload:
         check_names("sparse payload", index_encoding, self._coding[0])
         self.length = length
         self.wire_dtype = wire_dtype
+        self.made_with: Mapping[str, object] = {}
         self.goals = goals
         self.index_encoding = index_encoding
         self._round_own = wire_dtype != torch.float32

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,6 +73,7 @@ class TernaryPayload:
         *,
         bounds_of: BoundsOf = equal_bounds,
     ) -> None:
+        self.made_with: Mapping[str, object] = {}
         self.goals = SUM
         self.given = dict(given)
         self.length = offsets[-1]

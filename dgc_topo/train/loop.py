@@ -71,9 +71,9 @@ class JobRun:
         self._model = self._task.build_model()
         self._parameters = dict(self._model.named_parameters())
         self._buckets = self._make_buckets(self._parameters)
-        self._communicator = Communicator(
-            self._topology, DistributedTransport(timeout=worker.timeout), seed=job.seed
-        )
+        transport = DistributedTransport(timeout=worker.timeout)
+        # The jobs are compared already, or come from one launcher.
+        self._communicator = Communicator(self._topology, transport, seed=job.seed, compare=False)
         self._strategy = self._make_strategy()
         self._forward = self._strategy.forward or self._model
 

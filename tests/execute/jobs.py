@@ -13,11 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dgc_topo.compression import DGC, DGCConfig
 from dgc_topo.execute import (
     Communicator,
     DistributedTransport,
     PeerError,
     Place,
+    RanksDifferError,
     ScheduleSource,
     Traffic,
 )
@@ -168,17 +170,46 @@ def _error_of(communicator: Communicator, payload: Payload) -> PeerError:
 
 
 def mismatched_sizes(group: dist.ProcessGroup, topology: ScheduleSource) -> str:
-    """Give the ranks sparse buffers of different lengths; return what each one says."""
+    """Give the ranks sparse buffers of different lengths, uncompared; return what each one says."""
     rank = dist.get_rank(group)
     transport = DistributedTransport(group, timedelta(seconds=3))
     length = 100 if rank == 0 else 4
     indices = torch.arange(length)
     payload = SparsePayload(indices, torch.ones(length), length)
     try:
-        Communicator(topology, transport).run(payload)
+        Communicator(topology, transport, compare=False).run(payload)
     except ValueError as error:
         return str(error)
     return "fine"
+
+
+def differing(
+    group: dist.ProcessGroup, topologies: Sequence[ScheduleSource], seeds: Sequence[int]
+) -> list[str]:
+    """Run with a topology, seed and payload of each rank's own; return what is said to each."""
+    rank = dist.get_rank(group)
+    names = {"w": torch.zeros(40, 5)}
+    config = DGCConfig(density=0.1 if rank else 0.2, warm_up="none")
+    dgc = DGC(names, num_workers=2, config=config)
+    payloads = [
+        DensePayload(torch.ones(8)),
+        DensePayload(torch.ones(8 + rank)),
+        DensePayload(torch.ones(8), torch.float32 if rank else torch.float16),
+        dgc.compress({"w": torch.rand(40, 5)}),
+        BundlePayload([DensePayload(torch.ones(4 + 4 * rank))]),
+    ]
+    said = []
+    for payload in payloads:
+        transport = DistributedTransport(group, timedelta(seconds=10))
+        communicator = Communicator(topologies[rank], transport, seeds[rank])
+        try:
+            communicator.run(payload)
+            communicator.run(payload)
+        except RanksDifferError as error:
+            said.append(str(error))
+        else:
+            said.append("fine")
+    return said
 
 
 def construction_errors(group: dist.ProcessGroup) -> list[str]:

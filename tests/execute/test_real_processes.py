@@ -7,7 +7,7 @@ from dgc_topo.execute import ScheduleSource, Traffic, run_in_process
 from dgc_topo.topology import Topology, known_topologies, load_topology
 from tests.execute.cluster import Cluster
 from tests.execute.conftest import WORLD_SIZES
-from tests.execute.jobs import DoubleMesh, Input, Outcome, content, make, run_all
+from tests.execute.jobs import DoubleMesh, Input, Outcome, content, differing, make, run_all
 from tests.strategies import ALL_REDUCE, GOSSIP, Case, smallest_world, topologies
 
 #: No element, one, fewer than ranks, not divisible, and more than one message can hold at once.
@@ -110,3 +110,19 @@ def test_several_messages_between_two_ranks_in_one_step(cluster: Cluster, batche
         check_as_in_one_process(DoubleMesh(), given, outcomes)
         for outcome in outcomes:
             np.testing.assert_allclose(outcome.result, outcome.reference, rtol=1e-5, atol=1e-6)
+
+
+def test_ranks_that_differ_are_named_on_every_rank_at_the_first_run(cluster: Cluster):
+    ring, butterfly = load_topology("ring"), load_topology("butterfly", {"order": "far"})
+    same, other = (cluster.run(2, differing, [ring, each], [1, 1]) for each in (ring, butterfly))
+    assert same[0] == same[1]
+    assert other[0] == other[1]
+    fine, length, dtype, density, part = same[0]
+    assert fine == "fine"
+    assert "payload's elements is 9 on rank 1, 8 on rank 0; expected the same" in length
+    assert "payload's wire dtype" in dtype
+    assert "dgc's density is 0.1 on rank 1, 0.2 on rank 0" in density
+    assert "payload part 0's elements is 8 on rank 1, 4 on rank 0" in part
+    assert all('topology is "butterfly" on rank 1, "ring" on rank 0' in text for text in other[0])
+    seeds = cluster.run(2, differing, [ring, ring], [1, 2])
+    assert all("seed is 2 on rank 1, 1 on rank 0" in text for text in seeds[0])

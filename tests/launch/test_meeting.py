@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from torch._C._distributed_c10d import HashStore
 
+from dgc_topo.execute import RanksDifferError
 from dgc_topo.launch import meeting
 from dgc_topo.launch.devices import choose_backend
 from dgc_topo.launch.group import seats_of
-from dgc_topo.launch.meeting import MeetingError, RanksDifferError, Statement, meet, statement_of
+from dgc_topo.launch.meeting import MeetingError, Statement, meet, statement_of
 from dgc_topo.launch.seat import Seat
 
 
