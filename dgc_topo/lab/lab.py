@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
@@ -19,6 +18,7 @@ from dgc_topo.lab.names import INTERFACE, address_of
 from dgc_topo.lab.process import LabProcess
 from dgc_topo.lab.spec import LabError, LabSpec
 from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
+from dgc_topo.launch.rendezvous import nameless_file
 
 _ANSWER_WITHIN_S = 60.0
 _END_WITHIN_S = 10.0
@@ -71,7 +71,7 @@ class Lab:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(_ANSWER_WITHIN_S)
         self._control = ours
-        self._errors = tempfile.TemporaryFile()  # closed in close()
+        self._errors = nameless_file()  # closed in close()
         self._starter = Starter()
         try:
             with theirs:

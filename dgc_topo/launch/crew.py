@@ -8,7 +8,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
@@ -17,6 +16,7 @@ from typing import IO, Any, NamedTuple, Self
 
 from dgc_topo.children import Starter, python_command, python_environment
 from dgc_topo.launch.hosts import Hosts, Process
+from dgc_topo.launch.rendezvous import nameless_file
 
 _POLL_S = 0.2
 _GRACE_S = 10.0  # for the other workers to say what they saw, once one has failed
@@ -122,7 +122,7 @@ class Crew:
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:
             undo.enter_context(ours)
-            log = undo.enter_context(tempfile.TemporaryFile())  # no name: nothing is left of it
+            log = undo.enter_context(nameless_file())  # nothing is left of it
             process = self._hosts.start(rank, command, environment, theirs.fileno(), log.fileno())
             undo.pop_all()
         # Here, not where it was asked for, which Ctrl-C may have left.

@@ -1,4 +1,4 @@
-"""Where the workers of a group meet: a file that nothing is left of, whatever ends whom."""
+"""Files that nothing is left of, whatever ends whom: where workers meet, and what they print."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from collections.abc import Sequence
 from typing import IO
 
 _NAMELESS = hasattr(os, "memfd_create")  # Linux
+
+
+def nameless_file() -> IO[bytes]:
+    """Return an open file without a name; in memory, where no temporary folder can be written."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        if not _NAMELESS:
+            raise
+        return os.fdopen(os.memfd_create("dgc-topo-file"), "w+b")
 
 
 def new_rendezvous() -> IO[bytes]:
