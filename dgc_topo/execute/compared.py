@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from datetime import timedelta
@@ -43,15 +44,25 @@ def check_equal(
 
 
 def settings_of(topology: ScheduleSource, seed: int, payload: Payload) -> dict[str, Any]:
-    """Return what a run depends on, as JSON values by key.
+    """Return what a run depends on, as JSON values by key."""
+    return {
+        **topology_settings(topology),
+        "seed": seed,
+        **_payload_settings("payload", payload),
+    }
+
+
+def topology_settings(topology: ScheduleSource) -> dict[str, Any]:
+    """Return which topology it is, with which options.
 
     A topology's file is compared by its content: it may lie elsewhere on another machine.
     """
-    name, path = topology.name, Path(topology.name)
-    if name.endswith(".py") and path.is_file():
-        name = f"a file with SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
-    about_topology = {"topology": name, "topology options": dict(_options(topology))}
-    return {**about_topology, "seed": seed, **_payload_settings("payload", payload)}
+    name = topology.name
+    builder = getattr(topology, "builder", None)
+    if name.endswith(".py") and builder is not None:
+        content = Path(inspect.getfile(inspect.unwrap(builder))).read_bytes()
+        name = f"a file with SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"
+    return {"topology": name, "topology options": dict(getattr(topology, "options", {}))}
 
 
 def compare_ranks(
@@ -112,10 +123,6 @@ class _Gather:
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
     return json.dumps(settings[key]) if key in settings else "not set"
-
-
-def _options(topology: ScheduleSource) -> Mapping[str, Any]:
-    return getattr(topology, "options", {})
 
 
 def _payload_settings(where: str, payload: Payload) -> dict[str, Any]:

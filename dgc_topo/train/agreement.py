@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dgc_topo.execute.compared import topology_settings
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
-from dgc_topo.scenario import Scenario, TopologyChoice
+from dgc_topo.scenario import Scenario
 
-_OF_A_MACHINE = {"data_path"}  #: of ``[train]``: may be another on every machine
+_OF_A_MACHINE = {"data_path", "folder"}  #: of ``[train]``: may be others on every machine
 
 
 def compared_settings(scenario: Scenario) -> dict[str, Any]:
-    """Return what has to be the same on every rank that trains, by its key in the scenario.
-
-    A topology's file is compared by its content: it may lie elsewhere on another machine.
-    """
+    """Return what has to be the same on every rank that trains, by its key in the scenario."""
     sections = {
-        "seed": scenario.seed,
         "train": scenario.train and scenario.train.model_dump(mode="json", exclude=_OF_A_MACHINE),
         "compression": scenario.compression.model_dump(mode="json"),
-        "topology": [_what_it_is(choice) for choice in scenario.topologies],
     }
-    return dict(_flat("", sections))
-
-
-def _what_it_is(choice: TopologyChoice) -> dict[str, Any]:
-    if not choice.name.endswith(".py"):
-        return choice.model_dump(mode="json")
-    content = hashlib.sha256(Path(choice.name).read_bytes()).hexdigest()
-    return {**choice.model_dump(mode="json", exclude={"name"}), "file with SHA-256": content[:16]}
+    topologies = [topology_settings(choice.load()) for choice in scenario.topologies]
+    # A launch has one.
+    about = topologies[0] if len(topologies) == 1 else {"topologies": topologies}
+    return {"seed": scenario.seed, **about, **dict(_flat("", sections))}
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the numbers and texts in nested settings with their dotted keys."""
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0]  # the one topology of a launch
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flat(f"{key}.{name}" if key else name, inner)

@@ -1,0 +1,71 @@
+"""What ranks of a training have to agree on, before they begin."""
+
+import pytest
+from typer.testing import CliRunner
+
+from dgc_topo.cli.under_launcher import app
+from dgc_topo.scenario import load_scenario
+from dgc_topo.train.agreement import compared_settings
+from tests.train.tiny import write_tiny
+
+pytestmark = pytest.mark.one_process
+
+
+RING = """
+from dgc_topo.topologies import ring
+def schedule(world_size: int): return ring.schedule(world_size)
+"""
+
+
+def settings_of(folder, **changes):
+    folder.mkdir()
+    return compared_settings(load_scenario(write_tiny(folder, "ring", **changes)))
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"densities": (0.5,)}, "compression.densities"),
+        ({"world_size": 2}, "train.world_size"),
+        ({"epochs": 7}, "train.epochs"),
+    ],
+)
+def test_what_decides_a_training_is_compared_by_its_key(tmp_path, change, key):
+    usual = settings_of(tmp_path / "usual")
+    other = settings_of(tmp_path / "other", **change)
+    assert [name for name in usual if usual[name] != other[name]] == [key]
+
+
+def test_where_data_and_topologies_lie_is_a_machines_own_business(tmp_path):
+    """A topology's file is compared by its content."""
+    found = []
+    for name, text in (("here", RING), ("there", RING), ("else", f"{RING}\n")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "mine.py").write_text(text)
+        scenario = load_scenario(write_tiny(folder, str(folder / "mine.py"), densities=(1.0,)))
+        assert scenario.train is not None
+        train = scenario.train.model_copy(update={"data_path": folder})
+        found.append(compared_settings(scenario.model_copy(update={"train": train})))
+    assert found[0] == found[1]
+    assert [key for key in found[0] if found[0][key] != found[2][key]] == ["topology"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"WORLD_SIZE": "3"}, "train.world_size 2, but the launcher started 3 processes"),
+        ({"WORLD_SIZE": "two"}, "variable WORLD_SIZE is 'two', expected a whole number"),
+        ({"RANK": "2"}, "RANK is 2, expected less than WORLD_SIZE, which is 2"),
+        ({"LOCAL_RANK": ""}, "variable LOCAL_RANK is ''"),
+        ({"MASTER_ADDR": " "}, "MASTER_ADDR is ' ', expected the address"),
+    ],
+)
+def test_a_launchers_mistake_ends_at_once_in_one_line(tmp_path, monkeypatch, wide, variables, says):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", **variables}.items():
+        monkeypatch.setenv(name, value)
+    path = write_tiny(tmp_path, "ring", world_size=2, densities=(1.0,))
+    result = CliRunner().invoke(app, [str(path), "--topology", "ring"])
+    assert result.exit_code == 2
+    assert says in result.output
+    assert len(result.output.strip().splitlines()) == 1
