@@ -144,7 +144,7 @@ def join_workers(
             fit the machines.
         RuntimeError: if a rank does not come.
     """
-    seat = seat_from()
+    seat = seat_from() if init_method is None else _seat_in_session()
     torch.set_num_threads(1)  # several workers share the cores
     share_cores(seat.local_world_size)
     keep_memory()
@@ -158,6 +158,12 @@ def join_workers(
     )
     # Not after an error: connections to lost peers may keep this waiting, and the error with it.
     dist.destroy_process_group()
+
+
+def _seat_in_session() -> Seat:
+    """Return this process's seat among the ranks of a call, which may be fewer than processes."""
+    sizes = (os.environ[name] for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    return seat_from({**os.environ, "LOCAL_WORLD_SIZE": min(sizes, key=int)})
 
 
 class _OtherBackend(Exception):  # noqa: N818 - a change of mind, no error
