@@ -23,9 +23,18 @@ T = TypeVar("T")
 
 _SAFE_PATH = "PYTHONSAFEPATH"
 
-#: Imports this very package, wherever it is, then runs a module of it.
-_START = """
-import importlib.util, json, os, runpy, sys
+#: Tells a child the process id of its parent, with which it ends.
+PARENT_VARIABLE = "DGC_TOPO_PARENT"
+
+#: Has the kernel kill this process when the thread that started it ends, before anything that takes
+#: long; imports this very package, wherever it is; then runs a module of it.
+_START = f"""
+import ctypes, importlib.util, json, os, runpy, signal, sys
+parent = os.environ.pop("{PARENT_VARIABLE}", None)
+if parent is not None and sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(parent):  # it died before we asked
+        sys.exit("the launcher is gone")
 _, folder, more, *sys.argv = sys.argv
 sys.path += [path for path in json.loads(more) if path not in sys.path]
 spec = importlib.util.spec_from_file_location(

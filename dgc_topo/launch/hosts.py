@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self
 
-#: Tells a worker the process id of its launcher, with which it ends.
-PARENT_VARIABLE = "DGC_TOPO_PARENT"
+from dgc_topo.children import PARENT_VARIABLE
+
 #: Tells a worker what to call the network in its records.
 NETWORK_VARIABLE = "DGC_TOPO_NETWORK"
 #: Names the interface that carries all of a worker's traffic, and nobody else's.
@@ -111,7 +111,7 @@ class Loopback:
         stdin: int,
         output: int,
     ) -> subprocess.Popen[bytes]:
-        """As `Hosts.start`; that it ends with this process is up to the worker (see `worker`)."""
+        """As `Hosts.start`; the command sees to its end with this one (see `children`)."""
         return subprocess.Popen(
             command,
             env={**environment, PARENT_VARIABLE: str(os.getpid())},

@@ -68,8 +68,8 @@ def seat_from(environment: Mapping[str, str] = os.environ) -> Seat:
         ValueError: if no launcher says rank and world size, or what one says cannot be.
     """
     launcher = _who_says(environment)
-    world_size = _number(environment, launcher.world_size, least=1)
     rank = _number(environment, launcher.rank)
+    world_size = _number(environment, launcher.world_size, least=1)
     if rank >= world_size:
         raise ValueError(
             f"environment variable {launcher.rank} is {rank}, expected less than "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -16,11 +15,8 @@ from datetime import timedelta
 from typing import Any
 
 from dgc_topo.launch.group import Worker, join_workers
-from dgc_topo.launch.hosts import PARENT_VARIABLE
 from dgc_topo.launch.machine import share_cores
 from dgc_topo.launch.rendezvous import url_of
-
-_PR_SET_PDEATHSIG = 1
 
 
 class Orders:
@@ -113,7 +109,6 @@ def find_function(name: str) -> Callable[[Worker, Any], Any]:
 
 def main(num_processes: int) -> None:
     """Serve calls as one of *num_processes* on this machine."""
-    _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the launcher's to handle
     channel = socket.socket(fileno=os.dup(0))
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - no path of ours
@@ -122,15 +117,6 @@ def main(num_processes: int) -> None:
     Member(channel).serve()
     _flush()
     os._exit(0)  # leaving a group in good order would wait for peers
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when the launcher dies, even by SIGKILL (Linux)."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent is not None and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it died before we asked
-            sys.exit("the launcher is gone")
 
 
 def _flush() -> None:
