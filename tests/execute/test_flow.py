@@ -187,7 +187,7 @@ class Mailbox:
     ) -> Exchanged:
         for peer, message, _ in sends:
             self.mail[self.rank, peer].put(message.clone())
-        arrived = [self.mail[peer, self.rank].get(timeout=20) for peer, _ in receives]
+        arrived = [self.mail[peer, self.rank].get(timeout=20) for peer, *_ in receives]
         return Exchanged(arrived, 0.0)
 
 
