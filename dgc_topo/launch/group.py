@@ -162,8 +162,11 @@ def join_workers(
 
 def _seat_in_session() -> Seat:
     """Return this process's seat among the ranks of a call, which may be fewer than processes."""
-    sizes = (os.environ[name] for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    return seat_from({**os.environ, "LOCAL_WORLD_SIZE": min(sizes, key=int)})
+    environment = dict(os.environ)
+    if "LOCAL_WORLD_SIZE" in environment:
+        sizes = environment["LOCAL_WORLD_SIZE"], environment["WORLD_SIZE"]
+        environment["LOCAL_WORLD_SIZE"] = min(sizes, key=int)
+    return seat_from(environment)
 
 
 class _OtherBackend(Exception):  # noqa: N818 - a change of mind, no error
