@@ -38,7 +38,10 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(part)
 
 
-TABLES = sorted(tables_in(Scenario, tables_in(CalibratedNetwork, set())), key=lambda t: t.__name__)
+TABLES = sorted(
+    tables_in(Scenario, tables_in(CalibratedNetwork, set())),
+    key=lambda table: (table.__name__, table.__module__),
+)
 
 
 def numeric_keys(table):
