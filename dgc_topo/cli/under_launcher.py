@@ -15,6 +15,7 @@ from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import Part, collect, finish
 from dgc_topo.launch.group import Worker, join_workers
+from dgc_topo.launch.meeting import telling_others
 from dgc_topo.launch.seat import seat_from
 from dgc_topo.results.place import Place
 from dgc_topo.scenario import Scenario, ScenarioError, TrainSection, parse_scenario
@@ -42,28 +43,28 @@ def train(
 ) -> None:
     """Train a scenario over one topology, on the processes that a launcher started."""
     with clear_errors():
-        part = Part(topology_from(topology, option or []), density)
-        text = read_scenario(scenario)
-        wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
-        settings = _settings_of(wanted, scenario)
-        if world_size is not None:
-            settings = settings.model_copy(update={"world_size": world_size})
-        _check_world_size(settings.world_size, scenario)
-        wanted = wanted.model_copy(update={"train": settings})
-        place = Place.of(scenario, text, wanted, output, ("train", *part.options))
-        timeout = timedelta(seconds=settings.timeout_s)
-        compared = compared_settings(wanted)
+        with telling_others():
+            part = Part(topology_from(topology, option or []), density)
+            text = read_scenario(scenario)
+            wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
+            settings = _sized(_settings_of(wanted, scenario), world_size, scenario)
+            wanted = wanted.model_copy(update={"train": settings})
+            place = Place.of(scenario, text, wanted, output, ("train", *part.options))
+            timeout = timedelta(seconds=settings.timeout_s)
+            compared = compared_settings(wanted)
         with join_workers(settings.device, settings.backend, timeout, compared) as worker:
             _run(place, wanted, worker)
 
 
-def _check_world_size(wanted: int, path: Path) -> None:
-    started = seat_from().world_size
+def _sized(settings: TrainSection, told: int | None, path: Path) -> TrainSection:
+    """Return the settings with the world size that was told, if the launcher has it, too."""
+    wanted, started = told or settings.world_size, seat_from().world_size
     if started != wanted:
         raise ScenarioError(
             f"{path}: train.world_size {wanted}, but the launcher started {started} processes "
             f"(WORLD_SIZE); expected as many, or '--world-size {started}'"
         )
+    return settings.model_copy(update={"world_size": wanted})
 
 
 def _settings_of(scenario: Scenario, path: Path) -> TrainSection:

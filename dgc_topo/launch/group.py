@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from dgc_topo.launch.devices import (
 )
 from dgc_topo.launch.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
 from dgc_topo.launch.machine import keep_memory, share_cores
-from dgc_topo.launch.meeting import Meeting, Statement, statement_of
+from dgc_topo.launch.meeting import Meeting, Statement, statement_of, telling_others
 from dgc_topo.launch.seat import Seat, seat_from
 
 T = TypeVar("T")
@@ -148,7 +148,8 @@ def join_workers(
     torch.set_num_threads(1)  # several workers share the cores
     share_cores(seat.local_world_size)
     keep_memory()
-    joining = _Joining(seat, device, backend, settings or {})
+    with telling_others() if init_method is None else nullcontext():
+        joining = _Joining(seat, device, backend, settings or {})
     joining.join(init_method, timeout * _PATIENCE)
     interface = os.environ.get(INTERFACE_VARIABLE)
     network = os.environ.get(NETWORK_VARIABLE, joining.network)

@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from importlib import metadata
@@ -26,7 +27,7 @@ from torch.distributed.rendezvous import register_rendezvous_handler
 from dgc_topo.execute.compared import RanksDifferError, check_equal
 from dgc_topo.execute.head import MARK
 from dgc_topo.launch.machine import machine_id
-from dgc_topo.launch.seat import Seat, meeting_point
+from dgc_topo.launch.seat import Seat, meeting_point, seat_from
 from dgc_topo.payload.wire import VERSION
 
 _POLL_S = 0.02
@@ -48,6 +49,7 @@ class Statement:
         gpus: Those it sees, by number; each has a name of its own in the world.
         settings: What has to be the same on every rank, by key.
         ticket: Tells it from another process that believes to be the same rank.
+        fault: Why it does not come; None if it does.
     """
 
     seat: Seat
@@ -55,6 +57,7 @@ class Statement:
     gpus: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     ticket: str = field(default_factory=lambda: secrets.token_hex(8))
+    fault: str | None = None
 
     def to_json(self) -> str:
         """Return it as text."""
@@ -113,6 +116,7 @@ def _preside(store: Store, own: Statement, patience_s: float) -> None:
     ranks: dict[int, Statement] = {}
     try:
         for statement in _arriving(store, patience_s, own, ranks):
+            _check_fault(statement)
             _compare(own, statement)
             _check_ticket(statement, ranks.setdefault(statement.seat.rank, statement))
     except (RanksDifferError, MeetingError) as error:
@@ -142,6 +146,11 @@ def _arriving(
             )
         else:
             time.sleep(_POLL_S)
+
+
+def _check_fault(statement: Statement) -> None:
+    if statement.fault is not None:
+        raise RanksDifferError(f"rank {statement.seat.rank} does not join: {statement.fault}")
 
 
 def _compare(own: Statement, other: Statement) -> None:
@@ -195,6 +204,28 @@ def _linger(store: Store, expected: int) -> None:
 
 def _ranks(ranks: Sequence[int]) -> str:
     return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
+
+
+@contextmanager
+def telling_others() -> Iterator[None]:
+    """Have the ranks that would wait for this one hear why it does not come.
+
+    They are given some seconds to listen; whether they do, the error goes on.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        with suppress(ValueError, RuntimeError):
+            _tell(str(error))
+        raise
+
+
+def _tell(fault: str) -> None:
+    seat = seat_from()
+    if seat.world_size > 1:
+        store = _open_store(seat, timedelta(seconds=_LINGER_S))
+        own = Statement(seat, machine_id(), fault=fault)
+        meet(PrefixStore("meeting", store), own, _LINGER_S)
 
 
 class Meeting:

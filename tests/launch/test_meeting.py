@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import torch
 from torch._C._distributed_c10d import HashStore
 
 from dgc_topo.execute import RanksDifferError
@@ -59,6 +60,7 @@ def test_ranks_that_agree_all_find_the_same_ranks():
             'version of torch is "1" on rank 2',
         ),
         (rank(1, 3, seed=1), "RANK is 1 in two processes"),
+        (Statement(Seat(2, 9), "here", fault="no scenario"), "rank 2 does not join: no scenario"),
     ],
 )
 def test_the_rank_and_the_key_that_differ_are_named_on_every_rank(odd: Statement, says: str):
@@ -145,6 +147,16 @@ def free_port() -> int:
         return int(asked.getsockname()[1])
 
 
+CANNOT = """
+import sys
+from datetime import timedelta
+from dgc_topo.launch.group import join_workers
+device = "cuda" if sys.argv[1] == "2" else "cpu"
+with join_workers(device, "auto", timedelta(seconds=3)):
+    print("joined")
+"""
+
+
 def start(number: int, seed: int, port: int, code: str = RANK) -> subprocess.Popen[str]:
     seat = {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
     others = {name: text for name, text in os.environ.items() if not name.startswith("LOCAL_")}
@@ -157,6 +169,7 @@ def start(number: int, seed: int, port: int, code: str = RANK) -> subprocess.Pop
     )
 
 
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a missing GPU")
 OTHER_HOST = "import socket, sys; socket.gethostname = lambda: f'host{sys.argv[1]}'\n"
 OTHER_HOST += RANK.replace('{"seed": int(sys.argv[1])}', "{}")
 
@@ -167,6 +180,7 @@ OTHER_HOST += RANK.replace('{"seed": int(sys.argv[1])}', "{}")
         (RANK, (1, 1), 0, "loopback [0, 1]"),
         (OTHER_HOST, (1, 2), 0, "unknown [0, 1]"),
         (RANK, (1, 2), 1, "ranks differ: seed is 2 on rank 1, 1 on rank 0"),
+        pytest.param(CANNOT, (1, 2), 1, "this machine has no usable CUDA", marks=needs_no_gpu),
     ],
 )
 def test_processes_of_any_launcher_join_or_say_why_not(code, seeds, status, says, free_port):
