@@ -145,3 +145,36 @@ def test_a_calibrated_file_is_held_to_the_same(tmp_path):
         file.write_text(f"name = 'lab'\nmachine = 'm'\n{fit}[parameters]\nlatency_s = {value}\n")
         with pytest.raises(ValueError, match=rf"lab\.toml: parameters.*latency_s.*{says}"):
             CalibratedNetwork.load(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "hosts_per_rack = 2",
+            "hosts_per_rack = 100000",
+            "num_racks x hosts_per_rack: 200,000 hosts",
+        ),
+        ("ports = 4", "ports = 1000", r"ports\^3 / 4: 250,000,000 hosts, expected at most 65,536"),
+        ("num_columns = 2", "num_columns = 65536", "num_rows x num_columns: 131,072 hosts"),
+        (
+            "gpus_per_host = 2",
+            "gpus_per_host = 65536",
+            "num_machines x gpus_per_host: 131,072 hosts",
+        ),
+        ("num_hosts = 4", "num_hosts = 1000000000", "num_hosts = 1000000000: expected less than"),
+        (
+            "jitter_steps = 2",
+            "jitter_steps = 1000000000",
+            "jitter_steps = 1000000000: expected less",
+        ),
+        (
+            "compressible_elements = 1000000",
+            "compressible_elements = 0",
+            r"workloads\.0\.compressible_elements = 0 with densities below 1: nothing to compress",
+        ),
+    ],
+)
+def test_what_no_machine_could_hold_or_nothing_could_be_made_of_is_refused(old, new, says):
+    with pytest.raises(ScenarioError, match=rf"^s\.toml: [^\n]*{says}[^\n]*$"):
+        parse_scenario(EVERYTHING.replace(old, new, 1), "s.toml")

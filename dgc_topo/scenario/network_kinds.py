@@ -34,8 +34,9 @@ from dgc_topo.simulate import (
 )
 from dgc_topo.simulate.network import IntArray
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**20)]
 Placement = Literal["in-order", "round-robin"]
+_MOST_HOSTS = 2**16  # of a network that is drawn as a graph
 
 
 class BuiltNetwork(NamedTuple):
@@ -147,6 +148,7 @@ class Racks(LinkedTable):
     def draw(self, world_size: int) -> Network:
         """As `NetworkTable.draw`."""
         bandwidth, latency_s = self.link()
+        _check_size(self._racks(world_size) * self.hosts_per_rack, "num_racks x hosts_per_rack")
         return from_graph(
             draw_racks(
                 self._racks(world_size),
@@ -183,7 +185,9 @@ class FatTree(LinkedTable):
         ports = 2
         while ports**3 // 4 < world_size:
             ports += 2
-        return from_graph(draw_fat_tree(self.ports or ports, *self.link()))
+        ports = self.ports or ports
+        _check_size(ports**3 // 4, "ports^3 / 4")
+        return from_graph(draw_fat_tree(ports, *self.link()))
 
 
 class Ring(LinkedTable):
@@ -195,6 +199,7 @@ class Ring(LinkedTable):
     def draw(self, world_size: int) -> Network:
         """As `NetworkTable.draw`."""
         links = self.link(hosts_only=True)
+        _check_size(self.num_hosts or world_size, "num_hosts")
         return from_graph(draw_torus(1, self.num_hosts or world_size, *links))
 
 
@@ -209,6 +214,7 @@ class Torus(LinkedTable):
         """As `NetworkTable.draw`."""
         columns = self.num_columns or ceil(world_size / (self.num_rows or isqrt(world_size)))
         rows = self.num_rows or ceil(world_size / columns)
+        _check_size(rows * columns, "num_rows x num_columns")
         return from_graph(draw_torus(rows, columns, *self.link(hosts_only=True)))
 
 
@@ -236,6 +242,7 @@ class GpuHosts(LinkedTable):
     def draw(self, world_size: int) -> Network:
         """As `NetworkTable.draw`."""
         nic, nic_latency_s = self.link()
+        _check_size(self._machines(world_size) * self.gpus_per_host, "num_machines x gpus_per_host")
         inside = load_fabric(self.inside_base)
         given, given_us = self.inside_bandwidth_gb_per_s, self.inside_latency_us
         return from_graph(
@@ -257,6 +264,16 @@ class GpuHosts(LinkedTable):
 
     def _machines(self, world_size: int) -> int:
         return self.num_machines or ceil(world_size / self.gpus_per_host)
+
+
+def _check_size(num_hosts: int, keys: str) -> None:
+    """Refuse what would take all memory to draw.
+
+    Raises:
+        ValueError: naming the keys.
+    """
+    if num_hosts > _MOST_HOSTS:
+        raise ValueError(f"{keys}: {num_hosts:,} hosts, expected at most {_MOST_HOSTS:,}")
 
 
 def _checked_fabric(name: str) -> str:

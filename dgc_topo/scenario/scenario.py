@@ -186,6 +186,17 @@ class Scenario(Section):
         return self
 
     @model_validator(mode="after")
+    def _there_is_something_to_compress(self) -> Self:
+        workloads = self.simulate.workloads if self.simulate else ()
+        for index, workload in enumerate(workloads):
+            if workload.compressible_elements == 0 and min(self.compression.densities) < 1:
+                raise ValueError(
+                    f"simulate.workloads.{index}.compressible_elements = 0 with densities below "
+                    "1: nothing to compress, expected 1 or more, or densities = [1.0]"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _claims_are_about_this(self) -> Self:
         simulate = self.simulate
         for index, claim in enumerate(self.claims):

@@ -203,7 +203,7 @@ class StepKeys(Section):
     )
     bucket_mib: BucketMiB = None
     accumulation_steps: int = Field(
-        default=1, ge=1, description="forward and backward passes per step"
+        default=1, ge=1, le=10_000, description="forward and backward passes per step"
     )
     encode_s_per_element: float = Field(
         default=0.0, ge=0, description="compressing, per compressible element of the model"
@@ -214,6 +214,7 @@ class StepKeys(Section):
     jitter_steps: int | None = Field(
         default=None,
         ge=1,
+        le=100_000,
         description=f"steps drawn and averaged with jitter ({_DEFAULT_JITTER_STEPS} by default)",
     )
 
