@@ -17,6 +17,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from dgc_topo.files import WriteError
 from dgc_topo.results.measurement import Measurement
 
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -77,7 +78,7 @@ class RecordFile:
 
         Raises:
             ResultsError: if another run is writing to the file, or it is gone.
-            OSError: if the disk refuses; the records before stay whole.
+            WriteError: if the disk refuses; the records before stay whole.
         """
         writer = self.open()
         if not self._is_there(writer):
@@ -91,8 +92,10 @@ class RecordFile:
             while line:
                 line = line[os.write(writer, line) :]
             os.fsync(writer)
-        except BaseException:  # an interrupt as well: half a record would spoil the next one
+        except BaseException as error:  # an interrupt as well: half a record would spoil the next
             os.ftruncate(writer, end)
+            if isinstance(error, OSError):
+                raise WriteError(error.errno, error.strerror, str(self._path)) from error
             raise
 
     def close(self) -> None:

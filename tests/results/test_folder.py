@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgc_topo.files import WriteError
 from dgc_topo.results.folder import ResultsError, ResultsFolder, load_measurements
 from dgc_topo.results.measurement import Measurement, Phases, Quality, QualityPoint, SparseSizes
 from tests.results.synthetic import measurements
@@ -149,7 +150,7 @@ def test_a_failed_write_leaves_whole_records(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteError, match=r"measurements\.jsonl: cannot be written: No space"):
         folder.append(second)
     assert folder.measurements() == [first]
 
