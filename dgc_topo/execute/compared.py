@@ -83,13 +83,14 @@ def compare_ranks(
     text = json.dumps(settings).encode()
     own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     gather = _Gather(group, device, timeout, place)
-    sizes = [int(size) for size in gather(torch.tensor([len(own)]))]
-    if not all(0 < size <= _MOST_BYTES for size in sizes):
+    size = torch.tensor([len(own)], dtype=torch.int64, device=own.device)
+    sizes = [int(each) for each in gather(size)]
+    if not all(0 < each <= _MOST_BYTES for each in sizes):
         raise RanksDifferError(f"ranks differ: settings of {sizes} bytes, expected alike ones")
-    padded = torch.zeros(max(sizes), dtype=torch.uint8)
+    padded = torch.zeros(max(sizes), dtype=torch.uint8, device=own.device)
     padded[: len(own)] = own
     texts = zip(gather(padded), sizes, strict=True)
-    first, *others = (json.loads(each[:size].numpy().tobytes()) for each, size in texts)
+    first, *others = (json.loads(each[:end].numpy().tobytes()) for each, end in texts)
     for rank, other in enumerate(others, start=1):
         both = [key for key in first if key in other]
         check_equal({k: first[k] for k in both}, {k: other[k] for k in both}, 0, rank)

@@ -82,11 +82,11 @@ class Worker:
         adapter = TypeAdapter(kind)
         text = json.dumps(adapter.dump_python(value)).encode()  # numbers come out as they went in
         own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-        told = self.gather_tensors(torch.tensor([len(own)]), what)
-        sizes = [int(size) for size in told]
+        told = torch.tensor([len(own)], dtype=torch.int64, device=own.device)
+        sizes = [int(size) for size in self.gather_tensors(told, what)]
         if not all(0 < size <= _LONGEST_TEXT for size in sizes):
             raise GroupPeerError(f"rank {self.rank}: {what}: texts of {sizes} bytes, expected some")
-        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded = torch.zeros(max(sizes), dtype=torch.uint8, device=own.device)
         padded[: len(own)] = own
         texts = self.gather_tensors(padded, what)
         return [
