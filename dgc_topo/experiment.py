@@ -59,23 +59,25 @@ Runner = Callable[[list[Job], Callable[[Event], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The part of a scenario with one topology and, unless None, one density.
+    """The part of a scenario with one topology and, unless None, one density and world size.
 
     Attributes:
         topology: One of the scenario's, or another.
         density: Fraction of the elements that is sent.
+        world_size: Number of ranks that train.
     """
 
     topology: Topology
     density: float | None = None
+    world_size: int | None = None
 
     def of(self, scenario: Scenario) -> Scenario:
         """Return that part of *scenario*.
 
         Raises:
-            ScenarioError: if the density makes no sense there.
+            ScenarioError: if the density or the world size makes no sense there.
         """
-        choice = TopologyChoice(name=self.topology.name, options=dict(self.topology.options))
+        choice = TopologyChoice(name=self.topology.name, options=self.topology.plain_options)
         compression = scenario.compression
         if self.density is not None:
             try:
@@ -84,16 +86,32 @@ class Part:
                     compression.check_warm_up(scenario.train.epochs)
             except ValueError as error:
                 raise ScenarioError(f"--density {self.density:g}: {error}") from error
-        return scenario.model_copy(update={"topologies": (choice,), "compression": compression})
+        changed = {"topologies": (choice,), "compression": compression}
+        return scenario.model_copy(update={**changed, "train": self._train_of(scenario)})
+
+    def _train_of(self, scenario: Scenario) -> TrainSection | None:
+        if self.world_size is None or scenario.train is None:
+            return scenario.train
+        if scenario.ladder is not None:
+            raise ScenarioError("--world-size: a [ladder] has world sizes of its own")
+        try:
+            self.topology.schedule(self.world_size)
+        except ValueError as error:
+            raise ScenarioError(f"--world-size {self.world_size}: {error}") from error
+        return scenario.train.model_copy(update={"world_size": self.world_size})
 
     @property
     def options(self) -> tuple[str, ...]:
         """Options of a command that take this part, from whatever folder."""
         name = self.topology.name
         words = ["--topology", str(Path(name).absolute()) if is_file(name) else name]
-        for key, value in self.topology.options.items():
+        for key, value in self.topology.plain_options.items():
             words += ["--option", f"{key}={value}"]
-        return (*words, *(() if self.density is None else ("--density", repr(self.density))))
+        if self.density is not None:
+            words += ["--density", repr(self.density)]
+        if self.world_size is not None:
+            words += ["--world-size", str(self.world_size)]
+        return tuple(words)
 
 
 def run_scenario(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from dgc_topo.plugins import (
     Builder,
@@ -61,8 +62,17 @@ class Topology:
     @property
     def label(self) -> str:
         """Name and options in one short text, such as ``butterfly(order=far)``."""
-        inside = ", ".join(f"{key}={value}" for key, value in self.options.items())
+        inside = ", ".join(f"{key}={value}" for key, value in self.plain_options.items())
         return f"{self.name}({inside})" if inside else self.name
+
+    @property
+    def plain_options(self) -> dict[str, OptionValue]:
+        """The options as JSON values, which `load_topology` takes as well.
+
+        A function may declare other types, such as an enumeration or a path.
+        """
+        plain: dict[str, OptionValue] = to_jsonable_python(dict(self.options), fallback=str)
+        return plain
 
     @property
     def varies(self) -> bool:

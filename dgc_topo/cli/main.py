@@ -24,7 +24,7 @@ from dgc_topo.cli.console import (
     topology_from,
 )
 from dgc_topo.cli.lab import lab
-from dgc_topo.cli.options import Fraction, OneDensity, Options, Seed
+from dgc_topo.cli.options import Fraction, OneDensity, Options, OtherWorldSize, Seed
 from dgc_topo.cli.outputs import check_folder, check_picture
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
@@ -85,6 +85,7 @@ def train(
     topology: Annotated[str, typer.Option(help="one of the scenario's topologies, or another")],
     density: OneDensity = None,
     option: Options = None,
+    world_size: OtherWorldSize = None,
     output: Output = None,
 ) -> None:
     """Train a scenario over one topology on local worker processes."""
@@ -92,9 +93,9 @@ def train(
 
     with clear_errors():
         check_folder("--output", output)
-        chosen = topology_from(topology, option or [])
+        part = Part(topology_from(topology, option or []), density, world_size)
         with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars, part=Part(chosen, density))
+            folder = run_scenario(scenario, output, bars, part=part)
         print_findings(folder)
 
 

@@ -50,6 +50,10 @@ Fraction = Annotated[
 OneDensity = Annotated[
     float | None, typer.Option(help="only this density", parser=fraction, metavar="FRACTION")
 ]
+OtherWorldSize = Annotated[
+    int | None,
+    typer.Option("--world-size", min=1, help="ranks, if not as many as the scenario says"),
+]
 Options = Annotated[
     list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
 ]

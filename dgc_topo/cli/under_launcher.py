@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, topology_from
-from dgc_topo.cli.options import OneDensity
+from dgc_topo.cli.options import OneDensity, OtherWorldSize
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiment import Part, collect, finish
@@ -36,19 +36,17 @@ def train(
     topology: Annotated[str, typer.Option(help="topology name, or the path of a .py file")],
     density: OneDensity = None,
     option: Annotated[list[str] | None, typer.Option(help="topology option, key=value")] = None,
-    world_size: Annotated[
-        int | None, typer.Option(min=1, help="ranks, if not as many as the scenario says")
-    ] = None,
+    world_size: OtherWorldSize = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="results folder")] = None,
 ) -> None:
     """Train a scenario over one topology, on the processes that a launcher started."""
     with clear_errors():
         with telling_others():
-            part = Part(topology_from(topology, option or []), density)
+            part = Part(topology_from(topology, option or []), density, world_size)
             text = read_scenario(scenario)
             wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
-            settings = _sized(_settings_of(wanted, scenario), world_size, scenario)
-            wanted = wanted.model_copy(update={"train": settings})
+            settings = _settings_of(wanted, scenario)
+            _check_world_size(settings.world_size, scenario)
             place = Place.of(scenario, text, wanted, output, ("train", *part.options))
             timeout = timedelta(seconds=settings.timeout_s)
             compared = compared_settings(wanted)
@@ -56,15 +54,13 @@ def train(
             _run(place, wanted, worker)
 
 
-def _sized(settings: TrainSection, told: int | None, path: Path) -> TrainSection:
-    """Return the settings with the world size that was told, if the launcher has it, too."""
-    wanted, started = told or settings.world_size, seat_from().world_size
+def _check_world_size(wanted: int, path: Path) -> None:
+    started = seat_from().world_size
     if started != wanted:
         raise ScenarioError(
             f"{path}: train.world_size {wanted}, but the launcher started {started} processes "
             f"(WORLD_SIZE); expected as many, or '--world-size {started}'"
         )
-    return settings.model_copy(update={"world_size": wanted})
 
 
 def _settings_of(scenario: Scenario, path: Path) -> TrainSection:

@@ -94,7 +94,7 @@ class Communicator:
     def _compare(self, payload: Payload) -> None:
         """Compare the ranks, once."""
         assert self._singly is not None
-        settings = settings_of(self._topology, self._seed, payload)
+        settings = settings_of(self._topology, self._transport.world_size, self._seed, payload)
         self._singly.compare(Place(self._topology.name, 0), settings)
         self._compares = False
 

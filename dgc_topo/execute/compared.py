@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pydantic_core import to_jsonable_python
 from torch import Tensor
 
+from dgc_topo import topologies
 from dgc_topo.execute.failure import Place, Watch
 from dgc_topo.execute.plan import ScheduleSource
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
+from dgc_topo.plugins import is_file
+from dgc_topo.schedule import Schedule
 
 _MOST_BYTES = 1 << 20  # of a rank's settings as text
 
@@ -43,26 +47,55 @@ def check_equal(
         raise RanksDifferError(f"ranks differ: {differences}; expected the same on every rank")
 
 
-def settings_of(topology: ScheduleSource, seed: int, payload: Payload) -> dict[str, Any]:
+def settings_of(
+    topology: ScheduleSource, world_size: int, seed: int, payload: Payload
+) -> dict[str, Any]:
     """Return what a run depends on, as JSON values by key."""
     return {
-        **topology_settings(topology),
-        "seed": seed,
+        **topology_settings(topology, world_size, seed),
+        "seed": int(seed),
         **_payload_settings("payload", payload),
     }
 
 
-def topology_settings(topology: ScheduleSource) -> dict[str, Any]:
-    """Return which topology it is, with which options.
+def topology_settings(topology: ScheduleSource, world_size: int, seed: int) -> dict[str, Any]:
+    """Return which topology it is, with which options, as JSON values by key.
 
-    A topology's file is compared by its content: it may lie elsewhere on another machine.
+    A topology's file is compared by its content: it may lie elsewhere on another machine.  What is
+    not of this package, whose version is compared, may depend on more than that, such as a module
+    or a list of edges beside it; there, the (first) schedule itself is compared as well.
     """
-    name = topology.name
-    builder = getattr(topology, "builder", None)
-    if name.endswith(".py") and builder is not None:
-        content = Path(inspect.getfile(inspect.unwrap(builder))).read_bytes()
-        name = f"a file with SHA-256 {hashlib.sha256(content).hexdigest()[:16]}"
-    return {"topology": name, "topology options": dict(getattr(topology, "options", {}))}
+    options = dict(getattr(topology, "options", {}))
+    found = {
+        "topology": topology.name,
+        "topology options": to_jsonable_python(options, fallback=str),
+    }
+    file = _file_of(getattr(topology, "builder", None))
+    if file is not None and str(file.parent) in topologies.__path__:
+        return found
+    if is_file(topology.name) and file is not None:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        found["topology"] = f"a file with SHA-256 {digest}"
+    schedule = topology.schedule(world_size, seed=seed)
+    return {**found, "topology's schedule": f"one with SHA-256 {_digest_of_schedule(schedule)}"}
+
+
+def _file_of(builder: object) -> Path | None:
+    """Return the file that a topology's function is written in, if there is one."""
+    try:
+        file = Path(inspect.getfile(inspect.unwrap(builder)))  # type: ignore[arg-type]
+    except TypeError:  # no plain function
+        return None
+    return file if file.is_file() else None
+
+
+def _digest_of_schedule(schedule: Schedule) -> str:
+    digest = hashlib.sha256(f"{schedule.num_chunks} {schedule.goal} {schedule.servers}".encode())
+    for step in schedule.steps():
+        digest.update(f"{len(step)} {step.denominator}".encode())
+        for column in (step.src, step.dst, step.chunk, step.count, step.keep, step.weight):
+            digest.update(column.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def compare_ranks(

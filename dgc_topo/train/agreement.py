@@ -22,7 +22,11 @@ def compared_settings(scenario: Scenario) -> dict[str, Any]:
         "train": scenario.train and scenario.train.model_dump(mode="json", exclude=_OF_A_MACHINE),
         "compression": scenario.compression.model_dump(mode="json"),
     }
-    topologies = [topology_settings(choice.load()) for choice in scenario.topologies]
+    world_size = scenario.train.world_size if scenario.train else 1
+    topologies = [
+        topology_settings(choice.load(), world_size, scenario.seed)
+        for choice in scenario.topologies
+    ]
     # A launch has one.
     about = topologies[0] if len(topologies) == 1 else {"topologies": topologies}
     return {"seed": scenario.seed, **about, **dict(_flat("", sections))}

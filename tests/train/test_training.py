@@ -13,6 +13,7 @@ import torch
 
 from dgc_topo.coding import WireCoding
 from dgc_topo.experiment import run_scenario
+from dgc_topo.results.folder import ResultsFolder
 from dgc_topo.results.measurement import Measurement
 from dgc_topo.scenario import load_scenario
 from dgc_topo.train.data import Shard
@@ -284,6 +285,7 @@ def test_torchrun_trains_over_a_chosen_topology(tmp_path):
         ("butterfly", 3),
         ("butterfly", 3),
     ]
+    assert ResultsFolder(tmp_path / "o").origin().command[-2:] == ("--world-size", "3")
 
 
 def test_ranks_that_end_with_different_parameters_are_an_error(tmp_path):
