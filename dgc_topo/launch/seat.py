@@ -145,13 +145,13 @@ def _local_size(environment: Mapping[str, str], launcher: _Launcher) -> int | No
         if launcher.local_world_size not in environment:
             return None
         return _number(environment, launcher.local_world_size, least=1)
-    if (node := environment.get("SLURM_NODEID", "")).isdigit():
+    if _is_whole(node := environment.get("SLURM_NODEID", "")):
         for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"):
             sizes = _expanded_counts(environment.get(name, ""))
-            if (size := next(islice(sizes, min(int(node), _MOST), None), None)) is not None:
+            if size := next(islice(sizes, min(int(node), _MOST), None), None):
                 return size
     told = environment.get("SLURM_NTASKS_PER_NODE", "")
-    return int(told) if told.isdigit() and int(told) else None
+    return int(told) or None if _is_whole(told) else None
 
 
 def _expanded_counts(text: str) -> Iterator[int]:
@@ -178,10 +178,14 @@ def _this_machine(environment: Mapping[str, str]) -> str | None:
     return "127.0.0.1" if seat.local_world_size == seat.world_size else None
 
 
+def _is_whole(text: str) -> bool:
+    """Return whether it is a number of digits that `int` knows, and not too many of them."""
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_MOST))
+
+
 def _number(environment: Mapping[str, str], name: str, *, least: int = 0, most: int = _MOST) -> int:
     value = environment.get(name, "")
-    short = value.isascii() and value.isdigit() and len(value) <= len(str(_MOST))
-    if short and least <= int(value) <= most:
+    if _is_whole(value) and least <= int(value) <= most:
         return int(value)
     how = f"a whole number from {least}" + (f" to {most}" if most < _MOST else "")
     advice = ""

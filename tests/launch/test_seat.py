@@ -40,6 +40,8 @@ AROUND = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
         ({**SLURM, "SLURM_NODEID": "0"}, Seat(5, 8, 1, 4)),
         ({**SLURM, "SLURM_NODEID": "3"}, Seat(5, 8, 1, None)),
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "nonsense"}, Seat(5, 8, 1, None)),
+        ({**SLURM, "SLURM_NODEID": "²"}, Seat(5, 8, 1, None)),
+        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "0(x9)"}, Seat(5, 8, 1, None)),
         ({**TORCHRUN, "SLURM_LOCALID": "0", "SLURM_NTASKS_PER_NODE": "1"}, Seat(5, 8, 0, 1)),
         (OPEN_MPI, Seat(5, 8, 1, 2)),
         (MPICH, Seat(5, 8, 1, 2)),
