@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dgc_topo.schedule import Goal, IntArray, Schedule, ScheduleError
 from dgc_topo.schedule.text import format_grid
-from dgc_topo.schedule.views import check_views, same_transfers
+from dgc_topo.schedule.views import check_made_alike, check_views, same_transfers
 from dgc_topo.schedule.weights import Weights, follow, last_change
 from dgc_topo.topology import Topology
 
@@ -31,7 +31,8 @@ def proved_iterations(
     One of a topology that never changes; else a few times the logarithm of *world_size*.
 
     Raises:
-        ScheduleError: if a later iteration has another goal, or other servers, than the first.
+        ScheduleError: if a later iteration has another goal, or other servers, than the first, or
+            the first comes out otherwise when it is made again.
     """
     first = topology.schedule(world_size, seed=seed)
     for iteration in range(8 * world_size.bit_length() + 8 if topology.varies else 1):
@@ -43,6 +44,8 @@ def proved_iterations(
                 f"{where}: goal and servers {promised}, expected {first.goal, first.servers} as "
                 "in iteration 0"
             )
+        if iteration == 0:
+            check_made_alike(topology.label, first, schedule)
         yield where, schedule
 
 

@@ -49,6 +49,28 @@ def check_views(schedule: Schedule, *, iteration: int = 0) -> None:
             _refuse(rank, found.index, next(iter([*found.sends, *found.receives])), None)
 
 
+def check_made_alike(where: str, first: Schedule, again: Schedule) -> None:
+    """Refuse a topology that makes other steps when it is asked again: every rank asks for itself.
+
+    Raises:
+        ScheduleError: naming *where*, the step and the first transfer that differs.
+    """
+    if first.num_chunks != again.num_chunks:
+        _refuse_again(where, f"{first.num_chunks} chunks", f"{again.num_chunks} chunks")
+    for index, (one, other) in enumerate(zip_longest(first.steps(), again.steps())):
+        if one is None or other is None or not same_transfers(one, other):
+            for before, now in zip_longest(one or (), other or ()):
+                if before != now:
+                    _refuse_again(where, f"step {index}: {_text(before)}", _text(now))
+
+
+def _refuse_again(where: str, before: str, now: str) -> NoReturn:
+    raise ScheduleError(
+        f"{where}: {before}, and {now} when made again; expected the same each time, as every rank "
+        "makes its own: draw from the arguments `seed` and `iteration` alone"
+    )
+
+
 def _compared(schedule: Schedule, iteration: int) -> list[int]:
     n, count = schedule.world_size, _LEAST_RANKS
     if iteration < _WHOLE_ITERATIONS:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgc_topo.schedule import Schedule, ScheduleError, copy, gather, reduce
+from dgc_topo.schedule import Goal, Schedule, ScheduleError, copy, gather, reduce
 from dgc_topo.schedule.views import check_views
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.verify import check_all_reduce, verify
@@ -67,3 +67,27 @@ def test_views_of_large_worlds_are_compared_from_the_first_rank_to_the_last():
 
         with pytest.raises(ScheduleError, match=f"rank {rank}, step 0"):
             check_views(Schedule(300, 300, steps_of))
+
+
+def drawn_anew(random: np.random.Generator, goal: Goal, world_size: int) -> Schedule:
+    first, *others = random.permutation(world_size)
+    steps = [reduce(np.array(others), first), copy(first, np.array(others))]
+    return Schedule.from_steps(world_size, 1, steps, goal=goal)
+
+
+@pytest.mark.parametrize("goal", ["all-reduce", "doubly-stochastic"])
+def test_a_topology_that_draws_without_the_seed_is_refused(goal):
+    """Each schedule may be right; but every rank would run another one."""
+    random = np.random.default_rng(0)
+    careless = Topology("drawn", lambda world_size: drawn_anew(random, goal, world_size))
+    if goal == "all-reduce":
+        check_all_reduce(careless.schedule(8))
+    with pytest.raises(ScheduleError, match=r"^drawn: step 0: rank \d .* rank \d .* made again"):
+        verify(careless, 8)
+
+
+def test_a_topology_that_cuts_otherwise_each_time_is_refused():
+    sizes = iter(range(1, 10))
+    growing = Topology("cut", lambda n: Schedule.from_steps(n, next(sizes), [], goal="all-reduce"))
+    with pytest.raises(ScheduleError, match=r"^cut: \d chunks, and \d chunks when made again"):
+        verify(growing, 1)
