@@ -32,6 +32,13 @@ class TopologyError(ValueError):
     """No such topology, or options it does not take."""
 
 
+class AskedToEnd(SystemExit):
+    """An exit that was asked of the process from outside; no topology's own."""
+
+
+_PASSED_ON = (KeyboardInterrupt, GeneratorExit, AskedToEnd)
+
+
 def known_topologies() -> list[str]:
     """Return the names of all installed topologies, sorted."""
     return sorted(_installed())
@@ -64,7 +71,7 @@ def explained(label: str, builder: Builder) -> Iterator[None]:
     A ValueError says itself what is wrong; of a user's own file, the line is added.
 
     Raises:
-        TopologyError: for everything but a KeyboardInterrupt.
+        TopologyError: for everything but what ends the whole command.
     """
     try:
         yield
@@ -74,7 +81,7 @@ def explained(label: str, builder: Builder) -> Iterator[None]:
         place = _place(builder, error) if builder.__module__.startswith(_MODULE) else ""
         line = f" (line {place.rpartition(':')[2]})" if place else ""
         raise TopologyError(f"{label}: {one_line(str(error))}{line}") from error
-    except (KeyboardInterrupt, GeneratorExit):
+    except _PASSED_ON:
         raise
     except BaseException as error:
         raise TopologyError(
@@ -162,7 +169,7 @@ def _loading(what: str, path: Path | None = None) -> Iterator[None]:
     """Turn what a module raises while it is imported into an error about *what*."""
     try:
         yield
-    except (KeyboardInterrupt, GeneratorExit):
+    except _PASSED_ON:
         raise
     except BaseException as error:
         place = _last_line(error, str(path))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -33,6 +32,7 @@ from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
 from dgc_topo.cli.validate import calibrate, validate
 from dgc_topo.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
+from dgc_topo.plugins import AskedToEnd
 
 app = typer.Typer(
     name="dgc-topo",
@@ -279,5 +279,9 @@ def report(
 def main() -> NoReturn:
     """Run the command line."""
     # Being asked to end must clean up (workers, temporary folders) just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end)
     run(app)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise AskedToEnd(128 + number)
