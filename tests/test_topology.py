@@ -1,6 +1,8 @@
 """Topologies are found by name or file, and their options are checked."""
 
 import os
+import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
+from dgc_topo.schedule.text import format_schedule
 from dgc_topo.topology import TopologyError, known_topologies, load_topology, option_choices
 from dgc_topo.verify import verify
 
@@ -74,6 +77,7 @@ def test_unknown_names_and_bad_options_list_the_valid_ones(name, options, says):
         ("ring", {}, 0, "world_size 0, expected at least 1"),
         ("parameter-server", {"server": "dedicated"}, 1, "needs world_size >= 2"),
         ("ring", {"segments": 0}, 4, "segments=0, expected at least 1"),
+        ("ring", {"segments": 10**9}, 4, "segments=1000000000, expected at most 65536"),
         ("hierarchical", {"group_size": 0}, 4, "group_size=0, expected at least 1"),
         ("hierarchical", {"leaders": "rign"}, 4, "did you mean 'ring'"),
         ("hierarchical", {"leaders": "gossip"}, 4, "all-reduces all its ranks"),
@@ -193,6 +197,22 @@ def test_an_interrupt_is_no_fault_of_the_function(tmp_path):
     path.write_text("def schedule(world_size): raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
         load_topology(str(path)).schedule(3)
+
+
+def test_a_command_asked_to_end_inside_a_function_ends_without_blaming_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import os, signal\n\ndef schedule(n): os.kill(os.getpid(), signal.SIGTERM)\n")
+    command = [sys.executable, "-m", "dgc_topo.cli", "verify", str(path), "--world-size", "3"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "", "")
+
+
+@pytest.mark.parametrize("inside", ["tree", "star"])
+def test_a_group_larger_than_the_world_is_the_world(inside):
+    options = {"inside": inside, "group_size": 5}
+    whole = load_topology("hierarchical", options).schedule(5)
+    larger = load_topology("hierarchical", options | {"group_size": 10**20}).schedule(5)
+    assert format_schedule(larger) == format_schedule(whole)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def schedule(
     """
     if group_size < 1:
         raise ValueError(f"group_size={group_size}, expected at least 1")
+    group_size = min(group_size, world_size)  # nobody is in the rest of a larger one
     first_ranks = np.arange(0, world_size, group_size)
     between = load_topology(leaders).schedule(len(first_ranks))
     if between.goal != "all-reduce" or between.servers:

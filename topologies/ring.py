@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 from dgc_topo.schedule import IntArray, Schedule, Step, beside, copy, reduce, with_peers
 
+_MOST_SEGMENTS = 1 << 16  # rings side by side; each takes memory before the first step
+
 
 def schedule(world_size: int, segments: int = 1) -> Schedule:
     """Return the ring of *world_size* ranks, one chunk per rank and segment.
@@ -17,8 +19,9 @@ def schedule(world_size: int, segments: int = 1) -> Schedule:
         segments: How many rings run side by side, each on a share of the buffer: on real wires one
             share is added while others travel, at the price of that many more messages.
     """
-    if segments < 1:
-        raise ValueError(f"segments={segments}, expected at least 1")
+    if not 1 <= segments <= _MOST_SEGMENTS:
+        most = f"at most {_MOST_SEGMENTS}" if segments > 1 else "at least 1"
+        raise ValueError(f"segments={segments}, expected {most}")
     ring = _ring(world_size)
     return ring if segments == 1 else beside(*[ring] * segments, goal="all-reduce")
 
