@@ -67,7 +67,7 @@ def make_plain(where: str, settings: DataclassInstance) -> None:
     for field in fields(settings):
         kind, _, or_none = str(field.type).partition(" | ")
         value = getattr(settings, field.name)
-        is_plain = type(value) in {int, float} and kind == "float"
+        is_plain = kind == "float" and type(value) in {int, float} and abs(value) <= FLOAT32_MAX
         if kind in _KINDS and not is_plain and not (or_none and value is None):
             plain = _KINDS[kind](f"{where}: {field.name}", value)
             object.__setattr__(settings, field.name, plain)

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -214,3 +214,9 @@ def test_seeds_and_ranks_are_not_negative():
         RandomK(model(), density=0.5, seed=-1)
     with pytest.raises(ValueError, match="terngrad: rank -1, expected at least 0"):
         TernGrad(model(), rank=-1)
+
+
+@pytest.mark.parametrize("key", ["clip_norm", "weight_decay", "momentum", "density"])
+def test_a_whole_number_that_no_float_holds_is_refused(key):
+    with pytest.raises(ValueError, match=f"^dgc config: {key} inf, expected"):
+        DGCConfig(**cast(dict[str, Any], {key: 10**400}))
