@@ -87,7 +87,7 @@ class DGCConfig:
     """``local`` adds ``weight_decay / num_workers * w`` to each rank's gradient, after clipping and
     before it is accumulated; ``separate`` gives weight decay a dense momentum of its own, added
     after the sum (the authors' code; one more float32 per element); ``decoupled`` adds
-    ``weight_decay * w`` to the update, outside any momentum."""
+    ``weight_decay * w`` to the update, outside any momentum.  Frozen parameters do not decay."""
 
     warm_up: WarmUp = "paper"
     """``paper`` (4 stages), ``geometric`` (*warm_up_stages*) or ``none``."""

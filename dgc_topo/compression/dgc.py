@@ -37,7 +37,7 @@ from dgc_topo.compression.sizes import describe_dgc
 from dgc_topo.compression.state import Sections, check_owner, position_of, restore, snapshot
 from dgc_topo.compression.step import Sent, Term
 from dgc_topo.compression.summed import SumRules
-from dgc_topo.compression.tensors import check_parameters
+from dgc_topo.compression.tensors import check_parameters, is_frozen
 from dgc_topo.compression.values import check_epoch, checked_settings, plain_float, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed
@@ -267,7 +267,10 @@ class DGC:
     def _local_decay(self) -> Term | None:
         decay = self._config.weight_decay / self._num_workers
         local = self._config.weight_decay_mode == "local" and decay
-        return (self._parameters, decay) if local else None
+        if not local:
+            return None
+        frozen = {n: torch.zeros_like(p) for n, p in self._parameters.items() if is_frozen(p)}
+        return (self._parameters | frozen if frozen else self._parameters), decay
 
     def _all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.tensors import is_frozen
 from dgc_topo.compression.values import FLOAT32_MAX
 
 
@@ -101,4 +102,5 @@ class MomentumSGD:
     def _add_decay(self, flat: Tensor) -> None:
         if self._weight_decay:
             for name, view in self.layout.views(flat).items():
-                view.add_(self._parameters[name], alpha=self._weight_decay)
+                if not is_frozen(self._parameters[name]):
+                    view.add_(self._parameters[name], alpha=self._weight_decay)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.momentum import MomentumSGD
+from dgc_topo.compression.tensors import is_frozen
 
 
 class SumRules:
@@ -52,7 +53,8 @@ class SumRules:
             total.add_(self.compressed.update(torch.zeros_like(total)))
         if self._config.weight_decay_mode == "decoupled" and self._config.weight_decay:
             for name, view in views.items():
-                view.add_(self._compressed[name], alpha=self._config.weight_decay)
+                if not is_frozen(self._compressed[name]):
+                    view.add_(self._compressed[name], alpha=self._config.weight_decay)
 
     def _compressed_rule(self) -> MomentumSGD:
         mode, decay = self._config.weight_decay_mode, self._config.weight_decay

@@ -58,6 +58,11 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
     return device
 
 
+def is_frozen(parameter: Tensor) -> bool:
+    """Return whether no optimizer would move this parameter: weights that decay leave it alone."""
+    return isinstance(parameter, torch.nn.Parameter) and not parameter.requires_grad
+
+
 def check_kind(what: str, tensor: object) -> None:
     """Refuse what only looks like a tensor with numbers in memory, saying what works instead.
 

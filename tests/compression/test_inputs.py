@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
-from dgc_topo.compression import DGC, Compressor, Dense, RandomK, TernGrad
+from dgc_topo.compression import DGC, Compressor, Dense, RandomK, SGDSettings, TernGrad
 from dgc_topo.execute import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import add_up, constant, model, random_like
@@ -87,6 +87,34 @@ def test_a_step_without_any_gradient_is_a_step_of_zeros(maker):
     assert same(
         updates_of(maker(parameters), first, nothing), updates_of(maker(parameters), first, zeros)
     )
+
+
+DECAYING: list[Callable[[Any], Compressor]] = [
+    *(
+        lambda p, mode=mode, density=density: DGC(
+            p,
+            num_workers=2,
+            config=constant(density=density, weight_decay=0.1, weight_decay_mode=mode),
+        )
+        for mode in ("local", "separate", "decoupled")
+        for density in (0.5, 1.0)
+    ),
+    lambda p: Dense(p, weight_decay=0.1, momentum=0.9),
+    lambda p: Dense(p, weight_decay=0.1, decoupled_weight_decay=True),
+    lambda p: TernGrad(p, rank=0, sgd=SGDSettings(weight_decay=0.1)),
+    lambda p: RandomK(p, density=0.5, sgd=SGDSettings(weight_decay=0.1)),
+]
+
+
+@pytest.mark.parametrize("maker", DECAYING, ids=range(len(DECAYING)))
+def test_what_is_frozen_does_not_decay(maker):
+    """As with torch's optimizers; what is not frozen decays though nothing came of it."""
+    net = Net()
+    steps = [dict.fromkeys(dict(net.named_parameters()))] * 3
+    last = updates_of(maker(dict(net.named_parameters())), *steps)[-1]
+    assert not any(last[name].any() for name in ("frozen.weight", "frozen.bias"))
+    assert last["head.weight"].any()
+    assert last["head.bias"].any()
 
 
 @pytest.mark.parametrize(
