@@ -216,7 +216,7 @@ def test_gossip_is_predicted_dense_only_and_never_called_the_fastest():
     gossip = [m for m in records if m.topology == "gossip"]
     assert {m.compression for m in gossip} == {"dense"}
     assert {m.goal for m in gossip} == {"doubly-stochastic"}
-    fastest = [line.split("fastest is ")[1] for line in findings(records)]
+    fastest = [line.split("fastest all-reduce is ")[1] for line in findings(records)]
     assert fastest
     assert all(line.startswith("ring") for line in fastest)
 

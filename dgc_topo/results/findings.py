@@ -124,24 +124,27 @@ def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     largest = max(record.world_size for record in on_network)
     known = [r for r in on_network if r.world_size == largest and r.speedup is not None]
     # A step of gossip does less than an all-reduce: its speed alone does not make it the best.
-    known = [r for r in known if r.goal == "all-reduce"] or known
+    whole = [record for record in known if record.goal == "all-reduce"]
+    what = "fastest all-reduce" if whole and len(whole) < len(known) else "fastest"
+    known = whole or known
     dense = [record for record in known if record.is_dense]
     compressed = [record for record in known if not record.is_dense]
     if not known:
         return
-    best = max(known, key=_speedup)
+    best = max(known, key=_throughput)
     start = (
-        f"Predicted for {named}, {largest} ranks: fastest is {_reach(best)} one worker "
+        f"Predicted for {named}, {largest} ranks: {what} is {_reach(best)} one worker "
         f"({best.scaling_efficiency or 0:.0%} scaling efficiency)"
     )
     if not (dense and compressed):
         yield f"{start}."
     elif best.is_dense:
-        other = max(compressed, key=_speedup)
+        other = max(compressed, key=_throughput)
         yield f"{start}; compression does not pay there (at best {_reach(other)})."
     else:
-        other = max(dense, key=_speedup)
-        gain = times_text((best.speedup or 0) / max(other.speedup or 0, 1e-12))
+        other = max(dense, key=_throughput)
+        # Not the ratio of their speed-ups: each is relative to the worker that its own run timed.
+        gain = times_text(best.samples_per_s / max(other.samples_per_s, 1e-12))
         yield f"{start}, {gain} the throughput of the best dense one ({_reach(other)})."
 
 
@@ -149,8 +152,8 @@ def _reach(record: Measurement) -> str:
     return f"{Configuration.of(record).label}, {times_text(record.speedup or 0)}"
 
 
-def _speedup(record: Measurement) -> float:
-    return record.speedup or 0.0
+def _throughput(record: Measurement) -> float:
+    return record.samples_per_s
 
 
 def _step(record: Measurement) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dgc_topo.results.configuration import Setting
 from dgc_topo.results.measurement import ONE_DENSE_WORKER, Measurement
 from dgc_topo.results.units import seconds_text
 
+_STEADY = 1.1  # how far one worker's times for the same work may be apart, before it is said
 FREE = "nothing: it is assumed to be free"
 
 
@@ -29,10 +31,28 @@ def prediction_notes(records: Sequence[Measurement]) -> Iterator[str]:
         yield f"Predicted compressing costs {_compressing(compressed)}."
     if any(record.speedup is not None for record in records):
         yield f"Predicted speed-ups are relative to {ONE_DENSE_WORKER}."
+    yield from _unsteady(records)
     if any(record.speedup is None for record in records):
         yield (
             "Predicted speed-ups are left out where a record does not say what a lone worker takes."
         )
+
+
+def _unsteady(records: Sequence[Measurement]) -> Iterator[str]:
+    """Warn where runs of the same work found one worker's own time to differ."""
+    times_s: dict[tuple[object, ...], set[float]] = {}
+    for record in records:
+        if (solo := record.solo_phases) is not None:
+            group = *Setting.of(record).work, record.time_scale, record.network
+            times_s.setdefault(group, set()).add(solo.compute_s + solo.update_s)
+    for group, found in times_s.items():
+        if max(found) > _STEADY * min(found):
+            low, high = seconds_text(min(found)), seconds_text(max(found))
+            yield (
+                f"Predicted for {group[-1]}: the runs timed one worker at {low} to {high} for the "
+                "same work, so this machine was busy or unsteady; rows that differ by less than "
+                "that cannot be told apart."
+            )
 
 
 def _overlaps(records: Sequence[Measurement]) -> Iterator[str]:

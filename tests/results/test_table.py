@@ -5,6 +5,7 @@ from rich.console import Console
 from dgc_topo.results.comparison import compare
 from dgc_topo.results.configuration import measured, predicted
 from dgc_topo.results.findings import findings
+from dgc_topo.results.notes import prediction_notes
 from dgc_topo.results.scaling import step_time_figure
 from dgc_topo.results.table import markdown_table, rich_table
 from dgc_topo.results.units import bytes_text, percent_text, seconds_text, times_text
@@ -239,3 +240,25 @@ def test_findings_compare_only_steps_of_the_same_work(records):
     assert len([line for line in lines if line.startswith("Predicted for 1gbe")]) == 2
     assert sum("batch 64" in line for line in lines) == 3
     assert lines[0] == findings(small)[0]
+
+
+def test_findings_compare_throughput_where_runs_timed_lone_workers_differently(records):
+    """A run on a busy machine has a slow lone worker, so a large speed-up and few samples/s."""
+    dense, busy = (
+        next(r for r in predicted(records) if r.topology == "ring" and r.is_dense is is_dense)
+        for is_dense in (True, False)
+    )
+    solo = dense.solo_phases or dense.phases.model_copy(update={"communicate_s": 0, "wait_s": 0})
+    slow = solo.model_copy(update={"compute_s": 4 * solo.compute_s})
+    here = {"world_size": 64, "network": "1gbe", "samples_per_s": 1000.0, "solo_phases": solo}
+    pair = [
+        dense.model_copy(update=here | {"speedup": 20.0}),
+        busy.model_copy(
+            update=here | {"solo_phases": slow, "samples_per_s": 900.0, "speedup": 60.0}
+        ),
+    ]
+    assert "fastest is ring, dense, 20.0x" in findings(pair)[0]
+    assert any("rows that differ by less than that" in note for note in prediction_notes(pair))
+    pair[1] = pair[1].model_copy(update={"samples_per_s": 1500.0, "solo_phases": solo})
+    assert "1.50x the throughput of the best dense one" in findings(pair)[0]
+    assert not any("busy or unsteady" in note for note in prediction_notes(pair))
