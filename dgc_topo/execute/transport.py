@@ -170,7 +170,8 @@ class DistributedTransport:
         """
         on_cpu = "cpu" in self._backends and self._backends["cpu"] != "nccl"
         device = torch.device("cpu") if on_cpu else torch.device("cuda")
-        with self.guard(place):
+        self._guard.check(place, moves_payloads=False)
+        with self._guard:
             compare_ranks(self._group, device, self._timeout, place, settings)
 
     def _backend(self, device: torch.device) -> str:
@@ -190,10 +191,16 @@ class _Guard(AbstractContextManager[None]):
     def __init__(self, rank: int, queues: SendQueues | None) -> None:
         self._rank = rank
         self._queues = queues
+        self._looks = True
         self._failure: BaseException | None = None
 
-    def check(self, place: Place) -> None:
-        """Refuse to begin after an error."""
+    def check(self, place: Place, *, moves_payloads: bool = True) -> None:
+        """Refuse to begin after an error.
+
+        Where no payloads move, too little is sent to tell from it how fast connections deliver,
+        and a look at the queues afterwards would only put off the one after the first payload.
+        """
+        self._looks = moves_payloads
         if self._failure is not None:
             reason = f"transport unusable after an earlier error: {self._failure}"
             raise PeerError(self._rank, place, (), reason) from self._failure
@@ -206,7 +213,7 @@ class _Guard(AbstractContextManager[None]):
     ) -> None:
         if error is not None:
             self._failure = error
-        elif self._queues is not None:
+        elif self._queues is not None and self._looks:
             self._queues.keep_short()
 
 
