@@ -101,7 +101,10 @@ def test_rows_compare_with_one_worker_of_the_same_run(tmp_path: Path):
             row["topology"].startswith("parameter") and row["way"] != "DDP"
         )
         assert row["num_workers"] == workers
-        assert row["samples_per_s"] == pytest.approx(8 * workers / row["step_time_s"], rel=0.5)
+        # Of two rounds, the mean of what is done per second is not 1 over the mean of the times.
+        uneven = 1 / (1 - (row["spread"] / 2) ** 2)
+        rate = 8 * workers / row["step_time_s"] * uneven
+        assert row["samples_per_s"] == pytest.approx(rate, rel=0.5)
         efficiency = row["samples_per_s"] / workers / alone["samples_per_s"]
         assert row["scaling_efficiency"] == pytest.approx(efficiency)
         assert row["rounds"] == 2
