@@ -43,15 +43,15 @@ def _unsteady(records: Sequence[Measurement]) -> Iterator[str]:
     times_s: dict[tuple[object, ...], set[float]] = {}
     for record in records:
         if (solo := record.solo_phases) is not None:
-            group = *Setting.of(record).work, record.time_scale, record.network
+            group = *Setting.of(record).work, record.time_scale
             times_s.setdefault(group, set()).add(solo.compute_s + solo.update_s)
-    for group, found in times_s.items():
+    for found in times_s.values():
         if max(found) > _STEADY * min(found):
             low, high = seconds_text(min(found)), seconds_text(max(found))
             yield (
-                f"Predicted for {group[-1]}: the runs timed one worker at {low} to {high} for the "
-                "same work, so this machine was busy or unsteady; rows that differ by less than "
-                "that cannot be told apart."
+                f"Predicted from runs that timed one worker at {low} to {high} for the same work: "
+                "the machine was busy or unsteady. Rows that differ by less than that cannot be "
+                "told apart."
             )
 
 
