@@ -17,10 +17,11 @@ install: .venv/installed
 demo: install  ## train the quickstart on 4 real workers and compare topologies
 	$(BIN)/dgc-topo compare scenarios/quickstart.toml
 
-check: install  ## lint and types
+check: install  ## lint, types, and which rooms import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: check  ## everything: lint, types, tests
 	$(BIN)/pytest -m "not crowded" -n auto --dist worksteal

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dgc_topo.simulate import DenseSizes, Network, load_fabric, simulate, star
+from dgc_topo.network import Network, load_fabric, star
+from dgc_topo.simulation import DenseSizes, simulate
 from dgc_topo.topology import load_topology
 
 NUM_BYTES = 100 * 2**20

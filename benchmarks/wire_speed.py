@@ -15,9 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dgc_topo.coding import INDEX_CHOICES, IndexChoice
-from dgc_topo.payload.wire import decode, encode
-from dgc_topo.payload.wire.checksum import word_sums
+from dgc_topo.wire.checksum import word_sums
+from dgc_topo.wire.coding import INDEX_CHOICES, IndexChoice
+from dgc_topo.wire.message import decode, encode
 
 LENGTH = 25_600_000
 DENSITIES = (0.001, 0.01, 0.1)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from dgc_topo.schedule import Goal, IntArray, Schedule, ScheduleError
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Goal, Schedule, ScheduleError
 from dgc_topo.schedule.text import format_grid
 from dgc_topo.schedule.views import check_made_alike, check_views, same_transfers
 from dgc_topo.schedule.weights import Weights, follow, last_change

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
+from dgc_topo.arrays import IntArray
 from dgc_topo.plugins import (
     Builder,
     TopologyError,
@@ -25,7 +26,7 @@ from dgc_topo.plugins import (
     explained,
     known_topologies,
 )
-from dgc_topo.schedule import IntArray, Schedule, Step, check_is_step
+from dgc_topo.schedule import Schedule, Step, check_is_step
 from dgc_topo.text import name_of
 
 __all__ = [

@@ -1,8 +1,8 @@
 """Numbers with units as people type them: ``100MiB``, ``1Gbit/s``, ``50us``, ``0.1%``.
 
-(`dgc_topo.results.units` goes the other way.)  Sizes are bytes; kB, MB, GB are powers of 1000 and
-KiB, MiB, GiB powers of 1024.  Case matters: a bit (b) is not a byte (B).  A plain number is bytes,
-or bytes per second.
+Texts such as ``1.31 MB`` for tables are made here, too.  Sizes are bytes; kB, MB, GB are powers
+of 1000 and KiB, MiB, GiB powers of 1024.  Case matters: a bit (b) is not a byte (B).  A plain
+number is bytes, or bytes per second.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ _RATES = {
 _LISTED_RATES = (*(f"{unit}/s" for unit in _BYTES), *(f"{prefix}bit/s" for prefix in _PREFIXES))
 # There are two letters for micro, the sign and the Greek one; keyboards have either.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ns": 1e-9}
+
+_BYTES_SHOWN = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+_SECONDS_SHOWN = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+#: Rates that the lab's links can have.
+MIN_RATE_BITS_PER_S = 1e6
+#: The kernel is told bytes per second in 32 bits.
+MAX_RATE_BITS_PER_S = 8 * (2**32 - 1)
+_UNSHAPED = "unshaped"
 
 _DIGITS = "[0-9]+(?:_[0-9]+)*"
 _NUMBER = re.compile(
@@ -164,3 +173,80 @@ def _alike(unit: str, units: Mapping[str, float]) -> list[str]:
 
 def _kind(unit: str) -> str:
     return " (bytes)" if "B" in unit else " (bits)"
+
+
+def bytes_text(num_bytes: float) -> str:
+    """Return a size in decimal units, such as ``1.31 MB``."""
+    return _scaled(num_bytes, _BYTES_SHOWN)
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration, such as ``12.3 ms``."""
+    return _scaled(seconds, _SECONDS_SHOWN)
+
+
+def times_text(factor: float) -> str:
+    """Return a factor, such as ``41.3x``."""
+    return f"{three_digits(factor)}x"
+
+
+def percent_text(fraction: float) -> str:
+    """Return a fraction as a percentage without trailing zeros, such as ``0.1 %``."""
+    return f"{100 * fraction:.4g} %"
+
+
+def three_digits(value: float) -> str:
+    """Return *value* with three significant digits, never in exponent form."""
+    if not math.isfinite(value):
+        return str(value)
+    magnitude = abs(value)
+    decimals = 0 if magnitude >= 99.95 else 1 if magnitude >= 9.995 else 2  # noqa: PLR2004 (digits)
+    return f"{value:,.{decimals}f}"
+
+
+def _scaled(value: float, units: tuple[tuple[float, str], ...]) -> str:
+    if not value:
+        return next(f"0 {unit}" for size, unit in units if size == 1)
+    # 0.9995 of a unit would be printed as 1.00 of it.
+    size, unit = next(
+        ((size, unit) for size, unit in units if abs(value) >= 0.9995 * size), units[-1]
+    )
+    return f"{value:.0f} B" if unit == "B" else f"{three_digits(value / size)} {unit}"
+
+
+def check_rate(rate_bits_per_s: float | None, where: str) -> None:
+    """Refuse a rate that the kernel cannot keep; None (unshaped) is fine."""
+    if rate_bits_per_s is None:
+        return
+    if not MIN_RATE_BITS_PER_S <= rate_bits_per_s <= MAX_RATE_BITS_PER_S:
+        raise ValueError(
+            f"{where}: rate {rate_text(rate_bits_per_s)}, expected "
+            f"{rate_text(MIN_RATE_BITS_PER_S)} to {rate_text(MAX_RATE_BITS_PER_S)}, or unshaped"
+        )
+
+
+def link_rate_from(text: str, name: str) -> float | None:
+    """Return the rate of links in bit/s; None is ``unshaped``.
+
+    Args:
+        text: Such as ``100 Mbit/s``; the inverse of `rate_text`.
+        name: What it is, for errors.
+
+    Raises:
+        ValueError: if it isn't a bandwidth with a unit, or one that the lab cannot keep.
+    """
+    if text.strip() == _UNSHAPED:
+        return None
+    rate = 8 * rate_from(text, name)
+    check_rate(rate, name)
+    return rate
+
+
+def rate_text(rate_bits_per_s: float | None) -> str:
+    """Return a rate as people write it, such as ``100 Mbit/s``; None is ``unshaped``."""
+    if rate_bits_per_s is None:
+        return _UNSHAPED
+    for factor, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
+        if abs(rate_bits_per_s) >= factor:
+            return f"{rate_bits_per_s / factor:.4g} {unit}"
+    return f"{rate_bits_per_s:.4g} bit/s"

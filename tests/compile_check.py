@@ -11,7 +11,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from dgc_topo.compression.gpu import search, selection_kernels, step_kernels
-from dgc_topo.payload.wire import kernels as wire_kernels
+from dgc_topo.wire import kernels as wire_kernels
 
 TARGET = GPUTarget("cuda", 90, 32)
 ELEMENTS = (tl.float32, tl.float16, tl.bfloat16)

@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
 
 #: Folders whose tests start processes that take all cores, and wait for each other.
-CROWDED = {"bench", "calibration", "execute", "lab", "launch", "train", "validation"}
+CROWDED = {"experiments", "runtime", "training", "workers"}
 
 
 def pytest_collection_modifyitems(items):

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dgc_topo.results.measurement import Measurement, Phases
-from dgc_topo.validation.rows import Row
+from dgc_topo.experiments.validation.rows import Row
+from dgc_topo.records.measurement import Measurement, Phases
 
 #: A step that is nothing but computing.
 COMPUTING = Phases(compute_s=1, compress_s=0, communicate_s=0, wait_s=0, update_s=0)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dgc_topo.bench.codec import _Bench, _Codec, bench_codec
-from dgc_topo.bench.memory import peak_extra_bytes
 from dgc_topo.cli.main import app
 from dgc_topo.compression import DGC, DGCConfig
 from dgc_topo.compression.step import PHASES
+from dgc_topo.experiments.bench.codec import _Bench, _Codec, bench_codec
+from dgc_topo.experiments.bench.memory import peak_extra_bytes
 from tests.compression.workers import constant, sparse_of
 
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ def test_a_gpu_that_is_not_there_is_named():
 
 PEAK = """
 import torch
-from dgc_topo.bench.memory import peak_extra_bytes
+from dgc_topo.experiments.bench.memory import peak_extra_bytes
 print(peak_extra_bytes(lambda: torch.ones(16_000_000), torch.device("cpu")))
 """
 
@@ -89,7 +89,7 @@ def test_peak_memory_sees_what_is_freed_again():
 
 CHANNELS_LAST = """
 import torch
-from dgc_topo.bench.memory import peak_extra_bytes
+from dgc_topo.experiments.bench.memory import peak_extra_bytes
 from dgc_topo.compression import DGC, DGCConfig
 parameters = {"w": torch.zeros(2048, 910, 3, 3), "v": torch.zeros(2048)}
 compressor = DGC(parameters, num_workers=1, config=DGCConfig(warm_up="none"))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from dgc_topo.predict import predict
-from dgc_topo.results.claims import check_claims
-from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.scenario.claims import claims_in
-from dgc_topo.simulate import load_fabric
-from dgc_topo.workloads import workloads_of_scenario
+from dgc_topo.experiments.prediction import predict
+from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.experiments.scenario.claims import claims_in
+from dgc_topo.experiments.workloads import workloads_of_scenario
+from dgc_topo.network import load_fabric
+from dgc_topo.report.claims import check_claims
 from dgc_topo.zoo import load_model
 
 FIGURE_6 = Path(__file__).parents[1] / "scenarios" / "dgc-paper-figure6.toml"

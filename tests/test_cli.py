@@ -10,11 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
-from dgc_topo.results.folder import ResultsFolder
-from dgc_topo.results.measurement import Measurement
-from dgc_topo.scenario import Scenario
-from tests.results.synthetic import measurements
-from tests.train.tiny import write_tiny
+from dgc_topo.experiments.scenario import Scenario
+from dgc_topo.records.folder import ResultsFolder
+from dgc_topo.records.measurement import Measurement
+from tests.report.synthetic import measurements
+from tests.training.tiny import write_tiny
 
 CODEC = ("--elements", "6400", "--tensors", "1", "--repeats", "1", "--devices", "cpu", "--json")
 
@@ -170,10 +170,10 @@ def test_report_says_what_is_missing_in_one_line(tmp_path):
 def test_everything_but_moving_tensors_imports_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import dgc_topo.schedule.text, dgc_topo.verify, dgc_topo.topology, dgc_topo.cost\n"
-        "import dgc_topo.scenario, dgc_topo.simulate, dgc_topo.predict\n"
-        "import dgc_topo.results.report, dgc_topo.experiment, dgc_topo.cli, dgc_topo.zoo\n"
-        "from dgc_topo.verify import verify; from dgc_topo.topology import load_topology\n"
+        "import dgc_topo.schedule.text, dgc_topo.proof, dgc_topo.topology\n"
+        "import dgc_topo.experiments.scenario, dgc_topo.experiments.prediction\n"
+        "import dgc_topo.report.report, dgc_topo.experiments.runner, dgc_topo.cli, dgc_topo.zoo\n"
+        "from dgc_topo.proof import verify; from dgc_topo.topology import load_topology\n"
         "print(verify(load_topology('ring'), 5).claim)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

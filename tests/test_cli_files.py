@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
 from dgc_topo.cli.outputs import check_file, check_folder
-from tests.train.tiny import write_tiny
+from tests.training.tiny import write_tiny
 
 # Topologies and models that nobody knows: that would be said if the work had begun.
 FILES = {

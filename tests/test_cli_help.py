@@ -19,7 +19,7 @@ def walk(command, *names):
 
 COMMANDS = {
     " ".join((called, *names)): (app, names, command)
-    for called, app in (("dgc-topo", program), ("dgc_topo.train", under_launcher))
+    for called, app in (("dgc-topo", program), ("dgc_topo.training", under_launcher))
     for names, command in walk(typer.main.get_command(app))
 }
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
-from dgc_topo.coding import HEADER_BYTES, WireCoding
+from dgc_topo.wire.coding import HEADER_BYTES, WireCoding
 
 KEYS = {
     "time_s",

@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli import under_launcher
-from dgc_topo.experiment import run_scenario
-from dgc_topo.results.ladder import Ladder, compare_rungs, ladder_findings
-from dgc_topo.results.measurement import Measurement, StalenessCounts
-from dgc_topo.results.rungs import curves_figure, density_figure, endings_figure, staleness_figure
-from dgc_topo.results.table import markdown_table
-from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.train.job import plan_jobs
+from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.runner import run_scenario
+from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.records.measurement import Measurement, StalenessCounts
+from dgc_topo.report.ladder import Ladder, compare_rungs, ladder_findings
+from dgc_topo.report.rungs import curves_figure, density_figure, endings_figure, staleness_figure
+from dgc_topo.report.table import markdown_table
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 LADDER = """

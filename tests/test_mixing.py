@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dgc_topo.mixing import check_gossip, mixing_matrix
+from dgc_topo.proof import verify
 from dgc_topo.schedule import Goal, Schedule, ScheduleError, Step, mix
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.verify import verify
 
 
 def gossip_of(*steps: Step, goal: Goal = "doubly-stochastic") -> Topology:

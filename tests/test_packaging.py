@@ -63,7 +63,7 @@ def test_a_wheel_brings_one_name_and_all_that_it_needs(wheel):
     inside = {name.removeprefix("dgc_topo/topologies/") for name in names if "topologies/" in name}
     assert inside == {"__init__.py", *(f"{stem}.py" for stem in BUILT_IN)}
     assert "dgc_topo/topologies.py" not in names  # the module would hide the folder
-    assert "dgc_topo/results/report.html.j2" in names
+    assert "dgc_topo/report/report.html.j2" in names
 
 
 def test_the_wheel_loads_its_own_topologies(wheel, own_topologies):

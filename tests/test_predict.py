@@ -3,21 +3,25 @@
 import numpy as np
 import pytest
 
-from dgc_topo.coding import FlatCoding, WireCoding
-from dgc_topo.predict import predict
-from dgc_topo.results.findings import findings
-from dgc_topo.results.measurement import (
+from dgc_topo.experiments.prediction import predict
+from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
+from dgc_topo.experiments.workloads import (
+    overlap_exponent,
+    workloads_of_runs,
+    workloads_of_scenario,
+)
+from dgc_topo.network import load_fabric
+from dgc_topo.records.measurement import (
     Measurement,
     Phases,
     ProfileLayer,
     RecordedProfile,
     SparseSizes,
 )
-from dgc_topo.results.notes import prediction_notes
-from dgc_topo.results.summary import summarise
-from dgc_topo.scenario import ScenarioError, parse_scenario
-from dgc_topo.simulate import load_fabric
-from dgc_topo.workloads import overlap_exponent, workloads_of_runs, workloads_of_scenario
+from dgc_topo.report.findings import findings
+from dgc_topo.report.notes import prediction_notes
+from dgc_topo.report.summary import summarise
+from dgc_topo.wire.coding import FlatCoding, WireCoding
 from tests.records import measurement
 
 SCENARIO = """

@@ -2,9 +2,9 @@
 
 import pytest
 
-from dgc_topo.predict import predict
-from dgc_topo.scenario import ScenarioError, parse_scenario
-from dgc_topo.workloads import workloads_of_scenario
+from dgc_topo.experiments.prediction import predict
+from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
+from dgc_topo.experiments.workloads import workloads_of_scenario
 from dgc_topo.zoo import load_model
 
 ZOO = """

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.train.data import dataset_names
-from dgc_topo.train.models import model_names
+from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.training.data import dataset_names
+from dgc_topo.training.models import model_names
 from dgc_topo.zoo import known_models
 
 SHIPPED = sorted((Path(__file__).parent.parent / "scenarios").glob("*.toml"))

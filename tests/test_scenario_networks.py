@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from dgc_topo.predict import predict
-from dgc_topo.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
-from dgc_topo.scenario.networks import build_network
-from dgc_topo.simulate import DenseSizes, simulate
+from dgc_topo.experiments.prediction import predict
+from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
+from dgc_topo.experiments.scenario.networks import build_network
+from dgc_topo.experiments.workloads import workloads_of_scenario
+from dgc_topo.simulation import DenseSizes, simulate
 from dgc_topo.topology import load_topology
-from dgc_topo.workloads import workloads_of_scenario
 
 REST = """
 name = "networks"

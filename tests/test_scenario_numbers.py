@@ -11,10 +11,10 @@ import pytest
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from dgc_topo.calibration.model import CalibratedNetwork
-from dgc_topo.scenario import Scenario, ScenarioError, parse_scenario
-from dgc_topo.scenario.explain import explain
-from dgc_topo.tables import Table
+from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
+from dgc_topo.network.calibrated import CalibratedNetwork
+from dgc_topo.tables.explain import explain
+from dgc_topo.tables.table import Table
 
 EVERYTHING = (Path(__file__).parent / "everything.toml").read_text()
 SHIPPED = Path(__file__).parent.parent / "scenarios"

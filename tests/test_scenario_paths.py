@@ -7,11 +7,12 @@ import shlex
 import pytest
 from typer.testing import CliRunner
 
-from dgc_topo.calibration.model import CalibratedNetwork, Parameters
 from dgc_topo.cli.main import app
-from dgc_topo.results.folder import ResultsFolder, load_measurements
-from dgc_topo.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.train.job import plan_jobs
+from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
+from dgc_topo.records.folder import ResultsFolder
+from dgc_topo.records.records import load_measurements
 
 STAR = '''
 """A star around rank 0."""

@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
+from dgc_topo.plugins import TopologyError, known_topologies
+from dgc_topo.proof import verify
 from dgc_topo.schedule.text import format_schedule
-from dgc_topo.topology import TopologyError, known_topologies, load_topology, option_choices
-from dgc_topo.verify import verify
+from dgc_topo.topology import load_topology, option_choices
 
 
 def test_the_built_in_topologies_are_found_through_the_entry_points():

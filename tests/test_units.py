@@ -4,8 +4,14 @@ import re
 
 import pytest
 
-from dgc_topo.results.units import bytes_text, seconds_text
-from dgc_topo.units import bytes_from, fraction_from, rate_from, seconds_from
+from dgc_topo.units import (
+    bytes_from,
+    bytes_text,
+    fraction_from,
+    rate_from,
+    seconds_from,
+    seconds_text,
+)
 
 
 @pytest.mark.parametrize(

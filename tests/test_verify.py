@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dgc_topo.cost import count_cost
 from dgc_topo.mixing import mixing_matrix
+from dgc_topo.proof import check_all_reduce, verify
 from dgc_topo.schedule import (
     Goal,
     Schedule,
@@ -18,10 +18,10 @@ from dgc_topo.schedule import (
     reduce,
     refine,
 )
+from dgc_topo.schedule.cost import count_cost
 from dgc_topo.schedule.text import format_schedule, parse_schedule
 from dgc_topo.schedule.weights import contributions, follow
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.verify import check_all_reduce, verify
 from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
 
 WORLD_SIZES = [*range(1, 34), 64]

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from dgc_topo.execute import run_in_process
 from dgc_topo.mixing import mixing_matrix
 from dgc_topo.payload import DensePayload
+from dgc_topo.proof import check_all_reduce
+from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Goal, Schedule, ScheduleError
 from dgc_topo.schedule.weights import contributions
 from dgc_topo.topology import Topology
-from dgc_topo.verify import check_all_reduce
 from tests.schedule.edits import drawn, drawn_sum, edited
 from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
 

@@ -27,11 +27,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dgc_topo.train.data.austen import NOVELS, PATH, SHA256
-from dgc_topo.train.data.debian import deb_files, download_package
-from dgc_topo.train.data.fashion_mnist import CLASS_NAMES, FILES, SUBSET_DIR, SUBSET_FILES
-from dgc_topo.train.data.files import check_sha256, write_atomically
-from dgc_topo.train.data.idx import parse_idx
+from dgc_topo.training.data.austen import NOVELS, PATH, SHA256
+from dgc_topo.training.data.debian import deb_files, download_package
+from dgc_topo.training.data.fashion_mnist import CLASS_NAMES, FILES, SUBSET_DIR, SUBSET_FILES
+from dgc_topo.training.data.files import check_sha256, write_atomically
+from dgc_topo.training.data.idx import parse_idx
 
 SEED = 2017  # the year of the data set
 PER_CLASS = {"train": 1000, "t10k": 200}

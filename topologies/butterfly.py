@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, fold, reduce, with_peers
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, copy, fold, reduce, with_peers
 
 
 def schedule(

@@ -12,7 +12,8 @@ from typing import Literal, TypeAlias
 import networkx as nx
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, mix
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, mix
 
 Directed: TypeAlias = "nx.DiGraph[int]"
 Graph = Literal[

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, place, reduce, then
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, copy, place, reduce, then
 from dgc_topo.topology import load_topology
 
 

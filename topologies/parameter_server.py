@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, copy, reduce
 
 
 def schedule(world_size: int, server: Literal["colocated", "dedicated"] = "colocated") -> Schedule:

@@ -6,7 +6,8 @@ Each rank sends 2(n-1)/n of the buffer, the least possible, in 2(n-1) steps.
 
 from collections.abc import Iterator
 
-from dgc_topo.schedule import IntArray, Schedule, Step, beside, copy, reduce, with_peers
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, beside, copy, reduce, with_peers
 
 _MOST_SEGMENTS = 1 << 16  # rings side by side; each takes memory before the first step
 

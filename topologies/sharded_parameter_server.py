@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, copy, reduce
 
 
 def schedule(world_size: int) -> Schedule:

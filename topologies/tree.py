@@ -6,7 +6,8 @@
 
 from collections.abc import Iterator
 
-from dgc_topo.schedule import IntArray, Schedule, Step, copy, reduce, with_peers
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step, copy, reduce, with_peers
 
 
 def schedule(world_size: int) -> Schedule:

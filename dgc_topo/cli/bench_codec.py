@@ -13,7 +13,7 @@ from dgc_topo.cli.console import clear_errors, console, print_json
 from dgc_topo.cli.options import Fraction, each_once
 
 if TYPE_CHECKING:
-    from dgc_topo.bench.codec import CodecRow
+    from dgc_topo.experiments.bench.codec import CodecRow
 
 
 def codec(
@@ -34,7 +34,7 @@ def codec(
     """Time a DGC step beside plain copies of the bytes it has to move, on the CPU and each GPU."""
     import torch
 
-    from dgc_topo.bench.codec import bench_codec
+    from dgc_topo.experiments.bench.codec import bench_codec
 
     with clear_errors():
         torch.set_num_threads(threads)
@@ -52,7 +52,7 @@ def codec(
 
 def _table(rows: Sequence[CodecRow]) -> Table:
     """Return a column per way of selecting, on one device and size."""
-    from dgc_topo.results.units import bytes_text, seconds_text, times_text
+    from dgc_topo.units import bytes_text, seconds_text, times_text
 
     first = rows[0]
     title = f"{first.device}: {first.elements:,} elements in {first.tensors:,} tensors"

@@ -13,9 +13,9 @@ from dgc_topo.cli.console import clear_errors, print_json, print_raw
 from dgc_topo.cli.options import each_once
 
 if TYPE_CHECKING:
-    from dgc_topo.bench.collectives import Row
-    from dgc_topo.lab import Lab
-    from dgc_topo.launch import Loopback
+    from dgc_topo.experiments.bench.collectives import Row
+    from dgc_topo.workers import Loopback
+    from dgc_topo.workers.lab import Lab
 
 
 def collectives(  # noqa: PLR0913 - one argument per option
@@ -41,8 +41,8 @@ def collectives(  # noqa: PLR0913 - one argument per option
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
     """Time our all-reduces beside torch's over Gloo, in turn, and check that the sums agree."""
-    from dgc_topo.bench.collectives import bench_collectives
-    from dgc_topo.bench.plan import sizes_from
+    from dgc_topo.experiments.bench.collectives import bench_collectives
+    from dgc_topo.experiments.bench.plan import sizes_from
     from dgc_topo.units import seconds_from
 
     with clear_errors():
@@ -65,9 +65,9 @@ def collectives(  # noqa: PLR0913 - one argument per option
 def _hosts(
     num_hosts: int, rate: str | None, *, lab: bool
 ) -> AbstractContextManager[Lab | Loopback]:
-    from dgc_topo.lab import Lab, LabSpec
-    from dgc_topo.lab.spec import link_rate_from
-    from dgc_topo.launch import Loopback
+    from dgc_topo.units import link_rate_from
+    from dgc_topo.workers import Loopback
+    from dgc_topo.workers.lab import Lab, LabSpec
 
     if lab:
         shaped = None if rate is None else link_rate_from(rate, "--rate")
@@ -82,8 +82,8 @@ _COLUMNS = "{:>10}  {:<32} {:>9} {:>8} {:>8}  | {:>9} {:>8} {:>8}  | {:>9} {:>10
 
 def _print_table(rows: Sequence[Row], *, everything: bool) -> None:
     """Print lines as nccl-tests does, which no terminal or log file folds into pieces."""
-    from dgc_topo.bench.collectives import best
-    from dgc_topo.results.units import bytes_text
+    from dgc_topo.experiments.bench.collectives import best
+    from dgc_topo.units import bytes_text
 
     first = rows[0]
     lines = [

@@ -13,7 +13,7 @@ from dgc_topo.cli.console import clear_errors, console, print_json
 from dgc_topo.cli.counting import counting
 
 if TYPE_CHECKING:
-    from dgc_topo.bench.training import TrainingRow
+    from dgc_topo.experiments.bench.training import TrainingRow
 
 
 def training(
@@ -22,8 +22,8 @@ def training(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
 ) -> None:
     """Time training over each topology, beside DDP, and say how it scales from one worker."""
-    from dgc_topo.bench.training import TrainingBench
-    from dgc_topo.scenario import load_scenario
+    from dgc_topo.experiments.bench.training import TrainingBench
+    from dgc_topo.experiments.scenario import load_scenario
 
     with clear_errors():
         bench = TrainingBench(load_scenario(scenario))
@@ -46,7 +46,7 @@ def _print(rows: Sequence[TrainingRow], *, as_json: bool) -> None:
 
 
 def _table(alone: TrainingRow, rows: Sequence[TrainingRow]) -> Table:
-    from dgc_topo.results.units import bytes_text, percent_text, seconds_text
+    from dgc_topo.units import bytes_text, percent_text, seconds_text
 
     first = rows[0]
     title = (

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from dgc_topo.calibration.calibrate import ROUNDS, fit_network
-from dgc_topo.calibration.measure import measured, request, rounds_of
-from dgc_topo.calibration.model import CalibratedNetwork, Parameters
-from dgc_topo.calibration.probes import probes
-from dgc_topo.calibration.runs import Timed, time_cases
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console
 from dgc_topo.cli.outputs import check_file
-from dgc_topo.lab.spec import link_rate_from
-from dgc_topo.launch.group import join_workers
+from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
+from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
+from dgc_topo.experiments.calibration.probes import probes
+from dgc_topo.experiments.calibration.runs import Timed, time_cases
+from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
+from dgc_topo.units import link_rate_from
+from dgc_topo.workers.group import join_workers
 
 _TIMEOUT_S = 120.0
 

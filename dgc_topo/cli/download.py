@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.progress import DownloadColumn, Progress, TaskID, TransferSpeedColumn
 
 from dgc_topo.cli.console import console
-from dgc_topo.train.data import fetch_fashion_mnist
+from dgc_topo.training.data import fetch_fashion_mnist
 
 
 def fetch(destination: Path | None) -> Path:

@@ -9,10 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, print_json, print_raw
-from dgc_topo.lab import Diagnosis, Lab, LabSpec, examine
-from dgc_topo.lab.command import run_command
-from dgc_topo.lab.spec import link_rate_from
-from dgc_topo.units import seconds_from
+from dgc_topo.units import link_rate_from, seconds_from
+from dgc_topo.workers.lab import Diagnosis, Lab, LabSpec, examine
+from dgc_topo.workers.lab.command import run_command
 
 _DEFAULT = LabSpec(num_hosts=1)
 _YES, _NO = Text("yes", "green"), Text("NO", "red")

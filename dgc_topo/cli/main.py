@@ -31,8 +31,8 @@ from dgc_topo.cli.simulate import simulate
 from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
 from dgc_topo.cli.validate import calibrate, validate
-from dgc_topo.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 from dgc_topo.plugins import AskedToEnd
+from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 
 app = typer.Typer(
     name="dgc-topo",
@@ -62,7 +62,7 @@ def compare(
 
     A [ladder] goes on where it was left.
     """
-    from dgc_topo.experiment import run_scenario
+    from dgc_topo.experiments.runner import run_scenario
 
     with clear_errors():
         check_folder("--output", output)
@@ -89,7 +89,7 @@ def train(
     output: Output = None,
 ) -> None:
     """Train a scenario over one topology on local worker processes."""
-    from dgc_topo.experiment import Part, run_scenario
+    from dgc_topo.experiments.runner import Part, run_scenario
 
     with clear_errors():
         check_folder("--output", output)
@@ -104,7 +104,7 @@ def verify(
     name: TopologyName, world_size: WorldSize, option: Options = None, seed: Seed = 0
 ) -> None:
     """Prove that a topology computes what it promises, and count what it costs."""
-    from dgc_topo.verify import verify as prove
+    from dgc_topo.proof import verify as prove
 
     with clear_errors(), about(name):
         topology = topology_from(name, option or [])
@@ -145,12 +145,8 @@ def topologies() -> None:
 
 
 def _print_topologies() -> None:
-    from dgc_topo.topology import (
-        TopologyError,
-        known_topologies,
-        load_topology,
-        option_choices,
-    )
+    from dgc_topo.plugins import TopologyError, known_topologies
+    from dgc_topo.topology import load_topology, option_choices
 
     table = Table("topology", "what it is", "options", show_lines=True)
     for name in known_topologies():
@@ -173,7 +169,7 @@ def networks() -> None:
 
 
 def _print_networks() -> None:
-    from dgc_topo.simulate import known_fabrics, load_fabric
+    from dgc_topo.network import known_fabrics, load_fabric
 
     table = Table("network", "MB/s", "latency (us)", "source")
     for name in known_fabrics():
@@ -243,8 +239,8 @@ def schema(
     of: Annotated[SchemaOf, typer.Argument(help="scenario files, or records")] = SchemaOf.SCENARIO,
 ) -> None:
     """Print the JSON schema of scenario files, or of the records in a results folder."""
-    from dgc_topo.results.measurement import Measurement
-    from dgc_topo.scenario import Scenario
+    from dgc_topo.experiments.scenario import Scenario
+    from dgc_topo.records.measurement import Measurement
 
     model = Scenario if of is SchemaOf.SCENARIO else Measurement
     with clear_errors():
@@ -259,8 +255,8 @@ def report(
     ] = False,
 ) -> None:
     """Write a results folder's report again, and print its table."""
-    from dgc_topo.results.folder import ResultsError, ResultsFolder
-    from dgc_topo.results.report import write_report
+    from dgc_topo.records.folder import ResultsFolder
+    from dgc_topo.records.records import ResultsError
 
     with clear_errors(), clear_warnings():
         results = ResultsFolder(folder)
@@ -272,7 +268,6 @@ def report(
         if markdown:
             print_markdown(results)
             return
-        write_report(results)
         print_findings(results)
 
 

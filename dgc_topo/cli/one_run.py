@@ -11,27 +11,27 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import console, print_json
-from dgc_topo.coding import WireCoding
-from dgc_topo.cost import count_cost
 from dgc_topo.files import write_whole
-from dgc_topo.results.units import bytes_text, seconds_text
-from dgc_topo.scenario.networks import BuiltNetwork
+from dgc_topo.network import known_fabrics
+from dgc_topo.network.kinds import BuiltNetwork
 from dgc_topo.schedule import Goal, Schedule
-from dgc_topo.simulate import (
+from dgc_topo.schedule.cost import count_cost
+from dgc_topo.simulation import (
     DenseSizes,
     Result,
     Sizes,
     SparseSizes,
     goal_bound_s,
-    known_fabrics,
     network_bound_s,
     write_goal,
 )
-from dgc_topo.simulate import simulate as run_schedule
-from dgc_topo.simulate.growth import Growth, growth_of
+from dgc_topo.simulation import simulate as run_schedule
+from dgc_topo.simulation.growth import Growth, growth_of
 from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.text import printable
 from dgc_topo.topology import Topology
+from dgc_topo.units import bytes_text, seconds_text
+from dgc_topo.wire.coding import WireCoding
 
 _CODING = WireCoding()
 

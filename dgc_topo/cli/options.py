@@ -8,9 +8,10 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from dgc_topo.scenario import load_scenario
-from dgc_topo.scenario.networks import BuiltNetwork, build_network
-from dgc_topo.simulate import Fabric, known_fabrics, load_fabric
+from dgc_topo.experiments.scenario import load_scenario
+from dgc_topo.experiments.scenario.networks import build_network
+from dgc_topo.network import Fabric, known_fabrics, load_fabric
+from dgc_topo.network.kinds import BuiltNetwork
 from dgc_topo.topology import Topology
 from dgc_topo.units import fraction_from, rate_from, seconds_from
 

@@ -6,7 +6,7 @@ import difflib
 import os
 from pathlib import Path
 
-from dgc_topo.results.picture import PICTURE_SUFFIXES
+from dgc_topo.report.picture import PICTURE_SUFFIXES
 
 #: How files begin that a command writes and may write again, by the option that names them.
 _BEGINNINGS = {"--trace": b'{\n "traceEvents"', "--goal": b"num_ranks "}

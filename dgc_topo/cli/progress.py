@@ -18,9 +18,9 @@ from rich.progress import (
 
 from dgc_topo.cli.outputs import moved_text
 from dgc_topo.text import printable
-from dgc_topo.train.events import Evaluated, Event, Finished
-from dgc_topo.train.events import Progress as Step
-from dgc_topo.train.job import Job
+from dgc_topo.training.events import Evaluated, Event, Finished
+from dgc_topo.training.events import Progress as Step
+from dgc_topo.training.job import Job
 
 
 class ProgressBars:

@@ -9,22 +9,24 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
-from dgc_topo.results.claims import check_claims
-from dgc_topo.results.draw import draw_schedule
-from dgc_topo.results.picture import save_picture
-from dgc_topo.results.summary import summarise
-from dgc_topo.results.table import markdown_table, rich_table
-from dgc_topo.scenario.claims import claims_in
+from dgc_topo.experiments.scenario.claims import claims_in
+from dgc_topo.report.claims import check_claims
+from dgc_topo.report.draw import draw_schedule
+from dgc_topo.report.picture import save_picture
+from dgc_topo.report.report import write_report
+from dgc_topo.report.summary import summarise
+from dgc_topo.report.table import markdown_table, rich_table
 from dgc_topo.schedule import Schedule
 from dgc_topo.text import printable
 
 if TYPE_CHECKING:
-    from dgc_topo.results.folder import ResultsFolder
-    from dgc_topo.verify import Verification
+    from dgc_topo.proof import Verification
+    from dgc_topo.records.folder import ResultsFolder
 
 
 def print_findings(folder: ResultsFolder) -> None:
-    """Print the comparison, what it says in words, and where everything is."""
+    """Write the report; print the comparison, what it says in words, and where everything is."""
+    write_report(folder)
     records = folder.measurements()
     comparison, lines = summarise(records)
     console.print(rich_table(comparison, console.width))

@@ -94,7 +94,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
 def _simulate_scenario(path: Path, output: Path | None) -> None:
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
-    from dgc_topo.experiment import run_scenario
+    from dgc_topo.experiments.runner import run_scenario
 
     with ProgressBars(console) as bars:
         folder = run_scenario(path, output, bars, train=False)

@@ -9,9 +9,9 @@ import numpy as np
 from rich.table import Table
 
 from dgc_topo.cli.console import console, print_json
-from dgc_topo.coding import HEADER_BYTES, VALUE_BYTES, WireCoding
-from dgc_topo.results.units import bytes_text, seconds_text, three_digits, times_text
 from dgc_topo.sizes import FLOAT_BYTES, count_elements, dgc_bytes, is_compressed
+from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
+from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, WireCoding
 from dgc_topo.zoo import Layer, Model
 
 

@@ -22,13 +22,11 @@ from dgc_topo.cli.options import (
     network_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
-from dgc_topo.results.measurement import ONE_DENSE_WORKER
-from dgc_topo.results.notes import cost_text
-from dgc_topo.results.picture import save_picture
-from dgc_topo.results.timeline import step_figure
-from dgc_topo.results.units import seconds_text, times_text
-from dgc_topo.scenario.step import bucket_bytes_of
-from dgc_topo.simulate.training import (
+from dgc_topo.records.measurement import ONE_DENSE_WORKER
+from dgc_topo.report.notes import cost_text
+from dgc_topo.report.picture import save_picture
+from dgc_topo.report.timeline import step_figure
+from dgc_topo.simulation.training import (
     DensePayload,
     LognormalJitter,
     Pace,
@@ -39,7 +37,9 @@ from dgc_topo.simulate.training import (
     simulate_step,
     write_chrome_trace,
 )
-from dgc_topo.simulate.training.trace import MAX_RANKS
+from dgc_topo.simulation.training.trace import MAX_RANKS
+from dgc_topo.tables.keys import bucket_bytes_of
+from dgc_topo.units import seconds_text, times_text
 from dgc_topo.zoo import load_model
 
 

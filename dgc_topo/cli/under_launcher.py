@@ -13,17 +13,19 @@ from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, topology_fr
 from dgc_topo.cli.options import OneDensity, OtherWorldSize
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
-from dgc_topo.experiment import Part, collect, finish
-from dgc_topo.launch.group import Worker, join_workers
-from dgc_topo.launch.meeting import telling_others
-from dgc_topo.launch.seat import seat_from
-from dgc_topo.results.place import Place
-from dgc_topo.scenario import Scenario, ScenarioError, TrainSection, parse_scenario
-from dgc_topo.scenario.load import read_scenario
-from dgc_topo.train.agreement import compared_settings
-from dgc_topo.train.events import Event
-from dgc_topo.train.job import Job, plan_jobs
-from dgc_topo.train.loop import JobRun
+from dgc_topo.experiments.compared import compared_settings
+from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.place import Place
+from dgc_topo.experiments.runner import Part, collect, finish
+from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
+from dgc_topo.experiments.scenario.load import read_scenario
+from dgc_topo.training.events import Event
+from dgc_topo.training.job import Job
+from dgc_topo.training.loop import JobRun
+from dgc_topo.training.settings import TrainSection
+from dgc_topo.workers.group import Worker, join_workers
+from dgc_topo.workers.meeting import telling_others
+from dgc_topo.workers.seat import seat_from
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=HELP_MARKUP

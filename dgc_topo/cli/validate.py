@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -14,10 +15,10 @@ from dgc_topo.cli.options import each_once
 from dgc_topo.cli.outputs import check_file, check_folder, moved_text
 
 if TYPE_CHECKING:
-    from dgc_topo.calibration.model import CalibratedNetwork
-    from dgc_topo.scenario import Scenario
-    from dgc_topo.validation.folder import ValidationFolder
-    from dgc_topo.validation.rows import Row
+    from dgc_topo.experiments.scenario import Scenario
+    from dgc_topo.experiments.validation.folder import ValidationFolder
+    from dgc_topo.experiments.validation.rows import Row
+    from dgc_topo.network.calibrated import CalibratedNetwork
 
 Rates = Annotated[
     list[str] | None,
@@ -35,9 +36,9 @@ def calibrate(
 
     On a cluster of your own: torchrun ... -m dgc_topo.calibration FILE
     """
-    from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
-    from dgc_topo.calibration.model import CalibratedNetwork
-    from dgc_topo.lab.spec import link_rate_from
+    from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.network.calibrated import CalibratedNetwork
+    from dgc_topo.units import link_rate_from
 
     with clear_errors():
         check_file("--output", output)
@@ -71,9 +72,9 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
 ) -> None:
     """Measure what a scenario lists, predict it from a calibration alone, and report the errors."""
-    from dgc_topo.calibration.model import CalibratedNetwork
-    from dgc_topo.scenario import load_scenario
-    from dgc_topo.validation.report import rows_table, summary_table
+    from dgc_topo.experiments.scenario import load_scenario
+    from dgc_topo.network.calibrated import CalibratedNetwork
+    from dgc_topo.report.validation import rows_table, summary_table
 
     with clear_errors(), clear_warnings():
         check_folder("--output", output)
@@ -108,7 +109,7 @@ class Place(NamedTuple):
 
     def open(self) -> ValidationFolder:
         """Return the folder, made empty."""
-        from dgc_topo.validation.folder import ValidationFolder
+        from dgc_topo.experiments.validation.folder import ValidationFolder
 
         made = ValidationFolder(self.folder, self.scenario)
         if made.aside is not None:
@@ -118,10 +119,10 @@ class Place(NamedTuple):
 
 def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Row]:
     """Calibrate unless there is a network file, measure, and write the folder."""
-    from dgc_topo.calibration.calibrate import calibrate_lab, num_probes
-    from dgc_topo.calibration.model import CalibratedNetwork
-    from dgc_topo.validation.training import num_trainings, validate_training
-    from dgc_topo.validation.validate import cases_of, section_of, validate
+    from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.experiments.validation.training import num_trainings, validate_training
+    from dgc_topo.experiments.validation.validate import cases_of, section_of, validate
+    from dgc_topo.network.calibrated import CalibratedNetwork
 
     section = section_of(scenario)
     num_cases = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
@@ -147,17 +148,17 @@ def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Row
             validate(scenario, calibrated, advance),
             validate_training(scenario, calibrated, folder.keep_training, advance),
         )
-        return folder.write(rows)
+        return _write(folder, rows, place)
 
 
 def _predict_again(
     scenario: Scenario, measured: Path, network: CalibratedNetwork, place: Place
 ) -> list[Row]:
     """Predict what an earlier validation measured, and write the folder."""
-    from dgc_topo.validation.folder import load_rows, load_trainings
-    from dgc_topo.validation.rows import COLLECTIVES
-    from dgc_topo.validation.training import predict_trainings
-    from dgc_topo.validation.validate import predict_again
+    from dgc_topo.experiments.validation.folder import load_rows, load_trainings
+    from dgc_topo.experiments.validation.rows import COLLECTIVES
+    from dgc_topo.experiments.validation.training import predict_trainings
+    from dgc_topo.experiments.validation.validate import predict_again
 
     before = load_rows(measured)
     trainings = load_trainings(measured, before)
@@ -171,4 +172,17 @@ def _predict_again(
         folder.keep_network(network)
         for training in trainings:
             folder.keep_training(training)
+        return _write(folder, rows, place)
+
+
+def _write(folder: ValidationFolder, rows: Iterable[Row], place: Place) -> list[Row]:
+    """Write rows as they come, then the plot of those that there are."""
+    from dgc_topo.experiments.validation.folder import load_rows
+    from dgc_topo.records.room import PLOT
+    from dgc_topo.report.picture import save_picture
+    from dgc_topo.report.validation import error_figure
+
+    try:
         return folder.write(rows)
+    finally:
+        save_picture(error_figure(load_rows(place.folder)), place.folder / PLOT)

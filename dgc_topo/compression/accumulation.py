@@ -25,7 +25,7 @@ from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.pool import Watcher
 from dgc_topo.compression.tiles import Gatherer, tile_size, tiles_of
 from dgc_topo.compression.values import FLOAT32_MAX
-from dgc_topo.payload.wire import to_wire
+from dgc_topo.wire.tensors import to_wire
 
 
 class _Most(NamedTuple):

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from dgc_topo.coding import IndexChoice, WireCoding, WireDtype, check_names
 from dgc_topo.compression.density import (
     StagedDensity,
     constant_density,
@@ -14,6 +13,7 @@ from dgc_topo.compression.density import (
     paper_warm_up,
 )
 from dgc_topo.compression.values import FLOAT32_MAX, make_plain
+from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype, check_names
 
 WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]

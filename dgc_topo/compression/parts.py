@@ -23,7 +23,7 @@ from dgc_topo.compression.selection import (
 )
 from dgc_topo.compression.step import Step
 from dgc_topo.compression.threshold import Threshold
-from dgc_topo.payload.wire.devices import has_triton
+from dgc_topo.wire.tensors import has_triton
 
 
 def has_kernels(device: torch.device) -> bool:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgc_topo.coding import WireCoding
 from dgc_topo.compression.base import dense_part
 from dgc_topo.compression.step import Sent
 from dgc_topo.payload import SUM, BundlePayload, DensePayload, Payload, SparsePayload
-from dgc_topo.payload.wire import TORCH_DTYPES
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from dgc_topo.coding import VALUE_BYTES, WireCoding
 from dgc_topo.compression.groups import layer_count
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
+from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
 
 def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireCoding) -> str:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dgc_topo.coding import WireCoding
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.gradients import (
     NonFiniteGradientError,
@@ -16,7 +15,8 @@ from dgc_topo.compression.gradients import (
     clip_factor,
 )
 from dgc_topo.compression.selection import Selector
-from dgc_topo.payload.wire import TORCH_DTYPES
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.tensors import TORCH_DTYPES
 
 #: In their order; the last one is the payload's, unless its message is there already.
 PHASES = ("check", "accumulate", "select", "mask", "encode")

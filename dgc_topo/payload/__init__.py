@@ -14,7 +14,7 @@ from dgc_topo.payload.dense import DensePayload
 from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.ternary import Ternary, TernaryPayload
 from dgc_topo.payload.union import Entries
-from dgc_topo.payload.wire import WireError
+from dgc_topo.wire.format import WireError
 
 __all__ = [
     "MIXTURE",

@@ -17,8 +17,8 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
-from dgc_topo.payload.wire import wire_name
 from dgc_topo.schedule import Goal
+from dgc_topo.wire.tensors import wire_name
 
 
 class _Run(NamedTuple):

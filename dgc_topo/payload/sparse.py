@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, device
 
-from dgc_topo.coding import HEADER_BYTES, MAX_RUN, IndexChoice, check_names, most_body_bytes
 from dgc_topo.payload.base import (
     SUM,
     Arrival,
@@ -19,8 +18,11 @@ from dgc_topo.payload.base import (
     weighted_terms,
 )
 from dgc_topo.payload.union import Entries, union_sum
-from dgc_topo.payload.wire import WireError, decode, encode, encoded_bytes, wire_name
 from dgc_topo.schedule import Goal, Transfer
+from dgc_topo.wire.coding import HEADER_BYTES, MAX_RUN, IndexChoice, check_names, most_body_bytes
+from dgc_topo.wire.format import WireError
+from dgc_topo.wire.message import decode, encode, encoded_bytes
+from dgc_topo.wire.tensors import wire_name
 
 
 class _Received(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, device
 
-from dgc_topo.coding import SORTED_ENTRIES
+from dgc_topo.wire.coding import SORTED_ENTRIES
 
 _PAIR = 2
 

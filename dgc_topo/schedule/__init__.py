@@ -1,5 +1,6 @@
 """What a topology is: a schedule of transfers between ranks."""
 
+from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.order import turns, unroll
 from dgc_topo.schedule.schedule import (
     Goal,
@@ -12,7 +13,6 @@ from dgc_topo.schedule.schedule import (
     then,
 )
 from dgc_topo.schedule.step import (
-    IntArray,
     ScheduleError,
     Step,
     Transfer,

@@ -16,7 +16,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from dgc_topo.schedule.step import IntArray, Step, Transfer
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule.step import Step, Transfer
 
 
 def turns(step: Step, num_chunks: int) -> Iterator[tuple[IntArray, IntArray]]:

@@ -14,15 +14,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from dgc_topo.schedule.step import (
-    IntArray,
-    ScheduleError,
-    Step,
-    check_is_step,
-    copy,
-    gather,
-    reduce,
-)
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule.step import ScheduleError, Step, check_is_step, copy, gather, reduce
 
 #: What a schedule promises.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
 Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]

@@ -17,7 +17,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from dgc_topo.arrays import IntArray
+
 Ints = int | npt.NDArray[np.int64]
 
 #: Largest magnitude of what a step holds, so that the sum of two fits 64 bits.

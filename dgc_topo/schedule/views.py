@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.schedule import RankStep, Schedule
-from dgc_topo.schedule.step import IntArray, ScheduleError, Step, Transfer
+from dgc_topo.schedule.step import ScheduleError, Step, Transfer
 
 #: Steps of single ranks that are compared; of larger schedules not all ranks' are.
 _RANK_STEPS = 1 << 11

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.order import turns
 from dgc_topo.schedule.schedule import Schedule
-from dgc_topo.schedule.step import IntArray, Step
+from dgc_topo.schedule.step import Step
 
 #: Integers of any size, or Python's own.
 Numerators = npt.NDArray[Any]

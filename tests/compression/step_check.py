@@ -10,7 +10,6 @@ from unittest import mock
 
 import torch
 
-from dgc_topo.coding import WireCoding
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.gpu import candidates
@@ -25,7 +24,8 @@ from dgc_topo.compression.selection import Afterwards, top_k_per_layer
 from dgc_topo.compression.step import Step
 from dgc_topo.compression.tail import Goal, Tail
 from dgc_topo.payload import SparsePayload
-from dgc_topo.payload.wire import TORCH_DTYPES
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.tensors import TORCH_DTYPES
 from tests.compression.fused_check import BLOCK, DEVICE, SHAPES, Gradients, randoms
 
 COMPRESSED = FlatLayout.of({name: torch.empty(shape) for name, shape in SHAPES.items()})

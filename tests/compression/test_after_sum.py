@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from dgc_topo.compression import Compressor, Dense, RandomK, SGDSettings, TernGrad
 from dgc_topo.compression.gradients import NonFiniteGradientError
-from dgc_topo.execute import run_in_process
 from dgc_topo.payload import Arrival, BundlePayload, DensePayload, Payload, TernaryPayload
+from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Transfer
 from dgc_topo.topology import load_topology
 from tests.compression.workers import apply, model, random_like

@@ -14,7 +14,7 @@ import torch
 
 from dgc_topo.compression import DGC, Dense, RandomK, SGDSettings, TernGrad
 from dgc_topo.compression.tail import Goal, Tail
-from dgc_topo.execute import run_in_process
+from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import constant
 from tests.defaults import VARIABLE, defaults

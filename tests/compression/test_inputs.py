@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
 from dgc_topo.compression import DGC, Compressor, Dense, RandomK, SGDSettings, TernGrad
-from dgc_topo.execute import run_in_process
+from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import add_up, constant, model, random_like
 

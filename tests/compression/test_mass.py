@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dgc_topo.coding import WIRE_DTYPES
-from dgc_topo.execute import run_in_process
+from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
+from dgc_topo.wire.coding import WIRE_DTYPES
 from tests.compression.workers import (
     constant,
     dgc_ranks,

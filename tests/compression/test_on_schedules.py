@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 
-from dgc_topo.coding import WIRE_DTYPES
 from dgc_topo.compression import Dense, RandomK, TernGrad
-from dgc_topo.execute import Communicator
-from dgc_topo.execute.in_process import run_in_process
+from dgc_topo.runtime import Communicator
+from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.schedule import Schedule, mix
 from dgc_topo.topology import Topology, load_topology
+from dgc_topo.wire.coding import WIRE_DTYPES
 from tests.compression.workers import add_up, constant, dgc_ranks, model, random_like
-from tests.execute.test_communicator import Recorder
+from tests.runtime.test_communicator import Recorder
 from tests.strategies import GOSSIP, topologies
 
 WORLD_SIZE = 5

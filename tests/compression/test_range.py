@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dgc_topo.compression import DGC, Compressor, Dense, NonFiniteGradientError, RandomK, TernGrad
-from dgc_topo.execute import run_in_process
-from dgc_topo.payload.wire import largest_addend, to_wire
+from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
+from dgc_topo.wire.tensors import largest_addend, to_wire
 from tests.compression.workers import buffer_of, constant, parts_of, sparse_of
 
 MAX = torch.finfo(torch.float32).max

@@ -5,8 +5,8 @@ import torch
 
 from dgc_topo.compression import Groups, layer_count
 from dgc_topo.compression.reselect import best_entries, without
-from dgc_topo.execute.in_process import run_in_process
 from dgc_topo.payload import Entries
+from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.test_mass import Reference, flat
 from tests.compression.workers import constant, dgc_ranks, random_like, sparse_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dgc_topo.compression import DGC, Dense, dgc_bytes, encoded_bytes
-from dgc_topo.payload.wire import encode
+from dgc_topo.wire.message import encode
 from tests.compression.workers import constant, dgc_ranks, model, random_like, sparse_of
 
 Shapes = list[tuple[int, ...]]

@@ -5,12 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.coding import INDEX_CHOICES
-from dgc_topo.execute import run_in_process
 from dgc_topo.payload import Arrival, DensePayload, SparsePayload
-from dgc_topo.payload.wire import to_wire
+from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Transfer
 from dgc_topo.topology import load_topology
+from dgc_topo.wire.coding import INDEX_CHOICES
+from dgc_topo.wire.tensors import to_wire
 from tests.payload.reference import Case, cases, deliver, dense, in_rank_order, sparse
 
 

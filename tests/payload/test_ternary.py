@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from dgc_topo.execute import run_in_process
 from dgc_topo.payload import DensePayload, Ternary, TernaryPayload
+from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Schedule, copy, gather, reduce
 
 NUM_RANKS, LENGTH, CHUNKS = 3, 10, 3

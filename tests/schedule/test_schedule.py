@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dgc_topo.proof import check_all_reduce
 from dgc_topo.schedule import (
     Schedule,
     ScheduleError,
@@ -21,7 +22,6 @@ from dgc_topo.schedule import (
 from dgc_topo.schedule.text import format_grid, format_schedule, parse_schedule
 from dgc_topo.schedule.weights import contributions
 from dgc_topo.topology import load_topology
-from dgc_topo.verify import check_all_reduce
 
 
 def halves(denominator: int):

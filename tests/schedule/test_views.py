@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from dgc_topo.proof import check_all_reduce, verify
 from dgc_topo.schedule import Goal, Schedule, ScheduleError, copy, gather, reduce
 from dgc_topo.schedule.views import check_views
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.verify import check_all_reduce, verify
 
 
 def ring_that_tells(rank: int, change) -> Schedule:

@@ -16,7 +16,7 @@ from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.pool import Watcher
 from dgc_topo.compression.step import Term
-from dgc_topo.payload.wire import largest_addend
+from dgc_topo.wire.tensors import largest_addend
 
 BLOCK = 1024  #: elements per program of the pass, a power of two
 _WARPS = 4

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgc_topo.coding import MAX_RUN, WireCoding
 from dgc_topo.compression.gpu.accumulation import Clipped, FusedAccumulation, Source
 from dgc_topo.compression.gpu.blocks import Reader
 from dgc_topo.compression.gpu.candidates import Candidates
@@ -20,8 +19,9 @@ from dgc_topo.compression.gpu.recorded import Recorded
 from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.gradients import NonFiniteGradientError, checked_norm
 from dgc_topo.compression.step import Sent, Step, Term
-from dgc_topo.payload.wire import on_gpu
-from dgc_topo.payload.wire.plan import Coding
+from dgc_topo.wire import on_gpu
+from dgc_topo.wire.coding import MAX_RUN, WireCoding
+from dgc_topo.wire.plan import Coding
 
 
 class _Outputs(NamedTuple):

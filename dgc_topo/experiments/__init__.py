@@ -1,0 +1,1 @@
+"""Experiments: scenario files, runs, predictions, calibration, validation and benches."""

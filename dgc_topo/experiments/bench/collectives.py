@@ -1,0 +1,130 @@
+"""All-reduces over our topologies beside `torch.distributed.all_reduce`, on the same hosts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dgc_topo.experiments.bench.plan import GLOO, Plan, topologies_from
+from dgc_topo.workers import Hosts, Session
+
+_STREAM_BYTES = 10_000_000
+_SLOWEST = 1.5
+
+
+class Row(BaseModel):
+    """One way to all-reduce at one size; rows of one run were measured in turn."""
+
+    model_config = ConfigDict(frozen=True)
+
+    network: str
+    world_size: int
+    size_bytes: int
+    way: str = Field(description="'gloo' for torch's own, or the topology")
+    rounds: int = Field(description="1 for a way far slower than Gloo")
+    time_s: float = Field(description="median over rounds of the slowest rank's time")
+    spread_s: float = Field(description="between the quartiles")
+    goodput_bytes_per_s: float = Field(description="of one stream, measured in this run")
+    load: float = Field(description="load average over a minute, as the run began")
+
+    @property
+    def algbw_bytes_per_s(self) -> float:
+        """Buffer over time."""
+        return self.size_bytes / self.time_s
+
+    @property
+    def busbw_bytes_per_s(self) -> float:
+        """What comparable links carry: algbw * 2(p-1)/p (nccl-tests, doc/PERFORMANCE.md)."""
+        return self.algbw_bytes_per_s * 2 * (self.world_size - 1) / self.world_size
+
+    @property
+    def bound_s(self) -> float:
+        """Seconds that no all-reduce can beat on such links: 2(p-1)/p n / goodput."""
+        factor = 2 * (self.world_size - 1) / self.world_size
+        return factor * self.size_bytes / self.goodput_bytes_per_s
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record with what follows from it."""
+        return self.model_dump() | {
+            "algbw_bytes_per_s": self.algbw_bytes_per_s,
+            "busbw_bytes_per_s": self.busbw_bytes_per_s,
+            "bound_s": self.bound_s,
+        }
+
+
+def bench_collectives(
+    hosts: Hosts,
+    world_sizes: Sequence[int],
+    sizes: Sequence[int],
+    topologies: Sequence[str] = (),
+    budget_s: float = 5.0,
+) -> Iterator[Row]:
+    """Yield the row of every way at every size, world size by world size as they are measured.
+
+    Args:
+        hosts: Where, already up.
+        world_sizes: Numbers of ranks.
+        sizes: Bytes of the buffer, multiples of 4.
+        topologies: As `topologies_from` takes them; all that are all-reduces by default.
+        budget_s: Seconds that the rounds of one size are to take, if that allows 3 rounds.
+
+    Raises:
+        ValueError: if a topology can't be measured, or *world_sizes* don't fit the hosts.
+        LaunchError: if a worker fails, because a result is wrong, for example.
+    """
+    plans = {n: _plan(topologies_from(topologies, n), sizes, budget_s) for n in world_sizes}
+    with Session(hosts, max(world_sizes)) as session:
+        for world_size, plan in plans.items():
+            load = os.getloadavg()[0]
+            argument = plan.model_dump(mode="json")
+            answers = session.call(
+                "dgc_topo.experiments.bench.workers:measure", argument, world_size=world_size
+            )
+            yield from _rows(hosts.name, world_size, sizes, answers[0], load)
+
+
+def best(rows: Sequence[Row]) -> tuple[Row, Row]:
+    """Return the fastest of our rows, and Gloo's, of one size and world size."""
+    ours = min((row for row in rows if row.way != GLOO), key=lambda row: row.time_s)
+    return ours, next(row for row in rows if row.way == GLOO)
+
+
+def _plan(topologies: Sequence[Any], sizes: Sequence[int], budget_s: float) -> Plan:
+    return Plan(
+        topologies=[(topology.name, dict(topology.options)) for topology in topologies],
+        sizes=list(sizes),
+        stream_bytes=min(_STREAM_BYTES, max(sizes)),
+        budget_s=budget_s,
+        slowest=_SLOWEST,
+    )
+
+
+def _rows(
+    network: str, world_size: int, sizes: Sequence[int], answer: Mapping[str, Any], load: float
+) -> list[Row]:
+    return [
+        Row(
+            network=network,
+            world_size=world_size,
+            size_bytes=size,
+            way=way,
+            rounds=len(times),
+            time_s=median(times),
+            spread_s=_spread(times),
+            goodput_bytes_per_s=answer["goodput_bytes_per_s"],
+            load=load,
+        )
+        for size, by_way in zip(sizes, answer["times_s"], strict=True)
+        for way, times in by_way.items()
+    ]
+
+
+def _spread(times: Sequence[float]) -> float:
+    if len(times) == 1:
+        return 0.0
+    low, _, high = quantiles(times, n=4)
+    return high - low

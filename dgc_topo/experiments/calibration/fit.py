@@ -1,0 +1,195 @@
+"""Fit the model's parameters to probes: the same simulator that predicts, run backwards.
+
+Every probe's time is simulated with trial parameters, and the squared logarithms of simulated over
+measured times are made as small as can be (bounded least squares of scipy).  No parameter is of a
+topology: what is fitted is links, processes and cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+
+from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe, ProbeKind
+from dgc_topo.experiments.calibration.predict import predict_case
+from dgc_topo.network.calibrated import Parameters
+from dgc_topo.records.environment import num_cores
+from dgc_topo.workers.children import end_with_parent, safe_path
+
+_BITS = 8
+#: What it costs to move a parameter by a factor of e from what is usual: as a probe's error of so
+#: much.  What the probes tell is then found all the same, and what they don't (such as the cost of
+#: a byte where links are slow) stays near the usual, and cannot spoil what was never probed.
+_HOLD = 0.01
+#: Buffers that pass one after the other in a run: there and back, or half a one each way.
+_BUFFERS_IN_A_ROW: dict[ProbeKind, float] = {"ping-pong": 2, "exchange": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A measured probe.
+
+    Attributes:
+        case: What was run.
+        rate_bits_per_s: Of the links; None for unshaped ones.
+        time_s: Of one run.
+    """
+
+    case: Case
+    rate_bits_per_s: float | None
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Free:
+    """A parameter that is fitted, and between which values."""
+
+    name: str
+    start: float
+    lowest: float
+    highest: float
+
+
+_LINK = (
+    _Free("goodput", 0.95, 0.3, 1.2),
+    _Free("latency_bytes", 1500.0, 1.0, 20_000.0),
+    _Free("reverse_share", 0.03, 1e-4, 0.3),
+    _Free("burst_bytes", 500.0, 1.0, 1e6),
+    _Free("burst_s", 1e-4, 1e-9, 1e-2),
+)
+_ENDS = (
+    _Free("latency_s", 30e-6, 1e-7, 5e-3),
+    _Free("overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("receive_overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("step_overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("start_overhead_s", 30e-6, 1e-7, 5e-3),
+    _Free("send_s_per_byte", 0.3e-9, 1e-12, 1e-7),
+    _Free("receive_s_per_byte", 0.3e-9, 1e-12, 1e-7),
+    _Free("reduce_s_per_byte", 0.2e-9, 1e-12, 1e-7),
+    _Free("scale_s_per_byte", 0.2e-9, 1e-12, 1e-7),
+    _Free("uncached_factor", 1.5, 1.0, 5.0),
+    _Free("cache_bytes", 3e6, 1e5, 1e9),
+    _Free("crowded_latency_s", 3e-5, 1e-7, 5e-3),
+    _Free("crowded_overhead_s", 3e-5, 1e-7, 5e-3),
+    _Free("busy_core_speed", 0.8, 0.3, 1.0),
+    _Free("code_s_per_message", 1e-4, 1e-6, 1e-2),
+    _Free("cold_code_s", 3e-4, 1e-6, 1e-2),
+    _Free("cooling_s", 2e-3, 1e-4, 1e-1),
+    _Free("merge_s_per_message", 1e-3, 1e-6, 1e-1),
+    _Free("code_s_per_byte", 2e-9, 1e-12, 1e-6),
+    _Free("merge_s_per_byte", 3e-9, 1e-12, 1e-6),
+    _Free("sort_s_per_byte", 5e-9, 1e-12, 1e-6),
+)
+
+
+def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Parameters:
+    """Return the parameters under which the model is closest to what was measured.
+
+    Args:
+        observations: Probes; with several rates, what depends on the rate is told apart from what
+            does not.
+        fixed: Gives everything that is not fitted: cores and machines, and without any shaped
+            link also those of links.
+
+    Raises:
+        ValueError: if there are no observations.
+    """
+    if not observations:
+        raise ValueError("calibration: no probes, expected at least one")
+    has_rate = any(each.rate_bits_per_s is not None for each in observations)
+    free = (*_LINK, *_ENDS) if has_rate else _ENDS
+    usual = np.log(_starts(free, observations))
+    # Spawned: a worker of a process group has threads, which a forked process would miss.
+    spawned = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
+    with safe_path(), spawned(num_cores(), initializer=end_with_parent) as pool:
+        solution = least_squares(
+            partial(_misfits, free, usual, observations, fixed),
+            usual,
+            bounds=(
+                [math.log(each.lowest) for each in free],
+                [math.log(each.highest) for each in free],
+            ),
+            diff_step=[1e-3] * len(free),  # the model has kinks: look further than rounding
+            loss="soft_l1",  # a disturbed probe pulls less
+            f_scale=0.05,
+            ftol=1e-4,
+            xtol=1e-3,
+            max_nfev=30,
+            workers=pool.map,
+        )
+    return _with(fixed, free, solution.x)
+
+
+def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:
+    """Return where to start from: as the largest messages say, where there are links.
+
+    The model has kinks; from far away the solver ends in one of them.
+    """
+    starts = {each.name: each.start for each in free}
+    one_way = _largest("ping-pong", observations)
+    if one_way is not None and "goodput" in starts:
+        starts["goodput"] = min(1.0, _wire_s(one_way) / one_way.time_s)
+        both_ways = _largest("exchange", observations)
+        if both_ways is not None:
+            slower = starts["goodput"] * both_ways.time_s / _wire_s(both_ways)
+            starts["reverse_share"] = min(max(slower - 1, 1e-3), 0.3)
+    return [starts[each.name] for each in free]
+
+
+def _largest(kind: ProbeKind, observations: Sequence[Observation]) -> Observation | None:
+    """Return the dense probe of a kind with the most bytes, at the lowest rate; None if none."""
+    found = [
+        each
+        for each in observations
+        if isinstance(each.case.pattern, Probe)
+        and isinstance(each.case.buffer, DenseBuffer)
+        and each.case.pattern.kind == kind
+        and each.rate_bits_per_s is not None
+    ]
+    return max(found, key=_wire_s, default=None)
+
+
+def _wire_s(observation: Observation) -> float:
+    """Return what the messages of one direction take on a link that carries nothing else."""
+    case, rate = observation.case, observation.rate_bits_per_s
+    assert isinstance(case.pattern, Probe)
+    assert isinstance(case.buffer, DenseBuffer)
+    assert rate is not None
+    return _BUFFERS_IN_A_ROW[case.pattern.kind] * case.buffer.num_bytes * _BITS / rate
+
+
+def _misfits(
+    free: Sequence[_Free],
+    usual: npt.NDArray[np.float64],
+    observations: Sequence[Observation],
+    fixed: Parameters,
+    logarithms: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Return the logarithm of simulated over measured time of each observation.
+
+    And how far the parameters are from the *usual* ones (a ridge).
+    """
+    parameters = _with(fixed, free, logarithms)
+    errors = [math.log(fitted_s(parameters, each) / each.time_s) for each in observations]
+    return np.concatenate([errors, _HOLD * (logarithms - usual)])
+
+
+def fitted_s(parameters: Parameters, observation: Observation) -> float:
+    """Return what an observation takes by the model."""
+    case = observation.case
+    return predict_case(case, parameters, observation.rate_bits_per_s)
+
+
+def _with(
+    fixed: Parameters, free: Sequence[_Free], logarithms: npt.NDArray[np.float64]
+) -> Parameters:
+    values = {each.name: math.exp(x) for each, x in zip(free, logarithms.tolist(), strict=True)}
+    return fixed.model_copy(update=values)

@@ -1,0 +1,184 @@
+"""Predict training steps on networks nobody has here, from what a run recorded or a model says.
+
+A step is simulated whole (`dgc_topo.simulation.training`): compute, compression and update of a
+worker that has its machine to itself, and communication over the schedule, overlapped or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
+from statistics import fmean
+from typing import NamedTuple
+
+from dgc_topo.experiments.scenario import Scenario
+from dgc_topo.experiments.scenario.networks import build_network
+from dgc_topo.experiments.workloads import Workload
+from dgc_topo.network import known_fabrics, load_fabric
+from dgc_topo.network.kinds import BuiltNetwork
+from dgc_topo.plugins import Builder, builder_of, is_file
+from dgc_topo.records.environment import describe_environment
+from dgc_topo.records.measurement import Measurement, Phases
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.training import StepResult, simulate_step
+from dgc_topo.tables.keys import at_key
+from dgc_topo.topology import OptionValue, Topology, load_topology
+
+VARYING_ITERATIONS = 8  #: a topology that changes is averaged over so many iterations
+
+
+def predict(
+    scenario: Scenario, workloads: Iterable[Workload], advance: Callable[[], None] = lambda: None
+) -> Iterator[Measurement]:
+    """Yield one predicted record per workload, network and world size.
+
+    Args:
+        scenario: Names the networks and world sizes.
+        workloads: What is run on them.
+        advance: Called after each record, for a progress bar.
+    """
+    if scenario.simulate is None:
+        return
+    for workload in workloads:
+        for network in scenario.simulate.networks:
+            for world_size in scenario.simulate.world_sizes:
+                yield predict_one(scenario, workload, network, world_size)
+                advance()
+
+
+def num_predictions(scenario: Scenario, num_workloads: int) -> int:
+    """Return how many records `predict` yields."""
+    if scenario.simulate is None:
+        return 0
+    return num_workloads * len(scenario.simulate.networks) * len(scenario.simulate.world_sizes)
+
+
+def predict_one(
+    scenario: Scenario, workload: Workload, network: str, world_size: int
+) -> Measurement:
+    """Return the predicted record of one workload on one network with *world_size* ranks."""
+    steps = [step for _, step in simulated_steps(scenario, workload, network, world_size)]
+    num_workers = len(steps[0].workers)
+    step_time_s = fmean(step.step_time_s for step in steps)
+    exposed_s = fmean(step.phases.exposed_s for step in steps)
+    late_s = fmean(step.phases.wait_s for step in steps)
+    return Measurement(
+        kind="predicted",
+        scenario=scenario.name,
+        machine=_machine(),
+        topology=workload.topology.name,
+        options=workload.topology.options,
+        goal=_schedule(workload, world_size, 0).goal,
+        world_size=world_size,
+        num_workers=num_workers,
+        network=network,
+        workload=workload.name,
+        compression=workload.compression,
+        density=workload.density,
+        seed=workload.seed,
+        batch_size_per_worker=workload.batch_size_per_worker,
+        num_steps=0,
+        step_time_s=step_time_s,
+        phases=_phases(steps),
+        samples_per_s=num_workers * workload.batch_samples / step_time_s,
+        gradient_bytes=workload.gradient_bytes,
+        compressed_bytes=workload.compressed_bytes,
+        wire_bytes_per_step=fmean(float(step.traffic.bytes_sent.max()) for step in steps),
+        messages_per_step=fmean(float(step.traffic.messages_sent.max()) for step in steps),
+        sparse=workload.sparse,
+        solo_phases=workload.phases,
+        overlap=workload.step.bucket_bytes is not None,
+        bucket_bytes=workload.step.bucket_bytes,
+        communication_s=fmean(step.communication_s for step in steps),
+        exposed_communication_s=exposed_s,
+        straggler_wait_s=late_s,
+        bound_by=steps[0].bound_by,
+    )
+
+
+def simulated_steps(
+    scenario: Scenario, workload: Workload, network: str, world_size: int
+) -> Iterator[tuple[int, StepResult]]:
+    """Yield the simulated steps behind a prediction, each with its iteration.
+
+    One step if all are alike; several if the topology changes or compute times are drawn.
+    """
+    varies = _kept_topology(_key(workload)).varies
+    iterations = VARYING_ITERATIONS if varies else 1
+    if workload.step.pace.varies:
+        iterations = max(iterations, workload.num_draws)
+    for iteration in range(iterations):
+        schedule = _schedule(workload, world_size, iteration if varies else 0)
+        if network in known_fabrics():
+            yield (
+                iteration,
+                simulate_step(workload.step, schedule, load_fabric(network), iteration=iteration),
+            )
+            continue
+        built = build_network(network, scenario, world_size)
+        with at_key(f"network {network} with {world_size} ranks"):
+            yield iteration, _step_on(built, workload, schedule, iteration)
+
+
+def _step_on(
+    built: BuiltNetwork, workload: Workload, schedule: Schedule, iteration: int
+) -> StepResult:
+    return simulate_step(
+        workload.step,
+        schedule,
+        built.network,
+        iteration=iteration,
+        placement=built.placement,
+        background=built.background,
+        changes=built.changes,
+    )
+
+
+def _phases(steps: Sequence[StepResult]) -> Phases:
+    """Return means as a run would have measured them: it cannot tell wires from late peers."""
+    phases = [step.phases for step in steps]
+    return Phases(
+        compute_s=fmean(phase.compute_s for phase in phases),
+        compress_s=fmean(phase.compress_s for phase in phases),
+        communicate_s=0.0,
+        wait_s=fmean(phase.exposed_s + phase.wait_s for phase in phases),
+        update_s=fmean(phase.update_s for phase in phases),
+    )
+
+
+def _schedule(workload: Workload, world_size: int, iteration: int) -> Schedule:
+    return _kept_schedule(_key(workload), world_size, iteration, workload.seed)
+
+
+class _Key(NamedTuple):
+    """All that decides a topology."""
+
+    name: str
+    folder: str
+    options: tuple[tuple[str, OptionValue], ...]
+    builder: Builder | None  #: of a file, which may be edited; an installed name's stays
+
+
+def _key(workload: Workload) -> _Key:
+    name, folder = workload.topology.name, workload.topology.folder
+    builder = builder_of(name, folder) if is_file(name) else None
+    return _Key(name, folder, tuple(sorted(workload.topology.options.items())), builder)
+
+
+# Thousands of predictions ask for the same few; finding an installed topology or the versions of
+# all that is installed takes longer than to predict.
+
+
+@lru_cache(maxsize=1024)
+def _kept_schedule(key: _Key, world_size: int, iteration: int, seed: int) -> Schedule:
+    return _kept_topology(key).schedule(world_size, iteration=iteration, seed=seed)
+
+
+@lru_cache(maxsize=64)
+def _kept_topology(key: _Key) -> Topology:
+    return load_topology(key.name, dict(key.options), key.folder)
+
+
+@cache
+def _machine() -> str:
+    return str(describe_environment())

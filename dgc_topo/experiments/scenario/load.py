@@ -1,0 +1,163 @@
+"""Read scenario files: what to train, over which topologies, and for which networks to predict.
+
+A scenario is one TOML file.  Units are in the keys; an unknown key, a bad value, an unknown
+topology or network, or an impossible world size is an error that names file and key and lists what
+is valid.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections import deque
+from pathlib import Path
+
+import tomli_w
+from pydantic import ValidationError
+
+from dgc_topo.experiments.scenario.networks import build_network
+from dgc_topo.experiments.scenario.scenario import Scenario
+from dgc_topo.schedule import Schedule
+from dgc_topo.tables.explain import explain_all
+from dgc_topo.training.topologies import TopologyChoice
+
+
+class ScenarioError(ValueError):
+    """A scenario file that says something impossible; the text names file and key."""
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Return the scenario in the file *path*, checked as a whole.
+
+    Raises:
+        ScenarioError: naming the file, the key and what was expected there.
+    """
+    return parse_scenario(read_scenario(path), str(path), Path(path).parent)
+
+
+def read_scenario(path: str | Path) -> str:
+    """Return the text of a scenario file, without a byte-order mark.
+
+    Raises:
+        ScenarioError: if it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ScenarioError(f"{path}: cannot be read: {error}, expected TOML in UTF-8") from error
+
+
+def text_to_keep(text: str, scenario: Scenario, folder: Path) -> str:
+    """Return a scenario's text for another folder, where it has to find the same files.
+
+    Args:
+        text: Contents of the scenario file.
+        scenario: What it describes.
+        folder: Where the file is.
+    """
+    if scenario.folder is not None or not scenario.names_files:
+        return text
+    return tomli_w.dumps({"folder": str(folder.absolute())}) + text
+
+
+def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) -> Scenario:
+    """Return the scenario that *text* (TOML) describes.
+
+    Args:
+        text: Contents of a scenario file.
+        where: Names it in errors.
+        folder: Where files are that it names.
+
+    Raises:
+        ScenarioError: as `load_scenario`.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # numbers and nesting have limits, too
+        raise ScenarioError(f"{where}: not valid TOML: {error}") from error
+    said = tables.get("folder")
+    try:
+        scenario = Scenario.model_validate(
+            tables, context={"folder": said if isinstance(said, str) else folder}
+        )
+    except ValidationError as error:
+        lines = [f"{where}: {line}" for line in explain_all(error, Scenario)]
+        raise ScenarioError("\n".join(lines)) from error
+    _check_topologies(scenario, where)
+    _check_networks(scenario, where)
+    return scenario
+
+
+_TRAINED = "all-reduce", "doubly-stochastic"  #: goals that keep the ranks' average
+_TRAINING = "train", "ladder", "throughput"  #: sections of which the runs train
+
+
+def _check_topologies(scenario: Scenario, where: str) -> None:
+    for index, choice in enumerate(scenario.topologies):
+        try:
+            topology = choice.load()
+        except ValueError as error:
+            raise ScenarioError(f"{where}: topologies[{index}]: {error}") from error
+        if scenario.train and scenario.train.workers == "virtual" and choice.gossips:
+            raise ScenarioError(
+                f"{where}: topologies[{index}]: {choice.name} with train.workers = 'virtual': in "
+                "gossip every rank has parameters of its own, expected 'processes'"
+            )
+        for key, world_sizes in _world_sizes(scenario, choice).items():
+            for world_size in world_sizes:
+                try:
+                    _check_schedule(topology.schedule(world_size), choice, key)
+                except ValueError as error:
+                    raise ScenarioError(f"{where}: {key}: {error}") from error
+
+
+def _check_schedule(schedule: Schedule, choice: TopologyChoice, key: str) -> None:
+    """Refuse what cannot be run for a key.
+
+    Raises:
+        ValueError: saying why.
+    """
+    if choice.is_file:  # its steps may be made only when they are asked for
+        deque(schedule.steps(), maxlen=0)
+    if key.partition(".")[0] in _TRAINING and schedule.goal not in _TRAINED:
+        raise ValueError(
+            f"{choice.name} is {schedule.goal}, expected {' or '.join(_TRAINED)} to train over"
+        )
+
+
+def _world_sizes(scenario: Scenario, choice: TopologyChoice) -> dict[str, tuple[int, ...]]:
+    """Return all world sizes that a topology must take, by key."""
+    sizes: dict[str, tuple[int, ...]] = {}
+    if scenario.train:
+        sizes["train.world_size"] = (scenario.train.world_size,)
+    if scenario.ladder:
+        sizes["ladder.world_sizes"] = scenario.ladder.world_sizes
+    if scenario.simulate:
+        sizes["simulate.world_sizes"] = scenario.simulate.world_sizes
+    if scenario.throughput and scenario.throughput.goes_over(choice.name):
+        sizes["throughput.world_sizes"] = scenario.throughput.world_sizes
+    if scenario.validation:
+        sizes["validate.world_sizes"] = scenario.validation.world_sizes
+        for index, extra in enumerate(scenario.validation.extra):
+            sizes[f"validate.extra.{index}.world_sizes"] = extra.world_sizes
+    return sizes
+
+
+def _check_networks(scenario: Scenario, where: str) -> None:
+    names = [network.name for network in scenario.networks]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            first = names.index(name)
+            raise ScenarioError(
+                f"{where}: networks[{index}].name: {name!r} is that of networks[{first}], too"
+            )
+    if scenario.simulate is None:
+        return
+    for index, name in enumerate(scenario.simulate.networks):
+        for world_size in scenario.simulate.world_sizes:
+            try:
+                build_network(name, scenario, world_size)
+            except ValueError as error:
+                key = "" if name in names else f"simulate.networks[{index}]: "
+                raise ScenarioError(f"{where}: {key}{error}") from error

@@ -1,0 +1,235 @@
+"""A scenario as a whole: its sections, and which of them fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from dgc_topo.experiments.scenario.claims import Claim
+from dgc_topo.experiments.scenario.idle_keys import refuse_idle_keys
+from dgc_topo.experiments.scenario.lab import LabSection
+from dgc_topo.experiments.scenario.ladder import LadderSection
+from dgc_topo.experiments.scenario.simulate import SimulateSection
+from dgc_topo.experiments.scenario.throughput import ThroughputSection
+from dgc_topo.experiments.scenario.validate import ValidateSection
+from dgc_topo.network.tables import NetworkChoice
+from dgc_topo.tables.keys import EachOnce
+from dgc_topo.tables.places import AnyPath, Name
+from dgc_topo.tables.table import Table
+from dgc_topo.training.compression import CompressionSection
+from dgc_topo.training.settings import EMULATED, TrainSection
+from dgc_topo.training.topologies import TopologyChoice
+
+
+class Scenario(Table):
+    """One experiment: everything that decides its result."""
+
+    name: Name
+    folder: AnyPath | None = Field(
+        default=None, description="where relative paths begin, absolute; by default this file's own"
+    )
+    description: str = ""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    topologies: Annotated[tuple[TopologyChoice, ...], EachOnce] = Field(min_length=1)
+    train: TrainSection | None = None
+    lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
+    compression: CompressionSection = CompressionSection()
+    ladder: LadderSection | None = None
+    throughput: ThroughputSection | None = Field(
+        default=None, description="of training: for 'dgc-topo bench training'"
+    )
+    networks: tuple[NetworkChoice, ...] = ()
+    simulate: SimulateSection | None = None
+    validation: ValidateSection | None = Field(
+        default=None, alias="validate", description="measured runs that check predictions"
+    )
+    claims: tuple[Claim, ...] = Field(
+        default=(), description="of others, to be set beside the predictions"
+    )
+
+    @property
+    def names_files(self) -> bool:
+        """Whether there is a file that is relative to the scenario, or may be."""
+        files = [choice.name for choice in self.topologies if choice.is_file]
+        if self.train is not None and self.train.data_path is not None:
+            files.append(str(self.train.data_path))
+        read = any(network.kind in {"simgrid", "calibrated"} for network in self.networks)
+        return read or not all(Path(file).is_absolute() for file in files)
+
+    def own(self, recorded: TopologyChoice) -> TopologyChoice:
+        """Return the topology of a record with the place where this scenario has its file."""
+        said = (recorded.name, recorded.options)
+        alike = (choice for choice in self.topologies if (choice.name, choice.options) == said)
+        return next(alike, recorded)
+
+    @model_validator(mode="after")
+    def _folder_is_somewhere(self) -> Self:
+        if self.folder is not None and not self.folder.is_absolute():
+            raise ValueError(f"folder = {str(self.folder)!r}: expected an absolute path")
+        return self
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        predicts = self.simulate is not None and self.simulate.workloads
+        if not (self.train or predicts or self.validation):
+            raise ValueError(
+                "nothing to do: expected [train], or [[simulate.workloads]], or both, or [validate]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_key_is_idle(self) -> Self:
+        if self.simulate is not None:
+            refuse_idle_keys(self.simulate, self.compression, trains=self.train is not None)
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_predicted_can_overlap(self) -> Self:
+        """Refuse to predict runs in a way in which they cannot be trained."""
+        if self.train is None or self.simulate is None or not self.simulate.overlap:
+            return self
+        if self.train.clip_norm is not None:
+            raise ValueError(
+                "simulate.overlap = true with train.clip_norm: a gradient's norm is known only "
+                "when the backward pass is over, expected overlap = false"
+            )
+        try:
+            self.compression.check_buckets(self.simulate.bucket_mib)
+        except ValueError as error:
+            text = str(error).replace("train.overlap", "simulate.overlap")
+            raise ValueError(f"compression: {text}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _lab_fits(self) -> Self:
+        if self.lab is not None:
+            if self.train is None:
+                raise ValueError("[lab] without [train]: expected something to train there")
+            self.lab.spec(self.train.world_size)
+        return self
+
+    @model_validator(mode="after")
+    def _validation_measures_something(self) -> Self:
+        trains = self.train is not None and self.lab is not None
+        if self.validation is not None and not (self.validation.measures_collectives or trains):
+            raise ValueError(
+                "validate: nothing to measure: expected dense_bytes or sparse_densities, or "
+                "training steps: [train] and [lab]"
+            )
+        if self.validation and self.lab and (self.lab.host_rates or self.lab.changes):
+            raise ValueError(
+                "validate: hosts are predicted as alike and links as steady, expected no "
+                "host_rates and changes in [lab]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _throughput_can_be_measured(self) -> Self:
+        if self.throughput is None:
+            return self
+        if self.train is None or self.ladder is not None:
+            raise ValueError("throughput: expected [train] as well, and no [ladder]")
+        if self.train.workers != "processes":
+            raise ValueError(
+                f"throughput: train.workers = {self.train.workers!r} has no times of a cluster, "
+                "expected 'processes'"
+            )
+        if self.lab is not None:
+            self.lab.spec(max(self.throughput.world_sizes))
+        there = {choice.name for choice in self.topologies}
+        for index, way in enumerate(self.throughput.ways):
+            unknown = sorted(set(way.over_topologies) - there)
+            if unknown:
+                raise ValueError(
+                    f"throughput.ways.{index}.over_topologies: {', '.join(unknown)}, expected "
+                    f"names under [[topologies]]: {', '.join(sorted(there))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _ladder_can_be_run(self) -> Self:
+        if self.ladder is None:
+            return self
+        if self.train is None:
+            raise ValueError("ladder: there is nothing to train, expected [train] as well")
+        if self.train.emulates:
+            raise ValueError(
+                f"ladder: is about what is learnt, expected another dataset than {EMULATED!r}"
+            )
+        if self.simulate is not None:
+            raise ValueError("ladder: is about what is learnt, expected no [simulate] beside it")
+        if self.lab is not None:
+            raise ValueError("ladder: is about what is learnt, expected no [lab] beside it")
+        self.ladder.check_baseline(self.compression)
+        whole = self.train.world_size * self.train.batch_size_per_worker
+        for size in self.ladder.world_sizes:
+            if whole % size:
+                raise ValueError(
+                    f"ladder.world_sizes: {size} workers cannot share a global batch of {whole} "
+                    "(train.world_size x train.batch_size_per_worker), expected a divisor"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _variants_can_be_trained(self) -> Self:
+        if self.train is None:
+            return self
+        if self.ladder is None:
+            _check_trainable("compression", self.train, self.compression)
+        for index, rung in enumerate(self.ladder.rungs if self.ladder else ()):
+            where = f"ladder.rungs.{index}"
+            _check_trainable(where, self.train, rung.over(self.compression, where))
+        for index, way in enumerate(self.throughput.ways if self.throughput else ()):
+            where = f"throughput.ways.{index}"
+            compression = way.over(self.compression, where)
+            _check_trainable(where, way.training(self.train, where), compression)
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_compress(self) -> Self:
+        workloads = self.simulate.workloads if self.simulate else ()
+        for index, workload in enumerate(workloads):
+            if workload.compressible_elements == 0 and min(self.compression.densities) < 1:
+                raise ValueError(
+                    f"simulate.workloads.{index}.compressible_elements = 0 with densities below "
+                    "1: nothing to compress, expected 1 or more, or densities = [1.0]"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _claims_are_about_this(self) -> Self:
+        simulate = self.simulate
+        for index, claim in enumerate(self.claims):
+            offered: dict[str, tuple[set[str], set[str]]] = {
+                "workloads": (set(claim.workloads), set()),
+                "network": ({claim.network}, set()),
+                "world sizes": ({str(claim.world_size), str(claim.baseline_world_size)}, set()),
+            }
+            if simulate is not None:
+                offered["workloads"][1].update(each.label for each in simulate.workloads)
+                offered["network"][1].update(simulate.networks)
+                offered["world sizes"][1].update(str(size) for size in simulate.world_sizes)
+            for what, (wanted, there) in offered.items():
+                if not wanted <= there:
+                    missing = ", ".join(sorted(wanted - there))
+                    raise ValueError(
+                        f"claims.{index}: {what} {missing}: not among those of [simulate]"
+                    )
+        return self
+
+
+def _check_trainable(where: str, train: TrainSection, compression: CompressionSection) -> None:
+    """Refuse what no worker could do."""
+    try:
+        compression.check_warm_up(train.epochs)
+        if train.overlap:
+            compression.check_buckets(train.bucket_mib)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if compression.uses_ddp and train.workers != "processes":
+        raise ValueError(
+            f"{where}: method {compression.method!r} with train.workers = {train.workers!r}: "
+            "DistributedDataParallel needs real workers, expected 'processes'"
+        )

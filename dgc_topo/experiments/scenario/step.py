@@ -1,0 +1,182 @@
+"""Keys of a scenario that say what a simulated training step is: workloads, overlap, stragglers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from dgc_topo.simulation.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
+from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of, once_by
+from dgc_topo.tables.places import Label, Name
+from dgc_topo.tables.table import Table
+from dgc_topo.wire.coding import WireDtype
+from dgc_topo.zoo import known_models
+
+_MIB = 2**20
+_DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
+_DEFAULT_JITTER_STEPS = 8
+_SIZES = ("name", "source", "compressible_elements", "dense_elements", "compute_s")
+
+
+class WorkloadChoice(Table):
+    """A model of the zoo, or one described by its sizes, for scenarios that only simulate."""
+
+    model: str | None = Field(default=None, description="of the zoo, such as resnet50")
+    name: Name | None = Field(default=None, description="by default the model's")
+    source: Label | None = Field(default=None, description="where sizes and compute time come from")
+    compressible_elements: int | None = Field(
+        default=None, ge=0, description="in tensors of two dimensions or more"
+    )
+    dense_elements: int | None = Field(
+        default=None, ge=0, description="in biases and norms, never compressed"
+    )
+    compute_s: float | None = Field(
+        default=None, gt=0, description="forward and backward pass of one worker"
+    )
+    update_s: float = Field(default=0.0, ge=0, description="optimizer step, if not in compute_s")
+    batch_size_per_worker: int | None = Field(
+        default=None, ge=1, description="per forward pass; a model's own by default"
+    )
+    overlap_exponent: float | None = Field(
+        default=None, ge=0, le=1, description="instead of the one of [simulate]"
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _is_known(cls, model: str | None) -> str | None:
+        if model is not None and model not in known_models():
+            raise ValueError(f"model {model!r}: unknown, expected one of {_names(known_models())}")
+        return model
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.model is not None:
+            said = [key for key in _SIZES[1:] if getattr(self, key) is not None]
+            if said:
+                raise ValueError(f"{_names(said)}: model {self.model!r} has its own, expected none")
+            return self
+        missing = [key for key in (*_SIZES, "batch_size_per_worker") if getattr(self, key) is None]
+        if missing:
+            raise ValueError(
+                f"{_names(missing)} missing: expected a model of the zoo "
+                f"({_names(known_models())}), or all of {_names(_SIZES)}, batch_size_per_worker"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """What records call it."""
+        return self.name or self.model or ""
+
+
+class JitterChoice(Table):
+    """Distribution of every worker's compute time around its usual one, drawn in every step."""
+
+    kind: Literal["lognormal", "tail"] = Field(
+        description="lognormal: always a little off, mean 1; tail: sometimes late"
+    )
+    sigma: float | None = Field(default=None, ge=0, description="lognormal: relative spread")
+    probability: float | None = Field(
+        default=None, ge=0, le=1, description="tail: that a worker is late in a step"
+    )
+    mean_delay: float | None = Field(
+        default=None, ge=0, description="tail: mean of the delay over the usual time"
+    )
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        wanted = {"lognormal": {"sigma"}, "tail": {"probability", "mean_delay"}}[self.kind]
+        keys = ("sigma", "probability", "mean_delay")
+        said = {key for key in keys if getattr(self, key) is not None}
+        if said != wanted:
+            raise ValueError(f"kind {self.kind!r} takes {_names(sorted(wanted))}, and nothing else")
+        return self
+
+    def load(self) -> Jitter:
+        """Return the distribution."""
+        if self.sigma is not None:
+            return LognormalJitter(self.sigma)
+        return TailJitter(self.probability or 0.0, self.mean_delay or 0.0)
+
+
+class SlowHost(Table):
+    """One rank whose compute takes longer."""
+
+    rank: int = Field(ge=0, description="of some world at least; smaller ones are without it")
+    factor: float = Field(gt=0, description="its compute time over that of the others")
+
+
+class StepKeys(Table):
+    """What decides a simulated training step, beside topology and network."""
+
+    dense_dtypes: Annotated[tuple[WireDtype, ...], EachOnce] = Field(
+        default=(), description="of dense gradients on the wire; compression.wire_dtype by default"
+    )
+    overlap: bool | None = Field(
+        default=None,
+        description=f"{OVERLAP}; by default as it was trained, and false for workloads",
+    )
+    bucket_mib: BucketMiB = None
+    accumulation_steps: int = Field(
+        default=1, ge=1, le=10_000, description="forward and backward passes per step"
+    )
+    encode_s_per_element: float = Field(
+        default=0.0, ge=0, description="compressing, per compressible element of the model"
+    )
+    decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
+    jitter: JitterChoice | None = None
+    slow_hosts: Annotated[tuple[SlowHost, ...], once_by("rank")] = ()
+    jitter_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=100_000,
+        description=f"steps drawn and averaged with jitter ({_DEFAULT_JITTER_STEPS} by default)",
+    )
+
+    @model_validator(mode="after")
+    def _buckets_need_overlap(self) -> Self:
+        bucket_bytes_of(overlap=bool(self.overlap), bucket_mib=self.bucket_mib)
+        return self
+
+    @model_validator(mode="after")
+    def _stragglers_are_clear(self) -> Self:
+        if self.jitter_steps is not None and self.jitter is None:
+            raise ValueError("jitter_steps: nothing is drawn without jitter, expected jitter")
+        return self
+
+    def bucket_bytes(self, trained: float | None = None) -> float | None:
+        """Return the bytes of a bucket; None for one bucket after the backward pass.
+
+        Args:
+            trained: What it was in the training, which is the default.
+        """
+        if self.overlap is None:
+            return trained
+        return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
+
+    @property
+    def codec(self) -> Codec:
+        """What compressing costs."""
+        return Codec(
+            encode_s_per_element=self.encode_s_per_element,
+            decode_s_per_element=self.decode_s_per_element,
+        )
+
+    def pace(self, seed: int) -> Pace:
+        """Return how fast each rank is."""
+        slow = {host.rank: host.factor for host in self.slow_hosts}
+        return Pace(slow, self.jitter.load() if self.jitter else None, seed)
+
+    @property
+    def num_draws(self) -> int:
+        """Steps to average over."""
+        return (self.jitter_steps or _DEFAULT_JITTER_STEPS) if self.jitter else 1
+
+
+def _names(names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,216 @@
+"""Measure whole training steps in a lab, and predict each from its parts and the calibration.
+
+What a step computes and compresses is taken from workers that did nothing else before the trainings
+began, all of them at once, for they share the machine; what it communicates, from the calibrated
+network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from statistics import fmean, median
+
+from dgc_topo.experiments.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
+from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.prediction import VARYING_ITERATIONS
+from dgc_topo.experiments.scenario import Scenario
+from dgc_topo.experiments.validation.rows import TRAINING_STEPS, Row
+from dgc_topo.experiments.validation.validate import section_of
+from dgc_topo.experiments.workloads import Workload, workloads_of_runs
+from dgc_topo.network.calibrated import CalibratedNetwork
+from dgc_topo.records.measurement import Measurement, Phases
+from dgc_topo.simulation.training import simulate_step
+from dgc_topo.training.events import Event, Finished
+from dgc_topo.training.job import Job
+from dgc_topo.training.launch import launch
+from dgc_topo.workers.lab import Lab
+
+
+def num_trainings(scenario: Scenario) -> int:
+    """Return how many trainings `validate_training` runs if nothing disturbs them."""
+    if scenario.train is None or scenario.lab is None:
+        return 0
+    return section_of(scenario).rounds * len(plan_jobs(scenario)[0])
+
+
+def validate_training(
+    scenario: Scenario,
+    network: CalibratedNetwork,
+    keep: Callable[[Measurement], None] = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Iterator[Row]:
+    """Yield a row per training that ``[train]`` and ``[lab]`` describe, when all are done.
+
+    In each of the scenario's rounds all of them take turns.  Those whose rounds differ too much get
+    as many again, twice at most.
+
+    Args:
+        scenario: With a ``[validate]``; without both others there is nothing to do.
+        network: Predicts the communication.
+        keep: Called with the record of each run as soon as it is there.
+        advance: Called with how many runs are done, of as many as `num_trainings` says.
+
+    Raises:
+        LabError: if this machine cannot have the lab.
+        LaunchError: if a worker fails.
+    """
+    if scenario.train is None or scenario.lab is None:
+        return
+    records: list[Measurement] = []
+    planned = num_trainings(scenario)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Finished):
+            keep(event.measurement)
+            records.append(event.measurement)
+            advance(int(len(records) <= planned))
+
+    jobs, _ = plan_jobs(scenario)
+    with Lab(scenario.lab.spec(scenario.train.world_size)) as lab:
+        for _ in range(MAX_FOR_SPREAD):
+            for _ in range(section_of(scenario).rounds):
+                launch(jobs, listen, lab)
+            jobs = _disturbed(jobs, records)
+            if not jobs:
+                break
+    yield from predict_trainings(scenario, network, records)
+
+
+def _disturbed(jobs: Sequence[Job], records: Sequence[Measurement]) -> list[Job]:
+    """Return those of the *jobs* whose rounds differ too much."""
+    spreads = {
+        key: median_and_spread([run.step_time_s for run in runs])[1]
+        for key, runs in _by_job(records).items()
+    }
+    return [job for job in jobs if spreads[job.key] > DISTURBED]
+
+
+def _by_job(records: Iterable[Measurement]) -> dict[str | None, list[Measurement]]:
+    runs: dict[str | None, list[Measurement]] = {}
+    for record in records:
+        runs.setdefault(record.job, []).append(record)
+    return runs
+
+
+def predict_trainings(
+    scenario: Scenario, network: CalibratedNetwork, records: Iterable[Measurement]
+) -> Iterator[Row]:
+    """Yield a row for each training of which runs have been measured.
+
+    What workers compute and compress are medians over all runs that did the same.
+
+    Args:
+        scenario: Whose trainings they are.
+        network: Predicts the communication.
+        records: What was measured.
+
+    Raises:
+        ValueError: if a record is of no training that the scenario describes.
+    """
+    lab, records = scenario.lab, list(records)
+    known = {job.key for job in plan_jobs(scenario)[0]} if scenario.train and lab else set()
+    for record in records:
+        if record.job not in known:
+            raise ValueError(
+                f"training of {record.workload}, {record.topology}, {record.compression} "
+                f"{record.density:g}: expected one that scenario {scenario.name} describes"
+            )
+    if lab is None:
+        return
+    workloads = [
+        replace(run, topology=scenario.own(run.topology))
+        for run in workloads_of_runs(_pooled(list(map(_as_measured, records))))
+    ]
+    for runs in _by_job(records).values():
+        middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
+        rate = lab.spec(middle.world_size).rate_bits_per_s
+        predicted_s = _predicted_s(middle, workloads[records.index(middle)], network, rate)
+        attempts = math.ceil(len(runs) / section_of(scenario).rounds)
+        yield _row(runs, middle, rate, attempts, predicted_s)
+
+
+def _as_measured(record: Measurement) -> Measurement:
+    """Return a record whose workers are as slow as they were: scaled, and all on one machine."""
+    phases = record.crowd_phases or record.solo_phases
+    return record.model_copy(update={"time_scale": 1.0, "solo_phases": phases})
+
+
+def _pooled(records: Sequence[Measurement]) -> list[Measurement]:
+    """Return records with medians of what a lone worker took in all runs that did the same.
+
+    A lone worker's time does not depend on the topology, and only compressing depends on the
+    density: noise in one topology's runs must not make that topology look slower.
+    """
+    found = []
+    for record in records:
+        same = [r for r in records if r.workload == record.workload]
+        alike = [
+            r for r in same if (r.compression, r.density) == (record.compression, record.density)
+        ]
+        phases = Phases.alone(
+            compute_s=median(_solo(r).compute_s for r in same),
+            compress_s=median(_solo(r).compress_s for r in alike),
+            update_s=median(_solo(r).update_s for r in same),
+        )
+        found.append(record.model_copy(update={"solo_phases": phases}))
+    return found
+
+
+def _solo(record: Measurement) -> Phases:
+    if record.solo_phases is None:
+        raise ValueError(
+            f"training over {record.topology} at density {record.density:g}: has no solo_phases, "
+            "expected a record of a training run"
+        )
+    return record.solo_phases
+
+
+def _predicted_s(
+    record: Measurement, workload: Workload, network: CalibratedNetwork, rate: float | None
+) -> float:
+    size = record.world_size
+    hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
+    topology = workload.topology.load()
+    iterations = VARYING_ITERATIONS if topology.varies else 1
+    return fmean(
+        simulate_step(
+            workload.step,
+            topology.schedule(size, iteration=iteration, seed=workload.seed),
+            hosts,
+            iteration=iteration,
+        ).step_time_s
+        for iteration in range(iterations)
+    )
+
+
+def _row(
+    runs: Sequence[Measurement],
+    middle: Measurement,
+    rate: float | None,
+    attempts: int,
+    predicted_s: float,
+) -> Row:
+    measured_s, spread = median_and_spread([run.step_time_s for run in runs])
+    return Row(
+        group=TRAINING_STEPS,
+        name=middle.topology,
+        world_size=middle.world_size,
+        rate_bits_per_s=rate,
+        payload=f"{middle.workload}, {middle.compression} {middle.density:g}{_overlap(middle)}",
+        num_bytes=middle.compressed_bytes,
+        bytes_sent=middle.wire_bytes_per_step,
+        measured_s=measured_s,
+        spread=spread,
+        attempts=attempts,
+        rounds=len(runs),
+        load=fmean(run.load or 0.0 for run in runs),
+        predicted_s=predicted_s,
+    )
+
+
+def _overlap(record: Measurement) -> str:
+    if record.bucket_bytes is None:
+        return ""
+    return f", buckets of {record.bucket_bytes / 2**20:g} MiB"

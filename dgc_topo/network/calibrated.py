@@ -1,0 +1,222 @@
+"""A calibrated network: the parameters of the model, and the probes that they were fitted to."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tomli_w
+from pydantic import Field, NonNegativeFloat, ValidationError
+
+from dgc_topo.files import write_whole
+from dgc_topo.network import HostCosts, Network, star
+from dgc_topo.tables.table import Table
+
+#: Bandwidth of a link that is no limit.
+_NO_LIMIT_BYTES_PER_S = 1e18
+_BITS = 8
+
+
+class Parameters(Table):
+    """What point-to-point measurements tell of links, and of processes and their machines.
+
+    A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
+    ``latency_s``, and as long as *latency_bytes* take on the link (frames wait in whole at every
+    switch).  After a pause a link lets ``burst_bytes``, and what it carries in ``burst_s``, pass at
+    once.
+
+    A byte costs less CPU time where it comes from a cache: sending, receiving and adding up cost
+    what is given here for bytes in a cache, and *uncached_factor* times that for others: a part
+    ``1 - cache_bytes / f`` of the f bytes that all processes of a machine touch in their buffers.
+
+    Where there are more processes than cores, these never sleep, so that nobody has to wait until
+    they are awake: the latency is *crowded_latency_s*.  But they have to switch between processes:
+    each step of a rank costs *crowded_overhead_s* more CPU time.
+
+    A rank works for ``start_overhead_s`` before its first step of a run, and *step_overhead_s*
+    before each: a run of many steps costs less per step than one of few.
+
+    Cores that are all busy slow each other down, be it for the memory or because they are threads
+    of one physical core: together they do what *busy_core_speed* times as many would do alone.
+
+    What sparse messages cost is as `dgc_topo.simulation.HostCosts` has it.
+    """
+
+    goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
+    latency_s: NonNegativeFloat = 0.0
+    latency_bytes: NonNegativeFloat = 0.0
+    burst_bytes: NonNegativeFloat = 0.0
+    burst_s: NonNegativeFloat = 0.0
+    overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per message, each side")
+    receive_overhead_s: NonNegativeFloat = Field(default=0.0, description="and once it is there")
+    step_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per step")
+    start_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per run")
+    send_s_per_byte: NonNegativeFloat = 0.0
+    receive_s_per_byte: NonNegativeFloat = 0.0
+    reduce_s_per_byte: NonNegativeFloat = 0.0
+    scale_s_per_byte: NonNegativeFloat = 0.0
+    code_s_per_byte: NonNegativeFloat = 0.0
+    merge_s_per_byte: NonNegativeFloat = 0.0
+    sort_s_per_byte: NonNegativeFloat = 0.0
+    uncached_factor: float = Field(default=1.0, ge=1)
+    cache_bytes: float = Field(default=8e6, gt=0)
+    code_s_per_message: NonNegativeFloat = 0.0
+    merge_s_per_message: NonNegativeFloat = 0.0
+    cold_code_s: NonNegativeFloat = 0.0
+    cooling_s: float = Field(default=5e-3, gt=0)
+    crowded_latency_s: NonNegativeFloat | None = Field(default=None, description="as latency_s")
+    crowded_overhead_s: NonNegativeFloat = 0.0
+    busy_core_speed: float = Field(default=1.0, gt=0, le=1)
+    reverse_share: NonNegativeFloat = 0.0
+    cores_per_process: float = Field(default=1.0, gt=0)
+    cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
+    hosts_per_machine: int = Field(default=1, ge=1)
+
+    def network(
+        self,
+        num_hosts: int,
+        rate_bits_per_s: float | None,
+        touched_bytes: float = float("inf"),
+    ) -> Network:
+        """Return a star of hosts.
+
+        Args:
+            num_hosts: How many.
+            rate_bits_per_s: Of every link; None is unlimited.
+            touched_bytes: Of the buffers of all hosts; far larger than any cache if left out.
+        """
+        on_machine = min(num_hosts, self.hosts_per_machine)
+        costs = self.costs(touched_bytes * on_machine / num_hosts)
+        bandwidth, latency_s = _NO_LIMIT_BYTES_PER_S, self.latency_s
+        if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
+            latency_s = latency_s if self.crowded_latency_s is None else self.crowded_latency_s
+            crowded_s = costs.step_overhead_s + self.crowded_overhead_s
+            costs = replace(costs, step_overhead_s=crowded_s)
+        if rate_bits_per_s is not None:
+            bandwidth = self.goodput * rate_bits_per_s / _BITS
+            latency_s += self.latency_bytes / bandwidth
+            costs = replace(costs, burst_bytes=self.burst_bytes + self.burst_s * bandwidth)
+        return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
+
+    def costs(self, touched_bytes: float = float("inf")) -> HostCosts:
+        """Return what messages cost at their ends.
+
+        Args:
+            touched_bytes: What all processes of a machine touch in their buffers.
+        """
+        uncached = max(0.0, 1 - self.cache_bytes / touched_bytes) if touched_bytes else 0.0
+        factor = 1 + (self.uncached_factor - 1) * uncached
+        return HostCosts(
+            overhead_s=self.overhead_s,
+            receive_overhead_s=self.receive_overhead_s,
+            step_overhead_s=self.step_overhead_s,
+            start_overhead_s=self.start_overhead_s,
+            reduce_s_per_byte=factor * self.reduce_s_per_byte,
+            scale_s_per_byte=factor * self.scale_s_per_byte,
+            send_s_per_byte=factor * self.send_s_per_byte,
+            receive_s_per_byte=factor * self.receive_s_per_byte,
+            code_s_per_byte=self.code_s_per_byte,
+            merge_s_per_byte=self.merge_s_per_byte,
+            sort_s_per_byte=self.sort_s_per_byte,
+            code_s_per_message=self.code_s_per_message,
+            merge_s_per_message=self.merge_s_per_message,
+            cold_code_s=self.cold_code_s,
+            cooling_s=self.cooling_s,
+            reverse_share=self.reverse_share,
+            cores_per_process=self.cores_per_process,
+            cores_per_machine=self._cores_at_once(),
+            hosts_per_machine=self.hosts_per_machine,
+        )
+
+    def _cores_at_once(self) -> float:
+        """Return how many processes' work a machine does at once; one never slows itself down."""
+        cores = self.cores_per_machine
+        return float("inf") if cores is None else max(self.busy_core_speed * cores, min(cores, 1.0))
+
+
+class ProbeRow(Table):
+    """One probe: what it took, and what the fitted model says that it takes."""
+
+    probe: str
+    world_size: int
+    rate_bits_per_s: float | None = None
+    num_bytes: int
+    measured_s: float = Field(gt=0, description="of one run; median of the rounds")
+    spread: NonNegativeFloat = Field(description="between the quartiles of the rounds, relative")
+    fitted_s: float = Field(gt=0)
+
+    @property
+    def error(self) -> float:
+        """Signed relative error of the fit."""
+        return self.fitted_s / self.measured_s - 1
+
+
+class CalibratedNetwork(Table):
+    """A network file: parameters, and how well they fit what they were made from."""
+
+    name: str
+    created: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    machine: str = Field(description="hardware and software that was measured")
+    rate_bits_per_s: float | None = Field(
+        default=None, gt=0, description="of every link, unless a scenario says another"
+    )
+    parameters: Parameters
+    median_fit_error: NonNegativeFloat = Field(description="of the probes, absolute and relative")
+    worst_fit_error: NonNegativeFloat
+    reference_s: float | None = Field(
+        default=None, gt=0, description="of what tells the machine's state; see measure.Reference"
+    )
+    probes: tuple[ProbeRow, ...] = ()
+
+    def network(self, num_hosts: int, rate_bits_per_s: float | None = None) -> Network:
+        """Return the network of *num_hosts* hosts; a rate other than that of the file if given."""
+        return self.parameters.network(num_hosts, rate_bits_per_s or self.rate_bits_per_s)
+
+    @classmethod
+    def check_place(cls, path: Path) -> None:
+        """Check that a file at *path*, if there is one, is a network file: no other is replaced.
+
+        Raises:
+            ValueError: if it is anything else.
+        """
+        if path.is_file() and path.stat().st_size:
+            cls.load(path)
+
+    def save(self, path: Path) -> Path | None:
+        """Write the file (TOML).
+
+        Returns:
+            Where the network is now that was there before: ``lab.toml`` becomes
+            ``lab-20260131-174502.toml``, after the time it was made.  None if there was none.
+        """
+        self.check_place(path)
+        earlier = None
+        if path.is_file() and path.stat().st_size:
+            made = self.load(path).created.astimezone()
+            earlier = path.with_stem(f"{path.stem}-{made:%Y%m%d-%H%M%S}")
+            write_whole(earlier, path.read_bytes())
+        values = self.model_dump(mode="json", exclude_none=True)
+        write_whole(path, tomli_w.dumps(values))
+        return earlier
+
+    @classmethod
+    def load(cls, path: Path) -> CalibratedNetwork:
+        """Return what a file says.
+
+        Raises:
+            ValueError: naming the file and the key, if it is not a network file.
+            OSError: if it cannot be read.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not TOML ({error}), expected a network file") from error
+        except ValidationError as error:
+            problem = error.errors()[0]
+            key = ".".join(str(part) for part in problem["loc"]) or "the file"
+            raise ValueError(
+                f"{path}: {key}: {problem['msg']}; expected a network file, as 'dgc-topo "
+                "calibrate' writes it"
+            ) from error

@@ -1,0 +1,176 @@
+"""The same network, a little different: slower hosts and links, limits on what a host can move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.network.network import Network
+
+_ROUNDING = 1e-9  # relative, of the bytes that a link carries
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """Links whose bandwidth changes while the simulation runs.
+
+    Attributes:
+        at_s: When.
+        links: Which links.
+        factor: New bandwidth as a multiple of the network's; 0 is a failure: flows on the link
+            wait until a later change brings it back.
+
+    Raises:
+        ValueError: if the time or the factor is negative.
+    """
+
+    at_s: float
+    links: tuple[int, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        for name in ("at_s", "factor"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"link change: {name} {value}, expected 0 or more")
+
+
+class Background(NamedTuple):
+    """Flows of other jobs, as arrays of shape (num_flows,)."""
+
+    src: IntArray
+    dst: IntArray
+    num_bytes: FloatArray
+    start_s: FloatArray
+
+
+def carry_times_s(
+    network: Network, num_bytes: FloatArray, changes: Sequence[LinkChange] = ()
+) -> FloatArray:
+    """Return the times by which links, always busy, would have carried some bytes each.
+
+    Args:
+        network: Bandwidths before any change, and what links have saved up at first.
+        num_bytes: Of each link, shape (num_links,).
+        changes: Of bandwidths.
+
+    Returns:
+        Seconds, shape (num_links,); infinite for what a link that fails for good cannot carry.
+    """
+    left = np.maximum(num_bytes - network.costs.burst_bytes, 0.0)
+    times_s = left / network.bandwidth_bytes_per_s
+    of_link: dict[int, list[LinkChange]] = {}
+    for change in sorted(changes, key=lambda change: change.at_s):
+        for link in change.links:
+            of_link.setdefault(link, []).append(change)
+    for link, own in of_link.items():
+        bandwidth = float(network.bandwidth_bytes_per_s[link])
+        times_s[link] = _carry_s(float(left[link]), bandwidth, own)
+    return np.asarray(times_s, np.float64)
+
+
+def _carry_s(num_bytes: float, bandwidth: float, changes: Sequence[LinkChange]) -> float:
+    now, rate, left = 0.0, bandwidth, num_bytes
+    for change in changes:
+        if change.at_s > now:
+            # Up to rounding: a message may end at the very moment at which its link fails.
+            if left <= rate * (change.at_s - now) + _ROUNDING * num_bytes:
+                return now + min(left / rate, change.at_s - now) if rate else now
+            left -= rate * (change.at_s - now)
+        now, rate = change.at_s, bandwidth * change.factor
+    if left <= _ROUNDING * num_bytes:
+        return now
+    return now + left / rate if rate else np.inf
+
+
+def slow_links(network: Network, links: Sequence[int], factor: float) -> Network:
+    """Return the network with the bandwidth of *links* multiplied by *factor*.
+
+    Raises:
+        ValueError: if there is no such link, or the factor is not above 0.
+    """
+    checked_links(network, links)
+    if not 0 < factor < np.inf:
+        raise ValueError(f"slow links: factor {factor}, expected above 0 (a LinkChange may be 0)")
+    bandwidth = network.bandwidth_bytes_per_s.copy()
+    bandwidth[list(links)] *= factor
+    return replace(network, bandwidth_bytes_per_s=bandwidth)
+
+
+def slow_host(network: Network, host: int, factor: float) -> Network:
+    """Return the network with the bandwidth of the host's own links multiplied by *factor*."""
+    return slow_links(network, links_of_host(network, host), factor)
+
+
+def links_of_host(network: Network, host: int) -> tuple[int, ...]:
+    """Return a host's own links: those on which all its traffic leaves and reaches it.
+
+    Raises:
+        ValueError: if there is no such host.
+    """
+    if not 0 <= host < network.num_hosts:
+        raise ValueError(f"host {host}, expected 0 to {network.num_hosts - 1}")
+    if network.own_links is not None:
+        return network.own_links(host)
+    others = np.delete(np.arange(network.num_hosts), host)
+    here = np.full_like(others, host)
+    leaving = network.routes(here, others)
+    arriving = network.routes(others, here)
+    last = (arriving >= 0).sum(axis=1) - 1
+    links = np.concatenate([leaving[:, 0], arriving[np.arange(len(last)), last]])
+    return tuple(sorted(set(links.tolist())))
+
+
+def limit_hosts(
+    network: Network, limit_bytes_per_s: float | FloatArray, name: str = "both ways"
+) -> Network:
+    """Return the network with a limit on what each host sends and receives together.
+
+    Measured full-duplex links often carry less both ways than twice one way (a *duplex limiter*:
+    160-187.5 MB/s instead of 240 on 1 GbE; Graphene cluster, SimGrid's guide).  A cap on the
+    bytes that a process can move in a second is the same thing under another name.
+
+    Args:
+        network: The network without the limit.
+        limit_bytes_per_s: Of each host, or an array of shape (num_hosts,).
+        name: What to call the limit: ``host 3 both ways``.
+
+    Raises:
+        ValueError: if a limit is not above 0.
+    """
+    first = network.num_links
+    limits = np.broadcast_to(np.asarray(limit_bytes_per_s, np.float64), (network.num_hosts,))
+
+    def route(src: IntArray, dst: IntArray) -> IntArray:
+        ends = np.where(src == dst, -1, np.stack([src, dst]) + first)
+        return np.concatenate([ends, network.router(src, dst).T]).T  # what pads stays last
+
+    def link_name(link: int) -> str:
+        return network.link_names(link) if link < first else f"host {link - first} {name}"
+
+    return replace(
+        network,
+        bandwidth_bytes_per_s=np.append(network.bandwidth_bytes_per_s, limits),
+        latency_s=np.append(network.latency_s, np.zeros(network.num_hosts)),
+        router=route,
+        link_names=link_name,
+        own_links=partial(links_of_host, network),  # the limits are not links of the host
+    )
+
+
+def checked_links(network: Network, links: Sequence[int]) -> None:
+    """Refuse links that a network does not have, and those without a bandwidth to change."""
+    wrong = [link for link in links if not 0 <= link < network.num_links]
+    if wrong:
+        raise ValueError(f"link {wrong[0]}: expected 0 to {network.num_links - 1}")
+    endless = [link for link in links if np.isinf(network.bandwidth_bytes_per_s[link])]
+    if endless:
+        raise ValueError(
+            f"{network.link_names(endless[0])}: only delays (its bandwidth is not shared, or "
+            "infinite), expected a link whose bandwidth can change"
+        )

@@ -1,0 +1,154 @@
+"""Networks: hosts joined by directed links, and the route of links between any two hosts.
+
+A network holds numbers only (arrays over links) and one vectorised route function, so that a
+star of a million hosts needs no storage per pair of hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.network.hosts import HostCosts
+
+#: Maps arrays of source and destination hosts, shape (num_flows,), to links, shape
+#: (num_flows, max_links): the links in the order they are crossed, padded with -1.
+Router = Callable[[IntArray, IntArray], IntArray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """Hosts and directed links; every link has a bandwidth and a latency.
+
+    Attributes:
+        num_hosts: Number of end points, numbered from 0.
+        bandwidth_bytes_per_s: Bandwidth of each link, shape (num_links,), above 0.
+        latency_s: Latency of each link, shape (num_links,).
+        router: Gives the links between hosts; see `routes`.
+        link_names: Function from a link's number to a name for people.
+        costs: What a message costs at its ends, beside the links.
+        own_links: Function from a host to the links that are its alone, as the network was drawn;
+            without it, they are found where the host's routes begin and end.  A limit on what a
+            host moves is no such link.
+
+    Raises:
+        ValueError: if there is no host, a bandwidth is not above 0 or a latency is below 0.
+    """
+
+    num_hosts: int
+    bandwidth_bytes_per_s: FloatArray
+    latency_s: FloatArray
+    router: Router
+    link_names: Callable[[int], str] = "link {}".format
+    costs: HostCosts = field(default_factory=HostCosts)
+    own_links: Callable[[int], tuple[int, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_hosts < 1:
+            raise ValueError(f"network: {self.num_hosts} hosts, expected at least 1")
+        if self.bandwidth_bytes_per_s.shape != self.latency_s.shape:
+            raise ValueError(
+                f"network: {self.bandwidth_bytes_per_s.shape} bandwidths and "
+                f"{self.latency_s.shape} latencies, expected one of each per link"
+            )
+        self._refuse(~(self.bandwidth_bytes_per_s > 0), "bandwidth_bytes_per_s", "above 0")
+        bad_latency = ~((self.latency_s >= 0) & np.isfinite(self.latency_s))
+        self._refuse(bad_latency, "latency_s", "0 or more, and finite")
+
+    def _refuse(self, wrong: npt.NDArray[np.bool_], name: str, expected: str) -> None:
+        if wrong.any():
+            link = int(np.argmax(wrong))
+            value = float(getattr(self, name)[link])
+            raise ValueError(f"{self.link_names(link)}: {name} {value}, expected {expected}")
+
+    @property
+    def num_links(self) -> int:
+        """Number of directed links."""
+        return len(self.bandwidth_bytes_per_s)
+
+    def routes(self, src: IntArray, dst: IntArray) -> IntArray:
+        """Return the links that each flow crosses.
+
+        Args:
+            src: Sending hosts, shape (num_flows,).
+            dst: Receiving hosts, shape (num_flows,).
+
+        Returns:
+            Links, shape (num_flows, max_links), padded with -1.  A host reaches itself over no
+            link at all.
+
+        Raises:
+            ValueError: if a host does not exist, or cannot be reached.
+        """
+        for name, hosts in (("src", src), ("dst", dst)):
+            if len(hosts) and not (hosts.min() >= 0 and hosts.max() < self.num_hosts):
+                raise ValueError(
+                    f"routes: {name} hosts {hosts.min()} to {hosts.max()}, "
+                    f"expected 0 to {self.num_hosts - 1}"
+                )
+        return self.router(src, dst)
+
+
+def pack_routes(routes: IntArray) -> IntArray:
+    """Return routes, shape (num_flows, max_links), with every -1 moved to the end of its row."""
+    order = np.argsort(routes < 0, axis=1, kind="stable")
+    return np.take_along_axis(routes, order, axis=1)
+
+
+def star(
+    num_hosts: int,
+    bandwidth_bytes_per_s: float | FloatArray | Sequence[float],
+    latency_s: float | FloatArray | Sequence[float] = 0.0,
+    *,
+    costs: HostCosts | None = None,
+) -> Network:
+    """Return hosts around one non-blocking switch, each with an up link and a down link.
+
+    Links ``0 .. num_hosts - 1`` go up from the hosts, the next *num_hosts* go down to them.
+
+    Args:
+        num_hosts: Number of hosts.
+        bandwidth_bytes_per_s: Of every link, or an array of shape (2 * num_hosts,).
+        latency_s: Of every *link* (host to host crosses two), or such an array.
+        costs: What a message costs at its ends; nothing if left out.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    def route(src: IntArray, dst: IntArray) -> IntArray:
+        links = np.empty((2, len(src)), np.int64)  # hop-major: solvers read one hop at a time
+        links[0] = src
+        np.add(dst, num_hosts, out=links[1])
+        if (src == dst).any():
+            links[:, src == dst] = -1
+        return links.T
+
+    def name(link: int) -> str:
+        return f"host {link} up" if link < num_hosts else f"host {link - num_hosts} down"
+
+    if num_hosts < 1:
+        raise ValueError(f"star: {num_hosts} hosts, expected at least 1")
+    shape = (2 * num_hosts,)
+    return Network(
+        num_hosts,
+        _per_link(bandwidth_bytes_per_s, shape, "bandwidth_bytes_per_s"),
+        _per_link(latency_s, shape, "latency_s"),
+        route,
+        name,
+        costs or HostCosts(),
+        lambda host: (host, num_hosts + host),
+    )
+
+
+def _per_link(
+    value: float | FloatArray | Sequence[float], shape: tuple[int, ...], name: str
+) -> FloatArray:
+    values = np.asarray(value, np.float64)
+    if values.shape not in {(), shape}:
+        raise ValueError(f"star: {name} of shape {values.shape}, expected one number or {shape}")
+    return np.broadcast_to(values, shape).copy()

@@ -1,0 +1,170 @@
+"""From elements to zones, points, links and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dgc_topo.network.simgrid.clusters import (
+    read_backbone,
+    read_cabinet,
+    read_cluster,
+    read_coordinates,
+    read_host_link,
+    read_peer,
+)
+from dgc_topo.network.simgrid.links import POLICIES
+from dgc_topo.network.simgrid.markup import Element
+from dgc_topo.network.simgrid.paths import find_path
+from dgc_topo.network.simgrid.places import IGNORED, SPEEDS, Places, refuse_changes
+from dgc_topo.network.simgrid.routes import read_bypass, read_route
+from dgc_topo.network.simgrid.shortest import DijkstraZone, FloydZone
+from dgc_topo.network.simgrid.values import read_choice, read_rate, read_time
+from dgc_topo.network.simgrid.zones import (
+    EmptyZone,
+    FullZone,
+    Point,
+    StarZone,
+    VivaldiZone,
+    Zone,
+)
+
+_ZONES = ("zone", "AS")
+_TRACES = ("trace", "trace_connect")
+_HOST = SPEEDS | {"id", "coordinates", "state_file"}
+_LINK = {"id", "bandwidth", "latency", "sharing_policy"}
+_LINK |= {"bandwidth_file", "latency_file", "state_file"}
+#: Versions of the format: before 3, units and names are others.
+_OLDEST, _NEWEST = 3.0, 4.1
+
+
+def read_platform(root: Element) -> Places:
+    """Return what a ``<platform>`` describes.
+
+    Raises:
+        ValueError: naming the line and element that contradicts itself or isn't supported.
+    """
+    if root.tag != "platform":
+        raise ValueError(f"<{root.tag}>, expected <platform>")
+    _check_version(root)
+    places = Places()
+    tops = [child for child in root.children if child.tag not in {*IGNORED, *_TRACES}]
+    if len(tops) != 1 or tops[0].tag not in {"cluster", *_ZONES}:
+        found = ", ".join(f"<{top.tag}>" for top in tops) or "nothing"
+        raise ValueError(f"{found}, expected one <cluster> or one <zone>")
+    for element in root.children:
+        if element.tag in _TRACES:
+            _read_trace(element)
+    if tops[0].tag == "cluster":
+        read_cluster(tops[0], places, None)
+    else:
+        _read_zone(tops[0], places, None)
+    if not places.hosts:
+        raise ValueError("no hosts, expected at least one <cluster> or <host>")
+    return places
+
+
+def _check_version(root: Element) -> None:
+    root.refuse_others({"version"}, [child.tag for child in root.children])
+    text = root.get("version", str(_NEWEST))
+    try:
+        known = _OLDEST <= float(text) <= _NEWEST
+    except ValueError:
+        known = False
+    if not known:
+        raise root.error(f"version {text}, expected {_OLDEST:g} to {_NEWEST:g}")
+
+
+def _read_zone(element: Element, places: Places, around: Zone | None) -> None:
+    zone = _new_zone(element, places, around)
+    places.add(element, zone)
+    for child in element.children:
+        if child.tag in IGNORED:
+            continue
+        if child.tag not in _READERS:
+            raise child.error(f"<{child.tag}>, expected one of {', '.join(_READERS)}")
+        _READERS[child.tag](child, places, zone)
+    _find_gateway(zone, places)
+
+
+def _new_zone(element: Element, places: Places, around: Zone | None) -> Zone:
+    element.refuse_others({"id", "routing"}, [child.tag for child in element.children])
+    place = element.get("id"), around, element.line
+    kinds: dict[str, Callable[[], Zone]] = {
+        "full": lambda: FullZone(*place),
+        "floyd": lambda: FloydZone(find_path, *place),
+        "dijkstra": lambda: DijkstraZone(find_path, *place),
+        "dijkstracache": lambda: DijkstraZone(find_path, *place),
+        "cluster": lambda: StarZone(*place),
+        "vivaldi": lambda: VivaldiZone(places.links, *place),
+        "none": lambda: EmptyZone(*place),
+    }
+    routing = element.get("routing", "Full")
+    if routing.lower() not in kinds:
+        raise element.error(f"routing {routing}, expected one of {', '.join(kinds)}")
+    return kinds[routing.lower()]()
+
+
+def _find_gateway(zone: Zone, places: Places) -> None:
+    """Take a zone's only host, or its only point, for the gateway of routes that name none."""
+    hosts = [point for point in zone.points if point.is_host]
+    only = hosts if len(hosts) == 1 else zone.points if not hosts else []
+    if len(only) == 1 and not isinstance(only[0], Zone):
+        zone.gateway = only[0]
+        places.busy.add(zone.gateway)
+
+
+def _read_host(element: Element, places: Places, zone: Zone) -> None:
+    element.refuse_others(_HOST, ("prop", "disk", "mount"))
+    refuse_changes(element)
+    host = Point(element.needed("id"), zone, element.line, is_host=True)
+    host.coordinates = read_coordinates(element)
+    places.add(element, host)
+
+
+def _read_router(element: Element, places: Places, zone: Zone) -> None:
+    element.refuse_others({"id", "coordinates"})
+    router = Point(element.needed("id"), zone, element.line)
+    router.coordinates = read_coordinates(element)
+    places.add(element, router)
+
+
+def _read_link(element: Element, places: Places, zone: Zone) -> None:
+    del zone  # links are known everywhere after
+    element.refuse_others(_LINK, ("prop",))
+    refuse_changes(element)
+    policy = read_choice(element, "sharing_policy", POLICIES, "SHARED")
+    rate = read_rate(element, "bandwidth"), read_time(element, "latency")
+    name = element.needed("id")
+    places.links.define(element, name, places.links.add_ways(name, rate, policy))
+
+
+def _read_trace(element: Element, *places: object) -> None:
+    """Ignore how speeds change, and traces that nobody asks for."""
+    del places
+    if element.tag == "trace_connect" and element.get("kind") not in {"SPEED", "POWER"}:
+        raise element.error(
+            f"kind {element.get('kind', 'HOST_AVAIL')}: what changes over time is not read, "
+            "expected it in the scenario"
+        )
+
+
+_READERS: dict[str, Callable[[Element, Places, Zone], object]] = {
+    "cluster": read_cluster,
+    "link": _read_link,
+    "zoneRoute": read_route,
+    "ASroute": read_route,
+    "zone": _read_zone,
+    "AS": _read_zone,
+    "host": _read_host,
+    "router": _read_router,
+    "route": read_route,
+    "cabinet": read_cabinet,
+    "backbone": read_backbone,
+    "host_link": read_host_link,
+    "peer": read_peer,
+    "bypassRoute": read_bypass,
+    "bypassZoneRoute": read_bypass,
+    "bypassASroute": read_bypass,
+    "trace": _read_trace,
+    "trace_connect": _read_trace,
+}

@@ -1,0 +1,141 @@
+"""Which records belong together: the same configuration, measured or predicted, at any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.units import percent_text
+
+#: Where a record stands in its row: its kind, network and world size.
+Place = tuple[str, str, int]
+
+
+class Configuration(NamedTuple):
+    """What a user chose, leaving out world size, network and seed.
+
+    Records that differ in more than these, or in nothing at all, are no repeats of each other: the
+    second such series has *repeat* 1, and so on (see `by_configuration`).
+    """
+
+    workload: str
+    topology: str
+    options: tuple[tuple[str, str], ...]
+    compression: str
+    density: float
+    repeat: int = 0
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Configuration:
+        """Return the configuration that *measurement* belongs to."""
+        options = tuple((key, _plain(value)) for key, value in measurement.options.items())
+        return cls(
+            measurement.workload,
+            measurement.topology,
+            options,
+            measurement.compression,
+            measurement.density,
+        )
+
+    @property
+    def options_label(self) -> str:
+        """Options, such as ``algorithm=doubling, order=far``."""
+        return ", ".join(f"{key}={value}" for key, value in self.options)
+
+    @property
+    def topology_label(self) -> str:
+        """Topology with its options, such as ``butterfly (algorithm=doubling)``."""
+        label = f"{self.topology} ({self.options_label})" if self.options else self.topology
+        return f"{label} #{self.repeat + 1}" if self.repeat else label
+
+    @property
+    def density_label(self) -> str:
+        """What is sent, such as ``dense`` or ``dgc 0.1 %``."""
+        if self.density == 1:
+            return self.compression  # such as dense-fp16
+        return f"{self.compression} {percent_text(self.density)}"
+
+    @property
+    def label(self) -> str:
+        """Topology, options and density in one line."""
+        return f"{self.topology_label}, {self.density_label}"
+
+
+def measured(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Return the records of real runs."""
+    return [record for record in measurements if record.kind == "measured"]
+
+
+def predicted(measurements: Iterable[Measurement]) -> list[Measurement]:
+    """Return the records of simulations."""
+    return [record for record in measurements if record.kind == "predicted"]
+
+
+def networks(measurements: Iterable[Measurement]) -> list[str]:
+    """Return the networks that were predicted, in order of appearance."""
+    return list(dict.fromkeys(record.network for record in predicted(measurements)))
+
+
+def by_configuration(measurements: Iterable[Measurement]) -> dict[Configuration, list[Measurement]]:
+    """Return the records of every configuration, in order of appearance.
+
+    Of one kind, network and world size, records of one configuration differ in their seeds alone,
+    so that they can be averaged.
+    """
+    groups: dict[Configuration, list[Measurement]] = {}
+    works: dict[Configuration, tuple[object, ...]] = {}
+    taken: dict[tuple[Configuration, Place], tuple[Setting, set[int]]] = {}
+    for record in measurements:
+        configuration, setting = Configuration.of(record), Setting.of(record)
+        while True:
+            if works.setdefault(configuration, setting.work) == setting.work:
+                key = configuration, _place(record)
+                known, seeds = taken.setdefault(key, (setting, set()))
+                if known == setting and record.seed not in seeds:
+                    break
+            configuration = configuration._replace(repeat=configuration.repeat + 1)
+        seeds.add(record.seed)
+        groups.setdefault(configuration, []).append(record)
+    return groups
+
+
+class Setting(NamedTuple):
+    """What else decides a record, beside its configuration, its world size and its seed."""
+
+    scenario: str
+    workload: str
+    gradient_bytes: int
+    batch_size_per_worker: int
+    network: str
+    conditions: tuple[object, ...]
+
+    @classmethod
+    def of(cls, record: Measurement) -> Setting:
+        """Return the setting of *record*."""
+        conditions: tuple[object, ...] = (record.bucket_bytes, record.overlap)
+        if record.kind == "measured":
+            conditions += (record.machine, record.workers, record.time_scale, record.rung)
+        return cls(
+            record.scenario,
+            record.workload,
+            record.gradient_bytes,
+            record.batch_size_per_worker,
+            record.network,
+            conditions,
+        )
+
+    @property
+    def work(self) -> tuple[object, ...]:
+        """What a worker does in a step: only records that share it can be compared."""
+        return self[:4]
+
+
+def _place(record: Measurement) -> Place:
+    """Return where a record stands in its row; measured runs have one column for all networks."""
+    network = record.network if record.kind == "predicted" else ""
+    return record.kind, network, record.world_size
+
+
+def _plain(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,272 @@
+"""A results folder: the scenario, what it gave, the machine it ran on and the report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dgc_topo.files import write_whole
+from dgc_topo.records.environment import Environment, describe_environment
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.records import (
+    HINT,
+    MEASUREMENTS,
+    RecordFile,
+    ResultsError,
+    first_problem,
+    load_measurements,
+    why_missing,
+)
+from dgc_topo.records.room import (
+    ENVIRONMENT,
+    REPORT,
+    SCENARIO,
+    Room,
+    Told,
+    check_content,
+    make_room,
+)
+
+__all__ = ["Origin", "ResultsError", "ResultsFolder", "load_measurements"]
+
+_COMPARE = ("dgc-topo", "compare", SCENARIO)
+
+
+class Origin(BaseModel):
+    """Where results come from: the content of ``environment.json``.
+
+    Attributes:
+        scenario: Its name.
+        created: When the run was started.
+        environment: The machine; None if it is not known.
+        command: Runs the scenario again, in a folder where it is called ``scenario.toml``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    scenario: str
+    created: datetime
+    environment: Environment | None
+    command: tuple[str, ...] = _COMPARE
+
+
+class ResultsFolder:
+    """One run's results on disk.
+
+    Attributes:
+        path: The folder.
+        aside: Where the earlier results are that `create` found in its place, if there were any.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open an existing results folder.
+
+        Raises:
+            ResultsError: if *path* is not a results folder.
+        """
+        self.path = Path(path)
+        self.aside: Path | None = None
+        self._room: Room | None = None
+        self._records = RecordFile(self.measurements_path)
+        if not self.measurements_path.is_file():
+            raise ResultsError(f"{self.path}: {why_missing(self.path)}")
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        scenario_text: str,
+        scenario_name: str,
+        *,
+        command: Sequence[str] = _COMPARE,
+        scenario: Path | None = None,
+        records: Collection[Measurement] = (),
+    ) -> ResultsFolder:
+        """Make a results folder; earlier results at *path* are renamed, never overwritten.
+
+        An earlier ``results/quickstart`` becomes ``results/quickstart-20260131-174502``, after
+        the time of its last record.
+
+        Args:
+            path: Folder to make; it may exist if it is empty or holds earlier results.
+            scenario_text: Exact text of the scenario file.
+            scenario_name: What the scenario calls itself.
+            command: See `Origin`.
+            scenario: The file of the scenario, whose own folder is never renamed.
+            records: What the folder begins with.
+
+        Raises:
+            ResultsError: if *path* holds anything else, or another run is writing to it.
+            OSError: if the disk refuses; earlier results are where they were.
+        """
+        origin = _origin(scenario_name, command)
+        room = make_room(Path(path), scenario)
+        # First of all: from here on the folder is ours alone.
+        file = RecordFile.create(Path(path) / MEASUREMENTS)
+        folder = cls(path)
+        folder._records, folder._room, folder.aside = file, room, room.aside
+        with folder.or_as_it_was():
+            for record in records:
+                file.append(record)
+            folder._describe(scenario_text, origin)
+        return folder
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | Path,
+        scenario_text: str,
+        scenario_name: str,
+        jobs: Collection[str],
+        *,
+        command: Sequence[str] = _COMPARE,
+        scenario: Path | None = None,
+    ) -> ResultsFolder:
+        """Go on with the results at *path*, or make a folder as `create` does.
+
+        Records of *jobs* are kept.  If there are others, the folder is renamed and a new one made
+        that begins with those kept: a folder holds nothing that its scenario does not ask for.
+        Other files that are missing or were left unreadable are made again.
+
+        Args:
+            path: Results folder, existing or not.
+            scenario_text: Exact text of the scenario file.
+            scenario_name: What the scenario calls itself.
+            jobs: Fingerprints of all that is to be run.
+            command: See `Origin`.
+            scenario: The file of the scenario, whose own folder is never renamed.
+
+        Raises:
+            ResultsError: as `create`.
+        """
+        kept: list[Measurement] = []
+        if (Path(path) / MEASUREMENTS).is_file():
+            check_content(Path(path))
+            folder = cls(path)
+            folder._records.open()  # first of all: nobody else writes from here on
+            earlier = folder.measurements()
+            kept = [record for record in earlier if record.job in jobs]
+            if len(kept) == len(earlier):
+                folder._describe(scenario_text, _origin(scenario_name, command))
+                return folder
+            folder.close()
+        return cls.create(
+            path, scenario_text, scenario_name, command=command, scenario=scenario, records=kept
+        )
+
+    def _describe(self, scenario_text: str, origin: Origin) -> None:
+        """Write the scenario, and where the results come from unless the folder says it."""
+        write_whole(self.scenario_path, scenario_text)
+        try:
+            self.origin()
+        except ResultsError:
+            write_whole(self.environment_path, origin.model_dump_json(indent=2) + "\n")
+
+    @contextmanager
+    def or_as_it_was(self, told: Told | None = None) -> Iterator[None]:
+        """Undo `create` if anything fails before the first record is there, and tell of it."""
+        undone = self._room.or_as_it_was(self._records, told=told) if self._room else nullcontext()
+        with undone:
+            yield
+
+    @property
+    def measurements_path(self) -> Path:
+        """One record per line."""
+        return self.path / MEASUREMENTS
+
+    @property
+    def scenario_path(self) -> Path:
+        """The exact scenario that was run."""
+        return self.path / SCENARIO
+
+    @property
+    def environment_path(self) -> Path:
+        """The scenario's name, the machine and the versions."""
+        return self.path / ENVIRONMENT
+
+    @property
+    def report_path(self) -> Path:
+        """The report, once written."""
+        return self.path / REPORT
+
+    def append(self, measurement: Measurement) -> None:
+        """Add one record and wait until it is on disk.
+
+        Raises:
+            ResultsError: if another run is writing to this folder, or it is gone.
+            OSError: if the disk refuses; the records before stay whole.
+        """
+        self._records.append(measurement)
+
+    def close(self) -> None:
+        """Let other runs write; a later `append` would begin anew."""
+        self._records.close()
+
+    def measurements(self) -> list[Measurement]:
+        """Return the records; see `load_measurements`."""
+        return load_measurements(self.path)
+
+    def origin(self) -> Origin:
+        """Return the scenario's name, the machine and the versions.
+
+        Raises:
+            ResultsError: if ``environment.json`` is missing or unreadable.
+        """
+        try:
+            return Origin.model_validate_json(_read(self.environment_path))
+        except ValidationError as error:
+            raise ResultsError(f"{self.environment_path}: {first_problem(error)}") from error
+
+    def scenario_text(self) -> str:
+        """Return the exact text of the scenario.
+
+        Raises:
+            ResultsError: if ``scenario.toml`` is missing.
+        """
+        return _read(self.scenario_path)
+
+    def known_origin(self) -> Origin:
+        """Return the origin, or what the records say of it and a warning if its file is missing.
+
+        Raises:
+            ResultsError: if there are no records, either.
+        """
+        try:
+            return self.origin()
+        except ResultsError as error:
+            records = self.measurements()
+            if not records:
+                raise
+            warnings.warn(f"{error}: the report says what the records do", stacklevel=2)
+            first = records[0]
+            return Origin(scenario=first.scenario, created=first.created, environment=None)
+
+    def known_scenario_text(self) -> str:
+        """Return the text of the scenario, or nothing and a warning if its file is missing."""
+        try:
+            return self.scenario_text()
+        except ResultsError as error:
+            warnings.warn(f"{error}: the report is without it", stacklevel=2)
+            return ""
+
+
+def _origin(scenario_name: str, command: Sequence[str]) -> Origin:
+    environment = describe_environment()
+    now = datetime.now(UTC)
+    return Origin(
+        scenario=scenario_name, created=now, environment=environment, command=tuple(command)
+    )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"{file}: {error.strerror}, {HINT}") from error
+    except UnicodeDecodeError as error:
+        raise ResultsError(f"{file}: {error}, expected UTF-8") from error

@@ -1,0 +1,256 @@
+"""Drawings of schedules: what moves when (space and time), and who talks to whom (a graph)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
+
+import networkx as nx
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+
+from dgc_topo.report.style import FAINT, PALE, TEXT, new_figure
+from dgc_topo.schedule import Schedule, Step, Transfer
+
+#: Colour of each kind of transfer.
+KINDS = {"reduce": "#0072B2", "copy": "#D55E00", "mix": "#009E73"}
+_FILL = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#C9C3E6", "#7A6BB8", "#2B1A6B"])
+_MAX_RANKS = 64
+_MAX_LABELS = 80  # more chunk labels than that cover each other
+_MAX_CELLS = 16  # more chunks than that are too narrow to see
+_MAX_EDGES = 8  # more chunks than that are drawn without lines between them
+_STRIP = 0.34  # width of a rank's chunks, in steps
+
+
+def draw_schedule(schedule: Schedule, *, title: str = "", max_steps: int = 32) -> Figure:
+    """Draw a schedule in space and time: ranks as rows, steps from left to right.
+
+    Arrows are transfers, coloured by what the receiver does, with the chunks they carry.  The
+    squares on a rank's line are its chunks: the darker, the more ranks have contributed.
+
+    Args:
+        schedule: What to draw, of at most 64 ranks.
+        title: Heading; the schedule's size by default.
+        max_steps: Steps to draw; the title says when there are more.
+
+    Raises:
+        ValueError: if there are more ranks than a drawing can show.
+    """
+    _check_drawable(schedule)
+    steps = list(islice(schedule.steps(), max_steps + 1))
+    more = len(steps) > max_steps
+    steps = steps[:max_steps]
+    num_ranks = schedule.world_size
+    figure = new_figure(
+        min(max(2.2 + 1.5 * len(steps), 7), 24),
+        min(1.6 + 0.75 * num_ranks, 24),
+        title or _size(schedule),
+    )
+    axes = figure.subplots()
+    states = _contributors(schedule, steps)
+    for time, state in enumerate(states):
+        _draw_state(axes, time, state, schedule)
+    labelled = schedule.num_chunks > 1 and sum(map(len, steps)) <= _MAX_LABELS
+    for time, step in enumerate(steps):
+        for transfer in step:
+            _draw_transfer(axes, time, transfer, labelled=labelled)
+    _dress_time(axes, len(steps), schedule, more=more)
+    _legend(figure, steps)
+    return figure
+
+
+def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
+    """Draw who sends to whom over all steps; the wider an arrow, the more it carries.
+
+    Args:
+        schedule: What to draw, of at most 64 ranks.
+        title: Heading; the schedule's size by default.
+
+    Raises:
+        ValueError: if there are more ranks than a drawing can show.
+    """
+    _check_drawable(schedule)
+    graph = communication_graph(schedule)
+    figure = new_figure(5.4, 5.6, title or _size(schedule))
+    axes = figure.subplots()
+    # Coordinates swapped: rank 0 on top, the others clockwise.
+    places = {rank: (float(x), float(y)) for rank, (y, x) in nx.circular_layout(graph).items()}
+    edges: list[tuple[int, int, float]] = list(graph.edges(data="buffers"))
+    largest = max((share for _, _, share in edges), default=1.0)
+    for src, dst, share in edges:
+        arrow = FancyArrowPatch(
+            places[src],
+            places[dst],
+            connectionstyle="arc3,rad=0.12",  # both directions stay visible
+            arrowstyle="-|>",
+            mutation_scale=11,
+            shrinkA=13,
+            shrinkB=13,
+            lw=0.7 + 2.3 * share / largest,
+            color=KINDS["reduce"],
+            alpha=0.75,
+        )
+        axes.add_patch(arrow)
+    for rank, (x, y) in places.items():
+        shape = "s" if rank in schedule.servers else "o"
+        axes.plot(x, y, shape, ms=23, color="white", mec=TEXT, mew=1.4)
+        axes.text(x, y, str(rank), ha="center", va="center", fontsize=10, color=TEXT)
+    axes.set_aspect("equal")
+    axes.margins(0.14)
+    axes.set_axis_off()
+    servers = "; squares are servers" if schedule.servers else ""
+    figure.supxlabel(
+        f"the widest arrow carries {largest:.3g} x the buffer{servers}", fontsize=9, color=TEXT
+    )
+    return figure
+
+
+def communication_graph(schedule: Schedule) -> nx.DiGraph[int]:
+    """Return who sends to whom: edges carry how often the whole ``buffers`` crosses them."""
+    sent: Counter[tuple[int, int]] = Counter()
+    for step in schedule.steps():
+        for src, dst, count in zip(step.src, step.dst, step.count, strict=True):
+            sent[int(src), int(dst)] += int(count)
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(range(schedule.world_size))
+    for (src, dst), count in sent.items():
+        graph.add_edge(src, dst, buffers=count / schedule.num_chunks)
+    return graph
+
+
+def _contributors(schedule: Schedule, steps: Sequence[Step]) -> list[npt.NDArray[np.float64]]:
+    """Return, before and after every step, the share of contributors inside each chunk.
+
+    Shape of each: (world_size, num_chunks).
+    """
+    num_ranks, total = schedule.world_size, max(len(schedule.contributors), 1)
+    inside = np.zeros((num_ranks, schedule.num_chunks, num_ranks), dtype=bool)
+    for rank in schedule.contributors:
+        inside[rank, :, rank] = True
+    shares = [inside.sum(axis=2) / total]
+    for step in steps:
+        before = inside.copy()
+        for transfer in step:
+            run = slice(transfer.chunk, transfer.chunk_end)
+            sent = before[transfer.src, run]
+            inside[transfer.dst, run] = sent | (
+                inside[transfer.dst, run] if transfer.keep else False
+            )
+        shares.append(inside.sum(axis=2) / total)
+    return shares
+
+
+def _draw_state(axes: Axes, time: int, shares: npt.NDArray[np.float64], schedule: Schedule) -> None:
+    if schedule.num_chunks > _MAX_CELLS:
+        shares = shares.mean(axis=1, keepdims=True)
+    width = _STRIP / shares.shape[1]
+    for (rank, chunk), share in np.ndenumerate(shares):
+        axes.barh(
+            rank,
+            width,
+            0.3,
+            left=time - _STRIP / 2 + chunk * width,
+            color=_FILL(float(share)),
+            edgecolor=FAINT,
+            lw=0.6 if shares.shape[1] <= _MAX_EDGES else 0,
+            zorder=4,
+        )
+
+
+def _draw_transfer(axes: Axes, time: int, transfer: Transfer, *, labelled: bool) -> None:
+    start = (time + _STRIP / 2 + 0.02, transfer.src)
+    end = (time + 1 - _STRIP / 2 - 0.02, transfer.dst)
+    colour = KINDS[_kind(transfer)]
+    axes.add_patch(
+        FancyArrowPatch(
+            start,
+            end,
+            arrowstyle="-|>",
+            mutation_scale=11,
+            lw=1.4,
+            color=colour,
+            zorder=3,
+            shrinkA=0,
+            shrinkB=0,
+        )
+    )
+    if labelled:
+        # Arrows cross in the middle: labels sit a third of a row away from the sender.
+        at = 0.32 / abs(transfer.dst - transfer.src)
+        axes.text(
+            start[0] + at * (end[0] - start[0]),
+            start[1] + at * (end[1] - start[1]),
+            _chunks(transfer),
+            fontsize=7.5,
+            color=colour,
+            ha="center",
+            va="center",
+            zorder=5,
+            bbox={"boxstyle": "round,pad=0.12", "fc": "white", "ec": "none", "alpha": 0.9},
+        )
+
+
+def _dress_time(axes: Axes, num_steps: int, schedule: Schedule, *, more: bool) -> None:
+    for rank in range(schedule.world_size):
+        axes.axhline(rank, color=PALE, lw=1, zorder=1)
+    ranks = range(schedule.world_size)
+    names = [f"{rank} (server)" if rank in schedule.servers else str(rank) for rank in ranks]
+    axes.set_yticks(ranks, names, fontsize=9)
+    axes.set_ylim(schedule.world_size - 0.5, -0.5)
+    axes.set_xlim(-0.4, num_steps + 0.4)
+    axes.set_xticks([step + 0.5 for step in range(num_steps)], [str(s) for s in range(num_steps)])
+    axes.set_xlabel("step" + (" (more follow)" if more else ""), fontsize=10, color=TEXT)
+    axes.set_ylabel("rank", fontsize=10, color=TEXT)
+    axes.tick_params(length=0, labelsize=9, colors=TEXT)
+    axes.spines[:].set_visible(False)
+
+
+def _legend(figure: Figure, steps: Sequence[Step]) -> None:
+    meanings = {
+        "reduce": "reduce: add to the receiver's chunk",
+        "copy": "copy: replace the receiver's chunk",
+        "mix": "mix: weighted average",
+    }
+    present = {_kind(transfer) for step in steps for transfer in step}
+    handles = [
+        Line2D([], [], color=KINDS[kind], lw=2, label=meanings[kind])
+        for kind in KINDS
+        if kind in present
+    ]
+    handles += [
+        Line2D([], [], ls="none", marker="s", ms=8, mec=FAINT, mfc=_FILL(share), label=label)
+        for share, label in ((0.25, "chunk with few contributions"), (1.0, "with all"))
+    ]
+    figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
+
+
+def _kind(transfer: Transfer) -> str:
+    if transfer.weight != 1:
+        return "mix"
+    return "reduce" if transfer.keep else "copy"
+
+
+def _chunks(transfer: Transfer) -> str:
+    if transfer.count == 1:
+        return str(transfer.chunk)
+    return f"{transfer.chunk}-{transfer.chunk_end - 1}"
+
+
+def _size(schedule: Schedule) -> str:
+    ranks = "1 rank" if schedule.world_size == 1 else f"{schedule.world_size} ranks"
+    chunks = "1 chunk" if schedule.num_chunks == 1 else f"{schedule.num_chunks} chunks"
+    return f"Schedule of {ranks} and {chunks}"
+
+
+def _check_drawable(schedule: Schedule) -> None:
+    if schedule.world_size > _MAX_RANKS:
+        raise ValueError(
+            f"drawing: {schedule.world_size} ranks, expected at most {_MAX_RANKS} "
+            "(more than that is unreadable; the pattern shows at 8)"
+        )

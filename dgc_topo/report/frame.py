@@ -1,0 +1,89 @@
+"""Measurements as pandas frames, for whoever wants to ask their own questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pandas as pd
+from pydantic import BaseModel
+
+from dgc_topo.records.configuration import Configuration
+from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
+
+
+class _Nothing(BaseModel):
+    """Stands in for a nested record that is missing: no columns."""
+
+
+#: Fields that are records themselves: their columns, after this prefix.
+_NESTED: dict[str, tuple[str, type[BaseModel]]] = {
+    "phases": ("", Phases),
+    "solo_phases": ("solo_", Phases),
+    "crowd_phases": ("crowd_", Phases),
+    "sparse": ("sparse_", SparseSizes),
+}
+#: Of no single value, or shown as a label.
+_LEFT_OUT = ("options", "profile", "quality")
+_PLAIN = [name for name in Measurement.model_fields if name not in {*_NESTED, *_LEFT_OUT}]
+_COLUMNS = [
+    *_PLAIN,
+    "configuration",
+    "options",
+    *(f"{prefix}{name}" for prefix, model in _NESTED.values() for name in model.model_fields),
+    "compression_ratio",
+    "scaling_efficiency",
+    "quality_metric",
+    "quality_final",
+]
+_QUALITY = ["configuration", "topology", "options", "compression", "density", "world_size", "seed"]
+_POINT = ["metric", "epoch", "step", "value", "train_loss", "density_sent"]
+
+
+def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """Return one row per record, one flat column per fact.
+
+    Columns are the record's fields, then ``configuration`` and ``options`` (labels), the phases
+    in seconds (``solo_``: of one worker alone, ``crowd_``: of all at once), the sizes of sparse
+    gradients (``sparse_``), ``compression_ratio``, ``scaling_efficiency``, ``quality_metric`` and
+    ``quality_final``.  What a record lacks is NaN or None.
+    """
+    rows = [_row(record) for record in measurements]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def to_quality_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
+    """Return one row per evaluation: quality and training loss after each epoch.
+
+    ``density`` is the configured one, ``density_sent`` that of the epoch (see warm-up).
+    """
+    rows = [
+        {
+            **{name: value for name, value in _row(record).items() if name in _QUALITY},
+            "metric": record.quality.metric,
+            **point.model_dump(exclude={"density"}),
+            "density_sent": point.density,
+        }
+        for record in measurements
+        if record.quality
+        for point in record.quality.points
+    ]
+    return pd.DataFrame(rows, columns=[*_QUALITY, *_POINT])
+
+
+def _row(record: Measurement) -> dict[str, object]:
+    configuration = Configuration.of(record)
+    nested = {
+        f"{prefix}{key}": value
+        for name, (prefix, _) in _NESTED.items()
+        for key, value in (getattr(record, name) or _Nothing()).model_dump().items()
+    }
+    return {
+        **{name: getattr(record, name) for name in _PLAIN},
+        "configuration": configuration.label,
+        "options": configuration.options_label,
+        **nested,
+        "compression_ratio": record.compression_ratio,
+        "scaling_efficiency": record.scaling_efficiency,
+        "quality_metric": record.quality.metric if record.quality else None,
+        "quality_final": record.quality.final if record.quality else None,
+    }

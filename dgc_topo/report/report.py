@@ -1,0 +1,183 @@
+"""The report: one HTML file that holds everything it shows and loads nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import shlex
+from collections.abc import Sequence
+from importlib import metadata, resources
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import matplotlib as mpl
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+
+from dgc_topo.experiments.scenario.claims import claims_in
+from dgc_topo.files import write_whole
+from dgc_topo.records.configuration import by_configuration, measured, predicted
+from dgc_topo.records.folder import Origin, ResultsFolder
+from dgc_topo.records.measurement import Measurement, Phases
+from dgc_topo.report.claims import check_claims
+from dgc_topo.report.comparison import Cell, Comparison, Heading
+from dgc_topo.report.picture import unknown_glyphs_as_boxes
+from dgc_topo.report.plots import phases_figure, quality_figure, wire_bytes_figure
+from dgc_topo.report.rungs import curves_figure, density_figure, endings_figure
+from dgc_topo.report.scaling import speedup_figure, step_time_figure
+from dgc_topo.report.summary import is_ladder, summarise
+from dgc_topo.text import printable
+from dgc_topo.units import seconds_text
+
+_TEMPLATE = "report.html.j2"
+_PHASES = tuple(Phases.model_fields)
+
+
+class Plot(NamedTuple):
+    """A plot inside the report."""
+
+    kind: str  #: "measured" or "predicted"
+    text: str  #: how to read it
+    source: str  #: the image itself, as a data URI
+
+
+class PhaseRow(NamedTuple):
+    """What one configuration's step is spent on."""
+
+    topology: str
+    density: str
+    phases: tuple[tuple[str, float], ...]  #: time and its share of the step
+    step: str
+
+
+class ColumnGroup(NamedTuple):
+    """Neighbouring columns of one kind."""
+
+    kind: str  #: "measured", "predicted", or "" for what names the row
+    name: str
+    headings: tuple[Heading, ...]
+
+
+def write_report(folder: ResultsFolder | str | Path) -> Path:
+    """Write ``report.html`` into a results folder, over an earlier one, and return its path.
+
+    Raises:
+        ResultsError: if it is not a results folder, or one of its files is unreadable.
+    """
+    folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
+    records = folder.measurements()
+    comparison, sentences = summarise(records)
+    origin, scenario_text = folder.known_origin(), folder.known_scenario_text()
+    claims = check_claims(claims_in(scenario_text), records)
+    lines = [*sentences, *claims]
+    template = resources.files("dgc_topo.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
+    )
+    page = environment.from_string(template).render(
+        origin=origin,
+        scenario_text=scenario_text,
+        again=_again(folder, origin),
+        version=metadata.version("dgc-topo"),
+        num_measured=len(measured(records)),
+        num_predicted=len(predicted(records)),
+        machines=sorted({(record.kind, record.machine) for record in records}),
+        findings=[(line.split()[0].lower().rstrip(":"), line) for line in lines],
+        groups=_groups(comparison),
+        rows=_rows(comparison),
+        plots=_plots(records),
+        phases={
+            name.removesuffix("_s"): field.description or ""
+            for name, field in Phases.model_fields.items()
+        },
+        phase_rows=_phase_rows([r for r in measured(records) if r.workers == "processes"]),
+    )
+    write_whole(folder.report_path, page)
+    return folder.report_path
+
+
+def _shown(value: object) -> object:
+    """Return what a template prints, without marks that turn or hide the text around them."""
+    return printable(value) if isinstance(value, str) else value
+
+
+def _again(folder: ResultsFolder, origin: Origin) -> str:
+    """Return the command that runs a scenario again, beside the folder and from within it."""
+    return shlex.join([*origin.command, "-o", f"../{folder.path.resolve().name}-again"])
+
+
+def _groups(comparison: Comparison) -> list[ColumnGroup]:
+    runs = groupby(comparison.headings, key=lambda heading: heading.group)
+    return [ColumnGroup(name.split(" ")[0], name, tuple(headings)) for name, headings in runs]
+
+
+def _rows(comparison: Comparison) -> list[tuple[str, list[tuple[Cell, ...]]]]:
+    """Return the rows by what their first column says, which is then named once."""
+    runs = groupby(comparison.rows, key=lambda row: row[0].text)
+    return [(name, [row[1:] for row in rows]) for name, rows in runs]
+
+
+def _plots(records: Sequence[Measurement]) -> list[Plot]:
+    if is_ladder(records):
+        return _ladder_plots(records)
+    ran, plots = measured(records), []
+    if any(record.quality for record in ran):
+        text = "Quality on the test set after every epoch, and after the last one."
+        plots.append(Plot("measured", text, _svg(quality_figure(records))))
+    timed = [record for record in ran if record.workers == "processes"]
+    if timed:
+        text = (
+            "Median time of one training step, by what it was spent on; the line marks the whole "
+            "step, to which medians of phases need not add up."
+        )
+        plots.append(Plot("measured", text, _svg(phases_figure(timed))))
+    if ran:
+        text = "Bytes that the busiest rank sends in one training step; shorter is better."
+        plots.append(Plot("measured", text, _svg(wire_bytes_figure(records))))
+    names = dict.fromkeys(record.workload for record in predicted(records))
+    for name in names:
+        alike = [record for record in records if record.workload == name]
+        of = f" of {name}" if len(names) > 1 else ""
+        text = f"Speed-up{of} over the number of ranks, on every network; higher is better."
+        plots.append(Plot("predicted", text, _svg(speedup_figure(alike))))
+        text = f"Time of one training step{of} over the number of ranks; lower is better."
+        plots.append(Plot("predicted", text, _svg(step_time_figure(alike))))
+    return plots
+
+
+def _ladder_plots(records: Sequence[Measurement]) -> list[Plot]:
+    return [
+        Plot("measured", "Quality on the test set while training.", _svg(curves_figure(records))),
+        Plot(
+            "measured",
+            "What every seed ends with, its mean (line) and the baseline's range (band).",
+            _svg(endings_figure(records)),
+        ),
+        Plot("measured", "What is sent, by epoch.", _svg(density_figure(records))),
+    ]
+
+
+def _svg(figure: Figure) -> str:
+    file = io.BytesIO()
+    # A fixed salt and no date: the same records give the same report.
+    with mpl.rc_context({"svg.hashsalt": "dgc-topo"}), unknown_glyphs_as_boxes():
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _phase_rows(records: Sequence[Measurement]) -> list[PhaseRow]:
+    rows = []
+    for configuration, group in by_configuration(records).items():
+        spent = [fmean(getattr(record.phases, name) for record in group) for name in _PHASES]
+        whole = max(sum(spent), 1e-12)
+        rows.append(
+            PhaseRow(
+                configuration.topology_label,
+                configuration.density_label,
+                tuple((seconds_text(seconds), seconds / whole) for seconds in spent),
+                seconds_text(fmean(record.step_time_s for record in group)),
+            )
+        )
+    return rows

@@ -1,0 +1,153 @@
+"""How plots look: one colour and marker per topology, one line style per density."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf, log10
+from typing import Literal
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
+from PIL import Image
+
+from dgc_topo.records.configuration import by_configuration
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.text import printable
+
+# Okabe and Ito's colours that show on white, then Tol's: told apart with any colour vision.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
+    "#332288", "#882255", "#999933", "#44AA99",
+)  # fmt: skip
+# Shapes whose filling shows; their number shares no factor with that of the colours.
+_MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p", "h", "d", "H")
+LineStyle = str | tuple[int, tuple[float, ...]]
+_DASHES: tuple[LineStyle, ...] = (
+    "-",
+    (0, (4, 1.6)),
+    (0, (1.2, 1.4)),
+    (0, (6, 1.5, 1.2, 1.5)),
+)
+#: What a step's time is spent on, in the order it is spent, with its colour.
+PHASES = {
+    "compute": "#4477AA",
+    "compress": "#CCBB44",
+    "communicate": "#EE6677",
+    "wait": "#BBBBBB",
+    "update": "#228833",
+}
+# Digits that an axis of so many decades or fewer has ticks at; with more, labels would overlap.
+_DIGITS = ((1.5, (1, 2, 5)), (2.5, (1, 3)), (inf, (1,)))
+TEXT = "#222222"
+FAINT = "#777777"
+PALE = "#DDDDDD"
+_SMALL = 9
+
+
+Grid = Literal["x", "y", "both"]
+
+
+@dataclass(frozen=True, slots=True)
+class Styles:
+    """Looks of topologies and densities, given out in order of first appearance."""
+
+    topologies: tuple[str, ...]
+    densities: tuple[str, ...]
+
+    @classmethod
+    def of(cls, measurements: Iterable[Measurement]) -> Styles:
+        """Return the styles for all plots of *measurements*."""
+        found = list(by_configuration(measurements))
+        topologies = dict.fromkeys(c.topology_label for c in found)
+        densities = dict.fromkeys(c.density_label for c in found)
+        # Dense lines are solid, whatever came first.
+        return cls(
+            tuple(topologies),
+            tuple(sorted(densities, key=lambda d: (d != "dense", not d.startswith("dense")))),
+        )
+
+    def colour(self, topology: str) -> str:
+        """Return the colour of a topology label."""
+        return _COLOURS[self.topologies.index(topology) % len(_COLOURS)]
+
+    def tint(
+        self, topology: str, density: str, floor: float = 0.35, colour: str | None = None
+    ) -> str:
+        """Return the topology's colour (or *colour*), paler by density down to *floor*."""
+        last = max(len(self.densities) - 1, 1)
+        share = 1 - (1 - floor) * self.densities.index(density) / last
+        full = to_rgb(colour or self.colour(topology))
+        red, green, blue = (1 - share * (1 - part) for part in full)
+        return to_hex((red, green, blue))
+
+    def marker(self, topology: str) -> str:
+        """Return the marker of a topology label."""
+        return _MARKERS[self.topologies.index(topology) % len(_MARKERS)]
+
+    def dashes(self, density: str) -> LineStyle:
+        """Return the line style of a density label."""
+        return _DASHES[self.densities.index(density) % len(_DASHES)]
+
+
+def short(text: str) -> str:
+    """Return a number with its unit without trailing zeros: ``10 ms`` for ``10.0 ms``."""
+    number, _, unit = text.partition(" ")
+    return f"{float(number.replace(',', '')):,.12g} {unit}"
+
+
+def nested_widths(count: int) -> list[float]:
+    """Return line widths from wide to narrow, so that lines on top of each other all show."""
+    return [1.4 + 2 * (count - 1 - index) / max(count - 1, 1) for index in range(count)]
+
+
+class FewDecades(LogLocator):
+    """Ticks at powers of ten, and between them where there are few."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
+        """Return where the ticks are, from below *vmin* to above *vmax*."""
+        decades = log10(vmax / vmin) if 0 < vmin < vmax else inf
+        self.set_params(subs=next(digits for most, digits in _DIGITS if decades <= most))
+        return super().tick_values(vmin, vmax)
+
+
+class ShownFigure(Figure):
+    """A figure that a notebook shows without pyplot, as a small image."""
+
+    def _repr_png_(self) -> bytes:
+        full, small = io.BytesIO(), io.BytesIO()
+        self.savefig(full, format="png")
+        # Few colours need few bytes: a quarter of what the same picture takes in true colour.
+        Image.open(full).convert("RGB").quantize(128).save(small, format="png", optimize=True)
+        return small.getvalue()
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """Return an empty white figure of that many inches."""
+    figure = ShownFigure(figsize=(width, height), layout="constrained", facecolor="white")
+    heading = figure.suptitle(
+        printable(title), x=0.01, ha="left", fontsize=12, fontweight="bold", color=TEXT
+    )
+    heading.set_parse_math(False)  # "$" is a character, as in all that is named
+    return figure
+
+
+def legend_name(name: str) -> str:
+    """Return a name so that a legend shows it: one that begins with ``_`` would be left out."""
+    return f" {printable(name)}" if name.startswith("_") else printable(name)
+
+
+def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "", grid: Grid = "both") -> None:
+    """Label *axes* and take away the ink that says nothing."""
+    axes.set_xlabel(x, fontsize=_SMALL + 1, color=TEXT)
+    axes.set_ylabel(y, fontsize=_SMALL + 1, color=TEXT)
+    named = axes.set_title(printable(title), loc="left", fontsize=_SMALL + 1, color=TEXT)
+    named.set_parse_math(False)
+    axes.tick_params(labelsize=_SMALL, colors=TEXT, length=3, color=FAINT)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.grid(visible=True, axis=grid, color=PALE, linewidth=0.7)
+    axes.set_axisbelow(True)

@@ -1,0 +1,103 @@
+"""What a validation found: tables, and a plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from dgc_topo.experiments.validation.rows import Row, Summary, summarize
+from dgc_topo.report.style import FAINT, dress, legend_name, new_figure
+from dgc_topo.text import markdown
+from dgc_topo.units import bytes_text, rate_text, seconds_text
+
+_COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
+_PERCENT = 100
+
+
+def rows_table(rows: Sequence[Row]) -> Table:
+    """Return every row: measured, predicted, signed error."""
+    table = Table(
+        "topology", "ranks", "links", "payload", "bytes", "measured", "predicted", "error"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(
+            row.name,
+            str(row.world_size),
+            rate_text(row.rate_bits_per_s),
+            row.payload,
+            bytes_text(row.num_bytes),
+            seconds_text(row.measured_s),
+            seconds_text(row.predicted_s),
+            f"{_PERCENT * row.error:+.1f} %",
+        )
+    return table
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Return absolute errors by group, rate and size."""
+    table = Table("absolute error of", "rows", "median", "95th percentile", "worst")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for summary in summarize(rows):
+        table.add_row(summary.what, str(summary.num_rows), *_percentages(summary))
+    return table
+
+
+def summary_markdown(rows: Sequence[Row]) -> str:
+    """Return the same as Markdown."""
+    lines = [
+        "| absolute error of | rows | median | 95th percentile | worst |",
+        "| :--- | ---: | ---: | ---: | ---: |",
+    ]
+    for summary in summarize(rows):
+        values = " | ".join(_percentages(summary))
+        lines.append(f"| {markdown(summary.what)} | {summary.num_rows} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
+    """Draw predicted over measured times, and the line on which they are equal.
+
+    Args:
+        rows: What to draw: one colour for each group and rate, or for each name.
+    """
+    figure = new_figure(7, 6, "Predicted against measured")
+    axes = figure.subplots()
+    dress(axes, x="measured, ms", y="predicted, ms")
+    named = rows if isinstance(rows, Mapping) else _by_link(rows)
+    for (name, here), colour in zip(named.items(), cycle(_COLOURS), strict=False):
+        axes.scatter(
+            [1e3 * row.measured_s for row in here],
+            [1e3 * row.predicted_s for row in here],
+            s=14,
+            color=colour,
+            alpha=0.7,
+            label=legend_name(name),
+        )
+    shown = [row for here in named.values() for row in here]
+    times = [1e3 * time for row in shown for time in (row.measured_s, row.predicted_s)]
+    ends = [min(times, default=1.0), max(times, default=2.0)]
+    axes.plot(ends, ends, color=FAINT, lw=1, zorder=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for text in axes.legend(frameon=False, fontsize=9).get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _by_link(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(f"{row.group}, {rate_text(row.rate_bits_per_s)}", []).append(row)
+    return found
+
+
+def _percentages(summary: Summary) -> tuple[str, str, str]:
+    values = (summary.median, summary.percentile_95, summary.worst)
+    first, second, third = (f"{_PERCENT * value:.1f} %" for value in values)
+    return first, second, third

@@ -1,0 +1,177 @@
+"""Settings that have to be the same on every rank, compared before anything is run with them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pydantic_core import to_jsonable_python
+from torch import Tensor
+
+from dgc_topo import topologies
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
+from dgc_topo.plugins import is_file
+from dgc_topo.runtime.failure import Place, Watch
+from dgc_topo.runtime.plan import ScheduleSource
+from dgc_topo.schedule import Schedule
+
+_MOST_BYTES = 1 << 20  # of a rank's settings as text
+
+
+class RanksDifferError(ValueError):
+    """Ranks that should agree do not; the text names them, and what differs."""
+
+
+def check_equal(
+    first: Mapping[str, Any], second: Mapping[str, Any], first_rank: int, second_rank: int
+) -> None:
+    """Refuse settings of two ranks that differ.
+
+    Raises:
+        RanksDifferError: naming ranks, keys and values.
+    """
+    keys = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    if keys:
+        differences = "; ".join(
+            f"{key} is {_shown(second, key)} on rank {second_rank}, "
+            f"{_shown(first, key)} on rank {first_rank}"
+            for key in keys
+        )
+        raise RanksDifferError(f"ranks differ: {differences}; expected the same on every rank")
+
+
+def settings_of(
+    topology: ScheduleSource, world_size: int, seed: int, payload: Payload
+) -> dict[str, Any]:
+    """Return what a run depends on, as JSON values by key."""
+    return {
+        **topology_settings(topology, world_size, seed),
+        "seed": int(seed),
+        **_payload_settings("payload", payload),
+    }
+
+
+def topology_settings(topology: ScheduleSource, world_size: int, seed: int) -> dict[str, Any]:
+    """Return which topology it is, with which options, as JSON values by key.
+
+    A topology's file is compared by its content: it may lie elsewhere on another machine.  What is
+    not of this package, whose version is compared, may depend on more than that, such as a module
+    or a list of edges beside it; there, the (first) schedule itself is compared as well.
+    """
+    options = dict(getattr(topology, "options", {}))
+    found = {
+        "topology": topology.name,
+        "topology options": to_jsonable_python(options, fallback=str),
+    }
+    file = _file_of(getattr(topology, "builder", None))
+    if file is not None and str(file.parent) in topologies.__path__:
+        return found
+    if is_file(topology.name) and file is not None:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        found["topology"] = f"a file with SHA-256 {digest}"
+    schedule = topology.schedule(world_size, seed=seed)
+    return {**found, "topology's schedule": f"one with SHA-256 {_digest_of_schedule(schedule)}"}
+
+
+def _file_of(builder: object) -> Path | None:
+    """Return the file that a topology's function is written in, if there is one."""
+    try:
+        file = Path(inspect.getfile(inspect.unwrap(builder)))  # type: ignore[arg-type]
+    except TypeError:  # no plain function
+        return None
+    return file if file.is_file() else None
+
+
+def _digest_of_schedule(schedule: Schedule) -> str:
+    digest = hashlib.sha256(f"{schedule.num_chunks} {schedule.goal} {schedule.servers}".encode())
+    for step in schedule.steps():
+        digest.update(f"{len(step)} {step.denominator}".encode())
+        for column in (step.src, step.dst, step.chunk, step.count, step.keep, step.weight):
+            digest.update(column.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def compare_ranks(
+    group: dist.ProcessGroup | None,
+    device: torch.device,
+    timeout: timedelta,
+    place: Place,
+    settings: Mapping[str, Any],
+) -> None:
+    """Compare the settings of all ranks of a group; each of them calls this.
+
+    What only one of two knows is left out: a server need not know what made the others' payloads.
+
+    Raises:
+        RanksDifferError: on every rank, if those of one differ from rank 0's.
+        PeerError: if a peer is lost or silent.
+    """
+    text = json.dumps(settings).encode()
+    own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    gather = _Gather(group, device, timeout, place)
+    size = torch.tensor([len(own)], dtype=torch.int64, device=own.device)
+    sizes = [int(each) for each in gather(size)]
+    if not all(0 < each <= _MOST_BYTES for each in sizes):
+        raise RanksDifferError(f"ranks differ: settings of {sizes} bytes, expected alike ones")
+    padded = torch.zeros(max(sizes), dtype=torch.uint8, device=own.device)
+    padded[: len(own)] = own
+    texts = zip(gather(padded), sizes, strict=True)
+    first, *others = (json.loads(each[:end].numpy().tobytes()) for each, end in texts)
+    for rank, other in enumerate(others, start=1):
+        both = [key for key in first if key in other]
+        check_equal({k: first[k] for k in both}, {k: other[k] for k in both}, 0, rank)
+
+
+class _Gather:
+    """Collects a tensor of every rank, within a time-out."""
+
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None,
+        device: torch.device,
+        timeout: timedelta,
+        place: Place,
+    ) -> None:
+        self._group, self._device, self._place = group, device, place
+        self._watch = Watch(dist.get_rank(group), timeout)
+
+    def __call__(self, own: Tensor) -> list[Tensor]:
+        size = dist.get_world_size(self._group)
+        found = [torch.empty_like(own, device=self._device) for _ in range(size)]
+        peers = [rank for rank in range(size) if rank != dist.get_rank(self._group)]
+        self._watch.begin(*self._place)
+        try:
+            work = dist.all_gather(found, own.to(self._device), self._group, async_op=True)
+        except RuntimeError as error:
+            raise self._watch.lost_one_of(peers, error) from error
+        self._watch.wait_batch([] if work is None else [work], peers, num_receives=len(peers))
+        return [each.cpu() for each in found]
+
+
+def _shown(settings: Mapping[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not set"
+
+
+def _payload_settings(where: str, payload: Payload) -> dict[str, Any]:
+    found: dict[str, Any] = {where: type(payload).__name__}
+    match payload:
+        case DensePayload():
+            found[f"{where}'s elements"] = len(payload.buffer)
+            found[f"{where}'s wire dtype"] = str(payload.wire_dtype)
+        case SparsePayload():
+            found[f"{where}'s elements"] = payload.length
+            found[f"{where}'s wire dtype"] = str(payload.wire_dtype)
+            found[f"{where}'s index encoding"] = payload.index_encoding
+        case TernaryPayload():
+            found[f"{where}'s elements"] = payload.length
+        case BundlePayload():
+            for number, part in enumerate(payload.parts):
+                found |= _payload_settings(f"{where} part {number}", part)
+    return {**found, **payload.made_with}

@@ -1,0 +1,105 @@
+"""Run a schedule on all ranks' payloads in one process.
+
+The arithmetic is that of the real run, bit for bit: same messages, same merges, in the same order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from dgc_topo.payload import Arrival, Payload, check_goal
+from dgc_topo.runtime.channel import wire_bytes
+from dgc_topo.runtime.traffic import StepTraffic, Traffic
+from dgc_topo.schedule import Schedule, Step
+
+
+def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traffic]:
+    """Run *schedule* on one payload per rank, in place.
+
+    Args:
+        schedule: Of ``len(payloads)`` ranks.
+        payloads: Shape as on the real ranks; index r is rank r's.
+
+    Returns:
+        Per rank what a real run would have sent and received (see `StepTraffic`), and the seconds
+        this rank's own packing and merging took; nobody waits.
+
+    Raises:
+        ValueError: if the number of payloads is not the schedule's world size, or a payload means
+            nothing after such a schedule.
+    """
+    if len(payloads) != schedule.world_size:
+        raise ValueError(
+            f"run in process: {len(payloads)} payloads, "
+            f"expected {schedule.world_size}, one per rank"
+        )
+    for payload in payloads:
+        check_goal("run in process", payload, schedule.goal)
+    for payload in payloads:
+        payload.cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")
+    ranks = [_Rank(rank, payload) for rank, payload in enumerate(payloads)]
+    for index, step in enumerate(schedule.steps()):
+        _run_step(index, step, ranks)
+    for payload in payloads:
+        payload.finish()
+    return [rank.traffic() for rank in ranks]
+
+
+class _Rank:
+    """One rank's payload, mail and account."""
+
+    def __init__(self, rank: int, payload: Payload) -> None:
+        self.rank = rank
+        self.payload = payload
+        self.arrivals: list[Arrival] = []
+        self.bytes_sent = self.bytes_received = self.messages_sent = 0
+        self.busy_s = 0.0
+        self.steps: list[StepTraffic] = []
+
+    def traffic(self) -> Traffic:
+        """Return the account of the whole run."""
+        return Traffic(tuple(self.steps), sum(step.duration_s for step in self.steps))
+
+    def finish(self, index: int) -> None:
+        """Merge what has arrived and close the step's account."""
+        start = time.perf_counter()
+        if self.arrivals:
+            self.payload.merge(self.arrivals, self.rank)
+        self.busy_s += time.perf_counter() - start
+        began = self.steps[-1].start_s + self.steps[-1].duration_s if self.steps else 0.0
+        self.steps.append(
+            StepTraffic(
+                index,
+                self.bytes_sent,
+                self.bytes_received,
+                self.messages_sent,
+                began,
+                self.busy_s,
+                0.0,
+            )
+        )
+        self.arrivals = []
+        self.bytes_sent = self.bytes_received = self.messages_sent = 0
+        self.busy_s = 0.0
+
+
+def _run_step(index: int, step: Step, ranks: Sequence[_Rank]) -> None:
+    touched: set[int] = set()
+    for transfer in step:
+        src, dst = ranks[transfer.src], ranks[transfer.dst]
+        touched.update((src.rank, dst.rank))
+        size = src.payload.message_bytes(transfer.chunk, transfer.count)
+        if size == 0:  # as in the real run, nobody sends it
+            continue
+        start = time.perf_counter()
+        # A copy: the message may be a view of the sender's buffer, which merges in this step too.
+        message = src.payload.pack(transfer.chunk, transfer.count).clone()
+        src.busy_s += time.perf_counter() - start
+        num_bytes = wire_bytes(message.numel(), sized=size is not None)
+        src.bytes_sent += num_bytes
+        src.messages_sent += 1
+        dst.bytes_received += num_bytes
+        dst.arrivals.append(Arrival(transfer, message.to(dst.payload.device)))
+    for rank in sorted(touched):
+        ranks[rank].finish(index)

@@ -1,0 +1,38 @@
+"""Run a schedule in simulated time on a modelled network (SimPy owns the clock).
+
+The way in is `simulate` (a schedule) or `simulate_flows` (independent flows) on a `Network`.
+Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and `sharing` (who gets how much)
+in this order.  Whole training steps are in `dgc_topo.simulation.training`.
+"""
+
+from dgc_topo.simulation.bounds import goal_bound_s, lower_bound_s, network_bound_s
+from dgc_topo.simulation.flows import Flows, simulate_flows
+from dgc_topo.simulation.fluid import Fluid
+from dgc_topo.simulation.goal import write_goal
+from dgc_topo.simulation.growth import independent_growth, power_growth
+from dgc_topo.simulation.maxmin import max_min_rates
+from dgc_topo.simulation.progress import Progress
+from dgc_topo.simulation.run import Result, UnreachableError, simulate
+from dgc_topo.simulation.sizes import DenseSizes, Sizes, SparseSizes
+from dgc_topo.simulation.tally import Bounds
+
+__all__ = [
+    "Bounds",
+    "DenseSizes",
+    "Flows",
+    "Fluid",
+    "Progress",
+    "Result",
+    "Sizes",
+    "SparseSizes",
+    "UnreachableError",
+    "goal_bound_s",
+    "independent_growth",
+    "lower_bound_s",
+    "max_min_rates",
+    "network_bound_s",
+    "power_growth",
+    "simulate",
+    "simulate_flows",
+    "write_goal",
+]

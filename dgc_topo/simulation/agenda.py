@@ -1,0 +1,166 @@
+"""The steps under way, as tables: places, flows, and which flows belong to which place.
+
+A *place* is one rank's part in one step.  Rows are added step by step and dropped from the
+front when finished, so the tables hold what lies between the slowest and the fastest rank.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dgc_topo.arrays import BoolArray, FloatArray, IntArray
+from dgc_topo.simulation.pattern import Pattern
+from dgc_topo.simulation.window import Window
+
+#: ``open`` of a place that its rank has left, and ``waiting`` of a flow that has ended.
+OVER = -1
+
+
+class Agenda:
+    """Tables over the places, flows and ends of flows of the steps under way.
+
+    Attributes:
+        flows: Per flow its two places, how many of its ends have not been posted, its size, the
+            latest time at which an end was posted, its latency, its links, and its kind of work.
+        places: Per place its rank, its unfinished flows, the rank's next place (or -1), where its
+            ends are, how long the rank is busy after its last flow has ended, and how long before
+            it posts the first one because it begins a run.
+        ends: Flows of each place, one place after the other.
+        last_place: Each rank's latest place (or -1), shape (world_size,).
+
+    Args:
+        world_size: Number of ranks.
+        pad: Link that stands for no link.
+    """
+
+    def __init__(self, world_size: int, pad: int) -> None:
+        self.hop_names: list[str] = []  # as many as the longest route so far has links
+        self._pad = pad
+        self.last_place = np.full(world_size, -1)
+        self.flows = Window(
+            lambda: self.flows.base + _first(self.flows.used("waiting") > OVER),
+            {"src_place": np.int64, "dst_place": np.int64, "waiting": np.int64, "kind": np.int64}
+            | {"bytes": np.float64, "delay_s": np.float64, "posted_s": np.float64},
+        )
+        self.places = Window(
+            lambda: self.places.base + _first(self.places.used("open") > OVER),
+            {"rank": np.int64, "open": np.int64, "next": np.int64}
+            | {"first_end": np.int64, "num_ends": np.int64, "busy_s": np.float64}
+            | {"start_s": np.float64},
+        )
+        self.ends = Window(self._first_end, {"flow": np.int64})
+
+    def _first_end(self) -> int:
+        unfinished = _first(self.places.used("open") > OVER)
+        if unfinished == self.places.end - self.places.base:
+            return self.ends.end
+        return int(self.places["first_end"][unfinished])
+
+    def is_idle(self, ranks: IntArray) -> BoolArray:
+        """Return which ranks have left every place that they have so far."""
+        last = self.last_place[ranks] - self.places.base
+        idle = last < 0  # never had one, or it has been dropped
+        if not idle.all():
+            known = ~idle
+            idle[known] = self.places["open"][last[known]] == OVER
+        return idle
+
+    def add(
+        self,
+        pattern: Pattern,
+        num_bytes: FloatArray,
+        delay_s: FloatArray,
+        busy_s: FloatArray | None,
+        start_s: FloatArray | float = 0.0,
+        kind: IntArray | int = 0,
+    ) -> BoolArray:
+        """Add one step.
+
+        Args:
+            pattern: The step's flows and members.
+            num_bytes: Size of each flow, shape (num_flows,).
+            delay_s: Latency of each flow, shape (num_flows,).
+            busy_s: How long each member is busy at the end, shape (num_members,), or None.
+            start_s: How long each member takes to begin the run, likewise.
+            kind: What each flow does with sparse messages, see `dgc_topo.simulation.coded`.
+
+        Returns:
+            Which members have reached the step already, shape (num_members,).
+        """
+        here = self.is_idle(pattern.members)
+        all_here = bool(here.all())
+        first_end, first_flow = self.ends.end, self.flows.end
+        if not all_here:
+            rows = self.ends.extend(2 * pattern.num_flows)
+            np.add(pattern.ends, first_flow, out=self.ends["flow"][rows])
+        first_place = self._add_places(pattern, here, first_end)
+        self.places["start_s"][first_place - self.places.base :][: len(pattern.members)] = start_s
+        if busy_s is not None:
+            self.places["busy_s"][first_place - self.places.base :][: len(busy_s)] = busy_s
+        rows = self.flows.extend(pattern.num_flows)
+        flows = self.flows
+        np.add(pattern.src_at, first_place, out=flows["src_place"][rows])
+        np.add(pattern.dst_at, first_place, out=flows["dst_place"][rows])
+        flows["waiting"][rows] = 0
+        flows["kind"][rows] = kind
+        if not all_here:
+            away = (~here).astype(np.int64)
+            flows["waiting"][rows] = away[pattern.src_at] + away[pattern.dst_at]
+            flows["bytes"][rows] = num_bytes
+            flows["delay_s"][rows] = delay_s
+            self._set_hops(pattern, rows)
+        return here
+
+    def _set_hops(self, pattern: Pattern, rows: slice) -> None:
+        for hop in range(len(self.hop_names), len(pattern.hops)):
+            self.hop_names.append(f"hop{hop}")
+            self.flows.add_column(self.hop_names[-1], np.int64, self._pad)
+        for hop, name in enumerate(self.hop_names):
+            known = hop < len(pattern.hops)
+            self.flows[name][rows] = pattern.hops[hop] if known else self._pad
+
+    def _add_places(self, pattern: Pattern, here: BoolArray, first_end: int) -> int:
+        """Add the members' places, and link them to the places that come before."""
+        first_place, places, members = self.places.end, self.places, pattern.members
+        rows = places.extend(len(members))
+        places["rank"][rows] = members
+        places["open"][rows] = pattern.degree
+        places["next"][rows] = -1
+        places["num_ends"][rows] = pattern.degree
+        places["first_end"][rows] = first_end
+        ids = np.arange(first_place, first_place + len(members))
+        if not here.all():
+            places["first_end"][rows] += np.cumsum(pattern.degree) - pattern.degree
+            away = ~here
+            places["next"][self.last_place[members[away]] - places.base] = ids[away]
+        self.last_place[members] = ids
+        return first_place
+
+    def ends_of(self, rows: IntArray) -> tuple[IntArray, IntArray]:
+        """Return the flows (rows) of places (rows), and each one's turn at its place, from 0."""
+        count = self.places["num_ends"][rows]
+        upto = np.cumsum(count)
+        turn = np.arange(upto[-1]) - np.repeat(upto - count, count)
+        at = turn + np.repeat(self.places["first_end"][rows] - self.ends.base, count)
+        return self.ends["flow"][at] - self.flows.base, turn
+
+
+def count_down(column: IntArray, rows: IntArray) -> IntArray:
+    """Take one from *column* at every occurrence of a row; return the rows that are now 0."""
+    if not len(rows):
+        return rows
+    low, high = int(rows.min()), int(rows.max())
+    if high - low < 8 * len(rows):
+        times = np.bincount(rows - low)
+        part = column[low : high + 1]
+        part -= times
+        return low + np.flatnonzero((part == 0) & (times > 0))
+    distinct, times = np.unique(rows, return_counts=True)
+    column[distinct] -= times
+    return np.asarray(distinct[column[distinct] == 0], np.int64)
+
+
+def _first(mask: BoolArray) -> int:
+    """Return the position of the first True, or the length if there is none."""
+    first = int(mask.argmax()) if len(mask) else 0
+    return first if len(mask) and mask[first] else len(mask)

@@ -1,0 +1,92 @@
+"""How the union of sparse gradients grows with the number of ranks that contribute to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+#: Maps numbers of contributors, any shape, to entries in the union of their supports.
+from dgc_topo.arrays import FloatArray, IntArray
+
+Growth = Callable[[IntArray], FloatArray]
+
+
+def growth_of(length: int, entries: float, overlap_exponent: float | None) -> Growth:
+    """Return `power_growth`, or `independent_growth` without an exponent."""
+    if overlap_exponent is None:
+        return independent_growth(length, entries)
+    return power_growth(length, entries, overlap_exponent)
+
+
+def power_growth(length: int, entries: float, overlap_exponent: float) -> Growth:
+    """Return the union model ``U(c) = min(length, entries * c ** overlap_exponent)``.
+
+    Args:
+        length: Number of elements of the tensor.
+        entries: Entries that one contributor sends.
+        overlap_exponent: 1 for disjoint supports, 0 for identical ones.
+    """
+    require(0 <= overlap_exponent <= 1, f"overlap_exponent {overlap_exponent}", "0 to 1")
+
+    def union(contributors: IntArray) -> FloatArray:
+        grown: FloatArray = entries * np.power(contributors.astype(np.float64), overlap_exponent)
+        grown[contributors == 0] = 0.0  # 0 ** 0 is 1
+        return np.asarray(np.minimum(grown, length), np.float64)
+
+    return union
+
+
+def independent_growth(length: int, entries: float) -> Growth:
+    """Return the union model of independent supports, ``U(c) = L * (1 - (1 - k/L) ** c)``.
+
+    Args:
+        length: Number of elements of the tensor (L).
+        entries: Entries that one contributor sends (k).
+    """
+
+    def union(contributors: IntArray) -> FloatArray:
+        # expm1 and log1p keep the digits that 1 - (1 - tiny) would lose.
+        missing = np.log1p(-entries / length) if entries < length else -np.inf
+        grown = -length * np.expm1(np.where(contributors > 0, contributors, 1) * missing)
+        return np.asarray(np.where(contributors > 0, grown, 0.0), np.float64)
+
+    return union
+
+
+def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, float]]) -> Growth:
+    """Return the union model that a recorded run showed, interpolated.
+
+    Straight lines between the points on logarithmic axes, the last one continued beyond them (with
+    a single point the one from ``(1, 1)``); never fewer than one contributor's entries.
+
+    Args:
+        length: Number of elements of the tensor.
+        entries: Entries that one contributor sends.
+        points: Pairs (contributors, union of their entries over one's), both rising, above 1.
+
+    Raises:
+        ValueError: if the points do not rise, or grow faster than disjoint supports would.
+    """
+    ranks, grown = np.log(np.array([(1, 1.0), *points], np.float64).T)
+    slopes = np.diff(grown) / np.diff(ranks) if (np.diff(ranks) > 0).all() else np.array([np.nan])
+    holds = bool(((slopes >= 0) & (slopes <= 1)).all())
+    require(holds, f"points {tuple(points)}", "rising contributors, growth of 1 to as many")
+
+    def union(contributors: IntArray) -> FloatArray:
+        at = np.log(np.maximum(contributors, 1))
+        beyond = np.maximum(at - ranks[-1], 0.0) * (slopes[-1] if len(slopes) else 1.0)
+        factor = np.exp(np.interp(at, ranks, grown) + beyond)
+        return np.asarray(np.where(contributors > 0, np.minimum(entries * factor, length), 0.0))
+
+    return union
+
+
+def require(holds: bool, what: str, expected: str) -> None:
+    """Refuse a size that makes no sense.
+
+    Raises:
+        ValueError: unless it *holds*.
+    """
+    if not holds:
+        raise ValueError(f"sizes: {what}, expected {expected}")

@@ -1,0 +1,154 @@
+"""Who talks to whom in a step, prepared once for every step that looks the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.schedule import Step
+from dgc_topo.simulation.fluid import Fluid
+
+#: Patterns kept, and the number of transfers they may hold together.
+KEPT_PATTERNS = 4
+KEPT_TRANSFERS = 1 << 18
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The flows of a step: one per ordered pair of ranks, and the ranks that take part.
+
+    Attributes:
+        src: Source rank of each transfer of the step.
+        dst: Destination rank.
+        flow_of: Flow that carries each transfer, or None where each has its own.
+        members: Ranks that take part, sorted, shape (num_members,).
+        degree: Number of flows of each member.
+        src_at: Position in *members* of each flow's source, shape (num_flows,).
+        dst_at: Position in *members* of each flow's destination.
+        hops: Resources that each flow uses, shape (max_hops, num_flows).
+        latency_s: Latency of each flow's route.
+    """
+
+    src: IntArray
+    dst: IntArray
+    flow_of: IntArray | None
+    members: IntArray
+    degree: IntArray
+    src_at: IntArray
+    dst_at: IntArray
+    hops: IntArray
+    latency_s: FloatArray
+
+    @classmethod
+    def of_selves(cls, members: IntArray, hops: IntArray) -> Pattern:
+        """Return the pattern of flows from each member to itself: work, or waiting.
+
+        Args:
+            members: Ranks, sorted, shape (num_members,).
+            hops: What each flow uses, shape (max_hops, num_members).
+        """
+        at, none_s = np.arange(len(members)), np.zeros(len(members))
+        both_ends = np.full(len(members), 2)
+        return cls(members, members, None, members, both_ends, at, at, hops, none_s)
+
+    @property
+    def num_flows(self) -> int:
+        """Number of flows."""
+        return len(self.src_at)
+
+    @cached_property
+    def _order(self) -> IntArray:
+        return np.argsort(np.concatenate([self.src_at, self.dst_at]), kind="stable")
+
+    @cached_property
+    def ends(self) -> IntArray:
+        """Flows of each member, one member after the other, shape (2 * num_flows,)."""
+        return self._order % self.num_flows
+
+    @cached_property
+    def turns(self) -> tuple[IntArray, IntArray]:
+        """Each flow's turn among the flows of its source, and of its destination, from 0."""
+        first = np.cumsum(self.degree) - self.degree
+        turns = np.empty_like(self._order)
+        turns[self._order] = np.arange(len(turns)) - np.repeat(first, self.degree)
+        return turns[: self.num_flows], turns[self.num_flows :]
+
+
+class Patterns:
+    """Makes patterns, and remembers the last few.
+
+    Args:
+        fluid: Knows the routes.
+        world_size: Number of ranks.
+        placement: Host of each rank, shape (world_size,).
+    """
+
+    def __init__(self, fluid: Fluid, world_size: int, placement: IntArray) -> None:
+        self._fluid = fluid
+        self._world_size = world_size
+        self._placement = placement
+        self._kept: list[Pattern] = []
+        self._kept_work: list[Pattern] = []
+
+    def of(self, step: Step) -> Pattern:
+        """Return the pattern of a step."""
+        for pattern in self._kept:
+            if _same(pattern.src, step.src) and _same(pattern.dst, step.dst):
+                return pattern
+        pattern = self._build(step.src, step.dst)
+        if len(step) * KEPT_PATTERNS <= KEPT_TRANSFERS:
+            self._kept = [pattern, *self._kept[: KEPT_PATTERNS - 1]]
+        return pattern
+
+    def of_work(self, members: IntArray) -> Pattern:
+        """Return the pattern of ranks that are busy themselves."""
+        for pattern in self._kept_work:
+            if _same(pattern.members, members):
+                return pattern
+        hops = self._fluid.resources.of_work(self._placement[members])
+        pattern = Pattern.of_selves(members, hops)
+        self._kept_work = [pattern, *self._kept_work[: KEPT_PATTERNS - 1]]
+        return pattern
+
+    def _build(self, src: IntArray, dst: IntArray) -> Pattern:
+        flow_src, flow_dst, flow_of = self._merge(src, dst)
+        members, degree, src_at, dst_at = self._members(flow_src, flow_dst)
+        hops, latency_s = self._fluid.resources.of_messages(
+            self._placement[flow_src], self._placement[flow_dst]
+        )
+        return Pattern(src, dst, flow_of, members, degree, src_at, dst_at, hops, latency_s)
+
+    def _merge(self, src: IntArray, dst: IntArray) -> tuple[IntArray, IntArray, IntArray | None]:
+        """Give the transfers of one ordered pair one flow: they share one connection."""
+        pairs = src * self._world_size + dst
+        if (pairs[1:] > pairs[:-1]).all():
+            return src, dst, None
+        flows, flow_of = np.unique(pairs, return_inverse=True)
+        if len(flows) == len(pairs):
+            return src, dst, None
+        return flows // self._world_size, flows % self._world_size, flow_of
+
+    def _members(
+        self, src: IntArray, dst: IntArray
+    ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        size = self._world_size
+        if 8 * len(src) < size:  # few of many ranks: cost must follow the few
+            members, at, degree = np.unique(
+                np.concatenate([src, dst]), return_inverse=True, return_counts=True
+            )
+            return members, degree, at[: len(src)], at[len(src) :]
+        degree = np.bincount(src, minlength=size) + np.bincount(dst, minlength=size)
+        if degree.all():
+            return np.arange(size), degree, src, dst
+        members = np.flatnonzero(degree)
+        at = np.empty(size, np.int64)
+        at[members] = np.arange(len(members))
+        return members, degree[members], at[src], at[dst]
+
+
+def _same(one: IntArray, other: IntArray) -> bool:
+    """Whether two arrays are equal; a schedule often gives the very same one again."""
+    return one is other or np.array_equal(one, other)

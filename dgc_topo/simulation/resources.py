@@ -1,0 +1,137 @@
+"""Everything that flows share: links, and where it is modelled, the processors at their ends.
+
+A flow uses several resources at once.  Of a link it uses as many bytes as it moves; of a processor
+the CPU seconds that each byte costs, sending or receiving; and of the links on its way back a
+small share, for acknowledgements.  So every *hop* of a flow has a weight: what one byte uses of
+that hop's resource.  Weights belong to the position of a hop, which is the same for all flows:
+
+    send: process, machine | receive: process, machine | work: process, machine | links ...
+
+*Work* is what a rank's process does itself, such as adding up what arrived.  It is a flow as well,
+of CPU seconds, over the process and machine that it keeps busy; so work and messages of all
+processes that share a machine share its cores, as the kernel's scheduler would have it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.network.network import Network
+
+_SEND, _RECEIVE, _WORK, _LINKS = 0, 2, 4, 6
+
+
+class Resources:
+    """The resources of a network: its links, then a processor per host, then its machines.
+
+    Args:
+        network: Links, and what messages cost at their ends.
+
+    Attributes:
+        capacity: Of each resource, shape (num_resources + 1,): bytes per second of a link, cores
+            of a processor; the last one is infinite and pads hops.
+        pad: Its number.
+        num_links: Number of links: the first resources.
+        network: Links, and what messages cost at their ends.
+        costs: What messages cost at their ends.
+        work_unit_s: CPU seconds that are one unit of work; beside a message, a process at work
+            gets as much of a core as the handling of that message.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.costs = costs = network.costs
+        self.has_processors = costs.has_processors
+        self.num_links = network.num_links
+        capacity = [network.bandwidth_bytes_per_s]
+        if self.has_processors:
+            hosts = np.arange(network.num_hosts)
+            self._first_machine = network.num_links + network.num_hosts
+            machines = hosts // costs.hosts_per_machine
+            self._machine_of = self._first_machine + machines
+            capacity.append(np.full(network.num_hosts, costs.cores_per_process))
+            capacity.append(np.full(machines[-1] + 1, costs.cores_per_machine))
+        self.capacity = np.concatenate([*capacity, [np.inf]])
+        self.pad = len(self.capacity) - 1
+        cpu_s_per_byte = max(costs.send_s_per_byte, costs.receive_s_per_byte)
+        self.work_unit_s = cpu_s_per_byte or 1.0
+        self._latency = np.append(network.latency_s, 0.0)
+        alike = network.num_links and np.ptp(network.latency_s) == 0
+        self._one_latency = network.latency_s[:1] if alike else None
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether a byte uses anything but one byte of every link on its way."""
+        return self.has_processors or self.costs.reverse_share > 0
+
+    def weights(self, num_hops: int) -> FloatArray | None:
+        """Return what one byte of any flow uses of each hop, shape (num_hops,); None for all 1."""
+        if not self.is_weighted:
+            return None
+        costs = self.costs
+        weights = np.ones(num_hops)
+        first = 0
+        if self.has_processors:
+            first = _LINKS
+            weights[_SEND:_RECEIVE] = costs.send_s_per_byte
+            weights[_RECEIVE:_WORK] = costs.receive_s_per_byte
+            weights[_WORK:_LINKS] = self.work_unit_s
+        if costs.reverse_share:
+            weights[first + 1 :: 2] = costs.reverse_share
+        return weights
+
+    def of_messages(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
+        """Return what messages between hosts use, and how long their first byte is under way.
+
+        Args:
+            src: Sending hosts, shape (num_flows,).
+            dst: Receiving hosts, shape (num_flows,).
+
+        Returns:
+            Hops, shape (num_hops, num_flows), padded; and latencies, shape (num_flows,).
+        """
+        hops, latency_s = self._links_of(src, dst)
+        if self.costs.reverse_share:
+            back, _ = self._links_of(dst, src)
+            both = np.full((2 * max(len(hops), len(back)), len(src)), self.pad)
+            both[: 2 * len(hops) : 2], both[1 : 2 * len(back) : 2] = hops, back
+            hops = both
+        if not self.has_processors:
+            return hops, latency_s
+        costs, away = self.costs, src != dst  # a message to oneself costs nothing
+        ends = np.full((_LINKS, len(src)), self.pad)
+        sides = ((_SEND, src, costs.send_s_per_byte), (_RECEIVE, dst, costs.receive_s_per_byte))
+        for first, host, cpu_s_per_byte in sides:
+            if cpu_s_per_byte:
+                ends[first] = np.where(away, self.num_links + host, self.pad)
+                ends[first + 1] = np.where(away, self._machine_of[host], self.pad)
+        return np.concatenate([ends, hops]), latency_s
+
+    def of_work(self, hosts: IntArray) -> IntArray:
+        """Return what work on hosts uses, shape (num_hops, num_flows)."""
+        hops = np.full((_LINKS, len(hosts)), self.pad)
+        hops[_WORK], hops[_WORK + 1] = self.num_links + hosts, self._machine_of[hosts]
+        return hops
+
+    def _links_of(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
+        """Return the links crossed, shape (max_links, num_flows), and each route's latency."""
+        hops = np.ascontiguousarray(self.network.routes(src, dst).T)
+        padded = hops.size > 0 and hops.min() < 0
+        if padded:
+            longest = int((hops >= 0).any(axis=1).sum())  # what pads comes last
+            hops = np.where(hops[:longest] < 0, self.pad, hops[:longest])
+        if self._one_latency is not None and not padded:
+            return hops, np.full(len(src), len(hops) * self._one_latency[0])
+        latency = np.zeros(len(src))
+        for links in hops:
+            latency += self._latency[np.minimum(links, self.network.num_links)]
+        return hops, latency
+
+    def name(self, resource: int) -> str:
+        """Return what people call a resource."""
+        if resource < self.num_links:
+            return self.network.link_names(resource)
+        if resource < self._first_machine:
+            return f"host {resource - self.num_links} CPU"
+        return f"machine {resource - self._first_machine} CPU"

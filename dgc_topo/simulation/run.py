@@ -1,0 +1,182 @@
+"""Simulate a schedule on a network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.network.changes import Background, LinkChange
+from dgc_topo.network.fabrics import Fabric, network_for
+from dgc_topo.network.network import Network
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.flows import Flows
+from dgc_topo.simulation.fluid import Fluid, change_links
+from dgc_topo.simulation.progress import Progress
+from dgc_topo.simulation.sizes import Sizes, fit_sizes
+from dgc_topo.simulation.tally import Bounds
+
+_SHOWN = 4  # links and pairs of ranks named in an error
+
+
+class UnreachableError(ValueError):
+    """Links that failed for good: some ranks wait for ever."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a simulated schedule took.
+
+    Attributes:
+        time_s: When the last rank finished.
+        messages: Number of transfers.
+        bytes_sent: Bytes sent by each rank, shape (world_size,).
+        finish_s: When each rank finished, shape (world_size,); 0 for a rank with nothing to do.
+        bounds: What each resource alone would take; ``bounds.bound_by`` names the one that binds.
+        instants: Number of different instants at which anything happened.
+        wall_s: How long the simulation itself took.
+    """
+
+    time_s: float
+    messages: int
+    bytes_sent: FloatArray
+    finish_s: FloatArray
+    bounds: Bounds
+    instants: int
+    wall_s: float
+
+    def algbw_bytes_per_s(self, total_bytes: float) -> float:
+        """Return bytes of the buffer over time; infinite if it took none."""
+        return total_bytes / self.time_s if self.time_s else math.inf
+
+    def busbw_bytes_per_s(self, total_bytes: float) -> float:
+        """Return the bandwidth of an all-reduce that compares with line rate at any world size.
+
+        ``algbw * 2 (p - 1) / p``, see NVIDIA/nccl-tests, doc/PERFORMANCE.md.
+        """
+        num_ranks = len(self.finish_s)
+        if num_ranks == 1:
+            return 0.0
+        return self.algbw_bytes_per_s(total_bytes) * 2 * (num_ranks - 1) / num_ranks
+
+
+def simulate(
+    schedule: Schedule,
+    network: Network | Fabric | str,
+    sizes: Sizes | float,
+    *,
+    placement: IntArray | None = None,
+    background: Background | None = None,
+    changes: Sequence[LinkChange] = (),
+) -> Result:
+    """Return what running a schedule once, from time 0, takes.
+
+    The transfers of one step between one ordered pair of ranks share one connection: they are
+    one flow with the sum of their bytes.  (Two steps of a pair never overlap.)
+
+    Args:
+        schedule: Who sends what to whom.
+        network: Hosts, links and costs; of a fabric, or its name, a star of as many hosts.
+        sizes: Bytes of each transfer, made for this schedule; a number is that of a dense buffer.
+        placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
+        background: Flows of other jobs on the same network.
+        changes: Links that fail or change their bandwidth on the way.
+
+    Raises:
+        ValueError: if there are more ranks than hosts, a size is not a number >= 0, or the sizes
+            were made for another schedule.
+        UnreachableError: if links fail for good and ranks wait for ever.
+    """
+    started = time.perf_counter()
+    network = network_for(network, hosts_needed(schedule.world_size, placement, background))
+    fluid = Fluid(simpy.Environment(), network)
+    hosts = placement_of(schedule.world_size, network, placement)
+    progress = Progress(fluid, schedule, fit_sizes(sizes, schedule), hosts)
+    bounds = run_to_end(progress, fluid, background, changes)
+    return Result(
+        float(progress.finish_s.max()),
+        progress.tally.messages,
+        progress.tally.bytes_sent,
+        progress.finish_s,
+        bounds,
+        fluid.instants,
+        time.perf_counter() - started,
+    )
+
+
+def run_to_end(
+    progress: Progress,
+    fluid: Fluid,
+    background: Background | None,
+    changes: Sequence[LinkChange],
+) -> Bounds:
+    """Let everything happen until the last rank is done; return what bounded that.
+
+    Raises:
+        UnreachableError: if links fail for good and ranks wait for ever.
+    """
+    env = fluid.env
+    if background is not None:
+        Flows(fluid, *background)
+    for change in changes:
+        env.process(change_links(change, env, fluid))
+    progress.all_told()
+    try:
+        env.run(until=progress.finished)
+    except RuntimeError as error:  # SimPy: nothing is going to happen any more
+        if progress.finished.triggered or env.peek() < math.inf:
+            raise
+        raise UnreachableError(_who_waits(progress, fluid.network)) from error
+    return progress.tally.bounds(changes, fluid.moved_at_once)
+
+
+def _who_waits(progress: Progress, network: Network) -> str:
+    """Say which links failed when, and which ranks wait for whom."""
+    pairs, dead = progress.stalled()
+    links = _some([f"{network.link_names(link)} (at {when:g} s)" for link, when in dead.items()])
+    return (
+        f"simulate: failed for good: {links}; no longer reached: "
+        + _some([f"rank {dst} by rank {src}" for src, dst in pairs])
+        + "; expected a later change that brings the links back"
+    )
+
+
+def _some(things: list[str]) -> str:
+    """Return the first few of *things*, and how many more there are."""
+    more = len(things) - _SHOWN
+    return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def hosts_needed(world_size: int, placement: IntArray | None, background: Background | None) -> int:
+    """Return how many hosts a star needs for the ranks and for the flows of other jobs."""
+    used = [np.arange(world_size) if placement is None else np.asarray(placement)]
+    if background is not None:
+        used += [np.asarray(background.src), np.asarray(background.dst)]
+    return max(world_size, *(int(hosts.max(initial=-1)) + 1 for hosts in used))
+
+
+def placement_of(world_size: int, network: Network, placement: IntArray | None) -> IntArray:
+    """Return the host of each rank, shape (world_size,).
+
+    Raises:
+        ValueError: if a rank has no host.
+    """
+    if placement is None:
+        if world_size > network.num_hosts:
+            raise ValueError(
+                f"simulate: {world_size} ranks on {network.num_hosts} hosts, "
+                "expected no more ranks than hosts"
+            )
+        return np.arange(world_size)
+    hosts = np.asarray(placement, np.int64)
+    if hosts.shape != (world_size,) or hosts.min() < 0 or hosts.max() >= network.num_hosts:
+        raise ValueError(
+            f"simulate: placement of shape {hosts.shape}, expected ({world_size},) hosts from 0 to "
+            f"{network.num_hosts - 1}"
+        )
+    return hosts

@@ -1,0 +1,230 @@
+"""What a schedule asks of each resource, and so which one bounds it.
+
+Each of these is a time that this schedule cannot beat on this network:
+
+- a link: the bytes that cross it, less what it had saved up, over its bandwidth as it changes;
+- a processor: a rank's messages' overhead and its additions, which are serial, and where CPU time
+  is shared, all that a process or the processes of a machine do;
+- latency: the longest chain of transfers, if bytes took no time.
+
+The largest is what bounds the run; the others say how far behind they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.network.changes import LinkChange, carry_times_s
+from dgc_topo.network.hosts import HostCosts
+from dgc_topo.simulation.pattern import Pattern
+from dgc_topo.simulation.resources import Resources
+
+#: Links whose times are closer than this (relative) are equally busy.
+SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Lower bounds of one run by resource, in seconds, and the resource's name.
+
+    Attributes:
+        link_s: Time in which the busiest link could carry its bytes.
+        link: Name of that link.
+        cpu_s: Time for which the busiest processor is needed.
+        cpu: Name of that processor.
+        latency_s: Time of the longest chain of latencies.
+    """
+
+    link_s: float
+    link: str
+    cpu_s: float
+    cpu: str
+    latency_s: float
+
+    @property
+    def largest_s(self) -> float:
+        """The largest bound."""
+        return max(self.link_s, self.cpu_s, self.latency_s)
+
+    @property
+    def bound_by(self) -> str:
+        """Name of the resource with the largest bound; ``nothing`` if the run takes no time."""
+        if not self.largest_s:
+            return "nothing"
+        if self.link_s == self.largest_s:
+            return self.link
+        return "latency" if self.latency_s == self.largest_s else self.cpu
+
+
+class Tally:
+    """Sums over the steps of a schedule.
+
+    Steps of one pattern are summed up flow by flow, and spread over ranks and links only when
+    another pattern follows or somebody asks: a ring has one pattern and thousands of steps.
+
+    Args:
+        resources: Links and processors.
+        costs: What messages cost at their ends.
+        world_size: Number of ranks.
+
+    Attributes:
+        messages: Number of transfers.
+    """
+
+    def __init__(self, resources: Resources, costs: HostCosts, world_size: int) -> None:
+        self.messages = 0
+        self._bytes_sent = np.zeros(world_size)
+        self._messages_sent = np.zeros(world_size)
+        self._resources, self._costs = resources, costs
+        self._used = np.zeros(len(resources.capacity))  # of each resource; the last one pads
+        self._cpu_s = np.zeros(world_size)
+        self._chain_s = np.zeros(world_size)
+        self._run: _Run | None = None
+
+    @property
+    def bytes_sent(self) -> FloatArray:
+        """Bytes sent by each rank, shape (world_size,)."""
+        self._spread()
+        return self._bytes_sent
+
+    @property
+    def messages_sent(self) -> FloatArray:
+        """Transfers of each rank, shape (world_size,)."""
+        self._spread()
+        return self._messages_sent
+
+    def add(
+        self,
+        num_bytes: FloatArray,
+        pattern: Pattern,
+        flow_bytes: FloatArray,
+        delay_s: FloatArray,
+        busy_s: FloatArray | None,
+        start_s: FloatArray | float,
+    ) -> None:
+        """Add one step.
+
+        Args:
+            num_bytes: Bytes of each of its transfers.
+            pattern: Its transfers' ranks, and its flows.
+            flow_bytes: Bytes of each flow.
+            delay_s: Latency of each flow.
+            busy_s: How long each member adds up what it received, or None.
+            start_s: How long each member takes to begin the run.
+        """
+        self.messages += len(num_bytes)
+        if self._run is None or self._run.pattern is not pattern:
+            self._spread()
+            self._run = _Run(pattern)
+        self._run.add(num_bytes, flow_bytes, busy_s)
+        self._cpu_s[pattern.members] += start_s
+        self._chain_s[pattern.members] += start_s
+        self._lengthen_chains(pattern, delay_s, staggers=self._costs.is_serial)
+
+    def add_work(self, pattern: Pattern, work_s: FloatArray) -> None:
+        """Add work of ranks that share processors.
+
+        Args:
+            pattern: Of the ranks, each with itself.
+            work_s: CPU seconds of each.
+        """
+        self._use(pattern, work_s / self._resources.work_unit_s)
+        alone_s = work_s / min(self._costs.cores_per_process, self._costs.cores_per_machine)
+        self._lengthen_chains(pattern, alone_s, staggers=False)
+
+    def _spread(self) -> None:
+        """Credit the steps summed up so far to their ranks and links."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        pattern = run.pattern
+        _add_at(self._bytes_sent, pattern.src, run.num_bytes)
+        _add_at(self._messages_sent, pattern.src, np.full(len(pattern.src), float(run.num_steps)))
+        self._use(pattern, run.flow_bytes)
+        if self._costs.is_serial:
+            overhead_s = self._costs.step_overhead_s + self._costs.overhead_s * pattern.degree
+            self._cpu_s[pattern.members] += run.num_steps * overhead_s + run.busy_s
+
+    def _use(self, pattern: Pattern, flow_bytes: FloatArray) -> None:
+        """Add what flows use of each resource."""
+        weights = self._resources.weights(len(pattern.hops))
+        for hop, resources in enumerate(pattern.hops):
+            used = flow_bytes if weights is None else flow_bytes * weights[hop]
+            _add_at(self._used, resources, used)
+
+    def _lengthen_chains(self, pattern: Pattern, delay_s: FloatArray, *, staggers: bool) -> None:
+        before = self._chain_s[pattern.members]
+        src_s, dst_s = before[pattern.src_at], before[pattern.dst_at]
+        if staggers:
+            src_turn, dst_turn = pattern.turns
+            src_s += self._costs.step_overhead_s + (1 + src_turn) * self._costs.overhead_s
+            dst_s += self._costs.step_overhead_s + (1 + dst_turn) * self._costs.overhead_s
+        end_s = np.maximum(src_s, dst_s) + delay_s
+        np.maximum.at(before, pattern.src_at, end_s)
+        np.maximum.at(before, pattern.dst_at, end_s)
+        self._chain_s[pattern.members] = before
+
+    def bounds(
+        self, changes: Sequence[LinkChange] = (), moved_at_once: FloatArray | None = None
+    ) -> Bounds:
+        """Return what bounds the steps so far.
+
+        Args:
+            changes: Of links, on the way.
+            moved_at_once: Of each resource, what took no time because links had saved it up.
+        """
+        self._spread()
+        first_processor = self._resources.num_links
+        links_s = carry_times_s(self._resources.network, self._used[:first_processor], changes)
+        link_s, link = self._busiest(links_s, 0)
+        latency_s = float(self._chain_s.max())
+        if self._costs.has_processors:
+            processors = slice(first_processor, self._resources.pad)
+            used = self._used if moved_at_once is None else self._used - moved_at_once
+            needed_s = np.maximum(used[processors], 0.0) / self._resources.capacity[processors]
+            cpu_s, cpu = self._busiest(needed_s, first_processor)
+        else:
+            rank = int(np.argmax(self._cpu_s))
+            cpu_s, cpu = float(self._cpu_s[rank]), f"rank {rank} CPU"
+        return Bounds(link_s, link, cpu_s, cpu, latency_s)
+
+    def _busiest(self, needed_s: FloatArray, first: int) -> tuple[float, str]:
+        """Return the largest time that resources, from number *first* on, need, and whose."""
+        if not len(needed_s):  # a single host, without a switch
+            return 0.0, "no link"
+        busiest = int(np.argmax(needed_s))
+        like_it = int((needed_s >= needed_s[busiest] * (1 - SAME)).sum()) - 1
+        name = self._resources.name(first + busiest)
+        return float(needed_s[busiest]), f"{name} (and {like_it} more)" if like_it else name
+
+
+def _add_at(total: FloatArray, where: IntArray, values: FloatArray) -> None:
+    if 8 * len(where) < len(total):  # few of many: cost must follow the few
+        np.add.at(total, where, values)
+    else:
+        total += np.bincount(where, values, len(total))
+
+
+class _Run:
+    """Consecutive steps of one pattern, summed up flow by flow."""
+
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern = pattern
+        self.num_steps = 0
+        self.num_bytes = np.zeros(len(pattern.src))
+        # Where every transfer has its own flow, one sum serves both.
+        merges = pattern.flow_of is not None
+        self.flow_bytes = np.zeros(pattern.num_flows) if merges else self.num_bytes
+        self.busy_s = np.zeros(len(pattern.members))
+
+    def add(self, num_bytes: FloatArray, flow_bytes: FloatArray, busy_s: FloatArray | None) -> None:
+        self.num_steps += 1
+        self.num_bytes += num_bytes
+        if self.flow_bytes is not self.num_bytes:
+            self.flow_bytes += flow_bytes
+        if busy_s is not None:
+            self.busy_s += busy_s

@@ -1,0 +1,154 @@
+"""What of a bucket goes over the wire: everything, or a fraction with its indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+from typing import Protocol
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.growth import Growth, independent_growth, power_growth, recorded_growth
+from dgc_topo.simulation.sizes import DenseSizes, Sizes, SparseSizes
+from dgc_topo.simulation.training.profile import Bucket
+from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.wire.coding import EntryCoding, WireCoding
+
+#: Makes the union model of a bucket from its length and the entries one worker sends.
+UnionRule = Callable[[int, float], Growth]
+
+
+def overlapping(overlap_exponent: float) -> UnionRule:
+    """Return the rule of `power_growth`: 1 for disjoint supports, 0 for identical ones."""
+    return partial(_overlapping, overlap_exponent)
+
+
+def _overlapping(overlap_exponent: float, length: int, entries: float) -> Growth:
+    return power_growth(length, entries, overlap_exponent)
+
+
+def replayed(points: Sequence[tuple[int, float]]) -> UnionRule:
+    """Return the rule of `recorded_growth`: what a run showed, interpolated."""
+    return partial(_replayed, tuple(points))
+
+
+def _replayed(points: tuple[tuple[int, float], ...], length: int, entries: float) -> Growth:
+    return recorded_growth(length, entries, points)
+
+
+class Payload(Protocol):
+    """Sizes of what is sent."""
+
+    def own_bytes(self, bucket: Bucket) -> float:
+        """Return the bytes of one worker's own part."""
+
+    def message_bytes(
+        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Return the bytes of messages of *count* chunks that have merged so many contributors."""
+
+    def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
+        """Return the bytes of every transfer of *schedule*."""
+
+
+@dataclass(frozen=True, slots=True)
+class DensePayload:
+    """Every element.
+
+    Attributes:
+        bytes_per_element: 4 for float32, 2 for float16.
+
+    Raises:
+        ValueError: if it is not above 0.
+    """
+
+    bytes_per_element: float = FLOAT_BYTES
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bytes_per_element < inf:
+            raise ValueError(f"payload: bytes_per_element {self.bytes_per_element}, expected > 0")
+
+    def own_bytes(self, bucket: Bucket) -> float:
+        """Return the bytes of the bucket."""
+        return self.bytes_per_element * bucket.num_elements
+
+    def message_bytes(
+        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Return the bytes of so many chunks, whoever has contributed."""
+        return np.asarray(count * (self.own_bytes(bucket) / num_chunks), np.float64)
+
+    def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
+        """Return equal slices."""
+        return DenseSizes(self.own_bytes(bucket), schedule.num_chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class SparsePayload:
+    """A fraction of the compressible elements, with indices; the others dense.
+
+    Attributes:
+        density: Fraction of the compressible elements that a worker sends, in every bucket; at
+            least one element if there are any.
+        coding: What messages of entries weigh; real ones by default.
+        dense_element_bytes: Bytes of each element that travels dense.
+        union: How unions grow: `independent_growth`, or a rule from `overlapping` or `replayed`.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    density: float
+    coding: EntryCoding = field(default_factory=WireCoding)
+    dense_element_bytes: float = FLOAT_BYTES
+    union: UnionRule = field(default=independent_growth)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(f"payload: density {self.density}, expected above 0, up to 1")
+        if not 0 < self.dense_element_bytes < inf:
+            raise ValueError(
+                f"payload: dense_element_bytes {self.dense_element_bytes}, expected above 0"
+            )
+
+    def own_bytes(self, bucket: Bucket) -> float:
+        """Return the bytes of one worker's own entries and of what is dense, as one message."""
+        return float(self.message_bytes(bucket, 1, np.ones(1, np.int64), np.ones(1, np.int64))[0])
+
+    def message_bytes(
+        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+    ) -> FloatArray:
+        """Return the bytes of chunks of the union, and their share of what is dense."""
+        share = np.asarray(count / num_chunks, np.float64)
+        total = share * self._dense_bytes(bucket)
+        length = bucket.compressible_elements
+        if length:
+            merged = self.union(length, self._entries(bucket))(contributors)
+            total += self.coding.expected_bytes(share * length, share * merged)
+        return total
+
+    def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
+        """Return unions that grow with the contributors merged."""
+        dense_bytes = self._dense_bytes(bucket)
+        length, entries = bucket.compressible_elements, self._entries(bucket)
+        if not length:
+            return DenseSizes(dense_bytes, schedule.num_chunks)
+        return SparseSizes(
+            schedule,
+            length=length,
+            entries=entries,
+            coding=self.coding,
+            dense_bytes=dense_bytes,
+            growth=self.union(length, entries),
+        )
+
+    def _dense_bytes(self, bucket: Bucket) -> float:
+        return self.dense_element_bytes * bucket.dense_elements
+
+    def _entries(self, bucket: Bucket) -> float:
+        length = bucket.compressible_elements
+        return min(max(1.0, self.density * length), float(length))

@@ -1,0 +1,132 @@
+"""What a simulated training step took, and what it was spent on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.simulation.tally import Bounds
+from dgc_topo.simulation.training.profile import Bucket
+from dgc_topo.simulation.training.timeline import Timeline
+
+
+class StepPhases(NamedTuple):
+    """Seconds of one step (means over the workers); they add up to the step."""
+
+    compute_s: float  #: forward and backward passes
+    compress_s: float  #: compressing and decompressing
+    exposed_s: float  #: communication behind which nothing is computed
+    wait_s: float  #: for ranks that compute longer or end later than this one
+    update_s: float  #: the optimizer step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traffic:
+    """What the network did.
+
+    Attributes:
+        start_s: When each rank began each bucket, shape (num_buckets, world_size).
+        end_s: When each rank finished its part in it, same shape.
+        bytes_sent: By each rank, shape (world_size,).
+        messages_sent: By each rank, same shape.
+        bounds: What each resource of the network alone would take for all buckets.
+    """
+
+    start_s: FloatArray
+    end_s: FloatArray
+    bytes_sent: FloatArray
+    messages_sent: FloatArray
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepResult:
+    """One training step of all ranks.
+
+    Attributes:
+        step_time_s: From the common begin to the end of the last rank.
+        buckets: What was sent together, in this order.
+        workers: Ranks that train; dedicated servers do not.
+        timeline: What the processors did before sending.
+        traffic: What the network did.
+        decode_start_s: When decompressing each bucket began, shape (num_buckets, world_size).
+        decode_end_s: When it ended, same shape.
+        update_s: Length of each rank's update, shape (world_size,).
+        alone_s: A step of one worker that neither compresses nor communicates.
+    """
+
+    step_time_s: float
+    buckets: tuple[Bucket, ...]
+    workers: IntArray
+    timeline: Timeline
+    traffic: Traffic
+    decode_start_s: FloatArray
+    decode_end_s: FloatArray
+    update_s: FloatArray
+    alone_s: float
+
+    @property
+    def end_s(self) -> FloatArray:
+        """When each rank has updated, shape (world_size,)."""
+        return np.asarray(self.decode_end_s[-1] + self.update_s)
+
+    @property
+    def phases(self) -> StepPhases:
+        """What the workers' time was spent on, on average.
+
+        What a rank waits for others is told from what communication takes by when the gradients
+        were ready: the wait is as long as its own were ready before the slowest rank's, and no
+        longer than it had nothing to do.
+        """
+        ranks, timeline = self.workers, self.timeline
+        encode_s = (timeline.ready_s - timeline.encode_start_s).sum(axis=0)[ranks]
+        decode_s = (self.decode_end_s - self.decode_start_s).sum(axis=0)[ranks]
+        ready_s = timeline.ready_s[-1, ranks]
+        idle_s = np.maximum(self.decode_end_s[-1, ranks] - ready_s - decode_s, 0.0)
+        late_s = np.minimum(ready_s.max(initial=0.0) - ready_s, idle_s)
+        return StepPhases(
+            float((ready_s - encode_s).mean()),
+            float((encode_s + decode_s).mean()),
+            float((idle_s - late_s).mean()),
+            float((late_s + self.step_time_s - self.end_s[ranks]).mean()),
+            float(self.update_s[ranks].mean()),
+        )
+
+    @property
+    def communication_s(self) -> float:
+        """Seconds for which a bucket was under way, peers' lateness included (mean of workers)."""
+        under_way = self.traffic.end_s - self.traffic.start_s
+        return float(under_way[:, self.workers].sum(axis=0).mean())
+
+    @property
+    def exposed_share(self) -> float:
+        """Fraction of the communication that nothing hides; 0 if there is none."""
+        return self.phases.exposed_s / self.communication_s if self.communication_s else 0.0
+
+    @property
+    def speedup(self) -> float:
+        """Throughput over that of one worker that neither compresses nor communicates."""
+        return len(self.workers) * self.alone_s / self.step_time_s
+
+    @property
+    def scaling_efficiency(self) -> float:
+        """Speed-up per worker, 1 at best."""
+        return self.alone_s / self.step_time_s
+
+    @property
+    def bound_by(self) -> str:
+        """What bounds the step: ``compute``, a rank that computes longest, or the network's part.
+
+        The larger of what the busiest processor does and what the network's busiest resource
+        needs (a link, a host's CPU, latency): no overlap can make the step shorter than that.
+        """
+        ready_s, starts = self.timeline.ready_s, self.decode_start_s
+        busy_s = ready_s[-1] + (self.decode_end_s - starts).sum(axis=0) + self.update_s
+        if busy_s.max() < self.traffic.bounds.largest_s:
+            return self.traffic.bounds.bound_by
+        working = busy_s[self.workers]
+        alike = working.min() == working.max()
+        return "compute" if alike else f"rank {int(np.argmax(busy_s))} compute"

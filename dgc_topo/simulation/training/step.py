@@ -1,0 +1,211 @@
+"""One training step of all ranks: compute, compress, communicate, decompress, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from math import inf
+
+import numpy as np
+import simpy
+
+from dgc_topo.arrays import IntArray
+from dgc_topo.network.changes import Background, LinkChange
+from dgc_topo.network.fabrics import Fabric, load_fabric, network_for
+from dgc_topo.network.network import Network
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.fluid import Fluid
+from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
+from dgc_topo.simulation.run import hosts_needed, placement_of, run_to_end
+from dgc_topo.simulation.training.pace import Pace
+from dgc_topo.simulation.training.payload import DensePayload, Payload
+from dgc_topo.simulation.training.profile import Bucket, Profile, fill_buckets
+from dgc_topo.simulation.training.result import StepResult, Traffic
+from dgc_topo.simulation.training.stream import BucketStream
+from dgc_topo.simulation.training.timeline import Codec, Timeline, compute_timeline, decode_times
+
+#: Gives what one bucket runs; buckets may differ.
+ScheduleOf = Callable[[Bucket], Schedule]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStep:
+    """What every worker does in a step.
+
+    Attributes:
+        profile: Its compute, and which gradients are ready when.
+        payload: What of a gradient is sent.
+        codec: What compressing costs.
+        update_s: Seconds of the optimizer step.
+        bucket_bytes: Float32 bytes of a bucket, see `fill_buckets`; None overlaps nothing.
+        accumulation_steps: Forward and backward passes per step; only the last one's gradients
+            are sent.
+        pace: How fast each rank is.
+
+    Raises:
+        ValueError: if a number makes no sense.
+    """
+
+    profile: Profile
+    payload: Payload = field(default_factory=DensePayload)
+    codec: Codec = field(default_factory=Codec)
+    update_s: float = 0.0
+    bucket_bytes: float | None = None
+    accumulation_steps: int = 1
+    pace: Pace = field(default_factory=Pace)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.update_s < inf:
+            raise ValueError(f"training step: update_s {self.update_s}, expected 0 or more")
+        if self.accumulation_steps < 1:
+            passes = self.accumulation_steps
+            raise ValueError(f"training step: accumulation_steps {passes}, expected at least 1")
+        fill_buckets(self.profile.layers, self.bucket_bytes)
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The buckets, in the order they are sent."""
+        return fill_buckets(self.profile.layers, self.bucket_bytes)
+
+    @property
+    def alone_s(self) -> float:
+        """Seconds of a step of one worker that neither compresses nor communicates."""
+        return self.accumulation_steps * self.profile.compute_s + self.update_s
+
+    @property
+    def codec_s(self) -> float:
+        """Seconds that a worker compresses and decompresses per step."""
+        buckets = self.buckets
+        return float((self.codec.encode_s(buckets) + self.codec.decode_s(buckets)).sum())
+
+    def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
+        """Return what the processors of all ranks do before sending; servers do nothing."""
+        factors = self.pace.factors(schedule.world_size, iteration)
+        factors[list(schedule.servers)] = 0.0
+        buckets = self.buckets
+        encode_s = self.codec.encode_s(buckets)
+        return compute_timeline(self.profile, buckets, encode_s, factors, self.accumulation_steps)
+
+
+def simulate_step(
+    step: TrainingStep,
+    schedule: Schedule | ScheduleOf,
+    network: Network | Fabric | str,
+    *,
+    iteration: int = 0,
+    placement: IntArray | None = None,
+    background: Background | None = None,
+    changes: Sequence[LinkChange] = (),
+) -> StepResult:
+    """Return what one training step takes, if all ranks begin it together.
+
+    Communication of a bucket begins on a rank when it is ready there and the rank has finished
+    the bucket before it (one communication stream, as in DDP); a transfer begins when both of
+    its ends have got to it.  Buckets of different ranks that are under way together share links.
+
+    Args:
+        step: What a worker does.
+        schedule: What each bucket runs, or a function that gives it for a bucket.
+        network: Hosts and links; a `Fabric` is a star of equal links, on which schedules that keep
+            equal ranks in step are summed up instead of simulated, with the same result; so is a
+            fabric's name.
+        iteration: Which step it is, for jitter.
+        placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
+        background: Flows of other jobs on the same network.
+        changes: Links that fail or change their bandwidth on the way; times count from the
+            beginning of the step.
+
+    Raises:
+        ValueError: if schedules differ in their ranks, or there are more ranks than hosts.
+        UnreachableError: if links fail for good and ranks wait for ever.
+    """
+    buckets = step.buckets
+    schedules = [schedule if isinstance(schedule, Schedule) else schedule(b) for b in buckets]
+    first = schedules[0]
+    for other in schedules:
+        if (other.world_size, other.servers) != (first.world_size, first.servers):
+            raise ValueError(
+                f"training step: buckets of {first.world_size} and {other.world_size} ranks with "
+                f"servers {first.servers} and {other.servers}, expected the same in all"
+            )
+    timeline = step.timeline(first, iteration)
+    traffic = None
+    if isinstance(network, str):
+        network = load_fabric(network)
+    if isinstance(network, Fabric) and placement is None and background is None and not changes:
+        traffic = _in_step(step, schedules, network, timeline)
+    if traffic is None:
+        network = network_for(network, hosts_needed(first.world_size, placement, background))
+        hosts = placement_of(first.world_size, network, placement)
+        traffic = _simulated(step, schedules, network, timeline, hosts, background, changes)
+    decode_s = step.codec.decode_s(buckets)
+    decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
+    return StepResult(
+        step_time_s=float((decode_end_s[-1] + step.update_s * timeline.factors).max()),
+        buckets=buckets,
+        workers=first.contributors,
+        timeline=timeline,
+        traffic=traffic,
+        decode_start_s=decode_start_s,
+        decode_end_s=decode_end_s,
+        update_s=step.update_s * timeline.factors,
+        alone_s=step.alone_s,
+    )
+
+
+def _simulated(
+    step: TrainingStep,
+    schedules: Sequence[Schedule],
+    network: Network,
+    timeline: Timeline,
+    hosts: IntArray,
+    background: Background | None,
+    changes: Sequence[LinkChange],
+) -> Traffic:
+    env = simpy.Environment()
+    sizes = [
+        step.payload.sizes(bucket, schedule)
+        for bucket, schedule in zip(step.buckets, schedules, strict=True)
+    ]
+    fluid = Fluid(env, network)
+    stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, hosts)
+    bounds = run_to_end(stream, fluid, background, changes)
+    tally = stream.tally
+    return Traffic(stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds)
+
+
+def _in_step(
+    step: TrainingStep, schedules: Sequence[Schedule], fabric: Fabric, timeline: Timeline
+) -> Traffic | None:
+    """Return the sum over the buckets, if all ranks stay in step through all of them."""
+    servers = list(schedules[0].servers)
+    working = np.delete(timeline.factors, servers)
+    if len(working) and working.min() != working.max():
+        return None
+    looks = [look_at(schedule) for schedule in schedules]
+    kept = [look for look in looks if look is not None]
+    if len(kept) < len(looks) or not all(look.ends_together for look in kept):
+        return None
+    if not isinstance(step.payload, DensePayload) and any(k.contributors is None for k in kept):
+        return None
+    world_size = len(timeline.factors)
+    start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
+    link_bytes, messages = np.zeros(2 * world_size), np.zeros(world_size)
+    now = 0.0
+    for number, (bucket, look) in enumerate(zip(step.buckets, kept, strict=True)):
+        num_chunks = schedules[number].num_chunks
+        flow_bytes = look.flow_bytes(partial(step.payload.message_bytes, bucket, num_chunks))
+        start_s[number] = np.maximum(timeline.ready_s[number], now)
+        now = float(start_s[number].max()) + look.time_s(fabric, flow_bytes)
+        end_s[number] = now
+        link_bytes += look.link_bytes(flow_bytes)
+        messages += look.messages_sent
+    bounds = star_bounds(fabric, link_bytes, sum(len(look.chunks) for look in kept))
+    return Traffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
+
+
+@lru_cache(maxsize=1024)  # a few KiB each; scenarios ask again for every network and model
+def look_at(schedule: Schedule) -> LockStep | None:
+    """As `find_lock_step`, remembered for schedules that are kept."""
+    return find_lock_step(schedule)

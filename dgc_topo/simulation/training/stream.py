@@ -1,0 +1,132 @@
+"""Buckets under way: one schedule per bucket, one after the other on each rank.
+
+A rank goes on to its next bucket when it has finished its part in the one before and its gradients
+are ready.  That a bucket is ready is a message of the rank to itself: before each bucket every
+rank has a *gate*, a flow over no link that ends at the moment the bucket is ready.  So everything
+else (what starts when, sharing, reading steps late) is what `Progress` does for one schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.agenda import OVER
+from dgc_topo.simulation.fluid import Fluid
+from dgc_topo.simulation.pattern import Pattern
+from dgc_topo.simulation.progress import Progress
+from dgc_topo.simulation.sizes import Sizes, fit_sizes
+from dgc_topo.simulation.work import Work
+
+
+class BucketStream(Progress):
+    """Owner of the flows of all buckets of a step.
+
+    Args:
+        fluid: The network's flows.
+        schedules: What each bucket runs, all of one world size.
+        sizes: Bytes of each bucket's transfers.
+        ready_s: When each rank may begin each bucket, shape (num_buckets, world_size).
+        placement: Host of each rank, shape (world_size,).
+
+    Attributes:
+        start_s: When each rank began each bucket, shape (num_buckets, world_size).
+        end_s: When each rank finished its part in each bucket, same shape.
+    """
+
+    def __init__(
+        self,
+        fluid: Fluid,
+        schedules: Sequence[Schedule],
+        sizes: Sequence[Sizes],
+        ready_s: FloatArray,
+        placement: IntArray,
+    ) -> None:
+        sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
+        super().__init__(fluid, schedules[0], sizes[0], placement)
+        self.start_s, self.end_s = np.zeros_like(ready_s), np.zeros_like(ready_s)
+        self._ready_s = ready_s
+        self._buckets = iter(zip(schedules, sizes, strict=True))
+        self._steps = iter(())  # of the bucket being read
+        self._gate_flows = np.empty(0, np.int64)  # first gate's flow of each bucket
+        self._gate_places = np.empty(0, np.int64)  # first gate's place
+        hops, _ = fluid.resources.of_messages(placement, placement)
+        self._gates = Pattern.of_selves(np.arange(self._world_size), hops)
+
+    def _read_next(self) -> bool:
+        """Read the next step of this bucket, or the gates of the next."""
+        if super()._read_next():
+            return True
+        schedule, self._sizes = next(self._buckets, (None, self._sizes))
+        if schedule is None:
+            return False
+        self._work = Work(self._costs, self._sizes, self._world_size)
+        self._steps = enumerate(schedule.steps())
+        self._have_begun[:] = False
+        self._read_gates()
+        return True
+
+    def _read_gates(self) -> None:
+        flows, places = self._agenda.flows, self._agenda.places
+        first = flows.end
+        self._gate_flows = np.append(self._gate_flows, first)
+        self._gate_places = np.append(self._gate_places, places.end)
+        zeros = np.zeros(self._world_size)
+        here = self._agenda.add(self._gates, zeros, zeros, zeros)
+        self._idle -= int(here.sum())
+        rows = np.arange(first, flows.end) - flows.base
+        if here.all():
+            delay_s = self._until_posted(rows, zeros)
+            hops, tags = self._gates.hops, rows + flows.base
+            self._fluid.start(hops, delay_s, zeros, tags, self._number)
+        else:
+            self._start(rows[flows["waiting"][rows] == 0])
+
+    def _until_posted(self, rows: IntArray, delay_s: FloatArray) -> FloatArray:
+        """As for one schedule; a gate ends when its rank's bucket is ready."""
+        delay_s = super()._until_posted(rows, delay_s)
+        flows = rows + self._agenda.flows.base
+        bucket = np.searchsorted(self._gate_flows, flows, "right") - 1
+        rank = flows - self._gate_flows[bucket]
+        gates = rank < self._world_size
+        if gates.any():
+            delay_s = np.where(gates, 0.0, delay_s)
+            open_s = self._ready_s[bucket[gates], rank[gates]]
+            delay_s[gates] = np.maximum(open_s - self._env.now, 0.0)
+        return delay_s
+
+    def _reach_one(self, place: int) -> None:
+        id_ = place + self._agenda.places.base
+        bucket = int(np.searchsorted(self._gate_places, id_, "right")) - 1
+        rank = id_ - int(self._gate_places[bucket])
+        if rank >= self._world_size:
+            super()._reach_one(place)
+            return
+        row = int(self._gate_flows[bucket]) + rank - self._agenda.flows.base
+        self._agenda.flows["waiting"][row] = 0
+        self._start(np.array([row]))
+
+    def _leave(self, rows: IntArray) -> None:
+        self._note(rows + self._agenda.places.base)
+        super()._leave(rows)
+
+    def ended_one(self, tag: int) -> None:
+        """As `ended`, for one flow."""
+        flows, places = self._agenda.flows.views, self._agenda.places.views
+        row, base = tag - self._agenda.flows.base, self._agenda.places.base
+        ends = {flows["src_place"][row], flows["dst_place"][row]}
+        super().ended_one(tag)
+        over = [place for place in ends if places["open"][place - base] == OVER]
+        if over:
+            self._note(np.array(over))
+
+    def _note(self, places: IntArray) -> None:
+        """Keep the time at which ranks have left places; the last one of a bucket stays."""
+        bucket = np.searchsorted(self._gate_places, places, "right") - 1
+        ranks = self._agenda.places["rank"][places - self._agenda.places.base]
+        self.end_s[bucket, ranks] = self._env.now
+        gates = places - self._gate_places[bucket] < self._world_size
+        self.start_s[bucket[gates], ranks[gates]] = self._env.now

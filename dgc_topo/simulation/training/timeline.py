@@ -1,0 +1,122 @@
+"""What each rank's processor does until its gradients are sent: passes, and compressing buckets.
+
+A rank has one processor.  It compresses a bucket as soon as the backward pass has produced it,
+which holds up the rest of the backward pass; it decompresses when a bucket has arrived and the
+processor is free, in the order of the buckets; then it updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray
+from dgc_topo.simulation.training.profile import Bucket, Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codec:
+    """What compressing costs a worker's processor.
+
+    Attributes:
+        encode_s_per_element: Per compressible element, before sending.
+        decode_s_per_element: Per compressible element, after receiving.
+        fixed_s: Per step, before sending; shared by the buckets in proportion to their elements.
+
+    Raises:
+        ValueError: if a cost is negative or not finite.
+    """
+
+    encode_s_per_element: float = 0.0
+    decode_s_per_element: float = 0.0
+    fixed_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("encode_s_per_element", "decode_s_per_element", "fixed_s"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"codec: {name} {getattr(self, name)}, expected 0 or more")
+
+    def encode_s(self, buckets: Sequence[Bucket]) -> FloatArray:
+        """Return the seconds of each bucket, shape (num_buckets,)."""
+        elements = np.array([bucket.num_elements for bucket in buckets], np.float64)
+        share = elements / max(elements.sum(), 1.0) if elements.any() else 1 / len(buckets)
+        compressible = np.array([bucket.compressible_elements for bucket in buckets], np.float64)
+        return np.asarray(self.encode_s_per_element * compressible + self.fixed_s * share)
+
+    def decode_s(self, buckets: Sequence[Bucket]) -> FloatArray:
+        """Return the seconds of each bucket, shape (num_buckets,)."""
+        compressible = [bucket.compressible_elements for bucket in buckets]
+        return self.decode_s_per_element * np.array(compressible, np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """When each rank's processor does what before its gradients are sent.
+
+    Attributes:
+        factors: Of each rank's compute and codec, shape (world_size,); 0 for servers.
+        passes_end_s: End of the forward pass before the last backward pass, shape (world_size,).
+        layer_end_s: End of each layer's backward pass, shape (num_layers, world_size).
+        encode_start_s: When compressing a bucket begins, shape (num_buckets, world_size).
+        ready_s: When it ends, and the bucket can be sent; same shape.
+    """
+
+    factors: FloatArray
+    passes_end_s: FloatArray
+    layer_end_s: FloatArray
+    encode_start_s: FloatArray
+    ready_s: FloatArray
+
+
+def compute_timeline(
+    profile: Profile,
+    buckets: Sequence[Bucket],
+    encode_s: FloatArray,
+    factors: FloatArray,
+    accumulation_steps: int,
+) -> Timeline:
+    """Return each rank's timeline.
+
+    Args:
+        profile: Of one forward and backward pass.
+        buckets: Of the profile's layers.
+        encode_s: Seconds of each bucket, shape (num_buckets,).
+        factors: Of each rank, shape (world_size,).
+        accumulation_steps: Passes whose gradients are added up before they are sent; the last
+            one may overlap with sending.
+    """
+    before_s = (accumulation_steps - 1) * profile.compute_s + profile.forward_s
+    ready_s = [layer.ready_s for bucket in buckets for layer in bucket.layers]
+    encoded_s = np.cumsum(encode_s)  # by the end of each bucket
+    counts = [len(bucket.layers) for bucket in buckets]
+    held_up_s = np.repeat(encoded_s - encode_s, counts)
+    layer_end_s = before_s + np.array(ready_s) + held_up_s
+    start_s = layer_end_s[np.cumsum(counts) - 1]
+    return Timeline(
+        factors,
+        before_s * factors,
+        np.multiply.outer(layer_end_s, factors),
+        np.multiply.outer(start_s, factors),
+        np.multiply.outer(start_s + encode_s, factors),
+    )
+
+
+def decode_times(
+    end_s: FloatArray, decode_s: FloatArray, timeline: Timeline
+) -> tuple[FloatArray, FloatArray]:
+    """Return when decompressing each bucket begins and ends, both (num_buckets, world_size).
+
+    Args:
+        end_s: When each bucket has arrived, shape (num_buckets, world_size).
+        decode_s: Seconds of each bucket, shape (num_buckets,).
+        timeline: What the processors do before.
+    """
+    begins, ends = np.empty_like(end_s), np.empty_like(end_s)
+    free_s = timeline.ready_s[-1]
+    for bucket, seconds in enumerate(decode_s):
+        begins[bucket] = np.maximum(end_s[bucket], free_s)
+        free_s = ends[bucket] = begins[bucket] + seconds * timeline.factors
+    return begins, ends

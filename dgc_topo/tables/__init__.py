@@ -1,0 +1,1 @@
+"""Tables of the files that people write: their keys, and what is wrong with them."""

@@ -1,0 +1,102 @@
+"""What is wrong in a scenario file, in the words of the file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from dgc_topo.tables.places import HIDDEN
+from dgc_topo.tables.table import shown
+from dgc_topo.text import one_line
+
+_FEW = 3  # keys that may have been meant
+_MANY = 8  # keys that are listed
+
+
+def explain_all(error: ValidationError, whole: type[BaseModel]) -> Iterator[str]:
+    """Yield a line for each thing that is wrong in a file, which *whole* was to be made of."""
+    problems = error.errors()
+    for problem in problems:
+        inside = (p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems)
+        if problem["type"] == "too_short" and sum(inside) > 1:
+            continue  # only for what is wrong inside
+        yield explain(dict(problem), whole)
+
+
+def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") -> str:
+    """Say in one line which key is wrong, and what was expected there.
+
+    Args:
+        problem: One of `pydantic.ValidationError.errors`.
+        whole: What was to be made of the file, or of its part *where*.
+        where: Key of that part.
+    """
+    parts, valid = _look_up(problem["loc"], whole)
+    key = one_line(".".join(filter(None, (where, *parts)))) or "the file as a whole"
+    match problem["type"]:
+        case "extra_forbidden":
+            said = f": unknown key; {_valid_text(parts[-1], valid)}"
+        case "missing":
+            said = ": missing, expected a value"
+        case "union_tag_not_found":
+            said = f".kind: missing, expected one of {', '.join(valid)}"
+        case "union_tag_invalid":
+            said = f".kind = {problem['ctx']['tag']!r}: expected one of {', '.join(valid)}"
+        case "number":  # says itself where in the table
+            return ".".join(filter(None, (where, *parts, problem["msg"])))
+        case "value_error":
+            said = f": {problem['ctx']['error']}"
+        case _:
+            message = problem["msg"].replace("Input should be", "expected")
+            message = message.replace("tuple", "list").replace("dictionary", "table")
+            said = f" = {shown(problem['input'])}: {message[0].lower()}{message[1:]}"
+    return key + said
+
+
+def _valid_text(wrong: str, valid: list[str]) -> str:
+    """Say what is valid in the place of a wrong key: the likeliest first, and not too many."""
+    likely = difflib.get_close_matches(wrong, valid, n=_FEW)
+    ordered = [*likely, *(key for key in valid if key not in likely)]
+    others = len(ordered) - _MANY
+    more = f" and {others} more ('dgc-topo schema' has them all)" if others > 0 else ""
+    hint = f"; did you mean {likely[0]!r}?" if likely else ""
+    return f"valid here: {', '.join(ordered[:_MANY])}{more}{hint}"
+
+
+def _look_up(
+    location: tuple[str | int, ...], whole: type[BaseModel]
+) -> tuple[list[str], list[str]]:
+    """Return the keys to a place, and what is valid there: keys, or kinds where it may be several.
+
+    Pydantic puts the kind of a table into its location, though it is no key.
+    """
+    keys: list[str] = []
+    sections = [whole]
+    for part in location:
+        if len(sections) > 1 and not isinstance(part, int):
+            sections = [section for section in sections if _kind_of(section) == part]
+            continue
+        keys.append(str(part))
+        for name, field in sections[0].model_fields.items():
+            if part in {name, field.alias}:
+                sections = list(_models_in(field.annotation)) or sections
+                break
+    if len(sections) > 1:
+        return keys, [_kind_of(section) for section in sections]
+    fields = sections[0].model_fields.items()
+    return keys, [field.alias or name for name, field in fields if HIDDEN not in field.metadata]
+
+
+def _kind_of(section: type[BaseModel]) -> str:
+    return str(get_args(section.model_fields["kind"].annotation)[0])
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the section types inside an annotation such as ``tuple[TopologyChoice, ...]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

@@ -1,0 +1,32 @@
+"""Data sets, and which worker sees which part of them."""
+
+from dgc_topo.training.data.batches import SampleBatches, Shard, StreamBatches, Window
+from dgc_topo.training.data.dataset import (
+    Dataset,
+    ImageDataset,
+    ImageSplit,
+    TensorImages,
+    TextDataset,
+    Vocabulary,
+)
+from dgc_topo.training.data.fetch import fetch_fashion_mnist
+from dgc_topo.training.data.files import DataError, data_dir
+from dgc_topo.training.data.load import dataset_names, load_dataset
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "ImageDataset",
+    "ImageSplit",
+    "SampleBatches",
+    "Shard",
+    "StreamBatches",
+    "TensorImages",
+    "TextDataset",
+    "Vocabulary",
+    "Window",
+    "data_dir",
+    "dataset_names",
+    "fetch_fashion_mnist",
+    "load_dataset",
+]

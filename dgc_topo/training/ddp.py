@@ -1,0 +1,179 @@
+"""What everybody uses: DistributedDataParallel with a communication hook, and torch.optim.SGD.
+
+DDP all-reduces buckets of gradients while the backward pass still computes; a hook decides what
+travels.  The strategy here fits the same training loop and notes the same facts as the others:
+
+* the bytes a rank sent, from the kernel's counters of the process's own TCP connections;
+* the bytes of its own gradient as the hook hands them to the all-reduce;
+* the time that communication was not hidden: from the last bucket's hook to the end of backward.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from dgc_topo.runtime.sockets import tcp_bytes_sent
+from dgc_topo.training.compression import CompressionSection
+from dgc_topo.training.job import Job
+from dgc_topo.training.models import Task
+from dgc_topo.training.settings import TrainSection
+from dgc_topo.training.steps import PhaseClock, StepRecord, Strategy, wait_until
+
+_Future = torch.futures.Future[Tensor]
+
+
+class Hook:
+    """A communication hook of DDP that notes what it is given, and when.
+
+    Args:
+        compression: Says which hook.
+        task: Whose gradients they are.
+        time_scale: Above 1, a bucket's all-reduce starts no earlier than so many times the
+            processor time that led to it (see `PhaseClock`); earlier buckets travel meanwhile.
+    """
+
+    def __init__(self, compression: CompressionSection, task: Task, time_scale: float) -> None:
+        self._task = task
+        self._time_scale = time_scale
+        self._method = compression.method
+        self._state: Any = None
+        if self._method == "ddp-powersgd":
+            self._state = powerSGD_hook.PowerSGDState(
+                process_group=None,
+                matrix_approximation_rank=compression.powersgd_rank,
+                start_powerSGD_iter=compression.powersgd_start_step,
+            )
+        self.called_s = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a step's account."""
+        self.encoded_bytes = self.elements = self.elements_sent = 0
+        self._begun_s, self._worked_before_s = time.perf_counter(), self._task.worked_s()
+
+    @property
+    def density(self) -> float:
+        """Numbers that travelled in this step over gradient elements."""
+        return self.elements_sent / max(self.elements, 1)
+
+    def __call__(self, bucket: GradBucket) -> _Future:
+        """Start the all-reduce of one bucket."""
+        if self._time_scale > 1:
+            worked_s = self._task.worked_s() - self._worked_before_s
+            wait_until(self._begun_s + self._time_scale * worked_s)
+        self.called_s = time.perf_counter()
+        with self._task.aside():
+            return self._start(bucket)
+
+    def _start(self, bucket: GradBucket) -> _Future:
+        buffer = bucket.buffer()
+        match self._method:
+            case "ddp":
+                self._note(buffer, buffer.numel(), buffer.itemsize)
+                return default_hooks.allreduce_hook(None, bucket)  # type: ignore[arg-type]
+            case "ddp-fp16":
+                self._note(buffer, buffer.numel(), torch.float16.itemsize)
+                return default_hooks.fp16_compress_hook(None, bucket)  # type: ignore[arg-type]
+        before = self._state.total_numel_after_compression
+        future = powerSGD_hook.powerSGD_hook(self._state, bucket)
+        # The state counts once PowerSGD has begun; until then whole buckets travel.
+        sent = self._state.total_numel_after_compression - before
+        self._note(buffer, sent or buffer.numel(), buffer.itemsize)
+        return future
+
+    def _note(self, buffer: Tensor, sent: int, bytes_each: int) -> None:
+        self.elements += buffer.numel()
+        self.elements_sent += sent
+        self.encoded_bytes += sent * bytes_each
+
+
+def check_powersgd(job: Job, num_steps: int) -> None:
+    """Refuse a training that is over before PowerSGD begins.
+
+    Raises:
+        ValueError: if all of its steps would be dense.
+    """
+    start = job.compression.powersgd_start_step
+    if job.compression.method == "ddp-powersgd" and num_steps <= start:
+        raise ValueError(
+            f"{job.label}: compression.powersgd_start_step = {start}: gradients are dense until "
+            f"then, expected less than all {num_steps} steps"
+        )
+
+
+class DdpStep(Strategy):
+    """The `Strategy` of DDP: what is left to do once DDP has averaged the gradients.
+
+    Args:
+        model: What DDP wraps; its forward pass must go through `forward`.
+        train: Settings of the optimizer.
+        compression: Says which hook.
+        task: See `Hook`.
+        time_scale: See `Hook`.
+
+    Raises:
+        ValueError: if the backend's bytes cannot be counted, or weight decay is decoupled, which
+            torch.optim.SGD does not know.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: TrainSection,
+        compression: CompressionSection,
+        task: Task,
+        time_scale: float = 1.0,
+    ) -> None:
+        method = compression.method
+        if dist.get_backend() != "gloo":
+            raise ValueError(
+                f"{method}: backend {dist.get_backend()}, expected gloo: what a rank sends is "
+                "counted on its TCP connections"
+            )
+        if train.weight_decay and compression.weight_decay_mode == "decoupled":
+            raise ValueError(f"{method}: weight_decay_mode 'decoupled', expected another")
+        self._hook = Hook(compression, task, time_scale)
+        self._clip_norm = train.clip_norm
+        self._parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
+        self._optimizer = torch.optim.SGD(
+            self._parameters.values(),
+            lr=train.learning_rate,
+            momentum=train.momentum,
+            nesterov=train.nesterov,
+            weight_decay=train.weight_decay,
+        )
+        ddp = DistributedDataParallel(model, bucket_cap_mb=train.bucket_mib)
+        # DDP looks at annotations, which are text in this module: a lambda has none.
+        ddp.register_comm_hook(None, lambda _, bucket: self._hook(bucket))
+        self.forward: nn.Module | None = ddp
+        self._sent_before = 0
+        self._clock = PhaseClock(next(model.parameters()).device, time_scale)
+
+    def begin(self, iteration: int, epoch: float) -> None:
+        """As `Strategy.begin`."""
+        self._hook.begin()
+        self._sent_before = tcp_bytes_sent()
+
+    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
+        """Update; in the record is also what DDP sent, and how long backward waited for it."""
+        waited_s = time.perf_counter() - self._hook.called_s
+        record = StepRecord(compute_s=-waited_s, wait_s=waited_s, messages_sent=None)
+        self._clock.start()
+        record.encoded_bytes, record.density = self._hook.encoded_bytes, self._hook.density
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        record.update_s = self._clock.lap()
+        record.bytes_sent = tcp_bytes_sent() - self._sent_before
+        return record

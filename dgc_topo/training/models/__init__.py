@@ -1,0 +1,34 @@
+"""Models, and the tasks that join a model with its data and its measure of quality, if any."""
+
+from dgc_topo.training.models.build import Option, build_model, model_names, model_options
+from dgc_topo.training.models.emulated import EmulatedTask
+from dgc_topo.training.models.images import running_statistics
+from dgc_topo.training.models.task import Batch, LearningTask, Metric, Score, Task
+from dgc_topo.training.models.tasks import (
+    ImageTask,
+    TextTask,
+    check_task_options,
+    make_task,
+    take_image_size,
+    task_options,
+)
+
+__all__ = [
+    "Batch",
+    "EmulatedTask",
+    "ImageTask",
+    "LearningTask",
+    "Metric",
+    "Option",
+    "Score",
+    "Task",
+    "TextTask",
+    "build_model",
+    "check_task_options",
+    "make_task",
+    "model_names",
+    "model_options",
+    "running_statistics",
+    "take_image_size",
+    "task_options",
+]

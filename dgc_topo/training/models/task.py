@@ -1,0 +1,183 @@
+"""A task: a model and what it computes, so that one training loop fits them all.
+
+Most learn: they have data, and say how good the model is::
+
+    task = make_task("austen", "char-lstm", Shard(batch_size=32))
+    model = task.build_model()
+    for batch in task.batches(epoch=0):
+        task.loss(model, batch).backward()
+    task.evaluate(model).value
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dgc_topo.training.data import Dataset, Shard
+from dgc_topo.training.models.build import Option, build_model
+
+Metric = Literal["accuracy", "perplexity"]
+
+
+class Batch(NamedTuple):
+    """What one worker learns from in one step, on the task's device.
+
+    Attributes:
+        inputs: Images, float32 (batch_size, channels, height, width), or tokens, int64
+            (batch_size, bptt).
+        targets: Classes, int64 (batch_size,), or the tokens that follow, int64 (batch_size, bptt).
+        first: Whether no hidden state is carried into it.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    first: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a model did, as sums that workers can add up before the ratio is formed.
+
+    Attributes:
+        metric: ``accuracy`` (a fraction) or ``perplexity``.
+        total: Right answers, or negative log-likelihood in nats.
+        count: Images, or tokens.
+    """
+
+    metric: Metric
+    total: float
+    count: int
+
+    @property
+    def value(self) -> float:
+        """The metric; NaN where nothing was counted."""
+        if not self.count:
+            return math.nan
+        mean = self.total / self.count
+        if self.metric == "accuracy":
+            return mean
+        try:
+            return math.exp(mean)
+        except OverflowError:  # a model that diverged
+            return math.inf
+
+    def __add__(self, other: Score) -> Score:
+        return Score(self.metric, self.total + other.total, self.count + other.count)
+
+
+@dataclass
+class Task(ABC):
+    """One worker's part of training one model.
+
+    Attributes:
+        shard: Which worker this is.
+        device: Where batches are put; the model must be there too.
+    """
+
+    shard: Shard
+    device: torch.device
+
+    def worked_s(self) -> float:
+        """Return the processor time of this thread, for clocks that stretch it."""
+        return time.thread_time()
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Return what surrounds work, in the middle of a pass, that is no part of the task's."""
+        return nullcontext()
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """Return the model on the task's device, alike on every worker."""
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Steps in an epoch, the same on every worker."""
+
+    @property
+    @abstractmethod
+    def batch_samples(self) -> int:
+        """Images, or tokens, that this worker learns from in one step."""
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield this worker's batches of an *epoch*, counted from 0."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the mean loss of *batch*, a scalar to call ``backward`` on."""
+
+
+@dataclass
+class LearningTask(Task):
+    """A task that learns a data set; how well can be evaluated.
+
+    Attributes:
+        dataset: What is learnt.
+        model_name: Which model `build_model` makes.
+        model_options: Its options.
+    """
+
+    dataset: Dataset
+    model_name: str
+    model_options: Mapping[str, Option]
+
+    metric: ClassVar[Metric]
+    higher_is_better: ClassVar[bool]
+
+    def build_model(self) -> nn.Module:
+        """Return the model on the task's device, alike on every worker: the seed decides."""
+        seed = self.shard.seed
+        model = build_model(self.model_name, self.dataset, seed=seed, **self.model_options)
+        return model.to(self.device)
+
+    @abstractmethod
+    def evaluate(
+        self,
+        model: nn.Module,
+        max_batches: int | None = None,
+        *,
+        part: int = 0,
+        num_parts: int = 1,
+    ) -> Score:
+        """Return how well *model* does on data it never learnt from.
+
+        Args:
+            model: Is in evaluation mode meanwhile, and as before afterwards.
+            max_batches: Stop after so many batches; all by default.
+            part: Which share of the data to go through, so that workers can split the work; the
+                sum of the scores of all parts is the whole score.
+            num_parts: How many shares there are.
+
+        Raises:
+            ValueError: if *part* is not in range, or *max_batches* is below 1.
+        """
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Keep *model* in evaluation mode and without gradients inside the block."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+
+
+def check_part(part: int, num_parts: int, max_batches: int | None) -> None:
+    """Raise `ValueError` unless *part* is one of *num_parts* and *max_batches* is positive."""
+    if not 0 <= part < num_parts:
+        raise ValueError(f"evaluate: part {part}, expected 0 to {num_parts - 1}")
+    if max_batches is not None and max_batches < 1:
+        raise ValueError(f"evaluate: max_batches {max_batches}, expected at least 1")

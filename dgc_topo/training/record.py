@@ -1,0 +1,200 @@
+"""Make the record of a job from what its ranks noted in every step."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from dgc_topo.compression import Staleness
+from dgc_topo.records.environment import describe_environment
+from dgc_topo.records.measurement import (
+    EMULATED_COMPUTE,
+    Measurement,
+    Phases,
+    Quality,
+    SparseSizes,
+    StalenessCounts,
+)
+from dgc_topo.schedule import Schedule
+from dgc_topo.sizes import FLOAT_BYTES, count_elements
+from dgc_topo.training.buckets import Buckets, add_up
+from dgc_topo.training.compression import CompressionSection
+from dgc_topo.training.job import GLOO, Job
+from dgc_topo.training.settings import TrainSection
+from dgc_topo.training.solo import Solo, mean_phases
+from dgc_topo.training.steps import FIELDS, StepRecord
+from dgc_topo.wire.coding import VALUE_BYTES
+
+_SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
+_PHASES = ("compute_s", "compress_s", "communicate_s", "wait_s", "update_s")
+
+#: Columns by name, each of shape (ranks, steps).
+Columns = Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a job ran on."""
+
+    schedule: Schedule  #: of the first iteration
+    network: str
+    time_scale: float
+    congestion_control: str  #: of all their TCP connections
+
+
+def make_measurement(
+    job: Job,
+    setting: Setting,
+    records: Sequence[Sequence[StepRecord]],
+    solo: Solo,
+    quality: Quality | None,
+    batch_samples: int,
+    parameters: Mapping[str, Tensor],
+) -> Measurement:
+    """Return the record of a finished job.
+
+    Times are medians over the steps at the final density, averaged over the workers; bytes are
+    means over those steps, of the busiest worker.
+
+    Args:
+        job: What was run.
+        setting: Schedule and network.
+        records: Per rank, per step, servers included.
+        solo: What a worker alone did.
+        quality: Of the evaluations, if anything is learnt.
+        batch_samples: Images or tokens per worker and step.
+        parameters: The model's, for its sizes.
+    """
+    schedule = setting.schedule
+    recorded = _columns(records)
+    everyone = _settled({**recorded, "interface_bytes": _sent_in_steps(recorded, job)})
+    columns = {name: values[schedule.contributors] for name, values in everyone.items()}
+    elements = sum(p.numel() for p in parameters.values())
+    step_time_s = float(np.median(columns["total_s"], axis=1).mean())
+    num_workers = len(schedule.contributors)
+    return Measurement(
+        kind="measured",
+        scenario=job.scenario,
+        machine=str(describe_environment()),
+        topology=GLOO if job.compression.uses_ddp else job.topology.name,
+        options={} if job.compression.uses_ddp else job.topology.options,
+        goal=schedule.goal,
+        world_size=schedule.world_size,
+        num_workers=num_workers,
+        network=setting.network,
+        time_scale=setting.time_scale,
+        congestion_control=setting.congestion_control or None,
+        workload=_workload(job.train),
+        compression=job.compressor_name,
+        density=job.density,
+        seed=job.seed,
+        batch_size_per_worker=job.train.batch_size_per_worker,
+        rung=job.rung,
+        job=job.key,
+        load=os.getloadavg()[0],
+        num_steps=len(records[0]),
+        step_time_s=step_time_s,
+        phases=_phases(columns),
+        samples_per_s=num_workers * batch_samples / step_time_s,
+        gradient_bytes=FLOAT_BYTES * elements,
+        compressed_bytes=float(columns["encoded_bytes"].mean()),
+        wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
+        interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
+        messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
+        sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
+        solo_phases=mean_phases([solo.step]),
+        bucket_bytes=job.bucket_bytes,
+        profile=solo.profile,
+        quality=quality,
+    )
+
+
+def staleness_of(job: Job, buckets: Buckets) -> Staleness | None:
+    """Return how long elements waited, if the job asks for it and its compressor lets them wait."""
+    return buckets.staleness() if job.compression.track_ages else None
+
+
+def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
+    """Return the counts of all workers together; None if they were not counted."""
+    known = [each for each in found if each is not None]
+    if not known:
+        return None
+    sent, waiting = add_up(known)
+    return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
+
+
+def _workload(train: TrainSection) -> str:
+    return f"{train.model} {EMULATED_COMPUTE if train.emulates else f'on {train.dataset}'}"
+
+
+def _known(value: float) -> float | None:
+    """Return None for NaN: what a rank could not count."""
+    return None if math.isnan(value) else value
+
+
+def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
+    return {
+        name: np.array([[getattr(step, name) for step in rank] for rank in records], np.float64)
+        for name in (*FIELDS, "total_s")
+    }
+
+
+def _sent_in_steps(columns: Columns, job: Job) -> npt.NDArray[np.float64]:
+    """Return what each rank's interface sent from a step's beginning to that of the next.
+
+    An epoch's last step is not known, because the evaluation comes before the next one.
+    """
+    counted = columns["interface_bytes"]
+    sent = np.full_like(counted, np.nan)
+    if np.isnan(counted).all():  # nor does a run that ended early have whole epochs
+        return sent
+    sent[:, :-1] = np.diff(counted)
+    steps_per_epoch = counted.shape[1] // job.train.epochs
+    sent[:, steps_per_epoch - 1 :: steps_per_epoch] = np.nan
+    return sent
+
+
+def _busiest(sent: npt.NDArray[np.float64]) -> float | None:
+    """Return the largest mean over the steps, None if nothing was counted."""
+    known = ~np.isnan(sent[0])
+    return float(sent[:, known].mean(axis=1).max()) if known.any() else None
+
+
+def _settled(columns: Columns) -> Columns:
+    """Keep the steps at the final density, without the first few of the run."""
+    density = columns["density"][0]
+    keep = density == density[-1]
+    if keep.sum() > _SETTLING_STEPS:
+        keep[:_SETTLING_STEPS] = False
+    return {name: values[:, keep] for name, values in columns.items()}
+
+
+def _phases(columns: Columns) -> Phases:
+    medians = {name: float(np.median(columns[name], axis=1).mean()) for name in _PHASES}
+    return Phases(**medians)
+
+
+def _sparse_sizes(
+    columns: Columns, parameters: Mapping[str, Tensor], compression: CompressionSection
+) -> SparseSizes | None:
+    if not columns["entries"].any():
+        return None
+    compressed, dense = count_elements(p.shape for p in parameters.values())
+    dense_bytes = VALUE_BYTES[compression.wire_dtype] * dense
+    return SparseSizes(
+        length=compressed,
+        dense_elements=dense,
+        entries=float(columns["entries"].mean()),
+        merged_entries=float(columns["merged_entries"].mean()),
+        bytes_per_entry=float(
+            (columns["encoded_bytes"].mean() - dense_bytes) / columns["entries"].mean()
+        ),
+        index_encoding=compression.index_encoding,
+        wire_dtype=compression.wire_dtype,
+    )

@@ -1,0 +1,149 @@
+"""What is trained, and how: ``[train]``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from dgc_topo.tables.keys import OVERLAP, BucketMiB, bucket_bytes_of
+from dgc_topo.tables.places import AnyPath, FolderOfScenario
+from dgc_topo.tables.table import Table
+from dgc_topo.topology import OptionValue
+from dgc_topo.zoo import known_models
+
+EMULATED = "emulated"
+
+DatasetName = Literal[
+    "fashion-mnist-subset",
+    "fashion-mnist",
+    "austen",
+    "cifar10",
+    "cifar100",
+    "image-folder",
+    "emulated",
+]
+LearningModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
+ZooModelName = Literal[
+    "alexnet",
+    "vgg16",
+    "resnet50",
+    "resnet110-cifar",
+    "ptb-lstm",
+    "deepspeech",
+    "bert-large",
+    "gpt2-medium",
+]
+ModelName = Literal[LearningModelName, ZooModelName]
+
+_EXPECTED = f"with dataset {EMULATED!r} expected"
+
+
+class TrainSection(Table):
+    """What is trained, on how many worker processes."""
+
+    dataset: DatasetName = Field(
+        description="emulated: no data; a worker waits as long as a model of the zoo computes, and "
+        "sends gradients of its shapes"
+    )
+    data_path: AnyPath | None = Field(
+        default=None, description="folder of a data set of your own, relative to the scenario"
+    )
+    folder: FolderOfScenario = ""
+    model: ModelName = Field(description="of the zoo if emulated, else one that learns")
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict,
+        description="of model and task, such as hidden_size, augment, bptt; if emulated, only "
+        "compute_s: seconds of forward and backward pass, by default those of the zoo",
+    )
+    world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
+    batch_size_per_worker: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    max_steps_per_epoch: int | None = Field(
+        default=None, ge=1, description="for quick trials; needed if emulated"
+    )
+    learning_rate: float = Field(gt=0)
+    learning_rate_decay: Literal["constant", "cosine"] = "constant"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of the gradient")
+    overlap: bool = Field(
+        default=False, description=f"{OVERLAP}; DDP always does, and gossip never"
+    )
+    bucket_mib: BucketMiB = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    workers: Literal["processes", "virtual"] = Field(
+        default="processes",
+        description="virtual: all in one process, with the same results but no times of a cluster",
+    )
+    timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
+
+    @property
+    def data_folder(self) -> Path | None:
+        """Where the data set is, if it is one of the user's own."""
+        return None if self.data_path is None else Path(self.folder, self.data_path)
+
+    @property
+    def emulates(self) -> bool:
+        """Whether nothing is computed or learnt."""
+        return self.dataset == EMULATED
+
+    @property
+    def bucket_bytes(self) -> float | None:
+        """Float32 bytes of a bucket; None for one bucket after the backward pass."""
+        return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov = true with momentum = 0: expected momentum above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _can_overlap(self) -> Self:
+        bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
+        if self.overlap and self.clip_norm is not None:
+            raise ValueError(
+                "clip_norm with overlap = true: the gradient's norm is known only when the "
+                "backward pass is over, expected one without the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dataset_fits_model(self) -> Self:
+        zoo = known_models()
+        if self.emulates != (self.model in zoo):
+            raise ValueError(
+                f"model {self.model!r} does not go with dataset {self.dataset!r}: models of the "
+                f"zoo ({', '.join(zoo)}) are for {EMULATED!r}, and only they are"
+            )
+        if not self.emulates and (self.dataset == "austen") != (self.model == "char-lstm"):
+            raise ValueError(
+                f"model {self.model!r} cannot learn {self.dataset!r}: 'char-lstm' is for text "
+                "('austen'), the other models are for images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_emulated(self) -> Self:
+        if not self.emulates:
+            return self
+        unknown = sorted(self.options.keys() - {"compute_s"})
+        if unknown:
+            raise ValueError(f"options: unknown {', '.join(unknown)}, {_EXPECTED} only compute_s")
+        compute_s = self.options.get("compute_s", 1.0)
+        if type(compute_s) not in {int, float} or not 0 < float(compute_s) < math.inf:
+            raise ValueError(f"options.compute_s = {compute_s!r}: {_EXPECTED} seconds above 0")
+        if self.max_steps_per_epoch is None:
+            raise ValueError(f"max_steps_per_epoch: missing, {_EXPECTED} one: there is no data")
+        if self.data_path is not None:
+            raise ValueError(f"data_path: {_EXPECTED} none")
+        if self.workers != "processes":
+            raise ValueError(
+                f"workers = {self.workers!r}: {_EXPECTED} 'processes': times are all there is to it"
+            )
+        return self

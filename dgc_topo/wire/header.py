@@ -1,0 +1,230 @@
+"""The header of a message: what it says, how it is sealed, and whether it can be believed."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dgc_topo.wire.checksum import PRIME, ROW, few_word_sums, word_sums
+from dgc_topo.wire.coding import (
+    CODE_BYTES,
+    ESCAPE_COUNT_BYTES,
+    HEADER_BYTES,
+    VALUE_BYTES,
+    IndexEncoding,
+    WireDtype,
+)
+from dgc_topo.wire.format import (
+    DTYPE_CODES,
+    ENCODING_CODES,
+    MAGIC,
+    MAX_WIDTH,
+    VERSION,
+    WORD_BYTES,
+    Header,
+    WireError,
+    first_word,
+)
+from dgc_topo.wire.tensors import has_kernels
+
+if sys.byteorder != "little":
+    raise ImportError(f"wire: this machine is {sys.byteorder}-endian, expected little-endian")
+
+_ENCODING_OF = {code: encoding for encoding, code in ENCODING_CODES.items()}
+_DTYPE_OF = {code: dtype for dtype, code in DTYPE_CODES.items()}
+
+_LARGEST_PARAMETER = {"bit-packed": MAX_WIDTH, "run-length": 1}
+
+_FIRST_WORD = 4  #: factor of the body's first word in the checksum, after what `_seeds` counts
+_LAYOUT = struct.Struct("<III")
+
+
+class Layout(NamedTuple):
+    """A message's header, and where its parts are."""
+
+    header: Header
+    entries: int
+    values_end: int  #: bytes from the start of the message
+    indices_start: int
+    indices_end: int
+
+
+def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
+    """Write the header of a message whose body is written; on a GPU nothing waits.
+
+    Args:
+        words: The whole message, int32; the bytes after its last are 0.
+        header: What to say.
+        num_bytes: Bytes of the message.
+        length: Elements of its run.
+    """
+    if words.device.type == "cpu" and len(words) - _FIRST_WORD < ROW:
+        seal_words(words.numpy(), header, num_bytes, length)
+        return
+    first = first_word(header)
+    _seal_on_device(words, first, _seeds(first, length, num_bytes))
+
+
+def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, length: int) -> None:
+    """As `seal`, for at most `ROW` words of a body in a CPU's memory."""
+    first = first_word(header)
+    sums = few_word_sums(words[_FIRST_WORD - 1 :])
+    _LAYOUT.pack_into(words.data, 0, first, *_checks(*sums, *_seeds(first, length, num_bytes)))
+
+
+def _seal_on_device(words: Tensor, first: int, seeds: tuple[int, int]) -> None:
+    """As `seal`, without asking for a number that a GPU has."""
+    sums = word_sums(words[_FIRST_WORD - 1 :]) % PRIME
+    words[0].fill_(first)
+    words[1].copy_((sums[0] + seeds[0]) % PRIME)  # keeps the low 32 bits
+    words[2].copy_((sums[1] + (_FIRST_WORD - 1) * sums[0] + seeds[1]) % PRIME)
+
+
+def open_message(message: Tensor, length: int) -> Layout:
+    """Return what a message says, its checksum and all sizes checked; on a GPU it waits once.
+
+    Args:
+        message: 1-D contiguous uint8, 4-byte aligned.
+        length: Elements of its run.
+
+    Raises:
+        WireError: if it is no message of this version for a run of so many elements.
+    """
+    size = message.numel()
+    if size < HEADER_BYTES:
+        raise WireError(
+            f"wire: message of {size} bytes, expected at least {HEADER_BYTES}: a header"
+        )
+    head, tail, plain, weighted = _facts(message, (size - HEADER_BYTES) // WORD_BYTES)
+    first, *stored = _LAYOUT.unpack(head)
+    magic, version, kind, parameter = head[:WORD_BYTES]
+    if magic != MAGIC:
+        raise WireError(f"wire: first byte {magic:#04x}, expected {MAGIC:#04x}: a sparse message")
+    if version != VERSION:
+        raise WireError(f"wire: format version {version}, expected {VERSION}: update one library")
+    if size % WORD_BYTES:
+        rest = int.from_bytes(tail[-(size % WORD_BYTES) :], "little")
+        plain, weighted = plain + rest, weighted + (size - HEADER_BYTES) // WORD_BYTES * rest + rest
+    if tuple(stored) != _checks(plain, weighted, *_seeds(first, length, size)):
+        raise WireError(
+            f"wire: checksum of a message of {size} bytes for {length} elements, expected the one "
+            "in its header: it is damaged, or for a run of another length"
+        )
+    return _layout(_header(kind, parameter), size, length, tail)
+
+
+def _seeds(first: int, length: int, num_bytes: int) -> tuple[int, int]:
+    """Return both sums of words 1 to 3: the header's first, the run's and the message's length."""
+    return first + length + num_bytes, first + 2 * length + 3 * num_bytes
+
+
+def _checks(plain: int, weighted: int, plain_seed: int, weighted_seed: int) -> tuple[int, int]:
+    weighted += (_FIRST_WORD - 1) * plain
+    return (plain + plain_seed) % PRIME, (weighted + weighted_seed) % PRIME
+
+
+def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
+    """Return the header, the last four bytes and both sums of so many words after the header."""
+    end = HEADER_BYTES + WORD_BYTES * num_words
+    if message.device.type == "cpu" and num_words <= ROW:
+        raw = message.numpy()
+        plain, weighted = few_word_sums(raw[HEADER_BYTES:end].view("<i4"))
+        return raw[:HEADER_BYTES].tobytes(), raw[-WORD_BYTES:].tobytes(), plain, weighted
+    if has_kernels(message):
+        from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.ends_and_sums(message)
+    sums = word_sums(message[HEADER_BYTES:end].view(torch.int32))
+    ends = torch.cat([message[:HEADER_BYTES], message[-WORD_BYTES:]]).to(torch.int64)
+    *both, plain, weighted = torch.cat([ends, sums]).tolist()  # all at once: a GPU waits for it
+    return bytes(both[:HEADER_BYTES]), bytes(both[HEADER_BYTES:]), plain, weighted
+
+
+def _header(kind: int, parameter: int) -> Header:
+    encoding, dtype = _ENCODING_OF.get(kind & 15), _DTYPE_OF.get(kind >> 4)
+    if encoding is None:
+        raise WireError(
+            f"wire: index encoding {kind & 15}, expected one of {_listed(_ENCODING_OF)}"
+        )
+    if dtype is None:
+        raise WireError(f"wire: value type {kind >> 4}, expected one of {_listed(_DTYPE_OF)}")
+    if parameter and parameter > _LARGEST_PARAMETER.get(encoding, 0):
+        raise WireError(
+            f"wire: {encoding} parameter {parameter}, "
+            f"expected at most {_LARGEST_PARAMETER.get(encoding, 0)}"
+        )
+    return Header(encoding, dtype, parameter)
+
+
+def _listed(names: dict[int, IndexEncoding] | dict[int, WireDtype]) -> str:
+    return ", ".join(f"{code} ({name})" for code, name in names.items())
+
+
+def _layout(header: Header, size: int, length: int, tail: bytes) -> Layout:
+    """Return where the parts are: the sizes of all follow from that of the message."""
+    body = size - HEADER_BYTES
+    entries, expected, trailer = _count(header, body, length, tail)
+    if body != expected or not 0 <= entries <= length:
+        raise WireError(
+            f"wire: {header.encoding} {header.wire_dtype} message with {body} bytes after its "
+            f"header, expected as many as 0 to {length} entries take, such as {max(expected, 0)}"
+        )
+    unused = _unused_bits(header, entries, length)
+    if unused and tail[-1] >> 8 - unused:
+        raise WireError(
+            f"wire: {header.encoding} message that ends with byte {tail[-1]:#04x}, "
+            f"expected its upper {unused} bits to be 0"
+        )
+    values_end = HEADER_BYTES + VALUE_BYTES[header.wire_dtype] * entries
+    padding = -values_end % 4 if header.encoding == "int32" else 0
+    return Layout(header, entries, values_end, values_end + padding, size - trailer)
+
+
+def _count(header: Header, body: int, length: int, tail: bytes) -> tuple[int, int, int]:
+    """Return how many entries a body can hold, its size with them, and its bytes after the indices.
+
+    The first is derived from the size, so where it is no whole number the second is another size.
+    """
+    encoding, dtype, parameter = header
+    value_bytes = VALUE_BYTES[dtype]
+    match encoding:
+        case "dense":
+            return length, value_bytes * length, 0
+        case "bitmap":
+            plane = -(-length // 8)
+            entries = (body - plane) // value_bytes
+            return entries, value_bytes * entries + plane, 0
+        case "bit-packed":
+            entries = 8 * body // (8 * value_bytes + parameter)
+            return entries, value_bytes * entries - (-entries * parameter // 8), 0
+        case "int32":
+            entries = body // (value_bytes + 4)
+            return entries, value_bytes * entries + -value_bytes * entries % 4 + 4 * entries, 0
+    if not parameter:
+        entries = body // (value_bytes + CODE_BYTES)
+        return entries, (value_bytes + CODE_BYTES) * entries, 0
+    escapes = int.from_bytes(tail, "little")
+    escape_bytes = CODE_BYTES * escapes + ESCAPE_COUNT_BYTES
+    entries = (body - escape_bytes) // (value_bytes + CODE_BYTES)
+    if not escapes or entries <= 0:
+        raise WireError(
+            f"wire: run-length message of {body} bytes with {escapes} escape codes, "
+            "expected some, and entries behind them"
+        )
+    return entries, (value_bytes + CODE_BYTES) * entries + escape_bytes, ESCAPE_COUNT_BYTES
+
+
+def _unused_bits(header: Header, entries: int, length: int) -> int:
+    """Return how many of the last byte's bits nothing is written to."""
+    match header.encoding:
+        case "bitmap":
+            return -length % 8
+        case "bit-packed":
+            return -entries * header.parameter % 8
+    return 0

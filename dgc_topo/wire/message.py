@@ -1,0 +1,163 @@
+"""Messages: entries of a run of elements, as bytes and back.  The layout is in FORMAT.md."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgc_topo.wire import bits, indices, small
+from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireDtype
+from dgc_topo.wire.format import WORD_BYTES, WireError
+from dgc_topo.wire.header import Layout, open_message, seal
+from dgc_topo.wire.plan import Coding, Plan, check_run, plan
+from dgc_topo.wire.tensors import TORCH_DTYPES, has_kernels
+
+
+def encode(
+    entry_indices: Tensor,
+    values: Tensor,
+    start: int,
+    length: int,
+    wire_dtype: WireDtype = "float32",
+    choice: IndexChoice = "auto",
+) -> Tensor:
+    """Return the message for entries of the elements ``start .. start + length - 1``.
+
+    Args:
+        entry_indices: Shape (n,), int64, strictly ascending, inside the run (trusted).
+        values: Shape (n,), float32; rounded to *wire_dtype*.
+        start: The run's first element.
+        length: Elements in the run.
+        wire_dtype: Type of the values.
+        choice: How to code the indices: ``auto`` is the smallest.
+
+    Returns:
+        Shape (num_bytes,), uint8, contiguous, 4-byte aligned, on the device of *entry_indices*.
+
+    Raises:
+        WireError: if the run is longer than 2**31 elements.
+    """
+    coding = Coding(wire_dtype, choice)
+    made = _made_fast(entry_indices, values, start, length, coding)
+    if isinstance(made, Tensor):
+        return made
+    gaps = indices.gaps_of(entry_indices, start)
+    if made is None:
+        made = plan(gaps, length, coding)
+    words = torch.empty(-(-made.num_bytes // WORD_BYTES), dtype=torch.int32, device=gaps.device)
+    if made.num_bytes % WORD_BYTES:
+        words[-1] = 0
+    message = words.view(torch.uint8)[: made.num_bytes]
+    body = message[HEADER_BYTES:]
+    if made.header.encoding == "dense":
+        dense = body.view(TORCH_DTYPES[wire_dtype]).zero_()
+        dense[entry_indices - start] = values.to(dense.dtype)
+    else:
+        values_end = VALUE_BYTES[wire_dtype] * len(gaps)
+        body[:values_end].view(TORCH_DTYPES[wire_dtype]).copy_(values)
+        _write_indices(made, gaps, entry_indices, start, body[values_end:])
+    seal(words, made.header, made.num_bytes, length)
+    return message
+
+
+def encoded_bytes(
+    entry_indices: Tensor,
+    start: int,
+    length: int,
+    wire_dtype: WireDtype = "float32",
+    choice: IndexChoice = "auto",
+) -> int:
+    """Return the bytes of the message that `encode` would return, without making it."""
+    coding = Coding(wire_dtype, choice)
+    if has_kernels(entry_indices):
+        from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.planned(entry_indices, start, length, coding).num_bytes
+    gaps = indices.gaps_of(entry_indices, start)
+    return plan(gaps, length, coding).num_bytes
+
+
+def _made_fast(
+    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: Coding
+) -> Tensor | Plan | None:
+    """Return the message where few calls make it; else its plan, if that is known by now."""
+    if has_kernels(entry_indices):
+        from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
+
+        return on_gpu.encode(entry_indices, values, start, length, coding)
+    return small.encode(entry_indices, values, start, length, coding)
+
+
+def _write_indices(
+    made: Plan, gaps: Tensor, entry_indices: Tensor, start: int, into: Tensor
+) -> None:
+    match made.header.encoding:
+        case "run-length":
+            indices.write_codes(gaps, made.escapes, into)
+        case "bit-packed":
+            indices.write_packed(gaps, made.header.parameter, into)
+        case "bitmap":
+            bits.pack_plane(entry_indices - start, into)
+        case "int32":
+            padding = len(into) - 4 * len(gaps)
+            into[:padding] = 0
+            into[padding:].view(torch.int32).copy_(entry_indices - start)
+
+
+def decode(message: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
+    """Return the entries in a message for the elements ``start .. start + length - 1``.
+
+    On a GPU it waits twice: for what the header says, and for whether the indices fit.
+
+    Args:
+        message: Any bytes, 1-D uint8.
+        start: The run's first element.
+        length: Elements in the run.
+
+    Returns:
+        Indices, shape (n,), int64, strictly ascending inside the run; and their values, shape
+        (n,), float32, possibly a view of *message*.
+
+    Raises:
+        WireError: if the message is damaged, of another version, or not for this run.
+    """
+    check_run(length)
+    message = _usable(message)
+    layout = open_message(message, length)
+    read = small.decode(message, layout, start, length)
+    if read is not None:
+        return read
+    values = message[HEADER_BYTES : layout.values_end].view(TORCH_DTYPES[layout.header.wire_dtype])
+    return _read_indices(layout, message, start, length), values.to(torch.float32)
+
+
+def _usable(message: Tensor) -> Tensor:
+    """Return the message in memory where its numbers can be looked at in place."""
+    if message.dtype != torch.uint8 or message.dim() != 1:
+        raise WireError(
+            f"wire: message of shape {tuple(message.shape)} and {message.dtype}, expected 1-D uint8"
+        )
+    aligned = message.is_contiguous() and not message.data_ptr() % WORD_BYTES
+    return message if aligned else message.clone(memory_format=torch.contiguous_format)
+
+
+def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> Tensor:
+    """Return the indices, strictly ascending and inside the run."""
+    count, coded = layout.entries, message[layout.indices_start : layout.indices_end]
+    encoding = layout.header.encoding
+    if not count and encoding != "bitmap":
+        return torch.empty(0, dtype=torch.int64, device=message.device)
+    match encoding:
+        case "dense":
+            return torch.arange(start, start + length, dtype=torch.int64, device=message.device)
+        case "bitmap":
+            return indices.read_bitmap(coded, count, start)
+        case "int32":
+            return indices.read_int32(coded, start, length)
+        case "run-length":
+            escaped = bool(layout.header.parameter)
+            found = indices.read_codes(coded, count, start, escaped=escaped)
+        case "bit-packed":
+            found = indices.read_packed(coded, count, layout.header.parameter, start)
+    indices.check_last(encoding, int(found[-1]) - start, length)
+    return found

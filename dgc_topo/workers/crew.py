@@ -1,0 +1,208 @@
+"""The worker processes of one run: started, listened to, and ended whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+from dgc_topo.workers.children import Starter, python_command, python_environment
+from dgc_topo.workers.hosts import Hosts, Process
+from dgc_topo.workers.rendezvous import nameless_file
+
+_POLL_S = 0.2
+_GRACE_S = 10.0  # for the other workers to say what they saw, once one has failed
+_QUIET_S = 2.0  # after which, if none ends, those that are left have nothing to say
+_END_S = 5.0  # between asking a worker to end and killing it
+_TAIL_LINES = 30
+
+
+class LaunchError(RuntimeError):
+    """A worker process failed; the text says which one and what it printed."""
+
+
+class Message(NamedTuple):
+    """What a worker says: a value of some kind."""
+
+    rank: int
+    kind: str
+    value: Any
+
+
+class _Member:
+    """One worker: its process, our end of the socket that is its standard input, and its log."""
+
+    def __init__(self, process: Process, channel: socket.socket, log: IO[bytes]) -> None:
+        self.process, self.channel, self.log = process, channel, log
+        self.unfinished = b""
+
+    def printed(self) -> str:
+        """Return what the worker has printed."""
+        # Not by reading on: the worker writes where this file's position is.
+        descriptor = self.log.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
+
+    def read(self, rank: int) -> list[Message] | None:
+        """Return what has arrived; None if the worker has closed its end."""
+        try:
+            chunk = self.channel.recv(1 << 16)
+        except ConnectionResetError:
+            chunk = b""
+        if not chunk:
+            return None
+        *lines, self.unfinished = (self.unfinished + chunk).split(b"\n")
+        return [Message(rank, *json.loads(line)) for line in lines]
+
+
+class Crew:
+    """A worker process per rank, each with a channel of JSON lines both ways.
+
+    Args:
+        hosts: Where they run.
+        world_size: How many.
+    """
+
+    def __init__(self, hosts: Hosts, world_size: int) -> None:
+        self._hosts, self._world_size = hosts, world_size
+        self._members: list[_Member] = []
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Self:
+        self._starter = Starter()
+        try:
+            # One by one, so that those already started are known if the next one fails.
+            for rank in range(self._world_size):
+                self._starter.call(self._start, rank)
+                self._selector.register(self._members[rank].channel, selectors.EVENT_READ, rank)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def send(self, rank: int, message: Any, descriptors: Sequence[int] = ()) -> None:
+        """Send a JSON value to a worker; one that is gone is noticed by `messages`."""
+        channel = self._members[rank].channel
+        line = json.dumps(message).encode() + b"\n"
+        # What a lost worker's log says is better than what the socket says.
+        with suppress(OSError):
+            sent = socket.send_fds(channel, [line], descriptors) if descriptors else 0
+            channel.sendall(line[sent:])
+
+    def messages(self) -> Iterator[Message]:
+        """Yield what workers say, for as long as the caller asks.
+
+        Raises:
+            LaunchError: if a worker fails, or ends while it is listened to.
+        """
+        while True:
+            for key, _ in self._selector.select(_POLL_S):
+                heard = self._members[key.data].read(key.data)
+                if heard is None:
+                    raise LaunchError(self._explain_failure(key.data))
+                yield from heard
+
+    def log(self, rank: int) -> str:
+        """Return what a worker has printed."""
+        return self._members[rank].printed()
+
+    def _start(self, rank: int) -> None:
+        command = python_command("dgc_topo.workers.worker", str(self._world_size))
+        environment = {**python_environment(), **self._hosts.environment(rank, self._world_size)}
+        ours, theirs = socket.socketpair()
+        with theirs, ExitStack() as undo:
+            undo.enter_context(ours)
+            log = undo.enter_context(nameless_file())  # nothing is left of it
+            process = self._hosts.start(rank, command, environment, theirs.fileno(), log.fileno())
+            undo.pop_all()
+        # Here, not where it was asked for, which Ctrl-C may have left.
+        self._members.append(_Member(process, ours, log))
+
+    def _explain_failure(self, first: int) -> str:
+        """Say which worker failed first and what the others saw of it."""
+        self._wait_for_last_words()
+        processes = [member.process for member in self._members]
+        failed = [rank for rank, p in enumerate(processes) if p.returncode is not None]
+        if not failed:
+            return f"worker of rank {first} closed its channel and went on, expected its result"
+        # A killed worker cannot say anything itself, a worker that lost its peer only says so.
+        culprit = min(failed, key=lambda rank: (self._lost_its_peer(rank), rank != first, rank))
+        parts = [f"worker of rank {culprit} {_how(processes[culprit].returncode)}"]
+        tail = self.log(culprit).strip().splitlines()[-_TAIL_LINES:]
+        parts += [f"  {line}" for line in tail]
+        parts += [
+            f"rank {rank} did not answer and was ended"
+            for rank, process in enumerate(processes)
+            if process.returncode is None
+        ]
+        for rank in failed:
+            if rank != culprit and (lines := self.log(rank).strip().splitlines()):
+                parts.append(f"rank {rank}: {lines[-1]}")
+        return "\n".join(parts)
+
+    def _wait_for_last_words(self) -> None:
+        """Look at every worker until all have ended, or none has for a while."""
+        deadline = time.monotonic() + _GRACE_S
+        last = deadline
+        num_ended = 0
+        while True:
+            speaking = [_still_has_a_say(member.process) for member in self._members]
+            ended = sum(member.process.returncode is not None for member in self._members)
+            now = time.monotonic()
+            if ended > num_ended:
+                num_ended, last = ended, min(deadline, now + _QUIET_S)
+            if now >= last or not any(speaking):
+                return
+            time.sleep(_POLL_S)
+
+    def _lost_its_peer(self, rank: int) -> bool:
+        return "PeerError" in self.log(rank)
+
+    def _end(self) -> None:
+        """End every worker: let those that are done go, ask, then kill."""
+        self._starter.settle()
+        self._selector.close()
+        for member in self._members:
+            member.channel.close()  # an idle worker ends by that
+        for member in self._members:
+            if member.process.poll() is None:
+                member.process.send_signal(signal.SIGCONT)  # a stopped one would not hear the next
+                member.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _END_S
+        for member in self._members:
+            try:
+                member.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                member.process.send_signal(signal.SIGKILL)
+                member.process.wait()
+        for member in self._members:
+            member.log.close()
+        self._members.clear()
+        self._starter.close()
+
+
+def _still_has_a_say(process: Process) -> bool:
+    """Whether the worker runs, and is not frozen (where the system tells)."""
+    if process.poll() is not None:
+        return False
+    try:
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state not in "Tt"
+
+
+def _how(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"failed with exit status {returncode}"

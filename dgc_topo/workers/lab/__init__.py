@@ -1,0 +1,20 @@
+"""The lab: hosts with real TCP at a chosen rate, on one machine."""
+
+from dgc_topo.workers.lab.counters import CounterError, HostCounters, check_sent
+from dgc_topo.workers.lab.doctor import Diagnosis, examine
+from dgc_topo.workers.lab.lab import Lab
+from dgc_topo.workers.lab.process import LabProcess
+from dgc_topo.workers.lab.spec import LabError, LabSpec, LinkChange
+
+__all__ = [
+    "CounterError",
+    "Diagnosis",
+    "HostCounters",
+    "Lab",
+    "LabError",
+    "LabProcess",
+    "LabSpec",
+    "LinkChange",
+    "check_sent",
+    "examine",
+]

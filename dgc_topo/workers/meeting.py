@@ -1,0 +1,301 @@
+"""Where ranks meet that a launcher started: compared before any of them goes on.
+
+Rank 0 serves a store.  Every rank states there who it is and what it is about to do; rank 0
+reads the statements as they come, and says to all of them either who is who, or, as soon as it is
+sure, why nothing will come of it.  Only JSON travels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from importlib import metadata
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
+
+import torch
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed.rendezvous import register_rendezvous_handler
+
+from dgc_topo.runtime.compared import RanksDifferError, check_equal
+from dgc_topo.runtime.head import MARK
+from dgc_topo.wire.format import VERSION
+from dgc_topo.workers.machine import machine_id
+from dgc_topo.workers.seat import Seat, meeting_point, seat_from
+
+_POLL_S = 0.02
+_LINGER_S = 5.0  # that rank 0, who serves the store, stays for others to hear a refusal
+_SCHEME = "dgc-topo"
+
+
+class MeetingError(RuntimeError):
+    """The ranks did not come together; the text says which one is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a rank says of itself.
+
+    Attributes:
+        seat: As its launcher told it.
+        machine: Tells machines apart.
+        gpus: Those it sees, by number; each has a name of its own in the world.
+        settings: What has to be the same on every rank, by key.
+        ticket: Tells it from another process that believes to be the same rank.
+        fault: Why it does not come; None if it does.
+    """
+
+    seat: Seat
+    machine: str
+    gpus: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ticket: str = field(default_factory=lambda: secrets.token_hex(8))
+    fault: str | None = None
+
+    def to_json(self) -> str:
+        """Return it as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Statement:
+        """Return what `to_json` wrote."""
+        fields = json.loads(text)
+        seat = Seat(**fields.pop("seat"))
+        return cls(seat=seat, gpus=tuple(fields.pop("gpus")), **fields)
+
+
+def statement_of(seat: Seat, gpus: Sequence[str], settings: Mapping[str, Any]) -> Statement:
+    """Return what this process says of itself, versions included.
+
+    Another torch may round otherwise, and speak otherwise to its peers: builds of one release are
+    taken as equal, releases are not.
+    """
+    versions = {
+        "version of dgc-topo": metadata.version("dgc-topo"),
+        "version of the wire format": [VERSION, MARK],
+        "version of torch": torch.__version__.partition("+")[0],
+    }
+    return Statement(seat, machine_id(), tuple(gpus), {**versions, **settings})
+
+
+def meet(store: Store, own: Statement, patience_s: float) -> list[Statement]:
+    """Return every rank's statement, by rank, once all have come and agree.
+
+    Args:
+        store: Served by rank 0, or for as long as rank 0 lives.
+        own: This rank's.
+        patience_s: How long to wait for the last one.
+
+    Raises:
+        RanksDifferError: on every rank that has come, if two of them differ.
+        MeetingError: if a rank does not come in time.
+    """
+    number = store.add("arrivals", 1)
+    store.set(f"statement {number}", own.to_json())
+    if own.seat.rank == 0:
+        _preside(store, own, patience_s)
+    verdict = json.loads(_wait_for(store, "verdict", patience_s, own))
+    store.add("heard", 1)
+    if "refused" in verdict:
+        kind = RanksDifferError if verdict["differ"] else MeetingError
+        raise kind(verdict["refused"])
+    ranks = [Statement.from_json(text.encode()) for text in verdict["ranks"]]
+    _check_among(own, ranks)
+    return ranks
+
+
+def _preside(store: Store, own: Statement, patience_s: float) -> None:
+    """Read the statements as they come, and give the verdict."""
+    ranks: dict[int, Statement] = {}
+    try:
+        for statement in _arriving(store, patience_s, own, ranks):
+            _check_fault(statement)
+            _compare(own, statement)
+            _check_ticket(statement, ranks.setdefault(statement.seat.rank, statement))
+    except (RanksDifferError, MeetingError) as error:
+        refusal = {"refused": str(error), "differ": isinstance(error, RanksDifferError)}
+        store.set("verdict", json.dumps(refusal))
+        _linger(store, own.seat.world_size if isinstance(error, RanksDifferError) else 0)
+        raise
+    table = [ranks[rank].to_json() for rank in range(own.seat.world_size)]
+    store.set("verdict", json.dumps({"ranks": table}))
+
+
+def _arriving(
+    store: Store, patience_s: float, own: Statement, ranks: Mapping[int, Statement]
+) -> Iterator[Statement]:
+    """Yield statements until every rank has come, and whoever has come beside them."""
+    deadline = time.monotonic() + patience_s
+    number = 1
+    while (came := store.check([f"statement {number}"])) or len(ranks) < own.seat.world_size:
+        if came:
+            yield Statement.from_json(store.get(f"statement {number}"))
+            number += 1
+        elif time.monotonic() > deadline:
+            missing = sorted(set(range(own.seat.world_size)) - ranks.keys())
+            raise MeetingError(
+                f"nothing from {_ranks(missing)} of {own.seat.world_size} within "
+                f"{patience_s:g} s, expected every rank to come"
+            )
+        else:
+            time.sleep(_POLL_S)
+
+
+def _check_fault(statement: Statement) -> None:
+    if statement.fault is not None:
+        raise RanksDifferError(f"rank {statement.seat.rank} does not join: {statement.fault}")
+
+
+def _compare(own: Statement, other: Statement) -> None:
+    """Refuse a rank whose world size or settings are others than one's own."""
+    ours = {"WORLD_SIZE": own.seat.world_size, **own.settings}
+    theirs = {"WORLD_SIZE": other.seat.world_size, **other.settings}
+    check_equal(ours, theirs, own.seat.rank, other.seat.rank)
+
+
+def _check_among(own: Statement, ranks: Sequence[Statement]) -> None:
+    """Refuse to be one of a group that has come together without this process."""
+    _compare(ranks[0], own)
+    _check_ticket(own, ranks[own.seat.rank])
+
+
+def _check_ticket(one: Statement, other: Statement) -> None:
+    if one.ticket != other.ticket:
+        raise RanksDifferError(
+            f"ranks differ: RANK is {one.seat.rank} in two processes, on {one.machine} and "
+            f"{other.machine}; expected each rank once"
+        )
+
+
+def _wait_for(store: Store, key: str, patience_s: float, own: Statement) -> bytes:
+    # Rank 0 says itself who is missing, so it is given a little more time.
+    deadline = time.monotonic() + patience_s + _LINGER_S
+    me = f"rank {own.seat.rank}"
+    try:
+        while not store.check([key]):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_S)
+        else:
+            found: bytes = store.get(key)
+            return found
+    except RuntimeError as error:
+        raise MeetingError(f"{me}: lost rank 0, which serves the meeting point: {error}") from error
+    raise MeetingError(
+        f"{me}: nothing from rank 0 within {patience_s:g} s, expected every rank to come"
+    )
+
+
+def _linger(store: Store, expected: int) -> None:
+    """Wait until all have heard the verdict, those that may still come among them."""
+    deadline = time.monotonic() + _LINGER_S
+    while store.add("heard", 0) < max(store.add("arrivals", 0), expected) - 1:
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_S)
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
+
+
+@contextmanager
+def telling_others() -> Iterator[None]:
+    """Have the ranks that would wait for this one hear why it does not come.
+
+    They are given some seconds to listen; whether they do, the error goes on.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        with suppress(ValueError, RuntimeError):
+            _tell(str(error))
+        raise
+
+
+def _tell(fault: str) -> None:
+    seat = seat_from()
+    if seat.world_size > 1:
+        store = _open_store(seat, timedelta(seconds=_LINGER_S))
+        own = Statement(seat, machine_id(), fault=fault)
+        meet(PrefixStore("meeting", store), own, _LINGER_S)
+
+
+class Meeting:
+    """A meeting that `torch.distributed.init_process_group` holds before it makes a group.
+
+    Args:
+        seat: This process's.
+        state: Makes this process's statement.
+        decide: Told of every rank's statement; what it raises ends the joining.
+        patience: How long to wait for the last rank.
+    """
+
+    def __init__(
+        self,
+        seat: Seat,
+        state: Callable[[], Statement],
+        decide: Callable[[list[Statement]], None],
+        patience: timedelta,
+    ) -> None:
+        self._seat, self._state, self._decide = seat, state, decide
+        self._patience = patience
+        self.store: Store | None = None  #: where they met
+        _MEETINGS[str(id(self))] = self  # for as long as this is held elsewhere, too
+
+    @property
+    def url(self) -> str:
+        """What `init_process_group` takes as its *init_method*."""
+        return f"{_SCHEME}://{id(self)}"
+
+    def hold(self) -> Store:
+        """Return the store of the ranks that have met."""
+        store = _open_store(self._seat, self._patience)
+        self.store = PrefixStore("group", store)
+        found = meet(PrefixStore("meeting", store), self._state(), self._patience.total_seconds())
+        self._decide(found)
+        return self.store
+
+
+_MEETINGS: WeakValueDictionary[str, Meeting] = WeakValueDictionary()
+
+
+def _hold(url: str, **_: object) -> Iterator[tuple[Store, int, int]]:
+    meeting = _MEETINGS[urlsplit(url).netloc]
+    seat = meeting._seat  # noqa: SLF001 - of this module
+    yield meeting.hold(), seat.rank, seat.world_size
+
+
+register_rendezvous_handler(_SCHEME, _hold)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+
+def _open_store(seat: Seat, patience: timedelta) -> Store:
+    """Return the store that rank 0 serves, or torchrun where it has one for its workers."""
+    address, port = meeting_point()
+    given = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    serves = seat.rank == 0 and not given
+    try:
+        store = TCPStore(
+            address,
+            port,
+            is_master=serves,
+            timeout=patience,
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        what = "cannot be served (a second rank 0, or another run?)" if serves else "is not there"
+        raise MeetingError(
+            f"rank {seat.rank}: the meeting point {address}, port {port} (MASTER_ADDR, "
+            f"MASTER_PORT) {what}: {first}"
+        ) from error
+    # torchrun's store outlives the processes that it starts again.
+    return PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)

@@ -1,0 +1,250 @@
+"""What is encoded comes back, in every encoding, as small as promised."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dgc_topo.wire.coding import (
+    HEADER_BYTES,
+    INDEX_CHOICES,
+    INDEX_ENCODINGS,
+    WIRE_DTYPES,
+    IndexChoice,
+    IndexEncoding,
+    WireCoding,
+    WireDtype,
+)
+from dgc_topo.wire.message import decode, encode, encoded_bytes
+from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire, wire_name
+from dgc_topo.zoo import load_model
+from tests.wire import reference
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "wire"
+#: Where 16-bit codes, whole bytes, packed groups and int32 have their edges.
+EDGES = [0, 1, 2, 7, 8, 9, 63, 64, 65, 65_534, 65_535, 65_536, 131_071, 2**20, 2**31 - 1, 2**31]
+SMALL = 1 << 20  #: dense messages and bitmaps of longer runs take too much memory for a test
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[int, int, list[int]]:
+    """Return start and length of a run, and relative indices of entries in it."""
+    length = draw(st.sampled_from(EDGES) | st.integers(0, 300))
+    if not length:
+        return draw(st.integers(0, 2**40)), 0, []
+    near_edges = [edge - back for edge in EDGES for back in (1, 2) if 0 <= edge - back < length]
+    places = st.integers(0, length - 1) | st.sampled_from(near_edges)
+    indices = draw(st.sets(places, max_size=40))
+    if draw(st.booleans()):  # side by side
+        first = draw(st.integers(0, length - 1))
+        indices |= set(range(first, min(length, first + draw(st.integers(0, 70)))))
+    return draw(st.integers(0, 2**40)), length, sorted(indices)
+
+
+@settings(max_examples=300)
+@given(
+    runs(), st.sampled_from(INDEX_CHOICES), st.sampled_from(WIRE_DTYPES), st.integers(0, 2**32 - 1)
+)
+def test_decode_inverts_encode(
+    run: tuple[int, int, list[int]], choice: IndexChoice, dtype: WireDtype, seed: int
+):
+    start, length, relative = run
+    if length > SMALL and choice in {"dense", "bitmap"}:
+        length, relative = SMALL, [index for index in relative if index < SMALL]
+    indices = torch.tensor(relative, dtype=torch.int64) + start
+    values = torch.randn(len(relative), generator=torch.Generator().manual_seed(seed))
+    message = encode(indices, values, start, length, dtype, choice)
+    assert message.dtype == torch.uint8
+    assert message.is_contiguous()
+    assert message.numel() == encoded_bytes(indices, start, length, dtype, choice)
+    found, found_values = decode(message, start, length)
+    values = values.to(TORCH_DTYPES[dtype]).to(torch.float32)
+    if message[2] & 15 == 0:  # dense
+        whole = torch.zeros(length)
+        whole[indices - start] = values
+        indices, values = torch.arange(start, start + length), whole
+    assert found.dtype == torch.int64
+    assert torch.equal(found, indices)
+    assert torch.equal(found_values, values)
+    if length <= SMALL:
+        assert reference.decode(message.numpy().tobytes(), length)[0] == (found - start).tolist()
+
+
+@settings(max_examples=100)
+@given(runs(), st.sampled_from(WIRE_DTYPES))
+def test_auto_is_the_smallest(run: tuple[int, int, list[int]], dtype: WireDtype):
+    start, length, relative = run
+    indices = torch.tensor(relative, dtype=torch.int64) + start
+    told = [encoded_bytes(indices, start, length, dtype, each) for each in INDEX_ENCODINGS]
+    assert encoded_bytes(indices, start, length, dtype) == min(told)
+
+
+@pytest.mark.parametrize("encoding", INDEX_ENCODINGS)
+@pytest.mark.parametrize("count", [511, 512, 513, 5000, 70_001])
+def test_many_entries_take_the_other_way_to_the_same_bytes(encoding: IndexEncoding, count: int):
+    """Small messages are coded by numpy, larger ones by torch."""
+    length = 20 * count
+    generator = torch.Generator().manual_seed(count)
+    indices = torch.randperm(length, generator=generator)[:count].sort().values
+    values = torch.randn(count, generator=generator)
+    message = encode(indices, values, 0, length, "float32", encoding)
+    found, found_values = decode(message, 0, length)
+    assert torch.equal(found[found_values != 0], indices)
+    assert torch.equal(found_values[found_values != 0], values)
+    raw = message.numpy().tobytes()
+    assert raw[4:12] == reference.checksum(raw, length)
+    if count < 6000:
+        assert reference.decode(raw, length)[0] == found.tolist()
+
+
+def test_gaps_at_the_edges_of_16_bits_and_of_the_longest_run():
+    for gap in (65_534, 65_535, 65_536, 131_070, 131_071, 2**31 - 3):
+        for count in (2, 600):  # numpy's way, torch's way
+            indices = torch.arange(count - 1).add(gap + 1)
+            indices = torch.cat([torch.zeros(1, dtype=torch.int64), indices])
+            if gap + count > 2**31:
+                continue
+            for encoding in ("run-length", "bit-packed", "int32"):
+                message = encode(indices, torch.ones(count), 0, 2**31, "float16", encoding)
+                assert torch.equal(decode(message, 0, 2**31)[0], indices)
+
+
+def test_what_the_last_place_of_the_longest_run_takes():
+    last = torch.tensor([2**31 - 1])
+    sizes = {e: encoded_bytes(last, 0, 2**31, "float32", e) for e in INDEX_ENCODINGS}
+    codes = (2**31 - 1) // 65_535
+    assert sizes == {
+        "dense": 12 + 4 * 2**31,
+        "run-length": 12 + 4 + 2 * (1 + codes) + 4,
+        "bit-packed": 12 + 4 + 4,
+        "bitmap": 12 + 4 + 2**28,
+        "int32": 12 + 4 + 4,
+    }
+
+
+def example(encoding: IndexEncoding, dtype: WireDtype) -> Tensor:
+    length = 20 if encoding in {"dense", "bitmap"} else 200_000
+    places = [0, 1, 7, 19] if length == 20 else [0, 1, 7, 19, 300, 66_000, 199_999]
+    values = torch.tensor([1.0, -2.0, 0.5, -0.25, 3.0, 65_504.0, 0.1][: len(places)])
+    return encode(torch.tensor(places) + 5, values, 5, length, dtype, encoding)
+
+
+@pytest.mark.parametrize("dtype", WIRE_DTYPES)
+@pytest.mark.parametrize("encoding", INDEX_ENCODINGS)
+def test_bytes_are_what_they_were(encoding: IndexEncoding, dtype: WireDtype):
+    """A change of these files is a new version of the format."""
+    golden = bytes.fromhex((GOLDEN / f"{encoding}-{dtype}.hex").read_text())
+    assert example(encoding, dtype).numpy().tobytes() == golden
+
+
+@pytest.mark.parametrize(
+    ("name", "mebibytes", "ratio"),
+    [("resnet50", 0.352, 276.7), ("alexnet", 0.389, 597.7), ("ptb-lstm", 0.4215, 461.8)],
+)
+def test_the_papers_golden_sizes_byte_for_byte(name: str, mebibytes: float, ratio: float):
+    """6 bytes for each of a thousandth of the elements, 4 for each that stays dense."""
+    model = load_model(name)
+    length, dense = model.compressible_elements, model.dense_elements
+    count = round(0.001 * length)
+    indices = torch.tensor(sorted(random.Random(0).sample(range(length), count)))
+    message = encode(indices, torch.ones(count), 0, length, "float32", "run-length")
+    assert message.numel() == HEADER_BYTES + 6 * count
+    total = message.numel() - HEADER_BYTES + 4 * dense
+    assert abs(total - model.dgc_bytes(0.001)) <= 3  # half an entry
+    assert total / 2**20 == pytest.approx(mebibytes, abs=5e-4)
+    assert model.gradient_bytes / total == pytest.approx(ratio, abs=0.1)
+
+
+def distinct(generator: np.random.Generator, length: int, count: int) -> np.ndarray:
+    """Return *count* ascending numbers below *length*, every set of them alike."""
+    if 4 * count > length:
+        return np.sort(generator.permutation(length)[:count])
+    found = np.empty(0, np.int64)
+    while len(found) < count:
+        found = np.unique(np.append(found, generator.integers(0, length, 2 * count)))
+    return np.sort(generator.choice(found, count, replace=False, shuffle=False))
+
+
+@pytest.mark.parametrize(
+    ("choice", "dtype"),
+    [
+        *((choice, "float32") for choice in INDEX_CHOICES),
+        ("auto", "bfloat16"),
+        ("int32", "float16"),
+    ],
+)
+def test_the_expected_size_is_that_of_random_messages(choice: IndexChoice, dtype: WireDtype):
+    generator = np.random.default_rng(0)
+    coding = WireCoding(choice, dtype)
+    for length in (1, 10, 1000, 100_000, 3_000_000, 2**31):
+        for count in (0, 1, 2, 10, 100, 1000, 30_000):
+            if count > length:
+                continue
+            tries = 30 if count <= 1000 else 4
+            sizes = []
+            for _ in range(tries):
+                picked = torch.from_numpy(distinct(generator, length, count))
+                sizes.append(encoded_bytes(picked, 0, length, dtype, choice))
+            expected = coding.expected_bytes(np.array([length]), np.array([count]))[0]
+            # Small messages: the width of the widest gap varies by a bit, escapes by some.
+            tolerance = 0.02 * np.mean(sizes) + 4 * np.std(sizes) / tries**0.5 + 1
+            assert abs(expected - np.mean(sizes)) <= tolerance, (length, count, np.mean(sizes))
+
+
+def test_expected_sizes_are_vectorised():
+    lengths, counts = np.array([1000, 1000, 50]), np.array([10, 900, 50])
+    together = WireCoding().expected_bytes(lengths, counts)
+    for length, count, size in zip(lengths, counts, together, strict=True):
+        alone = WireCoding().expected_bytes(np.array([length]), np.array([count]))
+        assert alone.tolist() == [size]
+
+
+def test_rounding_leaves_a_difference_that_float32_holds():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(10_000, generator=generator) * torch.logspace(-9, 8, 10_000)
+    for dtype in (torch.float16, torch.bfloat16):
+        sent = to_wire(values, dtype)
+        assert sent.isfinite().all()
+        assert torch.equal(sent.to(dtype).float(), sent)
+        assert torch.equal((values - sent).double(), values.double() - sent.double())
+        assert torch.equal(sent + (values - sent), values)
+    assert to_wire(values, torch.float32) is values
+
+
+def test_unknown_names_list_the_valid_ones():
+    with pytest.raises(ValueError, match=r"index_encoding 'huffman', expected one of auto, dense"):
+        WireCoding("huffman")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="wire_dtype 'int8', expected one of float32, float16"):
+        WireCoding("auto", "int8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"here: wire_dtype torch.int8, expected one of torch.f"):
+        wire_name("here", torch.int8)
+
+
+def test_a_misaligned_message_is_read_all_the_same():
+    indices, values = torch.tensor([3, 80]), torch.tensor([1.0, 2.0])
+    message = encode(indices, values, 0, 100)
+    shifted = torch.cat([torch.zeros(1, dtype=torch.uint8), message])[1:]
+    assert torch.equal(decode(shifted, 0, 100)[0], indices)
+    every_second = torch.stack([message, message], 1).flatten()[::2]
+    assert torch.equal(decode(every_second, 0, 100)[1], values)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("count", [0, 3, 600, 70_001])
+@pytest.mark.parametrize("dtype", WIRE_DTYPES)
+@pytest.mark.parametrize("encoding", INDEX_ENCODINGS)
+def test_a_gpu_makes_the_same_bytes(encoding: IndexEncoding, dtype: WireDtype, count: int):
+    length = 50 * count + 70_000
+    indices, values = torch.randperm(length)[:count].sort().values, torch.randn(count)
+    message = encode(indices, values, 0, length, dtype, encoding)
+    on_gpu = encode(indices.cuda(), values.cuda(), 0, length, dtype, encoding)
+    assert torch.equal(on_gpu.cpu(), message)
+    for found, expected in zip(decode(on_gpu, 0, length), decode(message, 0, length), strict=True):
+        assert found.is_cuda
+        assert torch.equal(found.cpu(), expected)

@@ -1,0 +1,142 @@
+"""Functions on real worker processes, over the loopback interface."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from dgc_topo.workers import LaunchError, Loopback, Session, run_on
+
+
+def workers() -> list[psutil.Process]:
+    return [p for p in psutil.Process().children() if "dgc_topo.workers.worker" in p.cmdline()]
+
+
+def test_one_session_serves_every_world_size_in_rank_order():
+    with Loopback() as hosts, Session(hosts, 3) as session:
+        answers = [
+            session.call("tests.workers.jobs:sum_ranks", {"plus": 10}, world_size=size)
+            for size in (3, 2, 2, 1, 3)
+        ]
+    for size, answer in zip((3, 2, 2, 1, 3), answers, strict=True):
+        expected = 10 * size + sum(range(size))
+        assert [each[:2] for each in answer] == [[rank, expected] for rank in range(size)]
+        assert [each[2] for each in answer] == [each[2] for each in answers[0][:size]]
+    assert workers() == []
+
+
+def test_what_ranks_tell_is_heard_in_each_ranks_order():
+    heard: list[dict[str, int]] = []
+    run_on(Loopback(), "tests.workers.jobs:tell_thrice", 7, world_size=2, listen=heard.append)
+    for rank in range(2):
+        told = [event for event in heard if event["rank"] == rank]
+        assert told == [{"rank": rank, "index": i, "of": 7} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "says"),
+    [
+        ("tests.workers.jobs:fail_on", 1, r"worker of rank 1 failed with exit status 1"),
+        ("tests.workers.jobs:vanish", 1, r"worker of rank 1 was killed by SIGKILL"),
+        ("tests.workers.jobs:no_such", None, r"tests.workers.jobs has no function 'no_such'"),
+        ("no_colon", None, r"expected 'module:function'"),
+    ],
+)
+def test_a_failing_worker_is_named_with_its_last_lines(function, argument, says):
+    with pytest.raises(LaunchError, match=says) as failure:
+        run_on(Loopback(), function, argument, world_size=2, timeout_s=5)
+    if "fail_on" in function:
+        assert "rank 1 was here" in str(failure.value)
+        assert "ArithmeticError: two and two make five" in str(failure.value)
+    assert workers() == []
+
+
+def test_a_killed_worker_is_named_while_a_lower_rank_is_busy():
+    with Session(Loopback(), 2) as session:
+        session.call("tests.workers.jobs:sum_ranks", {"plus": 0})  # both are up
+        began_s = time.monotonic()
+        with pytest.raises(LaunchError) as failure:
+            session.call("tests.workers.jobs:vanish_beside_a_sleeper")
+    assert time.monotonic() - began_s < 8
+    assert str(failure.value).splitlines() == [
+        "worker of rank 1 was killed by SIGKILL",
+        "  the last words",
+        "rank 0 did not answer and was ended",
+    ]
+
+
+OWNER = """
+import signal, time
+from dgc_topo.workers import Loopback, Session
+with Session(Loopback(), 2) as session:
+    for size in (2, 1, 2):
+        session.call("tests.workers.jobs:sum_ranks", {"plus": 0}, world_size=size)
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nothing_is_left_of_a_launcher_that_is_killed(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-B", "-c", OWNER],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        family = psutil.Process(owner.pid).children()
+        owner.kill()
+    assert len(family) == 2
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_world_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="world_size 0 on loopback: expected 1"):
+        Session(Loopback(), 0)
+    with (
+        Session(Loopback(), 1) as session,
+        pytest.raises(ValueError, match="world_size 2, expected 1 to 1"),
+    ):
+        session.call("tests.workers.jobs:sum_ranks", {"plus": 0}, world_size=2)
+
+
+def test_workers_outlive_the_thread_that_opened_their_session():
+    """An executor's threads, as asyncio's and a notebook's, come and go between two calls."""
+    session = Session(Loopback(), 2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(session.__enter__).result()
+        pool.submit(session.call, "tests.workers.jobs:sum_ranks", {"plus": 0}).result()
+    time.sleep(0.2)  # the thread is gone, and what the kernel sends for it has arrived
+    try:
+        answer = session.call("tests.workers.jobs:sum_ranks", {"plus": 1})
+    finally:
+        session.__exit__(None, None, None)
+    assert [each[:2] for each in answer] == [[0, 3], [1, 3]]
+    assert workers() == []
+
+
+def test_a_session_that_is_interrupted_while_it_starts_leaves_no_worker(monkeypatch):
+    begun = threading.Event()
+    start = Loopback.start
+
+    def slowly(*arguments):
+        begun.set()
+        time.sleep(0.5)
+        return start(*arguments)
+
+    def interrupt():
+        begun.wait(10)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Loopback, "start", slowly)
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), Session(Loopback(), 1):
+        pass
+    assert workers() == []
