@@ -1,4 +1,4 @@
-"""What DGC puts on the wire, by arithmetic; imports nothing, so that predictions need no torch."""
+"""Sizes of gradients and of what DGC sends of them, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -35,6 +35,29 @@ def dgc_bytes(
         raise ValueError(f"bytes_per_element {bytes_per_element}, expected above 0")
     compressed, dense = count_elements(shapes)
     return bytes_per_element * density * compressed + FLOAT_BYTES * dense
+
+
+def entries_of(num_elements: int, density: float) -> int:
+    """Return the number of entries that a group sends: ``round(density * n)``, at least one.
+
+    A group is what competes to be sent: a tensor, or with scope ``model`` all compressed tensors
+    together.  A real run sends fewer only where fewer elements differ from zero.
+
+    Args:
+        num_elements: Elements n of the group.
+        density: Fraction to send, 0 to 1.
+    """
+    return min(num_elements, max(1, round(density * num_elements)))
+
+
+def count_entries(group_sizes: Iterable[int], density: float) -> int:
+    """Return the number of entries that groups of these sizes send together, see `entries_of`."""
+    return sum(entries_of(num_elements, density) for num_elements in group_sizes)
+
+
+def compressed_sizes(shapes: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Return the elements of each tensor that DGC compresses, in order."""
+    return tuple(prod(shape) for shape in shapes if is_compressed(shape))
 
 
 def count_elements(shapes: Iterable[Sequence[int]]) -> tuple[int, int]:
@@ -74,5 +97,5 @@ def bucket_ends(num_elements: Sequence[int], bucket_bytes: float) -> list[int]:
 
 
 def is_compressed(shape: Sequence[int]) -> bool:
-    """Return whether DGC compresses a tensor: all but biases, norms and scalars."""
+    """Return True if DGC compresses a tensor of this shape: all but biases, norms and scalars."""
     return len(shape) > 1

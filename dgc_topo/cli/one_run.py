@@ -27,7 +27,7 @@ from dgc_topo.simulation import (
 )
 from dgc_topo.simulation import simulate as run_schedule
 from dgc_topo.simulation.growth import Growth, growth_of
-from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.sizes import FLOAT_BYTES, entries_of
 from dgc_topo.text import printable
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_text, seconds_text
@@ -84,11 +84,9 @@ class Case:
         return max(1, round(self.num_bytes / FLOAT_BYTES))
 
     @property
-    def num_entries(self) -> float:
+    def num_entries(self) -> int:
         """Entries that one rank sends, if they are sparse; at least 1 of any at all."""
-        if not self.num_bytes:
-            return 0.0
-        return max(1.0, (self.density or 1.0) * self.num_elements)
+        return entries_of(self.num_elements, self.density or 1.0) if self.num_bytes else 0
 
     def schedule(self) -> Schedule:
         """Return the schedule (of the first iteration, if it varies)."""

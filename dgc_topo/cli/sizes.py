@@ -9,7 +9,14 @@ import numpy as np
 from rich.table import Table
 
 from dgc_topo.cli.console import console, print_json
-from dgc_topo.sizes import FLOAT_BYTES, count_elements, dgc_bytes, is_compressed
+from dgc_topo.sizes import (
+    FLOAT_BYTES,
+    compressed_sizes,
+    count_elements,
+    count_entries,
+    dgc_bytes,
+    is_compressed,
+)
 from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
 from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, WireCoding
 from dgc_topo.zoo import Layer, Model
@@ -60,7 +67,7 @@ def describe_sizes(model: Model, coding: Coding) -> dict[str, object]:
 def _message_bytes(model: Model, coding: Coding) -> float:
     """Return what one worker's gradient is expected to take as a real message."""
     compressed, dense = count_elements(model.shapes)
-    entries = round(coding.density * compressed)
+    entries = count_entries(compressed_sizes(model.shapes), coding.density)
     sparse = coding.wire.expected_bytes(np.array([max(compressed, 1)]), np.array([entries]))
     return float(sparse[0]) + VALUE_BYTES[coding.wire.wire_dtype] * dense
 

@@ -15,7 +15,7 @@ from dgc_topo.compression.density import (
 )
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import NonFiniteGradientError
-from dgc_topo.compression.groups import Groups, layer_count
+from dgc_topo.compression.groups import Groups
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.selection import Selection, top_k, top_k_of_all, top_k_per_layer
@@ -45,7 +45,6 @@ __all__ = [
     "dgc_bytes",
     "encoded_bytes",
     "geometric_warm_up",
-    "layer_count",
     "paper_warm_up",
     "top_k",
     "top_k_of_all",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from dgc_topo.compression.layout import FlatLayout
-
-
-def layer_count(num_elements: int, density: float) -> int:
-    """Return how many of a group's elements are sent: ``round(density * n)``, but at least one."""
-    return min(num_elements, max(1, round(density * num_elements)))
+from dgc_topo.sizes import entries_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +35,5 @@ class Groups:
         return len(self.offsets) - 1
 
     def counts(self, density: float) -> list[int]:
-        """Return how many elements each group sends, as `layer_count` says."""
-        starts, stops = self.offsets[:-1], self.offsets[1:]
-        return [
-            layer_count(stop - start, density) for start, stop in zip(starts, stops, strict=True)
-        ]
+        """Return the number of elements that each group sends, see `entries_of`."""
+        return [entries_of(stop - start, density) for start, stop in pairwise(self.offsets)]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dgc_topo.compression import base
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
-from dgc_topo.compression.groups import layer_count
 from dgc_topo.compression.values import plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
+from dgc_topo.sizes import entries_of
 
 
 class RandomK(AfterSum):
@@ -50,7 +50,7 @@ class RandomK(AfterSum):
         super().__init__(parameters, sgd, seed)
         self._density = density
         self._counts = [
-            layer_count(place.stop - place.start, density) for _, place in self._compressed.slices()
+            entries_of(place.stop - place.start, density) for _, place in self._compressed.slices()
         ]
         scales = [
             (place.stop - place.start) / max(count, 1)

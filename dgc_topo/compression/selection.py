@@ -59,7 +59,7 @@ class Afterwards:
 
 
 def top_k_per_layer(residual: Tensor, layout: FlatLayout, density: float) -> Tensor:
-    """Select exactly the largest magnitudes of each layer by torch.topk, `layer_count` of them.
+    """Select exactly the largest magnitudes of each layer by torch.topk, `entries_of` of them.
 
     Ties go to the lower index, so every device selects the same.  Zeros are never sent: a layer
     with fewer nonzero elements sends only those.

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
-from dgc_topo.compression.groups import layer_count
-from dgc_topo.sizes import FLOAT_BYTES, is_compressed
+from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_compressed
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
 
@@ -52,7 +51,7 @@ def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireC
 def _count(tensor: Tensor, density: float) -> int:
     """Return how many entries of a tensor are sent; 0 if it travels dense."""
     sparse = density < 1 and is_compressed(tensor.shape)
-    return layer_count(tensor.numel(), density) if sparse else 0
+    return entries_of(tensor.numel(), density) if sparse else 0
 
 
 def _row(

@@ -23,6 +23,8 @@ from dgc_topo.simulation.training import (
     TrainingStep,
     overlapping,
 )
+from dgc_topo.sizes import count_entries
+from dgc_topo.training.compression import Scope
 from dgc_topo.training.topologies import TopologyChoice
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding, WireDtype, compression_name
 from dgc_topo.zoo import load_model
@@ -124,7 +126,7 @@ def _workload_of_run(measured: Measurement, simulate: SimulateSection | None) ->
         sparse = measured.sparse
         density, dense_bytes = sparse.entries / sparse.length, VALUE_BYTES[sparse.wire_dtype]
         union = overlapping(exponent)
-        payload = SparsePayload(min(density, 1.0), sparse.coding, dense_bytes, union)
+        payload = SparsePayload(min(density, 1.0), sparse.coding, dense_bytes, union, "measured")
     step = TrainingStep(
         profile=_profile_of_run(measured, phases.compute_s),
         payload=payload,
@@ -166,7 +168,7 @@ def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
         dense = sparse.dense_elements if sparse else 0
         return Profile.of_whole(compute_s, elements - dense, dense)
     layers = tuple(
-        ReadyLayer(each.name, each.ready_s, each.compressible_elements, each.dense_elements)
+        ReadyLayer(each.name, each.ready_s, (each.compressible_elements,), each.dense_elements)
         for each in recorded.layers
     )
     return Profile(recorded.forward_s, layers).lasting(compute_s)
@@ -216,13 +218,14 @@ def _workload(
     passes, exponent = simulate.accumulation_steps, simulate.overlap_exponent
     if choice.overlap_exponent is not None:
         exponent = choice.overlap_exponent
-    coding = scenario.compression.coding
-    sparse = _sparse_of(profile, density, coding) if dtype is None else None
+    coding, scope = scenario.compression.coding, scenario.compression.scope
+    sparse = _sparse_of(profile, density, coding, scope) if dtype is None else None
+    dense_bytes = VALUE_BYTES[dtype or coding.wire_dtype]
     step = TrainingStep(
         profile=profile,
-        payload=DensePayload(VALUE_BYTES[dtype])
+        payload=DensePayload(dense_bytes)
         if dtype
-        else SparsePayload(density, coding, VALUE_BYTES[coding.wire_dtype], overlapping(exponent)),
+        else SparsePayload(density, coding, dense_bytes, overlapping(exponent), scope),
         codec=simulate.codec if dtype is None else Codec(),
         update_s=choice.update_s,
         bucket_bytes=simulate.bucket_bytes(),
@@ -260,16 +263,19 @@ def profile_of(choice: WorkloadChoice) -> tuple[Profile, int, float]:
     return profile, choice.batch_size_per_worker, choice.batch_size_per_worker
 
 
-def _sparse_of(profile: Profile, density: float, coding: WireCoding) -> RecordedSparse:
-    length = sum(layer.compressible_elements for layer in profile.layers)
-    entries = min(max(1.0, density * length), float(length))
+def _sparse_of(
+    profile: Profile, density: float, coding: WireCoding, scope: Scope
+) -> RecordedSparse:
+    sizes = [size for layer in profile.layers for size in layer.tensor_sizes]
+    length = sum(sizes)
+    entries = count_entries(sizes if scope == "layer" else [length], density)
     message = coding.expected_bytes(np.array([max(length, 1)]), np.array([entries]))
     return RecordedSparse(
         length=length,
         dense_elements=profile.num_elements - length,
         entries=entries,
         merged_entries=entries,
-        bytes_per_entry=float(message[0]) / max(entries, 1.0),
+        bytes_per_entry=float(message[0]) / max(entries, 1),
         index_encoding=coding.index_encoding,
         wire_dtype=coding.wire_dtype,
     )

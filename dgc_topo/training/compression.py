@@ -12,6 +12,8 @@ from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype
 
 Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
 
+Scope = Literal["layer", "model"]
+
 _SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
 
 
@@ -35,7 +37,7 @@ class CompressionSection(Table):
         description="how the largest elements are found; all send the same ones: by torch.topk, by "
         "a sampled threshold, or by that of the last step",
     )
-    scope: Literal["layer", "model"] = Field(
+    scope: Scope = Field(
         default="layer", description="whether layers send their largest, or the model as a whole"
     )
     merge: Literal["union", "reselect"] = Field(

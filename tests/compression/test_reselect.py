@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from dgc_topo.compression import Groups, layer_count
+from dgc_topo.compression import Groups
 from dgc_topo.compression.reselect import best_entries, without
 from dgc_topo.payload import Entries
 from dgc_topo.runtime.in_process import run_in_process
+from dgc_topo.sizes import entries_of
 from dgc_topo.topology import load_topology
 from tests.compression.test_mass import Reference, flat
 from tests.compression.workers import constant, dgc_ranks, random_like, sparse_of
@@ -50,7 +51,7 @@ def test_applied_plus_residuals_is_all_that_was_accumulated(name, options, world
         applied += flat(updates[0])
         kept = int(flat(updates[0]).count_nonzero())
         sizes = [167] if scope == "model" else [77, 90]
-        assert kept == sum(layer_count(size, 0.05) for size in sizes)
+        assert kept == sum(entries_of(size, 0.05) for size in sizes)
         came_back += merged - kept
         left = torch.stack([flat(rank.residuals()) for rank in ranks]).sum(0)
         everything = torch.stack([reference.accumulated for reference in references]).sum(0)

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.compression import FlatLayout, layer_count, top_k_per_layer
+from dgc_topo.compression import FlatLayout, top_k_per_layer
+from dgc_topo.sizes import entries_of
 
 small_values = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.0, 0.5, 1.0, 2.0])
 
@@ -25,7 +26,7 @@ def test_each_layer_sends_its_largest_with_ties_to_the_lower_index_and_no_zeros(
     expected: list[int] = []
     for offset, values in zip(layout.offsets, layers, strict=False):
         magnitudes = np.abs(np.array(values))
-        order = np.argsort(-magnitudes, kind="stable")[: layer_count(len(values), density)]
+        order = np.argsort(-magnitudes, kind="stable")[: entries_of(len(values), density)]
         expected += sorted(offset + int(i) for i in order if magnitudes[i] > 0)
     residual = torch.tensor([value for layer in layers for value in layer], dtype=torch.float32)
     assert top_k_per_layer(residual, layout, density).tolist() == expected
@@ -44,7 +45,7 @@ def test_each_layer_sends_its_largest_with_ties_to_the_lower_index_and_no_zeros(
     ],
 )
 def test_a_layer_sends_the_rounded_share_but_at_least_one(num_elements, density, count):
-    assert layer_count(num_elements, density) == count
+    assert entries_of(num_elements, density) == count
 
 
 def test_every_position_is_equally_likely_to_be_sent():

@@ -206,7 +206,7 @@ def test_no_time_is_below_its_bound(batch):
 
 def draw_step(rng):
     ready_s = np.sort(rng.uniform(0, 3, 4))
-    layers = [ReadyLayer(f"{at}", at, int(rng.integers(0, 400)), 3) for at in ready_s.tolist()]
+    layers = [ReadyLayer(f"{at}", at, (int(rng.integers(0, 400)),), 3) for at in ready_s.tolist()]
     dense = rng.random() < 0.5
     return TrainingStep(
         profile=Profile(rng.uniform(0, 1), tuple(layers)),

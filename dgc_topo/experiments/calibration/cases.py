@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dgc_topo.schedule import Schedule, Step, copy, mix, reduce
-from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.sizes import FLOAT_BYTES, entries_of
 from dgc_topo.topology import OptionValue, load_topology
 
 ProbeKind = Literal[
@@ -132,7 +132,7 @@ class SparseBuffer(_Record):
     @property
     def num_entries(self) -> int:
         """Entries of each rank."""
-        return max(1, round(self.density * self.num_elements))
+        return entries_of(self.num_elements, self.density)
 
     @property
     def held_bytes(self) -> int:

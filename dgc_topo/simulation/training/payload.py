@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.growth import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.simulation.sizes import DenseSizes, Sizes, SparseSizes
 from dgc_topo.simulation.training.profile import Bucket
-from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of
 from dgc_topo.wire.coding import EntryCoding, WireCoding
 
 #: Makes the union model of a bucket from its length and the entries one worker sends.
@@ -92,11 +92,12 @@ class SparsePayload:
     """A fraction of the compressible elements, with indices; the others dense.
 
     Attributes:
-        density: Fraction of the compressible elements that a worker sends, in every bucket; at
-            least one element if there are any.
+        density: Fraction of the compressible elements that a worker sends.
         coding: What messages of entries weigh; real ones by default.
         dense_element_bytes: Bytes of each element that travels dense.
         union: How unions grow: `independent_growth`, or a rule from `overlapping` or `replayed`.
+        scope: ``layer`` if each tensor sends its share (whole entries, at least one), ``model`` if
+            all of a bucket do together, ``measured`` if *density* is what a run sent on average.
 
     Raises:
         ValueError: if a number makes no sense.
@@ -106,6 +107,7 @@ class SparsePayload:
     coding: EntryCoding = field(default_factory=WireCoding)
     dense_element_bytes: float = FLOAT_BYTES
     union: UnionRule = field(default=independent_growth)
+    scope: Literal["layer", "model", "measured"] = "layer"
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -114,6 +116,17 @@ class SparsePayload:
             raise ValueError(
                 f"payload: dense_element_bytes {self.dense_element_bytes}, expected above 0"
             )
+
+    def entries(self, bucket: Bucket) -> float:
+        """Return the entries that one worker sends of a bucket."""
+        match self.scope:
+            case "layer":
+                return float(count_entries(bucket.tensor_sizes, self.density))
+            case "model":
+                return float(entries_of(bucket.compressible_elements, self.density))
+            case "measured":
+                length = float(bucket.compressible_elements)
+                return min(max(1.0, self.density * length), length)
 
     def own_bytes(self, bucket: Bucket) -> float:
         """Return the bytes of one worker's own entries and of what is dense, as one message."""
@@ -127,14 +140,14 @@ class SparsePayload:
         total = share * self._dense_bytes(bucket)
         length = bucket.compressible_elements
         if length:
-            merged = self.union(length, self._entries(bucket))(contributors)
+            merged = self.union(length, self.entries(bucket))(contributors)
             total += self.coding.expected_bytes(share * length, share * merged)
         return total
 
     def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
         """Return unions that grow with the contributors merged."""
         dense_bytes = self._dense_bytes(bucket)
-        length, entries = bucket.compressible_elements, self._entries(bucket)
+        length, entries = bucket.compressible_elements, self.entries(bucket)
         if not length:
             return DenseSizes(dense_bytes, schedule.num_chunks)
         return SparseSizes(
@@ -148,7 +161,3 @@ class SparsePayload:
 
     def _dense_bytes(self, bucket: Bucket) -> float:
         return self.dense_element_bytes * bucket.dense_elements
-
-    def _entries(self, bucket: Bucket) -> float:
-        length = bucket.compressible_elements
-        return min(max(1.0, self.density * length), float(length))

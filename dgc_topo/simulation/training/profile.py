@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
-from dgc_topo.sizes import bucket_ends
+from dgc_topo.sizes import bucket_ends, compressed_sizes
 from dgc_topo.zoo import Model
 
 
@@ -18,14 +18,19 @@ class ReadyLayer(NamedTuple):
     Attributes:
         name: For traces.
         ready_s: Seconds after the backward pass began.
-        compressible_elements: Elements in tensors of two dimensions or more.
+        tensor_sizes: Elements of each tensor of two dimensions or more, which DGC compresses.
         dense_elements: Elements in biases and normalisations, which DGC sends as they are.
     """
 
     name: str
     ready_s: float
-    compressible_elements: int
+    tensor_sizes: tuple[int, ...]
     dense_elements: int
+
+    @property
+    def compressible_elements(self) -> int:
+        """Elements that DGC compresses."""
+        return sum(self.tensor_sizes)
 
     @property
     def num_elements(self) -> int:
@@ -57,14 +62,14 @@ class Profile:
         if not 0 <= self.forward_s < inf:
             raise ValueError(f"profile: forward_s {self.forward_s}, expected 0 or more")
         for layer in self.layers:
-            if layer.compressible_elements < 0 or layer.dense_elements < 0:
+            if min((*layer.tensor_sizes, layer.dense_elements)) < 0:
                 raise ValueError(f"profile: layer {layer}, expected no fewer than 0 elements")
 
     @classmethod
     def of_model(cls, model: Model) -> Profile:
         """Return the profile of a model of the zoo, at its batch size."""
         layers = [
-            ReadyLayer(layer.name, ready_s, layer.compressible_elements, layer.dense_elements)
+            ReadyLayer(layer.name, ready_s, compressed_sizes(layer.tensors), layer.dense_elements)
             for layer, ready_s in zip(model.layers, model.ready_times_s(), strict=True)
         ]
         return cls(model.forward_s, tuple(reversed(layers)))
@@ -75,10 +80,11 @@ class Profile:
 
         Args:
             compute_s: Forward and backward pass; nothing is said of how they share it.
-            compressible_elements: See `ReadyLayer`.
+            compressible_elements: Of all tensors that DGC compresses; they count as one.
             dense_elements: See `ReadyLayer`.
         """
-        return cls(0.0, (ReadyLayer("model", compute_s, compressible_elements, dense_elements),))
+        sizes = (compressible_elements,)
+        return cls(0.0, (ReadyLayer("model", compute_s, sizes, dense_elements),))
 
     def lasting(self, compute_s: float) -> Profile:
         """Return the same profile stretched so that both passes together take *compute_s*."""
@@ -112,6 +118,11 @@ class Bucket:
     def ready_s(self) -> float:
         """Seconds after the backward pass began."""
         return self.layers[-1].ready_s
+
+    @property
+    def tensor_sizes(self) -> tuple[int, ...]:
+        """Elements of each tensor that DGC compresses."""
+        return tuple(size for layer in self.layers for size in layer.tensor_sizes)
 
     @property
     def compressible_elements(self) -> int:

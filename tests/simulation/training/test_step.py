@@ -33,7 +33,8 @@ WIRE = Fabric("wire", 1e6, 0.0, "1 MB/s: a bucket of 1 MB takes a ring of two 1 
 
 def two_layers(last_s: float = 1.0, first_s: float = 3.0) -> Profile:
     """Two layers of 1 MB each; the last one is ready first."""
-    return Profile(0.5, (ReadyLayer("last", last_s, MB, 0), ReadyLayer("first", first_s, MB, 0)))
+    times = {"last": last_s, "first": first_s}
+    return Profile(0.5, tuple(ReadyLayer(name, at, (MB,), 0) for name, at in times.items()))
 
 
 def ring(world_size: int):
@@ -72,7 +73,7 @@ def test_two_buckets_by_hand(last_s, first_s, ends_s):
 @pytest.mark.parametrize("topology", ["tree", "ring", "butterfly", "sharded-parameter-server"])
 def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
     """Of two sparse buckets far apart, the second takes as long as it does alone."""
-    small, large = (ReadyLayer(n, s, m * MB, 0) for n, s, m in (("a", 1.0, 1), ("b", 50.0, 8)))
+    small, large = (ReadyLayer(n, s, (m * MB,), 0) for n, s, m in (("a", 1.0, 1), ("b", 50.0, 8)))
     payload = SparsePayload(0.01, FlatCoding(8), 4, overlapping(1.0))
     costs = HostCosts(code_s_per_byte=1e-7, merge_s_per_byte=2e-7, sort_s_per_byte=3e-7)
     network = star(5, 1e6, costs=costs)
@@ -87,7 +88,7 @@ def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
 
 
 def test_communication_hides_behind_compute_but_for_the_last_bucket():
-    layers = tuple(ReadyLayer(f"l{i}", 10.0 * (i + 1), MB if i < 4 else 0, 1) for i in range(5))
+    layers = tuple(ReadyLayer(f"l{i}", 10.0 * (i + 1), (MB,) if i < 4 else (), 1) for i in range(5))
     step = TrainingStep(profile=Profile(0.0, layers), bucket_bytes=1e6)
     result = simulate_step(step, ring(2), WIRE)
     assert result.step_time_s == pytest.approx(50, rel=1e-6)
@@ -187,7 +188,7 @@ def test_buckets_of_different_ranks_share_links():
 
 
 def test_buckets_fill_in_backward_order_and_close_when_full():
-    layers = [ReadyLayer(str(i), float(i), n, 0) for i, n in enumerate((100, 200, 900, 10, 10))]
+    layers = [ReadyLayer(str(i), float(i), (n,), 0) for i, n in enumerate((100, 200, 900, 10, 10))]
     names = [[each.name for each in bucket.layers] for bucket in fill_buckets(layers, 1200)]
     assert names == [["0", "1"], ["2"], ["3", "4"]]
     assert len(fill_buckets(layers, None)) == 1
