@@ -2,8 +2,9 @@
 
     python tools/build_assets.py [--folder DIR]
 
-Needs apt and its mirror, but not root.  Every input and output is checked by SHA-256, so a
-second run writes the same content (the .xz bytes may differ between versions of liblzma).
+Needs apt, its mirror (after 'apt-get update') and dpkg-deb, but not root.  Every input and output
+is checked by SHA-256, so a second run writes the same content (the .xz bytes may differ between
+versions of liblzma).
 
 - austen.txt.xz: the six novels of r-cran-janeaustenr, joined by newlines, without the modern
   "note on the text" after Northanger Abbey.
@@ -18,6 +19,7 @@ import gzip
 import hashlib
 import lzma
 import struct
+import subprocess
 import sys
 import tempfile
 import zlib
@@ -27,11 +29,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dgc_topo.files import write_whole
 from dgc_topo.training.data.austen import NOVELS, PATH, SHA256
-from dgc_topo.training.data.debian import deb_files, download_package
-from dgc_topo.training.data.fashion_mnist import CLASS_NAMES, FILES, SUBSET_DIR, SUBSET_FILES
-from dgc_topo.training.data.files import check_sha256, write_atomically
-from dgc_topo.training.data.idx import parse_idx
+from dgc_topo.training.data.fashion_mnist import (
+    CLASS_NAMES,
+    FILES,
+    SUBSET_DIR,
+    SUBSET_FILES,
+    parse_idx,
+)
+from dgc_topo.training.data.files import check_sha256
 
 SEED = 2017  # the year of the data set
 PER_CLASS = {"train": 1000, "t10k": 200}
@@ -134,15 +141,18 @@ def write_idx(path: Path, array: npt.NDArray[np.uint8]) -> None:
 def write(path: Path, content: bytes) -> None:
     """Compress *content* into *path* and say how large it became."""
     packed = lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
-    write_atomically(path, packed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, packed)
     sys.stdout.write(f"{path.name}: {len(content)} bytes, {len(packed)} packed\n")
 
 
 def package_files(package: str, names: list[str]) -> dict[str, bytes]:
-    """Return files called *names* out of the Debian *package*, by name."""
+    """Return files called *names* out of the Debian *package*, by name; nothing is installed."""
     with tempfile.TemporaryDirectory() as temporary:
-        deb = download_package(package, Path(temporary), lambda _what, _done, _total: None)
-        return deb_files(deb, names)
+        subprocess.run(["apt-get", "download", package], cwd=temporary, check=True)
+        (deb,) = Path(temporary).glob("*.deb")
+        subprocess.run(["dpkg-deb", "--extract", deb, temporary], check=True)
+        return {name: next(Path(temporary).rglob(name)).read_bytes() for name in names}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dgc_topo.training.data import SampleBatches, Shard, StreamBatches
-from dgc_topo.training.data.augment import CROP_FLIP_RANDOMS, crop_flip
+from dgc_topo.training.data.batches import CROP_FLIP_RANDOMS, crop_flip
 
 COUNTS = st.integers(1, 5)
 

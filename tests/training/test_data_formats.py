@@ -1,7 +1,6 @@
 """Reading files: what is damaged, missing or not what it says ends in one clear error."""
 
 import gzip
-import os
 import pickle
 import struct
 
@@ -14,8 +13,8 @@ from PIL import Image
 
 from dgc_topo.training.data import DataError, data_dir, dataset_names, fashion_mnist, load_dataset
 from dgc_topo.training.data.dataset import ImageDataset, TensorImages, TextDataset, Vocabulary
-from dgc_topo.training.data.files import read_unpacked, unpack, write_atomically
-from dgc_topo.training.data.idx import parse_idx
+from dgc_topo.training.data.fashion_mnist import parse_idx
+from dgc_topo.training.data.files import read_unpacked, unpack
 
 
 def idx(array):
@@ -77,20 +76,6 @@ def test_damaged_gzip_is_refused_or_read_as_it_was(data):
 def test_unreadable_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"absent\.gz: cannot be read"):
         read_unpacked(tmp_path / "absent.gz")
-
-
-def test_write_atomically_leaves_no_trace_of_a_failure(tmp_path, monkeypatch):
-    path = tmp_path / "folder" / "file"
-    write_atomically(path, b"old")
-
-    def fail(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(DataError, match=r"No space left on device.*DGC_TOPO_DATA"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(path.parent.iterdir()) == [path]
 
 
 def test_unknown_name_lists_the_valid_ones():

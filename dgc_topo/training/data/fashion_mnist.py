@@ -3,15 +3,22 @@
 The full set has 60,000 training and 10,000 test images.  A class-balanced subset is shipped
 inside the package, so that a demo needs no download; its test images come from the test set.
 Source: Xiao, Rasul, Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
+
+Its files are IDX, as those of MNIST: two zero bytes, the type code (8 for unsigned bytes), the
+number of dimensions, each dimension as a big-endian 4-byte unsigned integer, then the bytes
+(LeCun, Cortes and Burges, "The MNIST database").
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from dgc_topo.training.data.dataset import ImageDataset, TensorImages
 from dgc_topo.training.data.files import (
@@ -21,12 +28,12 @@ from dgc_topo.training.data.files import (
     find_packed,
     read_unpacked,
 )
-from dgc_topo.training.data.idx import parse_idx
 
 NAME = "fashion-mnist"
 SUBSET_NAME = "fashion-mnist-subset"
 SUBSET_DIR = Path(__file__).parent / "assets" / SUBSET_NAME
-#: Where the Debian package ``dataset-fashion-mnist`` installs the files.
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+#: Where it installs the files.
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 
 CLASS_NAMES = (
@@ -78,6 +85,9 @@ SUBSET_FILES: Mapping[str, str] = MappingProxyType(
 )
 _MEAN, _STD = 0.2860, 0.3530  # of the 60,000 training images, as a fraction of full scale
 _SIDE = 28  # pixels
+_UNSIGNED_BYTE = 8
+_MAGIC_BYTES = 4
+_SIZE_BYTES = 4
 
 
 def load_full(root: Path | None = None) -> ImageDataset:
@@ -118,8 +128,8 @@ def _is_intact(folder: Path, name: str) -> bool:
 
 def _folder(root: Path | None) -> Path:
     folder = dataset_dir(NAME, root)
-    installed = root is None and not folder.is_dir() and DEBIAN_DIR.is_dir()
-    return DEBIAN_DIR if installed else folder
+    lacks_all = root is None and not any(find_packed(folder, name) for name in FILES)
+    return DEBIAN_DIR if lacks_all and DEBIAN_DIR.is_dir() else folder
 
 
 def _load(name: str, folder: Path, files: Mapping[str, str]) -> ImageDataset:
@@ -152,3 +162,38 @@ def _split(content: Mapping[str, bytes], part: str) -> TensorImages:
         found = " x ".join(map(str, images.shape[1:]))
         raise DataError(f"{images_name}: images of {found} pixels, expected {_SIDE} x {_SIDE}")
     return TensorImages(images.unsqueeze(1), labels.to(torch.int64))
+
+
+def parse_idx(data: bytes, num_dims: int, where: str) -> Tensor:
+    """Return the array that the IDX file content *data* holds.
+
+    Args:
+        data: The whole file, decompressed.
+        num_dims: Dimensions it must have: 3 for grey images, 1 for labels.
+        where: Name of the file, for error messages.
+
+    Returns:
+        uint8 tensor of *num_dims* dimensions, a copy of the bytes.
+
+    Raises:
+        DataError: if the file is cut short, is not IDX, holds another type or number of
+            dimensions, or is not as long as its header says.
+    """
+    header = _MAGIC_BYTES + _SIZE_BYTES * num_dims
+    magic = bytes([0, 0, _UNSIGNED_BYTE, num_dims])
+    if data[:_MAGIC_BYTES] != magic:
+        found = data[:_MAGIC_BYTES].hex(" ") or "an empty file"
+        expected = f"expected {magic.hex(' ')} (IDX, unsigned bytes, {num_dims} dimensions)"
+        raise DataError(f"{where}: starts with {found}, {expected}")
+    if len(data) < header:
+        raise DataError(f"{where}: ends within its header, {len(data)} bytes, expected {header}")
+    shape = tuple(
+        int.from_bytes(data[at : at + _SIZE_BYTES], "big")
+        for at in range(_MAGIC_BYTES, header, _SIZE_BYTES)
+    )
+    if len(data) - header != math.prod(shape) or 0 in shape:
+        sizes = " x ".join(map(str, shape))
+        follow = f"{len(data) - header} bytes follow"
+        raise DataError(f"{where}: header says {sizes}, {follow}, expected {math.prod(shape)}, > 0")
+    array = np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
+    return torch.from_numpy(array.copy())

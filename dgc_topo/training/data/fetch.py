@@ -1,104 +1,122 @@
-"""Getting the full Fashion-MNIST set: from a Debian mirror, or from its public repository.
+"""Download of the full Fashion-MNIST set from its public repository.
 
-Whatever the source says, only content with the known SHA-256 is kept, and each file appears in
-its folder whole or not at all.
+Only a file with the known SHA-256 is kept, and it appears in its folder whole or not at all.
 """
 
 from __future__ import annotations
 
-import http.client
-import tempfile
-import urllib.error
-import urllib.request
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
 
-from dgc_topo.training.data.debian import Progress, deb_files, download_package
-from dgc_topo.training.data.fashion_mnist import FILES, NAME, missing_files
-from dgc_topo.training.data.files import (
-    DATA_VARIABLE,
-    DataError,
-    check_sha256,
-    dataset_dir,
-    unpack,
-    write_atomically,
-)
+from dgc_topo.training.data.fashion_mnist import DEBIAN_PACKAGE, FILES, NAME, missing_files
+from dgc_topo.training.data.files import DATA_VARIABLE, DataError, dataset_dir
 
-_PACKAGE = "dataset-fashion-mnist"
+#: Called with the file's name, the bytes so far, and the bytes in all (None where not known).
+DownloadProgress = Callable[[str, int, int | None], None]
+
 _COMMIT = "b2617bb6d3ffa2e429640350f613e3291e10b141"
-REPOSITORY_URL = (
-    f"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/{_COMMIT}/data/fashion"
+#: Folders that hold the same four files, tried in this order.
+MIRRORS: Sequence[str] = (
+    f"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/{_COMMIT}/data/fashion",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+)
+#: SHA-256 of each file there, by its name without .gz.
+PACKED_FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "train-images-idx3-ubyte": (
+            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+        ),
+        "train-labels-idx1-ubyte": (
+            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+        ),
+        "t10k-images-idx3-ubyte": (
+            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+        ),
+        "t10k-labels-idx1-ubyte": (
+            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+        ),
+    }
 )
 _TIMEOUT_S = 30.0  # without a single byte
 _BLOCK_BYTES = 1 << 16
 _MAX_FILE_BYTES = 1 << 26  # the largest file has 26 MB
 
 
-class Source(NamedTuple):
-    """A place to get files from.
-
-    Attributes:
-        name: What to call it in messages.
-        get: Returns the packed content of the files asked for, or raises `DataError`.
-    """
-
-    name: str
-    get: Callable[[Sequence[str], Progress], Mapping[str, bytes]]
-
-
-def from_debian(names: Sequence[str], progress: Progress) -> Mapping[str, bytes]:
-    """Return the files *names* (.gz content by name) out of the Debian package."""
-    with tempfile.TemporaryDirectory(prefix="dgc-topo-") as temporary:
-        package = download_package(_PACKAGE, Path(temporary), progress)
-        files = deb_files(package, [f"{name}.gz" for name in names])
-    return {name: files[f"{name}.gz"] for name in names}
-
-
-def from_repository(names: Sequence[str], progress: Progress) -> Mapping[str, bytes]:
-    """Return the files *names* (.gz content by name) from the public repository over HTTPS."""
-    return {name: _download(f"{REPOSITORY_URL}/{name}.gz", progress) for name in names}
-
-
-SOURCES = (
-    Source(f"Debian package {_PACKAGE}", from_debian),
-    Source("public repository over HTTPS", from_repository),
-)
-
-
-def fetch_fashion_mnist(destination: Path | None = None, progress: Progress | None = None) -> Path:
-    """Make sure the four files of Fashion-MNIST (31 MB) are in a folder, and return it.
+def fetch_fashion_mnist(
+    destination: Path | None = None, progress: DownloadProgress = lambda *_: None
+) -> Path:
+    """Download the four files of Fashion-MNIST (31 MB) into a folder, and return the folder.
 
     Files already there and intact are kept, so a call on a complete folder touches no network.
 
     Args:
         destination: The folder; by default ``fashion-mnist`` in `data_dir`.
-        progress: Called with what is being fetched, bytes so far and bytes in all (None where
-            not known).
+        progress: Told of every block that arrives.
 
     Raises:
-        DataError: if no source works (the message lists what was tried, why each failed and
+        DataError: if no mirror works (the message lists what was tried, why each failed and
             what to do) or the folder cannot be written.
     """
     folder = dataset_dir(NAME, destination)
-    report = progress or _silent
-    failures: list[str] = []
-    for source in SOURCES:
-        missing = missing_files(folder)
-        if not missing:
-            return folder
+    for name in missing_files(folder):
+        _fetch(name, folder, progress)
+    return folder
+
+
+def _fetch(name: str, folder: Path, progress: DownloadProgress) -> None:
+    # Imported here because training and predicting need neither.
+    import pooch  # noqa: PLC0415
+    from requests import RequestException  # noqa: PLC0415
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    file, failures = f"{name}.gz", []
+    for mirror in MIRRORS:
+        downloader = pooch.HTTPDownloader(
+            progressbar=_ProgressBar(file, progress), chunk_size=_BLOCK_BYTES, timeout=_TIMEOUT_S
+        )
         try:
-            packed = source.get(missing, report)
-            for name in missing:
-                where = f"{name}.gz"
-                check_sha256(unpack(packed[name], ".gz", where), FILES[name], f"{where}, unpacked")
-        except DataError as error:
-            failures.append(f"  {source.name}: {error}")
-            continue
-        for name in missing:
-            write_atomically(folder / f"{name}.gz", packed[name])
-        return folder
+            pooch.retrieve(f"{mirror}/{file}", PACKED_FILES[name], file, folder, None, downloader)
+        except (RequestException, ValueError) as error:  # a wrong checksum is a ValueError
+            # The connection's own words, without those of every layer above it.
+            reason = getattr(error.args[0], "reason", error) if error.args else error
+            failures.append(f"  {mirror}/{file}: {reason}")
+        except OSError as error:
+            message = f"{folder}: cannot be written ({error.strerror or error})"
+            raise DataError(f"{message}; set {DATA_VARIABLE} to a folder that can") from error
+        else:
+            return
     raise DataError(_advice(folder, failures))
+
+
+class _ProgressBar:
+    """Progress of one download, as pooch reports it to the bars that it knows."""
+
+    def __init__(self, file: str, progress: DownloadProgress) -> None:
+        self.total = 0  # set by pooch; 0 where the server does not say
+        self._file, self._progress, self._done = file, progress, 0
+
+    def update(self, num_bytes: int) -> None:
+        """Count a block, whose length pooch rounds up.
+
+        Raises:
+            DataError: if the server sends more than any of the files has.
+        """
+        self._done += num_bytes
+        if self._done > _MAX_FILE_BYTES:
+            raise DataError(f"more than {_MAX_FILE_BYTES} bytes, expected less")
+        if self.total:
+            self._progress(self._file, min(self._done, self.total), self.total)
+        elif num_bytes:
+            self._progress(self._file, self._done, None)
+
+    def reset(self) -> None:
+        """Count from 0 again."""
+        self._done = 0
+
+    def close(self) -> None:
+        """Do nothing: the bar belongs to the caller."""
 
 
 def _advice(folder: Path, failures: Sequence[str]) -> str:
@@ -106,29 +124,7 @@ def _advice(folder: Path, failures: Sequence[str]) -> str:
     files = ", ".join(f"{name}.gz" for name in FILES)
     return (
         f"{NAME}: could not be fetched; tried\n{tried}\n"
-        f"On a machine without a network, put these four files (from either source) in {folder}, "
-        f"or set {DATA_VARIABLE} to a folder that has them in {NAME}/: {files}"
+        f"On a machine without a network, put these four files in {folder}, or set {DATA_VARIABLE} "
+        f"to a folder that has them in {NAME}/, or install the Debian package {DEBIAN_PACKAGE}: "
+        f"{files}"
     )
-
-
-def _silent(_what: str, _done_bytes: int, _total_bytes: int | None) -> None:
-    """Report nothing."""
-
-
-def _download(url: str, progress: Progress) -> bytes:
-    name = url.rsplit("/", 1)[-1]
-    content = bytearray()
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
-            length = response.headers.get("Content-Length", "")
-            total = int(length) if length.isdigit() else None
-            while block := response.read(_BLOCK_BYTES):
-                content += block
-                if len(content) > _MAX_FILE_BYTES:
-                    raise DataError(f"{url}: more than {_MAX_FILE_BYTES} bytes, expected less")
-                progress(name, len(content), total)
-    except urllib.error.URLError as error:
-        raise DataError(f"{url}: {error.reason}") from error
-    except (http.client.HTTPException, OSError) as error:
-        raise DataError(f"{url}: {error}") from error
-    return bytes(content)

@@ -1,4 +1,4 @@
-"""Where data sets lie, and reading and writing their files without leaving a half-written one."""
+"""Folders of data sets, and the reading of their files."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import platformdirs
-
-from dgc_topo.files import write_whole
 
 DATA_VARIABLE = "DGC_TOPO_DATA"  #: environment variable that moves the data folder
 
@@ -78,17 +76,3 @@ def check_sha256(content: bytes, expected: str, where: str) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise DataError(f"{where}: wrong checksum, SHA-256 {found}, expected {expected}")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write *content* to *path*: readers see the old file or all of the new one, never a part.
-
-    Raises:
-        DataError: if the folder cannot be written; the message says how to choose another.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
-    except OSError as error:
-        message = f"{path}: cannot be written ({error.strerror}); set {DATA_VARIABLE} to a folder"
-        raise DataError(f"{message} that can") from error
