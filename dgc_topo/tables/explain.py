@@ -9,11 +9,11 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from dgc_topo.tables.places import HIDDEN
-from dgc_topo.tables.table import shown
 from dgc_topo.text import one_line
 
 _FEW = 3  # keys that may have been meant
 _MANY = 8  # keys that are listed
+_LONGEST = 60  # characters of a value that are shown
 
 
 def explain_all(error: ValidationError, whole: type[BaseModel]) -> Iterator[str]:
@@ -47,6 +47,8 @@ def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") ->
             said = f".kind = {problem['ctx']['tag']!r}: expected one of {', '.join(valid)}"
         case "number":  # says itself where in the table
             return ".".join(filter(None, (where, *parts, problem["msg"])))
+        case "two_spellings":
+            said = f": {problem['msg']}"
         case "value_error":
             said = f": {problem['ctx']['error']}"
         case _:
@@ -54,6 +56,12 @@ def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") ->
             message = message.replace("tuple", "list").replace("dictionary", "table")
             said = f" = {shown(problem['input'])}: {message[0].lower()}{message[1:]}"
     return key + said
+
+
+def shown(value: object) -> str:
+    """Return a value as a file has it, or the beginning of a long one."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _valid_text(wrong: str, valid: list[str]) -> str:

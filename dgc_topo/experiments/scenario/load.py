@@ -79,7 +79,7 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
     said = tables.get("folder")
     try:
         scenario = Scenario.model_validate(
-            tables, context={"folder": said if isinstance(said, str) else folder}
+            tables, context={"folder": said if isinstance(said, str) else folder, "file": where}
         )
     except ValidationError as error:
         lines = [f"{where}: {line}" for line in explain_all(error, Scenario)]
