@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -72,12 +73,10 @@ def _fetch(name: str, folder: Path, progress: DownloadProgress) -> None:
 
     pooch.get_logger().setLevel(logging.WARNING)
     file, failures = f"{name}.gz", []
+    download = partial(_download, progress)
     for mirror in MIRRORS:
-        downloader = pooch.HTTPDownloader(
-            progressbar=_ProgressBar(file, progress), chunk_size=_BLOCK_BYTES, timeout=_TIMEOUT_S
-        )
         try:
-            pooch.retrieve(f"{mirror}/{file}", PACKED_FILES[name], file, folder, None, downloader)
+            pooch.retrieve(f"{mirror}/{file}", PACKED_FILES[name], file, folder, None, download)
         except (RequestException, ValueError) as error:  # a wrong checksum is a ValueError
             # The connection's own words, without those of every layer above it.
             reason = getattr(error.args[0], "reason", error) if error.args else error
@@ -90,33 +89,25 @@ def _fetch(name: str, folder: Path, progress: DownloadProgress) -> None:
     raise DataError(_advice(folder, failures))
 
 
-class _ProgressBar:
-    """Progress of one download, as pooch reports it to the bars that it knows."""
+def _download(progress: DownloadProgress, url: str, path: str, _: object) -> None:
+    """Write what is at *url* to *path*; the form that pooch wants.
 
-    def __init__(self, file: str, progress: DownloadProgress) -> None:
-        self.total = 0  # set by pooch; 0 where the server does not say
-        self._file, self._progress, self._done = file, progress, 0
+    Its own downloader leaves the connection open when it fails, and takes an endless answer.
+    """
+    import requests  # noqa: PLC0415
 
-    def update(self, num_bytes: int) -> None:
-        """Count a block, whose length pooch rounds up.
-
-        Raises:
-            DataError: if the server sends more than any of the files has.
-        """
-        self._done += num_bytes
-        if self._done > _MAX_FILE_BYTES:
-            raise DataError(f"more than {_MAX_FILE_BYTES} bytes, expected less")
-        if self.total:
-            self._progress(self._file, min(self._done, self.total), self.total)
-        elif num_bytes:
-            self._progress(self._file, self._done, None)
-
-    def reset(self) -> None:
-        """Count from 0 again."""
-        self._done = 0
-
-    def close(self) -> None:
-        """Do nothing: the bar belongs to the caller."""
+    name, done_bytes = url.rsplit("/", 1)[-1], 0
+    with (
+        requests.get(url, stream=True, timeout=_TIMEOUT_S) as response,
+        Path(path).open("wb") as file,
+    ):
+        response.raise_for_status()
+        total_bytes = int(response.headers.get("Content-Length", 0)) or None
+        for block in response.iter_content(_BLOCK_BYTES):
+            done_bytes += file.write(block)
+            if done_bytes > _MAX_FILE_BYTES:
+                raise DataError(f"more than {_MAX_FILE_BYTES} bytes, expected less")
+            progress(name, done_bytes, total_bytes)
 
 
 def _advice(folder: Path, failures: Sequence[str]) -> str:
