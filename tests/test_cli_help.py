@@ -1,13 +1,15 @@
 """Help texts, of every command."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from dgc_topo.calibration import app as calibration
 from dgc_topo.cli.main import app as program
-from dgc_topo.cli.under_launcher import app as under_launcher
 
 
 def walk(command, *names):
@@ -19,14 +21,14 @@ def walk(command, *names):
 
 COMMANDS = {
     " ".join((called, *names)): (app, names, command)
-    for called, app in (("dgc-topo", program), ("dgc_topo.training", under_launcher))
+    for called, app in (("dgc-topo", program), ("dgc_topo.calibration", calibration))
     for names, command in walk(typer.main.get_command(app))
 }
 
 
 def words(text):
-    """Return *text* on one line, without frames."""
-    return " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
+    """Return *text* on one line, without frames and the dots of lists."""
+    return " ".join(re.sub("[│╭╮╰╯─•]|^ *- ", " ", text, flags=re.MULTILINE).split())
 
 
 @pytest.fixture
@@ -52,9 +54,29 @@ def test_help_says_all_that_is_written(help_of, name):
     ("name", "section"),
     [
         ("dgc-topo compare", "A [ladder] goes on"),
-        ("dgc-topo validate", "scenario with [validate]"),
-        ("dgc-topo bench training", "scenario with [throughput]"),
+        ("dgc-topo validate", "has a section [validate]"),
+        ("dgc-topo bench training", "has a section [throughput]"),
     ],
 )
 def test_sections_of_scenarios_are_named(help_of, name, section):
     assert section in help_of(name)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("dgc-topo")])
+def test_a_short_option_asks_for_help_everywhere(help_of, wide, name):
+    app, names, _ = COMMANDS[name]
+    assert words(CliRunner().invoke(app, [*names, "-h"]).output) == help_of(name)
+
+
+def test_help_needs_no_large_library():
+    code = (
+        "import sys; from dgc_topo.cli import main\n"
+        "sys.argv = ['dgc-topo', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "large = {'torch', 'matplotlib', 'pandas', 'scipy', 'networkx', 'pydantic'}\n"
+        "print(sorted(large & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "topologies" in done.stdout
+    assert done.stderr == "[]\n"

@@ -6,9 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dgc_topo.cli.calibrate_cluster import app as calibration
+from dgc_topo.calibration import app as calibration
 from dgc_topo.cli.main import app as program
-from dgc_topo.cli.under_launcher import app as under_launcher
 
 #: How each command is called so that it fails, or is done, within milliseconds.
 CALLS = {
@@ -31,7 +30,8 @@ CALLS = {
     "bench codec": ["--elements", "0"],
     "lab run": ["--hosts", "0", "true"],
     "lab doctor": None,  # has nothing to be given, and looks at the machine
-    "under a launcher": ["none.toml", "--topology", "ring"],
+    "scenarios": [],
+    "env": [],
     "calibrating a cluster": ["none/file.toml"],
 }
 NONSENSE = ["", "nan", "-1", "9" * 30, "[/red]\x1b[31m\udcff", "folder"]
@@ -49,7 +49,6 @@ def commands(command, *names):
 
 COMMANDS = {
     **{name: (program, name.split(), c) for name, c in commands(typer.main.get_command(program))},
-    "under a launcher": (under_launcher, [], typer.main.get_command(under_launcher)),
     "calibrating a cluster": (calibration, [], typer.main.get_command(calibration)),
 }
 

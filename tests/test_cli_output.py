@@ -44,7 +44,7 @@ SIMULATE = ("-n", "4", "--bytes", "1MB")
 
 def program(*arguments, **how):
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "dgc_topo.cli", *arguments]
+    command = [sys.executable, "-m", "dgc_topo", *arguments]
     given = {"capture_output": True, "text": True, "check": False} | how
     given["env"] = os.environ | {"OMP_NUM_THREADS": "1"} | how.get("env", {})
     return subprocess.run(command, **given)  # noqa: PLW1510
@@ -81,7 +81,7 @@ def test_standard_output_is_for_the_answer_alone(here):
     ],
 )
 def test_output_that_cannot_be_written(shell, status, said):
-    line = shell.format(f"{sys.executable} -m dgc_topo.cli")
+    line = shell.format(f"{sys.executable} -m dgc_topo")
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (status, said)
 

@@ -64,6 +64,22 @@ def test_a_wheel_brings_one_name_and_all_that_it_needs(wheel):
     assert inside == {"__init__.py", *(f"{stem}.py" for stem in BUILT_IN)}
     assert "dgc_topo/topologies.py" not in names  # the module would hide the folder
     assert "dgc_topo/report/report.html.j2" in names
+    scenarios = {f"dgc_topo/scenarios/{file.name}" for file in (ROOT / "scenarios").glob("*.toml")}
+    assert scenarios == {name for name in names if name.startswith("dgc_topo/scenarios/")}
+
+
+def test_the_wheel_finds_its_own_scenarios_by_name(wheel, tmp_path):
+    _, installed = wheel
+    code = (
+        f"import sys; sys.path.insert(0, {str(installed)!r})\n"
+        "from dgc_topo.experiments.shipped import scenario_path\n"
+        "print(scenario_path('quickstart'))"
+    )
+    (tmp_path / "scenarios").mkdir()  # somebody's own
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(installed / "dgc_topo" / "scenarios" / "quickstart.toml")
 
 
 def test_the_wheel_loads_its_own_topologies(wheel, own_topologies):

@@ -203,7 +203,7 @@ def test_an_interrupt_is_no_fault_of_the_function(tmp_path):
 def test_a_command_asked_to_end_inside_a_function_ends_without_blaming_it(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("import os, signal\n\ndef schedule(n): os.kill(os.getpid(), signal.SIGTERM)\n")
-    command = [sys.executable, "-m", "dgc_topo.cli", "verify", str(path), "--world-size", "3"]
+    command = [sys.executable, "-m", "dgc_topo", "verify", str(path), "--world-size", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "", "")
 

@@ -40,7 +40,12 @@ def collectives(  # noqa: PLR0913 - one argument per option
     everything: Annotated[bool, typer.Option("--all", help="a row per topology")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
 ) -> None:
-    """Time our all-reduces beside torch's over Gloo, in turn, and check that the sums agree."""
+    """Time our all-reduces beside torch's over Gloo, in turn, and check that the sums agree.
+
+    For example:
+
+    - dgc-topo bench collectives -n 4 --sizes 1kB:1MB --topology ring
+    """
     from dgc_topo.experiments.bench.collectives import bench_collectives
     from dgc_topo.experiments.bench.plan import sizes_from
     from dgc_topo.units import seconds_from

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from dgc_topo.cli.console import clear_errors, console, print_json
-from dgc_topo.cli.counting import counting
+from dgc_topo.cli.options import ScenarioFile
+from dgc_topo.cli.progress import counting
 
 if TYPE_CHECKING:
     from dgc_topo.experiments.bench.training import TrainingRow
 
 
 def training(
-    scenario: Annotated[Path, typer.Argument(help="scenario with [throughput]", dir_okay=False)],
+    scenario: ScenarioFile,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
 ) -> None:
-    """Time training over each topology, beside DDP, and say how it scales from one worker."""
+    """Time training over each topology, beside DDP, and say how it scales from one worker.
+
+    The scenario has a section [throughput].
+
+    For example:
+
+    - dgc-topo bench training throughput-1gbe-scaled
+    """
     from dgc_topo.experiments.bench.training import TrainingBench
     from dgc_topo.experiments.scenario import load_scenario
 

@@ -9,16 +9,17 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import typer
 from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from dgc_topo.cli import streams
-from dgc_topo.schedule import ScheduleError
 from dgc_topo.text import name_of, printable
-from dgc_topo.topology import Topology, load_topology
+
+if TYPE_CHECKING:
+    from dgc_topo.topology import Topology
 
 HELP_MARKUP: Final = "markdown"  #: of help texts: rich's own takes a "[train]" in them away
 
@@ -139,6 +140,8 @@ def about(what: str) -> Iterator[None]:
     Raises:
         ValueError: for what would be a ScheduleError, MemoryError, OverflowError or RecursionError.
     """
+    from dgc_topo.schedule import ScheduleError
+
     try:
         yield
     except ScheduleError as error:
@@ -166,6 +169,8 @@ def topology_from(name: str, options: Iterable[str]) -> Topology:
     Raises:
         ValueError: if an option is not of that form, or the topology does not take it.
     """
+    from dgc_topo.topology import load_topology
+
     parsed: dict[str, str | int | float | bool] = {}
     for option in options:
         key, separator, value = option.partition("=")

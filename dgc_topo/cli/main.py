@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import signal
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.table import Table
 
+from dgc_topo.cli import lists
 from dgc_topo.cli.bench import bench
 from dgc_topo.cli.console import (
     HELP_MARKUP,
@@ -18,34 +19,63 @@ from dgc_topo.cli.console import (
     clear_errors,
     clear_warnings,
     console,
-    print_json,
     print_raw,
     topology_from,
 )
 from dgc_topo.cli.lab import lab
-from dgc_topo.cli.options import Fraction, OneDensity, Options, OtherWorldSize, Seed
+from dgc_topo.cli.options import (
+    Fraction,
+    OneDensity,
+    Options,
+    OtherWorldSize,
+    Output,
+    ScenarioFile,
+    Seed,
+)
 from dgc_topo.cli.outputs import check_folder, check_picture
-from dgc_topo.cli.progress import ProgressBars
-from dgc_topo.cli.show import print_findings, print_markdown, print_verification, write_drawing
 from dgc_topo.cli.simulate import simulate
 from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
 from dgc_topo.cli.validate import calibrate, validate
-from dgc_topo.plugins import AskedToEnd
 from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
+from dgc_topo.workers.seat import was_launched
 
 app = typer.Typer(
     name="dgc-topo",
-    help="Train neural networks on ordinary networks over any topology, and predict how it scales.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=HELP_MARKUP,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ScenarioFile = Annotated[Path, typer.Argument(help="scenario file (TOML)", dir_okay=False)]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="results folder (default: results/NAME)")
-]
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        print_raw(f"dgc-topo {version('dgc-topo')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Train neural networks on ordinary networks over any topology, and predict how it scales.
+
+    For example:
+
+    - dgc-topo compare quickstart
+    - dgc-topo step resnet50 -n 16 --density 0.001
+    - dgc-topo verify ring -n 8
+    - dgc-topo scenarios
+    """
+
+
 TopologyName = Annotated[str, typer.Argument(help="topology name, or the path of a .py file")]
 WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
 
@@ -61,7 +91,14 @@ def compare(
     """Train a scenario over each of its topologies, predict other networks, and report.
 
     A [ladder] goes on where it was left.
+
+    For example:
+
+    - dgc-topo compare quickstart
+    - dgc-topo compare mine.toml -o results/second
     """
+    from dgc_topo.cli.progress import ProgressBars
+    from dgc_topo.cli.show import print_findings
     from dgc_topo.experiments.runner import run_scenario
 
     with clear_errors():
@@ -88,12 +125,30 @@ def train(
     world_size: OtherWorldSize = None,
     output: Output = None,
 ) -> None:
-    """Train a scenario over one topology on local worker processes."""
+    """Train a scenario over one topology, on local processes or on those of a launcher.
+
+    Started by torchrun, srun or mpirun, each process is one rank of the training.
+
+    For example:
+
+    - dgc-topo train quickstart --topology ring --density 0.001
+    - torchrun --nproc-per-node 4 -m dgc_topo train quickstart --topology butterfly
+    """
+    from dgc_topo.cli.progress import ProgressBars
+    from dgc_topo.cli.show import print_findings
     from dgc_topo.experiments.runner import Part, run_scenario
 
+    def get_part() -> Part:
+        return Part(topology_from(topology, option or []), density, world_size)
+
     with clear_errors():
+        if was_launched():
+            from dgc_topo.cli.under_launcher import train_as_rank
+
+            train_as_rank(scenario, get_part, output)
+            return
         check_folder("--output", output)
-        part = Part(topology_from(topology, option or []), density, world_size)
+        part = get_part()
         with ProgressBars(console) as bars:
             folder = run_scenario(scenario, output, bars, part=part)
         print_findings(folder)
@@ -103,7 +158,14 @@ def train(
 def verify(
     name: TopologyName, world_size: WorldSize, option: Options = None, seed: Seed = 0
 ) -> None:
-    """Prove that a topology computes what it promises, and count what it costs."""
+    """Prove that a topology computes what it promises, and count what it costs.
+
+    For example:
+
+    - dgc-topo verify butterfly -n 8 --option order=far
+    - dgc-topo verify mine.py -n 5
+    """
+    from dgc_topo.cli.show import print_verification
     from dgc_topo.proof import verify as prove
 
     with clear_errors(), about(name):
@@ -121,7 +183,14 @@ def show(
     plot: Annotated[Path | None, typer.Option(help="draw it into this file instead")] = None,
     grid: Annotated[bool, typer.Option("--grid", help="a row per step, a column per rank")] = False,
 ) -> None:
-    """Print a schedule in its text form, as a grid, or draw it."""
+    """Print a schedule in its text form, as a grid, or draw it.
+
+    For example:
+
+    - dgc-topo show ring -n 4 --grid
+    - dgc-topo show mine.py -n 8 --plot mine.svg
+    """
+    from dgc_topo.cli.show import write_drawing
     from dgc_topo.schedule.text import format_grid, format_schedule
 
     with clear_errors(), about(name):
@@ -135,51 +204,6 @@ def show(
             print_raw(format_grid(schedule) + "\n")
         else:
             print_raw(format_schedule(schedule))
-
-
-@app.command()
-def topologies() -> None:
-    """List the installed topologies and their options."""
-    with clear_errors():
-        _print_topologies()
-
-
-def _print_topologies() -> None:
-    from dgc_topo.plugins import TopologyError, known_topologies
-    from dgc_topo.topology import load_topology, option_choices
-
-    table = Table("topology", "what it is", "options", show_lines=True)
-    for name in known_topologies():
-        try:
-            topology = load_topology(name)
-        except TopologyError as error:  # one broken package hides no other
-            table.add_row(name, str(error), "")
-            continue
-        choices = option_choices(topology.builder)
-        options = "\n".join(f"{key}: {text}" for key, text in choices.items())
-        table.add_row(name, topology.summary, options)
-    console.print(table)
-
-
-@app.command()
-def networks() -> None:
-    """List the named networks, their numbers and where these come from."""
-    with clear_errors():
-        _print_networks()
-
-
-def _print_networks() -> None:
-    from dgc_topo.network import known_fabrics, load_fabric
-
-    table = Table("network", "MB/s", "latency (us)", "source")
-    for name in known_fabrics():
-        if name == "ideal":
-            table.add_row(name, "any", "any", "given numbers and nothing else")
-            continue
-        fabric = load_fabric(name)
-        bandwidth, latency = fabric.bandwidth_bytes_per_s / 1e6, fabric.latency_s * 1e6
-        table.add_row(name, f"{bandwidth:,.1f}", f"{latency:g}", fabric.source)
-    console.print(table)
 
 
 @app.command()
@@ -207,6 +231,10 @@ def sizes(
         print_sizes(load_model(model), coding, as_json=as_json)
 
 
+for listing in (lists.topologies, lists.networks, lists.scenarios, lists.schema, lists.env):
+    app.command()(listing)
+
+
 class Downloadable(StrEnum):
     """Data sets that can be fetched."""
 
@@ -219,32 +247,14 @@ def data(
     destination: Annotated[Path | None, typer.Option(help="folder to put it in")] = None,
 ) -> None:
     """Fetch a full data set, with its checksums checked."""
-    from dgc_topo.cli.download import fetch
+    from dgc_topo.cli.progress import downloading
+    from dgc_topo.training.data import fetch_fashion_mnist
 
     with clear_errors():
         check_folder("--destination", destination)
-        folder = fetch(destination)
+        with downloading(console) as report:
+            folder = fetch_fashion_mnist(destination, report)
         console.print(f"{name.value}: {folder}")
-
-
-class SchemaOf(StrEnum):
-    """What has a schema."""
-
-    SCENARIO = "scenario"
-    MEASUREMENT = "measurement"
-
-
-@app.command()
-def schema(
-    of: Annotated[SchemaOf, typer.Argument(help="scenario files, or records")] = SchemaOf.SCENARIO,
-) -> None:
-    """Print the JSON schema of scenario files, or of the records in a results folder."""
-    from dgc_topo.experiments.scenario import Scenario
-    from dgc_topo.records.measurement import Measurement
-
-    model = Scenario if of is SchemaOf.SCENARIO else Measurement
-    with clear_errors():
-        print_json(model.model_json_schema(), indent=2)
 
 
 @app.command()
@@ -254,7 +264,13 @@ def report(
         bool, typer.Option("--markdown", help="print only a table to paste")
     ] = False,
 ) -> None:
-    """Write a results folder's report again, and print its table."""
+    """Write a results folder's report again, and print its table.
+
+    For example:
+
+    - dgc-topo report results/quickstart --markdown
+    """
+    from dgc_topo.cli.show import print_findings, print_markdown
     from dgc_topo.records.folder import ResultsFolder
     from dgc_topo.records.records import ResultsError
 
@@ -279,4 +295,6 @@ def main() -> NoReturn:
 
 
 def _end(number: int, _: object) -> NoReturn:
+    from dgc_topo.plugins import AskedToEnd
+
     raise AskedToEnd(128 + number)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from dgc_topo.experiments.scenario import load_scenario
-from dgc_topo.experiments.scenario.networks import build_network
-from dgc_topo.network import Fabric, known_fabrics, load_fabric
-from dgc_topo.network.kinds import BuiltNetwork
-from dgc_topo.topology import Topology
 from dgc_topo.units import fraction_from, rate_from, seconds_from
+
+if TYPE_CHECKING:
+    from dgc_topo.network import Fabric
+    from dgc_topo.network.kinds import BuiltNetwork
+    from dgc_topo.topology import Topology
 
 Value = TypeVar("Value")
 
@@ -24,6 +24,16 @@ def fraction(text: str) -> float:
         return fraction_from(str(text), "given")  # a default is a number already
     except ValueError as error:
         raise typer.BadParameter(str(error).removeprefix("given ")) from error
+
+
+def scenario_file(text: str) -> Path:
+    """Return the file of a scenario that is given by name or as a path."""
+    from dgc_topo.experiments.shipped import scenario_path
+
+    try:
+        return scenario_path(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def each_once(option: str, values: Iterable[Value]) -> list[Value]:
@@ -40,6 +50,17 @@ def each_once(option: str, values: Iterable[Value]) -> list[Value]:
     return kept
 
 
+ScenarioFile = Annotated[
+    Path,
+    typer.Argument(
+        help="scenario: a .toml file, or a name that 'dgc-topo scenarios' lists",
+        parser=scenario_file,
+        metavar="SCENARIO",
+    ),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="results folder (default: results/NAME)")
+]
 Fraction = Annotated[
     float,
     typer.Option(
@@ -78,6 +99,8 @@ def fabric_from(name: str, bandwidth: str | None, latency: str | None) -> Fabric
     Raises:
         ValueError: naming the option that is missing or means nothing there.
     """
+    from dgc_topo.network import known_fabrics, load_fabric
+
     if name == "ideal":
         rate = needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal")
         return load_fabric(
@@ -101,6 +124,11 @@ def network_from(
     Raises:
         ValueError: naming the option or the scenario's key that makes no sense.
     """
+    from dgc_topo.experiments.scenario import load_scenario
+    from dgc_topo.experiments.scenario.networks import build_network
+    from dgc_topo.network import known_fabrics
+    from dgc_topo.network.kinds import BuiltNetwork
+
     fabric = fabric_from(name, bandwidth, latency)
     if fabric is not None:
         return BuiltNetwork(fabric.star(world_size), None, None, ())
@@ -132,3 +160,12 @@ def needed(value: Value | None, name: str, expected: str) -> Value:
     if value is None:
         raise ValueError(f"{name}: missing, expected {expected}")
     return value
+
+
+def refuse_options(context: typer.Context, refused: Callable[[str], bool], why: str) -> None:
+    """Refuse options that are given on the command line though they mean nothing there."""
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if refused(name) and source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"{max(parameter.opts, key=len)}: {why}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from pathlib import Path
 
 from dgc_topo.report.picture import PICTURE_SUFFIXES
@@ -72,3 +73,9 @@ def check_folder(option: str, path: Path | None) -> None:
 def moved_text(folder: Path, aside: Path) -> str:
     """Say where the earlier results are that were in the way of new ones."""
     return f"earlier results: {folder} is now {aside}"
+
+
+def warn_of_old_command(old: str, new: str) -> None:
+    """Say on standard error that a command has another name now; of all ranks, rank 0 says it."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(f"warning: 'python {old}' is now 'python {new}'\n")

@@ -1,26 +1,55 @@
-"""Progress bars for an experiment."""
+"""Progress bars: of experiments, of a known number of things, and of downloads."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TransferSpeedColumn,
 )
 
 from dgc_topo.cli.outputs import moved_text
 from dgc_topo.text import printable
-from dgc_topo.training.events import Evaluated, Event, Finished
-from dgc_topo.training.events import Progress as Step
-from dgc_topo.training.job import Job
+
+if TYPE_CHECKING:
+    from dgc_topo.training.events import Event, Finished
+    from dgc_topo.training.job import Job
+
+
+@contextmanager
+def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while inside; yields a function that is told how many more are done."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def downloading(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a bar per file while inside; yields a function that is told file, bytes and total."""
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield report
 
 
 class ProgressBars:
@@ -73,6 +102,9 @@ class ProgressBars:
 
     def event(self, event: Event) -> None:
         """As `Observer.event`."""
+        from dgc_topo.training.events import Evaluated, Finished
+        from dgc_topo.training.events import Progress as Step
+
         if self._steps is None or self._runs is None:
             return
         job = self._jobs[event.job]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +18,12 @@ from dgc_topo.cli.options import (
     fraction,
     needed,
     network_from,
+    refuse_options,
 )
 from dgc_topo.cli.outputs import check_file, check_folder
 
 Target = Annotated[
-    str, typer.Argument(help="scenario file (.toml), topology name, or path of a .py file")
+    str, typer.Argument(help="scenario (a .toml file or a name), or topology (a name or .py file)")
 ]
 WorldSize = Annotated[int | None, typer.Option("--world-size", "-n", help="number of ranks")]
 Size = Annotated[
@@ -66,19 +66,26 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     as_json: AsJson = False,
     output: Output = None,
 ) -> None:
-    """Predict a scenario's workloads without training, or run one topology once on one network."""
+    """Predict a scenario's workloads without training, or run one topology once on one network.
+
+    For example:
+
+    - dgc-topo simulate scaling-1gbe-vs-infiniband
+    - dgc-topo simulate ring -n 16 --bytes 100MB --network 10gbe
+    """
     with clear_errors(), about(target):
-        if target.endswith(".toml"):
+        scenario = _scenario_of(target)
+        if scenario is not None:
             why = f"is for a topology; {target} is a scenario, which says it itself"
-            _refuse(context, lambda name: name not in {"target", "output"}, why)
+            refuse_options(context, lambda name: name not in {"target", "output"}, why)
             check_folder("--output", output)
-            _simulate_scenario(Path(target), output)
+            _simulate_scenario(scenario, output)
             return
         from dgc_topo.cli.one_run import Case, run_case
         from dgc_topo.units import bytes_from
 
         why = f"is for a scenario file; {target!r} is a topology"
-        _refuse(context, lambda name: name == "output", why)
+        refuse_options(context, lambda name: name == "output", why)
         check_file("--goal", goal)
         topology = topology_from(target, option or [])
         check_seed(seed, topology)
@@ -91,6 +98,17 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         run_case(case, goal, as_json=as_json)
 
 
+def _scenario_of(target: str) -> Path | None:
+    """Return the scenario file that *target* names, or None if it can only be a topology."""
+    from dgc_topo.experiments.shipped import scenario_path, shipped_scenarios
+    from dgc_topo.plugins import known_topologies
+
+    if target.endswith(".toml"):
+        return Path(target)
+    shipped = target in {each.name for each in shipped_scenarios()}
+    return scenario_path(target) if shipped and target not in known_topologies() else None
+
+
 def _simulate_scenario(path: Path, output: Path | None) -> None:
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
@@ -99,12 +117,3 @@ def _simulate_scenario(path: Path, output: Path | None) -> None:
     with ProgressBars(console) as bars:
         folder = run_scenario(path, output, bars, train=False)
     print_findings(folder)
-
-
-def _refuse(context: typer.Context, refused: Callable[[str], bool], why: str) -> None:
-    """Refuse options that are given on the command line though they mean nothing there."""
-    for parameter in context.command.params:
-        name = str(parameter.name)
-        source = context.get_parameter_source(name)
-        if refused(name) and source is not None and source.name == "COMMANDLINE":
-            raise ValueError(f"{max(parameter.opts, key=len)}: {why}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from rich.table import Table
@@ -22,25 +22,9 @@ from dgc_topo.cli.options import (
     network_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
-from dgc_topo.records.measurement import ONE_DENSE_WORKER
-from dgc_topo.report.notes import cost_text
-from dgc_topo.report.picture import save_picture
-from dgc_topo.report.timeline import step_figure
-from dgc_topo.simulation.training import (
-    DensePayload,
-    LognormalJitter,
-    Pace,
-    Profile,
-    SparsePayload,
-    StepResult,
-    TrainingStep,
-    simulate_step,
-    write_chrome_trace,
-)
-from dgc_topo.simulation.training.trace import MAX_RANKS
-from dgc_topo.tables.keys import bucket_bytes_of
-from dgc_topo.units import seconds_text, times_text
-from dgc_topo.zoo import load_model
+
+if TYPE_CHECKING:
+    from dgc_topo.simulation.training import StepResult, TrainingStep
 
 
 def step(  # noqa: PLR0913 - one argument per option
@@ -60,7 +44,15 @@ def step(  # noqa: PLR0913 - one argument per option
     plot: Annotated[Path | None, typer.Option(help="picture to write, such as step.svg")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Simulate one training step of a model: what its time is spent on, and what bounds it."""
+    """Simulate one training step of a model: what its time is spent on, and what bounds it.
+
+    For example:
+
+    - dgc-topo step resnet50 -n 16 --network 1gbe --density 0.001
+    - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
+    """
+    from dgc_topo.simulation.training import simulate_step
+
     with clear_errors(), about(topology):
         check_file("--trace", trace)
         check_picture("--plot", plot)
@@ -101,6 +93,17 @@ def training_step(
     Raises:
         ValueError: if the model is unknown or a number makes no sense.
     """
+    from dgc_topo.simulation.training import (
+        DensePayload,
+        LognormalJitter,
+        Pace,
+        Profile,
+        SparsePayload,
+        TrainingStep,
+    )
+    from dgc_topo.tables.keys import bucket_bytes_of
+    from dgc_topo.zoo import load_model
+
     return TrainingStep(
         profile=Profile.of_model(load_model(model)),
         payload=DensePayload() if density == 1 else SparsePayload(density),
@@ -111,6 +114,12 @@ def training_step(
 
 def write_step(does: TrainingStep, result: StepResult, files: StepFiles, *, as_json: bool) -> None:
     """Print a step, and write its trace and plot; of many ranks the first 64 are in them."""
+    from dgc_topo.report.picture import save_picture
+    from dgc_topo.report.timeline import step_figure
+    from dgc_topo.simulation.training import write_chrome_trace
+    from dgc_topo.simulation.training.trace import MAX_RANKS
+    from dgc_topo.units import seconds_text, times_text
+
     ranks = range(min(len(result.update_s), MAX_RANKS))
     if files.trace is not None:
         write_chrome_trace(result, files.trace, ranks)
@@ -143,6 +152,10 @@ def write_step(does: TrainingStep, result: StepResult, files: StepFiles, *, as_j
 
 def _assumptions(does: TrainingStep) -> Iterator[str]:
     """Yield what the numbers assume."""
+    from dgc_topo.records.measurement import ONE_DENSE_WORKER
+    from dgc_topo.report.notes import cost_text
+    from dgc_topo.simulation.training import DensePayload
+
     when = "while" if does.bucket_bytes is not None else "after"
     goes = "goes on" if does.bucket_bytes is not None else "is over"
     yield f"gradients travel {when} the backward pass {goes}"

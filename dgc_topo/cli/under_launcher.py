@@ -1,59 +1,59 @@
-"""Training under torchrun or any launcher that sets RANK, WORLD_SIZE and MASTER_ADDR."""
+"""Work of one rank under torchrun or any launcher that sets RANK, WORLD_SIZE and MASTER_ADDR."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, topology_from
-from dgc_topo.cli.options import OneDensity, OtherWorldSize
+from dgc_topo.cli.console import console
+from dgc_topo.cli.outputs import check_file
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
+from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
+from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
+from dgc_topo.experiments.calibration.probes import probes
+from dgc_topo.experiments.calibration.runs import Timed, time_cases
 from dgc_topo.experiments.compared import compared_settings
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.place import Place
 from dgc_topo.experiments.runner import Part, collect, finish
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario
+from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.training.events import Event
 from dgc_topo.training.job import Job
 from dgc_topo.training.loop import JobRun
 from dgc_topo.training.settings import TrainSection
+from dgc_topo.units import link_rate_from
 from dgc_topo.workers.group import Worker, join_workers
 from dgc_topo.workers.meeting import telling_others
 from dgc_topo.workers.seat import seat_from
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=HELP_MARKUP
-)
 
+def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | None) -> None:
+    """Train a part of a scenario as one rank of several; rank 0 keeps and prints the results.
 
-@app.command()
-def train(
-    scenario: Annotated[Path, typer.Argument(help="scenario file (TOML)", dir_okay=False)],
-    topology: Annotated[str, typer.Option(help="topology name, or the path of a .py file")],
-    density: OneDensity = None,
-    option: Annotated[list[str] | None, typer.Option(help="topology option, key=value")] = None,
-    world_size: OtherWorldSize = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="results folder")] = None,
-) -> None:
-    """Train a scenario over one topology, on the processes that a launcher started."""
-    with clear_errors():
-        with telling_others():
-            part = Part(topology_from(topology, option or []), density, world_size)
-            text = read_scenario(scenario)
-            wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
-            settings = _settings_of(wanted, scenario)
-            _check_world_size(settings.world_size, scenario)
-            place = Place.of(scenario, text, wanted, output, ("train", *part.options))
-            timeout = timedelta(seconds=settings.timeout_s)
-            compared = compared_settings(wanted)
-        with join_workers(settings.device, settings.backend, timeout, compared) as worker:
-            _run(place, wanted, worker)
+    Args:
+        scenario: Its file.
+        get_part: Returns the part; other ranks are told of what it raises.
+        output: Results folder, if it is given.
+
+    Raises:
+        ValueError: if the scenario, the part or the launcher's variables make no sense.
+        RuntimeError: if a rank is lost.
+    """
+    with telling_others():
+        part = get_part()
+        text = read_scenario(scenario)
+        wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
+        settings = _settings_of(wanted, scenario)
+        _check_world_size(settings.world_size, scenario)
+        place = Place.of(scenario, text, wanted, output, ("train", *part.options))
+        timeout = timedelta(seconds=settings.timeout_s)
+        compared = compared_settings(wanted)
+    with join_workers(settings.device, settings.backend, timeout, compared) as worker:
+        _run(place, wanted, worker)
 
 
 def _check_world_size(wanted: int, path: Path) -> None:
@@ -104,3 +104,35 @@ def _run(place: Place, scenario: Scenario, worker: Worker) -> None:
             measured = collect(jobs, run_all, folder, bars)
         finish(scenario, measured, folder, bars)
     print_findings(folder)
+
+
+def calibrate_as_rank(file: Path, rate: str | None, timeout_s: float) -> None:
+    """Run the probes as one rank of several, one to a host; rank 0 writes the network file.
+
+    Args:
+        file: Network file (TOML).
+        rate: Nominal rate of the links, such as 1Gbit/s, or unshaped; None if it is not known.
+        timeout_s: Time after which a silent rank is an error.
+
+    Raises:
+        ValueError: if the rate, the file or the launcher's variables make no sense.
+        RuntimeError: if a rank is lost.
+    """
+    nominal = None if rate is None else link_rate_from(rate, "--rate")
+    asked = {"--rate": nominal, "--timeout-s": timeout_s}
+    with join_workers("cpu", "gloo", timedelta(seconds=timeout_s), asked) as worker:
+        if worker.rank == 0:  # the others may be on machines without such a folder
+            check_file("--output", file)
+            CalibratedNetwork.check_place(file)
+        cases = probes(worker.world_size, nominal)
+        timed = time_cases(worker, request(cases, ROUNDS))
+        per_rank = worker.gather(list[Timed], timed["timed"], "collecting the probes")
+    if worker.rank == 0:
+        rows = [
+            measured(case, rounds, 1)
+            for case, rounds in zip(cases, rounds_of(cases, per_rank), strict=True)
+        ]
+        network = fit_network(file.stem, [(nominal, rows)], Parameters(), nominal)
+        earlier = network.save(file)
+        if earlier is not None:
+            console.print(f"the earlier network is now {earlier}", soft_wrap=True)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from dgc_topo.cli.console import clear_errors, clear_warnings, console, errors, print_json
-from dgc_topo.cli.counting import counting
-from dgc_topo.cli.options import each_once
+from dgc_topo.cli.options import ScenarioFile, each_once, refuse_options
 from dgc_topo.cli.outputs import check_file, check_folder, moved_text
+from dgc_topo.cli.progress import counting
+from dgc_topo.workers.seat import was_launched
 
 if TYPE_CHECKING:
     from dgc_topo.experiments.scenario import Scenario
@@ -27,20 +28,44 @@ Rates = Annotated[
 
 
 def calibrate(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="network file to write")],
     rate: Rates = None,
     hosts: Annotated[int, typer.Option(help="hosts of the lab")] = 8,
     rounds: Annotated[int, typer.Option(help="rounds behind each median", min=3)] = 5,
+    timeout_s: Annotated[
+        float,
+        typer.Option(
+            help="under a launcher: after which a silent rank is an error; 64 MB have to pass",
+            min=1,
+        ),
+    ] = 120,
 ) -> None:
-    """Measure point-to-point facts in a lab on this machine, and write a network file.
+    """Measure point-to-point facts, and write a network file: of a lab here, or of a cluster.
 
-    On a cluster of your own: torchrun ... -m dgc_topo.calibration FILE
+    Started by torchrun, srun or mpirun, one process to a host, it measures between those hosts.
+
+    For example:
+
+    - dgc-topo calibrate -o lab.toml --rate 100Mbit/s
+    - torchrun ... -m dgc_topo calibrate -o cluster.toml --rate 1Gbit/s
     """
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.network.calibrated import CalibratedNetwork
     from dgc_topo.units import link_rate_from
 
     with clear_errors():
+        if was_launched():
+            from dgc_topo.cli.under_launcher import calibrate_as_rank
+
+            why = "is for a lab on this machine; a launcher's processes are the hosts"
+            refuse_options(context, lambda name: name in {"hosts", "rounds"}, why)
+            if len(rate or ()) > 1:
+                raise ValueError("--rate: given twice, expected the one of the cluster's links")
+            calibrate_as_rank(output, rate[0] if rate else None, timeout_s)
+            return
+        why = "is for a launcher's processes, such as torchrun's"
+        refuse_options(context, lambda name: name == "timeout_s", why)
         check_file("--output", output)
         CalibratedNetwork.check_place(output)
         given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
@@ -58,7 +83,7 @@ def calibrate(
 
 
 def validate(
-    scenario: Annotated[Path, typer.Argument(help="scenario with [validate]", dir_okay=False)],
+    scenario: ScenarioFile,
     network: Annotated[
         Path | None, typer.Option(help="network file; calibrated first if left out")
     ] = None,
@@ -71,7 +96,15 @@ def validate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
 ) -> None:
-    """Measure what a scenario lists, predict it from a calibration alone, and report the errors."""
+    """Measure what a scenario lists, predict it from a calibration alone, and report the errors.
+
+    The scenario has a section [validate].
+
+    For example:
+
+    - dgc-topo validate validate-1gbe-scaled --network lab.toml
+    - dgc-topo validate mine.toml --measured results/mine --network better.toml
+    """
     from dgc_topo.experiments.scenario import load_scenario
     from dgc_topo.network.calibrated import CalibratedNetwork
     from dgc_topo.report.validation import rows_table, summary_table

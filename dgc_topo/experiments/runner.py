@@ -16,6 +16,7 @@ from dgc_topo.experiments.place import Place
 from dgc_topo.experiments.prediction import num_predictions, predict
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario
+from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.workloads import workloads_of_runs, workloads_of_scenario
 from dgc_topo.plugins import is_file
 from dgc_topo.records.folder import ResultsFolder
@@ -119,14 +120,14 @@ def run_scenario(
     part: Part | None = None,
     limit_s: float = math.inf,
 ) -> ResultsFolder:
-    """Run the scenario in the file *path* on local worker processes.
+    """Run a scenario on local worker processes.
 
     Every record is on disk as soon as it is made; what an interrupt leaves can be reported.  What
     fails before the first record leaves earlier results where they were.  A ladder goes on where
     it was left: runs whose records are there are not run again.
 
     Args:
-        path: The scenario file.
+        path: The scenario file, or the name of one that comes with the package.
         output: Results folder; ``results/NAME`` by default.
         observer: Told of progress.
         train: False leaves out the training, for scenarios that describe their workloads.
@@ -134,13 +135,15 @@ def run_scenario(
         limit_s: Begin no run of a ladder after so many seconds.
 
     Raises:
+        ValueError: if no scenario that comes with the package has that name.
         ScenarioError: if the scenario is wrong, or has nothing to do without training.
         ResultsError: if there is no room for results; said before anything is done.
         LaunchError: if a worker fails.
         LabError: if the scenario names a lab that this machine cannot build; said before anything
             else is done.
     """
-    path, text = Path(path), read_scenario(path)
+    path = scenario_path(path)
+    text = read_scenario(path)
     scenario = parse_scenario(text, str(path), path.parent)
     scenario = part.of(scenario) if part else scenario
     if not train and not (scenario.simulate and scenario.simulate.workloads):

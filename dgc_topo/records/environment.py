@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata, util
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -45,6 +50,106 @@ def describe_environment() -> Environment:
         python=platform.python_version(),
         packages=_versions(),
     )
+
+
+#: Variables that say how this process was started; no others, which may hold secrets.
+_LAUNCHER_VARIABLES = re.compile(
+    r"(LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES"
+    r"|(NCCL|GLOO)_\w+|OMPI_COMM_WORLD_\w+|PMI_(RANK|SIZE)|MPI_LOCAL(RANKID|NRANKS)"
+    r"|SLURM_(PROCID|LOCALID|NODEID|STEP_ID|NTASKS|STEP_TASKS_PER_NODE|TASKS_PER_NODE)"
+)
+
+
+def describe_installation(variables: Mapping[str, str] = os.environ) -> dict[str, object]:
+    """Return what a report of a problem has to say of this machine, by name.
+
+    Args:
+        variables: Environment variables, of which those of launchers are kept.
+    """
+    here = describe_environment()
+    return {
+        "dgc-topo": here.packages.get("dgc-topo"),
+        "python": here.python,
+        "packages": {k: v for k, v in here.packages.items() if k != "dgc-topo"},
+        "CUDA of torch": _torch_cuda(),
+        "NCCL": next(map(_version_of, _packages_like("nvidia-nccl")), None),
+        "NVIDIA driver": _driver(),
+        "GPUs": list(here.gpus) or _gpus_by_command(),
+        "system": f"{here.system} {platform.machine()}",
+        "processor": here.processor,
+        "cores": here.num_cores,
+        "memory": f"{here.memory_bytes / 2**30:.0f} GiB",
+        "interfaces": _interfaces(),
+        "launcher variables": {
+            name: variables[name]
+            for name in sorted(variables)
+            if _LAUNCHER_VARIABLES.fullmatch(name)
+        },
+    }
+
+
+def _torch_cuda() -> str | None:
+    """Return the version of CUDA that torch was built for; torch itself is not imported."""
+    found = util.find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    version = re.search(r"^cuda\b[^=\n]*= '([^']+)'", text, re.MULTILINE)
+    return version[1] if version else "none (built for the CPU)"
+
+
+def _packages_like(beginning: str) -> list[str]:
+    names = (each.metadata["Name"] for each in metadata.distributions())
+    return [name for name in names if name and name.startswith(beginning)]
+
+
+def _version_of(package: str) -> str:
+    return f"{metadata.version(package)} ({package})"
+
+
+def _driver() -> str | None:
+    with suppress(OSError):
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+        found = re.search(r"\b\d{3,}(\.\d+)+\b", text)
+        return found[0] if found else None
+    return None
+
+
+def _gpus_by_command() -> list[str]:
+    """Return what the driver's own command lists, where ``/proc`` does not."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            [command, "--query-gpu=name,memory.total", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        return done.stdout.splitlines()
+    return []
+
+
+def _interfaces() -> dict[str, str]:
+    """Return each network interface's state, and its speed where that can be read."""
+    return {
+        place.name: f"{_word(place / 'operstate') or 'unknown'}, {_speed(place)}"
+        for place in sorted(Path("/sys/class/net").glob("*"))
+    }
+
+
+def _speed(interface: Path) -> str:
+    said = _word(interface / "speed")  # Mbit/s; virtual ones say -1, or refuse
+    return f"{int(said):,} Mbit/s" if said.isdigit() else "speed unknown"
+
+
+def _word(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _processor() -> str:

@@ -79,6 +79,20 @@ def seat_from(environment: Mapping[str, str] = os.environ) -> Seat:
     return Seat(rank, world_size, local_rank, local_size)
 
 
+def was_launched(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return True if a launcher started this process as one rank of several.
+
+    SLURM says ranks to whoever works on a machine of its own; only the tasks of an ``srun`` with
+    more than one have others to join.
+    """
+    launcher = _who_says(environment)
+    if launcher.rank not in environment:
+        return False
+    if launcher.name != "SLURM":
+        return True
+    return "SLURM_STEP_ID" in environment and environment.get(launcher.world_size) != "1"
+
+
 def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int]:
     """Return the address and the port where the ranks meet, rank 0's.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dgc_topo.cli.under_launcher import app
+from dgc_topo.cli.main import app
 from dgc_topo.experiments.compared import compared_settings
 from dgc_topo.experiments.runner import Part
 from dgc_topo.experiments.scenario import load_scenario
@@ -129,7 +129,7 @@ def test_a_launchers_mistake_ends_at_once_in_one_line(tmp_path, monkeypatch, wid
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", **variables}.items():
         monkeypatch.setenv(name, value)
     path = write_tiny(tmp_path, "ring", world_size=2, densities=(1.0,))
-    result = CliRunner().invoke(app, [str(path), "--topology", "ring"])
+    result = CliRunner().invoke(app, ["train", str(path), "--topology", "ring"])
     assert result.exit_code == 2
     assert says in result.output
     assert len(result.output.strip().splitlines()) == 1

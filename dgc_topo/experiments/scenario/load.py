@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from dgc_topo.experiments.scenario.networks import build_network
 from dgc_topo.experiments.scenario.scenario import Scenario
+from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.schedule import Schedule
 from dgc_topo.tables.explain import explain_all
 from dgc_topo.training.topologies import TopologyChoice
@@ -26,12 +27,17 @@ class ScenarioError(ValueError):
 
 
 def load_scenario(path: str | Path) -> Scenario:
-    """Return the scenario in the file *path*, checked as a whole.
+    """Return the scenario in a file, checked as a whole.
+
+    Args:
+        path: The file, or the name of a scenario that comes with the package.
 
     Raises:
+        ValueError: if there is no scenario of that name.
         ScenarioError: naming the file, the key and what was expected there.
     """
-    return parse_scenario(read_scenario(path), str(path), Path(path).parent)
+    file = scenario_path(path)
+    return parse_scenario(read_scenario(file), str(file), file.parent)
 
 
 def read_scenario(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""``python -m dgc_topo.calibration``, as people start it: mistakes are one clear line."""
+"""Calibrating under a launcher, as people start it: mistakes are one clear line."""
 
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dgc_topo.cli import calibrate_cluster as command
+from dgc_topo import calibration as old
+from dgc_topo.cli import under_launcher as command
+from dgc_topo.cli.main import app
 from dgc_topo.experiments.calibration.runs import Answer, Block
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
+
+LAUNCHED = {"RANK": "0", "WORLD_SIZE": "2"}
 
 
 def test_without_a_launcher_it_says_so(monkeypatch, tmp_path):
     monkeypatch.delenv("RANK", raising=False)
-    result = CliRunner().invoke(command.app, [str(tmp_path / "lab.toml"), "1Gbit/s"])
+    result = CliRunner().invoke(old.app, [str(tmp_path / "lab.toml"), "1Gbit/s"])
     assert result.exit_code == 2
     (line,) = result.output.splitlines()
     assert line.startswith("error: environment variable RANK is ''")
@@ -51,9 +55,10 @@ def test_what_every_rank_timed_becomes_a_network_file(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "time_cases", time_cases)
     monkeypatch.setattr(command, "fit_network", fit_network)
     file = tmp_path / "lab.toml"
-    result = CliRunner().invoke(command.app, [str(file), "100 Mbit/s", "--timeout-s", "300"])
+    options = ("--output", str(file), "--rate", "100 Mbit/s", "--timeout-s", "300")
+    result = CliRunner().invoke(app, ["calibrate", *options], env=LAUNCHED)
     assert result.exit_code == 0, result.output
-    compared = {"RATE": 100e6, "--timeout-s": 300}
+    compared = {"--rate": 100e6, "--timeout-s": 300}
     assert joined == [("cpu", "gloo", timedelta(seconds=300), compared)]
     [(rate, rows)] = fitted
     assert rate == 100e6
@@ -68,7 +73,8 @@ def test_a_file_that_cannot_be_written_is_refused_before_measuring(monkeypatch, 
     worker = SimpleNamespace(rank=0, world_size=2)
     monkeypatch.setattr(command, "join_workers", lambda *_: nullcontext(worker))
     monkeypatch.setattr(command, "time_cases", measure)
-    result = CliRunner().invoke(command.app, [str(tmp_path / "nowhere" / "lab.toml")])
+    options = ("--output", str(tmp_path / "nowhere" / "lab.toml"))
+    result = CliRunner().invoke(app, ["calibrate", *options], env=LAUNCHED)
     assert result.exit_code == 2
     assert "no such folder, expected" in result.output
-    assert result.output.startswith("error: calibration: ")
+    assert result.output.startswith("error: --output ")

@@ -1,0 +1,111 @@
+"""Commands that list what there is: topologies, networks, scenarios, schemas, this machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dgc_topo.cli.console import clear_errors, console, print_json
+
+
+def topologies() -> None:
+    """List the installed topologies and their options."""
+    with clear_errors():
+        _print_topologies()
+
+
+def _print_topologies() -> None:
+    from dgc_topo.plugins import TopologyError, known_topologies
+    from dgc_topo.topology import load_topology, option_choices
+
+    table = Table("topology", "what it is", "options", show_lines=True)
+    for name in known_topologies():
+        try:
+            topology = load_topology(name)
+        except TopologyError as error:  # one broken package hides no other
+            table.add_row(name, str(error), "")
+            continue
+        choices = option_choices(topology.builder)
+        options = "\n".join(f"{key}: {text}" for key, text in choices.items())
+        table.add_row(name, topology.summary, options)
+    console.print(table)
+
+
+def networks() -> None:
+    """List the named networks, their numbers and where these come from."""
+    with clear_errors():
+        _print_networks()
+
+
+def _print_networks() -> None:
+    from dgc_topo.network import known_fabrics, load_fabric
+
+    table = Table("network", "MB/s", "latency (us)", "source")
+    for name in known_fabrics():
+        if name == "ideal":
+            table.add_row(name, "any", "any", "given numbers and nothing else")
+            continue
+        fabric = load_fabric(name)
+        bandwidth, latency = fabric.bandwidth_bytes_per_s / 1e6, fabric.latency_s * 1e6
+        table.add_row(name, f"{bandwidth:,.1f}", f"{latency:g}", fabric.source)
+    console.print(table)
+
+
+def scenarios() -> None:
+    """List the scenarios that come with the package, and the command that each is for."""
+    from dgc_topo.experiments.shipped import shipped_scenarios
+
+    with clear_errors():
+        table = Table("scenario", "what it is", "command", show_lines=True)
+        for each in shipped_scenarios():
+            table.add_row(each.name, each.description, f"dgc-topo {each.command} {each.name}")
+        console.print(table)
+
+
+def env(
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> None:
+    """Print versions, hardware, interfaces and launcher variables: paste it into a report."""
+    from dgc_topo.records.environment import describe_installation
+
+    with clear_errors():
+        facts = describe_installation()
+        if as_json:
+            print_json(facts, indent=2)
+            return
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            first, *others = _lines_of(value)
+            console.print(f"{name:<{width}}  {first}", soft_wrap=True)
+            for line in others:
+                console.print(f"{'':<{width}}  {line}", soft_wrap=True)
+
+
+def _lines_of(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key} {inner}" for key, inner in value.items()] or ["none"]
+    if isinstance(value, list):
+        return [str(inner) for inner in value] or ["none"]
+    return ["unknown" if value is None else str(value)]
+
+
+class SchemaOf(StrEnum):
+    """Files that have a schema."""
+
+    SCENARIO = "scenario"
+    MEASUREMENT = "measurement"
+
+
+def schema(
+    of: Annotated[SchemaOf, typer.Argument(help="scenario files, or records")] = SchemaOf.SCENARIO,
+) -> None:
+    """Print the JSON schema of scenario files, or of the records in a results folder."""
+    from dgc_topo.experiments.scenario import Scenario
+    from dgc_topo.records.measurement import Measurement
+
+    model = Scenario if of is SchemaOf.SCENARIO else Measurement
+    with clear_errors():
+        print_json(model.model_json_schema(), indent=2)
