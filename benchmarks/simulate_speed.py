@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgc_topo.network import Network, load_fabric, star
-from dgc_topo.simulation import DenseSizes, simulate
+from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.topology import load_topology
 
 NUM_BYTES = 100 * 2**20
@@ -63,7 +63,9 @@ def network_of(case: Case) -> Network:
 def run(case: Case) -> tuple[int, int, float, float]:
     """Return messages, instants, wall seconds and the peak memory of this process in bytes."""
     schedule = load_topology(case.topology, {}).schedule(case.world_size)
-    result = simulate(schedule, network_of(case), DenseSizes(NUM_BYTES, schedule.num_chunks))
+    result = simulate_schedule(
+        schedule, network_of(case), DenseSizes(NUM_BYTES, schedule.num_chunks)
+    )
     unit = 1 if sys.platform == "darwin" else 1024
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return result.messages, result.instants, result.wall_s, peak_bytes

@@ -6,7 +6,7 @@ import pytest
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
 from dgc_topo.experiments.workloads import (
-    overlap_exponent,
+    union_exponent,
     workloads_of_runs,
     workloads_of_scenario,
 )
@@ -110,11 +110,11 @@ def sparse(entries: float, merged: float) -> SparseSizes:
     ("merged", "exponent"), [(400, 1.0), (100, 0.0), (200, 0.5), (900, 1.0), (99, 0.0)]
 )
 def test_the_overlap_exponent_reproduces_the_recorded_union(merged, exponent):
-    assert overlap_exponent(sparse(100, merged), 4) == pytest.approx(exponent)
+    assert union_exponent(sparse(100, merged), 4) == pytest.approx(exponent)
 
 
 def test_without_a_union_to_look_at_entries_count_as_disjoint():
-    assert overlap_exponent(None, 4) == overlap_exponent(sparse(100, 100), 1) == 1.0
+    assert union_exponent(None, 4) == union_exponent(sparse(100, 100), 1) == 1.0
 
 
 def run(topology: str, density: float, compute_s: float, compress_s: float) -> Measurement:
@@ -145,7 +145,7 @@ def test_what_is_predicted_of_a_run_depends_on_no_other_record():
     assert alone.speedup == pytest.approx(8 * 1.2 / alone.step_time_s)
     assert alone.phases.compress_s == pytest.approx(0.5)
     [workload] = workloads_of_runs([dgc])
-    assert workload.overlap_exponent == pytest.approx(0.5)
+    assert workload.union_exponent == pytest.approx(0.5)
     assert workload.batch_samples == 8
 
 

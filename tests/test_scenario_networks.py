@@ -9,7 +9,7 @@ from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.scenario.networks import build_network
 from dgc_topo.experiments.workloads import workloads_of_scenario
-from dgc_topo.simulation import DenseSizes, simulate
+from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.topology import load_topology
 
 REST = """
@@ -45,7 +45,7 @@ def time_of(table: str, topology: str = "ring", num_bytes: float = 400, world_si
     network, placement, background, changes = built(table, world_size)
     schedule = load_topology(topology).schedule(world_size)
     sizes = DenseSizes(num_bytes, schedule.num_chunks)
-    return simulate(
+    return simulate_schedule(
         schedule,
         network,
         sizes,

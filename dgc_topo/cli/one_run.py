@@ -18,15 +18,15 @@ from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import (
     DenseSizes,
-    Result,
+    ScheduleRun,
     Sizes,
-    SparseSizes,
+    UnionSizes,
     goal_bound_s,
     network_bound_s,
+    simulate_schedule,
     write_goal,
 )
-from dgc_topo.simulation import simulate as run_schedule
-from dgc_topo.simulation.growth import Growth, growth_of
+from dgc_topo.simulation.unions import Growth, growth_of
 from dgc_topo.sizes import FLOAT_BYTES, entries_of
 from dgc_topo.text import printable
 from dgc_topo.topology import Topology
@@ -47,7 +47,7 @@ class Case:
         network: What it is called.
         built: Its hosts and links, and what happens on them.
         density: Fraction of the elements sent, or None for dense.
-        overlap_exponent: How sparse unions grow, or None for independent entries.
+        union_exponent: How sparse unions grow, or None for independent entries.
         seed: For topologies that draw at random.
 
     Raises:
@@ -60,18 +60,18 @@ class Case:
     network: str
     built: BuiltNetwork
     density: float | None
-    overlap_exponent: float | None
+    union_exponent: float | None
     seed: int
 
     def __post_init__(self) -> None:
         if self.density is not None and not 0 < self.density <= 1:
             raise ValueError(f"--density {self.density}: expected above 0, at most 1")
-        if self.overlap_exponent is None:
+        if self.union_exponent is None:
             return
         if not self.is_sparse:
             raise ValueError("--overlap-exponent: is for sparse sizes, expected --density below 1")
-        if not 0 <= self.overlap_exponent <= 1:
-            raise ValueError(f"--overlap-exponent {self.overlap_exponent}: expected 0 to 1")
+        if not 0 <= self.union_exponent <= 1:
+            raise ValueError(f"--overlap-exponent {self.union_exponent}: expected 0 to 1")
 
     @property
     def is_sparse(self) -> bool:
@@ -96,12 +96,12 @@ class Case:
         """Return the bytes of the transfers of *schedule*."""
         if not self.is_sparse:
             return DenseSizes(self.num_bytes, schedule.num_chunks)
-        return SparseSizes(
+        return UnionSizes(
             schedule,
             length=self.num_elements,
             entries=self.num_entries,
             coding=_CODING,
-            overlap_exponent=self.overlap_exponent,
+            union_exponent=self.union_exponent,
         )
 
     def lower_bound_s(self, schedule: Schedule) -> float:
@@ -129,7 +129,7 @@ class Case:
         if not self.is_sparse:
             return lambda contributors: np.where(contributors > 0, self.num_bytes, 0.0)
         length, entries = self.num_elements, self.num_entries
-        growth = growth_of(length, entries, self.overlap_exponent)
+        growth = growth_of(length, entries, self.union_exponent)
         return lambda contributors: _CODING.least_bytes(length, growth(contributors))
 
     @property
@@ -151,7 +151,7 @@ class Outcome:
 
     case: Case
     goal: Goal
-    result: Result
+    result: ScheduleRun
     lower_bound_s: float
 
     @property
@@ -205,7 +205,7 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
         text = io.StringIO()
         write_goal(schedule, case.sizes(schedule), text)  # all of it, before a file is touched
         write_whole(goal_file, text.getvalue())
-    result = run_schedule(
+    result = simulate_schedule(
         schedule,
         case.built.network,
         case.sizes(schedule),

@@ -60,7 +60,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     latency: Latency = None,
     option: Options = None,
     density: Density = None,
-    overlap_exponent: OverlapExponent = None,
+    union_exponent: OverlapExponent = None,
     seed: Seed = 0,
     goal: Goal = None,
     as_json: AsJson = False,
@@ -93,7 +93,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse what it cannot run before anything else
         built = network_from(network, num_ranks, bandwidth, latency)
-        coding = density, overlap_exponent, seed
+        coding = density, union_exponent, seed
         case = Case(topology, num_ranks, num_bytes, network, built, *coding)
         run_case(case, goal, as_json=as_json)
 

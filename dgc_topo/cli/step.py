@@ -24,7 +24,7 @@ from dgc_topo.cli.options import (
 from dgc_topo.cli.outputs import check_file, check_picture
 
 if TYPE_CHECKING:
-    from dgc_topo.simulation.training import StepResult, TrainingStep
+    from dgc_topo.simulation.training import StepRun, TrainingStep
 
 
 def step(  # noqa: PLR0913 - one argument per option
@@ -51,7 +51,7 @@ def step(  # noqa: PLR0913 - one argument per option
     - dgc-topo step resnet50 -n 16 --network 1gbe --density 0.001
     - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
     """
-    from dgc_topo.simulation.training import simulate_step
+    from dgc_topo.simulation.training import simulate_training_step
 
     with clear_errors(), about(topology):
         check_file("--trace", trace)
@@ -67,7 +67,7 @@ def step(  # noqa: PLR0913 - one argument per option
         does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
         fabric = fabric_from(network, bandwidth, latency)
         built = network_from(network, world_size, bandwidth, latency)
-        result = simulate_step(
+        result = simulate_training_step(
             does,
             schedule,
             fabric or built.network,  # of a fabric, equal steps are summed up
@@ -94,11 +94,11 @@ def training_step(
         ValueError: if the model is unknown or a number makes no sense.
     """
     from dgc_topo.simulation.training import (
-        DensePayload,
+        ComputeFactors,
+        DenseEncoding,
         LognormalJitter,
-        Pace,
         Profile,
-        SparsePayload,
+        SparseEncoding,
         TrainingStep,
     )
     from dgc_topo.tables.keys import bucket_bytes_of
@@ -106,13 +106,15 @@ def training_step(
 
     return TrainingStep(
         profile=Profile.of_model(load_model(model)),
-        payload=DensePayload() if density == 1 else SparsePayload(density),
+        encoding=DenseEncoding() if density == 1 else SparseEncoding(density),
         bucket_bytes=bucket_bytes_of(overlap=overlap, bucket_mib=None),
-        pace=Pace(jitter=LognormalJitter(jitter) if jitter else None, seed=seed),
+        compute_factors=ComputeFactors(
+            jitter=LognormalJitter(jitter) if jitter else None, seed=seed
+        ),
     )
 
 
-def write_step(does: TrainingStep, result: StepResult, files: StepFiles, *, as_json: bool) -> None:
+def write_step(does: TrainingStep, result: StepRun, files: StepFiles, *, as_json: bool) -> None:
     """Print a step, and write its trace and plot; of many ranks the first 64 are in them."""
     from dgc_topo.report.picture import save_picture
     from dgc_topo.report.timeline import step_figure
@@ -154,11 +156,11 @@ def _assumptions(does: TrainingStep) -> Iterator[str]:
     """Yield what the numbers assume."""
     from dgc_topo.records.measurement import ONE_DENSE_WORKER
     from dgc_topo.report.notes import cost_text
-    from dgc_topo.simulation.training import DensePayload
+    from dgc_topo.simulation.training import DenseEncoding
 
     when = "while" if does.bucket_bytes is not None else "after"
     goes = "goes on" if does.bucket_bytes is not None else "is over"
     yield f"gradients travel {when} the backward pass {goes}"
-    if not isinstance(does.payload, DensePayload):
+    if not isinstance(does.encoding, DenseEncoding):
         yield f"compressing costs {cost_text({does.codec_s})}"
     yield f"the speed-up is relative to {ONE_DENSE_WORKER}"

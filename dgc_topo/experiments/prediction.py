@@ -20,7 +20,7 @@ from dgc_topo.plugins import Builder, builder_of, is_file
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.schedule import Schedule
-from dgc_topo.simulation.training import StepResult, simulate_step
+from dgc_topo.simulation.training import StepRun, simulate_training_step
 from dgc_topo.tables.keys import at_key
 from dgc_topo.topology import OptionValue, Topology, load_topology
 
@@ -98,21 +98,23 @@ def predict_one(
 
 def simulated_steps(
     scenario: Scenario, workload: Workload, network: str, world_size: int
-) -> Iterator[tuple[int, StepResult]]:
+) -> Iterator[tuple[int, StepRun]]:
     """Yield the simulated steps behind a prediction, each with its iteration.
 
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
     varies = _kept_topology(_key(workload)).varies
     iterations = VARYING_ITERATIONS if varies else 1
-    if workload.step.pace.varies:
+    if workload.step.compute_factors.varies:
         iterations = max(iterations, workload.num_draws)
     for iteration in range(iterations):
         schedule = _schedule(workload, world_size, iteration if varies else 0)
         if network in known_fabrics():
             yield (
                 iteration,
-                simulate_step(workload.step, schedule, load_fabric(network), iteration=iteration),
+                simulate_training_step(
+                    workload.step, schedule, load_fabric(network), iteration=iteration
+                ),
             )
             continue
         built = build_network(network, scenario, world_size)
@@ -122,8 +124,8 @@ def simulated_steps(
 
 def _step_on(
     built: BuiltNetwork, workload: Workload, schedule: Schedule, iteration: int
-) -> StepResult:
-    return simulate_step(
+) -> StepRun:
+    return simulate_training_step(
         workload.step,
         schedule,
         built.network,
@@ -134,7 +136,7 @@ def _step_on(
     )
 
 
-def _phases(steps: Sequence[StepResult]) -> Phases:
+def _phases(steps: Sequence[StepRun]) -> Phases:
     """Return means as a run would have measured them: it cannot tell wires from late peers."""
     phases = [step.phases for step in steps]
     return Phases(

@@ -14,14 +14,14 @@ from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.records.measurement import SparseSizes as RecordedSparse
 from dgc_topo.simulation.training import (
     Codec,
-    DensePayload,
-    Pace,
-    Payload,
+    ComputeFactors,
+    DenseEncoding,
+    Encoding,
     Profile,
     ReadyLayer,
-    SparsePayload,
+    SparseEncoding,
     TrainingStep,
-    overlapping,
+    power_rule,
 )
 from dgc_topo.sizes import count_entries
 from dgc_topo.training.compression import Scope
@@ -44,7 +44,7 @@ class Workload:
         batch_samples: Images or tokens per worker and step.
         step: What a worker does.
         sparse: For the record, if it is sent sparse.
-        overlap_exponent: How sparse unions grow, see `power_growth`.
+        union_exponent: How sparse unions grow, see `power_growth`.
         num_draws: Steps to average over if compute times are drawn at random.
     """
 
@@ -57,7 +57,7 @@ class Workload:
     batch_samples: float
     step: TrainingStep
     sparse: RecordedSparse | None
-    overlap_exponent: float
+    union_exponent: float
     num_draws: int = 1
 
     @property
@@ -77,7 +77,7 @@ class Workload:
     @property
     def compressed_bytes(self) -> float:
         """One worker's own gradient as encoded."""
-        return sum(self.step.payload.own_bytes(bucket) for bucket in self.step.buckets)
+        return sum(self.step.encoding.own_bytes(bucket) for bucket in self.step.buckets)
 
 
 def workloads_of_runs(
@@ -118,22 +118,22 @@ def _lone_phases(record: Measurement) -> Phases:
 def _workload_of_run(measured: Measurement, simulate: SimulateSection | None) -> Workload:
     phases = _lone_phases(measured)
     elements = measured.gradient_bytes // VALUE_BYTES["float32"]
-    exponent = overlap_exponent(measured.sparse, measured.num_workers)
-    payload: Payload
+    exponent = union_exponent(measured.sparse, measured.num_workers)
+    encoding: Encoding
     if measured.sparse is None:
-        payload = DensePayload(measured.compressed_bytes / max(elements, 1))
+        encoding = DenseEncoding(measured.compressed_bytes / max(elements, 1))
     else:
         sparse = measured.sparse
         density, dense_bytes = sparse.entries / sparse.length, VALUE_BYTES[sparse.wire_dtype]
-        union = overlapping(exponent)
-        payload = SparsePayload(min(density, 1.0), sparse.coding, dense_bytes, union, "measured")
+        union = power_rule(exponent)
+        encoding = SparseEncoding(min(density, 1.0), sparse.coding, dense_bytes, union, "measured")
     step = TrainingStep(
         profile=_profile_of_run(measured, phases.compute_s),
-        payload=payload,
+        encoding=encoding,
         codec=Codec(fixed_s=phases.compress_s),
         update_s=phases.update_s,
         bucket_bytes=_bucket_bytes(measured, simulate),
-        pace=simulate.pace(measured.seed) if simulate else Pace(),
+        compute_factors=simulate.pace(measured.seed) if simulate else ComputeFactors(),
     )
     return Workload(
         topology=TopologyChoice(name=measured.topology, options=measured.options),
@@ -145,7 +145,7 @@ def _workload_of_run(measured: Measurement, simulate: SimulateSection | None) ->
         batch_samples=measured.samples_per_s * measured.step_time_s / measured.num_workers,
         step=step,
         sparse=measured.sparse,
-        overlap_exponent=exponent,
+        union_exponent=exponent,
         num_draws=simulate.num_draws if simulate else 1,
     )
 
@@ -174,7 +174,7 @@ def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
     return Profile(recorded.forward_s, layers).lasting(compute_s)
 
 
-def overlap_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
+def union_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
     """Return e such that the recorded union of all workers is ``num_workers ** e`` times one's.
 
     1 if the workers' entries are disjoint, 0 if they are the same ones.
@@ -223,14 +223,14 @@ def _workload(
     dense_bytes = VALUE_BYTES[dtype or coding.wire_dtype]
     step = TrainingStep(
         profile=profile,
-        payload=DensePayload(dense_bytes)
+        encoding=DenseEncoding(dense_bytes)
         if dtype
-        else SparsePayload(density, coding, dense_bytes, overlapping(exponent), scope),
+        else SparseEncoding(density, coding, dense_bytes, power_rule(exponent), scope),
         codec=simulate.codec if dtype is None else Codec(),
         update_s=choice.update_s,
         bucket_bytes=simulate.bucket_bytes(),
         accumulation_steps=passes,
-        pace=simulate.pace(scenario.seed),
+        compute_factors=simulate.pace(scenario.seed),
     )
     return Workload(
         topology=topology,
@@ -242,7 +242,7 @@ def _workload(
         batch_samples=passes * batch_samples,
         step=step,
         sparse=sparse,
-        overlap_exponent=exponent,
+        union_exponent=exponent,
         num_draws=simulate.num_draws,
     )
 

@@ -8,20 +8,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from dgc_topo.report.style import FAINT, PHASES, dress, new_figure
-from dgc_topo.simulation.training import StepResult
+from dgc_topo.simulation.training import StepRun
 from dgc_topo.simulation.training.trace import chosen_ranks, spans_of
 
 _ROWS = {"processor": (-0.2, 0.34), "network": (0.2, 0.34)}  # offset from the rank, and height
 _SHOWN = ("compute", "compress", "communicate", "update")
 
 
-def step_figure(
-    result: StepResult, *, title: str = "", ranks: Sequence[int] | None = None
-) -> Figure:
+def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None = None) -> Figure:
     """Draw a simulated step: two bars per rank, its processor above its network.
 
     Args:
-        result: From `simulate_step`.
+        result: From `simulate_training_step`.
         title: Heading; the time of the step by default.
         ranks: Which ranks; all if there are no more than 64.
 

@@ -9,22 +9,22 @@ from dgc_topo.simulation.bounds import goal_bound_s, lower_bound_s, network_boun
 from dgc_topo.simulation.flows import Flows, simulate_flows
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.goal import write_goal
-from dgc_topo.simulation.growth import independent_growth, power_growth
 from dgc_topo.simulation.maxmin import max_min_rates
-from dgc_topo.simulation.progress import Progress
-from dgc_topo.simulation.run import Result, UnreachableError, simulate
-from dgc_topo.simulation.sizes import DenseSizes, Sizes, SparseSizes
+from dgc_topo.simulation.progress import ScheduleProgress
+from dgc_topo.simulation.run import ScheduleRun, UnreachableError, simulate_schedule
+from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.tally import Bounds
+from dgc_topo.simulation.unions import independent_growth, power_growth
 
 __all__ = [
     "Bounds",
     "DenseSizes",
     "Flows",
     "Fluid",
-    "Progress",
-    "Result",
+    "ScheduleProgress",
+    "ScheduleRun",
     "Sizes",
-    "SparseSizes",
+    "UnionSizes",
     "UnreachableError",
     "goal_bound_s",
     "independent_growth",
@@ -32,7 +32,7 @@ __all__ = [
     "max_min_rates",
     "network_bound_s",
     "power_growth",
-    "simulate",
     "simulate_flows",
+    "simulate_schedule",
     "write_goal",
 ]

@@ -6,11 +6,15 @@ front when finished, so the tables hold what lies between the slowest and the fa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.simulation.pattern import Pattern
-from dgc_topo.simulation.window import Window
+from dgc_topo.simulation.pool import view_any
 
 #: ``open`` of a place that its rank has left, and ``waiting`` of a flow that has ended.
 OVER = -1
@@ -82,7 +86,7 @@ class Agenda:
             delay_s: Latency of each flow, shape (num_flows,).
             busy_s: How long each member is busy at the end, shape (num_members,), or None.
             start_s: How long each member takes to begin the run, likewise.
-            kind: What each flow does with sparse messages, see `dgc_topo.simulation.coded`.
+            kind: What each flow does with sparse messages, see `dgc_topo.simulation.work`.
 
         Returns:
             Which members have reached the step already, shape (num_members,).
@@ -164,3 +168,65 @@ def _first(mask: BoolArray) -> int:
     """Return the position of the first True, or the length if there is none."""
     first = int(mask.argmax()) if len(mask) else 0
     return first if len(mask) and mask[first] else len(mask)
+
+
+#: Rows of an empty table.
+SMALL = 4096
+
+
+class Window:
+    """Columns over consecutive ids ``base .. end - 1``; id ``i`` is at row ``i - base``.
+
+    Args:
+        first_in_use: Returns the smallest id that is still needed; called when space runs out.
+        columns: Name and dtype of each column.
+    """
+
+    def __init__(
+        self, first_in_use: Callable[[], int], columns: Mapping[str, type[np.generic]]
+    ) -> None:
+        self.base = 0
+        self.end = 0
+        self._first_in_use = first_in_use
+        self._columns: dict[str, npt.NDArray[Any]] = {
+            name: np.zeros(SMALL, dtype) for name, dtype in columns.items()
+        }
+        self.views = {name: view_any(column) for name, column in self._columns.items()}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self._columns[name]
+
+    def used(self, name: str) -> npt.NDArray[Any]:
+        """Return the rows of a column that hold an id."""
+        return self._columns[name][: self.end - self.base]
+
+    def add_column(self, name: str, dtype: type[np.generic], value: float) -> None:
+        """Add a column that holds *value* everywhere."""
+        self._columns[name] = np.full(self._capacity, value, dtype)
+        self.views[name] = view_any(self._columns[name])
+
+    @property
+    def _capacity(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def extend(self, count: int) -> slice:
+        """Add *count* rows with any content; return where they are."""
+        if self.end - self.base + count > self._capacity:
+            self._make_room(count)
+        rows = slice(self.end - self.base, self.end - self.base + count)
+        self.end += count
+        return rows
+
+    def _make_room(self, count: int) -> None:
+        first = min(max(self._first_in_use(), self.base), self.end)
+        shift, kept = first - self.base, self.end - first
+        self.base = first
+        if not kept and count <= self._capacity:
+            return
+        # Half free afterwards: the cost of copying is spread over as many rows.
+        capacity = max(SMALL, 2 * (kept + count))
+        for name, column in self._columns.items():
+            new = np.zeros(capacity, column.dtype)
+            new[:kept] = column[shift : shift + kept]
+            self._columns[name] = new
+        self.views = {name: view_any(column) for name, column in self._columns.items()}

@@ -12,7 +12,7 @@ from dgc_topo.network.changes import LinkChange, carry_times_s
 from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.cost import Cost
-from dgc_topo.simulation.growth import Growth
+from dgc_topo.simulation.unions import Growth
 
 #: Of more ranks than this not every pair is looked at.
 MAX_RANKS = 1024

@@ -58,7 +58,7 @@ class Flows:
         self.finish_s[tag] = self._env.now
         self._left -= 1
 
-    def all_told(self) -> None:
+    def settled(self) -> None:
         """Say so when all have ended."""
         if not self._left and not self.finished.triggered:
             self.finished.succeed()

@@ -46,7 +46,7 @@ class Owner(Protocol):
     def ended_one(self, tag: int) -> None:
         """Take note that one flow has ended now."""
 
-    def all_told(self) -> None:
+    def settled(self) -> None:
         """Go on: everything that ended at this moment has been told."""
 
 
@@ -233,7 +233,7 @@ class Fluid:
                 if len(mine):
                     owner.ended(mine)
         for owner in self._owners:
-            owner.all_told()
+            owner.settled()
 
     def _share(self) -> None:
         ones, many = self._sharing.share(self.env.now)

@@ -49,7 +49,7 @@ def write_goal(
         raise ValueError(f"goal: reduce_s_per_byte {reduce_s_per_byte}, expected 0 or more")
     writers = [_Rank() for _ in range(schedule.world_size)]
     for index, step in enumerate(schedule.steps()):
-        num_bytes = checked_sizes(sizes, index, step)
+        num_bytes = checked_sizes(sizes, index, step).num_bytes
         for transfer in _next_ranks_first(step, schedule.world_size).tolist():
             src, dst = int(step.src[transfer]), int(step.dst[transfer])
             whole = _whole(num_bytes[transfer], f"step {index}: {step[transfer]}", "bytes")

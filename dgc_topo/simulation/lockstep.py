@@ -17,8 +17,8 @@ import numpy as np
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.fabrics import Fabric
 from dgc_topo.schedule import Schedule, Step
-from dgc_topo.simulation.sizes import MAX_COUNTERS, Contributors
 from dgc_topo.simulation.tally import SAME, Bounds
+from dgc_topo.simulation.unions import MAX_COUNTERS, Contributors
 
 #: Maps numbers of contributors, and of chunks that have merged so many, to bytes of messages.
 MessageBytes = Callable[[IntArray, IntArray], FloatArray]

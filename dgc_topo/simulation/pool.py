@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from dgc_topo.arrays import FloatArray, IntArray
-from dgc_topo.simulation.views import view_bools, view_floats, view_ints
 
 
 class FlowPool:
@@ -109,3 +110,23 @@ class FlowPool:
         self._num_free = len(self._free)
         self._free = np.concatenate([self._free, np.zeros(grown - self._num_free, np.int64)])
         self._bind()
+
+
+def view_ints(array: npt.NDArray[np.int64]) -> MutableSequence[int]:
+    """Return a view of a one-dimensional array of integers."""
+    return cast("MutableSequence[int]", array.data)
+
+
+def view_floats(array: npt.NDArray[np.float64]) -> MutableSequence[float]:
+    """Return a view of a one-dimensional array of floats."""
+    return cast("MutableSequence[float]", array.data)
+
+
+def view_bools(array: npt.NDArray[np.bool_]) -> MutableSequence[bool]:
+    """Return a view of a one-dimensional array of truth values."""
+    return cast("MutableSequence[bool]", array.data)
+
+
+def view_any(array: npt.NDArray[Any]) -> MutableSequence[Any]:
+    """Return a view of a one-dimensional array of any numbers."""
+    return cast("MutableSequence[Any]", array.data)

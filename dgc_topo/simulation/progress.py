@@ -19,15 +19,14 @@ import simpy
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.agenda import OVER, Agenda, count_down
-from dgc_topo.simulation.coded import MAKES, READS, Coded
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern, Patterns
 from dgc_topo.simulation.sizes import Sizes, checked_sizes
 from dgc_topo.simulation.tally import Tally
-from dgc_topo.simulation.work import Work
+from dgc_topo.simulation.work import MAKES, READS, CodingHistory, Work
 
 
-class Progress:
+class ScheduleProgress:
     """Owner of the flows of one schedule.
 
     Args:
@@ -59,10 +58,10 @@ class Progress:
         self._patterns = Patterns(fluid, size, placement)
         self._agenda = Agenda(size, fluid.resources.pad)
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
-        self._work = Work(self._costs, sizes, size)
-        self._coded = Coded(self._costs, size, is_coded=self._work.is_coded)
+        self._work = Work(self._costs, size)
+        self._coding = CodingHistory(self._costs, size)
 
-    def all_told(self) -> None:
+    def settled(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
         while self._idle >= min(2, self._world_size) and not self._exhausted:
             self._exhausted = not self._read_next()
@@ -92,9 +91,9 @@ class Progress:
         flows, places = self._agenda.flows, self._agenda.places
         rows = tags - flows.base
         flows["waiting"][rows] = OVER
-        if self._coded.matters:
+        if self._coding.matters:
             kinds = flows["kind"][rows]
-            self._coded.note(kinds, self._ranks_of(rows), self._env.now)
+            self._coding.note(kinds, self._ranks_of(rows), self._env.now)
         ends = np.concatenate([flows["src_place"][rows], flows["dst_place"][rows]])
         finished = count_down(places["open"], ends - places.base)
         if len(finished) and self._costs.has_merging and not self._costs.has_processors:
@@ -115,7 +114,7 @@ class Progress:
     def _added_up(self, event: simpy.Event) -> None:
         ids: IntArray = np.asarray(event.value)
         self._leave(ids - self._agenda.places.base)
-        self.all_told()
+        self.settled()
 
     def _leave(self, rows: IntArray) -> None:
         """Let ranks go on from finished places to their next ones."""
@@ -154,10 +153,10 @@ class Progress:
 
     def _when_cold(self, rows: IntArray, units: FloatArray) -> FloatArray:
         """Return sizes of flows (rows) that start now: work on messages may find caches cold."""
-        if not self._coded.matters:
+        if not self._coding.matters:
             return units
         kinds = self._agenda.flows["kind"][rows]
-        more_s = self._coded.cold_s(kinds, self._ranks_of(rows), self._env.now)
+        more_s = self._coding.cold_s(kinds, self._ranks_of(rows), self._env.now)
         return units + more_s / self._fluid.resources.work_unit_s
 
     def ended_one(self, tag: int) -> None:
@@ -168,9 +167,9 @@ class Progress:
         flows, places = self._agenda.flows.views, self._agenda.places.views
         row, base = tag - self._agenda.flows.base, self._agenda.places.base
         flows["waiting"][row] = OVER
-        if self._coded.matters:
+        if self._coding.matters:
             rank = places["rank"][flows["src_place"][row] - base]
-            self._coded.note_one(flows["kind"][row], rank, self._env.now)
+            self._coding.note_one(flows["kind"][row], rank, self._env.now)
         open_ = places["open"]
         for place in (flows["src_place"][row] - base, flows["dst_place"][row] - base):
             open_[place] -= 1
@@ -195,8 +194,8 @@ class Progress:
             if not waiting[row]:
                 hops = [flows[name][row] for name in agenda.hop_names]
                 delay_s, num_bytes = flows["delay_s"][row], flows["bytes"][row]
-                if self._coded.matters:
-                    more_s = self._coded.cold_one_s(
+                if self._coding.matters:
+                    more_s = self._coding.cold_one_s(
                         flows["kind"][row], places["rank"][place], self._env.now
                     )
                     num_bytes += more_s / self._fluid.resources.work_unit_s
@@ -205,12 +204,12 @@ class Progress:
     def _read(self, index: int, step: Step) -> None:
         """Take a step into the tables and start what can start."""
         pattern, work = self._patterns.of(step), self._work
-        num_bytes = checked_sizes(self._sizes, index, step)
-        busy_s = work.after_s(pattern, step, num_bytes)
+        sizes = checked_sizes(self._sizes, index, step)
+        num_bytes, busy_s = sizes.num_bytes, work.after_s(pattern, step, sizes)
         if not self._costs.has_processors:
             self._read_messages(pattern, num_bytes, busy_s)
             return
-        before_s, makes = work.before_s(pattern, step, num_bytes)
+        before_s, makes = work.before_s(pattern, step, sizes)
         before_s += self._start_s(pattern.members)
         if before_s.any():
             self._read_work(pattern.members, before_s, MAKES * makes)
@@ -218,7 +217,7 @@ class Progress:
         if busy_s is not None and busy_s.any():
             busy = busy_s > 0
             members = pattern.members if busy.all() else pattern.members[busy]
-            self._read_work(members, busy_s[busy], READS * work.is_coded)
+            self._read_work(members, busy_s[busy], READS * work.is_coded(sizes))
 
     def _read_work(self, members: IntArray, work_s: FloatArray, kind: IntArray | int) -> None:
         """Let ranks be busy for so many CPU seconds before they go on.

@@ -17,7 +17,7 @@ from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.flows import Flows
 from dgc_topo.simulation.fluid import Fluid, change_links
-from dgc_topo.simulation.progress import Progress
+from dgc_topo.simulation.progress import ScheduleProgress
 from dgc_topo.simulation.sizes import Sizes, fit_sizes
 from dgc_topo.simulation.tally import Bounds
 
@@ -29,7 +29,7 @@ class UnreachableError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
+class ScheduleRun:
     """What a simulated schedule took.
 
     Attributes:
@@ -65,7 +65,7 @@ class Result:
         return self.algbw_bytes_per_s(total_bytes) * 2 * (num_ranks - 1) / num_ranks
 
 
-def simulate(
+def simulate_schedule(
     schedule: Schedule,
     network: Network | Fabric | str,
     sizes: Sizes | float,
@@ -73,7 +73,7 @@ def simulate(
     placement: IntArray | None = None,
     background: Background | None = None,
     changes: Sequence[LinkChange] = (),
-) -> Result:
+) -> ScheduleRun:
     """Return what running a schedule once, from time 0, takes.
 
     The transfers of one step between one ordered pair of ranks share one connection: they are
@@ -96,9 +96,9 @@ def simulate(
     network = network_for(network, hosts_needed(schedule.world_size, placement, background))
     fluid = Fluid(simpy.Environment(), network)
     hosts = placement_of(schedule.world_size, network, placement)
-    progress = Progress(fluid, schedule, fit_sizes(sizes, schedule), hosts)
+    progress = ScheduleProgress(fluid, schedule, fit_sizes(sizes, schedule), hosts)
     bounds = run_to_end(progress, fluid, background, changes)
-    return Result(
+    return ScheduleRun(
         float(progress.finish_s.max()),
         progress.tally.messages,
         progress.tally.bytes_sent,
@@ -110,7 +110,7 @@ def simulate(
 
 
 def run_to_end(
-    progress: Progress,
+    progress: ScheduleProgress,
     fluid: Fluid,
     background: Background | None,
     changes: Sequence[LinkChange],
@@ -125,7 +125,7 @@ def run_to_end(
         Flows(fluid, *background)
     for change in changes:
         env.process(change_links(change, env, fluid))
-    progress.all_told()
+    progress.settled()
     try:
         env.run(until=progress.finished)
     except RuntimeError as error:  # SimPy: nothing is going to happen any more
@@ -135,7 +135,7 @@ def run_to_end(
     return progress.tally.bounds(changes, fluid.moved_at_once)
 
 
-def _who_waits(progress: Progress, network: Network) -> str:
+def _who_waits(progress: ScheduleProgress, network: Network) -> str:
     """Say which links failed when, and which ranks wait for whom."""
     pairs, dead = progress.stalled()
     links = _some([f"{network.link_names(link)} (at {when:g} s)" for link, when in dead.items()])

@@ -13,11 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
-from dgc_topo.simulation.buckets import Buckets
 from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates
-from dgc_topo.simulation.pool import FlowPool
-from dgc_topo.simulation.resources import Resources
-from dgc_topo.simulation.views import view_floats
+from dgc_topo.simulation.pool import FlowPool, view_floats
+from dgc_topo.simulation.resources import Resources, TokenBuckets
 
 #: After so many instants with few changes in a row the index of a link's users pays off.
 PATIENCE = 8
@@ -45,7 +43,7 @@ class Sharing:
         self._capacity = resources.capacity.copy()
         self._capacity_at = view_floats(self._capacity)
         burst_bytes = resources.costs.burst_bytes
-        self._buckets = Buckets(pool, resources, burst_bytes) if burst_bytes else None
+        self._token_buckets = TokenBuckets(pool, resources, burst_bytes) if burst_bytes else None
         self._has_dead_links = False
         self._num_active = 0
         self._fresh: list[int] = []
@@ -59,16 +57,16 @@ class Sharing:
 
     @property
     def moved_at_once(self) -> FloatArray | None:
-        """As `Buckets.moved_at_once`, if links save up anything."""
-        return None if self._buckets is None else self._buckets.moved_at_once
+        """As `TokenBuckets.moved_at_once`, if links save up anything."""
+        return None if self._token_buckets is None else self._token_buckets.moved_at_once
 
     def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray, now: float) -> None:
         """Change the bandwidth of *links*; the next `share` acts on it."""
         self._capacity[links] = bandwidth_bytes_per_s
-        if self._has_dead_links and self._buckets is not None:
+        if self._has_dead_links and self._token_buckets is not None:
             pool = self._pool
             stalled = np.flatnonzero(pool.active & (pool.rate == 0))
-            self._buckets.pay(stalled[~self._are_cut(stalled)], now)
+            self._token_buckets.pay(stalled[~self._are_cut(stalled)], now)
         self._has_dead_links = not self._capacity.all()
         self._changed_links.extend(int(link) for link in links)
         self._solved = (np.empty((0, 0), np.int64), np.empty(0))
@@ -81,8 +79,10 @@ class Sharing:
         if len(gone) < len(slots):
             past_latency = slots[~was_active]
             passes = ~self._are_cut(past_latency) if self._has_dead_links else None
-            if self._buckets is not None:
-                self._buckets.pay(past_latency if passes is None else past_latency[passes], now)
+            if self._token_buckets is not None:
+                self._token_buckets.pay(
+                    past_latency if passes is None else past_latency[passes], now
+                )
             empty = pool.remaining[past_latency] == 0
             if passes is not None:
                 empty &= passes
@@ -106,9 +106,9 @@ class Sharing:
         """Move a few due flows to their next state; return tag and owner of those that ended."""
         pool = self._pool
         cut = self._cut_among(slots) if self._has_dead_links else ()
-        if self._buckets is not None:
+        if self._token_buckets is not None:
             fresh = [slot for slot in slots if not pool.active_at[slot] and slot not in cut]
-            self._buckets.pay(np.array(fresh, np.int64), now)
+            self._token_buckets.pay(np.array(fresh, np.int64), now)
         ended: list[tuple[int, int]] = []
         for slot in slots:
             if pool.active_at[slot]:
@@ -155,8 +155,8 @@ class Sharing:
             result = self._share_locally(now)
         if result is None:
             result = (), self._share_all(fresh, now)
-        if self._buckets is not None:
-            self._buckets.note_rates(self._capacity, now)
+        if self._token_buckets is not None:
+            self._token_buckets.note_rates(self._capacity, now)
         self._clear()
         return result
 

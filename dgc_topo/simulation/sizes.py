@@ -8,40 +8,47 @@ from __future__ import annotations
 
 import sys
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
-from dgc_topo.simulation.growth import Growth, growth_of, require
+from dgc_topo.simulation.unions import Contributors, Growth, growth_of, require
 from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 
-#: More counters than this (one per rank and chunk) are refused: 1 GiB of them.
-MAX_COUNTERS = 1 << 27
+
+class Merging(NamedTuple):
+    """Work of adding the coded transfers of a step to what their receivers have.
+
+    Attributes:
+        num_bytes: Bytes that adding each transfer goes through, shape (num_transfers,): what
+            arrives and what the receiver has there; nothing where a transfer only replaces.
+        is_sort: True where that is a sort, because many entries come together; same shape.
+    """
+
+    num_bytes: FloatArray
+    is_sort: BoolArray
+
+
+class StepSizes(NamedTuple):
+    """Sizes of the transfers of one step.
+
+    Attributes:
+        num_bytes: Bytes of each transfer, shape (num_transfers,).
+        merging: Work of adding them entry by entry; None for dense messages.
+    """
+
+    num_bytes: FloatArray
+    merging: Merging | None = None
 
 
 @runtime_checkable
 class Sizes(Protocol):
-    """Bytes of the transfers of a step."""
+    """Sizes of the transfers of a schedule."""
 
-    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
-        """Return the bytes of each transfer, shape (num_transfers,), in order of steps."""
-
-
-@runtime_checkable
-class CodedSizes(Sizes, Protocol):
-    """Sizes of messages that are encoded, and merged entry by entry."""
-
-    def merged_bytes(self) -> FloatArray:
-        """Return the bytes that adding each transfer goes through, shape (num_transfers,).
-
-        Of the step whose `bytes_of` was asked for last: what arrives and what the receiver has
-        there; nothing where it only replaces.
-        """
-
-    def are_sorted(self) -> BoolArray:
-        """Return for which of these transfers that is a sort: where many come together."""
+    def of_step(self, step_index: int, step: Step) -> StepSizes:
+        """Return the sizes of a step's transfers; called for every step, in order."""
 
 
 @runtime_checkable
@@ -68,7 +75,7 @@ def fit_sizes(sizes: Sizes | float, schedule: Schedule) -> Sizes:
         sizes.check_fit(schedule)
     if isinstance(sizes, Sizes):
         return sizes
-    raise ValueError(f"sizes {sizes!r}: expected a number of bytes, DenseSizes or SparseSizes")
+    raise ValueError(f"sizes {sizes!r}: expected a number of bytes, DenseSizes or UnionSizes")
 
 
 def _check_same(what: str, made_for: int, schedule_has: int) -> None:
@@ -79,13 +86,14 @@ def _check_same(what: str, made_for: int, schedule_has: int) -> None:
         )
 
 
-def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> FloatArray:
+def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> StepSizes:
     """Return the sizes of a step.
 
     Raises:
         ValueError: if a size is negative or not finite, or there is not one per transfer.
     """
-    num_bytes = sizes.bytes_of(step_index, step)
+    found = sizes.of_step(step_index, step)
+    num_bytes = found.num_bytes
     if num_bytes.shape != (len(step),):
         raise ValueError(
             f"step {step_index}: sizes of shape {num_bytes.shape}, expected ({len(step)},)"
@@ -96,7 +104,7 @@ def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> FloatArray:
             f"step {step_index}: {step[index]}: {num_bytes[index]} bytes, "
             "expected a finite number, 0 or more"
         )
-    return num_bytes
+    return found
 
 
 class DenseSizes:
@@ -119,12 +127,12 @@ class DenseSizes:
         """As `CutSizes.check_fit`."""
         _check_same("chunks", self._num_chunks, schedule.num_chunks)
 
-    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
-        """Return the bytes of each transfer, shape (num_transfers,)."""
-        return np.asarray(step.count * self._chunk_bytes, np.float64)
+    def of_step(self, step_index: int, step: Step) -> StepSizes:
+        """Return as many slices for each transfer as it has chunks."""
+        return StepSizes(np.asarray(step.count * self._chunk_bytes, np.float64))
 
 
-class SparseSizes:
+class UnionSizes:
     """Sparse gradients whose unions grow as contributions are merged.
 
     Follows how many contributors each chunk of each rank has merged: a reduce adds the sender's
@@ -137,7 +145,7 @@ class SparseSizes:
         entries: Entries of them that each contributor sends.
         coding: What messages of entries weigh; real ones by default.
         dense_bytes: Bytes of what is sent dense beside them (1-D tensors).
-        overlap_exponent: See `power_growth`; None for independent supports.
+        union_exponent: See `power_growth`; None for independent supports.
         growth: A union model of your own, instead.
 
     Raises:
@@ -152,19 +160,18 @@ class SparseSizes:
         entries: float,
         coding: EntryCoding | None = None,
         dense_bytes: float = 0.0,
-        overlap_exponent: float | None = None,
+        union_exponent: float | None = None,
         growth: Growth | None = None,
     ) -> None:
         require(length >= 1, f"length {length}", "at least 1 element")
         require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
         require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
-        self._growth = growth or growth_of(length, entries, overlap_exponent)
+        self._growth = growth or growth_of(length, entries, union_exponent)
         self._schedule, self._merged = schedule, Contributors(schedule)
         self._coding = coding or WireCoding()
         self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
         self._last_index = sys.maxsize
-        self._last_merged, self._last_sorted = np.empty(0), np.empty(0, np.bool_)
 
     def check_fit(self, schedule: Schedule) -> None:
         """As `CutSizes.check_fit`; who contributes decides how unions grow."""
@@ -178,8 +185,12 @@ class SparseSizes:
                 f"{schedule.servers}; expected sizes made for this schedule"
             )
 
-    def bytes_of(self, step_index: int, step: Step) -> FloatArray:
-        """Return the bytes of each transfer; call it for every step, in order."""
+    def of_step(self, step_index: int, step: Step) -> StepSizes:
+        """Return the sizes of a step's transfers; call it for every step, in order.
+
+        An index that is not above the last one begins a new run.  What travels dense beside the
+        entries takes bytes, and no merging.
+        """
         if step_index <= self._last_index:
             self._merged.restart()
         self._last_index = step_index
@@ -187,36 +198,27 @@ class SparseSizes:
         entries = self._entries(sent, first)
         coded = self._coded_bytes(step, entries)
         adds = (step.keep != 0) & (step.weight != 0)
+        merging = Merging(np.zeros(len(step)), adds)
         if adds.any():
-            self._add_up(step, adds, entries, coded, self._entries(received, first))
-        else:
-            self._last_merged, self._last_sorted = np.zeros(len(step)), adds
-        return coded + step.count * self._dense_bytes
+            merging = self._merging(step, adds, entries, coded, self._entries(received, first))
+        return StepSizes(coded + step.count * self._dense_bytes, merging)
 
-    def _add_up(
+    def _merging(
         self,
         step: Step,
         adds: BoolArray,
         entries: FloatArray,
         coded: FloatArray,
         own_entries: FloatArray,
-    ) -> None:
-        """Work out what adding goes through: messages of one place together, and what is there."""
+    ) -> Merging:
+        """Return the work of adding: messages of one place together, and what is there."""
         place = step.dst * self._num_chunks + step.chunk
         _, which = np.unique(place, return_inverse=True)
         together = np.maximum(np.bincount(which, adds), 1)[which]
         own = self._coded_bytes(step, own_entries) / together
-        self._last_merged = np.where(adds, coded + own, 0.0)
         num_entries = np.bincount(which, adds * (entries + own_entries / together))[which]
-        self._last_sorted = adds & (together > 1) & (num_entries >= SORTED_ENTRIES)
-
-    def merged_bytes(self) -> FloatArray:
-        """As `CodedSizes.merged_bytes`; what travels dense beside the entries does not count."""
-        return self._last_merged
-
-    def are_sorted(self) -> BoolArray:
-        """As `CodedSizes.are_sorted`."""
-        return self._last_sorted
+        is_sort = adds & (together > 1) & (num_entries >= SORTED_ENTRIES)
+        return Merging(np.where(adds, coded + own, 0.0), is_sort)
 
     def _entries(self, contributors: IntArray, first: IntArray | None) -> FloatArray:
         """Return the entries that so many contributors gave, per transfer."""
@@ -232,74 +234,3 @@ class SparseSizes:
         kinds, which = np.unique(lengths + 1j * entries, return_inverse=True)
         coded = self._coding.expected_bytes(kinds.real, kinds.imag)
         return np.asarray(coded[which], np.float64)
-
-
-class Contributors:
-    """How many ranks' contributions each chunk of each rank has merged, step by step.
-
-    A reduce adds the sender's number, a copy replaces by it; see `SparseSizes`.
-
-    Args:
-        schedule: The schedule that is run: its ranks, chunks and servers.
-
-    Raises:
-        ValueError: if the schedule has too many ranks and chunks.
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
-        counters = schedule.world_size * schedule.num_chunks
-        require(
-            counters <= MAX_COUNTERS,
-            f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
-            f"at most {MAX_COUNTERS} counters of contributors",
-        )
-        self._schedule = schedule
-        self._most = schedule.world_size - len(schedule.servers)
-        self._merged = np.empty(0, np.int64)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the steps: every contributor holds its own contribution only."""
-        merged = np.zeros((self._schedule.world_size, self._schedule.num_chunks), np.int64)
-        merged[self._schedule.contributors] = 1
-        self._merged = merged.ravel()
-
-    def advance(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
-        """Merge what a step sends.
-
-        Returns:
-            Contributors of every chunk, before the step, transfer after transfer: as its sender
-            has it, and as its receiver does; and where each transfer's run of chunks begins, or
-            None if every transfer has just one.
-        """
-        sent, received, first = self._cells(step)
-        given, had = self._merged[sent], self._merged[received]
-        self._merge(step, received, given)
-        return given, had, first
-
-    def _cells(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
-        """Return counters read and written by a step, and where each transfer's run begins."""
-        num_chunks = self._schedule.num_chunks
-        sent, received = step.src * num_chunks + step.chunk, step.dst * num_chunks + step.chunk
-        if not len(step) or step.count.max() == 1:
-            return sent, received, None
-        first = np.cumsum(step.count) - step.count
-        within = np.arange(int(step.count.sum())) - np.repeat(first, step.count)
-        return np.repeat(sent, step.count) + within, np.repeat(received, step.count) + within, first
-
-    def _merge(self, step: Step, received: IntArray, contributors: IntArray) -> None:
-        """Count in the order listed: a copy replaces what came before it, and not what follows."""
-        keeps, counts = step.keep != 0, step.weight != 0
-        if len(received) > len(step):
-            keeps, counts = np.repeat(keeps, step.count), np.repeat(counts, step.count)
-        if not keeps.any():  # of several copies to one place the last stays
-            self._merged[received] = np.where(counts, contributors, 0)
-            return
-        if not keeps.all():
-            places, which = np.unique(received, return_inverse=True)
-            listed, last = np.arange(len(received)), np.full(len(places), -1)
-            np.maximum.at(last, which[~keeps], listed[~keeps])
-            self._merged[places[last >= 0]] = 0
-            counts &= listed >= last[which]
-        np.add.at(self._merged, received[counts], contributors[counts])
-        self._merged[received] = np.minimum(self._merged[received], self._most)

@@ -2,76 +2,75 @@
 
 from __future__ import annotations
 
+from math import exp, inf
+
 import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.network.hosts import HostCosts
 from dgc_topo.schedule import Step
 from dgc_topo.simulation.pattern import Pattern
-from dgc_topo.simulation.sizes import CodedSizes, Sizes
+from dgc_topo.simulation.sizes import StepSizes
 
 
 class Work:
-    """What the ranks of one schedule do about its messages.
+    """Times that ranks spend on the messages of a step.
 
     Args:
-        costs: Of what they do.
-        sizes: Of the messages.
+        costs: Costs of handling messages.
         world_size: Number of ranks.
     """
 
-    def __init__(self, costs: HostCosts, sizes: Sizes, world_size: int) -> None:
+    def __init__(self, costs: HostCosts, world_size: int) -> None:
         self._costs = costs
-        self._coded = sizes if costs.has_coding and isinstance(sizes, CodedSizes) else None
         self._world_size = world_size
 
-    @property
-    def is_coded(self) -> bool:
-        """Whether messages are sparse, and it costs time to make and to read them."""
-        return self._coded is not None
+    def is_coded(self, sizes: StepSizes) -> bool:
+        """Return True if messages are sparse, and it costs time to make and to read them."""
+        return self._costs.has_coding and sizes.merging is not None
 
     def before_s(
-        self, pattern: Pattern, step: Step, num_bytes: FloatArray
+        self, pattern: Pattern, step: Step, sizes: StepSizes
     ) -> tuple[FloatArray, BoolArray]:
         """Return how long members work until their messages of a step are posted, and who codes.
 
         Args:
-            pattern: The step's ranks.
-            step: Whose messages.
-            num_bytes: Of each transfer.
+            pattern: Ranks that take part in the step.
+            step: Step with the messages.
+            sizes: Sizes of its messages.
 
         Returns:
-            Seconds of each member, and whether it makes sparse messages, shape (num_members,).
+            Seconds of each member, and True where it makes sparse messages, shape (num_members,).
         """
         costs, makes = self._costs, np.zeros(self._world_size, np.bool_)
         before_s = np.asarray(pattern.degree * costs.overhead_s + costs.step_overhead_s, np.float64)
-        if self._coded is not None:
+        if self.is_coded(sizes):
             made = _is_made(step)
             makes[step.src[made]] = True
-            made_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
+            made_s = costs.code_s_per_message + sizes.num_bytes * costs.code_s_per_byte
             made_s = np.where(made, made_s, 0.0)
             before_s += np.bincount(step.src, made_s, self._world_size)[pattern.members]
         return before_s, makes[pattern.members]
 
-    def after_s(self, pattern: Pattern, step: Step, num_bytes: FloatArray) -> FloatArray | None:
-        """Return how long each member takes over what it has received in a step.
+    def after_s(self, pattern: Pattern, step: Step, sizes: StepSizes) -> FloatArray | None:
+        """Return how long each member handles what it has received in a step.
 
         Args:
-            pattern: The step's ranks.
-            step: Whose messages.
-            num_bytes: Of each transfer.
+            pattern: Ranks that take part in the step.
+            step: Step with the messages.
+            sizes: Sizes of its messages.
 
         Returns:
             Seconds of each member, shape (num_members,), or None if nobody takes any.
         """
-        costs = self._costs
+        costs, num_bytes = self._costs, sizes.num_bytes
         adds = (step.keep != 0) & (step.weight != 0)
-        if self._coded is not None:
+        if costs.has_coding and sizes.merging is not None:
             merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
             merged_s = merged_s + adds * costs.merge_s_per_message
-            sorts = self._coded.are_sorted()
-            per_byte_s = np.where(sorts, costs.sort_s_per_byte, costs.merge_s_per_byte)
-            merged_s = merged_s + self._coded.merged_bytes() * per_byte_s
+            merged_bytes, is_sort = sizes.merging
+            per_byte_s = np.where(is_sort, costs.sort_s_per_byte, costs.merge_s_per_byte)
+            merged_s = merged_s + merged_bytes * per_byte_s
         elif costs.has_merging:
             per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
             merged_s = num_bytes * per_byte_s
@@ -97,3 +96,45 @@ def _products(step: Step) -> IntArray:
     """Return by how many weights each transfer makes its receiver multiply."""
     weights, unit = np.stack([step.keep, step.weight]), step.denominator
     return np.asarray(((weights != 0) & (weights != unit)).sum(axis=0), np.int64)
+
+
+#: What a rank does with sparse messages; 0 is nothing.
+MAKES, READS = 1, 2
+
+
+class CodingHistory:
+    """Cold-cache penalty for coding sparse messages, by when each rank last did so.
+
+    Args:
+        costs: Cost of coding after a pause.
+        world_size: Number of ranks.
+
+    Attributes:
+        matters: True if cold caches cost anything.
+    """
+
+    def __init__(self, costs: HostCosts, world_size: int) -> None:
+        self.matters = costs.cold_code_s > 0
+        self._costs = costs
+        self._last_s = np.full((READS + 1, world_size), -inf)
+
+    def note(self, kinds: IntArray, ranks: IntArray, now_s: float) -> None:
+        """Note that ranks have just made or read sparse messages."""
+        self._last_s[kinds, ranks] = now_s
+
+    def note_one(self, kind: int, rank: int, now_s: float) -> None:
+        """Note it of one rank."""
+        self._last_s[kind, rank] = now_s
+
+    def cold_s(self, kinds: IntArray, ranks: IntArray, now_s: float) -> FloatArray:
+        """Return the penalty in seconds of ranks that begin now, same shape."""
+        passed_s = now_s - self._last_s[kinds, ranks]
+        cold_s = self._costs.cold_code_s * -np.expm1(-passed_s / self._costs.cooling_s)
+        return np.where(kinds > 0, cold_s, 0.0)
+
+    def cold_one_s(self, kind: int, rank: int, now_s: float) -> float:
+        """Return the penalty of one rank."""
+        if not kind:
+            return 0.0
+        passed_s = now_s - float(self._last_s[kind, rank])
+        return self._costs.cold_code_s * (1 - exp(-passed_s / self._costs.cooling_s))

@@ -128,7 +128,7 @@ class SlowRun:
         self.steps: list[dict[Pair, float]] = []
         for index, step in enumerate(schedule.steps()):
             flows: dict[Pair, float] = {}
-            for transfer, num_bytes in zip(step, sizes.bytes_of(index, step), strict=True):
+            for transfer, num_bytes in zip(step, sizes.of_step(index, step).num_bytes, strict=True):
                 pair = (transfer.src, transfer.dst)
                 flows[pair] = flows.get(pair, 0.0) + float(num_bytes)
             self.steps.append(flows)

@@ -22,15 +22,15 @@ from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import (
     DenseSizes,
-    SparseSizes,
+    UnionSizes,
     goal_bound_s,
     independent_growth,
     lower_bound_s,
     network_bound_s,
     power_growth,
-    simulate,
+    simulate_schedule,
 )
-from dgc_topo.simulation.growth import Growth
+from dgc_topo.simulation.unions import Growth
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import EntryCoding, FlatCoding, WireCoding
 from tests.strategies import ALL_REDUCE, GOSSIP
@@ -70,14 +70,14 @@ def test_nothing_beats_its_bound(network, placement, world_size):
         cost = count_cost(schedule)
         for num_bytes in (0.0, 1e4):
             sizes = DenseSizes(num_bytes, schedule.num_chunks)
-            result = simulate(schedule, network, sizes, placement=hosts)
+            result = simulate_schedule(schedule, network, sizes, placement=hosts)
             bound_s = network_bound_s(schedule, cost, dense(num_bytes), network, hosts)
             assert bound_s <= result.time_s * (1 + 1e-12), (name, options)
         for (exponent, growth), coding in product(growths.items(), CODINGS):
-            sizes_now = SparseSizes(
-                schedule, length=LENGTH, entries=ENTRIES, overlap_exponent=exponent, coding=coding
+            sizes_now = UnionSizes(
+                schedule, length=LENGTH, entries=ENTRIES, union_exponent=exponent, coding=coding
             )
-            result = simulate(schedule, network, sizes_now, placement=hosts)
+            result = simulate_schedule(schedule, network, sizes_now, placement=hosts)
             bound_s = network_bound_s(
                 schedule,
                 cost,

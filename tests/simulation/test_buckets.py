@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dgc_topo.network import HostCosts, Network, star
 from dgc_topo.schedule import Schedule, copy
-from dgc_topo.simulation import DenseSizes, simulate
+from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.topology import load_topology
 
 MB = 1e6
@@ -28,7 +28,7 @@ def one_after_the_other(num_messages: int) -> Schedule:
 
 @given(size=st.floats(1, 5e6), burst=st.floats(1, 2e6))
 def test_a_message_after_a_pause_moves_only_what_exceeds_the_bucket(size: float, burst: float):
-    result = simulate(one_after_the_other(1), network(2, burst), DenseSizes(size, 1))
+    result = simulate_schedule(one_after_the_other(1), network(2, burst), DenseSizes(size, 1))
     expected = LATENCY_S + max(size - burst, 0) / BANDWIDTH
     assert result.time_s == pytest.approx(expected, rel=1e-9)
 
@@ -37,7 +37,7 @@ def test_what_is_saved_grows_with_the_pause_up_to_the_depth():
     """Each direction rests while the other is used, and two latencies long."""
     size, burst = 100e3, 60e3
     times = [
-        simulate(one_after_the_other(count), network(2, burst), DenseSizes(size, 1)).time_s
+        simulate_schedule(one_after_the_other(count), network(2, burst), DenseSizes(size, 1)).time_s
         for count in (1, 2, 3, 4)
     ]
     first = LATENCY_S + (size - burst) / BANDWIDTH
@@ -50,7 +50,7 @@ def test_messages_of_one_link_share_what_it_saved():
     burst, size = 50e3, 40e3
     step = copy(np.array([1, 2]), np.array([0, 0]), np.array([0, 1]))
     schedule = Schedule.from_steps(3, 2, [step], goal="part")
-    result = simulate(schedule, network(3, burst), DenseSizes(2 * size, 2))
+    result = simulate_schedule(schedule, network(3, burst), DenseSizes(2 * size, 2))
     assert result.time_s == pytest.approx(LATENCY_S + (2 * size - burst) / BANDWIDTH)
     assert result.bounds.largest_s <= result.time_s
 
@@ -60,9 +60,9 @@ def test_messages_of_one_link_share_what_it_saved():
 def test_a_bucket_only_helps_and_never_more_than_it_holds(topology: str, reverse_share: float):
     schedule = load_topology(topology).schedule(6)
     sizes = DenseSizes(3e6, schedule.num_chunks)
-    without = simulate(schedule, network(6, 0.0, reverse_share=reverse_share), sizes)
+    without = simulate_schedule(schedule, network(6, 0.0, reverse_share=reverse_share), sizes)
     burst = 20e3
-    result = simulate(schedule, network(6, burst, reverse_share=reverse_share), sizes)
+    result = simulate_schedule(schedule, network(6, burst, reverse_share=reverse_share), sizes)
     num_steps = sum(1 for _ in schedule.steps())
     assert result.time_s < without.time_s
     assert result.time_s > without.time_s - 2 * num_steps * burst / BANDWIDTH
@@ -74,5 +74,5 @@ def test_pauses_that_the_bucket_covers_cost_a_stream_nothing():
     schedule = load_topology("ring").schedule(4)
     burst = 2 * BANDWIDTH * LATENCY_S
     sizes = DenseSizes(4e6, 4)
-    result = simulate(schedule, network(4, burst), sizes)
+    result = simulate_schedule(schedule, network(4, burst), sizes)
     assert result.time_s == pytest.approx((6e6 - burst) / BANDWIDTH + LATENCY_S, rel=1e-9)

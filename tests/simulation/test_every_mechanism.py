@@ -25,20 +25,20 @@ from dgc_topo.network import (
 )
 from dgc_topo.network.changes import Background
 from dgc_topo.schedule.cost import count_cost
-from dgc_topo.simulation import DenseSizes, SparseSizes, network_bound_s, simulate
-from dgc_topo.simulation.growth import growth_of
+from dgc_topo.simulation import DenseSizes, UnionSizes, network_bound_s, simulate_schedule
 from dgc_topo.simulation.training import (
     Codec,
-    DensePayload,
+    ComputeFactors,
+    DenseEncoding,
     LognormalJitter,
-    Pace,
     Profile,
     ReadyLayer,
-    SparsePayload,
+    SparseEncoding,
     TrainingStep,
-    overlapping,
-    simulate_step,
+    power_rule,
+    simulate_training_step,
 )
+from dgc_topo.simulation.unions import growth_of
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import WireCoding
 from tests.strategies import ALL_REDUCE, GOSSIP
@@ -169,7 +169,7 @@ def draw_sizes(rng, schedule):
         return dense, lambda count: np.where(count > 0, num_bytes, 0.0), True
     length, exponent = 1000, [None, 0.0, 0.5, 1.0][rng.integers(4)]
     entries = float(rng.choice([0.0, 1.0, 40.0, 1000.0]))
-    sizes = SparseSizes(schedule, length=length, entries=entries, overlap_exponent=exponent)
+    sizes = UnionSizes(schedule, length=length, entries=entries, union_exponent=exponent)
     growth = growth_of(length, entries, exponent)
     return sizes, lambda count: WireCoding().least_bytes(length, growth(count)), False
 
@@ -181,7 +181,7 @@ def test_no_time_is_below_its_bound(batch):
         rng = np.random.default_rng([19, number])
         world = draw_world(rng)
         sizes, union_bytes, is_dense = draw_sizes(rng, world.schedule)
-        result = simulate(
+        result = simulate_schedule(
             world.schedule,
             world.network,
             sizes,
@@ -210,12 +210,12 @@ def draw_step(rng):
     dense = rng.random() < 0.5
     return TrainingStep(
         profile=Profile(rng.uniform(0, 1), tuple(layers)),
-        payload=DensePayload() if dense else SparsePayload(0.1, union=overlapping(0.5)),
+        encoding=DenseEncoding() if dense else SparseEncoding(0.1, union=power_rule(0.5)),
         codec=Codec() if dense else Codec(encode_s_per_element=1e-3, decode_s_per_element=1e-3),
         update_s=sometimes(rng, 0.2),
         bucket_bytes=sometimes(rng, rng.uniform(100, 2000), None),
         accumulation_steps=int(rng.integers(1, 3)),
-        pace=Pace(
+        compute_factors=ComputeFactors(
             {0: 1.5} if rng.random() < 0.3 else {}, sometimes(rng, LognormalJitter(0.3), None)
         ),
     )
@@ -226,7 +226,7 @@ def test_no_training_step_is_below_its_bound(batch):
     for number in range(batch, NUM_CASES // 4, BATCHES):
         rng = np.random.default_rng([91, number])
         world, step = draw_world(rng), draw_step(rng)
-        result = simulate_step(
+        result = simulate_training_step(
             step,
             world.schedule,
             world.network,

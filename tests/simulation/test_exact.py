@@ -11,7 +11,15 @@ from hypothesis import given, settings
 
 from dgc_topo.network import Network, star
 from dgc_topo.schedule import Schedule, Step, copy, gather, reduce
-from dgc_topo.simulation import DenseSizes, fluid, max_min_rates, sharing, simulate, simulate_flows
+from dgc_topo.simulation import (
+    DenseSizes,
+    fluid,
+    max_min_rates,
+    sharing,
+    simulate_flows,
+    simulate_schedule,
+)
+from dgc_topo.simulation.sizes import StepSizes
 from dgc_topo.topology import load_topology
 from tests.simulation.slow import slow_flows, slow_max_min, slow_schedule
 from tests.strategies import ALL_REDUCE, GOSSIP
@@ -63,7 +71,7 @@ def test_closed_forms(case, num_bytes):
         if expected is None:
             continue
         schedule = load_topology(name, options).schedule(world_size)
-        result = simulate(
+        result = simulate_schedule(
             schedule,
             star(world_size, BANDWIDTH, LATENCY),
             DenseSizes(num_bytes, schedule.num_chunks),
@@ -186,9 +194,9 @@ def random_schedule(draw):
 class RandomSizes:
     """Different bytes for every transfer, some of them zero."""
 
-    def bytes_of(self, step_index, step):
+    def of_step(self, step_index, step):
         rng = np.random.default_rng(step_index)
-        return rng.choice([0.0, 1.0, 3.0, rng.uniform(0, 5)], len(step))
+        return StepSizes(rng.choice([0.0, 1.0, 3.0, rng.uniform(0, 5)], len(step)))
 
 
 @pytest.mark.usefixtures("way_of_sharing")
@@ -197,7 +205,7 @@ def test_schedules_end_as_in_the_slow_model():
     @given(st.data(), random_schedule())
     def check(data, schedule):
         network = random_network(data.draw, schedule.world_size)
-        result = simulate(schedule, network, RandomSizes())
+        result = simulate_schedule(schedule, network, RandomSizes())
         slow = slow_schedule(schedule, network, RandomSizes())
         np.testing.assert_allclose(result.finish_s, slow, rtol=1e-9)
         assert result.time_s == max(result.finish_s)
@@ -217,7 +225,7 @@ def test_topologies_on_unequal_links_end_as_in_the_slow_model(case, world_size):
         LATENCY * rng.uniform(0.8, 1.2, 2 * world_size),
     )
     sizes = DenseSizes(1e7, schedule.num_chunks)
-    result = simulate(schedule, network, sizes)
+    result = simulate_schedule(schedule, network, sizes)
     np.testing.assert_allclose(result.finish_s, slow_schedule(schedule, network, sizes), rtol=1e-9)
 
 

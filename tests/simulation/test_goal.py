@@ -8,6 +8,7 @@ import pytest
 
 from dgc_topo.schedule import Schedule, copy, gather, reduce
 from dgc_topo.simulation import DenseSizes, write_goal
+from dgc_topo.simulation.sizes import StepSizes
 from dgc_topo.topology import load_topology
 
 
@@ -73,8 +74,8 @@ def test_goal_leaves_out_empty_messages_and_ranks_without_any_compute_for_no_tim
     )
 
     class SecondStepEmpty:
-        def bytes_of(self, step_index, step):
-            return np.full(len(step), 0.0 if step_index == 1 else 0.5)
+        def of_step(self, step_index, step):
+            return StepSizes(np.full(len(step), 0.0 if step_index == 1 else 0.5))
 
     file = io.StringIO()
     steps = [copy(0, 1), copy(1, 2), copy(1, 0)]

@@ -26,7 +26,7 @@ from dgc_topo.network import (
 )
 from dgc_topo.network.changes import Background
 from dgc_topo.schedule import Schedule, reduce
-from dgc_topo.simulation import DenseSizes, simulate, simulate_flows
+from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
 from dgc_topo.topology import load_topology
 from tests.simulation.slow import slow_flows, slow_schedule
 
@@ -44,7 +44,7 @@ GRAPHS = {
 
 def time_of(topology, network, num_bytes, world_size=None, options=None, **settings):
     schedule = load_topology(topology, options or {}).schedule(world_size or network.num_hosts)
-    return simulate(
+    return simulate_schedule(
         schedule, network, DenseSizes(num_bytes, schedule.num_chunks), **settings
     ).time_s
 
@@ -103,7 +103,7 @@ def test_flows_and_schedules_end_as_in_the_slow_model(name, limited):
         schedule = load_topology(topology, {}).schedule(network.num_hosts)
         sizes = DenseSizes(1000, schedule.num_chunks)
         np.testing.assert_allclose(
-            simulate(schedule, network, sizes).finish_s,
+            simulate_schedule(schedule, network, sizes).finish_s,
             slow_schedule(schedule, network, sizes),
             rtol=1e-9,
         )
@@ -208,14 +208,14 @@ def test_a_limit_is_no_link_of_the_host(network):
 def test_background_flows_take_their_share():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     other = Background(np.array([0]), np.array([2]), np.array([50.0]), np.array([0.5]))
-    result = simulate(schedule, star(3, 100.0), DenseSizes(100, 1), background=other)
+    result = simulate_schedule(schedule, star(3, 100.0), DenseSizes(100, 1), background=other)
     assert result.time_s == pytest.approx(1.5)
 
 
 def test_a_link_slows_down_and_recovers():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     changes = [LinkChange(0.5, (0,), 0.5), LinkChange(0.75, (0,), 1.0)]
-    result = simulate(schedule, star(2, 100.0), DenseSizes(100, 1), changes=changes)
+    result = simulate_schedule(schedule, star(2, 100.0), DenseSizes(100, 1), changes=changes)
     assert result.time_s == pytest.approx(1.125)
 
 
@@ -226,9 +226,9 @@ def test_message_curve():
     network = star(2, 116.2e6, 10e-6, costs=costs)
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     for size, time_s in times:
-        result = simulate(schedule, network, DenseSizes(size, 1))
+        result = simulate_schedule(schedule, network, DenseSizes(size, 1))
         assert result.time_s == pytest.approx(time_s)
-    far = simulate(schedule, network, DenseSizes(32768 + 116.2e6, 1))
+    far = simulate_schedule(schedule, network, DenseSizes(32768 + 116.2e6, 1))
     assert far.time_s == pytest.approx(1 + times[-1][1])
 
 
@@ -245,7 +245,7 @@ def test_costs_do_not_depend_on_who_is_early():
     steps = [reduce(0, 1, 0, 4), reduce(1, 2, 0, 4)]
     schedule = Schedule.from_steps(3, 4, steps, goal="part")
     network = star(3, 1.0, costs=HostCosts(overhead_s=0.5, reduce_s_per_byte=0.25))
-    result = simulate(schedule, network, DenseSizes(4, 4))
+    result = simulate_schedule(schedule, network, DenseSizes(4, 4))
     assert result.finish_s.tolist() == [4.5, 10.0, 11.0]
 
 
@@ -255,7 +255,7 @@ def test_what_bounds_a_run():
 
     def bounds(num_bytes, costs=None):
         used = replace(network, costs=costs) if costs else network
-        return simulate(schedule, used, DenseSizes(num_bytes, 1)).bounds
+        return simulate_schedule(schedule, used, DenseSizes(num_bytes, 1)).bounds
 
     large = bounds(1e6)
     assert large.bound_by == "host 0 up (and 1 more)"  # its down link carries as much
@@ -265,11 +265,11 @@ def test_what_bounds_a_run():
     assert bounds(1e6, HostCosts(reduce_s_per_byte=1.0)).bound_by == "rank 0 CPU"
     assert bounds(0.0, HostCosts(overhead_s=9.0)).cpu_s == pytest.approx(54.0)
     unequal = slow_links(network, [4], 0.5)
-    result = simulate(schedule, unequal, DenseSizes(1e6, 1))
+    result = simulate_schedule(schedule, unequal, DenseSizes(1e6, 1))
     assert result.bounds.bound_by == "host 0 down"
     assert result.bounds.largest_s <= result.time_s
     nothing = load_topology("ring", {}).schedule(1)
-    assert simulate(nothing, network, DenseSizes(1, 1)).bounds.bound_by == "nothing"
+    assert simulate_schedule(nothing, network, DenseSizes(1, 1)).bounds.bound_by == "nothing"
 
 
 def disconnected():
@@ -309,4 +309,6 @@ def test_nonsense_is_refused(call, message):
 def test_a_change_of_no_link_is_refused():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     with pytest.raises(ValueError, match="link 9: expected 0 to 3"):
-        simulate(schedule, star(2, 1.0), DenseSizes(1, 1), changes=[LinkChange(0.0, (9,), 0.5)])
+        simulate_schedule(
+            schedule, star(2, 1.0), DenseSizes(1, 1), changes=[LinkChange(0.0, (9,), 0.5)]
+        )

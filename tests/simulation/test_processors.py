@@ -8,7 +8,14 @@ import simpy
 
 from dgc_topo.network import HostCosts, star
 from dgc_topo.schedule import Schedule, copy, reduce
-from dgc_topo.simulation import DenseSizes, Fluid, SparseSizes, sharing, simulate, simulate_flows
+from dgc_topo.simulation import (
+    DenseSizes,
+    Fluid,
+    UnionSizes,
+    sharing,
+    simulate_flows,
+    simulate_schedule,
+)
 from dgc_topo.simulation.run import run_to_end
 from dgc_topo.simulation.training.stream import BucketStream
 from dgc_topo.topology import load_topology
@@ -21,7 +28,7 @@ MB = 1e6
 def run(topology, world_size, num_bytes, bandwidth=WIDE, **costs):
     schedule = load_topology(topology).schedule(world_size)
     network = star(world_size, bandwidth, costs=HostCosts(**costs))
-    return simulate(schedule, network, DenseSizes(num_bytes, schedule.num_chunks))
+    return simulate_schedule(schedule, network, DenseSizes(num_bytes, schedule.num_chunks))
 
 
 @pytest.fixture(params=["arrays", "components"])
@@ -126,7 +133,7 @@ def test_one_busy_rank_does_not_slow_its_neighbours_down_while_cores_are_free():
     others = np.arange(1, 4)
     schedule = Schedule.from_steps(4, 1, [reduce(others, np.zeros(3, np.int64))], goal="part")
     costs = HostCosts(reduce_s_per_byte=1e-9, cores_per_machine=2, hosts_per_machine=4)
-    result = simulate(schedule, star(4, WIDE, costs=costs), DenseSizes(MB, 1))
+    result = simulate_schedule(schedule, star(4, WIDE, costs=costs), DenseSizes(MB, 1))
     assert result.finish_s[0] == pytest.approx(3e-3, rel=1e-6)
     assert (result.finish_s[1:] < 1e-6).all()
 
@@ -134,16 +141,16 @@ def test_one_busy_rank_does_not_slow_its_neighbours_down_while_cores_are_free():
 def test_sparse_messages_are_encoded_before_and_merged_after():
     """A tree of 2: rank 1 encodes, rank 0 reads and adds to its own; then the union goes back."""
     schedule = load_topology("tree").schedule(2)
-    sizes = SparseSizes(schedule, length=10_000, entries=100, overlap_exponent=1.0)
+    sizes = UnionSizes(schedule, length=10_000, entries=100, union_exponent=1.0)
     one, union = (
         float(WireCoding().expected_bytes(np.array([10_000.0]), np.array([float(entries)]))[0])
         for entries in (100, 200)
     )
     costs = HostCosts(code_s_per_byte=2e-9, merge_s_per_byte=3e-9)
-    result = simulate(schedule, star(2, WIDE, costs=costs), sizes)
+    result = simulate_schedule(schedule, star(2, WIDE, costs=costs), sizes)
     expected = 2 * one * 2e-9 + 2 * one * 3e-9 + 2 * union * 2e-9
     assert result.time_s == pytest.approx(expected, rel=1e-9)
-    dense = simulate(schedule, star(2, WIDE, costs=costs), DenseSizes(MB, 1))
+    dense = simulate_schedule(schedule, star(2, WIDE, costs=costs), DenseSizes(MB, 1))
     assert dense.time_s < 1e-9  # dense messages are sent as they are
 
 
@@ -153,10 +160,10 @@ def test_many_entries_of_three_places_and_more_are_sorted_and_others_merged(entr
     others = np.arange(1, senders + 1)
     step = reduce(others, np.zeros(senders, np.int64))
     schedule = Schedule.from_steps(senders + 1, 1, [step], goal="part")
-    sizes = SparseSizes(schedule, length=10_000_000, entries=entries)
+    sizes = UnionSizes(schedule, length=10_000_000, entries=entries)
     one = float(WireCoding().expected_bytes(np.array([1e7]), np.array([float(entries)]))[0])
     costs = HostCosts(merge_s_per_byte=3e-9, sort_s_per_byte=7e-9)
-    result = simulate(schedule, star(senders + 1, WIDE, costs=costs), sizes)
+    result = simulate_schedule(schedule, star(senders + 1, WIDE, costs=costs), sizes)
     per_byte_s = 7e-9 if senders == 3 and entries == 20_000 else 3e-9
     assert result.time_s == pytest.approx((senders + 1) * one * per_byte_s, rel=1e-3)
 
@@ -165,9 +172,11 @@ def test_what_goes_to_many_is_encoded_once():
     """A hub that has everything: four readers get the same message, made once."""
     others = np.arange(1, 5)
     schedule = Schedule.from_steps(5, 1, [copy(np.zeros(4, np.int64), others)], goal="part")
-    sizes = SparseSizes(schedule, length=10_000, entries=100)
+    sizes = UnionSizes(schedule, length=10_000, entries=100)
     one = float(WireCoding().expected_bytes(np.array([10_000.0]), np.array([100.0]))[0])
-    result = simulate(schedule, star(5, WIDE, costs=HostCosts(code_s_per_byte=2e-9)), sizes)
+    result = simulate_schedule(
+        schedule, star(5, WIDE, costs=HostCosts(code_s_per_byte=2e-9)), sizes
+    )
     assert result.time_s == pytest.approx(2 * one * 2e-9, rel=1e-6)
 
 
@@ -176,14 +185,14 @@ def test_messages_cost_more_to_code_the_longer_a_rank_has_not(hops):
     """There and back: hop 1 is rank 0's first to make and rank 1's to read, hop 2 the reverse."""
     steps = [copy(hop % 2, (hop + 1) % 2) for hop in range(hops)]
     schedule = Schedule.from_steps(2, 1, steps, goal="part")
-    sizes = SparseSizes(schedule, length=10_000, entries=100)
+    sizes = UnionSizes(schedule, length=10_000, entries=100)
     costs = HostCosts(code_s_per_message=1e-3, cold_code_s=0.25, cooling_s=0.1)
     now_s, last_s = 0.0, [-math.inf] * 4
     for hop in range(hops):
         for kind in (hop % 2, 2 + (hop + 1) % 2):  # one makes it, the other reads it
             now_s += 1e-3 + 0.25 * (1 - math.exp((last_s[kind] - now_s) / 0.1))
             last_s[kind] = now_s
-    result = simulate(schedule, star(2, WIDE, costs=costs), sizes)
+    result = simulate_schedule(schedule, star(2, WIDE, costs=costs), sizes)
     assert result.time_s == pytest.approx(now_s, rel=1e-6)
 
 
@@ -193,13 +202,13 @@ def test_ranks_that_code_at_the_same_time_find_their_own_caches_cold():
     for hop in (1, 2):
         src = np.arange(size)
         steps.append(copy(src, (src + hop) % size))
-    sizes = SparseSizes(
+    sizes = UnionSizes(
         schedule := Schedule.from_steps(size, 1, steps, goal="part"), length=10_000, entries=100
     )
     costs = HostCosts(code_s_per_message=1e-3, cold_code_s=0.25, cooling_s=0.1)
     made_s = 1e-3 + 0.25 * (1 - math.exp(-0.251 / 0.1))  # it has read for so long
     read_s = 1e-3 + 0.25 * (1 - math.exp(-made_s / 0.1))
-    result = simulate(schedule, star(size, WIDE, costs=costs), sizes)
+    result = simulate_schedule(schedule, star(size, WIDE, costs=costs), sizes)
     assert result.time_s == pytest.approx(2 * 0.251 + made_s + read_s, rel=1e-6)
 
 

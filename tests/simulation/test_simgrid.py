@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import LinkChange, links_of_host, read_simgrid, slow_host, slow_links
-from dgc_topo.simulation import DenseSizes, simulate, simulate_flows
+from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
 from dgc_topo.topology import load_topology
 from tests.simulation.platforms import FLAT, TWO_LEVELS, cluster, platform_of
 
@@ -134,7 +134,9 @@ def test_units(platform):
 
 def ring_time(network, **settings):
     schedule = load_topology("ring", {}).schedule(network.num_hosts)
-    return simulate(schedule, network, DenseSizes(4e6, schedule.num_chunks), **settings).time_s
+    return simulate_schedule(
+        schedule, network, DenseSizes(4e6, schedule.num_chunks), **settings
+    ).time_s
 
 
 @pytest.mark.parametrize(

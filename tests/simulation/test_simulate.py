@@ -11,7 +11,14 @@ import simpy
 from dgc_topo.network import Fabric, HostCosts, known_fabrics, load_fabric, star
 from dgc_topo.schedule import Schedule, copy, gather, reduce
 from dgc_topo.schedule.cost import count_cost
-from dgc_topo.simulation import DenseSizes, Fluid, Progress, lower_bound_s, simulate, simulate_flows
+from dgc_topo.simulation import (
+    DenseSizes,
+    Fluid,
+    ScheduleProgress,
+    lower_bound_s,
+    simulate_flows,
+    simulate_schedule,
+)
 from dgc_topo.topology import load_topology
 from tests.strategies import ALL_REDUCE
 
@@ -29,7 +36,7 @@ def test_imports_without_torch():
 
 def test_result():
     schedule, sizes = one_message()
-    result = simulate(schedule, star(3, 1e6, 0.25), sizes)
+    result = simulate_schedule(schedule, star(3, 1e6, 0.25), sizes)
     assert result.time_s == 1.5
     assert result.messages == 1
     assert result.bytes_sent.tolist() == [1e6, 0]
@@ -41,7 +48,7 @@ def test_result():
 
 def test_one_rank_takes_no_time():
     schedule = load_topology("ring", {}).schedule(1)
-    result = simulate(schedule, star(1, 1e6), DenseSizes(100, schedule.num_chunks))
+    result = simulate_schedule(schedule, star(1, 1e6), DenseSizes(100, schedule.num_chunks))
     assert result.time_s == 0
     assert result.busbw_bytes_per_s(100) == 0
     assert result.algbw_bytes_per_s(100) == math.inf
@@ -49,15 +56,15 @@ def test_one_rank_takes_no_time():
 
 def test_empty_messages_cost_latency_only():
     schedule = load_topology("ring", {}).schedule(4)
-    assert simulate(schedule, star(4, 1e6, 0.5), DenseSizes(0, 4)).time_s == 6.0
-    assert simulate(schedule, star(4, 1e6), DenseSizes(0, 4)).time_s == 0.0
+    assert simulate_schedule(schedule, star(4, 1e6, 0.5), DenseSizes(0, 4)).time_s == 6.0
+    assert simulate_schedule(schedule, star(4, 1e6), DenseSizes(0, 4)).time_s == 0.0
 
 
 def test_transfers_of_one_pair_share_a_connection():
     """Rank 0 sends twice to rank 1 and once to 2: two flows share its up link, not three."""
     step = gather([reduce(0, 1, 0), reduce(0, 1, 1), reduce(0, 2, 0)])
     schedule = Schedule.from_steps(3, 2, [step], goal="part")
-    result = simulate(schedule, star(3, 1.0), DenseSizes(2, 2))
+    result = simulate_schedule(schedule, star(3, 1.0), DenseSizes(2, 2))
     assert result.finish_s.tolist() == [3.0, 3.0, 2.0]
     assert result.messages == 3
 
@@ -66,16 +73,16 @@ def test_ranks_drift():
     """No barrier: ranks 2 and 3 do their second step while 0 and 1 are in their first."""
     steps = [gather([reduce(0, 1, 0, 4), reduce(2, 3, 0, 1)]), copy(3, 2), copy(1, 0)]
     schedule = Schedule.from_steps(4, 4, steps, goal="part")
-    result = simulate(schedule, star(4, 1.0), DenseSizes(4, 4))
+    result = simulate_schedule(schedule, star(4, 1.0), DenseSizes(4, 4))
     assert result.finish_s.tolist() == [5.0, 5.0, 2.0, 2.0]
 
 
 def test_placement_puts_ranks_on_hosts():
     schedule = Schedule.from_steps(3, 1, [gather([reduce(0, 1), reduce(2, 1)])], goal="part")
     network = star(8, 1.0)
-    apart = simulate(schedule, network, DenseSizes(1, 1), placement=np.array([7, 3, 5]))
+    apart = simulate_schedule(schedule, network, DenseSizes(1, 1), placement=np.array([7, 3, 5]))
     assert apart.time_s == 2.0
-    together = simulate(schedule, network, DenseSizes(1, 1), placement=np.array([7, 3, 3]))
+    together = simulate_schedule(schedule, network, DenseSizes(1, 1), placement=np.array([7, 3, 3]))
     assert together.time_s == 1.0  # inside a host nothing crosses a link
 
 
@@ -83,7 +90,7 @@ def test_ten_thousand_idle_ranks_and_a_long_chain():
     """Steps that touch few ranks stay cheap."""
     steps = [reduce(rank, rank + 1) for rank in range(300)]
     schedule = Schedule.from_steps(10_000, 1, steps, goal="part")
-    result = simulate(schedule, star(10_000, 1.0), DenseSizes(1, 1))
+    result = simulate_schedule(schedule, star(10_000, 1.0), DenseSizes(1, 1))
     assert result.time_s == 300.0
     assert result.wall_s < 5
 
@@ -93,7 +100,7 @@ def test_host_overhead_and_reduction():
     p, n = 4, 1e6
     costs = HostCosts(overhead_s=1e-3, reduce_s_per_byte=1e-7)
     schedule = load_topology("ring", {}).schedule(p)
-    result = simulate(schedule, star(p, 1e6, 0.5e-3, costs=costs), DenseSizes(n, p))
+    result = simulate_schedule(schedule, star(p, 1e6, 0.5e-3, costs=costs), DenseSizes(n, p))
     share = (p - 1) / p * n
     expected = 2 * (p - 1) * (1e-3 + 2e-3) + 2 * share / 1e6 + share * 1e-7
     assert result.time_s == pytest.approx(expected, rel=1e-9)
@@ -105,7 +112,7 @@ def test_fabrics(name):
     fabric = load_fabric(name, **given)
     schedule, sizes = one_message()
     expected = fabric.latency_s + 1e6 / fabric.bandwidth_bytes_per_s
-    assert simulate(schedule, fabric.star(2), sizes).time_s == pytest.approx(expected)
+    assert simulate_schedule(schedule, fabric.star(2), sizes).time_s == pytest.approx(expected)
     assert fabric.source
 
 
@@ -148,7 +155,7 @@ def test_nonsense_is_refused(call, message):
 
 def place_two_ranks(network, placement=None):
     schedule, sizes = one_message()
-    simulate(schedule, network, sizes, placement=placement)
+    simulate_schedule(schedule, network, sizes, placement=placement)
 
 
 def flow(src=0, num_bytes=1.0, start=0.0):
@@ -174,7 +181,7 @@ def test_nothing_beats_the_lower_bound(case, world_size, num_bytes):
     if case[1].get("server") == "dedicated":
         pytest.skip("a dedicated server is not one of the ranks")
     schedule = load_topology(*case).schedule(world_size)
-    time_s = simulate(
+    time_s = simulate_schedule(
         schedule, star(world_size, 125e6, 25e-6), DenseSizes(num_bytes, schedule.num_chunks)
     ).time_s
     at_once = max(1, count_cost(schedule).most_per_step)
@@ -195,7 +202,7 @@ def test_cost_follows_instants_not_messages(world_size):
     """On equal links all transfers of a step end their latency, and then themselves, together."""
     schedule = load_topology("ring", {}).schedule(world_size)
     network = star(world_size, 125e6, 25e-6)
-    result = simulate(schedule, network, DenseSizes(1e6, schedule.num_chunks))
+    result = simulate_schedule(schedule, network, DenseSizes(1e6, schedule.num_chunks))
     assert result.messages == world_size * 2 * (world_size - 1)
     assert result.instants == 2 * 2 * (world_size - 1)
 
@@ -206,8 +213,8 @@ def test_finished_steps_are_forgotten():
     schedule = load_topology("ring", {}).schedule(world_size)
     factors = np.random.default_rng(0).uniform(0.8, 1.2, 2 * world_size)
     fluid = Fluid(simpy.Environment(), star(world_size, 125e6 * factors, 25e-6))
-    progress = Progress(fluid, schedule, DenseSizes(1e8, world_size), np.arange(world_size))
-    progress.all_told()
+    progress = ScheduleProgress(fluid, schedule, DenseSizes(1e8, world_size), np.arange(world_size))
+    progress.settled()
     fluid.env.run(until=progress.finished)
     flows = progress._agenda.flows
     assert flows.end == 64 * 126

@@ -12,15 +12,21 @@ from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import (
     DenseSizes,
-    SparseSizes,
+    UnionSizes,
     goal_bound_s,
     independent_growth,
     power_growth,
-    simulate,
     simulate_flows,
+    simulate_schedule,
 )
-from dgc_topo.simulation.sizes import Contributors
-from dgc_topo.simulation.training import DensePayload, Profile, TrainingStep, simulate_step
+from dgc_topo.simulation.sizes import StepSizes
+from dgc_topo.simulation.training import (
+    DenseEncoding,
+    Profile,
+    TrainingStep,
+    simulate_training_step,
+)
+from dgc_topo.simulation.unions import Contributors
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES
@@ -73,13 +79,13 @@ def test_contributors_are_counted_in_the_order_listed():
 @pytest.mark.parametrize("case", ALL_REDUCE, ids=str)
 def test_sparse_sizes_follow_the_contributors(case, world_size):
     schedule = load_topology(*case).schedule(world_size)
-    sizes = SparseSizes(
+    sizes = UnionSizes(
         schedule,
         length=LENGTH,
         entries=ENTRIES,
         coding=FlatCoding(6),
         dense_bytes=500,
-        overlap_exponent=0.5,
+        union_exponent=0.5,
     )
     for _ in range(2):  # a second run starts again from one contributor each
         for index, (step, sent) in enumerate(contributors_by_brute_force(schedule)):
@@ -87,7 +93,7 @@ def test_sparse_sizes_follow_the_contributors(case, world_size):
                 sum(6 * ENTRIES * c**0.5 + 500 for c in counts) / schedule.num_chunks
                 for counts in sent
             ]
-            np.testing.assert_allclose(sizes.bytes_of(index, step), expected)
+            np.testing.assert_allclose(sizes.of_step(index, step).num_bytes, expected)
 
 
 def test_growth_models():
@@ -103,10 +109,10 @@ def test_growth_models():
 
 def test_sparse_mesh_is_an_all_gather_of_ones_own_entries():
     schedule = load_topology("mesh", {}).schedule(4)
-    result = simulate(
+    result = simulate_schedule(
         schedule,
         star(4, 1e6),
-        SparseSizes(schedule, length=LENGTH, entries=ENTRIES, coding=FlatCoding(8)),
+        UnionSizes(schedule, length=LENGTH, entries=ENTRIES, coding=FlatCoding(8)),
     )
     assert result.time_s == pytest.approx(3 * 8 * ENTRIES / 1e6)
     np.testing.assert_allclose(result.bytes_sent, 3 * 8 * ENTRIES)
@@ -130,12 +136,12 @@ def test_sizes_are_those_of_real_messages(name, coding):
         for _ in range(world_size)
     ]
     accounts = run_in_process(schedule, payloads)
-    sizes = SparseSizes(schedule, length=length, entries=entries, coding=coding)
+    sizes = UnionSizes(schedule, length=length, entries=entries, coding=coding)
     for index, step in enumerate(schedule.steps()):
         sent = [sum(s.bytes_sent for s in a.steps if s.index == index) for a in accounts]
         messages = [sum(s.messages_sent for s in a.steps if s.index == index) for a in accounts]
         told = LENGTH_BYTES * sum(messages)  # the transport says how long each is
-        expected = sizes.bytes_of(index, step).sum()
+        expected = sizes.of_step(index, step).num_bytes.sum()
         assert sum(sent) - told == pytest.approx(expected, rel=0.035)
 
 
@@ -146,19 +152,19 @@ def test_sizes_are_those_of_real_messages(name, coding):
         ({"entries": -1}, "entries -1, expected 0 to length, 100"),
         ({"entries": float("nan")}, "entries nan"),
         ({"dense_bytes": -5}, "dense_bytes -5, expected 0 or more"),
-        ({"overlap_exponent": 1.5}, "overlap_exponent 1.5, expected 0 to 1"),
+        ({"union_exponent": 1.5}, "union_exponent 1.5, expected 0 to 1"),
     ],
 )
 def test_bad_sparse_sizes(settings, message):
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     with pytest.raises(ValueError, match=message):
-        SparseSizes(schedule, **({"length": 100, "entries": 1} | settings))
+        UnionSizes(schedule, **({"length": 100, "entries": 1} | settings))
 
 
 def test_too_many_counters():
     schedule = Schedule(1 << 17, 1 << 17, lambda _: iter(()), goal="part")
     with pytest.raises(ValueError, match="131072 ranks x 131072 chunks, expected at most"):
-        SparseSizes(schedule, length=100, entries=1)
+        UnionSizes(schedule, length=100, entries=1)
 
 
 @pytest.mark.parametrize("total", [-1.0, float("nan"), float("inf")])
@@ -178,16 +184,16 @@ def test_bad_dense_sizes(total):
 )
 def test_sizes_of_a_step_are_checked(returned, message):
     class Sizes:
-        def bytes_of(self, step_index, step):
-            return np.array(returned)
+        def of_step(self, step_index, step):
+            return StepSizes(np.array(returned))
 
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     with pytest.raises(ValueError, match=message):
-        simulate(schedule, star(2, 1e6), Sizes())
+        simulate_schedule(schedule, star(2, 1e6), Sizes())
 
 
 def sparse_for(schedule):
-    return SparseSizes(schedule, length=LENGTH, entries=ENTRIES)
+    return UnionSizes(schedule, length=LENGTH, entries=ENTRIES)
 
 
 RING = load_topology("ring").schedule(4)
@@ -210,35 +216,35 @@ SERVED = load_topology("parameter-server", {"server": "dedicated"}).schedule(4)
             load_topology("tree").schedule(4),
             "made for 8 ranks, but the schedule has 4",
         ),
-        ("100MB", RING, "sizes '100MB': expected a number of bytes, DenseSizes or SparseSizes"),
+        ("100MB", RING, "sizes '100MB': expected a number of bytes, DenseSizes or UnionSizes"),
         (float("nan"), RING, "total_bytes nan"),
         (-1, RING, "total_bytes -1"),
     ],
 )
 def test_sizes_of_another_schedule_are_refused(sizes, schedule, says):
     with pytest.raises(ValueError, match=says):
-        simulate(schedule, "1gbe", sizes)
+        simulate_schedule(schedule, "1gbe", sizes)
 
 
 def test_sizes_of_another_schedule_are_refused_in_a_stream_of_buckets():
-    class Mixed(DensePayload):
+    class Mixed(DenseEncoding):
         def sizes(self, bucket, schedule):
             return DenseSizes(1e6, 8)
 
-    step = TrainingStep(profile=Profile.of_whole(1.0, 10, 0), payload=Mixed())
+    step = TrainingStep(profile=Profile.of_whole(1.0, 10, 0), encoding=Mixed())
     star_of_4 = load_fabric("1gbe").star(4)
     with pytest.raises(ValueError, match="made for 8 chunks, but the schedule has 4"):
-        simulate_step(step, RING, star_of_4)
+        simulate_training_step(step, RING, star_of_4)
 
 
 @pytest.mark.parametrize("num_bytes", [100e6, 100_000_000, np.float32(1e8), np.int64(100_000_000)])
 def test_a_fabric_and_a_number_of_bytes_just_work(num_bytes):
     fabric = load_fabric("1gbe")
-    expected = simulate(RING, fabric.star(4), DenseSizes(1e8, 4)).time_s
-    assert simulate(RING, fabric, num_bytes).time_s == expected
-    assert simulate(RING, "1gbe", num_bytes).time_s == expected
+    expected = simulate_schedule(RING, fabric.star(4), DenseSizes(1e8, 4)).time_s
+    assert simulate_schedule(RING, fabric, num_bytes).time_s == expected
+    assert simulate_schedule(RING, "1gbe", num_bytes).time_s == expected
     hosts = np.array([9, 3, 4, 5])  # the star has as many hosts as are used
-    assert simulate(RING, fabric, num_bytes, placement=hosts).time_s == expected
+    assert simulate_schedule(RING, fabric, num_bytes, placement=hosts).time_s == expected
     ends = np.array([0, 11]), np.array([11, 12])
     flows = fabric.star(13), *ends, np.array([1e6, 1e6]), np.zeros(2)
     assert (simulate_flows("1gbe", *flows[1:]) == simulate_flows(*flows)).all()
@@ -247,9 +253,9 @@ def test_a_fabric_and_a_number_of_bytes_just_work(num_bytes):
 @pytest.mark.parametrize("network", [None, 1e9, {"bandwidth": 1}])
 def test_what_is_no_network_is_refused(network):
     with pytest.raises(ValueError, match="expected a Network, a Fabric or a fabric's name"):
-        simulate(RING, network, 1e6)
+        simulate_schedule(RING, network, 1e6)
     with pytest.raises(ValueError, match="2gbe"):
-        simulate(RING, "2gbe", 1e6)
+        simulate_schedule(RING, "2gbe", 1e6)
 
 
 def test_a_cost_of_another_schedule_bounds_nothing():

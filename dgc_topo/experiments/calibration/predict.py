@@ -12,7 +12,7 @@ from dgc_topo.experiments.calibration.cases import Case, Collective, DenseBuffer
 from dgc_topo.network import Network
 from dgc_topo.network.calibrated import Parameters
 from dgc_topo.schedule import Schedule
-from dgc_topo.simulation import DenseSizes, Fluid, Sizes, SparseSizes
+from dgc_topo.simulation import DenseSizes, Fluid, Sizes, UnionSizes
 from dgc_topo.simulation.run import run_to_end
 from dgc_topo.simulation.training.stream import BucketStream
 
@@ -72,6 +72,6 @@ def sizes_of(case: Case, schedule: Schedule) -> Sizes:
     """Return the bytes of the transfers of one run."""
     if isinstance(case.buffer, DenseBuffer):
         return DenseSizes(case.buffer.num_bytes, schedule.num_chunks)
-    return SparseSizes(
+    return UnionSizes(
         schedule, length=case.buffer.num_elements, entries=float(case.buffer.num_entries)
     )

@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from dgc_topo.simulation.training import Codec, Jitter, LognormalJitter, Pace, TailJitter
+from dgc_topo.simulation.training import Codec, ComputeFactors, Jitter, LognormalJitter, TailJitter
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of, once_by
 from dgc_topo.tables.places import Label, Name
 from dgc_topo.tables.table import Table
@@ -167,10 +167,10 @@ class StepKeys(Table):
             decode_s_per_element=self.decode_s_per_element,
         )
 
-    def pace(self, seed: int) -> Pace:
+    def pace(self, seed: int) -> ComputeFactors:
         """Return how fast each rank is."""
         slow = {host.rank: host.factor for host in self.slow_hosts}
-        return Pace(slow, self.jitter.load() if self.jitter else None, seed)
+        return ComputeFactors(slow, self.jitter.load() if self.jitter else None, seed)
 
     @property
     def num_draws(self) -> int:

@@ -21,7 +21,7 @@ from dgc_topo.experiments.validation.validate import section_of
 from dgc_topo.experiments.workloads import Workload, workloads_of_runs
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.records.measurement import Measurement, Phases
-from dgc_topo.simulation.training import simulate_step
+from dgc_topo.simulation.training import simulate_training_step
 from dgc_topo.training.events import Event, Finished
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import launch
@@ -175,7 +175,7 @@ def _predicted_s(
     topology = workload.topology.load()
     iterations = VARYING_ITERATIONS if topology.varies else 1
     return fmean(
-        simulate_step(
+        simulate_training_step(
             workload.step,
             topology.schedule(size, iteration=iteration, seed=workload.seed),
             hosts,

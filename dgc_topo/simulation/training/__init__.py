@@ -1,46 +1,51 @@
 """The training step in simulated time: gradients become ready, buckets are sent, ranks differ.
 
-The way in is `simulate_step` with a `TrainingStep`.  Read `profile` (what is ready when), then
-`timeline` (what a rank's processor does), `stream` (buckets on the network) and `step`.
+The way in is `simulate_training_step` with a `TrainingStep`.  Read `profile` (what is ready when),
+then `timeline` (what a rank's processor does), `stream` (buckets on the network) and `step`.
 """
 
-from dgc_topo.simulation.training.pace import Jitter, LognormalJitter, Pace, TailJitter
-from dgc_topo.simulation.training.payload import (
-    DensePayload,
-    Payload,
-    SparsePayload,
+from dgc_topo.simulation.training.encoding import (
+    DenseEncoding,
+    Encoding,
+    SparseEncoding,
     UnionRule,
-    overlapping,
-    replayed,
+    power_rule,
+    recorded_rule,
 )
 from dgc_topo.simulation.training.profile import Bucket, Profile, ReadyLayer, fill_buckets
-from dgc_topo.simulation.training.result import StepPhases, StepResult, Traffic
-from dgc_topo.simulation.training.step import TrainingStep, simulate_step
-from dgc_topo.simulation.training.timeline import Codec
+from dgc_topo.simulation.training.result import StepPhases, StepRun, StepTraffic
+from dgc_topo.simulation.training.step import TrainingStep, simulate_training_step
+from dgc_topo.simulation.training.timeline import (
+    Codec,
+    ComputeFactors,
+    Jitter,
+    LognormalJitter,
+    TailJitter,
+)
 from dgc_topo.simulation.training.trace import Span, spans_of, write_chrome_trace
 
 __all__ = [
     "Bucket",
     "Codec",
-    "DensePayload",
+    "ComputeFactors",
+    "DenseEncoding",
+    "Encoding",
     "Jitter",
     "LognormalJitter",
-    "Pace",
-    "Payload",
     "Profile",
     "ReadyLayer",
     "Span",
-    "SparsePayload",
+    "SparseEncoding",
     "StepPhases",
-    "StepResult",
+    "StepRun",
+    "StepTraffic",
     "TailJitter",
-    "Traffic",
     "TrainingStep",
     "UnionRule",
     "fill_buckets",
-    "overlapping",
-    "replayed",
-    "simulate_step",
+    "power_rule",
+    "recorded_rule",
+    "simulate_training_step",
     "spans_of",
     "write_chrome_trace",
 ]

@@ -24,7 +24,7 @@ class StepPhases(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Traffic:
+class StepTraffic:
     """What the network did.
 
     Attributes:
@@ -43,7 +43,7 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StepResult:
+class StepRun:
     """One training step of all ranks.
 
     Attributes:
@@ -62,7 +62,7 @@ class StepResult:
     buckets: tuple[Bucket, ...]
     workers: IntArray
     timeline: Timeline
-    traffic: Traffic
+    traffic: StepTraffic
     decode_start_s: FloatArray
     decode_end_s: FloatArray
     update_s: FloatArray

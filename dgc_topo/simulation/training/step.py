@@ -18,12 +18,17 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
 from dgc_topo.simulation.run import hosts_needed, placement_of, run_to_end
-from dgc_topo.simulation.training.pace import Pace
-from dgc_topo.simulation.training.payload import DensePayload, Payload
+from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
 from dgc_topo.simulation.training.profile import Bucket, Profile, fill_buckets
-from dgc_topo.simulation.training.result import StepResult, Traffic
+from dgc_topo.simulation.training.result import StepRun, StepTraffic
 from dgc_topo.simulation.training.stream import BucketStream
-from dgc_topo.simulation.training.timeline import Codec, Timeline, compute_timeline, decode_times
+from dgc_topo.simulation.training.timeline import (
+    Codec,
+    ComputeFactors,
+    Timeline,
+    compute_timeline,
+    decode_times,
+)
 
 #: Gives what one bucket runs; buckets may differ.
 ScheduleOf = Callable[[Bucket], Schedule]
@@ -35,25 +40,25 @@ class TrainingStep:
 
     Attributes:
         profile: Its compute, and which gradients are ready when.
-        payload: What of a gradient is sent.
+        encoding: What of a gradient is sent.
         codec: What compressing costs.
         update_s: Seconds of the optimizer step.
         bucket_bytes: Float32 bytes of a bucket, see `fill_buckets`; None overlaps nothing.
         accumulation_steps: Forward and backward passes per step; only the last one's gradients
             are sent.
-        pace: How fast each rank is.
+        compute_factors: How fast each rank is.
 
     Raises:
         ValueError: if a number makes no sense.
     """
 
     profile: Profile
-    payload: Payload = field(default_factory=DensePayload)
+    encoding: Encoding = field(default_factory=DenseEncoding)
     codec: Codec = field(default_factory=Codec)
     update_s: float = 0.0
     bucket_bytes: float | None = None
     accumulation_steps: int = 1
-    pace: Pace = field(default_factory=Pace)
+    compute_factors: ComputeFactors = field(default_factory=ComputeFactors)
 
     def __post_init__(self) -> None:
         if not 0 <= self.update_s < inf:
@@ -81,14 +86,14 @@ class TrainingStep:
 
     def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
         """Return what the processors of all ranks do before sending; servers do nothing."""
-        factors = self.pace.factors(schedule.world_size, iteration)
+        factors = self.compute_factors.of_ranks(schedule.world_size, iteration)
         factors[list(schedule.servers)] = 0.0
         buckets = self.buckets
         encode_s = self.codec.encode_s(buckets)
         return compute_timeline(self.profile, buckets, encode_s, factors, self.accumulation_steps)
 
 
-def simulate_step(
+def simulate_training_step(
     step: TrainingStep,
     schedule: Schedule | ScheduleOf,
     network: Network | Fabric | str,
@@ -97,7 +102,7 @@ def simulate_step(
     placement: IntArray | None = None,
     background: Background | None = None,
     changes: Sequence[LinkChange] = (),
-) -> StepResult:
+) -> StepRun:
     """Return what one training step takes, if all ranks begin it together.
 
     Communication of a bucket begins on a rank when it is ready there and the rank has finished
@@ -141,7 +146,7 @@ def simulate_step(
         traffic = _simulated(step, schedules, network, timeline, hosts, background, changes)
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
-    return StepResult(
+    return StepRun(
         step_time_s=float((decode_end_s[-1] + step.update_s * timeline.factors).max()),
         buckets=buckets,
         workers=first.contributors,
@@ -162,22 +167,22 @@ def _simulated(
     hosts: IntArray,
     background: Background | None,
     changes: Sequence[LinkChange],
-) -> Traffic:
+) -> StepTraffic:
     env = simpy.Environment()
     sizes = [
-        step.payload.sizes(bucket, schedule)
+        step.encoding.sizes(bucket, schedule)
         for bucket, schedule in zip(step.buckets, schedules, strict=True)
     ]
     fluid = Fluid(env, network)
     stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, hosts)
     bounds = run_to_end(stream, fluid, background, changes)
     tally = stream.tally
-    return Traffic(stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds)
+    return StepTraffic(stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds)
 
 
 def _in_step(
     step: TrainingStep, schedules: Sequence[Schedule], fabric: Fabric, timeline: Timeline
-) -> Traffic | None:
+) -> StepTraffic | None:
     """Return the sum over the buckets, if all ranks stay in step through all of them."""
     servers = list(schedules[0].servers)
     working = np.delete(timeline.factors, servers)
@@ -187,7 +192,7 @@ def _in_step(
     kept = [look for look in looks if look is not None]
     if len(kept) < len(looks) or not all(look.ends_together for look in kept):
         return None
-    if not isinstance(step.payload, DensePayload) and any(k.contributors is None for k in kept):
+    if not isinstance(step.encoding, DenseEncoding) and any(k.contributors is None for k in kept):
         return None
     world_size = len(timeline.factors)
     start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
@@ -195,14 +200,14 @@ def _in_step(
     now = 0.0
     for number, (bucket, look) in enumerate(zip(step.buckets, kept, strict=True)):
         num_chunks = schedules[number].num_chunks
-        flow_bytes = look.flow_bytes(partial(step.payload.message_bytes, bucket, num_chunks))
+        flow_bytes = look.flow_bytes(partial(step.encoding.message_bytes, bucket, num_chunks))
         start_s[number] = np.maximum(timeline.ready_s[number], now)
         now = float(start_s[number].max()) + look.time_s(fabric, flow_bytes)
         end_s[number] = now
         link_bytes += look.link_bytes(flow_bytes)
         messages += look.messages_sent
     bounds = star_bounds(fabric, link_bytes, sum(len(look.chunks) for look in kept))
-    return Traffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
+    return StepTraffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
 
 
 @lru_cache(maxsize=1024)  # a few KiB each; scenarios ask again for every network and model

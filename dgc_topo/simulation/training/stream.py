@@ -2,8 +2,8 @@
 
 A rank goes on to its next bucket when it has finished its part in the one before and its gradients
 are ready.  That a bucket is ready is a message of the rank to itself: before each bucket every
-rank has a *gate*, a flow over no link that ends at the moment the bucket is ready.  So everything
-else (what starts when, sharing, reading steps late) is what `Progress` does for one schedule.
+rank has a *gate*, a flow over no link that ends at the moment the bucket is ready.  Everything else
+(what starts when, sharing, reading steps late) is what `ScheduleProgress` does for one schedule.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.agenda import OVER
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern
-from dgc_topo.simulation.progress import Progress
+from dgc_topo.simulation.progress import ScheduleProgress
 from dgc_topo.simulation.sizes import Sizes, fit_sizes
-from dgc_topo.simulation.work import Work
 
 
-class BucketStream(Progress):
+class BucketStream(ScheduleProgress):
     """Owner of the flows of all buckets of a step.
 
     Args:
@@ -63,7 +62,6 @@ class BucketStream(Progress):
         schedule, self._sizes = next(self._buckets, (None, self._sizes))
         if schedule is None:
             return False
-        self._work = Work(self._costs, self._sizes, self._world_size)
         self._steps = enumerate(schedule.steps())
         self._have_begun[:] = False
         self._read_gates()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dgc_topo.files import write_whole
-from dgc_topo.simulation.training.result import StepResult
+from dgc_topo.simulation.training.result import StepRun
 
 SpanKind = Literal["compute", "compress", "communicate", "update"]
 
@@ -34,7 +34,7 @@ class Span(NamedTuple):
     end_s: float
 
 
-def spans_of(result: StepResult, rank: int) -> list[Span]:
+def spans_of(result: StepRun, rank: int) -> list[Span]:
     """Return what a rank does in a step, in order of time; spans of one row never overlap.
 
     Raises:
@@ -49,7 +49,7 @@ def spans_of(result: StepResult, rank: int) -> list[Span]:
     )
 
 
-def _processor(result: StepResult, rank: int) -> Iterator[Span]:
+def _processor(result: StepRun, rank: int) -> Iterator[Span]:
     timeline, now = result.timeline, float(result.timeline.passes_end_s[rank])
     yield Span("compute", "forward", 0.0, now)
     ends = iter(timeline.layer_end_s[:, rank].tolist())
@@ -67,20 +67,20 @@ def _processor(result: StepResult, rank: int) -> Iterator[Span]:
     yield Span("update", "update", start, start + float(result.update_s[rank]))
 
 
-def _network(result: StepResult, rank: int) -> Iterator[Span]:
+def _network(result: StepRun, rank: int) -> Iterator[Span]:
     starts, ends = result.traffic.start_s[:, rank], result.traffic.end_s[:, rank]
     for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         yield Span("communicate", f"bucket {number}", start, end)
 
 
-def write_chrome_trace(result: StepResult, path: Path, ranks: Sequence[int] | None = None) -> None:
+def write_chrome_trace(result: StepRun, path: Path, ranks: Sequence[int] | None = None) -> None:
     """Write a step as Chrome trace events (JSON): a process per rank, with two rows.
 
     Open it in chrome://tracing or https://ui.perfetto.dev.  Times are in microseconds, as the
     format (Trace Event Format, Google 2016) says.
 
     Args:
-        result: From `simulate_step`.
+        result: From `simulate_training_step`.
         path: File to write.
         ranks: Which ranks; all if there are no more than 64.
 
@@ -103,7 +103,7 @@ def write_chrome_trace(result: StepResult, path: Path, ranks: Sequence[int] | No
     write_whole(path, json.dumps(trace, indent=1))
 
 
-def chosen_ranks(result: StepResult, ranks: Sequence[int] | None) -> Sequence[int]:
+def chosen_ranks(result: StepRun, ranks: Sequence[int] | None) -> Sequence[int]:
     """Return the ranks to show.
 
     Raises:

@@ -9,18 +9,18 @@ from dgc_topo.network import Fabric, HostCosts, load_fabric, star
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation.training import (
     Codec,
-    DensePayload,
+    ComputeFactors,
+    DenseEncoding,
     LognormalJitter,
-    Pace,
     Profile,
     ReadyLayer,
-    SparsePayload,
+    SparseEncoding,
     TailJitter,
     TrainingStep,
     fill_buckets,
-    overlapping,
-    replayed,
-    simulate_step,
+    power_rule,
+    recorded_rule,
+    simulate_training_step,
 )
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding
@@ -43,7 +43,7 @@ def ring(world_size: int):
 
 def test_without_overlap_a_step_is_compute_plus_communication_plus_update():
     step = TrainingStep(profile=two_layers(), codec=Codec(fixed_s=0.25), update_s=0.125)
-    result = simulate_step(step, ring(4), WIRE)
+    result = simulate_training_step(step, ring(4), WIRE)
     communication_s = 2 * 3 / 4 * 2.0
     assert result.step_time_s == pytest.approx(3.5 + 0.25 + communication_s + 0.125, rel=1e-12)
     assert result.phases == pytest.approx((3.5, 0.25, communication_s, 0.0, 0.125))
@@ -63,7 +63,7 @@ def test_two_buckets_by_hand(last_s, first_s, ends_s):
     """Forward 0.5 s; each bucket takes a ring of two ranks 1 s."""
     step = TrainingStep(profile=two_layers(last_s, first_s), bucket_bytes=1e6)
     for network in (WIRE, WIRE.star(2)):
-        result = simulate_step(step, ring(2), network)
+        result = simulate_training_step(step, ring(2), network)
         assert result.traffic.end_s[:, 0] == pytest.approx(ends_s)
         assert result.step_time_s == pytest.approx(ends_s[-1])
         assert result.phases.exposed_s == pytest.approx(ends_s[-1] - 0.5 - first_s)
@@ -74,14 +74,14 @@ def test_two_buckets_by_hand(last_s, first_s, ends_s):
 def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
     """Of two sparse buckets far apart, the second takes as long as it does alone."""
     small, large = (ReadyLayer(n, s, (m * MB,), 0) for n, s, m in (("a", 1.0, 1), ("b", 50.0, 8)))
-    payload = SparsePayload(0.01, FlatCoding(8), 4, overlapping(1.0))
+    encoding = SparseEncoding(0.01, FlatCoding(8), 4, power_rule(1.0))
     costs = HostCosts(code_s_per_byte=1e-7, merge_s_per_byte=2e-7, sort_s_per_byte=3e-7)
     network = star(5, 1e6, costs=costs)
     schedule = load_topology(topology).schedule(5)
 
     def last_bucket_s(*layers: ReadyLayer) -> float:
-        step = TrainingStep(profile=Profile(0.0, layers), payload=payload, bucket_bytes=1)
-        return simulate_step(step, schedule, network).step_time_s - layers[-1].ready_s
+        step = TrainingStep(profile=Profile(0.0, layers), encoding=encoding, bucket_bytes=1)
+        return simulate_training_step(step, schedule, network).step_time_s - layers[-1].ready_s
 
     assert last_bucket_s(small, large) == pytest.approx(last_bucket_s(large))
     assert last_bucket_s(large) > last_bucket_s(small) > 0
@@ -90,7 +90,7 @@ def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
 def test_communication_hides_behind_compute_but_for_the_last_bucket():
     layers = tuple(ReadyLayer(f"l{i}", 10.0 * (i + 1), (MB,) if i < 4 else (), 1) for i in range(5))
     step = TrainingStep(profile=Profile(0.0, layers), bucket_bytes=1e6)
-    result = simulate_step(step, ring(2), WIRE)
+    result = simulate_training_step(step, ring(2), WIRE)
     assert result.step_time_s == pytest.approx(50, rel=1e-6)
     assert result.exposed_share < 1e-5
     assert result.bound_by == "compute"
@@ -99,7 +99,7 @@ def test_communication_hides_behind_compute_but_for_the_last_bucket():
 def test_compressing_holds_up_the_backward_pass_and_decompressing_follows_it():
     codec = Codec(encode_s_per_element=1 / MB, decode_s_per_element=0.5 / MB)
     step = TrainingStep(profile=two_layers(), bucket_bytes=1e6, codec=codec)
-    result = simulate_step(step, ring(2), WIRE)
+    result = simulate_training_step(step, ring(2), WIRE)
     assert result.timeline.ready_s[:, 0] == pytest.approx([2.5, 5.5])
     assert result.traffic.end_s[:, 0] == pytest.approx([3.5, 6.5])
     assert result.decode_start_s[:, 0] == pytest.approx(
@@ -110,26 +110,30 @@ def test_compressing_holds_up_the_backward_pass_and_decompressing_follows_it():
 
 
 def test_accumulation_computes_more_and_sends_once():
-    one = simulate_step(TrainingStep(profile=two_layers()), ring(2), WIRE)
-    three = simulate_step(TrainingStep(profile=two_layers(), accumulation_steps=3), ring(2), WIRE)
+    one = simulate_training_step(TrainingStep(profile=two_layers()), ring(2), WIRE)
+    three = simulate_training_step(
+        TrainingStep(profile=two_layers(), accumulation_steps=3), ring(2), WIRE
+    )
     assert three.step_time_s - one.step_time_s == pytest.approx(2 * 3.5)
     assert three.scaling_efficiency > one.scaling_efficiency
 
 
 @pytest.mark.parametrize("bucket_bytes", [None, 25 * 2**20])
-@pytest.mark.parametrize("payload", [DensePayload(2), SparsePayload(0.01)], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    "encoding", [DenseEncoding(2), SparseEncoding(0.01)], ids=["dense", "sparse"]
+)
 @pytest.mark.parametrize("topology", topologies([*ALL_REDUCE, *GOSSIP]), ids=lambda t: t.label)
-def test_the_sum_over_lock_steps_is_what_the_events_say(topology, payload, bucket_bytes):
+def test_the_sum_over_lock_steps_is_what_the_events_say(topology, encoding, bucket_bytes):
     fabric = load_fabric("10gbe")
     profile = Profile.of_model(load_model("resnet50"))
     codec = Codec(fixed_s=0.02, decode_s_per_element=1e-10)
-    step = TrainingStep(profile=profile, payload=payload, codec=codec, bucket_bytes=bucket_bytes)
+    step = TrainingStep(profile=profile, encoding=encoding, codec=codec, bucket_bytes=bucket_bytes)
     for world_size in (1, 2, 3, 6, 8):
         if world_size < smallest_world(topology):
             continue
         schedule = topology.schedule(world_size)
-        summed = simulate_step(step, schedule, fabric)
-        events = simulate_step(step, schedule, fabric.star(world_size))
+        summed = simulate_training_step(step, schedule, fabric)
+        events = simulate_training_step(step, schedule, fabric.star(world_size))
         assert summed.step_time_s == pytest.approx(events.step_time_s, rel=1e-12)
         np.testing.assert_allclose(summed.traffic.start_s, events.traffic.start_s, rtol=1e-12)
         np.testing.assert_allclose(summed.traffic.end_s, events.traffic.end_s, rtol=1e-12)
@@ -140,8 +144,8 @@ def test_the_sum_over_lock_steps_is_what_the_events_say(topology, payload, bucke
 
 
 def test_all_wait_for_the_slow_host_of_an_all_reduce():
-    step = TrainingStep(profile=two_layers(), pace=Pace({1: 2.0}))
-    result = simulate_step(step, ring(4), WIRE)
+    step = TrainingStep(profile=two_layers(), compute_factors=ComputeFactors({1: 2.0}))
+    result = simulate_training_step(step, ring(4), WIRE)
     assert result.step_time_s == pytest.approx(2 * 3.5 + 3.0)
     assert result.phases.wait_s == pytest.approx(3 / 4 * 3.5)
     assert result.phases.exposed_s == pytest.approx(3.0)
@@ -151,7 +155,9 @@ def test_all_wait_for_the_slow_host_of_an_all_reduce():
 
 def test_gossip_waits_for_a_slow_neighbour_only():
     schedule = load_topology("gossip", {"graph": "ring"}).schedule(8)
-    result = simulate_step(TrainingStep(profile=two_layers(), pace=Pace({0: 2.0})), schedule, WIRE)
+    result = simulate_training_step(
+        TrainingStep(profile=two_layers(), compute_factors=ComputeFactors({0: 2.0})), schedule, WIRE
+    )
     late = np.flatnonzero(result.traffic.end_s[-1] > 9)
     assert set(late.tolist()) == {7, 0, 1}
 
@@ -159,8 +165,12 @@ def test_gossip_waits_for_a_slow_neighbour_only():
 @pytest.mark.parametrize("jitter", [LognormalJitter(0.2), TailJitter(0.3, 1.0)])
 def test_jitter_is_drawn_from_the_seed_and_differs_from_step_to_step(jitter):
     def times(seed):
-        step = TrainingStep(profile=two_layers(), pace=Pace(jitter=jitter, seed=seed))
-        return [simulate_step(step, ring(4), WIRE, iteration=i).step_time_s for i in range(4)]
+        step = TrainingStep(
+            profile=two_layers(), compute_factors=ComputeFactors(jitter=jitter, seed=seed)
+        )
+        return [
+            simulate_training_step(step, ring(4), WIRE, iteration=i).step_time_s for i in range(4)
+        ]
 
     assert times(1) == times(1)
     assert times(1) != times(2)
@@ -168,8 +178,10 @@ def test_jitter_is_drawn_from_the_seed_and_differs_from_step_to_step(jitter):
 
 
 def test_jitter_keeps_its_mean():
-    assert Pace(jitter=LognormalJitter(0.3)).factors(100_000).mean() == pytest.approx(1, rel=0.01)
-    tail = Pace(jitter=TailJitter(0.1, 2.0)).factors(100_000)
+    assert ComputeFactors(jitter=LognormalJitter(0.3)).of_ranks(100_000).mean() == pytest.approx(
+        1, rel=0.01
+    )
+    tail = ComputeFactors(jitter=TailJitter(0.1, 2.0)).of_ranks(100_000)
     assert tail.mean() == pytest.approx(1.2, rel=0.02)
     assert (tail == 1).mean() == pytest.approx(0.9, rel=0.01)
 
@@ -182,8 +194,10 @@ def test_buckets_of_different_ranks_share_links():
     """
     pairs = Schedule(4, 1, lambda _: iter([reduce(np.array([0, 2]), np.array([1, 3]))]), "part")
     profile = Profile(0.0, two_layers(1.0, 1.0).layers)
-    step = TrainingStep(profile=profile, bucket_bytes=1e6, pace=Pace({2: 1.5, 3: 1.5}))
-    result = simulate_step(step, pairs, star(2, 1e6), placement=np.array([0, 1, 0, 1]))
+    step = TrainingStep(
+        profile=profile, bucket_bytes=1e6, compute_factors=ComputeFactors({2: 1.5, 3: 1.5})
+    )
+    result = simulate_training_step(step, pairs, star(2, 1e6), placement=np.array([0, 1, 0, 1]))
     assert pytest.approx(np.array([[2.5, 4.5], [3.5, 5.0]])) == result.traffic.end_s[:, [0, 2]].T
 
 
@@ -206,13 +220,13 @@ def test_a_model_of_the_zoo_keeps_its_time_and_elements(name):
 def test_unions_grow_as_recorded():
     [bucket] = fill_buckets(two_layers().layers, None)
     ranks = np.array([1, 2, 4, 8])
-    pairs = SparsePayload(0.001, FlatCoding(), union=replayed([(2, 1.5), (4, 2.0)]))
+    pairs = SparseEncoding(0.001, FlatCoding(), union=recorded_rule([(2, 1.5), (4, 2.0)]))
     entries = 0.001 * 2 * MB
     one = np.ones(4, np.int64)
     grown = pairs.message_bytes(bucket, 1, ranks, one) / (8 * entries)
     slope = np.log(2 / 1.5) / np.log(2)
     assert grown == pytest.approx([1, 1.5, 2, 2 * 2**slope])
-    half = SparsePayload(0.001, FlatCoding(), union=overlapping(0.5))
+    half = SparseEncoding(0.001, FlatCoding(), union=power_rule(0.5))
     found = half.message_bytes(bucket, 1, ranks, one) / (8 * entries)
     assert found == pytest.approx(ranks**0.5)
 
@@ -228,16 +242,16 @@ def test_unions_grow_as_recorded():
         (lambda: Profile(-1, two_layers().layers), "forward_s -1"),
         (lambda: Profile.of_whole(1, -1, 0), "no fewer than 0"),
         (lambda: Codec(fixed_s=-1), "fixed_s -1"),
-        (lambda: Pace({0: 0.0}), "rank 0 takes 0.0"),
+        (lambda: ComputeFactors({0: 0.0}), "rank 0 takes 0.0"),
         (lambda: LognormalJitter(-0.1), "sigma -0.1"),
         (lambda: TailJitter(2, 1), "probability 2"),
         (lambda: TailJitter(0.5, -1), "mean_delay -1"),
-        (lambda: DensePayload(0), "bytes_per_element 0"),
-        (lambda: SparsePayload(0), "density 0"),
-        (lambda: SparsePayload(0.1, FlatCoding(0)), "bytes_per_entry 0"),
-        (lambda: SparsePayload(0.1, dense_element_bytes=0), "dense_element_bytes 0"),
-        (lambda: replayed([(4, 8.0)])(10, 1), r"points \(\(4, 8.0"),
-        (lambda: replayed([(4, 2.0), (2, 1.0)])(10, 1), "rising contributors"),
+        (lambda: DenseEncoding(0), "bytes_per_element 0"),
+        (lambda: SparseEncoding(0), "density 0"),
+        (lambda: SparseEncoding(0.1, FlatCoding(0)), "bytes_per_entry 0"),
+        (lambda: SparseEncoding(0.1, dense_element_bytes=0), "dense_element_bytes 0"),
+        (lambda: recorded_rule([(4, 8.0)])(10, 1), r"points \(\(4, 8.0"),
+        (lambda: recorded_rule([(4, 2.0), (2, 1.0)])(10, 1), "rising contributors"),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, says):
@@ -249,9 +263,9 @@ def test_buckets_must_agree_on_the_ranks():
     sizes = iter((2, 4))
     step = TrainingStep(profile=two_layers(), bucket_bytes=1e6)
     with pytest.raises(ValueError, match="buckets of 2 and 4 ranks"):
-        simulate_step(step, lambda _: ring(next(sizes)), WIRE)
+        simulate_training_step(step, lambda _: ring(next(sizes)), WIRE)
 
 
 def test_more_ranks_than_hosts_are_refused():
     with pytest.raises(ValueError, match="4 ranks on 2 hosts"):
-        simulate_step(TrainingStep(profile=two_layers()), ring(4), star(2, 1e6))
+        simulate_training_step(TrainingStep(profile=two_layers()), ring(4), star(2, 1e6))

@@ -9,11 +9,11 @@ from dgc_topo.network import load_fabric
 from dgc_topo.report.timeline import step_figure
 from dgc_topo.simulation.training import (
     Codec,
+    ComputeFactors,
     LognormalJitter,
-    Pace,
     Profile,
     TrainingStep,
-    simulate_step,
+    simulate_training_step,
     spans_of,
     write_chrome_trace,
 )
@@ -28,10 +28,10 @@ def result(world_size=4, topology="ring", **options):
         update_s=0.01,
         bucket_bytes=10 * 2**20,
         accumulation_steps=2,
-        pace=Pace(jitter=LognormalJitter(0.1)),
+        compute_factors=ComputeFactors(jitter=LognormalJitter(0.1)),
     )
     schedule = load_topology(topology, options).schedule(world_size)
-    return simulate_step(step, schedule, load_fabric("10gbe"))
+    return simulate_training_step(step, schedule, load_fabric("10gbe"))
 
 
 def test_the_trace_is_json_whose_rows_never_overlap(tmp_path):

@@ -12,9 +12,9 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
-from dgc_topo.simulation.growth import Growth, independent_growth, power_growth, recorded_growth
-from dgc_topo.simulation.sizes import DenseSizes, Sizes, SparseSizes
+from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.training.profile import Bucket
+from dgc_topo.simulation.unions import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of
 from dgc_topo.wire.coding import EntryCoding, WireCoding
 
@@ -22,25 +22,25 @@ from dgc_topo.wire.coding import EntryCoding, WireCoding
 UnionRule = Callable[[int, float], Growth]
 
 
-def overlapping(overlap_exponent: float) -> UnionRule:
+def power_rule(union_exponent: float) -> UnionRule:
     """Return the rule of `power_growth`: 1 for disjoint supports, 0 for identical ones."""
-    return partial(_overlapping, overlap_exponent)
+    return partial(_power_union, union_exponent)
 
 
-def _overlapping(overlap_exponent: float, length: int, entries: float) -> Growth:
-    return power_growth(length, entries, overlap_exponent)
+def _power_union(union_exponent: float, length: int, entries: float) -> Growth:
+    return power_growth(length, entries, union_exponent)
 
 
-def replayed(points: Sequence[tuple[int, float]]) -> UnionRule:
+def recorded_rule(points: Sequence[tuple[int, float]]) -> UnionRule:
     """Return the rule of `recorded_growth`: what a run showed, interpolated."""
-    return partial(_replayed, tuple(points))
+    return partial(_recorded_union, tuple(points))
 
 
-def _replayed(points: tuple[tuple[int, float], ...], length: int, entries: float) -> Growth:
+def _recorded_union(points: tuple[tuple[int, float], ...], length: int, entries: float) -> Growth:
     return recorded_growth(length, entries, points)
 
 
-class Payload(Protocol):
+class Encoding(Protocol):
     """Sizes of what is sent."""
 
     def own_bytes(self, bucket: Bucket) -> float:
@@ -56,7 +56,7 @@ class Payload(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DensePayload:
+class DenseEncoding:
     """Every element.
 
     Attributes:
@@ -70,7 +70,7 @@ class DensePayload:
 
     def __post_init__(self) -> None:
         if not 0 < self.bytes_per_element < inf:
-            raise ValueError(f"payload: bytes_per_element {self.bytes_per_element}, expected > 0")
+            raise ValueError(f"encoding: bytes_per_element {self.bytes_per_element}, expected > 0")
 
     def own_bytes(self, bucket: Bucket) -> float:
         """Return the bytes of the bucket."""
@@ -88,14 +88,14 @@ class DensePayload:
 
 
 @dataclass(frozen=True, slots=True)
-class SparsePayload:
+class SparseEncoding:
     """A fraction of the compressible elements, with indices; the others dense.
 
     Attributes:
         density: Fraction of the compressible elements that a worker sends.
         coding: What messages of entries weigh; real ones by default.
         dense_element_bytes: Bytes of each element that travels dense.
-        union: How unions grow: `independent_growth`, or a rule from `overlapping` or `replayed`.
+        union: How unions grow: `independent_growth`, a `power_rule` or a `recorded_rule`.
         scope: ``layer`` if each tensor sends its share (whole entries, at least one), ``model`` if
             all of a bucket do together, ``measured`` if *density* is what a run sent on average.
 
@@ -111,10 +111,10 @@ class SparsePayload:
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
-            raise ValueError(f"payload: density {self.density}, expected above 0, up to 1")
+            raise ValueError(f"encoding: density {self.density}, expected above 0, up to 1")
         if not 0 < self.dense_element_bytes < inf:
             raise ValueError(
-                f"payload: dense_element_bytes {self.dense_element_bytes}, expected above 0"
+                f"encoding: dense_element_bytes {self.dense_element_bytes}, expected above 0"
             )
 
     def entries(self, bucket: Bucket) -> float:
@@ -150,7 +150,7 @@ class SparsePayload:
         length, entries = bucket.compressible_elements, self.entries(bucket)
         if not length:
             return DenseSizes(dense_bytes, schedule.num_chunks)
-        return SparseSizes(
+        return UnionSizes(
             schedule,
             length=length,
             entries=entries,
