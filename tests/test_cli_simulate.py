@@ -91,7 +91,7 @@ def test_nothing_beats_its_lower_bound(outcome, topology, density, size):
     if density:
         chosen += ["--density", density]
     for exponent in ("0", "0.5", "1", None) if density else (None,):
-        growth = ["--overlap-exponent", exponent] if exponent else []
+        growth = ["--union-exponent", exponent] if exponent else []
         for world_size in (2, 7, 8):
             found = outcome(name, world_size, "--bytes", size, *IDEAL, *chosen, *growth)
             assert 0 <= found["lower_bound_s"] <= found["time_s"] * (1 + 1e-12)
@@ -107,7 +107,7 @@ def coded_bytes(entries):
 def test_sparse_sizes_follow_the_union(outcome):
     sparse = ("--bytes", "4MB", "--density", "0.001", *IDEAL)
     for exponent, factor in (("1", 8), ("0", 1)):
-        tree = outcome("tree", 8, *sparse, "--overlap-exponent", exponent)
+        tree = outcome("tree", 8, *sparse, "--union-exponent", exponent)
         assert tree["bytes_per_rank"] == pytest.approx(3 * coded_bytes(1000 * factor))
     independent = outcome("tree", 8, *sparse)["bytes_per_rank"]
     assert 3 * coded_bytes(7900) < independent < 3 * coded_bytes(8000)
@@ -150,7 +150,7 @@ def test_an_uplink_bounds_everyone_behind_it(outcome):
     assert racks["lower_bound_s"] == pytest.approx(2 * 15 / 16)  # an uplink of two ports takes less
     gpus = outcome("ring", 8, *chosen, f"{FABRICS}:gpu-hosts")
     assert gpus["lower_bound_s"] == pytest.approx(1)
-    sparse = ("--density", "0.001", "--overlap-exponent", "1")
+    sparse = ("--density", "0.001", "--union-exponent", "1")
     few = outcome("ring", 8, *chosen, f"{FABRICS}:gpu-hosts", *sparse)
     # Entries of the four GPUs over there: a value, and an index among 250 elements less 2 bits.
     entry_bytes = 4 + (math.log2(250) - 2) / 8
@@ -201,8 +201,8 @@ def test_a_topology_of_ones_own_and_goal_text(run, tmp_path):
         ),
         ("ring -n 4 --bytes 1MB --latency 1us", "--latency: is fixed for --network 1gbe"),
         ("ring -n 4 --bytes 1MB --density 0", "--density 0.0: expected above 0, at most 1"),
-        ("ring -n 4 --bytes 1MB --overlap-exponent 1", "is for sparse sizes"),
-        ("ring -n 4 --bytes 1MB --density 0.1 --overlap-exponent 2", "expected 0 to 1"),
+        ("ring -n 4 --bytes 1MB --union-exponent 1", "is for sparse sizes"),
+        ("ring -n 4 --bytes 1MB --density 0.1 --union-exponent 2", "expected 0 to 1"),
         ("ring -n 4 --bytes 1MB -o out", "--output: is for a scenario file; 'ring' is a topology"),
         ("x.toml --bytes 1MB", "--bytes: is for a topology; x.toml is a scenario"),
         ("x.toml", "x.toml: cannot be read"),

@@ -69,9 +69,9 @@ class Case:
         if self.union_exponent is None:
             return
         if not self.is_sparse:
-            raise ValueError("--overlap-exponent: is for sparse sizes, expected --density below 1")
+            raise ValueError("--union-exponent: is for sparse sizes, expected --density below 1")
         if not 0 <= self.union_exponent <= 1:
-            raise ValueError(f"--overlap-exponent {self.union_exponent}: expected 0 to 1")
+            raise ValueError(f"--union-exponent {self.union_exponent}: expected 0 to 1")
 
     @property
     def is_sparse(self) -> bool:

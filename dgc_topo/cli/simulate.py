@@ -35,9 +35,13 @@ Density = Annotated[
         help="fraction of the fp32 elements sent, with indices", parser=fraction, metavar="FRACTION"
     ),
 ]
-OverlapExponent = Annotated[
+UnionExponent = Annotated[
     float | None,
-    typer.Option(help="c ranks' entries merge into c**exponent times one's; else independent"),
+    typer.Option(
+        "--union-exponent",
+        "--overlap-exponent",  # its name in earlier releases
+        help="c ranks' entries merge into c**exponent times one's; else independent",
+    ),
 ]
 Goal = Annotated[
     Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
@@ -60,7 +64,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     latency: Latency = None,
     option: Options = None,
     density: Density = None,
-    union_exponent: OverlapExponent = None,
+    union_exponent: UnionExponent = None,
     seed: Seed = 0,
     goal: Goal = None,
     as_json: AsJson = False,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dgc_topo.compression import DGC, DGCConfig
-from dgc_topo.simulation.training import Profile, ReadyLayer, SparsePayload
+from dgc_topo.simulation.training import Profile, ReadyLayer, SparseEncoding
 from dgc_topo.simulation.training.profile import Bucket
 from dgc_topo.sizes import compressed_sizes
 from dgc_topo.zoo import load_model
@@ -30,7 +30,7 @@ def sent(shapes, density, scope):
 
 
 def predicted(layers, density, scope):
-    return SparsePayload(density, scope=scope).entries(Bucket(tuple(layers)))
+    return SparseEncoding(density, scope=scope).entries(Bucket(tuple(layers)))
 
 
 @pytest.mark.parametrize("scope", ["layer", "model"])
