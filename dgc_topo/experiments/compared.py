@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dgc_topo.experiments.scenario import Scenario
-from dgc_topo.runtime.compared import topology_settings
+from dgc_topo.runtime.comparison import topology_settings
 
 _OF_A_MACHINE = {"data_path", "folder"}  #: of ``[train]``: may be others on every machine
 

@@ -8,24 +8,33 @@ limited time; its progress is a CUDA event, polled here until the time-out.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.runtime.channel import Exchanged, Incoming, Outgoing
-from dgc_topo.runtime.failure import Place, Watch
-from dgc_topo.runtime.head import check_size
+from dgc_topo.payload import Arrival, Payload
+from dgc_topo.runtime.compiler import compile_program
+from dgc_topo.runtime.failure import Watch
+from dgc_topo.runtime.framing import check_size, wire_bytes
+from dgc_topo.runtime.program import Program, ProgramStep, Receive, Send
+from dgc_topo.runtime.traffic import StepTraffic
+from dgc_topo.schedule import Schedule
 
 #: A step shorter than this is polled without sleeping, which would cost it some 60 us.
 SPIN_S = 1e-3
 SLEEP_S = 50e-6
 
+#: Messages of a batch: the peer of each, and what is received or sent.
+Messages = list[tuple[int, Tensor]]
+
 
 class BatchedChannel:
-    """Exchanges a step's messages by `batch_isend_irecv`.
+    """Exchanges a step's messages by `batch_isend_irecv`, one step after the other.
+
+    Several messages between the same two ranks are matched by their order.
 
     The first batch of an NCCL group needs every rank; making the channel is therefore collective
     on such a group: every rank makes one, and all meet in a small all-reduce.
@@ -37,7 +46,8 @@ class BatchedChannel:
 
     def __init__(self, group: dist.ProcessGroup | None, timeout: timedelta) -> None:
         self._group = group
-        self._watch = Watch(dist.get_rank(group), timeout)
+        self._rank, self._world_size = dist.get_rank(group), dist.get_world_size(group)
+        self._watch = Watch(self._rank, timeout)
         if _uses_nccl(group):
             meeting = torch.zeros(
                 1, dtype=torch.float32, device=f"cuda:{torch.cuda.current_device()}"
@@ -45,61 +55,85 @@ class BatchedChannel:
             dist.all_reduce(meeting, group=group)
             torch.cuda.current_stream().synchronize()
 
-    def exchange(
-        self,
-        place: Place,
-        receives: Sequence[Incoming],
-        sends: Iterable[Outgoing],
-        device: torch.device,
-    ) -> Exchanged:
-        """Exchange one step's messages (see `Channel`)."""
-        self._watch.begin(*place)
-        outgoing = list(sends)
-        started = time.perf_counter()
-        sizes = self._sizes(receives, outgoing, device)
-        messages = [torch.empty(size, dtype=torch.uint8, device=device) for size in sizes]
-        self._run(
-            [(r.peer, m) for r, m in zip(receives, messages, strict=True) if m.numel()],
-            [(s.peer, s.message) for s in outgoing if s.message.numel()],
-            device,
+    def compile(self, schedule: Schedule, payload: Payload) -> Program:
+        """Return this rank's program for payloads of *payload*'s layout (see `compile_program`)."""
+        return compile_program(schedule, self._rank, payload)
+
+    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
+        """Run a program on a payload that has been cut; *topology* is for errors.
+
+        Raises:
+            PeerError: if a peer is lost, or a step takes longer than the time-out.
+            ValueError: if a message does not fit its chunks.
+        """
+        began = time.perf_counter()
+        return tuple(self._run_step(step, payload, topology, began) for step in program.steps)
+
+    def _run_step(
+        self, step: ProgramStep, payload: Payload, topology: str, began: float
+    ) -> StepTraffic:
+        start = time.perf_counter()
+        self._watch.begin(topology, step.index)
+        outgoing = [payload.pack(send.chunk, send.count) for send in step.sends]
+        exchange_start = time.perf_counter()
+        sizes = self._sizes(step.receives, step.sends, outgoing, payload)
+        incoming = [torch.empty(size, dtype=torch.uint8, device=payload.device) for size in sizes]
+        self.exchange(
+            [(r.peer, m) for r, m in zip(step.receives, incoming, strict=True) if m.numel()],
+            [(s.peer, m) for s, m in zip(step.sends, outgoing, strict=True) if m.numel()],
+            payload.device,
         )
-        return Exchanged(messages, time.perf_counter() - started)
+        wait_s = time.perf_counter() - exchange_start
+        if incoming:
+            transfers = (receive.transfer for receive in step.receives)
+            payload.merge(list(map(Arrival, transfers, incoming)), self._rank)
+        sent, received = _moved(step.sends, outgoing), _moved(step.receives, incoming)
+        times = (start - began, time.perf_counter() - start, wait_s)
+        return StepTraffic(step.index, sent, received, len(step.sends), *times)
 
     def _sizes(
         self,
-        receives: Sequence[Incoming],
-        outgoing: Sequence[Outgoing],
-        device: torch.device,
+        receives: Sequence[Receive],
+        sends: Sequence[Send],
+        outgoing: Sequence[Tensor],
+        payload: Payload,
     ) -> list[int]:
         """Return the size of each message to receive, exchanging the unknown ones.
 
         Raises:
             WireError: if a size cannot be.
         """
-        asked = [place for place, receive in enumerate(receives) if receive.num_bytes is None]
-        told = [send for send in outgoing if send.num_bytes is None]
+        unknown = [receive for receive in receives if receive.num_bytes is None]
+        told = [
+            (send.peer, message.numel())
+            for send, message in zip(sends, outgoing, strict=True)
+            if send.num_bytes is None
+        ]
         # Rows of 1 element: each is a message of its own.
-        heard = torch.empty(len(asked), 1, dtype=torch.int64, device=device)
-        sizes_told = [[send.message.numel()] for send in told]
-        said = torch.tensor(sizes_told, dtype=torch.int64, device=device)
-        self._run(
-            [(receives[place].peer, heard[row]) for row, place in enumerate(asked)],
-            [(send.peer, said[row]) for row, send in enumerate(told)],
-            device,
+        heard = torch.empty(len(unknown), 1, dtype=torch.int64, device=payload.device)
+        said = torch.tensor([[size] for _, size in told], dtype=torch.int64, device=payload.device)
+        self.exchange(
+            [(receive.peer, heard[row]) for row, receive in enumerate(unknown)],
+            [(peer, said[row]) for row, (peer, _) in enumerate(told)],
+            payload.device,
         )
-        sizes = [receive.num_bytes or 0 for receive in receives]
-        for place, size in zip(asked, heard.view(-1).tolist(), strict=True):
-            check_size(size, receives[place].peer, receives[place].most_bytes)
-            sizes[place] = size
+        found = iter(heard.view(-1).tolist())
+        sizes = []
+        for receive in receives:
+            size = receive.num_bytes
+            if size is None:
+                size = next(found)
+                chunk, count = receive.transfer.chunk, receive.transfer.count
+                check_size(size, receive.peer, payload.most_bytes(chunk, count, self._world_size))
+            sizes.append(size)
         return sizes
 
-    def _run(
-        self,
-        receives: list[tuple[int, Tensor]],
-        sends: list[tuple[int, Tensor]],
-        device: torch.device,
-    ) -> None:
-        """Run one batch, receives first, until it is complete."""
+    def exchange(self, receives: Messages, sends: Messages, device: torch.device) -> None:
+        """Exchange one batch, receives first, and return when it is complete.
+
+        Raises:
+            PeerError: if a peer is lost, or the time-out passes.
+        """
         ops = [
             dist.P2POp(dist.irecv, tensor, group=self._group, group_peer=peer)
             for peer, tensor in receives
@@ -119,6 +153,14 @@ class BatchedChannel:
             raise self._watch.timed_out(peers)
         if device.type != "cuda":
             self._watch.wait_batch(works, peers, num_receives=len(receives))
+
+
+def _moved(acts: Sequence[Send | Receive], messages: Sequence[Tensor]) -> int:
+    """Return the bytes that these messages are on the wire."""
+    return sum(
+        wire_bytes(message.numel(), sized=act.num_bytes is not None)
+        for act, message in zip(acts, messages, strict=True)
+    )
 
 
 def _poll(works: Sequence[dist.Work], watch: Watch, device: torch.device) -> bool:

@@ -1,4 +1,4 @@
-"""What a rank says when another one is lost or frozen, and how it finds out which."""
+"""Errors about lost and frozen peers, and the waiting that finds out which they are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch.distributed as dist
 
 
 class Place(NamedTuple):
-    """Where in a run something happened."""
+    """Topology and step, for errors."""
 
     topology: str
     step: int
@@ -27,7 +27,7 @@ class PeerError(RuntimeError):
     """A peer was lost, or did nothing within the time-out; the transport is unusable from here.
 
     Attributes:
-        rank: Who noticed.
+        rank: Rank that noticed.
         place: Topology and step.
         peers: Ranks that were lost or silent, sorted; on backends that complete all messages of a
             step as one, those that may have been.
@@ -45,28 +45,14 @@ class PeerError(RuntimeError):
         return f"rank {self.rank}: {self.place}: {self.reason}"
 
 
-class End(Protocol):
-    """One rank's end of a message."""
-
-    @property
-    def peer(self) -> int:
-        """Its other end."""
-
-    @property
-    def is_receive(self) -> bool:
-        """Whether it comes from the peer."""
-
-
-class Pending(End, Protocol):
-    """A message under way."""
-
-    @property
-    def work(self) -> dist.Work:
-        """What the backend returned for it."""
-
-
 class Posted(NamedTuple):
-    """A `Pending`."""
+    """A message under way.
+
+    Attributes:
+        work: What the backend returned for it.
+        peer: Rank at its other end.
+        is_receive: True if it comes from the peer.
+    """
 
     work: dist.Work
     peer: int
@@ -79,6 +65,9 @@ class Watch:
     Args:
         rank: The waiting rank.
         timeout: From the step's beginning on.
+
+    Attributes:
+        waited_s: Seconds in all waits so far.
     """
 
     def __init__(self, rank: int, timeout: timedelta) -> None:
@@ -90,7 +79,7 @@ class Watch:
         self._unit_s = max(self._timeout_s / 100, 1e-3)
         self._told_units = math.ceil(self._timeout_s / self._unit_s)
         self._told = _at_least_a_millisecond(self._timeout_s)
-        self.waited_s = 0.0  #: in all waits so far
+        self.waited_s = 0.0
 
     def begin(self, topology: str, step: int) -> None:
         """Begin a step, with all of the time-out before it; *topology* is for errors."""
@@ -102,14 +91,17 @@ class Watch:
         """Seconds until the time-out; not positive when it has passed."""
         return self._deadline_s - time.monotonic()
 
-    def wait(self, work: dist.Work, end: End, others: Iterable[Pending] = ()) -> None:
+    def wait(
+        self, work: dist.Work, peer: int, others: Iterable[Posted] = (), *, is_receive: bool
+    ) -> None:
         """Wait until a message is complete; up to a hundredth longer than the time-out.
 
         Args:
             work: What the backend returned for it.
-            end: Where it comes from or goes.
+            peer: Rank at its other end.
             others: The step's messages not known to be complete; if this one times out, they tell
                 which other peers are silent.
+            is_receive: True if it comes from the peer.
 
         Raises:
             PeerError: if the peer is lost, or the time-out passes.
@@ -123,8 +115,8 @@ class Watch:
             work.wait(self._told)
         except RuntimeError as error:
             if self.left_s > 0:
-                raise self.lost(end.peer, error) from error
-            raise self._silent(Posted(work, end.peer, end.is_receive), others) from error
+                raise self.lost(peer, error) from error
+            raise self._silent(Posted(work, peer, is_receive), others) from error
         self.waited_s += time.monotonic() - start_s
 
     def wait_batch(
@@ -145,8 +137,9 @@ class Watch:
                 Posted(work, peer, place < num_receives)
                 for place, (work, peer) in enumerate(zip(works, peers, strict=True))
             ]
-            for place, first in enumerate(pending):
-                self.wait(first.work, first, islice(pending, place + 1, None))
+            for place, (work, peer, is_receive) in enumerate(pending):
+                others = islice(pending, place + 1, None)
+                self.wait(work, peer, others, is_receive=is_receive)
             return
         for work in works:
             try:
@@ -166,7 +159,7 @@ class Watch:
         suspects = sorted(set(peers))
         return self._error(suspects, f"lost connection to {_ranks(suspects)}: {_in_short(error)}")
 
-    def _silent(self, first: Pending, others: Iterable[Pending]) -> PeerError:
+    def _silent(self, first: Posted, others: Iterable[Posted]) -> PeerError:
         # A time-out makes Gloo fail whatever is still under way, so waiting again costs nothing.
         lost: dict[int, RuntimeError] = {}
         silent = [first]
@@ -183,7 +176,7 @@ class Watch:
         reasons = [f"nothing from {_ranks(sorted(mute))}"] if mute else []
         reasons += [f"{_ranks(sorted(deaf))} took no message"] if deaf else []
         silence = [f"{' and '.join(reasons)} {self._within}"] if reasons else []
-        # Who left may be the cause of the silence, or have left because of it: name both.
+        # A rank that left may be the cause of the silence, or have left because of it: name both.
         return self._error(mute | deaf | lost.keys(), "; ".join(silence + _losses(lost)))
 
     def lost(self, peer: int, error: RuntimeError) -> PeerError:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from dgc_topo.payload import Arrival, Payload, check_goal
-from dgc_topo.runtime.channel import wire_bytes
+from dgc_topo.runtime.framing import wire_bytes
 from dgc_topo.runtime.traffic import StepTraffic, Traffic
 from dgc_topo.schedule import Schedule, Step
 

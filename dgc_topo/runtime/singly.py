@@ -1,65 +1,42 @@
-"""One work per message, in CPU memory: Gloo, MPI.
-
-Gloo facts this rests on (measured with torch 2.13): a receive completes with a message shorter
-than its buffer; a message *longer* than its buffer aborts the receiving process; messages of one
-tag between two ranks arrive in order; a send completes only once its receive is posted, and costs
-a round trip if it is posted first; a wait that times out closes every connection of the group.
-"""
+"""One work per message, in CPU memory: Gloo, MPI.  Each message leaves as soon as it can."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.runtime.channel import LENGTH_BYTES
-from dgc_topo.runtime.failure import Watch
-from dgc_topo.runtime.head import announced_bytes, check_arrived, write_head
-
-
-class Receipt(NamedTuple):
-    """A staged message to receive, under way."""
-
-    work: dist.Work
-    buffer: Tensor  #: for all of the message; or for its length and its beginning
-    memory: Tensor  #: scratch to give back when it has been merged
-    peer: int
-    most_bytes: int | None  #: that it can have, if only the sender knows how many
-
-
-class Dispatch(NamedTuple):
-    """A staged message to send, under way."""
-
-    work: dist.Work
-    rest: dist.Work | None  #: of what did not fit the receiver's buffer
-    memory: Tensor  #: scratch to give back when it has left
-
-
-class _Staged(NamedTuple):
-    """A message in CPU memory."""
-
-    head: Tensor
-    rest: Tensor | None  #: what does not fit the receiver's buffer for a message of unknown size
-    memory: Tensor  #: scratch that holds it
+from dgc_topo.payload import Arrival, Payload
+from dgc_topo.runtime.compiler import compile_program
+from dgc_topo.runtime.failure import Posted, Watch
+from dgc_topo.runtime.framing import wire_bytes
+from dgc_topo.runtime.program import Complete, Program, ProgramStep, Receive, Send
+from dgc_topo.runtime.staging import Dispatch, Receipt, Staging
+from dgc_topo.runtime.traffic import StepTraffic
+from dgc_topo.schedule import Schedule
 
 
 class SinglyChannel:
-    """Posts every message by itself.
+    """Posts every message by itself, and waits for each when it is needed.
 
-    Messages of known size in CPU memory need nothing but the group's own methods, and `memory`;
-    others are staged.  A message of unknown size starts with its length and is received into a
-    buffer of *eager_bytes*.  What does not fit follows as a second message, whose receive can be
-    posted only when the length is known: one more round trip, small beside the time of so many
-    bytes.  GPU memory is staged through pinned memory.
+    Messages of known size in CPU memory need nothing but the group's own methods and scratch
+    memory; others are staged.
 
     Args:
         group: The process group; None is the default one.
         device: Where payloads live.
         timeout: Longest time that one step may take.
-        eager_bytes: Bytes, at least 16, the same on every rank.
+        eager_bytes: As of `Staging`.
+
+    Attributes:
+        group: The group, for its own methods: `dist.isend` and `irecv` look the group up again for
+            every message.
+        watch: Over one step of a run at a time.
+        staging: For messages that need more than that.
     """
 
     def __init__(
@@ -71,157 +48,185 @@ class SinglyChannel:
     ) -> None:
         own = dist.group.WORLD if group is None else group
         assert own is not None  # there is a default group: its rank has been asked for
-        #: Its own methods: `dist.isend` and `irecv` look the group up again for every message.
         self.group = own
-        #: Over one step of a run at a time.
         self.watch = Watch(own.rank(), timeout)
-        self._device = device
-        self._eager_bytes = eager_bytes
-        self._scratch = _Scratch(device)
+        self.staging = Staging(own, device, self.watch, eager_bytes)
+        self._reaches_payload = device.type == "cpu"
         self._memory = torch.empty(0, dtype=torch.uint8, device="cpu")
-        #: Whether a message can be received in the payload's own memory, and sent from there.
-        self.reaches_payload = device.type == "cpu"
 
-    def memory(self, num_bytes: int) -> Tensor:
+    def compile(self, schedule: Schedule, payload: Payload) -> Program:
+        """Return this rank's program for payloads of *payload*'s layout (see `compile_program`)."""
+        memory = self._memory_of if self._reaches_payload else None
+        return compile_program(schedule, self.group.rank(), payload, memory)
+
+    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
+        """Run a program on a payload that has been cut; *topology* is for errors.
+
+        Raises:
+            PeerError: if a peer is lost, or a step takes longer than the time-out.
+            ValueError: if a message does not fit its chunks.
+        """
+        run = _Run(program, payload, self, topology)
+        return tuple(map(run.perform, program.steps))
+
+    def _memory_of(self, num_bytes: int) -> Tensor:
         """Return CPU memory for the messages of a run, the same for all: one runs at a time.
 
-        A larger one replaces it; who has the smaller one keeps that.
+        A larger one replaces it; programs that hold the smaller one keep that.
         """
         if self._memory.numel() < num_bytes:
             self._memory = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
         return self._memory[:num_bytes]
 
-    def receive(
-        self, peer: int, tag: int, num_bytes: int | None, most_bytes: int | None = None
-    ) -> Receipt:
-        """Post the receive of a staged message, or of its head.
 
-        Args:
-            peer: Who sends it.
-            tag: Which of the peer's messages it is.
-            num_bytes: Its size; None if only the sender knows.
-            most_bytes: What it takes at most; None if that is not known either.
-        """
-        size = self._eager_bytes if num_bytes is None else num_bytes
-        memory = self._scratch.take(size)
-        buffer = memory[:size]
-        return Receipt(self._receive(buffer, peer, tag), buffer, memory, peer, most_bytes)
+class _Run:
+    """The messages of one run.
 
-    def receive_rest(self, head: Receipt, peer: int, tag: int) -> Receipt:
-        """Post the receive of what is missing of a message of unknown size, now its head is there.
-
-        Returns:
-            *head* itself if it is the whole message; else one of the same message that holds
-            its beginning, and the head's memory has been given back.
-
-        Raises:
-            WireError: if its length cannot be.
-        """
-        size = announced_bytes(head.buffer, peer, head.most_bytes)
-        if (end := LENGTH_BYTES + size) <= self._eager_bytes:
-            return head
-        memory = self._scratch.take(end)
-        whole = memory[:end]
-        whole[: self._eager_bytes].copy_(head.buffer)
-        self.give_back(head)
-        work = self._receive(whole[self._eager_bytes :], peer, tag + 1)
-        return Receipt(work, whole, memory, peer, head.most_bytes)
-
-    def send(self, message: Tensor, peer: int, tag: int, *, sized: bool) -> Dispatch:
-        """Post the send of a message that is staged; *sized* if the receiver knows its size."""
-        staged = self._stage(message, sized=sized)
-        work, rest = self._send(staged.head, peer, tag), None
-        if staged.rest is not None:
-            rest = self._send(staged.rest, peer, tag + 1)
-        return Dispatch(work, rest, staged.memory)
-
-    def message(self, receipt: Receipt, *, sized: bool) -> Tensor:
-        """Return the message in a receipt that is complete, where the payload lives.
-
-        Raises:
-            WireError: if less has come than was announced.
-        """
-        message = receipt.buffer
-        if not sized:
-            size = announced_bytes(message, receipt.peer, receipt.most_bytes)
-            message = message[LENGTH_BYTES : LENGTH_BYTES + size]
-            check_arrived(receipt.buffer, receipt.peer, message)
-        return message if self.reaches_payload else message.to(self._device, non_blocking=True)
-
-    def give_back(self, staged: Receipt | Dispatch) -> None:
-        """Take back the memory of a message that has been merged, or has left."""
-        self._scratch.give(staged.memory)
-
-    def _stage(self, message: Tensor, *, sized: bool) -> _Staged:
-        on_gpu, size = message.device.type == "cuda", message.numel()
-        start = 0 if sized else LENGTH_BYTES
-        fits = size if sized else min(size, self._eager_bytes - LENGTH_BYTES)
-        # From CPU memory a long message is copied up to its head only.
-        copied = message if on_gpu else message[:fits]
-        memory = self._scratch.take(start + copied.numel())
-        _copy(memory[start : start + copied.numel()], copied)
-        if not sized:
-            staged = memory[start : start + size] if on_gpu else message
-            write_head(memory[:LENGTH_BYTES], staged)
-        rest = memory[start + fits : start + size] if on_gpu else message[fits:]
-        return _Staged(memory[: start + fits], rest if fits < size else None, memory)
-
-    def _receive(self, buffer: Tensor, peer: int, tag: int) -> dist.Work:
-        try:
-            return self.group.recv([buffer], peer, tag)
-        except RuntimeError as error:
-            raise self.watch.lost(peer, error) from error
-
-    def _send(self, message: Tensor, peer: int, tag: int) -> dist.Work:
-        try:
-            return self.group.send([message], peer, tag)
-        except RuntimeError as error:
-            raise self.watch.lost(peer, error) from error
-
-
-class _Scratch:
-    """Memory that is used again and again; what was used last, and is in a cache, first.
-
-    What a GPU may still be about to read is handed out again only when it has been read.
+    Most are neither of unknown size nor on a GPU, and take few calls: where ranks outnumber cores,
+    a call costs some two microseconds, as what it touches is no longer in a cache.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._pinned = device.type == "cuda"
-        self._free: list[tuple[Tensor, torch.cuda.Event | None]] = []
+    def __init__(
+        self, program: Program, payload: Payload, channel: SinglyChannel, topology: str
+    ) -> None:
+        self._topology = topology
+        self._payload = payload
+        self._group, self._staging = channel.group, channel.staging
+        self._watch = channel.watch
+        self._arrivals = dict(program.arrivals)
+        self._receives: list[dist.Work | None] = [None] * program.num_receives
+        self._sends: list[dist.Work | None] = [None] * program.num_sends
+        # Of staged messages, by slot:
+        self._receipts: dict[int, Receipt] = {}
+        self._dispatches: dict[int, Dispatch] = {}
+        self._bytes_received: dict[int, int] = {}
+        self._bytes_sent: dict[int, int] = {}
+        self._began = time.perf_counter()
 
-    def take(self, num_bytes: int) -> Tensor:
-        """Return a buffer of at least *num_bytes*, 1 or more, whose content is undefined."""
-        whole = self._large_enough(num_bytes)
-        if whole is None:
-            # Sparse messages vary in size: a little room saves allocating again next time.
-            room = num_bytes + num_bytes // 4
-            whole = torch.empty(room, dtype=torch.uint8, device="cpu", pin_memory=self._pinned)
-        return whole
+    def perform(self, step: ProgramStep) -> StepTraffic:
+        """Do all that belongs to a step, and return what it moved."""
+        start, watch = time.perf_counter(), self._watch
+        waited_s = watch.waited_s
+        watch.begin(self._topology, step.index)
+        self._step = step
+        for act in step.acts:
+            if isinstance(act, Send):
+                self._send(act)
+            elif isinstance(act, Receive):
+                self._receive(act)
+            else:
+                self._complete(act)
+        for send in step.sends:
+            if self._sends[send.slot] is not None:
+                self._wait_sent(send)
+        moved = step.num_bytes or self._moved(step)
+        end = time.perf_counter()
+        times = (start - self._began, end - start, watch.waited_s - waited_s)
+        return StepTraffic(step.index, *moved, len(step.sends), *times)
 
-    def give(self, whole: Tensor) -> None:
-        """Take back what `take` returned."""
-        read = None
-        if self._pinned:
-            read = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            read.record(torch.cuda.current_stream(self._device))
-        self._free.append((whole, read))
+    def _receive(self, act: Receive) -> None:
+        slot = act.slot
+        if act.staged:
+            most = act.num_bytes
+            if most is None:
+                chunk, count = act.transfer.chunk, act.transfer.count
+                most = self._payload.most_bytes(chunk, count, self._group.size())
+            receipt = self._staging.receive(act.peer, act.tag, act.num_bytes, most)
+            self._receipts[slot], self._receives[slot] = receipt, receipt.work
+            return
+        if act.lands:
+            buffer = self._payload.landing(act.transfer.chunk, act.transfer.count)
+            assert buffer is not None  # so it was for this layout
+        else:
+            buffer = self._arrivals[slot].message
+        try:
+            self._receives[slot] = self._group.recv([buffer], act.peer, act.tag)
+        except RuntimeError as error:
+            raise self._watch.lost(act.peer, error) from error
 
-    def _large_enough(self, num_bytes: int) -> Tensor | None:
-        """Return a free buffer; if all are too small let one go, so that they don't pile up."""
-        if not self._free:
-            return None
-        place = len(self._free) - 1
-        while place and self._free[place][0].numel() < num_bytes:
-            place -= 1
-        whole, read = self._free.pop(place)
-        if read is not None:
-            read.synchronize()
-        return whole if whole.numel() >= num_bytes else None
+    def _send(self, act: Send) -> None:
+        slot, packed = act.slot, self._payload.pack(act.chunk, act.count)
+        if act.staged:
+            sized = act.num_bytes is not None
+            dispatch = self._staging.send(packed, act.peer, act.tag, sized=sized)
+            self._dispatches[slot], self._sends[slot] = dispatch, dispatch.work
+            self._bytes_sent[slot] = wire_bytes(packed.numel(), sized=sized)
+            return
+        try:
+            self._sends[slot] = self._group.send([packed], act.peer, act.tag)
+        except RuntimeError as error:
+            raise self._watch.lost(act.peer, error) from error
 
+    def _complete(self, act: Complete) -> None:
+        """Wait for everything that belongs to a merge, and merge it."""
+        receives, watch = self._receives, self._watch
+        for receive in act.receives:
+            work, receives[receive.slot] = receives[receive.slot], None
+            assert work is not None  # it has been posted
+            watch.wait(work, receive.peer, self, is_receive=True)
+            if receive.num_bytes is None:
+                self._receive_rest(receive)
+        for send in act.sends:
+            if self._sends[send.slot] is not None:
+                self._wait_sent(send)
+        if act.staged:
+            self._open(act.staged)
+        if act.merged:
+            arrivals = list(map(self._arrivals.__getitem__, act.merged))
+            self._payload.merge(arrivals, arrivals[0].transfer.dst)
+        if act.staged:
+            self._close(act.staged)
 
-def _copy(staged: Tensor, message: Tensor) -> None:
-    """Copy to CPU memory and, from a GPU, wait for the copy: the network reads it at once."""
-    staged.copy_(message, non_blocking=True)
-    if message.device.type == "cuda":
-        torch.cuda.current_stream(message.device).synchronize()
+    def _receive_rest(self, act: Receive) -> None:
+        """Post the receive of what is missing of a message, now that its head is there."""
+        head = self._receipts[act.slot]
+        whole = self._staging.receive_rest(head, act.tag)
+        if whole is not head:
+            self._receipts[act.slot], self._receives[act.slot] = whole, whole.work
+
+    def _open(self, staged: tuple[Receive, ...]) -> None:
+        """Wait for what was missing of staged messages, and make arrivals of them."""
+        for receive in staged:
+            rest, self._receives[receive.slot] = self._receives[receive.slot], None
+            if rest is not None:
+                self._watch.wait(rest, receive.peer, self, is_receive=True)
+        for receive in staged:
+            sized = receive.num_bytes is not None
+            message = self._staging.message(self._receipts[receive.slot], sized=sized)
+            self._bytes_received[receive.slot] = wire_bytes(message.numel(), sized=sized)
+            self._arrivals[receive.slot] = Arrival(receive.transfer, message)
+
+    def _close(self, staged: tuple[Receive, ...]) -> None:
+        """Give back the memory of staged messages."""
+        for receive in staged:
+            del self._arrivals[receive.slot]
+            self._staging.give_back(self._receipts.pop(receive.slot))
+
+    def _wait_sent(self, act: Send) -> None:
+        """Wait until a message has left."""
+        work, self._sends[act.slot] = self._sends[act.slot], None
+        assert work is not None  # it has been posted
+        self._watch.wait(work, act.peer, self, is_receive=False)
+        if act.staged:
+            dispatch = self._dispatches.pop(act.slot)
+            if dispatch.rest is not None:
+                self._watch.wait(dispatch.rest, act.peer, self, is_receive=False)
+            self._staging.give_back(dispatch)
+
+    def _moved(self, step: ProgramStep) -> tuple[int, int]:
+        """Return the bytes that a step with staged messages sent, and received."""
+        return (
+            sum(send.num_bytes or self._bytes_sent[send.slot] for send in step.sends),
+            sum(each.num_bytes or self._bytes_received[each.slot] for each in step.receives),
+        )
+
+    def __iter__(self) -> Iterator[Posted]:
+        """Yield the step's messages that have not been waited for."""
+        for receive in self._step.receives:
+            if (work := self._receives[receive.slot]) is not None:
+                yield Posted(work, receive.peer, is_receive=True)
+        for send in self._step.sends:
+            if (work := self._sends[send.slot]) is not None:
+                yield Posted(work, send.peer, is_receive=False)
+            if (dispatch := self._dispatches.get(send.slot)) and dispatch.rest is not None:
+                yield Posted(dispatch.rest, send.peer, is_receive=False)

@@ -1,8 +1,10 @@
-"""What a run of a schedule moved, and where its time went."""
+"""Bytes, messages and seconds of a run of a schedule."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from dgc_topo.units import bytes_text, seconds_text
 
 
 @dataclass(slots=True)  # not frozen: it is made in a fifth of the time, in every step
@@ -11,20 +13,29 @@ class StepTraffic:
 
     Bytes are those handed to the backend: packed messages, and the lengths that accompany those
     whose size only the sender knows; the framing of the network comes on top.
+
+    Attributes:
+        index: The step's number in the whole schedule.
+        bytes_sent: Bytes of all messages sent.
+        bytes_received: Bytes of all messages received.
+        messages_sent: Number of messages sent.
+        start_s: Seconds from the run's beginning to the step's.
+        duration_s: Seconds of the step, packing and merging included.
+        wait_s: Of these, seconds blocked waiting for peers.
     """
 
-    index: int  #: the step's number in the whole schedule
+    index: int
     bytes_sent: int
     bytes_received: int
     messages_sent: int
-    start_s: float  #: seconds since the run began
-    duration_s: float  #: seconds, packing and merging included
-    wait_s: float  #: of these, seconds blocked waiting for peers
+    start_s: float
+    duration_s: float
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one rank did in one run.
+    """One rank's part in one run.
 
     Attributes:
         steps: The steps in which the rank did something, in order.
@@ -33,6 +44,13 @@ class Traffic:
 
     steps: tuple[StepTraffic, ...]
     duration_s: float
+
+    def __repr__(self) -> str:
+        sent, received = bytes_text(self.bytes_sent), bytes_text(self.bytes_received)
+        return (
+            f"Traffic({len(self.steps)} steps, {sent} sent, {received} received, "
+            f"{seconds_text(self.duration_s)})"
+        )
 
     @property
     def bytes_sent(self) -> int:

@@ -1,4 +1,4 @@
-"""How the messages of one step travel.
+"""Transports: how the messages of a program travel.
 
 The two ways, one module each, differ in what a backend can do:
 
@@ -13,21 +13,24 @@ The two ways, one module each, differ in what a backend can do:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
-from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 
+from dgc_topo.payload import Payload
 from dgc_topo.runtime.batched import BatchedChannel
-from dgc_topo.runtime.channel import LENGTH_BYTES, Channel, Exchanged, Incoming, Outgoing
-from dgc_topo.runtime.compared import compare_ranks
+from dgc_topo.runtime.comparison import compare_ranks
+from dgc_topo.runtime.connections import LONGEST_WAIT_S, SendQueues
 from dgc_topo.runtime.failure import PeerError, Place
-from dgc_topo.runtime.queues import LONGEST_WAIT_S, SendQueues
+from dgc_topo.runtime.framing import LENGTH_BYTES
+from dgc_topo.runtime.program import Program
 from dgc_topo.runtime.singly import SinglyChannel
+from dgc_topo.runtime.traffic import StepTraffic
+from dgc_topo.schedule import Schedule
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 
@@ -38,6 +41,16 @@ DEFAULT_TIMEOUT = timedelta(seconds=60)
 DEFAULT_EAGER_BYTES = 16 << 20
 
 _SINGLY = ("gloo", "mpi")
+
+
+class Channel(Protocol):
+    """One way to run programs; `Transport` says what its methods do."""
+
+    def compile(self, schedule: Schedule, payload: Payload) -> Program:
+        """Return this rank's program for payloads of *payload*'s layout."""
+
+    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
+        """Run a program."""
 
 
 class Transport(Channel, Protocol):
@@ -51,18 +64,23 @@ class Transport(Channel, Protocol):
     def world_size(self) -> int:
         """Number of ranks."""
 
+    def compile(self, schedule: Schedule, payload: Payload) -> Program:
+        """Return this rank's program for payloads of *payload*'s layout, which has been cut."""
 
-@runtime_checkable
-class SinglyTransport(Transport, Protocol):
-    """A transport that may be able to carry each message by itself."""
+    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
+        """Run a program that `compile` made for such payloads.
 
-    def singly(self, device: torch.device) -> SinglyChannel | None:
-        """Return what carries single messages for a payload on *device*; None if steps only."""
+        Args:
+            program: What to do.
+            payload: This rank's, which has been cut; changed in place.
+            topology: Its name, for errors.
 
-    def guard(self, place: Place) -> AbstractContextManager[None]:
-        """Refuse to go on after an error, here or before."""
+        Raises:
+            PeerError: if a peer is lost, or a step takes longer than the time-out.
+            ValueError: if a message does not fit its chunks.
+        """
 
-    def compare(self, place: Place, settings: Mapping[str, Any]) -> None:
+    def compare(self, topology: str, settings: Mapping[str, Any]) -> None:
         """Refuse settings that are not the same on every rank; each rank calls this."""
 
 
@@ -77,9 +95,9 @@ class DistributedTransport:
             NCCL in the group, making a transport is collective: every rank makes one.
         timeout: Longest time one step may take, waiting for a slower rank included, before the
             silent peers count as frozen.
-        eager_bytes: See `SinglyChannel`; the same on every rank.
-        longest_wait_s: How long what the kernel has taken may wait to leave (see `queues`); None
-            leaves the process's connections as they are.
+        eager_bytes: See `dgc_topo.runtime.staging.Staging`; the same on every rank.
+        longest_wait_s: How long what the kernel has taken may wait to leave (see `SendQueues`);
+            None leaves the process's connections as they are.
     """
 
     def __init__(
@@ -102,14 +120,14 @@ class DistributedTransport:
             raise ValueError(
                 f"transport: longest_wait_s {longest_wait_s}, expected above 0, or None"
             )
-        queues = None if longest_wait_s is None else SendQueues(longest_wait_s)
-        self._guard = _Guard(self._rank, queues)
+        self._queues = None if longest_wait_s is None else SendQueues(longest_wait_s)
+        self._failure: BaseException | None = None
         self._group = group
         self._timeout = timeout
         self._eager_bytes = eager_bytes
         self._backends = _backends(group)
         self._batched = BatchedChannel(group, timeout)
-        self._singly: dict[torch.device, SinglyChannel] = {}
+        self._channels: dict[torch.device, Channel] = {}
 
     @property
     def rank(self) -> int:
@@ -121,47 +139,28 @@ class DistributedTransport:
         """Number of ranks in the group."""
         return self._world_size
 
-    def exchange(
-        self,
-        place: Place,
-        receives: Sequence[Incoming],
-        sends: Iterable[Outgoing],
-        device: torch.device,
-    ) -> Exchanged:
-        """Exchange one step's messages as a batch, on any backend (see `Channel`).
+    def compile(self, schedule: Schedule, payload: Payload) -> Program:
+        """Return this rank's program for payloads of *payload*'s layout, which has been cut.
 
         Raises:
-            PeerError: if a peer is lost or the time-out passes, or after an earlier error.
-            ValueError: if the group has no backend that reaches *device*.
+            ScheduleError: if a transfer does not fit the schedule.
+            ValueError: if the group has no backend that reaches the payload's device.
         """
-        self._backend(device)
-        with self.guard(place):
-            return self._batched.exchange(place, receives, sends, device)
+        return self._channel(payload.device).compile(schedule, payload)
 
-    def singly(self, device: torch.device) -> SinglyChannel | None:
-        """Return what carries single messages, where the backend for *device* does that.
-
-        Raises:
-            ValueError: if the group has no backend that reaches *device*.
-        """
-        channel = self._singly.get(device)
-        if channel is None and self._backend(device) in _SINGLY:
-            channel = SinglyChannel(self._group, device, self._timeout, self._eager_bytes)
-            self._singly[device] = channel
-        return channel
-
-    def guard(self, place: Place) -> AbstractContextManager[None]:
-        """Return what remembers an error in the middle of a step.
+    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
+        """Run a program that `compile` made for such payloads (see `Transport.run`).
 
         What waits in the kernel is kept short by what one run after the other delivers.
 
         Raises:
-            PeerError: if there was an earlier error.
+            PeerError: if a peer is lost or the time-out passes, or after an earlier error.
+            ValueError: if a message does not fit its chunks.
         """
-        self._guard.check(place)
-        return self._guard
+        with self._guarded(topology):
+            return self._channel(payload.device).run(program, payload, topology)
 
-    def compare(self, place: Place, settings: Mapping[str, Any]) -> None:
+    def compare(self, topology: str, settings: Mapping[str, Any]) -> None:
         """Compare JSON values with those of every other rank, by key.
 
         Raises:
@@ -170,11 +169,19 @@ class DistributedTransport:
         """
         on_cpu = "cpu" in self._backends and self._backends["cpu"] != "nccl"
         device = torch.device("cpu") if on_cpu else torch.device("cuda")
-        self._guard.check(place, moves_payloads=False)
-        with self._guard:
-            compare_ranks(self._group, device, self._timeout, place, settings)
+        # Too little is sent to tell from it how fast connections deliver, and a look at the queues
+        # afterwards would only put off the one after the first payload.
+        with self._guarded(topology, looks_at_queues=False):
+            compare_ranks(self._group, device, self._timeout, Place(topology, 0), settings)
 
-    def _backend(self, device: torch.device) -> str:
+    def _channel(self, device: torch.device) -> Channel:
+        """Return the way that the backend for *device* can go."""
+        channel = self._channels.get(device)
+        if channel is None:
+            channel = self._channels[device] = self._new_channel(device)
+        return channel
+
+    def _new_channel(self, device: torch.device) -> Channel:
         backend = self._backends.get(device.type)
         if backend is None or (backend == "nccl" and device.type != "cuda"):
             listed = ", ".join(f"{kind}:{name}" for kind, name in self._backends.items())
@@ -182,38 +189,22 @@ class DistributedTransport:
                 f"transport: payload on {device}, expected a device that the process group's "
                 f"backends reach ({listed})"
             )
-        return backend
+        if backend in _SINGLY:
+            return SinglyChannel(self._group, device, self._timeout, self._eager_bytes)
+        return self._batched
 
-
-class _Guard(AbstractContextManager[None]):
-    """Remembers an error, and looks after the queues when there was none."""
-
-    def __init__(self, rank: int, queues: SendQueues | None) -> None:
-        self._rank = rank
-        self._queues = queues
-        self._looks = True
-        self._failure: BaseException | None = None
-
-    def check(self, place: Place, *, moves_payloads: bool = True) -> None:
-        """Refuse to begin after an error.
-
-        Where no payloads move, too little is sent to tell from it how fast connections deliver,
-        and a look at the queues afterwards would only put off the one after the first payload.
-        """
-        self._looks = moves_payloads
+    @contextmanager
+    def _guarded(self, topology: str, *, looks_at_queues: bool = True) -> Iterator[None]:
+        """Refuse to begin after an error, and remember one; keep queues short if there is none."""
         if self._failure is not None:
             reason = f"transport unusable after an earlier error: {self._failure}"
-            raise PeerError(self._rank, place, (), reason) from self._failure
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
+            raise PeerError(self._rank, Place(topology, 0), (), reason) from self._failure
+        try:
+            yield
+        except BaseException as error:
             self._failure = error
-        elif self._queues is not None and self._looks:
+            raise
+        if looks_at_queues and self._queues is not None:
             self._queues.keep_short()
 
 

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from dgc_topo.runtime.sockets import tcp_bytes_sent
+from dgc_topo.runtime.connections import tcp_bytes_sent
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import Task

@@ -18,7 +18,7 @@ from dgc_topo.records.measurement import (
     StalenessCounts,
 )
 from dgc_topo.runtime import Communicator, DistributedTransport
-from dgc_topo.runtime.sockets import congestion_controls, sent_bytes
+from dgc_topo.runtime.connections import congestion_controls, sent_bytes
 from dgc_topo.training.agreement import fingerprint
 from dgc_topo.training.buckets import Buckets
 from dgc_topo.training.ddp import DdpStep, check_powersgd

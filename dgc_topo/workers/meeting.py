@@ -24,8 +24,8 @@ import torch
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import register_rendezvous_handler
 
-from dgc_topo.runtime.compared import RanksDifferError, check_equal
-from dgc_topo.runtime.head import MARK
+from dgc_topo.runtime.comparison import RanksDifferError, check_equal
+from dgc_topo.runtime.framing import MARK
 from dgc_topo.wire.format import VERSION
 from dgc_topo.workers.machine import machine_id
 from dgc_topo.workers.seat import Seat, meeting_point, seat_from

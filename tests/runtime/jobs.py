@@ -19,12 +19,12 @@ from dgc_topo.runtime import (
     Communicator,
     DistributedTransport,
     PeerError,
-    Place,
     RanksDifferError,
-    ScheduleSource,
     Traffic,
 )
+from dgc_topo.runtime.batched import BatchedChannel
 from dgc_topo.schedule import Schedule, gather, reduce
+from dgc_topo.topology import Topology, load_topology
 
 Array = npt.NDArray[np.float32]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -65,19 +65,16 @@ def content(payload: Payload) -> Tensor:
     return payload.buffer.clone()
 
 
-class DoubleMesh:
+def double_mesh(world_size: int) -> Schedule:
     """Everyone sends everyone two messages, of one chunk and of two, in one step."""
+    ranks = np.arange(world_size)
+    src, dst = (axis.reshape(-1) for axis in np.meshgrid(ranks, ranks))
+    src, dst = src[src != dst], dst[src != dst]
+    step = gather([reduce(src, dst, 2), reduce(src, dst, 0, 2)])
+    return Schedule.from_steps(world_size, 3, [step])
 
-    name = "double mesh"
-    varies = False
 
-    def schedule(self, world_size: int, *, iteration: int = 0, seed: int = 0) -> Schedule:
-        """Return the schedule."""
-        ranks = np.arange(world_size)
-        src, dst = (axis.reshape(-1) for axis in np.meshgrid(ranks, ranks))
-        src, dst = src[src != dst], dst[src != dst]
-        step = gather([reduce(src, dst, 2), reduce(src, dst, 0, 2)])
-        return Schedule.from_steps(world_size, 3, [step])
+DOUBLE_MESH = Topology("double mesh", double_mesh)
 
 
 class Outcome(NamedTuple):
@@ -90,7 +87,7 @@ class Outcome(NamedTuple):
 
 def run_all(
     group: dist.ProcessGroup,
-    topology: ScheduleSource,
+    topology: Topology,
     inputs: Sequence[Input],
     batched: bool = False,
     iterations: int = 1,
@@ -100,7 +97,8 @@ def run_all(
     rank = dist.get_rank(group)
     transport = DistributedTransport(group, timedelta(seconds=30), eager_bytes=EAGER_BYTES)
     if batched:  # what NCCL runs, here over Gloo
-        transport.singly = lambda device: None  # type: ignore[method-assign]
+        channel = BatchedChannel(group, timedelta(seconds=30))
+        transport._new_channel = lambda device: channel  # type: ignore[method-assign]
     communicator = Communicator(topology, transport, seed=5)
     servers = topology.schedule(dist.get_world_size(group), seed=5).servers
     outcomes = []
@@ -141,7 +139,7 @@ class Failure(NamedTuple):
 
 def run_into_trap(
     group: dist.ProcessGroup,
-    topology: ScheduleSource,
+    topology: Topology,
     victims: Sequence[int],
     trap: signal.Signals,
     nth: int,
@@ -169,7 +167,7 @@ def _error_of(communicator: Communicator, payload: Payload) -> PeerError:
     raise AssertionError("the run should have failed")
 
 
-def mismatched_sizes(group: dist.ProcessGroup, topology: ScheduleSource) -> str:
+def mismatched_sizes(group: dist.ProcessGroup, topology: Topology) -> str:
     """Give the ranks sparse buffers of different lengths, uncompared; return what each one says."""
     rank = dist.get_rank(group)
     transport = DistributedTransport(group, timedelta(seconds=3))
@@ -184,7 +182,7 @@ def mismatched_sizes(group: dist.ProcessGroup, topology: ScheduleSource) -> str:
 
 
 def differing(
-    group: dist.ProcessGroup, topologies: Sequence[ScheduleSource], seeds: Sequence[int]
+    group: dist.ProcessGroup, topologies: Sequence[Topology], seeds: Sequence[int]
 ) -> list[str]:
     """Run with a topology, seed and payload of each rank's own; return what is said to each."""
     rank = dist.get_rank(group)
@@ -214,9 +212,10 @@ def differing(
 
 def construction_errors(group: dist.ProcessGroup) -> list[str]:
     """Return what is said about an unreachable device, bad options, and a stranger."""
-    unreachable = torch.device("meta")
+    ring = load_topology("ring")
+    nowhere = DensePayload(torch.ones(3, device="meta"))
     attempts = [
-        lambda: DistributedTransport(group).exchange(Place("none", 0), [], [], unreachable),
+        lambda: Communicator(ring, DistributedTransport(group)).run(nowhere),
         lambda: DistributedTransport(group, eager_bytes=8),
         lambda: DistributedTransport(group, longest_wait_s=0.0),
         lambda: DistributedTransport(dist.GroupMember.NON_GROUP_MEMBER),  # type: ignore[arg-type]

@@ -1,12 +1,14 @@
 """What a communicator asks of its transport and its topology."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 
-from dgc_topo.payload import DensePayload, SparsePayload
-from dgc_topo.runtime import Communicator, Exchanged, Incoming, Outgoing, Place
+from dgc_topo.payload import DensePayload, Payload, SparsePayload
+from dgc_topo.runtime import Communicator, Program, StepTraffic
+from dgc_topo.runtime.compiler import compile_program
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.topology import Topology, load_topology
 from tests.runtime.cluster import Cluster
@@ -14,38 +16,42 @@ from tests.runtime.jobs import construction_errors
 
 
 class Recorder:
-    """A transport that brings zeros and writes down what it was asked."""
+    """A transport that brings nothing and writes down what it was asked."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank = rank
         self.world_size = world_size
         self.log: list[str] = []
+        self.compiled = 0
 
-    def exchange(
-        self,
-        place: Place,
-        receives: Sequence[Incoming],
-        sends: Iterable[Outgoing],
-        device: torch.device,
-    ) -> Exchanged:
-        self.log += [f"{place}: receive {size} bytes from {peer}" for peer, size, _ in receives]
-        self.log += [f"{place}: send {m.numel()} bytes to {peer}" for peer, m, _ in sends]
-        arrived = [torch.zeros(size or 0, dtype=torch.uint8) for _, size, _ in receives]
-        return Exchanged(arrived, wait_s=0.0)
+    def compile(self, schedule: Schedule, payload: Payload) -> Program:
+        self.compiled += 1
+        return compile_program(schedule, self.rank, payload)
+
+    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
+        for step in program.steps:
+            where = f"{topology}, step {step.index}"
+            self.log += [f"{where}: receive {r.num_bytes} from {r.peer}" for r in step.receives]
+            self.log += [f"{where}: send {s.num_bytes} to {s.peer}" for s in step.sends]
+        return ()
+
+    def compare(self, topology: str, settings: Mapping[str, Any]) -> None:
+        self.log.append(f"{topology}: compare {settings['seed']}")
 
 
-class Counted:
-    """A topology that counts how often its schedule is built."""
+def counted(topology: Topology) -> tuple[Topology, list[int]]:
+    """Return a topology that counts how often its schedule is built, and for which iterations."""
+    asked: list[int] = []
 
-    def __init__(self, topology: Topology) -> None:
-        self.name = topology.name
-        self.varies = topology.varies
-        self.asked: list[int] = []
-        self._topology = topology
+    def fixed(world_size: int) -> Schedule:
+        asked.append(0)
+        return topology.schedule(world_size)
 
-    def schedule(self, world_size: int, *, iteration: int = 0, seed: int = 0) -> Schedule:
-        self.asked.append(iteration)
-        return self._topology.schedule(world_size, iteration=iteration, seed=seed)
+    def varying(world_size: int, iteration: int = 0) -> Schedule:
+        asked.append(iteration)
+        return topology.schedule(world_size, iteration=iteration)
+
+    return Topology(topology.name, varying if topology.varies else fixed), asked
 
 
 @pytest.mark.parametrize(
@@ -70,20 +76,20 @@ def test_a_buffer_may_be_mixed_but_by_push_sum_only_with_its_weight(goal, taken)
 
 def test_runs_its_own_part_of_every_step():
     transport = Recorder(rank=1, world_size=3)
-    traffic = Communicator(load_topology("ring"), transport).run(DensePayload(torch.ones(3)))
+    ring = Communicator(load_topology("ring"), transport, compare=False)
+    traffic = ring.run(DensePayload(torch.ones(3)))
     assert transport.log[:4] == [
-        "topology ring, step 0: receive 4 bytes from 0",
-        "topology ring, step 0: send 4 bytes to 2",
-        "topology ring, step 1: receive 4 bytes from 0",
-        "topology ring, step 1: send 4 bytes to 2",
+        "ring, step 0: receive 4 from 0",
+        "ring, step 0: send 4 to 2",
+        "ring, step 1: receive 4 from 0",
+        "ring, step 1: send 4 to 2",
     ]
-    assert (traffic.bytes_sent, traffic.bytes_received, traffic.messages_sent) == (16, 16, 4)
     assert 0 < traffic.communicate_s <= traffic.duration_s
 
 
 def test_messages_without_bytes_are_left_out():
     transport = Recorder(rank=0, world_size=3)
-    Communicator(load_topology("ring"), transport).run(DensePayload(torch.ones(0)))
+    Communicator(load_topology("ring"), transport, compare=False).run(DensePayload(torch.ones(0)))
     assert transport.log == []
 
 
@@ -96,21 +102,32 @@ def test_alone_there_is_nothing_to_do():
     assert payload.to_dense().tolist() == [0, 0, 1, 0, 0]
 
 
-def test_a_fixed_schedule_is_built_once():
-    ring = Counted(load_topology("ring"))
-    communicator = Communicator(ring, Recorder(0, 3))
+def test_ranks_are_compared_once():
+    transport = Recorder(0, 3)
+    communicator = Communicator(load_topology("ring"), transport, seed=7)
+    for _ in range(2):
+        communicator.run(DensePayload(torch.ones(3)))
+    assert [line for line in transport.log if "compare" in line] == ["ring: compare 7"]
+
+
+def test_a_fixed_schedule_is_built_once_and_compiled_once_for_each_layout():
+    ring, asked = counted(load_topology("ring"))
+    transport = Recorder(0, 3)
+    communicator = Communicator(ring, transport, compare=False)
     for iteration in range(3):
         communicator.run(DensePayload(torch.ones(3)), iteration)
-    assert ring.asked == [0]
+        communicator.run(DensePayload(torch.ones(5)), iteration)
+    assert asked == [0]
+    assert transport.compiled == 2
 
 
 def test_a_schedule_that_varies_is_built_for_each_iteration():
-    gossip = Counted(load_topology("gossip", {"graph": "one-peer-exponential"}))
+    gossip, asked = counted(load_topology("gossip", {"graph": "one-peer-exponential"}))
     transport = Recorder(0, 8)
-    communicator = Communicator(gossip, transport)
+    communicator = Communicator(gossip, transport, compare=False)
     for iteration in range(3):
         communicator.run(DensePayload(torch.ones(1)), iteration)
-    assert gossip.asked == [0, 1, 2]
+    assert asked == [0, 1, 2]
     sent = [line for line in transport.log if "send" in line]
     assert [line.split()[-1] for line in sent] == ["1", "2", "4"]
 

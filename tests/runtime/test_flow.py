@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -19,19 +19,13 @@ from torch import Tensor
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import (
     Communicator,
-    Exchanged,
-    Incoming,
-    Outgoing,
-    Place,
     StepTraffic,
     run_in_process,
 )
-from dgc_topo.runtime.flow import run_flow
-from dgc_topo.runtime.plan import plan_for
-from dgc_topo.runtime.program import ProgramStep
-from dgc_topo.runtime.script import script_for
+from dgc_topo.runtime.batched import BatchedChannel, Messages
+from dgc_topo.runtime.failure import Watch
 from dgc_topo.runtime.singly import SinglyChannel
-from dgc_topo.schedule import Schedule, copy, gather, reduce
+from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology, load_topology
 from tests.runtime.jobs import EAGER_BYTES, Input, content, make
 from tests.runtime.test_in_process import schedules
@@ -122,10 +116,9 @@ def run_threads(
     def run(rank: int) -> list[StepTraffic]:
         group: Any = group_of(wire, rank)
         channel = SinglyChannel(group, torch.device("cpu"), PATIENCE, EAGER_BYTES)
-        plan = plan_for(schedule, rank)
-        payloads[rank].cut(plan.num_chunks, agree=plan.agree)
-        script = script_for(plan.program, payloads[rank], channel.memory)
-        steps = list(run_flow(script, payloads[rank], channel, "drawn"))
+        payloads[rank].cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")
+        program = channel.compile(schedule, payloads[rank])
+        steps = list(channel.run(program, payloads[rank], "drawn"))
         payloads[rank].finish()
         return steps
 
@@ -172,23 +165,29 @@ def test_several_writers_of_a_chunk_as_in_one_process(kind: str):
 Mail = dict[tuple[int, int], Queue[Tensor]]
 
 
-class Mailbox:
-    """Step by step, as batches travel: what one rank sends another arrives in its order."""
+class Mailbox(BatchedChannel):
+    """A transport of batches: what one rank sends another arrives in its order."""
 
     def __init__(self, rank: int, world_size: int, mail: Mail) -> None:
-        self.rank, self.world_size, self.mail = rank, world_size, mail
+        self._rank, self._world_size, self.mail = rank, world_size, mail
+        self._watch = Watch(rank, PATIENCE)
 
-    def exchange(
-        self,
-        place: Place,
-        receives: Sequence[Incoming],
-        sends: Iterable[Outgoing],
-        device: torch.device,
-    ) -> Exchanged:
-        for peer, message, _ in sends:
-            self.mail[self.rank, peer].put(message.clone())
-        arrived = [self.mail[peer, self.rank].get(timeout=20) for peer, *_ in receives]
-        return Exchanged(arrived, 0.0)
+    @property
+    def rank(self) -> int:
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        return self._world_size
+
+    def compare(self, topology: str, settings: Mapping[str, Any]) -> None:
+        """Believe that all ranks agree."""
+
+    def exchange(self, receives: Messages, sends: Messages, device: torch.device) -> None:
+        for peer, message in sends:
+            self.mail[self._rank, peer].put(message.clone())
+        for peer, message in receives:
+            message.copy_(self.mail[peer, self._rank].get(timeout=20))
 
 
 @pytest.mark.parametrize("kind", ["float32", "bundle"])
@@ -216,57 +215,6 @@ def test_every_topology_as_in_one_process(topology: Topology):
         schedule = topology.schedule(world_size, seed=3)
         for kind in ("float32", "sparse"):
             check(schedule, lambda k=kind, n=world_size: [make(Input(k, 101), r) for r in range(n)])  # type: ignore[misc]
-
-
-def program(rank: int, num_chunks: int, *steps: Any) -> tuple[ProgramStep, ...]:
-    schedule = Schedule.from_steps(4, num_chunks, steps, goal="part")
-    return plan_for(schedule, rank).program
-
-
-def test_a_message_leaves_when_the_last_thing_it_carries_is_merged():
-    """Chunk 1 of the second step waits for nothing, 0 and 2 for their own merges only."""
-    first = gather([reduce(1, 0, 0), reduce(1, 0, 2)])
-    second = gather([reduce(0, 3, chunk) for chunk in range(3)])
-    step, _ = program(0, 3, first, second)
-    assert step.releases == (1,)
-    assert [merge.releases for merge in step.merges] == [(0,), (2,)]
-
-
-def test_overlapping_messages_are_merged_together_whatever_their_order():
-    step = gather([reduce(1, 0, 3), reduce(2, 0, 0, 2), reduce(3, 0, 1, 2)])
-    (only,) = program(0, 4, step)
-    assert [[m.transfer.src for m in merge.receives] for merge in only.merges] == [[1], [2, 3]]
-
-
-def test_a_copy_lands_in_place_only_where_it_disturbs_nothing():
-    swap = gather([copy(0, 1), copy(1, 0)])
-    (only,) = program(0, 1, swap)
-    assert not only.merges[0].in_place  # its old value is still to be sent
-    assert only.merges[0].awaits == (0,)
-    away, back = program(0, 1, reduce(0, 1), copy(1, 0))
-    assert away.merges == ()
-    assert back.merges[0].in_place
-    assert not back.merges[0].early  # the step before still sends what it will replace
-    _, later = program(0, 2, reduce(0, 1, 1), copy(1, 0, 0))
-    assert later.merges[0].in_place
-    assert later.merges[0].early
-
-
-def test_a_stream_is_one_rank_whose_messages_wait_for_no_send():
-    ring = topologies([("ring", {"segments": 3})])[0].schedule(4)
-    assert all(step.is_stream for step in plan_for(ring, 2).program)
-    mesh = topologies([("mesh", {})])[0].schedule(4)
-    doubling = topologies([("butterfly", {"algorithm": "doubling"})])[0].schedule(4)
-    assert not any(step.is_stream for step in plan_for(mesh, 2).program)
-    assert not any(step.is_stream for step in plan_for(doubling, 2).program)
-
-
-def test_messages_between_two_ranks_have_tags_of_their_own():
-    ring = topologies([("ring", {"segments": 2})])[0].schedule(3)
-    steps = plan_for(ring, 0).program
-    sent = [message.tag for step in steps for message in step.sends]
-    received = [m.tag for step in steps for merge in step.merges for m in merge.receives]
-    assert sent == received == list(range(0, 16, 2))
 
 
 @pytest.mark.parametrize("world_size", [2, 4, 8])

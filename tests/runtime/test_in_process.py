@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dgc_topo.payload import DensePayload, equal_bounds
 from dgc_topo.runtime import run_in_process
-from dgc_topo.runtime.channel import LENGTH_BYTES
+from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.wire.coding import HEADER_BYTES

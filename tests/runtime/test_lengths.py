@@ -22,11 +22,13 @@ from dgc_topo.payload import (
     TernaryPayload,
     WireError,
 )
-from dgc_topo.runtime import Incoming, Place
+from dgc_topo.runtime import Communicator, DistributedTransport
 from dgc_topo.runtime.batched import BatchedChannel
-from dgc_topo.runtime.head import announced_bytes, check_arrived, write_head
-from dgc_topo.runtime.singly import SinglyChannel
-from dgc_topo.schedule import Transfer
+from dgc_topo.runtime.failure import Watch
+from dgc_topo.runtime.framing import announced_bytes, check_arrived, write_head
+from dgc_topo.runtime.staging import Staging
+from dgc_topo.schedule import Schedule, Transfer, reduce
+from dgc_topo.topology import Topology
 from tests.runtime.cluster import Cluster
 
 EAGER_BYTES = 64
@@ -83,14 +85,15 @@ def lie(group: dist.ProcessGroup, frames: list[Tensor], most_bytes: int) -> list
         for number, frame in enumerate(frames):
             group.send([frame], 0, 2 * number).wait()
         return []
-    channel = SinglyChannel(group, torch.device("cpu"), timedelta(seconds=5), EAGER_BYTES)
+    watch = Watch(0, timedelta(seconds=5))
+    staging = Staging(group, torch.device("cpu"), watch, EAGER_BYTES)
     said = []
     for number in range(len(frames)):
-        head = channel.receive(1, 2 * number, None, most_bytes)
+        head = staging.receive(1, 2 * number, None, most_bytes)
         head.work.wait()
         try:
-            whole = channel.receive_rest(head, 1, 2 * number)
-            said.append(str(channel.message(whole, sized=False).tolist()))
+            whole = staging.receive_rest(head, 2 * number)
+            said.append(str(staging.message(whole, sized=False).tolist()))
         except WireError as error:
             said.append(str(error))
     return said
@@ -114,19 +117,24 @@ def lie_in_a_batch(group: dist.ProcessGroup, size: int) -> str:
     if dist.get_rank(group) == 1:
         dist.send(torch.tensor([size]), group=group, group_dst=0)
         return ""
+    transport = DistributedTransport(group)
+    channel = BatchedChannel(group, timedelta(seconds=5))
+    transport._new_channel = lambda device: channel  # type: ignore[method-assign]
+    one = Topology("one", lambda world_size: Schedule.from_steps(2, 1, [reduce(1, 0)]))
     try:
-        BatchedChannel(group, timedelta(seconds=5)).exchange(
-            Place("none", 0), [Incoming(1, None, 500)], [], torch.device("cpu")
-        )
+        Communicator(one, transport, compare=False).run(sparse(3))
     except WireError as error:
         return str(error)
     return "fine"
 
 
-@pytest.mark.parametrize("size", [501, -1, 1 << 62])
+@pytest.mark.parametrize("size", [100_000, -1, 1 << 62])
 def test_where_sizes_travel_first_they_are_checked_too(cluster: Cluster, size: int):
     said = cluster.run(2, lie_in_a_batch, size)[0]
-    assert said == f"wire: rank 1 announces {size} bytes, expected 0 to 500"
+    most = sparse(3)
+    most.cut(1)
+    expected = most.most_bytes(0, 1, world_size=2)
+    assert said == f"wire: rank 1 announces {size} bytes, expected 0 to {expected}"
 
 
 LENGTH = 30

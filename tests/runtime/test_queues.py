@@ -2,8 +2,7 @@ import socket
 
 import pytest
 
-from dgc_topo.runtime.queues import SendQueues
-from dgc_topo.runtime.sockets import connections, delivery, limit_unsent
+from dgc_topo.runtime.connections import SendQueues, connections, delivery, limit_unsent
 
 _NOTSENT_LOWAT = 25
 
@@ -67,5 +66,5 @@ def test_a_broken_connection_is_passed_over(pair):
 
 def test_other_systems_are_left_alone(pair, monkeypatch):
     monkeypatch.setattr("sys.platform", "darwin")
-    monkeypatch.setattr("dgc_topo.runtime.queues.connections", lambda: pytest.fail("looked"))
+    monkeypatch.setattr("dgc_topo.runtime.connections.connections", lambda: pytest.fail("looked"))
     SendQueues().keep_short()

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from dgc_topo.plugins import known_topologies
-from dgc_topo.runtime import ScheduleSource, Traffic, run_in_process
+from dgc_topo.runtime import Traffic, run_in_process
 from dgc_topo.topology import Topology, load_topology
 from tests.runtime.cluster import Cluster
 from tests.runtime.conftest import WORLD_SIZES
-from tests.runtime.jobs import DoubleMesh, Input, Outcome, content, differing, make, run_all
+from tests.runtime.jobs import DOUBLE_MESH, Input, Outcome, content, differing, make, run_all
 from tests.strategies import ALL_REDUCE, GOSSIP, Case, smallest_world, topologies
 
 #: No element, one, fewer than ranks, not divisible, and more than one message can hold at once.
@@ -18,7 +18,7 @@ INPUTS = [
     *(Input(kind, length) for kind in ("float16", "bfloat16", "bundle") for length in (3, 101)),
     Input("sparse", 101, density=0.0),
     Input("sparse", 101, density=1.0),
-    Input("float16", 101),  # of a layout that came before: its script has been kept
+    Input("float16", 101),  # of a layout that came before: its program has been kept
     Input("float32", 13),
 ]
 #: Relative error of a sum of 8 numbers, each rounded on the wire and every few additions.
@@ -41,7 +41,7 @@ MIXES = with_goal(GOSSIP, ("doubly-stochastic",))
 
 
 def in_one_process(
-    topology: ScheduleSource, world_size: int, given: Input, iterations: int = 1
+    topology: Topology, world_size: int, given: Input, iterations: int = 1
 ) -> list[tuple[bytes, Traffic]]:
     schedules = [topology.schedule(world_size, iteration=i, seed=5) for i in range(iterations)]
     servers = schedules[0].servers
@@ -56,7 +56,7 @@ def moved(traffic: Traffic) -> list[tuple[int, int, int, int]]:
 
 
 def check_as_in_one_process(
-    topology: ScheduleSource, given: Input, outcomes: list[Outcome], iterations: int = 1
+    topology: Topology, given: Input, outcomes: list[Outcome], iterations: int = 1
 ) -> None:
     expected = in_one_process(topology, len(outcomes), given, iterations)
     for outcome, (result, traffic) in zip(outcomes, expected, strict=True):
@@ -106,9 +106,9 @@ def test_batches_carry_the_same(cluster: Cluster, topology: Topology):
 def test_several_messages_between_two_ranks_in_one_step(cluster: Cluster, batched: bool):
     """They are matched by their order, in one piece or two."""
     inputs = [Input("sparse", length) for length in (5, 101, 1001)] + [Input("float32", 13)]
-    per_rank = cluster.run(3, run_all, DoubleMesh(), inputs, batched)
+    per_rank = cluster.run(3, run_all, DOUBLE_MESH, inputs, batched)
     for given, *outcomes in zip(inputs, *per_rank, strict=True):
-        check_as_in_one_process(DoubleMesh(), given, outcomes)
+        check_as_in_one_process(DOUBLE_MESH, given, outcomes)
         for outcome in outcomes:
             np.testing.assert_allclose(outcome.result, outcome.reference, rtol=1e-5, atol=1e-6)
 

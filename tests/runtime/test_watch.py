@@ -1,17 +1,14 @@
 """Who is named when waiting fails, whatever mixture of silence and loss there is."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from dgc_topo.runtime import PeerError
 from dgc_topo.runtime.failure import Posted, Watch
-from dgc_topo.runtime.singly import SinglyChannel
+from dgc_topo.runtime.staging import Staging
 
 SILENT = "[/a/b.cc:78] Timed out waiting 20ms for recv operation to complete"
 CLOSED = "[/a/pair.cc:553] Connection closed by peer [::1]:80. This is typical. GLHF!"
@@ -31,13 +28,6 @@ class FakeWork:
         return True
 
 
-@pytest.fixture
-def cluster_of_one(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
-
-
 def works(*said: tuple[int, str | None, bool]) -> list[Posted]:
     return [Posted(FakeWork(says), peer, is_receive) for peer, says, is_receive in said]  # type: ignore[arg-type]
 
@@ -45,8 +35,9 @@ def works(*said: tuple[int, str | None, bool]) -> list[Posted]:
 def error_of(timeout_s: float, pending: list[Posted]) -> PeerError:
     watch = Watch(0, timedelta(seconds=timeout_s))
     watch.begin("ring", 5)
+    first = pending[0]
     with pytest.raises(PeerError) as caught:
-        watch.wait(pending[0].work, pending[0], pending[1:])
+        watch.wait(first.work, first.peer, pending[1:], is_receive=first.is_receive)
     return caught.value
 
 
@@ -98,13 +89,13 @@ class LostGroup:
     recv = send
 
 
-def test_a_connection_lost_before_is_noticed_when_posting(cluster_of_one: None):
-    channel = SinglyChannel(None, torch.device("cpu"), timedelta(1), 16)
-    channel.group = LostGroup()  # type: ignore[assignment]
-    channel.watch.begin("ring", 5)
+def test_a_connection_lost_before_is_noticed_when_posting():
+    watch = Watch(0, timedelta(1))
+    watch.begin("ring", 5)
+    staging = Staging(LostGroup(), torch.device("cpu"), watch, 16)  # type: ignore[arg-type]
     message = torch.zeros(4, dtype=torch.uint8)
     said = "step 5: lost connection to rank 2: Connection closed by peer"
     with pytest.raises(PeerError, match=said):
-        channel.send(message, 2, 0, sized=True)
+        staging.send(message, 2, 0, sized=True)
     with pytest.raises(PeerError, match=said):
-        channel.receive(2, 0, 4)
+        staging.receive(2, 0, 4)

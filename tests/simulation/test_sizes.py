@@ -7,7 +7,7 @@ import torch
 from dgc_topo.network import load_fabric, star
 from dgc_topo.payload import SparsePayload
 from dgc_topo.runtime import run_in_process
-from dgc_topo.runtime.channel import LENGTH_BYTES
+from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import (

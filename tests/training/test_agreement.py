@@ -14,7 +14,7 @@ from dgc_topo.experiments.compared import compared_settings
 from dgc_topo.experiments.runner import Part
 from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.payload import DensePayload
-from dgc_topo.runtime.compared import settings_of as settings_of_run
+from dgc_topo.runtime.comparison import settings_of as settings_of_run
 from dgc_topo.topology import Topology, load_topology
 from tests.training.tiny import write_tiny
 

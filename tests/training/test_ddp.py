@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.runtime.sockets import congestion_controls, tcp_bytes_sent
+from dgc_topo.runtime.connections import congestion_controls, tcp_bytes_sent
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.ddp import check_powersgd
 from dgc_topo.training.events import Finished

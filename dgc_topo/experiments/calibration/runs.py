@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, SparseBuffer
 from dgc_topo.payload import MIXTURE, DensePayload, Payload, SparsePayload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
-from dgc_topo.schedule import Schedule
+from dgc_topo.topology import Topology
 from dgc_topo.workers.group import Worker
 
 CASES = TypeAdapter(list[Case])
@@ -41,21 +41,6 @@ class Answer(TypedDict):
     num_barriers: int
 
 
-class _Fixed:
-    """A schedule where a topology is expected."""
-
-    varies = False
-
-    def __init__(self, name: str, schedule: Schedule) -> None:
-        self.name = name
-        self._schedule = schedule
-
-    def schedule(self, world_size: int, *, iteration: int = 0, seed: int = 0) -> Schedule:
-        """Return the schedule, whatever the iteration."""
-        del world_size, iteration, seed
-        return self._schedule
-
-
 class _Runner:
     """One rank's side of a case; it has been run once with a short buffer: ranks are connected."""
 
@@ -63,8 +48,9 @@ class _Runner:
         self, case: Case, rank: int, transport: DistributedTransport, answer: Answer
     ) -> None:
         self._case, self._answer = case, answer
-        fixed = _Fixed(case.label, case.schedule())
-        self._communicator = Communicator(fixed, transport, compare=False)
+        schedule = case.schedule()
+        topology = Topology(case.label, lambda world_size: schedule)
+        self._communicator = Communicator(topology, transport, compare=False)
         self._payload = payload_maker(case, rank)
         short = min(case.buffer.num_elements, _WARM_UP_ELEMENTS)
         buffer = case.buffer.model_copy(update={"num_elements": short})

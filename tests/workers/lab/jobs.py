@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Communicator, DistributedTransport, PeerError
-from dgc_topo.runtime.sockets import congestion_controls, connections
+from dgc_topo.runtime.connections import congestion_controls, connections
 from dgc_topo.topology import load_topology
 from dgc_topo.workers.group import Worker
 from dgc_topo.workers.lab.names import address_of

@@ -13,16 +13,21 @@ from zlib import crc32
 from torch import Tensor
 
 from dgc_topo.payload import WireError
-from dgc_topo.runtime.channel import LENGTH_BYTES
 
+LENGTH_BYTES = 8  #: on Gloo the head described here, in a batch an int64
 _SIZE_BITS, _CHECK_BITS = 40, 16
 MARK = 0x5D  #: changes with what these bytes mean
 _MOST_BYTES = (1 << _SIZE_BITS) - 1
 _TAIL_BYTES = 8
 
 
+def wire_bytes(message_bytes: int, *, sized: bool) -> int:
+    """Return the bytes handed to the backend for a message; *sized* if both ends know its size."""
+    return message_bytes if sized else message_bytes + LENGTH_BYTES
+
+
 def write_head(head: Tensor, message: Tensor) -> None:
-    """Write what comes before a message.
+    """Write the head of a message.
 
     Args:
         head: 8 bytes of CPU memory.
@@ -38,7 +43,7 @@ def announced_bytes(head: Tensor, peer: int, most_bytes: int | None) -> int:
 
     Args:
         head: The beginning of what arrived, in CPU memory.
-        peer: Who sent it, for errors.
+        peer: Sending rank, for errors.
         most_bytes: Of any message that can be expected; None if that is not known.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from dgc_topo import topologies
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 from dgc_topo.plugins import is_file
 from dgc_topo.runtime.failure import Place, Watch
-from dgc_topo.runtime.plan import ScheduleSource
 from dgc_topo.schedule import Schedule
+from dgc_topo.topology import Topology
 
 _MOST_BYTES = 1 << 20  # of a rank's settings as text
 
@@ -47,10 +47,8 @@ def check_equal(
         raise RanksDifferError(f"ranks differ: {differences}; expected the same on every rank")
 
 
-def settings_of(
-    topology: ScheduleSource, world_size: int, seed: int, payload: Payload
-) -> dict[str, Any]:
-    """Return what a run depends on, as JSON values by key."""
+def settings_of(topology: Topology, world_size: int, seed: int, payload: Payload) -> dict[str, Any]:
+    """Return the settings that a run depends on, as JSON values by key."""
     return {
         **topology_settings(topology, world_size, seed),
         "seed": int(seed),
@@ -58,19 +56,19 @@ def settings_of(
     }
 
 
-def topology_settings(topology: ScheduleSource, world_size: int, seed: int) -> dict[str, Any]:
-    """Return which topology it is, with which options, as JSON values by key.
+def topology_settings(topology: Topology, world_size: int, seed: int) -> dict[str, Any]:
+    """Return the settings that tell a topology from others, as JSON values by key.
 
     A topology's file is compared by its content: it may lie elsewhere on another machine.  What is
     not of this package, whose version is compared, may depend on more than that, such as a module
     or a list of edges beside it; there, the (first) schedule itself is compared as well.
     """
-    options = dict(getattr(topology, "options", {}))
+    options = dict(topology.options)
     found = {
         "topology": topology.name,
         "topology options": to_jsonable_python(options, fallback=str),
     }
-    file = _file_of(getattr(topology, "builder", None))
+    file = _file_of(topology.builder)
     if file is not None and str(file.parent) in topologies.__path__:
         return found
     if is_file(topology.name) and file is not None:
@@ -80,10 +78,10 @@ def topology_settings(topology: ScheduleSource, world_size: int, seed: int) -> d
     return {**found, "topology's schedule": f"one with SHA-256 {_digest_of_schedule(schedule)}"}
 
 
-def _file_of(builder: object) -> Path | None:
+def _file_of(builder: Callable[..., object]) -> Path | None:
     """Return the file that a topology's function is written in, if there is one."""
     try:
-        file = Path(inspect.getfile(inspect.unwrap(builder)))  # type: ignore[arg-type]
+        file = Path(inspect.getfile(inspect.unwrap(builder)))
     except TypeError:  # no plain function
         return None
     return file if file.is_file() else None
@@ -115,7 +113,12 @@ def compare_ranks(
     """
     text = json.dumps(settings).encode()
     own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    gather = _Gather(group, device, timeout, place)
+    watch = Watch(dist.get_rank(group), timeout)
+
+    def gather(values: Tensor) -> list[Tensor]:
+        watch.begin(*place)
+        return _gather(values.to(device), group, watch)
+
     size = torch.tensor([len(own)], dtype=torch.int64, device=own.device)
     sizes = [int(each) for each in gather(size)]
     if not all(0 < each <= _MOST_BYTES for each in sizes):
@@ -129,30 +132,17 @@ def compare_ranks(
         check_equal({k: first[k] for k in both}, {k: other[k] for k in both}, 0, rank)
 
 
-class _Gather:
-    """Collects a tensor of every rank, within a time-out."""
-
-    def __init__(
-        self,
-        group: dist.ProcessGroup | None,
-        device: torch.device,
-        timeout: timedelta,
-        place: Place,
-    ) -> None:
-        self._group, self._device, self._place = group, device, place
-        self._watch = Watch(dist.get_rank(group), timeout)
-
-    def __call__(self, own: Tensor) -> list[Tensor]:
-        size = dist.get_world_size(self._group)
-        found = [torch.empty_like(own, device=self._device) for _ in range(size)]
-        peers = [rank for rank in range(size) if rank != dist.get_rank(self._group)]
-        self._watch.begin(*self._place)
-        try:
-            work = dist.all_gather(found, own.to(self._device), self._group, async_op=True)
-        except RuntimeError as error:
-            raise self._watch.lost_one_of(peers, error) from error
-        self._watch.wait_batch([] if work is None else [work], peers, num_receives=len(peers))
-        return [each.cpu() for each in found]
+def _gather(own: Tensor, group: dist.ProcessGroup | None, watch: Watch) -> list[Tensor]:
+    """Return the tensor of every rank, in CPU memory, within the watch's time-out."""
+    size, rank = dist.get_world_size(group), dist.get_rank(group)
+    found = [torch.empty_like(own) for _ in range(size)]
+    peers = [peer for peer in range(size) if peer != rank]
+    try:
+        work = dist.all_gather(found, own, group, async_op=True)
+    except RuntimeError as error:
+        raise watch.lost_one_of(peers, error) from error
+    watch.wait_batch([] if work is None else [work], peers, num_receives=len(peers))
+    return [each.cpu() for each in found]
 
 
 def _shown(settings: Mapping[str, Any], key: str) -> str:
