@@ -10,7 +10,7 @@ from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_sc
 from dgc_topo.experiments.scenario.claims import claims_in
 from dgc_topo.experiments.workloads import workloads_of_scenario
 from dgc_topo.network import load_fabric
-from dgc_topo.report.claims import check_claims
+from dgc_topo.report.findings import check_claims
 from dgc_topo.zoo import load_model
 
 FIGURE_6 = Path(__file__).parents[1] / "scenarios" / "dgc-paper-figure6.toml"

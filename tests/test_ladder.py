@@ -14,7 +14,12 @@ from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.records.measurement import Measurement, StalenessCounts
 from dgc_topo.report.ladder import Ladder, compare_rungs, ladder_findings
-from dgc_topo.report.rungs import curves_figure, density_figure, endings_figure, staleness_figure
+from dgc_topo.report.ladder_plots import (
+    curves_figure,
+    density_figure,
+    endings_figure,
+    staleness_figure,
+)
 from dgc_topo.report.table import markdown_table
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"

@@ -19,8 +19,7 @@ from dgc_topo.records.measurement import (
     SparseSizes,
 )
 from dgc_topo.report.findings import findings
-from dgc_topo.report.notes import prediction_notes
-from dgc_topo.report.summary import summarise
+from dgc_topo.report.summary import prediction_notes, summarise
 from dgc_topo.wire.coding import FlatCoding, WireCoding
 from tests.records import measurement
 

@@ -6,8 +6,10 @@ import difflib
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
-from dgc_topo.report.picture import PICTURE_SUFFIXES
+#: Formats that need nothing but matplotlib.
+PICTURE_SUFFIXES: Final = (".png", ".svg", ".pdf", ".eps", ".ps", ".jpg", ".jpeg", ".webp", ".tif")
 
 #: How files begin that a command writes and may write again, by the option that names them.
 _BEGINNINGS = {"--trace": b'{\n "traceEvents"', "--goal": b"num_ranks "}

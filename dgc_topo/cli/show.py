@@ -10,10 +10,10 @@ from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
 from dgc_topo.experiments.scenario.claims import claims_in
-from dgc_topo.report.claims import check_claims
 from dgc_topo.report.draw import draw_schedule
-from dgc_topo.report.picture import save_picture
+from dgc_topo.report.findings import check_claims
 from dgc_topo.report.report import write_report
+from dgc_topo.report.style import save_picture
 from dgc_topo.report.summary import summarise
 from dgc_topo.report.table import markdown_table, rich_table
 from dgc_topo.schedule import Schedule

@@ -116,8 +116,8 @@ def training_step(
 
 def write_step(does: TrainingStep, result: StepRun, files: StepFiles, *, as_json: bool) -> None:
     """Print a step, and write its trace and plot; of many ranks the first 64 are in them."""
-    from dgc_topo.report.picture import save_picture
-    from dgc_topo.report.timeline import step_figure
+    from dgc_topo.report.draw import step_figure
+    from dgc_topo.report.style import save_picture
     from dgc_topo.simulation.training import write_chrome_trace
     from dgc_topo.simulation.training.trace import MAX_RANKS
     from dgc_topo.units import seconds_text, times_text
@@ -155,7 +155,7 @@ def write_step(does: TrainingStep, result: StepRun, files: StepFiles, *, as_json
 def _assumptions(does: TrainingStep) -> Iterator[str]:
     """Yield what the numbers assume."""
     from dgc_topo.records.measurement import ONE_DENSE_WORKER
-    from dgc_topo.report.notes import cost_text
+    from dgc_topo.report.summary import cost_text
     from dgc_topo.simulation.training import DenseEncoding
 
     when = "while" if does.bucket_bytes is not None else "after"

@@ -212,7 +212,7 @@ def _write(folder: ValidationFolder, rows: Iterable[Row], place: Place) -> list[
     """Write rows as they come, then the plot of those that there are."""
     from dgc_topo.experiments.validation.folder import load_rows
     from dgc_topo.records.room import PLOT
-    from dgc_topo.report.picture import save_picture
+    from dgc_topo.report.style import save_picture
     from dgc_topo.report.validation import error_figure
 
     try:

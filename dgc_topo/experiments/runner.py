@@ -159,7 +159,7 @@ def run_scenario(
     if jobs:
         _check_options(path, jobs[0].train)
     if scenario.ladder:
-        return _climb(place, jobs, observer, limit_s)
+        return _run_ladder(place, jobs, observer, limit_s)
     check_room(place.folder, path)
     with _hosts(scenario if train else None) as hosts:
         folder = place.open(observer.moved)
@@ -211,7 +211,7 @@ class _OutOfTimeError(Exception):
     """The time for this part of a ladder is over."""
 
 
-def _climb(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
+def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
     """Run what is missing of a ladder, as far as the time allows."""
     folder = place.resume(observer.moved, [job.key for job in jobs])
     there = {record.job for record in folder.measurements()}

@@ -11,12 +11,13 @@ from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 from dgc_topo.records.configuration import (
+    Configuration,
+    by_configuration,
     measured,
     networks,
     predicted,
 )
 from dgc_topo.records.measurement import ONE_DENSE_WORKER, Measurement, Quality
-from dgc_topo.report.rows import Row, rows_of
 from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
 
 MISSING = "-"
@@ -46,10 +47,48 @@ class Comparison:
     rows: tuple[tuple[Cell, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One configuration at one world size.
+
+    Attributes:
+        configuration: What was chosen.
+        world_size: Ranks that were measured, or the most that were predicted.
+        measured: Its runs, one per seed.
+        predicted: Its predictions on all networks, at all world sizes.
+    """
+
+    configuration: Configuration
+    world_size: int
+    measured: tuple[Measurement, ...]
+    predicted: tuple[Measurement, ...]
+
+    @property
+    def records(self) -> tuple[Measurement, ...]:
+        """What was measured, or else what was predicted at this size."""
+        here = (m for m in self.predicted if m.world_size == self.world_size)
+        return self.measured or tuple(here)
+
+    @property
+    def first(self) -> Measurement:
+        """One of its records; all say the same of what a worker does."""
+        return (*self.measured, *self.predicted)[0]
+
+    @property
+    def num_seeds(self) -> int:
+        """How many seeds it is the mean of."""
+        return len({record.seed for record in (*self.measured, *self.predicted)})
+
+    def on(self, network: str, world_size: int) -> tuple[Measurement, ...]:
+        """Return the predictions for a network and a world size, one per seed."""
+        wanted = (network, world_size)
+        return tuple(m for m in self.predicted if (m.network, m.world_size) == wanted)
+
+
 class _Column(NamedTuple):
     heading: Heading
-    value: Callable[[Row], float | None]
-    text: Callable[[Row, float], str]
+    value: Callable[[_Row], float | None]
+    text: Callable[[_Row, float], str]
     best: Literal["lowest", "highest"] | None = None
 
 
@@ -60,7 +99,7 @@ def compare(measurements: Iterable[Measurement]) -> Comparison:
     of means, which says of how many seeds; all others have rows of their own.
     """
     records = list(measurements)
-    rows = rows_of(records)
+    rows = _rows_of(records)
     sizes = sorted({row.world_size for row in rows})
     columns = [
         *_run_columns(records, f"{sizes[0]} ranks" if len(sizes) == 1 else "", rows),
@@ -74,10 +113,22 @@ def compare(measurements: Iterable[Measurement]) -> Comparison:
     return Comparison(headings, tuple(zip(*texts, *cells, strict=True)))
 
 
+def _rows_of(records: Sequence[Measurement]) -> list[_Row]:
+    """Return a row per configuration and world size, in order of appearance."""
+    rows = []
+    for configuration, group in by_configuration(records).items():
+        forecast = tuple(predicted(group))
+        sizes = dict.fromkeys(m.world_size for m in measured(group))
+        for size in sizes or [max(m.world_size for m in group)]:
+            runs = tuple(m for m in measured(group) if m.world_size == size)
+            rows.append(_Row(configuration, size, runs, forecast))
+    return rows
+
+
 def _name_columns(
-    rows: Sequence[Row], sizes: Sequence[int]
-) -> list[tuple[Heading, Callable[[Row], str]]]:
-    columns: list[tuple[Heading, Callable[[Row], str]]] = [
+    rows: Sequence[_Row], sizes: Sequence[int]
+) -> list[tuple[Heading, Callable[[_Row], str]]]:
+    columns: list[tuple[Heading, Callable[[_Row], str]]] = [
         (
             Heading("", "Topology", "", "Communication pattern, with the options that were set."),
             lambda row: row.configuration.topology_label,
@@ -111,7 +162,7 @@ def _name_columns(
     return columns
 
 
-def _differ(rows: Sequence[Row], value: Callable[[Row], object]) -> bool:
+def _differ(rows: Sequence[_Row], value: Callable[[_Row], object]) -> bool:
     """Return whether rows of one workload and topology tell apart by a value."""
     found: dict[tuple[str, str], set[object]] = {}
     for row in rows:
@@ -120,7 +171,7 @@ def _differ(rows: Sequence[Row], value: Callable[[Row], object]) -> bool:
     return any(len(values) > 1 for values in found.values())
 
 
-def _seed_columns(rows: Sequence[Row]) -> list[_Column]:
+def _seed_columns(rows: Sequence[_Row]) -> list[_Column]:
     """Return the column that says how many runs a row is the mean of, if any is one."""
     if all(row.num_seeds == 1 for row in rows):
         return []
@@ -134,7 +185,7 @@ def _seed_columns(rows: Sequence[Row]) -> list[_Column]:
     ]
 
 
-def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[Row]) -> list[_Column]:
+def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[_Row]) -> list[_Column]:
     ran = bool(measured(records))
     group = "measured" if ran else "predicted"
     columns = [
@@ -152,7 +203,7 @@ def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[Row]
             Heading(
                 group,
                 "compression ratio",
-                "",
+                "own gradient",
                 "Dense bytes of one worker's own gradient over its encoded bytes, indices "
                 "included; sums of several workers hold more entries, so wire bytes shrink less.",
             ),
@@ -165,7 +216,7 @@ def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[Row]
     return columns
 
 
-def _quality_columns(rows: Sequence[Row]) -> list[_Column]:
+def _quality_columns(rows: Sequence[_Row]) -> list[_Column]:
     metrics = dict.fromkeys(m.quality.metric for row in rows for m in row.measured if m.quality)
     meaning = {
         "accuracy": "Fraction of the test set classified correctly after the last epoch; "
@@ -176,10 +227,10 @@ def _quality_columns(rows: Sequence[Row]) -> list[_Column]:
 
 
 def _quality_column(metric: str, meaning: str) -> _Column:
-    def qualities(row: Row) -> list[Quality]:
+    def qualities(row: _Row) -> list[Quality]:
         return [m.quality for m in row.measured if m.quality and m.quality.metric == metric]
 
-    def text(row: Row, value: float) -> str:
+    def text(row: _Row, value: float) -> str:
         finals = [quality.final for quality in qualities(row)]
         spread = stdev(finals) if len(finals) > 1 else None
         if metric == "accuracy":
@@ -235,7 +286,7 @@ def _predicted_step_time(network: str, ranks: str) -> _Column:
 
 
 def _predicted_speedup(network: str, world_size: int) -> _Column:
-    def text(row: Row, speedup: float) -> str:
+    def text(row: _Row, speedup: float) -> str:
         return f"{times_text(speedup)} ({speedup / row.on(network, world_size)[0].num_workers:.0%})"
 
     meaning = (
@@ -251,7 +302,7 @@ def _predicted_speedup(network: str, world_size: int) -> _Column:
 
 
 def _bound_by(network: str, world_size: int) -> _Column:
-    def of(row: Row) -> list[str]:
+    def of(row: _Row) -> list[str]:
         return [m.bound_by for m in row.on(network, world_size) if m.bound_by]
 
     meaning = f"What a step on {network} cannot be faster than: a link, a processor, latency."
@@ -262,7 +313,7 @@ def _bound_by(network: str, world_size: int) -> _Column:
     )
 
 
-def _cells(column: _Column, rows: Sequence[Row]) -> list[Cell]:
+def _cells(column: _Column, rows: Sequence[_Row]) -> list[Cell]:
     values = [column.value(row) for row in rows]
     texts = [
         MISSING if value is None else column.text(row, value)

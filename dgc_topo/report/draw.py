@@ -1,4 +1,4 @@
-"""Drawings of schedules: what moves when (space and time), and who talks to whom (a graph)."""
+"""Drawings: a schedule in space and time or as a graph, and a simulated training step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import FancyArrowPatch
+from matplotlib.patches import FancyArrowPatch, Patch
 
-from dgc_topo.report.style import FAINT, PALE, TEXT, new_figure
+from dgc_topo.report.style import FAINT, PALE, PHASES, TEXT, new_figure, style_axes
 from dgc_topo.schedule import Schedule, Step, Transfer
+from dgc_topo.simulation.training import StepRun
+from dgc_topo.simulation.training.trace import chosen_ranks, spans_of
 
 #: Colour of each kind of transfer.
 KINDS = {"reduce": "#0072B2", "copy": "#D55E00", "mix": "#009E73"}
@@ -26,6 +28,9 @@ _MAX_LABELS = 80  # more chunk labels than that cover each other
 _MAX_CELLS = 16  # more chunks than that are too narrow to see
 _MAX_EDGES = 8  # more chunks than that are drawn without lines between them
 _STRIP = 0.34  # width of a rank's chunks, in steps
+_STEP_PHASES = ("compute", "compress", "communicate", "update")
+_BARS = {"processor": -0.2, "network": 0.2}  # how far a bar is from its rank's line
+_BAR = 0.34  # height of a bar
 
 
 def draw_schedule(schedule: Schedule, *, title: str = "", max_steps: int = 32) -> Figure:
@@ -60,7 +65,7 @@ def draw_schedule(schedule: Schedule, *, title: str = "", max_steps: int = 32) -
     for time, step in enumerate(steps):
         for transfer in step:
             _draw_transfer(axes, time, transfer, labelled=labelled)
-    _dress_time(axes, len(steps), schedule, more=more)
+    _label_axes(axes, len(steps), schedule, more=more)
     _legend(figure, steps)
     return figure
 
@@ -108,6 +113,42 @@ def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
     figure.supxlabel(
         f"the widest arrow carries {largest:.3g} x the buffer{servers}", fontsize=9, color=TEXT
     )
+    return figure
+
+
+def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None = None) -> Figure:
+    """Draw a simulated step: two bars per rank, its processor above its network.
+
+    Args:
+        result: From `simulate_training_step`.
+        title: Heading; the time of the step by default.
+        ranks: Ranks to draw; all if there are no more than 64.
+
+    Raises:
+        ValueError: if there are more ranks and none are chosen, or there is no such rank.
+    """
+    shown = list(chosen_ranks(result, ranks))
+    title = title or f"Simulated: one training step, {1e3 * result.step_time_s:.4g} ms"
+    figure = new_figure(10, min(1.9 + 0.42 * len(shown), 24), title)
+    axes = figure.subplots()
+    style_axes(axes, x="time, ms", y="rank", grid="x")
+    for row, rank in enumerate(shown):
+        for kind in _STEP_PHASES:
+            offset = _BARS["network" if kind == "communicate" else "processor"]
+            spans = [span for span in spans_of(result, rank) if span.kind == kind]
+            axes.broken_barh(
+                [(1e3 * span.start_s, 1e3 * (span.end_s - span.start_s)) for span in spans],
+                (row + offset - _BAR / 2, _BAR),
+                facecolor=PHASES[kind],
+                edgecolor="white",
+                lw=0.4,
+            )
+    axes.axvline(1e3 * result.step_time_s, color=FAINT, lw=1)
+    axes.set_yticks(range(len(shown)), [str(rank) for rank in shown])
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(0, 1.02e3 * result.step_time_s)
+    handles = [Patch(color=PHASES[kind], label=kind) for kind in _STEP_PHASES]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
@@ -196,7 +237,7 @@ def _draw_transfer(axes: Axes, time: int, transfer: Transfer, *, labelled: bool)
         )
 
 
-def _dress_time(axes: Axes, num_steps: int, schedule: Schedule, *, more: bool) -> None:
+def _label_axes(axes: Axes, num_steps: int, schedule: Schedule, *, more: bool) -> None:
     for rank in range(schedule.world_size):
         axes.axhline(rank, color=PALE, lw=1, zorder=1)
     ranks = range(schedule.world_size)

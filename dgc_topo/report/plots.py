@@ -6,36 +6,67 @@ those it is about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
-
-from dgc_topo.records.configuration import Configuration, by_configuration, measured
-from dgc_topo.records.measurement import Measurement, Quality
-from dgc_topo.report.panels import (
-    densities_of,
-    density_legend,
-    ending_panel,
-    name_rows,
-    topologies_of,
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
 )
+
+from dgc_topo.records.configuration import (
+    Configuration,
+    by_configuration,
+    measured,
+    networks,
+    predicted,
+)
+from dgc_topo.records.measurement import Measurement, Quality
 from dgc_topo.report.style import (
     FAINT,
     PALE,
     PHASES,
+    QUALITY_LABELS,
     TEXT,
+    FewDecades,
     Styles,
-    dress,
+    add_density_legend,
+    empty_figure,
+    name_rows,
     nested_widths,
     new_figure,
     short,
+    style_axes,
 )
 from dgc_topo.units import bytes_text, seconds_text
 
 _ROW = 0.34  # inches per topology in a bar plot
+_PLAIN = FuncFormatter(lambda number, _: f"{number:g}")
+_FACTOR = FuncFormatter(lambda number, _: f"{number:g}" if number >= 1 else f"1/{1 / number:g}")
+_TIME = FuncFormatter(lambda seconds, _: short(seconds_text(seconds)))
+_BYTES = FuncFormatter(lambda value, _: short(bytes_text(value)))
+
+_Line = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantity:
+    """Something over world size; doubling it with the ranks is ideal, or nothing is."""
+
+    label: str
+    value: Callable[[Measurement], float | None]
+    has_ideal: bool
+
+
+_SPEEDUP = _Quantity("speed-up", lambda record: record.speedup, has_ideal=True)
+_STEP_TIME = _Quantity("step time", lambda record: record.step_time_s, has_ideal=False)
 
 
 def quality_figure(measurements: Iterable[Measurement]) -> Figure:
@@ -45,25 +76,32 @@ def quality_figure(measurements: Iterable[Measurement]) -> Figure:
     """
     records = list(measurements)
     runs = [
-        (Configuration.of(record), record.quality) for record in measured(records) if record.quality
+        (Configuration.of(record), _quality_line(record.quality))
+        for record in measured(records)
+        if record.quality
     ]
     title = "Measured: quality on the test set"
     if not runs:
-        return _nothing(new_figure(10.5, 3, title), "no measured quality in these results")
+        return empty_figure(title, "no measured quality in these results")
     styles = Styles.of(records)
-    topologies = topologies_of(configuration for configuration, _ in runs)
-    densities = densities_of((configuration for configuration, _ in runs), styles)
+    found = [configuration for configuration, _ in runs]
+    topologies, densities = _topologies_of(found), _densities_of(found, styles)
     figure = new_figure(11, max(3.8, 1.6 + _ROW * len(topologies)), title)
-    panels = figure.subplots(1, len(densities) + 1)
-    metrics = " or ".join(dict.fromkeys(quality.metric for _, quality in runs))
-    label = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}.get(metrics, metrics)
-    for axes, density in zip(panels, densities, strict=False):
+    *panels, last = figure.subplots(1, len(densities) + 1)
+    metrics = dict.fromkeys(record.quality.metric for record in records if record.quality)
+    label = " or ".join(QUALITY_LABELS[metric] for metric in metrics)
+    for axes, density in zip(panels, densities, strict=True):
         axes.sharey(panels[0])
-        _quality_panel(axes, runs, density, styles)
+        style_axes(axes, x="epoch", title=density)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for configuration, line in runs:
+            if configuration.density_label != density:
+                axes.plot(*zip(*line, strict=True), color=PALE, lw=1.4, zorder=1)
+        _draw_lines(axes, [run for run in runs if run[0].density_label == density], styles)
     panels[0].set_ylabel(label)
-    endings = [(configuration, _curve(quality)[1][-1]) for configuration, quality in runs]
-    ending_panel(panels[-1], endings, styles, x=label, title="after the last epoch")
-    density_legend(figure, densities, others=True)
+    endings = [(configuration, line[-1][1]) for configuration, line in runs]
+    _draw_endings(last, endings, styles, x=label, title="after the last epoch")
+    add_density_legend(figure, densities, others=True)
     return figure
 
 
@@ -73,17 +111,15 @@ def phases_figure(measurements: Iterable[Measurement]) -> Figure:
     runs = by_configuration(measured(records))
     title = "Measured: time of one training step, by phase"
     if not runs:
-        return _nothing(new_figure(10.5, 3, title), "no measured steps in these results")
-    topologies = topologies_of(runs)
-    styles = Styles.of(records)
-    densities = densities_of(runs, styles)
+        return empty_figure(title, "no measured steps in these results")
+    topologies, densities = _topologies_of(runs), _densities_of(runs, Styles.of(records))
     figure = new_figure(10.5, 1.7 + _ROW * len(topologies), title)
     panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
     for axes, density in zip(panels, densities, strict=True):
-        dress(axes, x="median time, ms", title=density, grid="x")
+        style_axes(axes, x="median time, ms", title=density, grid="x")
         for configuration, group in runs.items():
             if configuration.density_label == density:
-                _phase_bar(axes, topologies.index(configuration.topology_label), group)
+                _draw_phases(axes, topologies.index(configuration.topology_label), group)
         axes.margins(x=0.17)  # room for the totals
         axes.tick_params(axis="y", length=0)
     name_rows(panels[0], topologies)
@@ -107,57 +143,167 @@ def wire_bytes_figure(measurements: Iterable[Measurement]) -> Figure:
     runs = by_configuration(measured(records))
     title = "Measured: bytes that the busiest rank sends per training step"
     if not runs:
-        return _nothing(new_figure(10.5, 3, title), "no measured steps in these results")
-    topologies, styles = topologies_of(runs), Styles.of(records)
+        return empty_figure(title, "no measured steps in these results")
+    styles = Styles.of(records)
+    topologies, densities = _topologies_of(runs), _densities_of(runs, styles)
     figure = new_figure(10.5, 1.5 + 0.5 * len(topologies), title)
     axes = figure.subplots()
-    dress(axes, x="bytes per step (logarithmic)", grid="x")
+    style_axes(axes, x="bytes per step (logarithmic)", grid="x")
     axes.set_xscale("log")
-    densities = densities_of(runs, styles)
+    thickness = 0.8 / len(densities)
     for configuration, group in runs.items():
-        slot = densities.index(configuration.density_label)
-        row = topologies.index(configuration.topology_label)
-        thickness = 0.8 / len(densities)
-        at = row - 0.4 + thickness * (slot + 0.5)
-        colour = styles.tint(configuration.topology_label, configuration.density_label)
+        topology, density = configuration.topology_label, configuration.density_label
+        at = topologies.index(topology) - 0.4 + thickness * (densities.index(density) + 0.5)
         sent = fmean(record.wire_bytes_per_step for record in group)
-        axes.barh(at, sent, thickness * 0.92, color=colour)
-        _note(axes, f"{bytes_text(sent)}  {configuration.density_label}", max(sent, 1), at)
-    _bytes_axis(axes)
+        axes.barh(at, sent, thickness * 0.92, color=styles.tint(topology, density))
+        _write_beside(axes, f"{bytes_text(sent)}  {density}", max(sent, 1), at)
+    axes.xaxis.set_major_locator(LogLocator(10))
+    axes.xaxis.set_major_formatter(_BYTES)
+    axes.minorticks_off()
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 2, high * 6)  # room for the labels
     name_rows(axes, topologies)
     axes.set_ylabel("topology")
     return figure
 
 
-def _quality_panel(
-    axes: Axes, runs: Sequence[tuple[Configuration, Quality]], density: str, styles: Styles
+def speedup_figure(measurements: Iterable[Measurement]) -> Figure:
+    """Draw predicted speed-up over world size: one row per network, with the ideal line."""
+    title = "Predicted: throughput against one dense worker that communicates with nobody"
+    return _scaling_figure(list(measurements), title, _SPEEDUP)
+
+
+def step_time_figure(measurements: Iterable[Measurement]) -> Figure:
+    """Draw the predicted time of one training step over world size: one row per network."""
+    title = "Predicted: time of one training step"
+    return _scaling_figure(list(measurements), title, _STEP_TIME)
+
+
+def _scaling_figure(records: Sequence[Measurement], title: str, quantity: _Quantity) -> Figure:
+    names, forecast = networks(records), predicted(records)
+    if not names:
+        return empty_figure(title, "no predictions in these results")
+    styles, found = Styles.of(records), by_configuration(forecast)
+    height = max(3.2, 0.9 + 0.28 * len(_topologies_of(found)))
+    figure = new_figure(11, 0.9 + height * len(names), title)
+    widths = {"width_ratios": [1.5, 1]}
+    grid = figure.subplots(len(names), 2, sharex="col", squeeze=False, gridspec_kw=widths)
+    for (lines, endings), network in zip(grid, names, strict=True):
+        here = [record for record in forecast if record.network == network]
+        lines.sharey(grid[0][0])  # one scale, so that networks compare
+        _draw_scaling(lines, network, here, quantity, styles)
+        _draw_largest(endings, here, quantity, styles)
+        for axes in (lines, endings):
+            axes.tick_params(labelbottom=True)
+    add_density_legend(figure, _densities_of(found, styles))
+    return figure
+
+
+def _draw_scaling(
+    axes: Axes, network: str, records: Sequence[Measurement], quantity: _Quantity, styles: Styles
 ) -> None:
-    dress(axes, x="epoch", title=density)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    here = [run for run in runs if run[0].density_label == density]
-    for configuration, quality in runs:
-        if configuration.density_label != density:
-            axes.plot(*_curve(quality), color=PALE, lw=1.4, zorder=1)
-    # Exact all-reduces learn the same: from wide to narrow, equal curves stay visible.
-    for width, (configuration, quality) in zip(nested_widths(len(here)), here, strict=True):
+    style_axes(axes, x="world size (ranks)", y=quantity.label, title=f"on {network}")
+    groups = by_configuration(records)
+    for density in _densities_of(groups, styles):
+        here = [each for each in groups if each.density_label == density]
+        _draw_lines(axes, [(each, _line_of(groups[each], quantity)) for each in here], styles)
+    sizes = sorted({record.world_size for record in records})
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(_PLAIN)
+    if quantity.has_ideal:
+        axes.plot(sizes, sizes, color=FAINT, lw=1, zorder=1)
+        axes.annotate("ideal", (sizes[-1], sizes[-1]), (-8, 0), color=FAINT, fontsize=9,
+                      textcoords="offset points", ha="right")  # fmt: skip
+    _set_scale(axes, "y", quantity)
+
+
+def _draw_largest(
+    axes: Axes, records: Sequence[Measurement], quantity: _Quantity, styles: Styles
+) -> None:
+    """Draw the values at the largest world size, one row per topology."""
+    largest = max(record.world_size for record in records)
+    points = [
+        (configuration, value)
+        for configuration, group in by_configuration(records).items()
+        for size, value in _line_of(group, quantity)
+        if size == largest
+    ]
+    _draw_endings(axes, points, styles, x=quantity.label, title=f"at {largest} ranks")
+    _set_scale(axes, "x", quantity)
+
+
+def _line_of(group: Iterable[Measurement], quantity: _Quantity) -> _Line:
+    """Return the mean over seeds at every world size."""
+    values: dict[int, list[float]] = {}
+    for record in group:
+        if (value := quantity.value(record)) is not None:
+            values.setdefault(record.world_size, []).append(value)
+    return sorted((size, fmean(found)) for size, found in values.items())
+
+
+def _quality_line(quality: Quality) -> _Line:
+    scale = 100 if quality.metric == "accuracy" else 1
+    return [(point.epoch, scale * point.value) for point in quality.points]
+
+
+def _set_scale(axes: Axes, which: str, quantity: _Quantity) -> None:
+    """Make an axis logarithmic: powers of two for speed-ups, times with their units."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    base = 2 if quantity.has_ideal else 10
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=base)
+    axis.set_major_locator(LogLocator(2, (1,)) if quantity.has_ideal else FewDecades())
+    axis.set_major_formatter(_FACTOR if quantity.has_ideal else _TIME)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _draw_lines(axes: Axes, lines: Sequence[tuple[Configuration, _Line]], styles: Styles) -> None:
+    """Draw from wide to narrow: exact all-reduces learn the same, and equal lines stay visible."""
+    for width, (configuration, line) in zip(nested_widths(len(lines)), lines, strict=True):
         name = configuration.topology_label
         axes.plot(
-            *_curve(quality),
+            [x for x, _ in line],
+            [y for _, y in line],
             color=styles.colour(name),
-            ls=styles.dashes(density),
             marker=styles.marker(name),
-            ms=3 + 1.3 * width,
+            ms=3 + 1.2 * width,
+            ls=styles.dashes(configuration.density_label),
             lw=width,
             label=configuration.label,
         )
 
 
-def _curve(quality: Quality) -> tuple[list[int], list[float]]:
-    scale = 100 if quality.metric == "accuracy" else 1
-    return [p.epoch for p in quality.points], [scale * p.value for p in quality.points]
+def _draw_endings(
+    axes: Axes, points: Sequence[tuple[Configuration, float]], styles: Styles, *, x: str, title: str
+) -> None:
+    """Draw where the lines beside it end: one row per topology, the names on the right.
+
+    Lines may lie on top of each other, rows cannot; the names make it the legend of its figure.
+    """
+    found = [configuration for configuration, _ in points]
+    topologies, densities = _topologies_of(found), _densities_of(found, styles)
+    style_axes(axes, x=x, title=title)
+    for configuration, value in points:
+        name = configuration.topology_label
+        slot = densities.index(configuration.density_label) - (len(densities) - 1) / 2
+        axes.plot(
+            value,
+            topologies.index(name) + 0.5 * slot / len(densities),  # equal values stay apart
+            ls="none",
+            marker=styles.marker(name),
+            color=styles.colour(name),
+            markerfacecolor=styles.tint(name, configuration.density_label, floor=0),
+            ms=7,
+            mew=1.8,
+        )
+    name_rows(axes, topologies)
+    axes.yaxis.tick_right()
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.1)
 
 
-def _phase_bar(axes: Axes, row: int, group: Sequence[Measurement]) -> None:
+def _draw_phases(axes: Axes, row: int, group: Sequence[Measurement]) -> None:
     start = 0.0
     for phase, colour in PHASES.items():
         width = 1e3 * fmean(getattr(record.phases, f"{phase}_s") for record in group)
@@ -165,24 +311,22 @@ def _phase_bar(axes: Axes, row: int, group: Sequence[Measurement]) -> None:
         start += width
     total = fmean(record.step_time_s for record in group)
     axes.plot([1e3 * total] * 2, [row - 0.42, row + 0.42], color=TEXT, lw=1.6, label="whole step")
-    _note(axes, seconds_text(total), max(start, 1e3 * total), row)
+    _write_beside(axes, seconds_text(total), max(start, 1e3 * total), row)
 
 
-def _note(axes: Axes, text: str, x: float, y: float) -> None:
+def _write_beside(axes: Axes, text: str, x: float, y: float) -> None:
     """Write *text* to the right of a point."""
     axes.annotate(
         text, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=8, color=TEXT
     )
 
 
-def _bytes_axis(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(LogLocator(10))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(bytes_text(value))))
-    axes.minorticks_off()
-    low, high = axes.get_xlim()
-    axes.set_xlim(low / 2, high * 6)  # room for the labels
+def _topologies_of(configurations: Iterable[Configuration]) -> list[str]:
+    """Return the topology labels, in order of appearance."""
+    return list(dict.fromkeys(configuration.topology_label for configuration in configurations))
 
 
-def _nothing(figure: Figure, why: str) -> Figure:
-    figure.text(0.5, 0.45, why, ha="center", fontsize=11, color=FAINT)
-    return figure
+def _densities_of(configurations: Iterable[Configuration], styles: Styles) -> list[str]:
+    """Return the density labels, dense first."""
+    found = {configuration.density_label for configuration in configurations}
+    return [density for density in styles.densities if density in found]

@@ -21,12 +21,17 @@ from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration, measured, predicted
 from dgc_topo.records.folder import Origin, ResultsFolder
 from dgc_topo.records.measurement import Measurement, Phases
-from dgc_topo.report.claims import check_claims
 from dgc_topo.report.comparison import Cell, Comparison, Heading
-from dgc_topo.report.picture import unknown_glyphs_as_boxes
-from dgc_topo.report.plots import phases_figure, quality_figure, wire_bytes_figure
-from dgc_topo.report.rungs import curves_figure, density_figure, endings_figure
-from dgc_topo.report.scaling import speedup_figure, step_time_figure
+from dgc_topo.report.findings import check_claims
+from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
+from dgc_topo.report.plots import (
+    phases_figure,
+    quality_figure,
+    speedup_figure,
+    step_time_figure,
+    wire_bytes_figure,
+)
+from dgc_topo.report.style import unknown_glyphs_as_boxes
 from dgc_topo.report.summary import is_ladder, summarise
 from dgc_topo.text import printable
 from dgc_topo.units import seconds_text

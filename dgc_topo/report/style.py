@@ -1,19 +1,24 @@
-"""How plots look: one colour and marker per topology, one line style per density."""
+"""Look of figures: a colour and marker per topology, a line style per density; and their files."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf, log10
+from pathlib import Path
 from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from PIL import Image
 
+from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.text import printable
@@ -42,6 +47,7 @@ PHASES = {
 }
 # Digits that an axis of so many decades or fewer has ticks at; with more, labels would overlap.
 _DIGITS = ((1.5, (1, 2, 5)), (2.5, (1, 3)), (inf, (1,)))
+QUALITY_LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
 TEXT = "#222222"
 FAINT = "#777777"
 PALE = "#DDDDDD"
@@ -140,7 +146,16 @@ def legend_name(name: str) -> str:
     return f" {printable(name)}" if name.startswith("_") else printable(name)
 
 
-def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "", grid: Grid = "both") -> None:
+def empty_figure(title: str, why: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure = new_figure(10.5, 3, title)
+    figure.text(0.5, 0.45, why, ha="center", fontsize=11, color=FAINT)
+    return figure
+
+
+def style_axes(
+    axes: Axes, *, x: str = "", y: str = "", title: str = "", grid: Grid = "both"
+) -> None:
     """Label *axes* and take away the ink that says nothing."""
     axes.set_xlabel(x, fontsize=_SMALL + 1, color=TEXT)
     axes.set_ylabel(y, fontsize=_SMALL + 1, color=TEXT)
@@ -151,3 +166,53 @@ def dress(axes: Axes, *, x: str = "", y: str = "", title: str = "", grid: Grid =
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.grid(visible=True, axis=grid, color=PALE, linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+def name_rows(axes: Axes, topologies: Sequence[str]) -> None:
+    """Turn the y axis into one row per topology, the first on top."""
+    names = [printable(topology) for topology in topologies]
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(topologies) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def add_density_legend(figure: Figure, densities: Sequence[str], *, others: bool = False) -> None:
+    """Say below what line styles and marker fills mean; *others*: and the grey lines."""
+    styles = Styles(("",), tuple(densities))
+    handles = [
+        Line2D([], [], color=FAINT, ls=styles.dashes(density), marker="o", ms=7, mew=1.6,
+               markerfacecolor=styles.tint("", density, floor=0, colour=FAINT))
+        for density in densities
+    ]  # fmt: skip
+    labels = list(densities)
+    if others and len(densities) > 1:
+        handles.append(Line2D([], [], color=PALE, lw=1.4))
+        labels.append("in grey: the other densities")
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=6,
+        frameon=False,
+        fontsize=9,
+        handlelength=3.5,
+    )
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write *figure* into exactly the file *path*, in the format that its suffix names."""
+    picture = io.BytesIO()
+    kind = path.suffix[1:].lower()
+    # Without a date, the same figure is the same file.
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with unknown_glyphs_as_boxes():
+        figure.savefig(picture, format=kind, bbox_inches="tight", metadata=undated)
+    write_whole(path, picture.getvalue())
+
+
+@contextmanager
+def unknown_glyphs_as_boxes() -> Iterator[None]:
+    """Draw a character that the font lacks as a box, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from dgc_topo.experiments.validation.rows import Row, Summary, summarize
-from dgc_topo.report.style import FAINT, dress, legend_name, new_figure
+from dgc_topo.report.style import FAINT, legend_name, new_figure, style_axes
 from dgc_topo.text import markdown
 from dgc_topo.units import bytes_text, rate_text, seconds_text
 
@@ -68,7 +68,7 @@ def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
     """
     figure = new_figure(7, 6, "Predicted against measured")
     axes = figure.subplots()
-    dress(axes, x="measured, ms", y="predicted, ms")
+    style_axes(axes, x="measured, ms", y="predicted, ms")
     named = rows if isinstance(rows, Mapping) else _by_link(rows)
     for (name, here), colour in zip(named.items(), cycle(_COLOURS), strict=False):
         axes.scatter(

@@ -9,10 +9,14 @@ from matplotlib.text import Text
 
 from dgc_topo.records.configuration import measured, predicted
 from dgc_topo.report.draw import communication_graph, draw_graph, draw_schedule
-from dgc_topo.report.picture import save_picture
-from dgc_topo.report.plots import phases_figure, quality_figure, wire_bytes_figure
-from dgc_topo.report.scaling import speedup_figure, step_time_figure
-from dgc_topo.report.style import Styles, legend_name
+from dgc_topo.report.plots import (
+    phases_figure,
+    quality_figure,
+    speedup_figure,
+    step_time_figure,
+    wire_bytes_figure,
+)
+from dgc_topo.report.style import Styles, legend_name, save_picture
 from dgc_topo.report.validation import error_figure
 from dgc_topo.schedule import Schedule, copy, mix, reduce
 from dgc_topo.topology import load_topology

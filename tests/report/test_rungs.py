@@ -5,7 +5,7 @@ import pytest
 
 from dgc_topo.records.configuration import measured
 from dgc_topo.records.measurement import Quality, QualityPoint
-from dgc_topo.report.rungs import curves_figure, density_figure, endings_figure
+from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
 
 
 def ladder(records, metric, diverged=(), **rungs):

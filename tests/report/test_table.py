@@ -5,8 +5,8 @@ from rich.console import Console
 from dgc_topo.records.configuration import measured, predicted
 from dgc_topo.report.comparison import compare
 from dgc_topo.report.findings import findings
-from dgc_topo.report.notes import prediction_notes
-from dgc_topo.report.scaling import step_time_figure
+from dgc_topo.report.plots import step_time_figure
+from dgc_topo.report.summary import prediction_notes
 from dgc_topo.report.table import markdown_table, rich_table
 from dgc_topo.units import bytes_text, percent_text, seconds_text, times_text
 from tests.report.synthetic import TOPOLOGIES
@@ -31,7 +31,7 @@ def test_columns_say_what_was_measured_and_what_was_predicted(records):
         ("", "Density", ""),
         ("measured", "final accuracy", ""),
         ("measured", "wire bytes per step", "4 ranks"),
-        ("measured", "compression ratio", ""),
+        ("measured", "compression ratio", "own gradient"),
         ("measured", "step time here", "4 ranks"),
         ("predicted 1gbe", "step time", "4 ranks"),
         ("predicted 1gbe", "speed-up", "64 ranks"),

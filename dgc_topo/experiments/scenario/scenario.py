@@ -10,10 +10,9 @@ from pydantic import Field, model_validator
 from dgc_topo.experiments.scenario.claims import Claim
 from dgc_topo.experiments.scenario.idle_keys import refuse_idle_keys
 from dgc_topo.experiments.scenario.lab import LabSection
-from dgc_topo.experiments.scenario.ladder import LadderSection
 from dgc_topo.experiments.scenario.simulate import SimulateSection
-from dgc_topo.experiments.scenario.throughput import ThroughputSection
 from dgc_topo.experiments.scenario.validate import ValidateSection
+from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
 from dgc_topo.network.tables import NetworkChoice
 from dgc_topo.tables.keys import EachOnce
 from dgc_topo.tables.places import AnyPath, Name

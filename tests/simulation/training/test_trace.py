@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 import pytest
 
 from dgc_topo.network import load_fabric
-from dgc_topo.report.timeline import step_figure
+from dgc_topo.report.draw import step_figure
 from dgc_topo.simulation.training import (
     Codec,
     ComputeFactors,

@@ -15,16 +15,16 @@ from dgc_topo.records.measurement import Measurement, QualityPoint
 from dgc_topo.report.ladder import Condition, Ladder
 from dgc_topo.report.style import (
     PALE,
+    QUALITY_LABELS,
     TEXT,
     FewDecades,
     Grid,
     Styles,
-    dress,
     legend_name,
     new_figure,
+    style_axes,
 )
 
-_LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
 _DIVERGED = "a seed that diverged"
 _ROW = 0.34  # inches per rung
 _CROSS = 0.04  # of a panel's width, from one cross to the next
@@ -37,13 +37,13 @@ def curves_figure(measurements: Iterable[Measurement]) -> Figure:
         ValueError: if no record has a rung.
     """
     ladder = Ladder.of(measurements)
-    title = f"Measured: {_LABELS[ladder.metric]} over training, mean and range of the seeds"
+    title = f"Measured: {QUALITY_LABELS[ladder.metric]} over training, mean and range of the seeds"
     figure, panels = _panels(ladder, title, 3.6, x="step")
     for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axes, rung, runs in _rungs(ladder, panels):
         _curve(axes, ladder, rung, [_points(run) for run in runs])
-    panels[0].set_ylabel(_LABELS[ladder.metric])
+    panels[0].set_ylabel(QUALITY_LABELS[ladder.metric])
     if ladder.metric == "perplexity" and any(map(_shows, panels)):
         _log_scale(panels)  # what is far from the best would hide all others
         for axes in panels:
@@ -61,9 +61,9 @@ def endings_figure(measurements: Iterable[Measurement]) -> Figure:
         ValueError: if no record has a rung.
     """
     ladder = Ladder.of(measurements)
-    title = f"Measured: {_LABELS[ladder.metric]} at the end, every seed"
+    title = f"Measured: {QUALITY_LABELS[ladder.metric]} at the end, every seed"
     height = 1.6 + _ROW * len(ladder.rungs)
-    figure, panels = _panels(ladder, title, height, x=_LABELS[ladder.metric], grid="x")
+    figure, panels = _panels(ladder, title, height, x=QUALITY_LABELS[ladder.metric], grid="x")
     for axes, condition in zip(panels, ladder.conditions, strict=True):
         if ladder.baseline is not None:
             band = _finals(ladder, ladder.baseline, condition)
@@ -130,7 +130,7 @@ def _panels(
     figure = new_figure(max(5.5, 2.9 * count + 1.4), height, title)
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     for axes, condition in zip(panels, ladder.conditions, strict=True):
-        dress(axes, x=x, title=condition.label, grid=grid)
+        style_axes(axes, x=x, title=condition.label, grid=grid)
     return figure, panels
 
 

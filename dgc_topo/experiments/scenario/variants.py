@@ -1,4 +1,4 @@
-"""Keys of a scenario that describe a ladder: variants of compression, sizes and seeds."""
+"""Variants of a training that are compared: rungs of a ladder, and ways to send gradients."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from dgc_topo.tables.keys import EachOnce, with_keys
+from dgc_topo.tables.keys import BucketMiB, EachOnce, with_keys
 from dgc_topo.tables.places import Label
 from dgc_topo.tables.table import Table
 from dgc_topo.training.compression import CompressionSection
+from dgc_topo.training.settings import TrainSection
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Rung(CompressionSection):
-    """A variant: what it says of compression holds instead of what [compression] says."""
+class Variant(CompressionSection):
+    """Settings of compression that hold instead of those in [compression]."""
 
     name: Label = Field(description="in tables and plots")
 
     def over(self, base: CompressionSection, where: str = "rung") -> CompressionSection:
-        """Return *base* with this rung's own keys instead.
+        """Return *base* with this variant's own keys instead.
 
         Raises:
             ValueError: that begins with *where*, if they do not go with the others.
@@ -30,7 +31,7 @@ class Rung(CompressionSection):
         return with_keys(base, {key: getattr(self, key) for key in keys}, where)
 
 
-def refuse_one_name_twice(variants: Sequence[Rung], kind: str) -> list[str]:
+def refuse_one_name_twice(variants: Sequence[Variant], kind: str) -> list[str]:
     """Return the names of variants, which tables tell apart by them.
 
     Raises:
@@ -55,7 +56,7 @@ class LadderSection(Table):
         default=(), description="instead of train.world_size"
     )
     baseline: str = Field(description="name of the rung that the others are compared with")
-    rungs: tuple[Rung, ...] = Field(min_length=1)
+    rungs: tuple[Variant, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
@@ -80,3 +81,49 @@ class LadderSection(Table):
             raise ValueError(
                 f"ladder.baseline = {self.baseline!r}: expected the first dense rung, {first}"
             )
+
+
+class TrainingVariant(Variant):
+    """Settings that hold instead of those in [compression] and [train]."""
+
+    overlap: bool | None = Field(default=None, description="instead of train.overlap")
+    bucket_mib: BucketMiB = None
+    over_topologies: Annotated[tuple[str, ...], EachOnce] = Field(
+        default=(), description="names; all by default"
+    )
+
+    def training(self, base: TrainSection, where: str = "way") -> TrainSection:
+        """Return *base* with this variant's own keys instead.
+
+        Raises:
+            ValueError: that begins with *where*, if they do not go with the others.
+        """
+        keys = {"overlap", "bucket_mib"} & self.model_fields_set
+        own = {key: getattr(self, key) for key in keys}
+        if self.overlap is False:
+            own["bucket_mib"] = self.bucket_mib  # none, whatever [train] says
+        if not own:
+            return base
+        return with_keys(base, own, where)
+
+
+class ThroughputSection(Table):
+    """Every way, over every topology that it goes over, beside one worker alone.
+
+    A worker's batch is the same for all (weak scaling).
+    """
+
+    world_sizes: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], EachOnce] = Field(
+        min_length=1
+    )
+    rounds: int = Field(default=3, ge=1, description="in which all are run, one after the other")
+    ways: tuple[TrainingVariant, ...] = Field(min_length=1)
+
+    def goes_over(self, topology: str) -> bool:
+        """Return True if any way goes over that topology."""
+        return any(not way.over_topologies or topology in way.over_topologies for way in self.ways)
+
+    @model_validator(mode="after")
+    def _names_are_clear(self) -> Self:
+        refuse_one_name_twice(self.ways, "way")
+        return self
