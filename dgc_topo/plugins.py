@@ -49,6 +49,11 @@ def is_file(name: str) -> bool:
     return name.endswith(".py")
 
 
+def is_from_file(builder: Builder) -> bool:
+    """Return True if *builder* was defined by a file that no import would find."""
+    return builder.__module__.startswith(_MODULE)
+
+
 def builder_of(name: str, folder: str | Path = "") -> Builder:
     """Return the function of the topology called *name*, or in the ``.py`` file *name*.
 
@@ -60,7 +65,7 @@ def builder_of(name: str, folder: str | Path = "") -> Builder:
         TopologyError: if there is none, or its module cannot be loaded.
     """
     if is_file(name):
-        return _builder_from_file(str(Path(folder, name)) if folder else name)
+        return _builder_from_file(name, folder)
     return _builder_by_name(name)
 
 
@@ -78,7 +83,7 @@ def explained(label: str, builder: Builder) -> Iterator[None]:
     except TopologyError:
         raise
     except ValueError as error:
-        place = _place(builder, error) if builder.__module__.startswith(_MODULE) else ""
+        place = _place(builder, error) if is_from_file(builder) else ""
         line = f" (line {place.rpartition(':')[2]})" if place else ""
         raise TopologyError(f"{label}: {one_line(str(error))}{line}") from error
     except _PASSED_ON:
@@ -130,12 +135,14 @@ def _builder_by_name(name: str) -> Builder:
     return _callable(builder, f"topology {name!r} of {package}: cannot be loaded: {point.value}")
 
 
-def _builder_from_file(name: str) -> Builder:
+def _builder_from_file(name: str, folder: str | Path) -> Builder:
     try:
-        path = Path(name).resolve()
+        path = Path(folder, name).resolve()
         source = path.read_bytes()
     except FileNotFoundError:
-        raise TopologyError(f"topology {name!r}: no such file") from None
+        place = f" in {str(folder)!r}" if folder else f" in the current folder, {str(Path.cwd())!r}"
+        where = "" if Path(name).is_absolute() else place
+        raise TopologyError(f"topology {name!r}: no such file{where}") from None
     except (OSError, RuntimeError, ValueError) as error:
         raise TopologyError(f"topology {name!r}: cannot be read: {name_of(error)}") from error
     with _loading(f"topology {name!r}", path):

@@ -1,4 +1,4 @@
-"""Find a topology by name or file, check its options, and build its schedules.
+"""A topology: a family of schedules, as one value from the command line to the records.
 
 A topology is one function ``schedule(world_size, **options) -> Schedule`` in one file.  It is found
 through the entry-point group ``dgc_topo.topologies``, or by the path of its ``.py`` file.  If the
@@ -9,25 +9,41 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import to_jsonable_python
+from pydantic import Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.plugins import (
     Builder,
     TopologyError,
-    at_place,
     builder_of,
     explained,
+    is_file,
+    is_from_file,
     known_topologies,
 )
-from dgc_topo.schedule import Schedule, Step, check_is_step
-from dgc_topo.text import name_of
+from dgc_topo.schedule import Goal, Schedule, Step, check_is_step
+from dgc_topo.tables.places import FolderOfScenario, Label
+from dgc_topo.tables.table import Table
+from dgc_topo.topology_options import (
+    OptionValue,
+    TypedText,
+    add_option,
+    checked_options,
+    name_text,
+    option_choices,
+    parameters_of,
+    split_text,
+    value_text,
+)
 
 __all__ = [
     "MAX_WORLD_SIZE",
@@ -40,25 +56,102 @@ __all__ = [
     "option_choices",
 ]
 
-OptionValue = str | int | float | bool
 MAX_WORLD_SIZE = 10**7  #: ranks; the arrays of more take more memory than a machine has
 
-_BUILD_ARGUMENTS = ("iteration", "seed")  # given by the run, not by the user
+_MOST_RANKS = 32  # that a topology may need before it says its goal
 
 
-@dataclass(frozen=True, slots=True)
+class TopologyTable(Table):
+    """A topology as files and messages hold it."""
+
+    name: Label = Field(
+        description="an installed topology, or the path of a .py file, relative to the scenario"
+    )
+    options: dict[str, OptionValue] = Field(default_factory=dict)
+    folder: FolderOfScenario = ""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Topology:
-    """A named family of schedules with its options fixed.
+    """A named family of schedules with its options fixed; `load_topology` makes one.
+
+    Topologies are equal if name, options, folder and function are: an edited file is another one.
+    Its text form ``name:key=value,key=value`` is ``str(topology)``, and `Topology.parse` reads it.
 
     Attributes:
-        name: The name or file it was loaded by.
-        builder: The plugin's function.
+        name: The name or path it was loaded by.
+        builder: The function that builds its schedules.
         options: Checked options, passed to *builder*.
+        folder: Where the path begins, if it is a relative one; "" is the current folder.
     """
+
+    #: The table that files and messages hold instead of it.
+    table_type: ClassVar = TopologyTable
 
     name: str
     builder: Builder
     options: Mapping[str, OptionValue] = field(default_factory=dict)
+    folder: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+
+    @classmethod
+    def named(
+        cls, name: str, options: Mapping[str, OptionValue], folder: str | Path = ""
+    ) -> Topology:
+        """Return the topology called exactly *name*, see `load_topology`.
+
+        Raises:
+            TopologyError: if there is no such topology or option, listing the valid ones.
+        """
+        builder = builder_of(name, folder)
+        is_relative = is_file(name) and not Path(name).is_absolute()
+        checked = checked_options(name, builder, options)
+        return cls(name, builder, checked, str(folder) if is_relative else "")
+
+    @classmethod
+    def parse(cls, text: str, folder: str | Path = "", options: Iterable[str] = ()) -> Topology:
+        """Return the topology that *text* means: the inverse of ``str(topology)``.
+
+        A value, or a path, in double quotes is read as a string of JSON; a value without them ends
+        at the next comma.
+
+        Args:
+            text: ``name`` or ``name:key=value,key=value``; the name may be a path.
+            folder: Where a relative path begins; the current folder by default.
+            options: More options, each ``key=value`` with any character in its value.
+
+        Raises:
+            TopologyError: if that is not its form, or there is no such topology or option.
+        """
+        name, found = split_text(text)
+        for option in options:
+            key, separator, value = option.partition("=")
+            if not separator or not key:
+                raise TopologyError(f"topology {name!r}: option {option!r}, expected key=value")
+            add_option(found, name, key, TypedText(value))
+        return cls.named(name, found, folder)
+
+    def __str__(self) -> str:
+        """Return the text form, from which `parse` makes an equal topology."""
+        listed = ",".join(f"{key}={value_text(v)}" for key, v in self.plain_options.items())
+        return name_text(self.name) + (f":{listed}" if listed else "")
+
+    def __repr__(self) -> str:
+        """Return ``Topology('gossip', graph='ring')``."""
+        given = "".join(f", {key}={value!r}" for key, value in self.plain_options.items())
+        return f"Topology({self.name!r}{given})"
+
+    def __hash__(self) -> int:
+        """Return a hash that all equal ones share, whatever their options hold."""
+        return hash((self.name, self.folder, frozenset(self.options)))
+
+    def __reduce__(self) -> tuple[Callable[..., Topology], tuple[Any, ...]]:
+        """Pickle it; the function of a file is found again by its path."""
+        if is_from_file(self.builder):
+            return Topology.named, (self.name, self.plain_options, self.folder)
+        return Topology, (self.name, self.builder, dict(self.options), self.folder)
 
     @property
     def label(self) -> str:
@@ -76,14 +169,29 @@ class Topology:
         return plain
 
     @property
+    def is_file(self) -> bool:
+        """True for a file of the user's own, False for an installed topology."""
+        return is_file(self.name)
+
+    @property
     def varies(self) -> bool:
-        """Whether the schedule may depend on the iteration."""
-        return "iteration" in _parameters(self.builder)
+        """True if the schedule may depend on the iteration."""
+        return "iteration" in parameters_of(self.builder)
 
     @property
     def is_seeded(self) -> bool:
-        """Whether the schedule may depend on the seed."""
-        return "seed" in _parameters(self.builder)
+        """True if the schedule may depend on the seed."""
+        return "seed" in parameters_of(self.builder)
+
+    @property
+    def goal(self) -> Goal:
+        """Goal of its schedules, as the one for the fewest ranks (from 2) has it."""
+        return _goal_of(self)
+
+    @property
+    def gossips(self) -> bool:
+        """True if it mixes parameters, which are never compressed, instead of an all-reduce."""
+        return self.goal != "all-reduce"
 
     @property
     def summary(self) -> str:
@@ -108,7 +216,7 @@ class Topology:
         """
         self._check_numbers(world_size, iteration, seed)
         given = {"iteration": iteration, "seed": seed}
-        wanted = {k: v for k, v in given.items() if k in _parameters(self.builder)}
+        wanted = {k: v for k, v in given.items() if k in parameters_of(self.builder)}
         with explained(self.label, self.builder):
             built = self.builder(world_size, **self.options, **wanted)
         if not isinstance(built, Schedule):
@@ -136,70 +244,71 @@ class Topology:
                 check_is_step(index, step)
                 yield step
 
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Read a topology, its text or its table; write its table."""
+        return core_schema.with_info_plain_validator_function(
+            _read,
+            json_schema_input_schema=handler.generate_schema(str | TopologyTable),
+            serialization=core_schema.plain_serializer_function_ser_schema(_table_of),
+        )
+
 
 def load_topology(
-    name: str, options: Mapping[str, OptionValue] | None = None, folder: str | Path = ""
+    source: str | Path | Topology,
+    options: Mapping[str, OptionValue] | None = None,
+    /,
+    folder: str | Path = "",
+    **more: OptionValue,
 ) -> Topology:
-    """Return the topology called *name*, or defined in the ``.py`` file *name*.
+    """Return a topology by its name, its text form, or the path of its ``.py`` file.
 
     Args:
-        name: An installed name, or a path that ends in ``.py``.
+        source: ``"ring"``, ``"gossip:graph=ring"``, ``"mine.py:width=2"``, or a topology, which is
+            returned as it is.
         options: The topology's own options; text is converted to the declared type.
         folder: Where the file is if its path is relative; the current folder by default.
+        more: Options as well: ``load_topology("gossip", graph="ring")``.
 
     Raises:
         TopologyError: if there is no such topology or option, listing the valid ones.
     """
-    builder = builder_of(name, folder)
-    return Topology(name, builder, _checked_options(name, builder, options or {}))
+    if isinstance(source, Path):
+        source = Topology.named(str(source), {}, folder)
+    elif isinstance(source, str):
+        source = Topology.parse(source, folder)
+    added = {**(options or {}), **more}
+    if not added:
+        return source
+    return Topology.named(source.name, {**source.options, **added}, source.folder)
 
 
-def option_choices(builder: Builder) -> dict[str, str]:
-    """Return each option of a topology with its default and choices, as text."""
-    hints = get_type_hints(builder)
-    return {
-        key: f"{_type_text(hints.get(key, Any))} (default {parameter.default})"
-        for key, parameter in _options(builder).items()
-    }
+@lru_cache(maxsize=256)
+def _goal_of(topology: Topology) -> Goal:
+    for world_size in range(2, _MOST_RANKS):
+        with suppress(TopologyError):  # some begin with more
+            return topology.schedule(world_size).goal
+    return topology.schedule(_MOST_RANKS).goal
 
 
-def _parameters(builder: Builder) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(builder).parameters
+def _read(value: object, info: ValidationInfo) -> Topology:
+    """Return the topology that a file or a message holds."""
+    if isinstance(value, Topology):
+        return value
+    if not isinstance(value, str | dict):
+        text = f"{value!r}: expected a topology's name, or a table with name and options"
+        raise ValueError(text)  # noqa: TRY004  # pydantic tells it with its key
+    options: Mapping[str, OptionValue]
+    if isinstance(value, str):
+        name, options = split_text(value)
+        table = TopologyTable.model_validate({"name": name}, context=info.context)
+    else:
+        table = TopologyTable.model_validate(value, context=info.context)
+        options = table.options
+    return Topology.named(table.name, options, table.folder)
 
 
-def _options(builder: Builder) -> dict[str, inspect.Parameter]:
-    after_world_size = list(_parameters(builder).items())[1:]
-    return {key: p for key, p in after_world_size if key not in _BUILD_ARGUMENTS}
-
-
-def _checked_options(
-    name: str, builder: Builder, options: Mapping[str, OptionValue]
-) -> dict[str, OptionValue]:
-    try:
-        allowed, hints = _options(builder), get_type_hints(builder)
-    except Exception as error:
-        at = at_place(builder, error)
-        raise TopologyError(
-            f"topology {name!r}: its function's types cannot be read: {name_of(error)}{at}, "
-            "expected names that its module imports"
-        ) from error
-    checked: dict[str, OptionValue] = {}
-    for key, value in options.items():
-        if key not in allowed:
-            listed = ", ".join(allowed) or "none"
-            raise TopologyError(f"topology {name!r}: unknown option {key!r}; it takes: {listed}")
-        hint = hints.get(key, Any)
-        wrong = f"topology {name!r}: option {key}={value!r}, expected {_type_text(hint)}"
-        if isinstance(value, bool) and hint in {int, float}:  # pydantic would take it for 1
-            raise TopologyError(wrong)
-        try:
-            checked[key] = TypeAdapter(hint).validate_python(value)
-        except (ValidationError, PydanticUserError) as error:
-            raise TopologyError(wrong) from error
-    return checked
-
-
-def _type_text(hint: Any) -> str:
-    if get_origin(hint) is Literal:
-        return " | ".join(str(choice) for choice in get_args(hint))
-    return getattr(hint, "__name__", str(hint))
+def _table_of(topology: Topology) -> dict[str, object]:
+    return {"name": topology.name, "options": topology.plain_options, "folder": topology.folder}

@@ -104,17 +104,17 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
             "epochs = 1\nlearning_rate = 0.1\n[compression]\ndensities = [1.0, 0.01]\n"
             'warm_up = "none"\n[[topologies]]\nname = "ring"',
             'epochs = 1\nlearning_rate = 0.1\nworkers = "virtual"\n[[topologies]]\nname = "gossip"',
-            r"topologies\[0\]: gossip with train.workers = 'virtual': .* expected 'processes'",
+            r"topologies\.0: gossip with train.workers = 'virtual': .* expected 'processes'",
         ),
         ("world_size = 4", "world_size = 0", "train.world_size = 0"),
         ('"mlp"', '"mpl"', "train.model = 'mpl': expected 'cnn', 'mlp'"),
         ('"mlp"', '"char-lstm"', "'char-lstm' is for text"),
         ('"fashion-mnist-subset"', '"mnist"', "train.dataset = 'mnist': expected 'fashion-mnist-s"),
-        ('name = "ring"', 'name = "rign"', r"topologies\[0\]: topology 'rign': unknown \(did you"),
+        ('name = "ring"', 'name = "rign"', r"topologies\.0: topology 'rign': unknown \(did you"),
         (
             "group_size = 2",
             "size = 2",
-            r"topologies\[1\]: .*unknown option 'size'; it takes: group",
+            r"topologies\.1: .*unknown option 'size'; it takes: group",
         ),
         (
             "group_size = 2",

@@ -125,12 +125,12 @@ def test_runs_are_the_same_jobs_wherever_the_scenario_lies(scenario, tmp_path):
     scenario.parent.rename(moved)
     [other], _ = plan_jobs(load_scenario(moved / "mine.toml"))
     assert other.key == job.key
-    assert other.topology.load().schedule(4).num_chunks == 1
+    assert other.topology.schedule(4).num_chunks == 1
     assert other.train.data_folder == moved / "pictures"
 
 
 def test_the_folder_of_a_scenario_is_absolute_and_nothing_else_has_one(scenario):
-    with pytest.raises(ScenarioError, match="folder = 'here': expected an absolute path"):
+    with pytest.raises(ScenarioError, match="folder: 'here': expected an absolute path"):
         parse_scenario('folder = "here"' + TEXT)
     for key in ("[[topologies]]", "[train]"):
         text = (TEXT + TRAIN).replace(key, f'{key}\nfolder = "/tmp"')
@@ -156,9 +156,10 @@ def test_marks_and_line_ends_of_other_systems_are_read(scenario):
     [".", "..", "../x", "/tmp", ".hidden", "-o", "a/b", "a\\u0000b", "a\\nb", "", " ", "x" * 201],
 )
 def test_a_name_is_never_a_path(name):
+    text = TEXT.replace("ideas/star.py", "ring")
     with pytest.raises(ScenarioError, match=r"^s\.toml: name: .* expected [^\n]*$"):
-        parse_scenario(TEXT.replace('"mine"', f'"{name}"'), "s.toml")
-    table = TEXT.replace('name = "measured"', f'name = "{name}"')
+        parse_scenario(text.replace('"mine"', f'"{name}"'), "s.toml")
+    table = text.replace('name = "measured"', f'name = "{name}"')
     with pytest.raises(ScenarioError, match=r"s\.toml: networks\.0\.name: "):
         parse_scenario(table, "s.toml")
 

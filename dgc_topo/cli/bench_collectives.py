@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dgc_topo.cli.console import clear_errors, print_json, print_raw
-from dgc_topo.cli.options import each_once
+from dgc_topo.cli.options import TOPOLOGY, each_once
 
 if TYPE_CHECKING:
     from dgc_topo.experiments.bench.collectives import Row
@@ -28,7 +28,7 @@ def collectives(  # noqa: PLR0913 - one argument per option
     ] = "1kB:40MB",
     topology: Annotated[
         list[str] | None,
-        typer.Option(help="name or name:key=value,...; repeatable (default: all all-reduces)"),
+        typer.Option(help=f"{TOPOLOGY}; repeatable (default: all all-reduces)"),
     ] = None,
     lab: Annotated[
         bool, typer.Option("--lab", help="on hosts of their own in the lab, not on loopback")

@@ -163,20 +163,12 @@ def clear_warnings() -> Iterator[None]:
                 errors.print_named("warning", text, "bold yellow")
 
 
-def topology_from(name: str, options: Iterable[str]) -> Topology:
-    """Return the topology *name* with options given as ``key=value``.
+def topology_from(text: str, options: Iterable[str]) -> Topology:
+    """Return the topology that is given as text, with more options given as ``key=value``.
 
     Raises:
-        ValueError: if an option is not of that form, or the topology does not take it.
+        ValueError: if they are not of that form, or there is no such topology or option.
     """
-    from dgc_topo.topology import load_topology
+    from dgc_topo.topology import Topology
 
-    parsed: dict[str, str | int | float | bool] = {}
-    for option in options:
-        key, separator, value = option.partition("=")
-        if not separator or not key:
-            raise ValueError(f"--option {option!r}: expected key=value")
-        if key in parsed:
-            raise ValueError(f"--option {key}: given twice, expected once")
-        parsed[key] = value
-    return load_topology(name, parsed)
+    return Topology.parse(text, options=options)

@@ -24,6 +24,7 @@ from dgc_topo.cli.console import (
 )
 from dgc_topo.cli.lab import lab
 from dgc_topo.cli.options import (
+    TOPOLOGY,
     Fraction,
     OneDensity,
     Options,
@@ -76,7 +77,7 @@ def root(
     """
 
 
-TopologyName = Annotated[str, typer.Argument(help="topology name, or the path of a .py file")]
+TopologyName = Annotated[str, typer.Argument(help=TOPOLOGY)]
 WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
 
 
@@ -119,7 +120,7 @@ app.add_typer(bench, name="bench")
 @app.command()
 def train(
     scenario: ScenarioFile,
-    topology: Annotated[str, typer.Option(help="one of the scenario's topologies, or another")],
+    topology: Annotated[str, typer.Option(help=TOPOLOGY)],
     density: OneDensity = None,
     option: Options = None,
     world_size: OtherWorldSize = None,
@@ -136,7 +137,8 @@ def train(
     """
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
-    from dgc_topo.experiments.runner import Part, run_scenario
+    from dgc_topo.experiments.jobs import Part
+    from dgc_topo.experiments.runner import run_scenario
 
     def get_part() -> Part:
         return Part(topology_from(topology, option or []), density, world_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
@@ -76,8 +76,13 @@ OtherWorldSize = Annotated[
     int | None,
     typer.Option("--world-size", min=1, help="ranks, if not as many as the scenario says"),
 ]
+TOPOLOGY: Final = (
+    "installed topology or .py file (relative to the current folder); name:key=value,key=value "
+    "sets options"
+)
 Options = Annotated[
-    list[str] | None, typer.Option("--option", help="topology option, key=value; repeatable")
+    list[str] | None,
+    typer.Option("--option", help="another option of the topology, key=value; repeatable"),
 ]
 Seed = Annotated[int, typer.Option(help="for topologies that draw at random", min=0, max=2**31 - 1)]
 NetworkName = Annotated[

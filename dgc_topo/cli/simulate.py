@@ -9,6 +9,7 @@ import typer
 
 from dgc_topo.cli.console import about, clear_errors, console, topology_from
 from dgc_topo.cli.options import (
+    TOPOLOGY,
     Bandwidth,
     Latency,
     NetworkName,
@@ -23,7 +24,7 @@ from dgc_topo.cli.options import (
 from dgc_topo.cli.outputs import check_file, check_folder
 
 Target = Annotated[
-    str, typer.Argument(help="scenario (a .toml file or a name), or topology (a name or .py file)")
+    str, typer.Argument(help=f"scenario (a .toml file or a name), or a topology: {TOPOLOGY}")
 ]
 WorldSize = Annotated[int | None, typer.Option("--world-size", "-n", help="number of ranks")]
 Size = Annotated[

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dgc_topo.cli.console import about, clear_errors, console, print_json, topology_from
 from dgc_topo.cli.options import (
+    TOPOLOGY,
     Bandwidth,
     Fraction,
     Latency,
@@ -31,7 +32,7 @@ def step(  # noqa: PLR0913 - one argument per option
     model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
     *,
     world_size: Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")],
-    topology: Annotated[str, typer.Option(help="topology name, or a .py file")] = "ring",
+    topology: Annotated[str, typer.Option(help=TOPOLOGY)] = "ring",
     option: Options = None,
     network: NetworkName = "1gbe",
     bandwidth: Bandwidth = None,

@@ -14,10 +14,8 @@ from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
 from dgc_topo.experiments.calibration.probes import probes
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
-from dgc_topo.experiments.compared import compared_settings
-from dgc_topo.experiments.jobs import plan_jobs
-from dgc_topo.experiments.place import Place
-from dgc_topo.experiments.runner import Part, collect, finish
+from dgc_topo.experiments.jobs import Part, compared_settings, plan_jobs
+from dgc_topo.experiments.runner import Place, collect, finish
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters

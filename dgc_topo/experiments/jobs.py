@@ -1,18 +1,79 @@
-"""The training runs that a scenario asks for."""
+"""Training runs that a scenario, or the part of it that is wanted, asks for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from dgc_topo.experiments.scenario import Scenario, ScenarioError
+from dgc_topo.tables.keys import with_keys
+from dgc_topo.topology import Topology, load_topology
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.settings import TrainSection
-from dgc_topo.training.topologies import TopologyChoice
 
 ALONE = "one worker"  #: what others' throughput is compared with
 
-_RING = (TopologyChoice(name="ring"),)
+_OF_A_MACHINE = {"data_path", "folder"}  #: of ``[train]``: may be others on every machine
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The part of a scenario with one topology and, unless None, one density and world size.
+
+    Attributes:
+        topology: One of the scenario's, or another.
+        density: Fraction of the elements that is sent.
+        world_size: Number of ranks that train.
+    """
+
+    topology: Topology
+    density: float | None = None
+    world_size: int | None = None
+
+    def of(self, scenario: Scenario) -> Scenario:
+        """Return that part of *scenario*.
+
+        Raises:
+            ScenarioError: if the density or the world size makes no sense there.
+        """
+        compression = scenario.compression
+        if self.density is not None:
+            try:
+                compression = with_keys(compression, {"densities": (self.density,)}, "compression")
+                if scenario.train is not None:
+                    compression.check_warm_up(scenario.train.epochs)
+            except ValueError as error:
+                raise ScenarioError(f"--density {self.density:g}: {error}") from error
+        changed = {"topologies": (self.topology,), "compression": compression}
+        return scenario.model_copy(update={**changed, "train": self._train_of(scenario)})
+
+    def _train_of(self, scenario: Scenario) -> TrainSection | None:
+        if self.world_size is None or scenario.train is None:
+            return scenario.train
+        if scenario.ladder is not None:
+            raise ScenarioError("--world-size: a [ladder] has world sizes of its own")
+        try:
+            self.topology.schedule(self.world_size)
+        except ValueError as error:
+            raise ScenarioError(f"--world-size {self.world_size}: {error}") from error
+        return scenario.train.model_copy(update={"world_size": self.world_size})
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Options of a command that take this part, from whatever folder."""
+        topology = self.topology
+        if topology.is_file:
+            path = Path(topology.folder, topology.name).absolute()
+            topology = replace(topology, name=str(path), folder="")
+        words = ["--topology", str(topology)]
+        if self.density is not None:
+            words += ["--density", repr(self.density)]
+        if self.world_size is not None:
+            words += ["--world-size", str(self.world_size)]
+        return tuple(words)
 
 
 def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
@@ -41,13 +102,13 @@ def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     def variants() -> Iterator[Job]:
         alone = train.model_copy(update={"world_size": 1, "overlap": False, "bucket_mib": None})
         dense = scenario.compression.model_copy(update={"method": "dgc", "densities": (1.0,)})
-        ring = scenario.model_copy(update={"topologies": _RING})
+        ring = scenario.model_copy(update={"topologies": (load_topology("ring"),)})
         yield from _jobs(ring, alone, dense, scenario.seed, ALONE)
         for size in throughput.world_sizes:
             sized = train.model_copy(update={"world_size": size})
             for way in throughput.ways:
-                names = way.over_topologies or [choice.name for choice in scenario.topologies]
-                some = [choice for choice in scenario.topologies if choice.name in names]
+                names = way.over_topologies
+                some = [each for each in scenario.topologies if not names or each.name in names]
                 yield from _jobs(
                     scenario.model_copy(update={"topologies": tuple(some)}),
                     way.training(sized),
@@ -96,14 +157,40 @@ def _jobs(
     rung: str | None,
 ) -> Iterator[Job]:
     # DDP leaves the way to the backend; a ring's ranks all train, as DDP's do.
-    for choice in _RING if compression.uses_ddp else scenario.topologies:
+    for topology in (load_topology("ring"),) if compression.uses_ddp else scenario.topologies:
         for density in compression.densities:
             yield Job(
                 scenario=scenario.name,
                 seed=seed,
-                topology=choice,
+                topology=topology,
                 density=density,
                 train=train,
                 compression=compression,
                 rung=rung,
             )
+
+
+def compared_settings(scenario: Scenario) -> dict[str, Any]:
+    """Return what has to be the same on every rank that trains, by its key in the scenario."""
+    from dgc_topo.runtime.comparison import topology_settings  # noqa: PLC0415  # takes torch
+
+    sections = {
+        "train": scenario.train and scenario.train.model_dump(mode="json", exclude=_OF_A_MACHINE),
+        "compression": scenario.compression.model_dump(mode="json"),
+    }
+    world_size = scenario.train.world_size if scenario.train else 1
+    topologies = [
+        topology_settings(topology, world_size, scenario.seed) for topology in scenario.topologies
+    ]
+    # A launch has one.
+    about = topologies[0] if len(topologies) == 1 else {"topologies": topologies}
+    return {"seed": scenario.seed, **about, **dict(_flat("", sections))}
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the numbers and texts in nested settings with their dotted keys."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}" if key else name, inner)
+    else:
+        yield key, value

@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from statistics import fmean
-from typing import NamedTuple
 
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.scenario.networks import build_network
 from dgc_topo.experiments.workloads import Workload
 from dgc_topo.network import known_fabrics, load_fabric
 from dgc_topo.network.kinds import BuiltNetwork
-from dgc_topo.plugins import Builder, builder_of, is_file
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.training import StepRun, simulate_training_step
 from dgc_topo.tables.keys import at_key
-from dgc_topo.topology import OptionValue, Topology, load_topology
+from dgc_topo.topology import Topology
 
 VARYING_ITERATIONS = 8  #: a topology that changes is averaged over so many iterations
 
@@ -67,8 +65,8 @@ def predict_one(
         scenario=scenario.name,
         machine=_machine(),
         topology=workload.topology.name,
-        options=workload.topology.options,
-        goal=_schedule(workload, world_size, 0).goal,
+        options=workload.topology.plain_options,
+        goal=_schedule(workload.topology, world_size, 0, workload.seed).goal,
         world_size=world_size,
         num_workers=num_workers,
         network=network,
@@ -103,12 +101,13 @@ def simulated_steps(
 
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
-    varies = _kept_topology(_key(workload)).varies
-    iterations = VARYING_ITERATIONS if varies else 1
+    topology = workload.topology
+    iterations = VARYING_ITERATIONS if topology.varies else 1
     if workload.step.compute_factors.varies:
         iterations = max(iterations, workload.num_draws)
     for iteration in range(iterations):
-        schedule = _schedule(workload, world_size, iteration if varies else 0)
+        number = iteration if topology.varies else 0
+        schedule = _schedule(topology, world_size, number, workload.seed)
         if network in known_fabrics():
             yield (
                 iteration,
@@ -148,37 +147,13 @@ def _phases(steps: Sequence[StepRun]) -> Phases:
     )
 
 
-def _schedule(workload: Workload, world_size: int, iteration: int) -> Schedule:
-    return _kept_schedule(_key(workload), world_size, iteration, workload.seed)
-
-
-class _Key(NamedTuple):
-    """All that decides a topology."""
-
-    name: str
-    folder: str
-    options: tuple[tuple[str, OptionValue], ...]
-    builder: Builder | None  #: of a file, which may be edited; an installed name's stays
-
-
-def _key(workload: Workload) -> _Key:
-    name, folder = workload.topology.name, workload.topology.folder
-    builder = builder_of(name, folder) if is_file(name) else None
-    return _Key(name, folder, tuple(sorted(workload.topology.options.items())), builder)
-
-
-# Thousands of predictions ask for the same few; finding an installed topology or the versions of
-# all that is installed takes longer than to predict.
+# Thousands of predictions ask for the same few; finding the versions of all that is installed takes
+# longer than to predict.
 
 
 @lru_cache(maxsize=1024)
-def _kept_schedule(key: _Key, world_size: int, iteration: int, seed: int) -> Schedule:
-    return _kept_topology(key).schedule(world_size, iteration=iteration, seed=seed)
-
-
-@lru_cache(maxsize=64)
-def _kept_topology(key: _Key) -> Topology:
-    return load_topology(key.name, dict(key.options), key.folder)
+def _schedule(topology: Topology, world_size: int, iteration: int, seed: int) -> Schedule:
+    return topology.schedule(world_size, iteration=iteration, seed=seed)
 
 
 @cache

@@ -1,114 +1,108 @@
-"""The main job: train what a scenario names, predict it elsewhere, keep everything in a folder."""
+"""Train what a scenario names, predict it elsewhere, and keep everything in a folder."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from dgc_topo.experiments.jobs import plan_jobs
-from dgc_topo.experiments.place import Place
+from dgc_topo.experiments.jobs import Part, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions, predict
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
-from dgc_topo.experiments.scenario.load import read_scenario
+from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.workloads import workloads_of_runs, workloads_of_scenario
-from dgc_topo.plugins import is_file
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.records.room import check_room
-from dgc_topo.tables.keys import with_keys
-from dgc_topo.topology import Topology
+from dgc_topo.records.room import SCENARIO, Told, check_room
 from dgc_topo.training.events import Event, Finished
 from dgc_topo.training.job import GLOO, Job
 from dgc_topo.training.settings import TrainSection
-from dgc_topo.training.topologies import TopologyChoice
 from dgc_topo.workers import Hosts
 from dgc_topo.workers.lab import Lab
 
 
 class Observer(Protocol):
-    """Told how far an experiment is."""
+    """Listener to how far an experiment is."""
 
     def moved(self, folder: Path, aside: Path) -> None:
-        """Earlier results at the place of new ones have been renamed."""
+        """Hear that earlier results at the place of new ones have been renamed."""
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
-        """What is going to be trained, and what is not and why."""
+        """Hear of the runs to come, and of those that are left out and why."""
 
     def event(self, event: Event) -> None:
-        """Something happened in a run."""
+        """Hear that something happened in a run."""
 
     def plan_predictions(self, total: int) -> None:
-        """How many records are going to be predicted."""
+        """Hear how many records are going to be predicted."""
 
     def predicted(self) -> None:
-        """One more record was predicted."""
+        """Hear that one more record was predicted."""
 
 
 Runner = Callable[[list[Job], Callable[[Event], None]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The part of a scenario with one topology and, unless None, one density and world size.
+class Place(NamedTuple):
+    """Where the results of a scenario go, and where they come from.
 
     Attributes:
-        topology: One of the scenario's, or another.
-        density: Fraction of the elements that is sent.
-        world_size: Number of ranks that train.
+        folder: For the results.
+        scenario: Its file.
+        name: Name that the scenario gives itself.
+        text: Text that the folder keeps of it.
+        command: Words that run it again, see `Origin`.
     """
 
-    topology: Topology
-    density: float | None = None
-    world_size: int | None = None
+    folder: Path
+    scenario: Path
+    name: str
+    text: str
+    command: tuple[str, ...]
 
-    def of(self, scenario: Scenario) -> Scenario:
-        """Return that part of *scenario*.
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        text: str,
+        scenario: Scenario,
+        output: str | Path | None,
+        command: Sequence[str],
+    ) -> Place:
+        """Return the place for the scenario in *path*; ``results/NAME`` without *output*.
 
-        Raises:
-            ScenarioError: if the density or the world size makes no sense there.
+        Args:
+            path: The scenario file.
+            text: Contents of the file.
+            scenario: What the text describes.
+            output: Folder for the results, if it is given.
+            command: The command that runs it, and its options.
         """
-        choice = TopologyChoice(name=self.topology.name, options=self.topology.plain_options)
-        compression = scenario.compression
-        if self.density is not None:
-            try:
-                compression = with_keys(compression, {"densities": (self.density,)}, "compression")
-                if scenario.train is not None:
-                    compression.check_warm_up(scenario.train.epochs)
-            except ValueError as error:
-                raise ScenarioError(f"--density {self.density:g}: {error}") from error
-        changed = {"topologies": (choice,), "compression": compression}
-        return scenario.model_copy(update={**changed, "train": self._train_of(scenario)})
+        folder = Path("results", scenario.name) if output is None else Path(output)
+        words = ("dgc-topo", command[0], SCENARIO, *command[1:])
+        return cls(folder, path, scenario.name, text_to_keep(text, scenario, path.parent), words)
 
-    def _train_of(self, scenario: Scenario) -> TrainSection | None:
-        if self.world_size is None or scenario.train is None:
-            return scenario.train
-        if scenario.ladder is not None:
-            raise ScenarioError("--world-size: a [ladder] has world sizes of its own")
-        try:
-            self.topology.schedule(self.world_size)
-        except ValueError as error:
-            raise ScenarioError(f"--world-size {self.world_size}: {error}") from error
-        return scenario.train.model_copy(update={"world_size": self.world_size})
+    def open(self, told: Told, keep: Sequence[str] | None = None) -> ResultsFolder:
+        """Return the folder, made empty; or with the records of the jobs to *keep*.
 
-    @property
-    def options(self) -> tuple[str, ...]:
-        """Options of a command that take this part, from whatever folder."""
-        name = self.topology.name
-        words = ["--topology", str(Path(name).absolute()) if is_file(name) else name]
-        for key, value in self.topology.plain_options.items():
-            words += ["--option", f"{key}={value}"]
-        if self.density is not None:
-            words += ["--density", repr(self.density)]
-        if self.world_size is not None:
-            words += ["--world-size", str(self.world_size)]
-        return tuple(words)
+        Args:
+            told: Called with what was renamed for it.
+            keep: Fingerprints of jobs.
+        """
+        make = ResultsFolder.create
+        if keep is not None:
+            make = partial(ResultsFolder.resume, jobs=keep)
+        folder = make(
+            self.folder, self.text, self.name, command=self.command, scenario=self.scenario
+        )
+        if folder.aside is not None:
+            told(self.folder, folder.aside)
+        return folder
 
 
 def run_scenario(
@@ -213,7 +207,7 @@ class _OutOfTimeError(Exception):
 
 def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
     """Run what is missing of a ladder, as far as the time allows."""
-    folder = place.resume(observer.moved, [job.key for job in jobs])
+    folder = place.open(observer.moved, keep=[job.key for job in jobs])
     there = {record.job for record in folder.measurements()}
     missing = [job for job in jobs if job.key not in there]
     notes = [f"{len(there)} of {len(jobs)} runs, which are there already"] if there else []
@@ -259,10 +253,7 @@ def finish(
     """Predict everything on the scenario's networks."""
     # Of DDP's all-reduce there is no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
-    runs = [
-        replace(run, topology=scenario.own(run.topology))
-        for run in workloads_of_runs(known, scenario.simulate)
-    ]
+    runs = workloads_of_runs(known, scenario.simulate, scenario.topologies)
     workloads = [*workloads_of_scenario(scenario), *runs]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):

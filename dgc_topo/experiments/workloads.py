@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,8 @@ from dgc_topo.simulation.training import (
     power_rule,
 )
 from dgc_topo.sizes import count_entries
+from dgc_topo.topology import Topology
 from dgc_topo.training.compression import Scope
-from dgc_topo.training.topologies import TopologyChoice
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding, WireDtype, compression_name
 from dgc_topo.zoo import load_model
 
@@ -48,7 +48,7 @@ class Workload:
         num_draws: Steps to average over if compute times are drawn at random.
     """
 
-    topology: TopologyChoice
+    topology: Topology
     name: str
     compression: str
     density: float
@@ -81,7 +81,9 @@ class Workload:
 
 
 def workloads_of_runs(
-    records: Iterable[Measurement], simulate: SimulateSection | None = None
+    records: Iterable[Measurement],
+    simulate: SimulateSection | None = None,
+    topologies: Sequence[Topology] = (),
 ) -> list[Workload]:
     """Return what the runs recorded, ready to be predicted elsewhere.
 
@@ -92,11 +94,13 @@ def workloads_of_runs(
     Args:
         records: Of training runs.
         simulate: Says how the machines differ; all are alike if left out.
+        topologies: Those that were trained over; others are found by the name that is recorded,
+            a file in the current folder.
 
     Raises:
         ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.
     """
-    return [_workload_of_run(record, simulate) for record in records]
+    return [_workload_of_run(each, simulate, _topology_of(each, topologies)) for each in records]
 
 
 def _lone_phases(record: Measurement) -> Phases:
@@ -115,7 +119,16 @@ def _lone_phases(record: Measurement) -> Phases:
     )
 
 
-def _workload_of_run(measured: Measurement, simulate: SimulateSection | None) -> Workload:
+def _topology_of(record: Measurement, topologies: Sequence[Topology]) -> Topology:
+    for known in topologies:
+        if (known.name, known.plain_options) == (record.topology, record.options):
+            return known
+    return Topology.named(record.topology, record.options)
+
+
+def _workload_of_run(
+    measured: Measurement, simulate: SimulateSection | None, topology: Topology
+) -> Workload:
     phases = _lone_phases(measured)
     elements = measured.gradient_bytes // VALUE_BYTES["float32"]
     exponent = union_exponent(measured.sparse, measured.num_workers)
@@ -136,7 +149,7 @@ def _workload_of_run(measured: Measurement, simulate: SimulateSection | None) ->
         compute_factors=simulate.pace(measured.seed) if simulate else ComputeFactors(),
     )
     return Workload(
-        topology=TopologyChoice(name=measured.topology, options=measured.options),
+        topology=topology,
         name=measured.workload,
         compression=measured.compression,
         density=measured.density,
@@ -210,7 +223,7 @@ def _workload(
     scenario: Scenario,
     simulate: SimulateSection,
     choice: WorkloadChoice,
-    topology: TopologyChoice,
+    topology: Topology,
     density: float,
     dtype: WireDtype | None,
 ) -> Workload:

@@ -103,8 +103,12 @@ def _kind_of(section: type[BaseModel]) -> str:
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the section types inside an annotation such as ``tuple[TopologyChoice, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+    """Yield the section types inside an annotation such as ``tuple[TrainSection, ...]``.
+
+    A type that is written as a table names the table's type as its *table_type*.
+    """
+    table = getattr(annotation, "table_type", annotation)
+    if isinstance(table, type) and issubclass(table, BaseModel):
+        yield table
     for part in get_args(annotation):
         yield from _models_in(part)

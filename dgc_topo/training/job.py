@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic_core import to_json
 
+from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.settings import TrainSection
-from dgc_topo.training.topologies import TopologyChoice
 from dgc_topo.wire.coding import compression_name
 
 GLOO = "gloo"  #: what records call the backend's own all-reduce
@@ -21,7 +22,7 @@ class Job(BaseModel):
 
     scenario: str
     seed: int
-    topology: TopologyChoice
+    topology: Topology
     density: float
     train: TrainSection
     compression: CompressionSection
@@ -32,18 +33,10 @@ class Job(BaseModel):
         """Fingerprint of everything that decides the result, for finding its record again.
 
         Defaults are left out, so that a setting added later does not change it; so is what only
-        adds to the record, which other densities are run, and where the scenario lies.
+        adds to the record, which other densities are run, and where the scenario lies.  Records
+        keep it, so the keys that it is made of (version 1) stay when a setting is renamed.
         """
-        settings = self.model_dump_json(
-            exclude={
-                "scenario": True,
-                "topology": {"folder"},
-                "train": {"folder"},
-                "compression": {"track_ages", "densities"},
-            },
-            exclude_defaults=True,
-        )
-        return hashlib.sha256(settings.encode()).hexdigest()[:16]
+        return hashlib.sha256(to_json(_settings_version_1(self))).hexdigest()[:16]
 
     @property
     def num_processes(self) -> int:
@@ -70,10 +63,67 @@ class Job(BaseModel):
         density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
         if self.density < 1 and self.compression.method != "dgc":
             density = f"{self.compression.method}, {density}"
-        topology = GLOO if self.compression.uses_ddp else self.topology.load().label
+        topology = GLOO if self.compression.uses_ddp else self.topology.label
         if self.rung is None:
             return f"{topology}, {density}"
         return f"{self.rung}, {density}, {self.train.world_size} x {topology}, seed {self.seed}"
+
+
+def _settings_version_1(job: Job) -> dict[str, object]:
+    """Return what the fingerprint is made of, in the order and under the names of version 1."""
+    train, compression, options = job.train, job.compression, job.topology.plain_options
+    settings = {
+        "seed": job.seed,
+        "topology": {"name": job.topology.name} | ({"options": options} if options else {}),
+        "density": job.density,
+        "train": _but_defaults(
+            dataset=(train.dataset, None),
+            data_path=(train.data_path, None),
+            model=(train.model, None),
+            options=(train.options, {}),
+            world_size=(train.world_size, None),
+            batch_size_per_worker=(train.batch_size_per_worker, None),
+            epochs=(train.epochs, None),
+            max_steps_per_epoch=(train.max_steps_per_epoch, None),
+            learning_rate=(train.learning_rate, None),
+            learning_rate_decay=(train.learning_rate_decay, "constant"),
+            momentum=(train.momentum, 0.9),
+            nesterov=(train.nesterov, False),
+            weight_decay=(train.weight_decay, 0.0),
+            clip_norm=(train.clip_norm, None),
+            overlap=(train.overlap, False),
+            bucket_mib=(train.bucket_mib, None),
+            device=(train.device, "auto"),
+            backend=(train.backend, "auto"),
+            workers=(train.workers, "processes"),
+            timeout_s=(train.timeout_s, 60.0),
+        ),
+        "compression": _but_defaults(
+            method=(compression.method, "dgc"),
+            wire_dtype=(compression.wire_dtype, "float32"),
+            index_encoding=(compression.index_encoding, "auto"),
+            warm_up=(compression.warm_up, "paper"),
+            warm_up_epochs=(compression.warm_up_epochs, 4.0),
+            selection=(compression.selection, "reused"),
+            scope=(compression.scope, "layer"),
+            merge=(compression.merge, "union"),
+            accumulation=(compression.accumulation, True),
+            momentum_correction=(compression.momentum_correction, True),
+            clipping=(compression.clipping, True),
+            masking=(compression.masking, True),
+            clear_velocities=(compression.clear_velocities, "never"),
+            clear_every_steps=(compression.clear_every_steps, 1000),
+            weight_decay_mode=(compression.weight_decay_mode, "local"),
+            powersgd_rank=(compression.powersgd_rank, 1),
+            powersgd_start_step=(compression.powersgd_start_step, 10),
+        ),
+    }
+    return settings if job.rung is None else {**settings, "rung": job.rung}
+
+
+def _but_defaults(**settings: tuple[object, object]) -> dict[str, object]:
+    """Return the settings, each given with its default, that are not as they are by default."""
+    return {key: value for key, (value, default) in settings.items() if value != default}
 
 
 #: Reads and writes jobs, by number, as JSON.

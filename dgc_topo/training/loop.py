@@ -58,12 +58,12 @@ class JobRun:
     def __init__(self, job: Job, number: int, worker: Worker, listen: Listener) -> None:
         self._job, self._worker = job, worker
         self._teller = Teller(number, listen if worker.rank == 0 else lambda _: None)
-        self._topology = job.topology.load()
+        self._topology = job.topology
         self._schedule = self._topology.schedule(worker.world_size, seed=job.seed)
         self._contributors: list[int] = self._schedule.contributors.tolist()
         self._num_workers = len(self._contributors)
         self._trains = worker.rank in self._contributors
-        self._gossip = job.topology.gossips
+        self._gossip = self._topology.gossips
         # A server holds the first worker's place for the shapes of things; it draws no batch.
         self._place = self._contributors.index(worker.rank) if self._trains else 0
         self._task = task_of(job, self._place, self._num_workers, worker.device)

@@ -83,7 +83,7 @@ def make_measurement(
         scenario=job.scenario,
         machine=str(describe_environment()),
         topology=GLOO if job.compression.uses_ddp else job.topology.name,
-        options={} if job.compression.uses_ddp else job.topology.options,
+        options={} if job.compression.uses_ddp else job.topology.plain_options,
         goal=schedule.goal,
         world_size=schedule.world_size,
         num_workers=num_workers,

@@ -61,7 +61,7 @@ class VirtualRun:
             )
         self._job = job
         self._teller = Teller(number, listen)
-        self._topology = job.topology.load()
+        self._topology = job.topology
         self._schedule = self._scheduled(0)
         self._contributors: list[int] = self._schedule.contributors.tolist()
         places = {rank: place for place, rank in enumerate(self._contributors)}

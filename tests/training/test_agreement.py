@@ -10,8 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
-from dgc_topo.experiments.compared import compared_settings
-from dgc_topo.experiments.runner import Part
+from dgc_topo.experiments.jobs import Part, compared_settings
 from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime.comparison import settings_of as settings_of_run
@@ -99,8 +98,8 @@ def test_options_of_any_type_are_compared_and_said_as_they_were_given(tmp_path):
     assert json.loads(json.dumps(compared)) == compared
     assert compared["topology options"] == {"kind": "far", "file": "y"}
     assert compared["train.world_size"] == 4
-    given = ("--option", "kind=far", "--option", "file=y", "--world-size", "4")
-    assert part.options == ("--topology", str(file), *given)
+    given = ("--topology", f"{file}:kind=far,file=y", "--world-size", "4")
+    assert part.options == given
     seed: Any = np.int64(3)
     run = settings_of_run(topology, 4, seed, DensePayload(torch.zeros(8)))
     assert json.loads(json.dumps(run)) == run

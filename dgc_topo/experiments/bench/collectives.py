@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dgc_topo.experiments.bench.plan import GLOO, Plan, topologies_from
+from dgc_topo.topology import Topology
 from dgc_topo.workers import Hosts, Session
 
 _STREAM_BYTES = 10_000_000
@@ -93,9 +94,9 @@ def best(rows: Sequence[Row]) -> tuple[Row, Row]:
     return ours, next(row for row in rows if row.way == GLOO)
 
 
-def _plan(topologies: Sequence[Any], sizes: Sequence[int], budget_s: float) -> Plan:
+def _plan(topologies: Sequence[Topology], sizes: Sequence[int], budget_s: float) -> Plan:
     return Plan(
-        topologies=[(topology.name, dict(topology.options)) for topology in topologies],
+        topologies=list(topologies),
         sizes=list(sizes),
         stream_bytes=min(_STREAM_BYTES, max(sizes)),
         budget_s=budget_s,

@@ -28,7 +28,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    topologies: list[tuple[str, dict[str, OptionValue]]]
+    topologies: list[Topology]
     sizes: list[int] = Field(description="bytes of the buffer")
     stream_bytes: int = Field(description="bytes of the one-way stream")
     budget_s: float = Field(description="seconds that the rounds of one size are to take")
@@ -84,33 +84,19 @@ def topologies_from(texts: Sequence[str], world_size: int) -> list[Topology]:
         ValueError: if one is unknown, can't run, or isn't an all-reduce of all its ranks.
     """
     if not texts:
-        names = [(name, options) for name in known_topologies() for options in _options_of(name)]
-        everything = [load_topology(name, options) for name, options in names]
+        everything = [
+            load_topology(name, options)
+            for name in known_topologies()
+            for options in ({}, *_VARIANTS.get(name, ()))
+        ]
         return [topology for topology in everything if _sums(topology, world_size)]
-    chosen = [_topology(text) for text in texts]
+    chosen = [load_topology(text) for text in texts]
     for topology in chosen:
         if not _sums(topology, world_size):
             raise ValueError(
                 f"--topology {topology.label}: expected an all-reduce of all its ranks"
             )
     return chosen
-
-
-def _options_of(name: str) -> list[Mapping[str, OptionValue]]:
-    return [{}, *_VARIANTS.get(name, [])]
-
-
-def _topology(text: str) -> Topology:
-    name, _, listed = text.partition(":")
-    options: dict[str, OptionValue] = {}
-    for option in listed.split(",") if listed else ():
-        key, separator, value = option.partition("=")
-        if not separator or not key:
-            raise ValueError(f"--topology {text!r}: expected name:key=value,key=value")
-        if key in options:
-            raise ValueError(f"--topology {text!r}: {key} is given twice, expected once")
-        options[key] = value
-    return load_topology(name, options)
 
 
 def _sums(topology: Topology, world_size: int) -> bool:

@@ -132,7 +132,7 @@ def _row(job: Job, runs: Sequence[Measurement], alone: float, load: float) -> Tr
         network=first.network,
         workload=first.workload,
         way=job.rung or "",
-        topology=first.topology if job.compression.uses_ddp else job.topology.load().label,
+        topology=first.topology if job.compression.uses_ddp else job.topology.label,
         world_size=first.world_size,
         num_workers=first.num_workers,
         density=first.density,

@@ -17,7 +17,6 @@ from torch import Tensor
 from dgc_topo.experiments.bench.plan import GLOO, Plan
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Communicator, DistributedTransport
-from dgc_topo.topology import load_topology
 from dgc_topo.workers.group import Worker
 
 Way = Callable[[], object]
@@ -45,7 +44,7 @@ def measure(worker: Worker, argument: Any) -> Any:
     transport = DistributedTransport(timeout=worker.timeout)
     communicators = {
         topology.label: Communicator(topology, transport, compare=False)
-        for topology in (load_topology(name, options) for name, options in plan.topologies)
+        for topology in plan.topologies
     }
     goodput = _goodput(worker, plan.stream_bytes)
     times = [_measure_size(worker, plan, communicators, size) for size in plan.sizes]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dgc_topo.schedule import Schedule, Step, copy, mix, reduce
 from dgc_topo.sizes import FLOAT_BYTES, entries_of
-from dgc_topo.topology import OptionValue, load_topology
+from dgc_topo.topology import Topology
 
 ProbeKind = Literal[
     "ping-pong",
@@ -96,13 +96,11 @@ def _steps_of(kind: ProbeKind, world_size: int) -> tuple[int, list[Step]]:
 class Collective(_Record):
     """A topology's schedule."""
 
-    topology: str
-    options: dict[str, OptionValue] = Field(default_factory=dict)
-    folder: str = Field(default="", description="where the topology is, if it is a file")
+    topology: Topology
 
     def schedule(self, world_size: int) -> Schedule:
         """Return one run."""
-        return load_topology(self.topology, self.options, self.folder).schedule(world_size)
+        return self.topology.schedule(world_size)
 
 
 class DenseBuffer(_Record):
@@ -163,7 +161,8 @@ class Case(_Record):
     @property
     def label(self) -> str:
         """What tables call it."""
-        what = self.pattern.kind if isinstance(self.pattern, Probe) else self.pattern.topology
-        options = {} if isinstance(self.pattern, Probe) else self.pattern.options
+        if isinstance(self.pattern, Probe):
+            return self.pattern.kind
+        name, options = self.pattern.topology.name, self.pattern.topology.plain_options
         given = ", ".join(f"{key}={value}" for key, value in options.items())
-        return f"{what} ({given})" if given else what
+        return f"{name} ({given})" if given else name

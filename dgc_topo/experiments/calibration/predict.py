@@ -6,7 +6,6 @@ from functools import cache
 
 import numpy as np
 import simpy
-from pydantic import TypeAdapter
 
 from dgc_topo.experiments.calibration.cases import Case, Collective, DenseBuffer, Probe
 from dgc_topo.network import Network
@@ -17,7 +16,6 @@ from dgc_topo.simulation.run import run_to_end
 from dgc_topo.simulation.training.stream import BucketStream
 
 _SIMULATED_RUNS = 4
-_PATTERN: TypeAdapter[Probe | Collective] = TypeAdapter(Probe | Collective)
 
 
 def predict_case(case: Case, parameters: Parameters, rate_bits_per_s: float | None) -> float:
@@ -53,14 +51,14 @@ def simulate_runs(case: Case, network: Network) -> float:
 
 def touched_bytes(case: Case) -> float:
     """Return the bytes of all ranks' buffers that one run reads or writes."""
-    share = _touched_buffers(case.pattern.model_dump_json(), case.world_size)
+    share = _touched_buffers(case.pattern, case.world_size)
     return share * case.buffer.held_bytes
 
 
 @cache
-def _touched_buffers(pattern: str, world_size: int) -> float:
+def _touched_buffers(pattern: Probe | Collective, world_size: int) -> float:
     """Return of how many buffers a schedule sends or receives the chunks, over all ranks."""
-    schedule = _PATTERN.validate_json(pattern).schedule(world_size)
+    schedule = pattern.schedule(world_size)
     touched = np.zeros((world_size, schedule.num_chunks), np.bool_)
     for step in schedule.steps():
         for transfer in step:

@@ -19,7 +19,7 @@ from dgc_topo.experiments.scenario.scenario import Scenario
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.schedule import Schedule
 from dgc_topo.tables.explain import explain_all
-from dgc_topo.training.topologies import TopologyChoice
+from dgc_topo.topology import Topology
 
 
 class ScenarioError(ValueError):
@@ -100,39 +100,35 @@ _TRAINING = "train", "ladder", "throughput"  #: sections of which the runs train
 
 
 def _check_topologies(scenario: Scenario, where: str) -> None:
-    for index, choice in enumerate(scenario.topologies):
-        try:
-            topology = choice.load()
-        except ValueError as error:
-            raise ScenarioError(f"{where}: topologies[{index}]: {error}") from error
-        if scenario.train and scenario.train.workers == "virtual" and choice.gossips:
+    for index, topology in enumerate(scenario.topologies):
+        if scenario.train and scenario.train.workers == "virtual" and topology.gossips:
             raise ScenarioError(
-                f"{where}: topologies[{index}]: {choice.name} with train.workers = 'virtual': in "
+                f"{where}: topologies.{index}: {topology.name} with train.workers = 'virtual': in "
                 "gossip every rank has parameters of its own, expected 'processes'"
             )
-        for key, world_sizes in _world_sizes(scenario, choice).items():
+        for key, world_sizes in _world_sizes(scenario, topology).items():
             for world_size in world_sizes:
                 try:
-                    _check_schedule(topology.schedule(world_size), choice, key)
+                    _check_schedule(topology.schedule(world_size), topology, key)
                 except ValueError as error:
                     raise ScenarioError(f"{where}: {key}: {error}") from error
 
 
-def _check_schedule(schedule: Schedule, choice: TopologyChoice, key: str) -> None:
+def _check_schedule(schedule: Schedule, topology: Topology, key: str) -> None:
     """Refuse what cannot be run for a key.
 
     Raises:
         ValueError: saying why.
     """
-    if choice.is_file:  # its steps may be made only when they are asked for
+    if topology.is_file:  # its steps may be made only when they are asked for
         deque(schedule.steps(), maxlen=0)
     if key.partition(".")[0] in _TRAINING and schedule.goal not in _TRAINED:
         raise ValueError(
-            f"{choice.name} is {schedule.goal}, expected {' or '.join(_TRAINED)} to train over"
+            f"{topology.name} is {schedule.goal}, expected {' or '.join(_TRAINED)} to train over"
         )
 
 
-def _world_sizes(scenario: Scenario, choice: TopologyChoice) -> dict[str, tuple[int, ...]]:
+def _world_sizes(scenario: Scenario, topology: Topology) -> dict[str, tuple[int, ...]]:
     """Return all world sizes that a topology must take, by key."""
     sizes: dict[str, tuple[int, ...]] = {}
     if scenario.train:
@@ -141,7 +137,7 @@ def _world_sizes(scenario: Scenario, choice: TopologyChoice) -> dict[str, tuple[
         sizes["ladder.world_sizes"] = scenario.ladder.world_sizes
     if scenario.simulate:
         sizes["simulate.world_sizes"] = scenario.simulate.world_sizes
-    if scenario.throughput and scenario.throughput.goes_over(choice.name):
+    if scenario.throughput and scenario.throughput.goes_over(topology.name):
         sizes["throughput.world_sizes"] = scenario.throughput.world_sizes
     if scenario.validation:
         sizes["validate.world_sizes"] = scenario.validation.world_sizes

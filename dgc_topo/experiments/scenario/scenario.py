@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dgc_topo.experiments.scenario.claims import Claim
 from dgc_topo.experiments.scenario.idle_keys import refuse_idle_keys
@@ -17,9 +17,9 @@ from dgc_topo.network.tables import NetworkChoice
 from dgc_topo.tables.keys import EachOnce
 from dgc_topo.tables.places import AnyPath, Name
 from dgc_topo.tables.table import Table
+from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.settings import EMULATED, TrainSection
-from dgc_topo.training.topologies import TopologyChoice
 
 
 class Scenario(Table):
@@ -31,7 +31,11 @@ class Scenario(Table):
     )
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    topologies: Annotated[tuple[TopologyChoice, ...], EachOnce] = Field(min_length=1)
+    topologies: Annotated[tuple[Topology, ...], EachOnce] = Field(
+        min_length=1,
+        description='tables, or texts such as "ring" and "gossip:graph=ring"; a relative path of a '
+        ".py file begins in the scenario's folder",
+    )
     train: TrainSection | None = None
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
     compression: CompressionSection = CompressionSection()
@@ -50,24 +54,19 @@ class Scenario(Table):
 
     @property
     def names_files(self) -> bool:
-        """Whether there is a file that is relative to the scenario, or may be."""
-        files = [choice.name for choice in self.topologies if choice.is_file]
+        """True if there is a file that is relative to the scenario, or may be."""
+        files = [topology.name for topology in self.topologies if topology.is_file]
         if self.train is not None and self.train.data_path is not None:
             files.append(str(self.train.data_path))
         read = any(network.kind in {"simgrid", "calibrated"} for network in self.networks)
         return read or not all(Path(file).is_absolute() for file in files)
 
-    def own(self, recorded: TopologyChoice) -> TopologyChoice:
-        """Return the topology of a record with the place where this scenario has its file."""
-        said = (recorded.name, recorded.options)
-        alike = (choice for choice in self.topologies if (choice.name, choice.options) == said)
-        return next(alike, recorded)
-
-    @model_validator(mode="after")
-    def _folder_is_somewhere(self) -> Self:
-        if self.folder is not None and not self.folder.is_absolute():
-            raise ValueError(f"folder = {str(self.folder)!r}: expected an absolute path")
-        return self
+    @field_validator("folder")
+    @classmethod
+    def _folder_is_somewhere(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not folder.is_absolute():
+            raise ValueError(f"{str(folder)!r}: expected an absolute path")
+        return folder
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -137,7 +136,7 @@ class Scenario(Table):
             )
         if self.lab is not None:
             self.lab.spec(max(self.throughput.world_sizes))
-        there = {choice.name for choice in self.topologies}
+        there = {topology.name for topology in self.topologies}
         for index, way in enumerate(self.throughput.ways):
             unknown = sorted(set(way.over_topologies) - there)
             if unknown:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from statistics import fmean, median
 
 from dgc_topo.experiments.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
@@ -119,10 +118,8 @@ def predict_trainings(
             )
     if lab is None:
         return
-    workloads = [
-        replace(run, topology=scenario.own(run.topology))
-        for run in workloads_of_runs(_pooled(list(map(_as_measured, records))))
-    ]
+    pooled = _pooled(list(map(_as_measured, records)))
+    workloads = workloads_of_runs(pooled, topologies=scenario.topologies)
     for runs in _by_job(records).values():
         middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
         rate = lab.spec(middle.world_size).rate_bits_per_s
@@ -172,7 +169,7 @@ def _predicted_s(
 ) -> float:
     size = record.world_size
     hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
-    topology = workload.topology.load()
+    topology = workload.topology
     iterations = VARYING_ITERATIONS if topology.varies else 1
     return fmean(
         simulate_training_step(

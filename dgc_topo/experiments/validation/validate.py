@@ -24,7 +24,7 @@ from dgc_topo.experiments.validation.rows import COLLECTIVES, Row
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.sizes import FLOAT_BYTES
-from dgc_topo.training.topologies import TopologyChoice
+from dgc_topo.topology import Topology
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.workers import Session
 from dgc_topo.workers.lab import Lab, LabSpec
@@ -110,26 +110,25 @@ def cases_of(scenario: Scenario) -> dict[float | None, list[Case]]:
     """Return the cases of a scenario by the rate of their links (bit/s; None is unshaped)."""
     section = section_of(scenario)
     cases: dict[float | None, list[Case]] = {rate: [] for rate in section.rates_bits_per_s}
-    for choice in scenario.topologies:
+    for topology in scenario.topologies:
         for rate in cases:
-            cases[rate] += _cases(choice, rate, section.world_sizes, _buffers(section))
+            cases[rate] += _cases(topology, rate, section.world_sizes, _buffers(section))
     for extra in section.extra:
         more = cases.setdefault(extra.rate_bits_per_s, [])
-        for choice in scenario.topologies:
+        for topology in scenario.topologies:
             buffers = [_dense(num_bytes) for num_bytes in extra.dense_bytes]
-            more += _cases(choice, extra.rate_bits_per_s, extra.world_sizes, buffers)
+            more += _cases(topology, extra.rate_bits_per_s, extra.world_sizes, buffers)
     return cases
 
 
 def _cases(
-    choice: TopologyChoice, rate: float | None, sizes: Sequence[int], buffers: Sequence[Buffer]
+    topology: Topology, rate: float | None, sizes: Sequence[int], buffers: Sequence[Buffer]
 ) -> Iterator[Case]:
-    gossips = choice.gossips
     for size in sizes:
         for buffer in buffers:
-            if gossips and buffer.kind == "sparse":
+            if topology.gossips and buffer.kind == "sparse":
                 continue  # gossip averages whole parameters
-            pattern = Collective(topology=choice.name, options=choice.options, folder=choice.folder)
+            pattern = Collective(topology=topology)
             runs = 1  # merging sparse entries takes long enough
             if isinstance(buffer, DenseBuffer):
                 steps = count_cost(pattern.schedule(size)).num_steps

@@ -1,0 +1,169 @@
+"""Options of a topology: checked against its function, and their text form."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter
+
+from dgc_topo.plugins import Builder, TopologyError, at_place
+from dgc_topo.text import name_of
+
+OptionValue = str | int | float | bool
+
+_BUILD_ARGUMENTS = ("iteration", "seed")  # given by the run, not by the user
+
+_QUOTED = r'"(?:[^"\\]|\\.)*"'  # a string as in JSON
+# A quoted name, an installed one, a path up to the first ".py" that ends it, or what is no name.
+_NAME = re.compile(rf'{_QUOTED}|[^:/\\"]+(?=:\w+=|\Z)|.+?\.py(?=:\w+=|\Z)|[^:]*', re.DOTALL)
+_OPTION = re.compile(rf"(\w+)=({_QUOTED}(?=,|\Z)|[^,]*)", re.DOTALL)
+
+
+class TypedText(str):
+    """Text of an option's value without quotes: a number, if the option may be one."""
+
+    __slots__ = ()
+
+
+def option_choices(builder: Builder) -> dict[str, str]:
+    """Return each option of a topology with its default and choices, as text."""
+    hints = get_type_hints(builder)
+    return {
+        key: f"{_type_text(hints.get(key, Any))} (default {parameter.default})"
+        for key, parameter in _options(builder).items()
+    }
+
+
+def parameters_of(builder: Builder) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a topology's function by their names."""
+    return inspect.signature(builder).parameters
+
+
+def _options(builder: Builder) -> dict[str, inspect.Parameter]:
+    after_world_size = list(parameters_of(builder).items())[1:]
+    return {key: p for key, p in after_world_size if key not in _BUILD_ARGUMENTS}
+
+
+def checked_options(
+    name: str, builder: Builder, options: Mapping[str, OptionValue]
+) -> dict[str, OptionValue]:
+    """Return *options* as the types that the function of the topology *name* declares.
+
+    Raises:
+        TopologyError: if it takes no such option or value, listing what it takes.
+    """
+    try:
+        allowed, hints = _options(builder), get_type_hints(builder)
+    except Exception as error:
+        at = at_place(builder, error)
+        raise TopologyError(
+            f"topology {name!r}: its function's types cannot be read: {name_of(error)}{at}, "
+            "expected names that its module imports"
+        ) from error
+    checked: dict[str, OptionValue] = {}
+    for key, value in options.items():
+        if key not in allowed:
+            listed = ", ".join(allowed) or "none"
+            raise TopologyError(f"topology {name!r}: unknown option {key!r}; it takes: {listed}")
+        hint = hints.get(key, Any)
+        try:
+            checked[key] = _converted(value, hint)
+        except (ValueError, PydanticUserError) as error:
+            raise TopologyError(
+                f"topology {name!r}: option {key}={value!r}, expected {_type_text(hint)}"
+            ) from error
+    return checked
+
+
+def _converted(value: OptionValue, hint: Any) -> OptionValue:
+    """Return *value* as the type that is declared for it.
+
+    Raises:
+        ValueError: if it is none of that type.
+    """
+    if isinstance(value, TypedText):
+        value = str(value)
+        with suppress(ValueError):
+            if hint is not str:
+                return _converted(_number_or_text(value), hint)
+    if isinstance(value, bool) and hint in {int, float}:  # pydantic would take it for 1
+        raise ValueError(f"{value}: expected a number")
+    converted: OptionValue = TypeAdapter(hint).validate_python(value)
+    return converted
+
+
+def _type_text(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " | ".join(str(choice) for choice in get_args(hint))
+    return getattr(hint, "__name__", str(hint))
+
+
+def split_text(text: str) -> tuple[str, dict[str, OptionValue]]:
+    """Return the name and the options in a topology's text form.
+
+    Raises:
+        TopologyError: if that is not its form.
+    """
+    wrong = TopologyError(f"topology {text!r}: expected name or name:key=value,key=value")
+    match = _NAME.match(text)
+    assert match is not None  # it matches nothing, at least
+    name, end, options = match[0], match.end(), dict[str, OptionValue]()
+    while end < len(text):
+        option = _OPTION.match(text, end + 1)
+        if text[end] != (":" if end == match.end() else ",") or option is None:
+            raise wrong
+        key, value, end = option[1], option[2], option.end()
+        is_quoted = value.startswith('"')
+        add_option(options, name, key, _unquoted(value) if is_quoted else TypedText(value))
+    return (_unquoted(name) if name.startswith('"') else name), options
+
+
+def add_option(options: dict[str, OptionValue], name: str, key: str, value: OptionValue) -> None:
+    """Add an option of the topology *name* to those that it has already.
+
+    Raises:
+        TopologyError: if it is among them.
+    """
+    if key in options:
+        raise TopologyError(f"topology {name!r}: option {key} is given twice, expected once")
+    options[key] = value
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        raise TopologyError(f"topology: {text}: expected a string as in JSON") from None
+
+
+def name_text(name: str) -> str:
+    """Return a topology's name as its text form has it."""
+    ends = (_NAME.match(name + end) for end in ("", ":x="))
+    is_plain = not name.startswith('"') and all(end and end[0] == name for end in ends)
+    return name if is_plain else _quoted(name)
+
+
+def value_text(value: OptionValue) -> str:
+    """Return an option's value as its topology's text form has it."""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    is_plain = not value.startswith('"') and "," not in value and _number_or_text(value) is value
+    return value if is_plain else _quoted(value)
+
+
+def _number_or_text(text: str) -> OptionValue:
+    """Return the number, true or false that *text* is in JSON; any other text as it is."""
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, bool | int | float) else text

@@ -1,0 +1,116 @@
+"""Fingerprints of jobs never change: by them a ladder finds the records that it has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dgc_topo.experiments.jobs import plan_jobs, throughput_jobs
+from dgc_topo.experiments.scenario import load_scenario, parse_scenario
+from dgc_topo.records.records import load_measurements
+from dgc_topo.training.compression import CompressionSection
+from dgc_topo.training.job import _settings_version_1
+from dgc_topo.training.settings import TrainSection
+
+ROOT = Path(__file__).parents[2]
+#: Made by commit b002606: keys of trainings and throughputs, by scenario.
+GOLDEN = json.loads((ROOT / "tests" / "golden" / "job_keys.json").read_text())
+LADDERS = sorted((ROOT / "benchmarks" / "results").glob("*ladder*/measurements.jsonl"))
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_the_keys_of_shipped_and_recorded_scenarios_stay(name):
+    scenario = load_scenario(ROOT / name)
+    found = {"train": plan_jobs(scenario)[0]}
+    if scenario.throughput is not None:
+        found["throughput"] = throughput_jobs(scenario)[0]
+    keys = {section: " ".join(job.key for job in jobs) for section, jobs in found.items()}
+    assert keys == GOLDEN[name]
+
+
+@pytest.mark.parametrize("path", LADDERS, ids=lambda path: path.parent.name)
+def test_a_ladder_finds_its_committed_records(path):
+    keys = {job.key for job in plan_jobs(load_scenario(path.parent / "scenario.toml"))[0]}
+    recorded = {record.job for record in load_measurements(path.parent)}
+    assert recorded <= keys
+
+
+EVERYTHING = """
+name = "other"
+seed = 3
+[[topologies]]
+name = "butterfly"
+options = { order = "far" }
+[train]
+dataset = "image-folder"
+data_path = "pictures"
+model = "mlp"
+options = { augment = true }
+world_size = 3
+batch_size_per_worker = 5
+epochs = 9
+max_steps_per_epoch = 7
+learning_rate = 1e-5
+learning_rate_decay = "cosine"
+momentum = 0.5
+nesterov = true
+weight_decay = 1e-4
+clip_norm = 0.5
+device = "cpu"
+backend = "gloo"
+workers = "virtual"
+timeout_s = 30
+[compression]
+densities = [0.01]
+wire_dtype = "float16"
+index_encoding = "int32"
+warm_up = "geometric"
+warm_up_epochs = 2.0
+selection = "exact"
+scope = "model"
+merge = "reselect"
+accumulation = false
+momentum_correction = false
+clipping = false
+masking = false
+clear_velocities = "all"
+clear_every_steps = 77
+weight_decay_mode = "decoupled"
+"""
+
+
+OVERLAPPED = (
+    EVERYTHING.replace("clip_norm = 0.5", "overlap = true\nbucket_mib = 2")
+    .replace('scope = "model"', "")
+    .replace('workers = "virtual"', "")
+)
+POWERSGD = (
+    OVERLAPPED.partition("[compression]")[0].replace("bucket_mib = 2", "")
+    + '[compression]\nmethod = "ddp-powersgd"\npowersgd_rank = 4\npowersgd_start_step = 5'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (EVERYTHING, "57679279b858d17e"),
+        (OVERLAPPED, "5c4475964f293751"),
+        (POWERSGD, "890c192a4ae5f761"),
+    ],
+)
+def test_a_job_of_which_nothing_is_as_by_default_has_the_key_it_had(text, key):
+    """The keys are those that commit b002606 gives."""
+    [job], _ = plan_jobs(parse_scenario(text))
+    assert job.key == key
+
+
+def test_every_setting_that_decides_a_result_counts():
+    """A setting that is added has to be written down in the fingerprint as well."""
+    counted: set[str] = set()
+    for text in (EVERYTHING, OVERLAPPED, POWERSGD):
+        [job], _ = plan_jobs(parse_scenario(text))
+        settings: Any = _settings_version_1(job)
+        counted |= {*settings["train"], *settings["compression"]}
+    known = TrainSection.model_fields.keys() | CompressionSection.model_fields.keys()
+    assert known - counted == {"folder", "densities", "track_ages"}
