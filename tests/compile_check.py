@@ -10,7 +10,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from dgc_topo.compression.gpu import search, selection_kernels, step_kernels
+from dgc_topo.compression.gpu import selection_kernels, step_kernels, threshold
 from dgc_topo.wire import kernels as wire_kernels
 
 TARGET = GPUTarget("cuda", 90, 32)
@@ -60,9 +60,9 @@ def variants() -> Iterator[tuple[Any, dict[str, Any]]]:
     shape = {**digits, "chunk": 1024}
     for digit in range(select.DIGITS):
         yield select.count_digits, {"digit": digit, **shape}
-    for digit in range(search.DIGITS):
+    for digit in range(threshold.DIGITS):
         yield select.count_everywhere, {"digit": digit, "chunks": 16, **shape}
-    yield select.write_thresholds, {"known": search.DIGITS, **digits}
+    yield select.write_thresholds, {"known": threshold.DIGITS, **digits}
     goal = {"spare": 32.0, "root": 8.0, "least_aim": 2.0, "most_aim": 3.0}
     yield select.count_kept, {**goal, **shape, "block": 1024}
     yield select.place_kept, {"chunk": 1024, "block": 1024}

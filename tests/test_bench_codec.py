@@ -9,8 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
-from dgc_topo.compression import DGC, DGCConfig
-from dgc_topo.compression.step import PHASES
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.local_step import PHASES
 from dgc_topo.experiments.bench.codec import _Bench, _Codec, bench_codec
 from dgc_topo.experiments.bench.memory import peak_extra_bytes
 from tests.compression.workers import constant, sparse_of
@@ -90,7 +91,8 @@ def test_peak_memory_sees_what_is_freed_again():
 CHANNELS_LAST = """
 import torch
 from dgc_topo.experiments.bench.memory import peak_extra_bytes
-from dgc_topo.compression import DGC, DGCConfig
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.config import DGCConfig
 parameters = {"w": torch.zeros(2048, 910, 3, 3), "v": torch.zeros(2048)}
 compressor = DGC(parameters, num_workers=1, config=DGCConfig(warm_up="none"))
 gradients = {"w": torch.randn(2048, 910, 3, 3), "v": torch.randn(2048)}

@@ -7,12 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dgc_topo.compression import base
+from dgc_topo.compression.after_sum import MomentumSGD, check_sgd, clip_by_norm
+from dgc_topo.compression.compressor import (
+    check_owner,
+    dense_part,
+    encoded_bytes,
+    restore,
+    snapshot,
+)
 from dgc_topo.compression.gradients import Gradients, check_float32, whole_gradients
 from dgc_topo.compression.layout import FlatBuffer
-from dgc_topo.compression.momentum import MomentumSGD, check_sgd, clip_by_norm
-from dgc_topo.compression.state import check_owner, restore, snapshot
-from dgc_topo.compression.tensors import check_parameters
+from dgc_topo.compression.parameters import check_parameters
 from dgc_topo.compression.values import check_epoch, plain_bool, plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 
@@ -105,7 +110,7 @@ class Dense:
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: clip, add weight decay, apply momentum."""
-        total = base.dense_part(self.name, payload, self._rule.layout.length)
+        total = dense_part(self.name, payload, self._rule.layout.length)
         gradient = self._update.flat.copy_(total)
         if self._clip_norm is not None:
             clip_by_norm(gradient, self._clip_norm)
@@ -114,7 +119,7 @@ class Dense:
 
     def encoded_bytes(self, payload: Payload) -> int:
         """Return elements times the size of the wire's element type."""
-        return base.encoded_bytes(payload)
+        return encoded_bytes(payload)
 
     def describe(self) -> str:
         """Say how many elements are sent, and in how many bytes."""

@@ -23,21 +23,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dgc_topo.compression import base
-from dgc_topo.compression.ages import Ages, Staleness
+from dgc_topo.compression.accumulation import Ages, Staleness
+from dgc_topo.compression.assembly import groups_of, step_of
+from dgc_topo.compression.compressor import (
+    Sections,
+    check_optimizer,
+    check_owner,
+    encoded_bytes,
+    position_of,
+    restore,
+    snapshot,
+)
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import Gradients, whole_gradients
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import groups_of, step_of
-from dgc_topo.compression.payloads import Payloads
-from dgc_topo.compression.reselect import Reselection
+from dgc_topo.compression.local_step import Sent, Term
+from dgc_topo.compression.parameters import check_parameters, describe_dgc, is_frozen
 from dgc_topo.compression.selection import Selection
-from dgc_topo.compression.sizes import describe_dgc
-from dgc_topo.compression.state import Sections, check_owner, position_of, restore, snapshot
-from dgc_topo.compression.step import Sent, Term
-from dgc_topo.compression.summed import SumRules
-from dgc_topo.compression.tensors import check_parameters, is_frozen
+from dgc_topo.compression.summed import Payloads, Reselection, SumRules
 from dgc_topo.compression.values import check_epoch, checked_settings, plain_float, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed
@@ -201,7 +205,7 @@ class DGC:
 
     def encoded_bytes(self, payload: Payload) -> int:
         """Return the bytes of *payload* on the wire, indices included."""
-        return base.encoded_bytes(payload)
+        return encoded_bytes(payload)
 
     def describe(self) -> str:
         """Return a table of what is compressed after the warm-up and what stays dense."""
@@ -213,7 +217,7 @@ class DGC:
         Raises:
             ValueError: as `dgc_topo.compression.check_optimizer`.
         """
-        base.check_optimizer(optimizer, self)
+        check_optimizer(optimizer, self)
 
     def residuals(self) -> dict[str, Tensor]:
         """Return the residual v of each compressed parameter, sharing memory."""

@@ -9,7 +9,7 @@ from typing import TypeGuard, cast
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.tensors import DTYPES, check_kind
+from dgc_topo.compression.parameters import DTYPES, check_kind
 from dgc_topo.compression.values import FLOAT32_MAX
 
 #: Layouts of sparse gradients, as ``nn.Embedding(sparse=True)`` gives them.

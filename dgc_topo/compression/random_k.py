@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgc_topo.compression import base
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
+from dgc_topo.compression.compressor import dense_part
 from dgc_topo.compression.values import plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 from dgc_topo.sizes import entries_of
@@ -73,7 +73,7 @@ class RandomK(AfterSum):
         return DensePayload(torch.zeros_like(self._scales), goals=SUM)
 
     def _decode(self, payload: Payload) -> Tensor:
-        values = base.dense_part(self.name, payload, sum(self._counts))
+        values = dense_part(self.name, payload, sum(self._counts))
         scaled = values * self._scales
         if bool((scaled.isinf() & values.isfinite()).any()):
             raise ValueError(

@@ -12,8 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.groups import Groups
-from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.layout import FlatLayout, Groups
 from dgc_topo.compression.pool import Watcher
 
 #: Any rule: residual of shape (length,), its layout, and the density to the indices to send, shape

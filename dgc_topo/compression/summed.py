@@ -1,15 +1,90 @@
-"""What DGC does with the sum of all ranks' payloads: momentum and weight decay that come late."""
+"""DGC's payloads: what a step sends, and the update that the sum of all ranks' payloads makes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.after_sum import MomentumSGD
+from dgc_topo.compression.compressor import dense_part
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.momentum import MomentumSGD
-from dgc_topo.compression.tensors import is_frozen
+from dgc_topo.compression.layout import Groups
+from dgc_topo.compression.local_step import Sent
+from dgc_topo.compression.parameters import is_frozen
+from dgc_topo.compression.pool import constant, places_of, trim
+from dgc_topo.payload import SUM, BundlePayload, DensePayload, Entries, Payload, SparsePayload
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.tensors import TORCH_DTYPES
+
+
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """The payloads of one compressor.
+
+    Below density 1 they are a `BundlePayload` of a `SparsePayload` over the compressed tensors and
+    a `DensePayload` over the others; at density 1 one `DensePayload` over both, in that order.
+    """
+
+    length: int  #: elements of the compressed tensors
+    others: int  #: elements of those that travel dense
+    device: torch.device
+    coding: WireCoding
+
+    @property
+    def wire_dtype(self) -> torch.dtype:
+        """Of the values in a message."""
+        return TORCH_DTYPES[self.coding.wire_dtype]
+
+    def sparse(self, sent: Sent, dense: Tensor) -> BundlePayload:
+        """Return what is sent of the compressed tensors, and *dense* for the others."""
+        sparse = SparsePayload(
+            sent.indices,
+            sent.values,
+            self.length,
+            wire_dtype=self.wire_dtype,
+            index_encoding=self.coding.index_encoding,
+            message=sent.message,
+        )
+        return BundlePayload([sparse, self.dense(dense)])
+
+    def dense(self, buffer: Tensor) -> DensePayload:
+        """Return everything, or all that travels dense, end to end in *buffer*."""
+        return DensePayload(buffer, self.wire_dtype, goals=SUM)
+
+    def neutral(self, density: float) -> Payload:
+        """Return a payload of zeros, of the kind that *density* asks for."""
+        if density >= 1:
+            return self.dense(self._zeros(self.length + self.others))
+        nothing = torch.empty(0, dtype=torch.int64, device=self.device)
+        sent = Sent(nothing, nothing.to(torch.float32), None)
+        return self.sparse(sent, self._zeros(self.others))
+
+    def parts(self, where: str, summed: Payload) -> tuple[Tensor, Tensor]:
+        """Return the sums over compressed and over dense tensors, in memory of their own.
+
+        Args:
+            where: What to call the compressor in an error.
+            summed: A sum of such payloads; the compressed tensors may have become dense in it.
+
+        Raises:
+            ValueError: if it is no such sum.
+        """
+        match summed:
+            case BundlePayload(parts=[SparsePayload(length=found) as sparse, rest]):
+                if found == self.length:
+                    return sparse.to_dense(), dense_part(where, rest, self.others).clone()
+            case BundlePayload(parts=[filled, rest]):  # a merge policy may have filled it up
+                compressed = dense_part(where, filled, self.length)
+                return compressed.clone(), dense_part(where, rest, self.others).clone()
+        buffer = dense_part(where, summed, self.length + self.others).clone()
+        return buffer[: self.length], buffer[self.length :]
+
+    def _zeros(self, length: int) -> Tensor:
+        return torch.zeros(length, dtype=torch.float32, device=self.device)
 
 
 class SumRules:
@@ -71,3 +146,52 @@ class SumRules:
             weight_decay=weight_decay,
             decoupled=self._config.weight_decay_mode == "decoupled",
         )
+
+
+class Reselection:
+    """One rank's part: it knows what the rank has sent, and gives the rejected back to it.
+
+    Args:
+        accumulation: Takes back what is rejected.
+        groups: Which elements compete with each other.
+    """
+
+    def __init__(self, accumulation: Accumulation, groups: Groups) -> None:
+        self._accumulation, self._groups = accumulation, groups
+        self._own: Entries | None = None
+
+    def note_sent(self, own: Entries) -> None:
+        """Note what this rank sends in this step."""
+        self._own = own
+
+    def apply(self, total: Tensor, density: float) -> None:
+        """Leave only the best of the sum, and take back what this rank sent of the rest.
+
+        Args:
+            total: Shape (length,), float32; changed in place.
+            density: Fraction of each group to keep.
+        """
+        indices = places_of(total != 0)
+        best = best_entries(Entries(indices, total[indices]), self._groups, density)
+        total.zero_()[best.indices] = best.values
+        if self._own is not None:  # a rank that only serves has sent nothing
+            self._accumulation.give_back(*without(self._own, best.indices))
+            self._own = None
+
+
+def best_entries(merged: Entries, groups: Groups, density: float) -> Entries:
+    """Return the largest magnitudes of each group: as many as one rank sends.
+
+    Ranks with the same sum keep the same entries; of equal magnitudes the lower indices.
+    """
+    device = merged.values.device
+    ends = torch.searchsorted(merged.indices, constant(groups.offsets[1:], device))
+    counts = constant(tuple(groups.counts(density)), device)
+    places = trim(merged.values.abs(), ends, counts).places
+    return Entries(merged.indices[places], merged.values[places])
+
+
+def without(own: Entries, kept: Tensor) -> Entries:
+    """Return the entries of *own* whose indices are not among *kept*."""
+    rejected = torch.isin(own.indices, kept, assume_unique=True, invert=True)
+    return Entries(own.indices[rejected], own.values[rejected])

@@ -41,7 +41,7 @@ class SparsePayload:
     The entries are kept per run of chunks and cut or joined where a transfer begins or ends, so
     that a step costs what it moves, not what the buffer holds.
 
-    Every message is coded on its own (payload/wire/FORMAT.md): as run lengths, packed gaps, a
+    Every message is coded on its own (wire/FORMAT.md): as run lengths, packed gaps, a
     bitmap, or dense where that is fewest bytes.  A run that arrives dense has an entry for each of
     its elements from then on.
 

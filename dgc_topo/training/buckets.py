@@ -9,7 +9,9 @@ from itertools import chain, pairwise
 import numpy as np
 from torch import Tensor
 
-from dgc_topo.compression import DGC, Compressor, Staleness
+from dgc_topo.compression.accumulation import Staleness
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import Gradients
 from dgc_topo.payload import Payload
 from dgc_topo.sizes import bucket_ends

@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import nn
 
-from dgc_topo.compression import Staleness
+from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.records.measurement import (
     Measurement,
     Phases,

@@ -10,7 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, RandomK, SGDSettings, TernGrad
+from dgc_topo.compression.after_sum import SGDSettings
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.seeds import stream_seed
 from dgc_topo.training.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.training.data import Dataset, Shard, load_dataset

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from dgc_topo.compression import Staleness
+from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import (
     EMULATED_COMPUTE,

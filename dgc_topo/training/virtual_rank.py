@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from dgc_topo.compression import NonFiniteGradientError
+from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.payload import Payload
 from dgc_topo.training.errors import DivergedError, check_loss
 from dgc_topo.training.evaluation import Share, share_of

@@ -1,10 +1,19 @@
-"""The first word of a message (version and coding), and the error of a bad one."""
+"""A message's coding: its first word, what is planned of it, and the error of a bad one."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from dgc_topo.wire.coding import IndexEncoding, WireDtype
+from dgc_topo.wire.coding import (
+    HEADER_BYTES,
+    MAX_CODE,
+    MAX_RUN,
+    VALUE_BYTES,
+    IndexChoice,
+    IndexEncoding,
+    WireDtype,
+    smallest,
+)
 
 MAGIC = 0xDC
 VERSION = 1
@@ -37,3 +46,58 @@ def first_word(header: Header) -> int:
     """Return the header's first word."""
     kind = ENCODING_CODES[header.encoding] | DTYPE_CODES[header.wire_dtype] << 4
     return MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
+
+
+class Coding(NamedTuple):
+    """What is wanted of a message: the type of its values, and how to code indices."""
+
+    wire_dtype: WireDtype
+    choice: IndexChoice
+
+
+class Plan(NamedTuple):
+    """How entries are going to be coded, and what that takes."""
+
+    header: Header
+    escapes: int
+    num_bytes: int  #: of the whole message
+
+
+def plan_of(count: int, largest: int, escapes: int, length: int, coding: Coding) -> Plan:
+    """Return how entries are coded best.
+
+    Args:
+        count: Number of entries.
+        largest: Largest gap: most elements without an entry before an entry.
+        escapes: Escape codes that the gaps take together; a largest gap of just 65535 is a code by
+            itself, and then no other gap takes one either.
+        length: Elements of the run.
+        coding: What is wanted.
+
+    Raises:
+        WireError: if the run is longer than 2**31 elements.
+    """
+    check_run(length)
+    if largest <= MAX_CODE:
+        escapes = 0
+    value_bytes = VALUE_BYTES[coding.wire_dtype]
+    encoding, body = smallest(coding.choice, value_bytes, length, count, largest, escapes)
+    parameter = 0
+    if encoding == "bit-packed":
+        parameter = largest.bit_length()
+    elif encoding == "run-length":
+        parameter = int(escapes > 0)
+    return Plan(Header(encoding, coding.wire_dtype, parameter), escapes, HEADER_BYTES + body)
+
+
+def check_run(length: int) -> None:
+    """Refuse a run whose relative indices do not fit.
+
+    Raises:
+        WireError: if *length* is above 2**31.
+    """
+    if length > MAX_RUN:
+        raise WireError(
+            f"wire: run of {length} elements in one sparse message, expected at most {MAX_RUN}; "
+            "use a topology that cuts the buffer into more chunks"
+        )

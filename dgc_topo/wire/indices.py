@@ -1,18 +1,92 @@
-"""How indices are written into a message and read from it, each way of coding them.
+"""Indices of a message: gaps between entries as numbers of a few bits, a bitmap, or whole numbers.
 
 Indices come as *gaps*: how many elements without an entry lie before each entry, since the last
 entry or the start of the run.  Gaps cannot be out of order, so of those only the sum needs a check.
+Bit b of a packed sequence is bit ``b % 8`` (the lowest is 0) of byte ``b // 8``.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
-from dgc_topo.wire import bits
 from dgc_topo.wire.coding import MAX_CODE
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.tensors import has_kernels
+
+MAX_WIDTH = 15  #: four numbers have to fit one int64
+
+_EACH_BYTE = 0x0101010101010101
+_OWN_BIT = -0x7FBFDFEFF7FBFDFF  # 0x8040201008040201: bit k of byte k, as a signed number
+_GATHER = 0x0102040810204080  # times bytes of 0 or 1: their bits, side by side in the top byte
+
+
+def packed_bytes(count: int, width: int) -> int:
+    """Return the bytes of *count* numbers of *width* bits."""
+    return -(-count * width // 8)
+
+
+def pack_bits(numbers: Tensor, width: int, into: Tensor) -> None:
+    """Pack *numbers*, eight of them into *width* bytes.
+
+    Args:
+        numbers: Shape (n,), int64, from 0 to ``2**width - 1``.
+        width: Bits of each, 1 to 15.
+        into: Shape (packed_bytes(n, width),), uint8; bits beyond the last number become 0.
+    """
+    count = len(numbers)
+    groups = -(-count // 8)
+    if count % 8:
+        padded = numbers.new_zeros(8 * groups)
+        padded[:count] = numbers
+        numbers = padded
+    fours = numbers.view(2 * groups, 4) << _shifts(numbers.device, width)
+    halves = fours.sum(1).view(groups, 2)
+    low, high = halves[:, 0], halves[:, 1]
+    whole = torch.stack([low | high << 4 * width, high >> 64 - 4 * width], 1)
+    packed = whole.view(torch.uint8)[:, :width]
+    if count % 8:
+        into.copy_(packed.reshape(-1)[: len(into)])
+    else:
+        into.view(groups, width).copy_(packed)
+
+
+def unpack_bits(packed: Tensor, count: int, width: int) -> Tensor:
+    """Return the *count* numbers that `pack_bits` packed, shape (count,), int64."""
+    groups = -(-count // 8)
+    if count % 8:
+        padded = packed.new_zeros(groups * width)
+        padded[: len(packed)] = packed
+        packed = padded
+    whole = packed.new_zeros(groups, 16)
+    whole[:, :width] = packed.view(groups, width)
+    low, high = whole.view(torch.int64).unbind(1)
+    # The shift to the right drags the sign along; what of it is not masked comes from high anyway.
+    second = (low >> 4 * width) & ((1 << 64 - 4 * width) - 1) | high << 64 - 4 * width
+    halves = torch.stack([low, second], 1).unsqueeze(2)
+    numbers = (halves >> _shifts(packed.device, width)) & ((1 << width) - 1)
+    return numbers.view(-1)[:count]
+
+
+def pack_plane(indices: Tensor, into: Tensor) -> None:
+    """Set the bits at *indices*, shape (n,), int64, of *into*, uint8, and clear the others."""
+    flags = torch.zeros(8 * len(into), dtype=torch.uint8, device=into.device)
+    flags.index_fill_(0, indices, 1)
+    into.copy_((flags.view(torch.int64) * _GATHER) >> 56)
+
+
+def unpack_plane(plane: Tensor) -> Tensor:
+    """Return the ascending indices of the bits set in *plane*, shape (n,), int64."""
+    spread = (plane.to(torch.int64) * _EACH_BYTE).bitwise_and_(_OWN_BIT)
+    return spread.view(torch.uint8).nonzero().view(-1)
+
+
+@lru_cache(maxsize=64)
+def _shifts(device: torch.device, width: int) -> Tensor:
+    return torch.arange(4, dtype=torch.int64, device=device) * width
+
 
 _PLANE_BITS = 16  #: wider gaps are a plane of their low 16 bits and one of the bits above
 
@@ -80,7 +154,7 @@ def write_packed(gaps: Tensor, width: int, into: Tensor) -> None:
         into[:plane].view(torch.int16).copy_(gaps)
         gaps, width, into = gaps >> _PLANE_BITS, width - _PLANE_BITS, into[plane:]
     if width:
-        bits.pack(gaps, width, into)
+        pack_bits(gaps, width, into)
 
 
 def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
@@ -92,11 +166,11 @@ def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
 
         return on_gpu.read_gaps(packed, count, width, start)
     if width < _PLANE_BITS:
-        return _after(bits.unpack(packed, count, width), start)
+        return _after(unpack_bits(packed, count, width), start)
     plane = 2 * count
     gaps = packed[:plane].view(torch.uint16).to(torch.int64)
     if width > _PLANE_BITS:
-        gaps += bits.unpack(packed[plane:], count, width - _PLANE_BITS) << _PLANE_BITS
+        gaps += unpack_bits(packed[plane:], count, width - _PLANE_BITS) << _PLANE_BITS
     return _after(gaps, start)
 
 
@@ -106,7 +180,7 @@ def read_bitmap(plane: Tensor, count: int, start: int) -> Tensor:
     Raises:
         WireError: if there are not so many.
     """
-    found = bits.unpack_plane(plane)
+    found = unpack_plane(plane)
     if len(found) != count:
         raise WireError(
             f"wire: bitmap with {len(found)} bits set, expected {count}: one for each value"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgc_topo.wire import bits, indices, small
-from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireDtype
-from dgc_topo.wire.format import WORD_BYTES, WireError
+from dgc_topo.wire import indices, small
+from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES, IndexChoice, WireDtype
+from dgc_topo.wire.format import WORD_BYTES, Coding, Plan, WireError, check_run, plan_of
 from dgc_topo.wire.header import Layout, open_message, seal
-from dgc_topo.wire.plan import Coding, Plan, check_run, plan
 from dgc_topo.wire.tensors import TORCH_DTYPES, has_kernels
 
 
@@ -43,7 +42,7 @@ def encode(
         return made
     gaps = indices.gaps_of(entry_indices, start)
     if made is None:
-        made = plan(gaps, length, coding)
+        made = _plan_gaps(gaps, length, coding)
     words = torch.empty(-(-made.num_bytes // WORD_BYTES), dtype=torch.int32, device=gaps.device)
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
@@ -74,7 +73,7 @@ def encoded_bytes(
 
         return on_gpu.planned(entry_indices, start, length, coding).num_bytes
     gaps = indices.gaps_of(entry_indices, start)
-    return plan(gaps, length, coding).num_bytes
+    return _plan_gaps(gaps, length, coding).num_bytes
 
 
 def _made_fast(
@@ -88,6 +87,24 @@ def _made_fast(
     return small.encode(entry_indices, values, start, length, coding)
 
 
+def _plan_gaps(gaps: Tensor, length: int, coding: Coding) -> Plan:
+    """Return how entries are coded best; on a GPU it waits for one number, seldom for two.
+
+    Args:
+        gaps: Of the entries, as `indices.gaps_of`.
+        length: Elements of the run.
+        coding: What is wanted.
+
+    Raises:
+        WireError: if the run is longer than 2**31 elements.
+    """
+    largest = int(gaps.max()) if len(gaps) else 0
+    escapes = 0
+    if largest > MAX_CODE:
+        escapes = int(torch.div(gaps, MAX_CODE, rounding_mode="floor").sum())
+    return plan_of(len(gaps), largest, escapes, length, coding)
+
+
 def _write_indices(
     made: Plan, gaps: Tensor, entry_indices: Tensor, start: int, into: Tensor
 ) -> None:
@@ -97,7 +114,7 @@ def _write_indices(
         case "bit-packed":
             indices.write_packed(gaps, made.header.parameter, into)
         case "bitmap":
-            bits.pack_plane(entry_indices - start, into)
+            indices.pack_plane(entry_indices - start, into)
         case "int32":
             padding = len(into) - 4 * len(gaps)
             into[:padding] = 0

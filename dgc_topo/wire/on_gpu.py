@@ -15,8 +15,7 @@ from torch import Tensor
 
 from dgc_topo.wire import kernels
 from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireDtype
-from dgc_topo.wire.format import WORD_BYTES, Header, first_word
-from dgc_topo.wire.plan import Coding, Plan, check_run, plan_of
+from dgc_topo.wire.format import WORD_BYTES, Coding, Header, Plan, check_run, first_word, plan_of
 
 FACTS: int = kernels.FACTS  #: numbers that the kernels of one message share
 

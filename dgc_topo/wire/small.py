@@ -14,10 +14,9 @@ from torch import Tensor
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES
-from dgc_topo.wire.format import WORD_BYTES
+from dgc_topo.wire.format import WORD_BYTES, Coding, plan_of
 from dgc_topo.wire.header import Layout, seal_words
 from dgc_topo.wire.indices import check_last
-from dgc_topo.wire.plan import Coding, plan_of
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 Bytes = npt.NDArray[np.uint8]

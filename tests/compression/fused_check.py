@@ -13,13 +13,12 @@ import torch
 
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.compression.gpu import candidates, norm, search
-from dgc_topo.compression.gpu.accumulation import FusedAccumulation
-from dgc_topo.compression.gpu.threshold import FusedThreshold
-from dgc_topo.compression.groups import Groups
-from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.gpu import accumulation, candidates, threshold
+from dgc_topo.compression.gpu.accumulation import FusedAccumulation, FusedNorm
+from dgc_topo.compression.gpu.threshold import FusedThreshold, Search
+from dgc_topo.compression.layout import FlatLayout, Groups
 from dgc_topo.compression.selection import top_k
-from dgc_topo.compression.tail import Goal
+from dgc_topo.compression.threshold import Goal
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 SHAPES = {"a": (30, 20), "none": (0, 4), "b": (3, 3), "c": (50, 11), "d": (1, 1), "e": (0, 1)}
@@ -137,16 +136,16 @@ def check_search() -> None:
         residual = LAYOUT.flatten(randoms(generator, torch.float32, ties=ties), DEVICE) * scale
         lists = candidates.Lists(groups, groups.counts(0.3), blocks)
         searched = torch.arange(groups.num_groups, device=DEVICE) % 3 == 0
-        found = search.Search(groups, DEVICE).thresholds(residual, lists, searched)
-        for group, threshold in enumerate(found.tolist()):
+        found = Search(groups, DEVICE).thresholds(residual, lists, searched)
+        for group, least in enumerate(found.tolist()):
             part = residual[slice(*groups.offsets[group : group + 2])].abs()
             wanted = groups.counts(0.3)[group] if searched[group] else 0
             if not wanted:
-                assert threshold == math.inf
+                assert least == math.inf
                 continue
             limit = float(part.sort(descending=True).values[wanted - 1])
-            assert int((part > threshold).sum()) >= min(wanted, int(part.count_nonzero()))
-            assert limit * (1 - 2**-15) <= threshold <= limit, (threshold, limit)
+            assert int((part > least).sum()) >= min(wanted, int(part.count_nonzero()))
+            assert limit * (1 - 2**-15) <= least <= limit, (least, limit)
 
 
 def check_bounds() -> None:
@@ -200,8 +199,8 @@ def check_norm() -> None:
     """The norm of all tensors together; what is not finite has none."""
     generator = torch.Generator().manual_seed(8)
     gradients = randoms(generator, torch.float32)
-    with mock.patch.object(norm, "BLOCK", BLOCK):
-        quick = norm.FusedNorm(gradients, DEVICE)
+    with mock.patch.object(accumulation, "_NORM_BLOCK", BLOCK):
+        quick = FusedNorm(gradients, DEVICE)
         flat = torch.cat([gradient.flatten() for gradient in gradients.values()])
         found = quick(gradients)
         assert found is not None
@@ -220,8 +219,8 @@ def main() -> None:
     # Small, so that a list takes several programs.
     with (
         mock.patch.object(candidates, "CHUNK", 64),
-        mock.patch.object(search, "CHUNK", 64),
-        mock.patch.object(search, "_CHUNKS", 2),
+        mock.patch.object(threshold, "CHUNK", 64),
+        mock.patch.object(threshold, "_CHUNKS", 2),
     ):
         check_search()
         check_laws()

@@ -13,16 +13,14 @@ import torch
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.gpu import candidates
-from dgc_topo.compression.gpu.accumulation import FusedAccumulation
-from dgc_topo.compression.gpu.norm import FusedNorm
-from dgc_topo.compression.gpu.step import FusedStep
+from dgc_topo.compression.gpu.accumulation import FusedAccumulation, FusedNorm
+from dgc_topo.compression.gpu.fused_step import FusedStep
 from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.gradients import NonFiniteGradientError
-from dgc_topo.compression.groups import Groups
-from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.layout import FlatLayout, Groups
+from dgc_topo.compression.local_step import Step
 from dgc_topo.compression.selection import Afterwards, top_k_per_layer
-from dgc_topo.compression.step import Step
-from dgc_topo.compression.tail import Goal, Tail
+from dgc_topo.compression.threshold import Goal, Tail
 from dgc_topo.payload import SparsePayload
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES

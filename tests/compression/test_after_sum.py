@@ -8,8 +8,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.compression import Compressor, Dense, RandomK, SGDSettings, TernGrad
+from dgc_topo.compression.after_sum import SGDSettings
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.gradients import NonFiniteGradientError
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.payload import Arrival, BundlePayload, DensePayload, Payload, TernaryPayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Transfer

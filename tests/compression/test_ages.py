@@ -7,13 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.compression import DGC, StagedDensity
-from dgc_topo.compression import ages as ages_module
+from dgc_topo.compression import accumulation
+from dgc_topo.compression.density import StagedDensity
+from dgc_topo.compression.dgc import DGC
 from tests.compression.workers import constant, dgc_ranks, model, random_like, sparse_of
 
 
 def bins(waits: list[int]) -> list[int]:
-    counts = [0] * ages_module.NUM_BINS
+    counts = [0] * accumulation.NUM_BINS
     for wait in waits:
         counts[wait.bit_length() - 1] += 1
     return counts
@@ -60,7 +61,7 @@ def test_staleness_without_ages_is_refused():
 @pytest.mark.parametrize("mode", ["never", "all", "stale"])
 @pytest.mark.parametrize("tile", [5, 1 << 20])
 def test_velocities_are_cleared_when_due_and_residuals_never(mode, tile, monkeypatch):
-    monkeypatch.setattr(ages_module, "_TILE", tile)
+    monkeypatch.setattr(accumulation, "_TILE", tile)
     parameters = {"w": torch.zeros(6, 7)}
     config = constant(density=0.1, momentum=0.5, clear_velocities=mode, clear_every_steps=4)
     rank = dgc_ranks(1, parameters, config)[0]

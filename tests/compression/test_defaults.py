@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Dense, RandomK, SGDSettings, TernGrad
-from dgc_topo.compression.tail import Goal, Tail
+from dgc_topo.compression.after_sum import SGDSettings
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
+from dgc_topo.compression.threshold import Goal, Tail
 from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import constant

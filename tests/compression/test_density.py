@@ -2,14 +2,14 @@
 
 import pytest
 
-from dgc_topo.compression import (
-    DGC,
-    DGCConfig,
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.density import (
     StagedDensity,
     constant_density,
     geometric_warm_up,
     paper_warm_up,
 )
+from dgc_topo.compression.dgc import DGC
 from tests.compression.workers import model
 
 

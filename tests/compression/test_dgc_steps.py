@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgc_topo.compression import DGC, NonFiniteGradientError, StagedDensity
+from dgc_topo.compression.density import StagedDensity
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.payload import BundlePayload, DensePayload, SparsePayload
 from tests.compression.workers import (
     SHAPES,

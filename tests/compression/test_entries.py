@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.compression import DGC, DGCConfig
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dgc import DGC
 from dgc_topo.simulation.training import Profile, ReadyLayer, SparseEncoding
 from dgc_topo.simulation.training.profile import Bucket
 from dgc_topo.sizes import compressed_sizes

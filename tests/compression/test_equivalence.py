@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgc_topo.compression import Compressor, Dense, DGCConfig
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dense import Dense
 from tests.compression.workers import (
     Gradients,
     apply,

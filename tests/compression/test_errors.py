@@ -5,7 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, check_optimizer
+from dgc_topo.compression.compressor import Compressor, check_optimizer
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
 from dgc_topo.payload import BundlePayload, DensePayload, SparsePayload
 from tests.compression.workers import constant, dgc_ranks, model, random_like
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, FlatLayout
 from dgc_topo.compression.accumulation import Accumulation
-from dgc_topo.compression.parts import accumulation_of
+from dgc_topo.compression.assembly import accumulation_of
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.layout import FlatLayout
 from tests.compression.workers import constant, random_like, sparse_of
 from tests.kernels import needs_gpu, needs_triton, run_check
 

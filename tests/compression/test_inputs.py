@@ -11,7 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import distribute_tensor
 
-from dgc_topo.compression import DGC, Compressor, Dense, RandomK, SGDSettings, TernGrad
+from dgc_topo.compression.after_sum import SGDSettings
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import add_up, constant, model, random_like

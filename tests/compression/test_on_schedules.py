@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import torch
 
-from dgc_topo.compression import Dense, RandomK, TernGrad
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.runtime import Communicator
 from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.schedule import Schedule, mix

@@ -6,7 +6,12 @@ import math
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Compressor, Dense, NonFiniteGradientError, RandomK, TernGrad
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.gradients import NonFiniteGradientError
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.tensors import largest_addend, to_wire

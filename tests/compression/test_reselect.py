@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dgc_topo.compression import Groups
-from dgc_topo.compression.reselect import best_entries, without
+from dgc_topo.compression.layout import Groups
+from dgc_topo.compression.summed import best_entries, without
 from dgc_topo.payload import Entries
 from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.sizes import entries_of

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.compression import FlatLayout, top_k_per_layer
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.selection import top_k_per_layer
 from dgc_topo.sizes import entries_of
 
 small_values = st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.0, 0.5, 1.0, 2.0])

@@ -5,7 +5,10 @@ import warnings
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Dense, dgc_bytes, encoded_bytes
+from dgc_topo.compression.compressor import encoded_bytes
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.sizes import dgc_bytes
 from dgc_topo.wire.message import encode
 from tests.compression.workers import constant, dgc_ranks, model, random_like, sparse_of
 

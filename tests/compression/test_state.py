@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from dgc_topo.compression import DGC, Compressor, Dense, DGCConfig, RandomK, TernGrad
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from tests.compression.workers import apply, model, random_like, step
 
 MAKERS: dict[str, Any] = {

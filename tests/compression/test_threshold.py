@@ -7,12 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgc_topo.compression import DGC, FlatLayout, Groups, pool, threshold, tiles, top_k
+from dgc_topo.compression import layout, pool, threshold
 from dgc_topo.compression.accumulation import Accumulation
-from dgc_topo.compression.pool import Pool
-from dgc_topo.compression.tail import Goal, Tail
-from dgc_topo.compression.threshold import Threshold, sample_rank, sample_stride
-from dgc_topo.compression.trim import trim
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.layout import FlatLayout, Groups
+from dgc_topo.compression.pool import Pool, trim
+from dgc_topo.compression.selection import top_k
+from dgc_topo.compression.threshold import Goal, Tail, Threshold, sample_rank, sample_stride
 from tests.compression.workers import constant, random_like, sparse_of
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ layers_of_values = st.lists(st.lists(tied_values, max_size=30), min_size=1, max_
 @pytest.fixture(params=[7, 1 << 18], ids=lambda size: f"tile-{size}")
 def small_parts(request, monkeypatch):
     """Make tiles, the room of pools and the least sample so small that all of them matter."""
-    monkeypatch.setattr(tiles, "CPU_TILE", request.param)
+    monkeypatch.setattr(layout, "CPU_TILE", request.param)
     if request.param < 1 << 18:
         monkeypatch.setattr(threshold, "_SMALL", 4)
         monkeypatch.setattr(threshold, "_SAMPLE", 0.3)

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from dgc_topo.compression import (
-    DGC,
-    Dense,
-    DGCConfig,
-    RandomK,
-    SGDSettings,
-    StagedDensity,
-    TernGrad,
-)
+from dgc_topo.compression.after_sum import SGDSettings
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dense import Dense
+from dgc_topo.compression.density import StagedDensity
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
 from tests.compression.workers import constant, model
 
 YES: Any = np.True_

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dgc_topo.compression import DGC, Compressor, DGCConfig
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dgc import DGC
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 
 SHAPES: dict[str, tuple[int, ...]] = {

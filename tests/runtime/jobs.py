@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.compression import DGC, DGCConfig
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dgc import DGC
 from dgc_topo.payload import MIXTURE, BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.runtime import (
     Communicator,

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from dgc_topo.compression import Dense
+from dgc_topo.compression.dense import Dense
 from dgc_topo.experiments.scenario import Scenario, load_scenario
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Traffic

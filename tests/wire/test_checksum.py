@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.wire import bits
 from dgc_topo.wire.checksum import PRIME, ROW, few_word_sums, word_sums
 from dgc_topo.wire.coding import HEADER_BYTES
 from dgc_topo.wire.format import Header
 from dgc_topo.wire.header import _LAYOUT, _seal_on_device, _seeds, seal
+from dgc_topo.wire.indices import pack_bits, pack_plane, packed_bytes, unpack_bits, unpack_plane
 from tests.wire import reference
 
 LENGTH = 1000
@@ -89,9 +89,9 @@ def test_the_modulus_is_the_largest_prime_of_32_bits():
 @given(st.integers(1, 15), st.lists(st.integers(0, 2**15 - 1), max_size=70))
 def test_unpack_inverts_pack(width: int, numbers: list[int]):
     given_numbers = torch.tensor(numbers, dtype=torch.int64) & ((1 << width) - 1)
-    packed = torch.full((bits.packed_bytes(len(numbers), width),), 255, dtype=torch.uint8)
-    bits.pack(given_numbers, width, packed)
-    assert torch.equal(bits.unpack(packed, len(numbers), width), given_numbers)
+    packed = torch.full((packed_bytes(len(numbers), width),), 255, dtype=torch.uint8)
+    pack_bits(given_numbers, width, packed)
+    assert torch.equal(unpack_bits(packed, len(numbers), width), given_numbers)
     raw = packed.numpy().tobytes()
     assert reference.numbers(raw, len(numbers), width) == given_numbers.tolist()
 
@@ -100,8 +100,8 @@ def test_unpack_inverts_pack(width: int, numbers: list[int]):
 def test_unpack_plane_inverts_pack_plane(num_bytes: int, data: st.DataObject):
     places = sorted(data.draw(st.sets(st.integers(0, 8 * num_bytes - 1))))
     plane = torch.full((num_bytes,), 255, dtype=torch.uint8)
-    bits.pack_plane(torch.tensor(places, dtype=torch.int64), plane)
-    assert bits.unpack_plane(plane).tolist() == places
+    pack_plane(torch.tensor(places, dtype=torch.int64), plane)
+    assert unpack_plane(plane).tolist() == places
     flags = np.unpackbits(plane.numpy(), bitorder="little")
     assert flags.nonzero()[0].tolist() == places
 

@@ -6,7 +6,7 @@ Importing its modules needs Triton, which comes with torch where there are GPUs.
     accumulation  one pass over gradient, velocity and residual, which lists candidates
     candidates    radix select among them: exactly the largest, in ascending order
     accumulation  take what is sent: mask velocity and residual
-    payload.wire  measure and write the message
+    wire          measure and write the message
 
 `FusedStep` launches all of it as one CUDA graph, and waits for the GPU once, at the end.
 """

@@ -1,8 +1,9 @@
-"""Accumulation in one pass over the memory."""
+"""A step's passes over its tensors: the norm of the gradient, and accumulation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,9 +15,57 @@ from dgc_topo.compression.gpu import step_kernels as kernels
 from dgc_topo.compression.gpu.blocks import ELEMENTS, Blocks, Reader
 from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.local_step import Term
 from dgc_topo.compression.pool import Watcher
-from dgc_topo.compression.step import Term
 from dgc_topo.wire.tensors import largest_addend
+
+_NORM_BLOCK = 4096  #: elements per program
+
+
+class FusedNorm:
+    """The L2 norm over all tensors together, by one launch and one wait.
+
+    Args:
+        tensors: Like the gradients will be: names, shapes and device.
+        device: Where they are.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        self.reader = Reader(tuple(tensors), device)
+        self._blocks = Blocks(FlatLayout.of(tensors), _NORM_BLOCK, device)
+        self._sums = torch.empty(self._blocks.count, dtype=torch.float64, device=device)
+        self._total = torch.empty((), dtype=torch.float64, device=device)
+
+    def __call__(self, gradients: Mapping[str, Tensor]) -> float | None:
+        """Return the norm, or None if a kernel cannot read them or it is not finite."""
+        dtype = self.reader.read(gradients)
+        if dtype is None or not self._blocks.count:
+            return None
+        self.launch(dtype, self._total)
+        total = float(self._total)
+        return math.sqrt(total) if math.isfinite(total) else None
+
+    def launch(self, dtype: torch.dtype, total: Tensor) -> None:
+        """Sum the squares of what the reader has read, without waiting for the GPU.
+
+        Args:
+            dtype: What the reader said.
+            total: Shape (), float64; overwritten.
+        """
+        blocks = self._blocks
+        with blocks.on_device():
+            kernels.sum_squares[(blocks.count,)](
+                self.reader.addresses,
+                blocks.tensor,
+                blocks.inside,
+                blocks.length,
+                self._sums,
+                element=ELEMENTS[dtype],
+                block=_NORM_BLOCK,
+                num_warps=8,
+            )
+        torch.sum(self._sums, 0, out=total)
+
 
 BLOCK = 1024  #: elements per program of the pass, a power of two
 _WARPS = 4

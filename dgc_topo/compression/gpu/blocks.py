@@ -9,8 +9,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from dgc_topo.compression.groups import Groups
-from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.compression.layout import FlatLayout, Groups
 
 ELEMENTS = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
 

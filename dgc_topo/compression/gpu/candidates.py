@@ -10,8 +10,8 @@ from torch import Tensor
 from dgc_topo.compression.gpu import selection_kernels as kernels
 from dgc_topo.compression.gpu import step_kernels
 from dgc_topo.compression.gpu.blocks import Blocks, spans
-from dgc_topo.compression.groups import Groups
-from dgc_topo.compression.tail import Goal, Tail
+from dgc_topo.compression.layout import Groups
+from dgc_topo.compression.threshold import Goal, Tail
 
 CHUNK = 1024  #: candidates per program
 NOTES = 16  #: numbers that others may keep where the outcome is

@@ -12,13 +12,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from dgc_topo.compression import tail
+from dgc_topo.compression import threshold
 
 DIGITS = 4  #: of a key: 8, 8, 8 and 7 bits
 VALUES = tl.constexpr(256)  #: of a digit
-_LEAST_WIDTH, _MOST_WIDTH = tl.constexpr(tail.LEAST_WIDTH), tl.constexpr(tail.MOST_WIDTH)
-_SHRINKS, _GROWS = tl.constexpr(tail.SHRINKS), tl.constexpr(tail.GROWS)
-_FOLDS, _FOUND = tl.constexpr(tail.FOLDS), tl.constexpr(tail.FOUND)
+_LEAST_WIDTH, _MOST_WIDTH = tl.constexpr(threshold.LEAST_WIDTH), tl.constexpr(threshold.MOST_WIDTH)
+_SHRINKS, _GROWS = tl.constexpr(threshold.SHRINKS), tl.constexpr(threshold.GROWS)
+_FOLDS, _FOUND = tl.constexpr(threshold.FOLDS), tl.constexpr(threshold.FOUND)
 NOBODY = tl.constexpr(0x7FFFFFFF)  #: a limit above the key of every number
 
 

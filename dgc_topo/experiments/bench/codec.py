@@ -17,11 +17,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.assembly import step_of
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parts import step_of
+from dgc_topo.compression.local_step import PHASES
 from dgc_topo.compression.selection import Selection
-from dgc_topo.compression.step import PHASES
 from dgc_topo.experiments.bench.memory import allocated_bytes, peak_extra_bytes
 from dgc_topo.payload import SparsePayload
 from dgc_topo.training.profile import seconds_between
@@ -49,7 +49,7 @@ class CodecRow:
     tensors: int
     density: float
     sent: int  #: entries of the last step
-    phases: dict[str, float]  #: by `dgc_topo.compression.step.PHASES`
+    phases: dict[str, float]  #: by `dgc_topo.compression.local_step.PHASES`
     total_s: float
     idle_s: float
     bound_s: float

@@ -1,0 +1,114 @@
+"""Which parts of DGC the settings and the device ask for.
+
+Those for GPUs are imported where there are kernels: they need Triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.accumulation import Accumulation
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.layout import FlatLayout, Groups
+from dgc_topo.compression.local_step import Step
+from dgc_topo.compression.selection import (
+    Afterwards,
+    Selection,
+    Selector,
+    top_k_of_all,
+    top_k_per_layer,
+)
+from dgc_topo.compression.threshold import Threshold
+from dgc_topo.wire.tensors import has_triton
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Return whether Triton can write kernels for *device*; they do what plain operations do."""
+    return device.type == "cuda" and has_triton()
+
+
+def accumulation_of(
+    layout: FlatLayout, device: torch.device, config: DGCConfig, num_workers: int = 1
+) -> Accumulation:
+    """Return velocity and residual, accumulated by a fused kernel where there can be one."""
+    if has_kernels(device):
+        from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
+
+        return FusedAccumulation(layout, device, config, num_workers=num_workers)
+    return Accumulation(layout, device, config, num_workers=num_workers)
+
+
+def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
+    """Return which elements compete with each other."""
+    return Groups.per_layer(layout) if config.scope == "layer" else Groups.whole(layout)
+
+
+def selector(
+    config: DGCConfig, accumulation: Accumulation, rule: Selection | None = None
+) -> Selector:
+    """Return what picks the elements to send: *rule* if there is one, else what *config* says.
+
+    Args:
+        config: Names the rule and who competes with whom.
+        accumulation: Whose residual it picks from.
+        rule: A rule of the caller's.
+    """
+    per_layer = config.scope == "layer"
+    layout, device = accumulation.layout, accumulation.residual.device
+    if rule is None and config.selection == "exact":
+        rule = top_k_per_layer if per_layer else top_k_of_all
+    if rule is not None:
+        return Afterwards(rule, layout)
+    groups, reuse = groups_of(config, layout), config.selection == "reused"
+    if has_kernels(device):
+        from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
+        from dgc_topo.compression.gpu.threshold import FusedThreshold  # noqa: PLC0415
+
+        if isinstance(accumulation, FusedAccumulation):
+            return FusedThreshold(groups, accumulation.blocks, reuse=reuse)
+    return Threshold(groups, device, reuse=reuse)
+
+
+def step_of(
+    where: str,
+    parameters: Mapping[str, Tensor],
+    layout: FlatLayout,
+    config: DGCConfig,
+    rule: Selection | None = None,
+    *,
+    num_workers: int = 1,
+) -> Step:
+    """Return a step over all *parameters*, of which those in *layout* are compressed.
+
+    Args:
+        where: What to call the compressor in an error.
+        parameters: By name, all on one device.
+        layout: Names of those that are accumulated, and where they lie.
+        config: Settings.
+        rule: A rule of the caller's to select by.
+        num_workers: Ranks whose contributions are summed.
+    """
+    device = next(iter(parameters.values())).device
+    accumulation = accumulation_of(layout, device, config, num_workers)
+    picks = selector(config, accumulation, rule)
+    if not has_kernels(device):
+        return Step(where, accumulation, picks, None, config.coding)
+    from dgc_topo.compression.gpu.accumulation import (  # noqa: PLC0415
+        FusedAccumulation,
+        FusedNorm,
+    )
+    from dgc_topo.compression.gpu.fused_step import FusedStep  # noqa: PLC0415
+    from dgc_topo.compression.gpu.threshold import FusedThreshold  # noqa: PLC0415
+
+    norm = FusedNorm(parameters, device)
+    if (
+        isinstance(accumulation, FusedAccumulation)
+        and isinstance(picks, FusedThreshold)
+        and config.accumulation
+        and layout.length
+    ):
+        return FusedStep(where, accumulation, picks, norm, config.coding)
+    return Step(where, accumulation, picks, norm, config.coding)

@@ -1,0 +1,205 @@
+"""Parameters of a model: which ones compressors can work on, and what DGC sends of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import itemgetter
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_compressed
+from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+
+def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.device:
+    """Return the device that all parameters share.
+
+    Raises:
+        ValueError: if there are none, one is not a plain dense tensor of 16, 32 or 64-bit
+            floating-point numbers, devices differ, or two share memory.
+    """
+    if not isinstance(parameters, Mapping):
+        raise ValueError(  # noqa: TRY004  a wrong argument is a wrong value, as everywhere here
+            f"{where}: parameters are {type(parameters).__name__}, expected tensors by name: "
+            "dict(model.named_parameters())"
+        )
+    if not parameters:
+        raise ValueError(f"{where}: no parameters, expected at least one")
+    device: torch.device | None = None
+    for name, parameter in parameters.items():
+        what = f"{where}: parameter {name!r}"
+        if not isinstance(name, str):
+            raise ValueError(f"{what}, expected a name that is text")  # noqa: TRY004  as above
+        check_kind(what, parameter)
+        if parameter.dtype not in DTYPES or parameter.layout != torch.strided:
+            raise ValueError(
+                f"{what} is {parameter.dtype} and {parameter.layout}, "
+                "expected a dense tensor of 16, 32 or 64-bit floating-point numbers"
+            )
+        device = device or parameter.device
+        if parameter.device != device:
+            raise ValueError(
+                f"{what} is on {parameter.device}, expected {device} like those before it"
+            )
+        if parameter.is_meta:
+            raise ValueError(
+                f"{what} is on meta, expected memory: give the model its weights first"
+            )
+    _check_apart(where, parameters)
+    assert device is not None
+    return device
+
+
+def is_frozen(parameter: Tensor) -> bool:
+    """Return whether no optimizer would move this parameter: weights that decay leave it alone."""
+    return isinstance(parameter, torch.nn.Parameter) and not parameter.requires_grad
+
+
+def check_kind(what: str, tensor: object) -> None:
+    """Refuse what only looks like a tensor with numbers in memory, saying what works instead.
+
+    Args:
+        what: Whose it is, for the error.
+        tensor: Anything.
+
+    Raises:
+        ValueError: if it is no tensor, one without a shape yet, a nested one, or of a class whose
+            numbers are elsewhere (DTensor, FakeTensor, quantised weights and the like).
+    """
+    name = type(tensor).__name__
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{what} is {name}, expected a tensor")  # noqa: TRY004  as above
+    if is_lazy(tensor):
+        raise ValueError(
+            f"{what} has no shape yet, expected one: run the model on a batch first (lazy modules)"
+        )
+    if hasattr(tensor, "to_local"):
+        raise ValueError(
+            f"{what} is a {name} (FSDP2, tensor parallel), expected a plain tensor: give this "
+            "rank's own part, .to_local(), and sum over the ranks that hold the same part"
+        )
+    own_numbers = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+    if tensor.is_nested or not own_numbers:
+        kind = "nested tensor" if tensor.is_nested else name
+        raise ValueError(f"{what} is a {kind}, expected a plain tensor with numbers in memory")
+
+
+def _check_apart(where: str, parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that share memory: their updates would add up.
+
+    Raises:
+        ValueError: naming both, or the one whose own elements do.
+    """
+    begun: list[tuple[int, str, npt.NDArray[Any]]] = []  # where they end, and what they are
+    for address, name, parameter in _by_address(where, parameters):
+        size = _extent(parameter)
+        if parameter.numel() > size:
+            raise ValueError(
+                f"{where}: elements of parameter {name!r} share memory (an expanded view?), "
+                "expected memory for each: its clone()"
+            )
+        outline = _outline(parameter)
+        begun = [each for each in begun if each[0] > address]
+        for _, other, there in begun:
+            if np.shares_memory(outline, there):
+                first, second = sorted((name, other), key=list(parameters).index)
+                raise ValueError(
+                    f"{where}: parameters {first!r} and {second!r} share memory (tied weights?), "
+                    "expected each once: dict(model.named_parameters()) names tied ones once"
+                )
+        begun.append((address + size * parameter.element_size(), name, outline))
+
+
+def _by_address(where: str, parameters: Mapping[str, Tensor]) -> list[tuple[int, str, Tensor]]:
+    """Return all that have elements, in the order of where they begin."""
+    found = []
+    for name, parameter in parameters.items():
+        try:
+            address = parameter.data_ptr()
+        except RuntimeError as error:  # inside torch.func, for example
+            raise ValueError(
+                f"{where}: parameter {name!r} has no memory of its own, expected a plain tensor"
+            ) from error
+        if parameter.numel():
+            found.append((address, name, parameter))
+    return sorted(found, key=itemgetter(0))
+
+
+def _extent(tensor: Tensor) -> int:
+    """Return how many elements lie from a tensor's first to its last."""
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in steps)
+
+
+def _outline(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return an array where the tensor is, be it on a GPU: not to be read."""
+    width = tensor.element_size()
+    interface = {
+        "version": 3,
+        "shape": tuple(tensor.shape),
+        "strides": tuple(width * stride for stride in tensor.stride()),
+        "typestr": f"|V{width}",
+        "data": (tensor.data_ptr(), True),
+    }
+    return np.asarray(SimpleNamespace(__array_interface__=interface))
+
+
+def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireCoding) -> str:
+    """Return a table of which parameters are compressed at *density* and which stay dense.
+
+    Each row gives the shape, the elements, how the tensor travels, the entries it sends per step,
+    and the bytes to expect of them: all compressed tensors are one message, whose indices and
+    header are shared out by entries.  The first line is the verdict.
+    """
+    counts = [_count(tensor, density) for tensor in parameters.values()]
+    length = sum(t.numel() for t, n in zip(parameters.values(), counts, strict=True) if n)
+    entries = max(1, sum(counts))
+    message = coding.expected_bytes(np.array([max(1, length)]), np.array([entries]))
+    sizes = float(message[0]) / entries, VALUE_BYTES[coding.wire_dtype]
+    rows = [
+        _row(name, tensor, count, *sizes)
+        for (name, tensor), count in zip(parameters.items(), counts, strict=True)
+    ]
+    compressed = [row for row in rows if row[3] == "sparse"]
+    elements, sent = sum(row[2] for row in rows), round(sum(row[5] for row in rows))
+    share = sum(row[2] for row in compressed) / elements if elements else 0.0
+    ratio = f", ratio {elements * FLOAT_BYTES / sent:,.1f}" if sent else ""
+    verdict = (
+        f"dgc at density {density:g} compresses {len(compressed)} of {len(rows)} tensors, "
+        f"{share:.2%} of {elements:,} elements: {elements * FLOAT_BYTES:,} -> {sent:,} bytes "
+        f"per step{ratio}"
+    )
+    width = max((len(name) for name in parameters), default=0)
+    lines = [
+        f"  {name:<{width}}  {shape:>16}  {count:>13,}  {how:<6}  {entries:>11,}  {size:>13,.0f}"
+        for name, shape, count, how, entries, size in rows
+    ]
+    header = (
+        f"  {'parameter':<{width}}  {'shape':>16}  {'elements':>13}  {'as':<6}  "
+        f"{'sent':>11}  {'bytes':>13}"
+    )
+    return "\n".join([verdict, header, *lines])
+
+
+def _count(tensor: Tensor, density: float) -> int:
+    """Return how many entries of a tensor are sent; 0 if it travels dense."""
+    sparse = density < 1 and is_compressed(tensor.shape)
+    return entries_of(tensor.numel(), density) if sparse else 0
+
+
+def _row(
+    name: str, tensor: Tensor, entries: int, entry_bytes: float, element_bytes: int
+) -> tuple[str, str, int, str, int, float]:
+    shape = "x".join(map(str, tensor.shape)) or "scalar"
+    count = tensor.numel()
+    if entries:
+        return name, shape, count, "sparse", entries, entries * entry_bytes
+    return name, shape, count, "dense", count, count * element_bytes
