@@ -8,7 +8,7 @@ import pytest
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.scenario.claims import claims_in
-from dgc_topo.experiments.workloads import workloads_of_scenario
+from dgc_topo.experiments.training_cases import cases_of_scenario
 from dgc_topo.network import load_fabric
 from dgc_topo.report.findings import check_claims
 from dgc_topo.zoo import load_model
@@ -48,7 +48,7 @@ note = "Because."
 
 def test_a_claim_is_set_beside_the_best_prediction():
     scenario = parse_scenario(TEXT)
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     [claim] = scenario.claims
     [line] = check_claims([claim], records)
     speedups = {
@@ -65,7 +65,7 @@ def test_a_claim_is_set_beside_the_best_prediction():
 def test_ranks_of_one_machine_share_its_nic():
     """A ring in rank order leaves each machine once, so its bytes take as long as with own NICs."""
     scenario = parse_scenario(TEXT)
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     inside, across = records[0], records[1]
     model, fabric = load_model("vgg16"), load_fabric("1gbe")
     assert inside.step_time_s == pytest.approx(model.compute_s, rel=0.01)
@@ -99,7 +99,7 @@ def test_a_mistake_is_named(old, new, says):
 
 def test_the_papers_claim_for_dgc_holds_only_where_sparse_gradients_overlap():
     scenario = load_scenario(FIGURE_6)
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     dense, compressed = check_claims(scenario.claims, records)
     [dense_speedup] = [float(found) for found in re.findall(r"([\d.]+)x \(alexnet", dense)]
     assert 15 < dense_speedup < 30

@@ -5,10 +5,10 @@ import pytest
 
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
-from dgc_topo.experiments.workloads import (
+from dgc_topo.experiments.training_cases import (
+    cases_of_runs,
+    cases_of_scenario,
     union_exponent,
-    workloads_of_runs,
-    workloads_of_scenario,
 )
 from dgc_topo.network import load_fabric
 from dgc_topo.records.measurement import (
@@ -34,7 +34,7 @@ densities = {densities}
 [simulate]
 networks = ["1gbe"]
 world_sizes = [1, 2, 8]
-overlap_exponent = {exponent}
+union_exponent = {exponent}
 [[simulate.workloads]]
 name = "model"
 source = "made up"
@@ -47,7 +47,7 @@ batch_size_per_worker = 32
 
 def predicted(densities="[1.0]", exponent="1.0"):
     scenario = parse_scenario(SCENARIO.format(densities=densities, exponent=exponent))
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     return {(m.topology, m.density, m.world_size): m for m in records}
 
 
@@ -82,7 +82,7 @@ def test_a_scenario_says_how_messages_are_coded():
     text = SCENARIO.format(densities="[1.0, 0.001]", exponent="1.0")
     settings = '[compression]\nindex_encoding = "run-length"\nwire_dtype = "float16"'
     scenario = parse_scenario(text.replace("[compression]", settings))
-    dense, sparse = list(workloads_of_scenario(scenario))[:2]
+    dense, sparse = list(cases_of_scenario(scenario))[:2]
     assert (dense.compression, sparse.compression) == ("dense-fp16", "dgc-fp16")
     assert dense.compressed_bytes == 2 * 1_024_000
     assert sparse.compressed_bytes == pytest.approx(12 + 4 * 1000 + 2 * 24_000)
@@ -97,7 +97,7 @@ def test_records_from_before_there_was_a_format_count_as_they_did():
         '"bytes_per_entry": 8}'
     )
     assert old.coding == FlatCoding(8)
-    [workload] = workloads_of_runs([run("ring", 0.01, 1.0, 0.1).model_copy(update={"sparse": old})])
+    [workload] = cases_of_runs([run("ring", 0.01, 1.0, 0.1).model_copy(update={"sparse": old})])
     assert workload.compressed_bytes == 8 * 100 + 4 * 10
 
 
@@ -108,7 +108,7 @@ def sparse(entries: float, merged: float) -> SparseSizes:
 @pytest.mark.parametrize(
     ("merged", "exponent"), [(400, 1.0), (100, 0.0), (200, 0.5), (900, 1.0), (99, 0.0)]
 )
-def test_the_overlap_exponent_reproduces_the_recorded_union(merged, exponent):
+def test_the_union_exponent_reproduces_the_recorded_union(merged, exponent):
     assert union_exponent(sparse(100, merged), 4) == pytest.approx(exponent)
 
 
@@ -143,14 +143,14 @@ def test_what_is_predicted_of_a_run_depends_on_no_other_record():
     assert beside.step_time_s == alone.step_time_s
     assert alone.speedup == pytest.approx(8 * 1.2 / alone.step_time_s)
     assert alone.phases.compress_s == pytest.approx(0.5)
-    [workload] = workloads_of_runs([dgc])
+    [workload] = cases_of_runs([dgc])
     assert workload.union_exponent == pytest.approx(0.5)
     assert workload.batch_samples == 8
 
 
 def predict_one_of(records, scenario):
     """Return what is predicted of each record with 8 ranks."""
-    return [m for m in predict(scenario, workloads_of_runs(records)) if m.world_size == 8]
+    return [m for m in predict(scenario, cases_of_runs(records)) if m.world_size == 8]
 
 
 def test_a_speed_up_is_of_the_record_itself_or_left_out():
@@ -168,7 +168,7 @@ def test_a_speed_up_is_of_the_record_itself_or_left_out():
 
 def test_a_record_without_a_lone_worker_cannot_be_predicted():
     with pytest.raises(ValueError, match="no solo_phases"):
-        workloads_of_runs([run("ring", 1, 1.0, 0.1).model_copy(update={"solo_phases": None})])
+        cases_of_runs([run("ring", 1, 1.0, 0.1).model_copy(update={"solo_phases": None})])
 
 
 def test_a_recorded_profile_can_be_overlapped():
@@ -195,7 +195,7 @@ learning_rate = 0.1
 
     def step_time_s(keys, record=record):
         scenario = parse_scenario(text.format(keys=keys) + slow + train)
-        workloads = workloads_of_runs([record], scenario.simulate)
+        workloads = cases_of_runs([record], scenario.simulate)
         return next(m for m in predict(scenario, workloads) if m.world_size == 2).step_time_s
 
     assert step_time_s("") == pytest.approx(2.0 + 2.0)
@@ -215,7 +215,7 @@ def test_a_workload_without_a_model_is_said_in_full():
 def test_gossip_is_predicted_dense_only_and_never_called_the_fastest():
     text = SCENARIO.format(densities="[1.0, 0.001]", exponent="1.0")
     scenario = parse_scenario(text.replace('name = "tree"', 'name = "gossip"'))
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     gossip = [m for m in records if m.topology == "gossip"]
     assert {m.compression for m in gossip} == {"dense"}
     assert {m.goal for m in gossip} == {"doubly-stochastic"}
@@ -243,7 +243,7 @@ def test_an_edited_topology_is_predicted_anew(tmp_path, monkeypatch):
     for serial in (0, 1, 0):
         (tmp_path / "mine.py").write_text(PLUGIN.format(serial=serial))
         scenario = parse_scenario(text)
-        records = predict(scenario, workloads_of_scenario(scenario))
+        records = predict(scenario, cases_of_scenario(scenario))
         found = {(m.topology, m.world_size): m.step_time_s for m in records}
         times.setdefault(serial, []).append(found["mine.py", 8])
     (first, again), (edited,) = times[0], times[1]
@@ -260,15 +260,15 @@ def test_an_edited_topology_is_predicted_anew(tmp_path, monkeypatch):
 )
 def test_the_report_says_what_predictions_assume(keys, says):
     text = SCENARIO.format(densities="[1.0, 0.001]", exponent="1.0")
-    scenario = parse_scenario(text.replace("overlap_exponent", f"{keys}\noverlap_exponent"))
-    lines = summarise(list(predict(scenario, workloads_of_scenario(scenario))))[1]
+    scenario = parse_scenario(text.replace("union_exponent", f"{keys}\nunion_exponent"))
+    lines = summarise(list(predict(scenario, cases_of_scenario(scenario))))[1]
     *notes, ratios = [line for line in lines if "fastest" not in line]
     assert ratios.startswith("Compression ratios are of one worker's own gradient")
     for note, expected in zip(notes, (*says, "relative to one dense worker"), strict=True):
         assert note.startswith("Predicted ")
         assert expected in note
     model = text.partition("[[simulate.workloads]]")[0] + '[[simulate.workloads]]\nmodel = "vgg16"'
-    scenario = parse_scenario(model.replace("overlap_exponent", "overlap = true\noverlap_exponent"))
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    scenario = parse_scenario(model.replace("union_exponent", "overlap = true\nunion_exponent"))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     assert "steps overlap: gradients travel while" in next(prediction_notes(records))
     assert {record.bucket_bytes for record in records} == {25 * 2**20}

@@ -4,7 +4,7 @@ import pytest
 
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
-from dgc_topo.experiments.workloads import workloads_of_scenario
+from dgc_topo.experiments.training_cases import cases_of_scenario
 from dgc_topo.zoo import load_model
 
 ZOO = """
@@ -25,7 +25,7 @@ model = "{model}"
 
 def of_zoo(keys="", model="resnet50", workload=""):
     scenario = parse_scenario(ZOO.format(keys=keys, model=model, workload=workload))
-    records = list(predict(scenario, workloads_of_scenario(scenario)))
+    records = list(predict(scenario, cases_of_scenario(scenario)))
     return {(m.compression, m.world_size): m for m in records}
 
 
@@ -72,7 +72,7 @@ def test_buckets_accumulation_and_codec_reach_the_step():
 
 def test_stragglers_cost_all_and_are_drawn_from_the_scenarios_seed():
     even = of_zoo()["dense", 4]
-    slow = of_zoo("slow_hosts = [{ rank = 2, factor = 1.5 }]")["dense", 4]
+    slow = of_zoo("slow_ranks = [{ rank = 2, compute_time_factor = 1.5 }]")["dense", 4]
     compute_s = load_model("resnet50").compute_s
     assert slow.step_time_s - even.step_time_s == pytest.approx(0.5 * compute_s)
     assert slow.straggler_wait_s == pytest.approx(3 / 4 * 0.5 * compute_s)
@@ -94,20 +94,30 @@ def test_stragglers_cost_all_and_are_drawn_from_the_scenarios_seed():
         ('dense_dtypes = ["int8"]', "", "simulate.dense_dtypes.0 = 'int8'"),
         ('jitter = { kind = "normal" }', "", "simulate.jitter.kind = 'normal'"),
         ('jitter = { kind = "tail", sigma = 1 }', "", "kind 'tail' takes mean_delay, probability"),
-        ("slow_hosts = [{ rank = 0, factor = 0 }]", "", "simulate.slow_hosts.0.factor = 0"),
+        (
+            "slow_ranks = [{ rank = 0, compute_time_factor = 0 }]",
+            "",
+            "simulate.slow_ranks.0.compute_time_factor = 0",
+        ),
         ("jitter_steps = 4", "", "jitter_steps: nothing is drawn without jitter"),
         (
-            "slow_hosts = [{ rank = 4, factor = 2 }]",
+            "slow_ranks = [{ rank = 4, compute_time_factor = 2 }]",
             "",
-            "slow_hosts.0.rank: 4 is in none of the worlds, expected 0 to 3",
+            "slow_ranks.0.rank: 4 is in none of the worlds, expected 0 to 3",
         ),
         (
-            "slow_hosts = [{ rank = 1, factor = 2 }, { rank = 1, factor = 3 }]",
+            "slow_ranks = [{ rank = 1, compute_time_factor = 2 }, "
+            "{ rank = 1, compute_time_factor = 3 }]",
             "",
-            "slow_hosts: rank 1 is there twice",
+            "slow_ranks: rank 1 is there twice",
         ),
-        ("slow_hosts = [{ rnk = 0 }]", "", "rnk: unknown key; valid here: rank, factor"),
-        ("", "compute_s = 1.0", "compute_s: model 'resnet50' has its own"),
+        (
+            "slow_ranks = [{ rnk = 0 }]",
+            "",
+            "rnk: unknown key; valid here: rank, compute_time_factor",
+        ),
+        ("", "dense_elements = 1", "dense_elements: model 'resnet50' has its own"),
+        ("", "source = 'mine'", "source: model 'resnet50' has its own"),
         ("", "batch_size_per_worker = 0", "workloads.0.batch_size_per_worker = 0"),
     ],
 )
@@ -193,18 +203,18 @@ WORKLOADS = ('[[simulate.workloads]]\nmodel = "resnet50"\n', TRAIN)
             DENSE_ONLY,
             "simulate.decode_s_per_element: nothing is",
         ),
-        ("overlap_exponent = 0.5", "", DENSE_ONLY, "simulate.overlap_exponent: nothing is compr"),
-        ("", "overlap_exponent = 0.5", DENSE_ONLY, "workloads.0.overlap_exponent: nothing is comp"),
+        ("union_exponent = 0.5", "", DENSE_ONLY, "simulate.union_exponent: nothing is compr"),
+        ("", "union_exponent = 0.5", DENSE_ONLY, "workloads.0.union_exponent: nothing is comp"),
         (
-            "overlap_exponent = 0.5",
-            "overlap_exponent = 1.0",
+            "union_exponent = 0.5",
+            "union_exponent = 1.0",
             SPARSE_ONLY,
-            "simulate.overlap_exponent: each workload has its own",
+            "simulate.union_exponent: each workload has its own",
         ),
         ('dense_dtypes = ["float16"]', "", SPARSE_ONLY, "dense_dtypes: nothing is sent dense"),
         ("accumulation_steps = 2", "", WORKLOADS, "accumulation_steps: is for .*workloads"),
         ("encode_s_per_element = 1e-9", "", WORKLOADS, "encode_s_per_element: is for .*workloads"),
-        ("overlap_exponent = 0.5", "", WORKLOADS, "overlap_exponent: is for .*workloads"),
+        ("union_exponent = 0.5", "", WORKLOADS, "union_exponent: is for .*workloads"),
         ('dense_dtypes = ["float16"]', "", WORKLOADS, "dense_dtypes: is for .*workloads"),
         ("", "", ("[compression]", '[compression]\nmethod = "random-k"'), "method = 'random-k'"),
         ("", "", ("[compression]", '[compression]\nmerge = "reselect"'), "merge = 'reselect'"),

@@ -132,8 +132,9 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
         ),
         (
             "[4, 8]",
-            "[4, 8]\nslow_hosts = [{ rank = 1, factor = 2 }, { rank = 1, factor = 3 }]",
-            "simulate.slow_hosts: rank 1 is there twice, expected once",
+            "[4, 8]\nslow_ranks = [{ rank = 1, compute_time_factor = 2 }, "
+            "{ rank = 1, compute_time_factor = 3 }]",
+            "simulate.slow_ranks: rank 1 is there twice, expected once",
         ),
         (
             "[4, 8]",

@@ -8,7 +8,7 @@ import pytest
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.scenario.networks import build_network
-from dgc_topo.experiments.workloads import workloads_of_scenario
+from dgc_topo.experiments.training_cases import cases_of_scenario
 from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.topology import load_topology
 
@@ -195,7 +195,7 @@ def test_predictions_use_the_networks_of_the_scenario():
     scenario = scenario_with(
         'kind = "star"\nbase = "1gbe"\nslow_hosts = [{host = 0, factor = 0.5}]'
     )
-    records = {m.network: m for m in predict(scenario, workloads_of_scenario(scenario))}
+    records = {m.network: m for m in predict(scenario, cases_of_scenario(scenario))}
     slow, fast = (records[name].step_time_s - 0.1 for name in ("mine", "1gbe"))
     assert slow == pytest.approx(2 * fast, rel=1e-2)
 
@@ -203,7 +203,7 @@ def test_predictions_use_the_networks_of_the_scenario():
 def test_a_link_that_fails_for_good_is_told_with_its_network():
     scenario = scenario_with('kind = "star"\nchanges = [{ at_s = 1, host = 0, down = true }]')
     with pytest.raises(ValueError, match=r"network mine with 8 ranks: .*no longer reached: rank 1"):
-        list(predict(scenario, workloads_of_scenario(scenario)))
+        list(predict(scenario, cases_of_scenario(scenario)))
 
 
 @pytest.mark.parametrize(

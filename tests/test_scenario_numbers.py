@@ -134,8 +134,8 @@ def test_text_where_true_or_false_is_meant_is_refused():
         ScenarioError, match=r"compression\.accumulation = 1: expected true or false"
     ):
         parse_scenario(text)
-    with pytest.raises(ScenarioError, match=r"overlap_exponent = '0.9': expected a number"):
-        parse_scenario(EVERYTHING.replace("overlap_exponent = 0.9", "overlap_exponent = '0.9'"))
+    with pytest.raises(ScenarioError, match=r"union_exponent = '0.9': expected a number"):
+        parse_scenario(EVERYTHING.replace("union_exponent = 0.9", "union_exponent = '0.9'"))
 
 
 def test_a_calibrated_file_is_held_to_the_same(tmp_path):

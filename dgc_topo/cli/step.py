@@ -98,15 +98,14 @@ def training_step(
         ComputeFactors,
         DenseEncoding,
         LognormalJitter,
-        Profile,
         SparseEncoding,
         TrainingStep,
     )
+    from dgc_topo.simulation.workload_sources import load_workload
     from dgc_topo.tables.keys import bucket_bytes_of
-    from dgc_topo.zoo import load_model
 
     return TrainingStep(
-        profile=Profile.of_model(load_model(model)),
+        workload=load_workload(model),
         encoding=DenseEncoding() if density == 1 else SparseEncoding(density),
         bucket_bytes=bucket_bytes_of(overlap=overlap, bucket_mib=None),
         compute_factors=ComputeFactors(

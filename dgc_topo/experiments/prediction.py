@@ -12,7 +12,7 @@ from statistics import fmean
 
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.scenario.networks import build_network
-from dgc_topo.experiments.workloads import Workload
+from dgc_topo.experiments.training_cases import TrainingCase
 from dgc_topo.network import known_fabrics, load_fabric
 from dgc_topo.network.kinds import BuiltNetwork
 from dgc_topo.records.environment import describe_environment
@@ -26,36 +26,36 @@ VARYING_ITERATIONS = 8  #: a topology that changes is averaged over so many iter
 
 
 def predict(
-    scenario: Scenario, workloads: Iterable[Workload], advance: Callable[[], None] = lambda: None
+    scenario: Scenario, cases: Iterable[TrainingCase], advance: Callable[[], None] = lambda: None
 ) -> Iterator[Measurement]:
-    """Yield one predicted record per workload, network and world size.
+    """Yield one predicted record per case, network and world size.
 
     Args:
         scenario: Names the networks and world sizes.
-        workloads: What is run on them.
+        cases: Training steps to run on them.
         advance: Called after each record, for a progress bar.
     """
     if scenario.simulate is None:
         return
-    for workload in workloads:
+    for case in cases:
         for network in scenario.simulate.networks:
             for world_size in scenario.simulate.world_sizes:
-                yield predict_one(scenario, workload, network, world_size)
+                yield predict_one(scenario, case, network, world_size)
                 advance()
 
 
-def num_predictions(scenario: Scenario, num_workloads: int) -> int:
+def num_predictions(scenario: Scenario, num_cases: int) -> int:
     """Return how many records `predict` yields."""
     if scenario.simulate is None:
         return 0
-    return num_workloads * len(scenario.simulate.networks) * len(scenario.simulate.world_sizes)
+    return num_cases * len(scenario.simulate.networks) * len(scenario.simulate.world_sizes)
 
 
 def predict_one(
-    scenario: Scenario, workload: Workload, network: str, world_size: int
+    scenario: Scenario, case: TrainingCase, network: str, world_size: int
 ) -> Measurement:
-    """Return the predicted record of one workload on one network with *world_size* ranks."""
-    steps = [step for _, step in simulated_steps(scenario, workload, network, world_size)]
+    """Return the predicted record of one case on one network with *world_size* ranks."""
+    steps = [step for _, step in simulated_steps(scenario, case, network, world_size)]
     num_workers = len(steps[0].workers)
     step_time_s = fmean(step.step_time_s for step in steps)
     exposed_s = fmean(step.phases.exposed_s for step in steps)
@@ -64,29 +64,29 @@ def predict_one(
         kind="predicted",
         scenario=scenario.name,
         machine=_machine(),
-        topology=workload.topology.name,
-        options=workload.topology.plain_options,
-        goal=_schedule(workload.topology, world_size, 0, workload.seed).goal,
+        topology=case.topology.name,
+        options=case.topology.plain_options,
+        goal=_schedule(case.topology, world_size, 0, case.seed).goal,
         world_size=world_size,
         num_workers=num_workers,
         network=network,
-        workload=workload.name,
-        compression=workload.compression,
-        density=workload.density,
-        seed=workload.seed,
-        batch_size_per_worker=workload.batch_size_per_worker,
+        workload=case.workload.name,
+        compression=case.compression,
+        density=case.density,
+        seed=case.seed,
+        batch_size_per_worker=case.batch_size_per_worker,
         num_steps=0,
         step_time_s=step_time_s,
         phases=_phases(steps),
-        samples_per_s=num_workers * workload.batch_samples / step_time_s,
-        gradient_bytes=workload.gradient_bytes,
-        compressed_bytes=workload.compressed_bytes,
+        samples_per_s=num_workers * case.batch_samples / step_time_s,
+        gradient_bytes=case.workload.gradient_bytes,
+        compressed_bytes=case.compressed_bytes,
         wire_bytes_per_step=fmean(float(step.traffic.bytes_sent.max()) for step in steps),
         messages_per_step=fmean(float(step.traffic.messages_sent.max()) for step in steps),
-        sparse=workload.sparse,
-        solo_phases=workload.phases,
-        overlap=workload.step.bucket_bytes is not None,
-        bucket_bytes=workload.step.bucket_bytes,
+        sparse=case.sparse,
+        solo_phases=case.phases,
+        overlap=case.step.bucket_bytes is not None,
+        bucket_bytes=case.step.bucket_bytes,
         communication_s=fmean(step.communication_s for step in steps),
         exposed_communication_s=exposed_s,
         straggler_wait_s=late_s,
@@ -95,37 +95,37 @@ def predict_one(
 
 
 def simulated_steps(
-    scenario: Scenario, workload: Workload, network: str, world_size: int
+    scenario: Scenario, case: TrainingCase, network: str, world_size: int
 ) -> Iterator[tuple[int, StepRun]]:
     """Yield the simulated steps behind a prediction, each with its iteration.
 
     One step if all are alike; several if the topology changes or compute times are drawn.
     """
-    topology = workload.topology
+    topology = case.topology
     iterations = VARYING_ITERATIONS if topology.varies else 1
-    if workload.step.compute_factors.varies:
-        iterations = max(iterations, workload.num_draws)
+    if case.step.compute_factors.varies:
+        iterations = max(iterations, case.num_draws)
     for iteration in range(iterations):
         number = iteration if topology.varies else 0
-        schedule = _schedule(topology, world_size, number, workload.seed)
+        schedule = _schedule(topology, world_size, number, case.seed)
         if network in known_fabrics():
             yield (
                 iteration,
                 simulate_training_step(
-                    workload.step, schedule, load_fabric(network), iteration=iteration
+                    case.step, schedule, load_fabric(network), iteration=iteration
                 ),
             )
             continue
         built = build_network(network, scenario, world_size)
         with at_key(f"network {network} with {world_size} ranks"):
-            yield iteration, _step_on(built, workload, schedule, iteration)
+            yield iteration, _step_on(built, case, schedule, iteration)
 
 
 def _step_on(
-    built: BuiltNetwork, workload: Workload, schedule: Schedule, iteration: int
+    built: BuiltNetwork, case: TrainingCase, schedule: Schedule, iteration: int
 ) -> StepRun:
     return simulate_training_step(
-        workload.step,
+        case.step,
         schedule,
         built.network,
         iteration=iteration,

@@ -15,7 +15,7 @@ from dgc_topo.experiments.prediction import num_predictions, predict
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
 from dgc_topo.experiments.shipped import scenario_path
-from dgc_topo.experiments.workloads import workloads_of_runs, workloads_of_scenario
+from dgc_topo.experiments.training_cases import cases_of_runs, cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.room import SCENARIO, Told, check_room
@@ -253,8 +253,8 @@ def finish(
     """Predict everything on the scenario's networks."""
     # Of DDP's all-reduce there is no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
-    runs = workloads_of_runs(known, scenario.simulate, scenario.topologies)
-    workloads = [*workloads_of_scenario(scenario), *runs]
+    runs = cases_of_runs(known, scenario.simulate, scenario.topologies)
+    workloads = [*cases_of_scenario(scenario), *runs]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
         folder.append(record)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
-from dgc_topo.simulation.training import Profile, ReadyLayer, SparseEncoding
-from dgc_topo.simulation.training.profile import Bucket
+from dgc_topo.simulation.training import LayerBucket, ReadyLayer, SparseEncoding
+from dgc_topo.simulation.workload_sources import of_model
 from dgc_topo.sizes import compressed_sizes
 from dgc_topo.zoo import load_model
 from tests.compression.workers import sparse_of
@@ -31,7 +31,7 @@ def sent(shapes, density, scope):
 
 
 def predicted(layers, density, scope):
-    return SparseEncoding(density, scope=scope).entries(Bucket(tuple(layers)))
+    return SparseEncoding(density, scope=scope).entries(LayerBucket(tuple(layers)))
 
 
 @pytest.mark.parametrize("scope", ["layer", "model"])
@@ -45,5 +45,5 @@ def test_a_prediction_has_the_entries_that_are_sent(scope, shapes, density):
 @pytest.mark.parametrize("density", [0.0003, 0.001, 0.25])
 def test_a_model_of_the_zoo_sends_what_is_predicted(density, scope):
     model = load_model("resnet110-cifar")
-    profile = Profile.of_model(model)
-    assert predicted(profile.layers, density, scope) == sent(model.shapes, density, scope)
+    workload = of_model(model)
+    assert predicted(workload.layers, density, scope) == sent(model.shapes, density, scope)

@@ -31,10 +31,10 @@ from dgc_topo.simulation.training import (
     ComputeFactors,
     DenseEncoding,
     LognormalJitter,
-    Profile,
     ReadyLayer,
     SparseEncoding,
     TrainingStep,
+    Workload,
     power_rule,
     simulate_training_step,
 )
@@ -209,10 +209,9 @@ def draw_step(rng):
     layers = [ReadyLayer(f"{at}", at, (int(rng.integers(0, 400)),), 3) for at in ready_s.tolist()]
     dense = rng.random() < 0.5
     return TrainingStep(
-        profile=Profile(rng.uniform(0, 1), tuple(layers)),
+        workload=Workload(rng.uniform(0, 1), tuple(layers), update_s=sometimes(rng, 0.2)),
         encoding=DenseEncoding() if dense else SparseEncoding(0.1, union=power_rule(0.5)),
         codec=Codec() if dense else Codec(encode_s_per_element=1e-3, decode_s_per_element=1e-3),
-        update_s=sometimes(rng, 0.2),
         bucket_bytes=sometimes(rng, rng.uniform(100, 2000), None),
         accumulation_steps=int(rng.integers(1, 3)),
         compute_factors=ComputeFactors(

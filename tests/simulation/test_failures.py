@@ -7,7 +7,8 @@ from dgc_topo.network import HostCosts, LinkChange, links_of_host, load_fabric, 
 from dgc_topo.network.changes import Background
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation import DenseSizes, UnreachableError, simulate_schedule
-from dgc_topo.simulation.training import Profile, TrainingStep, simulate_training_step
+from dgc_topo.simulation.training import TrainingStep, simulate_training_step
+from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 
 
@@ -98,7 +99,7 @@ def test_a_link_that_is_back_before_a_message_gets_there_delays_nothing():
 
 
 def test_nothing_crosses_a_dead_link_in_a_training_step_or_of_another_job():
-    step = TrainingStep(profile=Profile.of_whole(1.0, 0, 0))
+    step = TrainingStep(workload=whole(1.0, 0, 0))
     ring, dead = load_topology("ring").schedule(3), LinkChange(0.0, (0,), 0.0)
     with pytest.raises(UnreachableError, match="host 0 up"):
         simulate_training_step(step, ring, "1gbe", changes=[dead])

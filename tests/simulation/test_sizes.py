@@ -22,11 +22,11 @@ from dgc_topo.simulation import (
 from dgc_topo.simulation.sizes import StepSizes
 from dgc_topo.simulation.training import (
     DenseEncoding,
-    Profile,
     TrainingStep,
     simulate_training_step,
 )
 from dgc_topo.simulation.unions import Contributors
+from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES
@@ -231,7 +231,7 @@ def test_sizes_of_another_schedule_are_refused_in_a_stream_of_buckets():
         def sizes(self, bucket, schedule):
             return DenseSizes(1e6, 8)
 
-    step = TrainingStep(profile=Profile.of_whole(1.0, 10, 0), encoding=Mixed())
+    step = TrainingStep(workload=whole(1.0, 10, 0), encoding=Mixed())
     star_of_4 = load_fabric("1gbe").star(4)
     with pytest.raises(ValueError, match="made for 8 chunks, but the schedule has 4"):
         simulate_training_step(step, RING, star_of_4)

@@ -9,7 +9,7 @@ import torch
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
-from dgc_topo.experiments.workloads import workloads_of_runs
+from dgc_topo.experiments.training_cases import cases_of_runs
 from dgc_topo.training.data import Shard
 from dgc_topo.training.events import Finished
 from dgc_topo.training.launch import launch
@@ -210,7 +210,7 @@ def test_predictions_and_the_report_follow_from_the_records(runs):
     assert [(m.workload, m.density) for m in predicted] == [
         ("resnet110-cifar (emulated compute)", density) for density in (1.0, 0.01)
     ]
-    workload = workloads_of_runs([m for m in records if m.kind == "measured"])[0]
+    workload = cases_of_runs([m for m in records if m.kind == "measured"])[0]
     assert workload.phases.compute_s >= 0.99 * 0.05
     assert "resnet110-cifar (emulated compute)" in runs.report_path.read_text()
 

@@ -15,9 +15,9 @@ _OF_WORKLOADS = (
     "accumulation_steps",
     "encode_s_per_element",
     "decode_s_per_element",
-    "overlap_exponent",
+    "union_exponent",
 )
-_OF_COMPRESSED = ("encode_s_per_element", "decode_s_per_element", "overlap_exponent")
+_OF_COMPRESSED = ("encode_s_per_element", "decode_s_per_element", "union_exponent")
 #: What [compression] says that predictions of [[simulate.workloads]] go by.
 _PREDICTED = ("method", "densities", "wire_dtype", "index_encoding")
 
@@ -46,14 +46,14 @@ def refuse_idle_keys(
     if min(compression.densities) == 1:
         where = [f"simulate.{key}" for key in _said(simulate, _OF_COMPRESSED)]
         where += [
-            f"simulate.workloads.{index}.overlap_exponent"
+            f"simulate.workloads.{index}.union_exponent"
             for index, workload in enumerate(simulate.workloads)
-            if workload.overlap_exponent is not None
+            if workload.union_exponent is not None
         ]
         for key in where:
             raise ValueError(f"{key}: nothing is compressed, expected a density below 1")
-    elif all(workload.overlap_exponent is not None for workload in simulate.workloads):
-        for key in _said(simulate, ("overlap_exponent",)):
+    elif all(workload.union_exponent is not None for workload in simulate.workloads):
+        for key in _said(simulate, ("union_exponent",)):
             raise ValueError(f"simulate.{key}: each workload has its own, expected no such key")
     if simulate.dense_dtypes and 1 not in compression.densities:
         raise ValueError("simulate.dense_dtypes: nothing is sent dense, expected a density of 1")

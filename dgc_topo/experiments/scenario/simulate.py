@@ -1,17 +1,20 @@
-"""What to predict: ``[simulate]``."""
+"""Section ``[simulate]``: predictions to make."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from dgc_topo.experiments.scenario.step import StepKeys, WorkloadChoice
 from dgc_topo.tables.keys import EachOnce
+from dgc_topo.tables.table import NewKey
 
 
 class SimulateSection(StepKeys):
-    """For which networks and sizes to predict."""
+    """Networks and sizes to predict for."""
+
+    old_keys: ClassVar = {"overlap_exponent": NewKey("union_exponent", table="simulate")}
 
     networks: Annotated[tuple[str, ...], EachOnce] = Field(
         min_length=1, description="fabrics, or of [[networks]]"
@@ -22,7 +25,7 @@ class SimulateSection(StepKeys):
     workloads: tuple[WorkloadChoice, ...] = Field(
         default=(), description="without these, what [train] measured is scaled"
     )
-    overlap_exponent: float = Field(
+    union_exponent: float = Field(
         default=1.0,
         ge=0,
         le=1,
@@ -55,11 +58,11 @@ class SimulateSection(StepKeys):
         return self
 
     @model_validator(mode="after")
-    def _slow_hosts_exist(self) -> Self:
-        for index, host in enumerate(self.slow_hosts):
-            if host.rank >= max(self.world_sizes):
+    def _slow_ranks_exist(self) -> Self:
+        for index, each in enumerate(self.slow_ranks):
+            if each.rank >= max(self.world_sizes):
                 raise ValueError(
-                    f"slow_hosts.{index}.rank: {host.rank} is in none of the worlds, expected 0 to "
+                    f"slow_ranks.{index}.rank: {each.rank} is in none of the worlds, expected 0 to "
                     f"{max(self.world_sizes) - 1}"
                 )
         return self

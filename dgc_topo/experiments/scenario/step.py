@@ -1,8 +1,8 @@
-"""Keys of a scenario that say what a simulated training step is: workloads, overlap, stragglers."""
+"""Keys of a scenario for simulated training steps: workloads, overlap, stragglers."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -11,20 +11,25 @@ from pydantic import (
 )
 
 from dgc_topo.simulation.training import Codec, ComputeFactors, Jitter, LognormalJitter, TailJitter
+from dgc_topo.simulation.workload import Workload
+from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of, once_by
 from dgc_topo.tables.places import Label, Name
-from dgc_topo.tables.table import Table
+from dgc_topo.tables.table import NewKey, Table
 from dgc_topo.wire.coding import WireDtype
 from dgc_topo.zoo import known_models
 
 _MIB = 2**20
 _DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
 _DEFAULT_JITTER_STEPS = 8
-_SIZES = ("name", "source", "compressible_elements", "dense_elements", "compute_s")
+_COUNTS = ("compressible_elements", "dense_elements")
+_NEEDED = ("name", "source", *_COUNTS, "compute_s", "batch_size_per_worker")
 
 
 class WorkloadChoice(Table):
-    """A model of the zoo, or one described by its sizes, for scenarios that only simulate."""
+    """Model of the zoo, or counts of elements, for scenarios that only simulate."""
+
+    old_keys: ClassVar = {"overlap_exponent": NewKey("union_exponent", table="simulate.workloads")}
 
     model: str | None = Field(default=None, description="of the zoo, such as resnet50")
     name: Name | None = Field(default=None, description="by default the model's")
@@ -36,13 +41,15 @@ class WorkloadChoice(Table):
         default=None, ge=0, description="in biases and norms, never compressed"
     )
     compute_s: float | None = Field(
-        default=None, gt=0, description="forward and backward pass of one worker"
+        default=None,
+        gt=0,
+        description="forward and backward pass of one worker; a model's own by default",
     )
     update_s: float = Field(default=0.0, ge=0, description="optimizer step, if not in compute_s")
     batch_size_per_worker: int | None = Field(
         default=None, ge=1, description="per forward pass; a model's own by default"
     )
-    overlap_exponent: float | None = Field(
+    union_exponent: float | None = Field(
         default=None, ge=0, le=1, description="instead of the one of [simulate]"
     )
 
@@ -56,21 +63,35 @@ class WorkloadChoice(Table):
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
         if self.model is not None:
-            said = [key for key in _SIZES[1:] if getattr(self, key) is not None]
+            said = [key for key in _COUNTS if getattr(self, key) is not None]
+            if self.source is not None and self.compute_s is None:
+                said.append("source")
             if said:
                 raise ValueError(f"{_names(said)}: model {self.model!r} has its own, expected none")
             return self
-        missing = [key for key in (*_SIZES, "batch_size_per_worker") if getattr(self, key) is None]
+        missing = [key for key in _NEEDED if getattr(self, key) is None]
         if missing:
             raise ValueError(
                 f"{_names(missing)} missing: expected a model of the zoo "
-                f"({_names(known_models())}), or all of {_names(_SIZES)}, batch_size_per_worker"
+                f"({_names(known_models())}), or all of {_names(_NEEDED)}"
             )
         return self
 
+    def load(self) -> Workload:
+        """Return the workload."""
+        return load_workload(
+            self.model,
+            compute_s=self.compute_s,
+            batch_size=self.batch_size_per_worker,
+            update_s=self.update_s,
+            name=self.label,
+            elements=self.compressible_elements,
+            dense_elements=self.dense_elements or 0,
+        )
+
     @property
     def label(self) -> str:
-        """What records call it."""
+        """Name in records."""
         return self.name or self.model or ""
 
 
@@ -104,15 +125,21 @@ class JitterChoice(Table):
         return TailJitter(self.probability or 0.0, self.mean_delay or 0.0)
 
 
-class SlowHost(Table):
-    """One rank whose compute takes longer."""
+class SlowRank(Table):
+    """Rank whose compute takes longer."""
+
+    old_keys: ClassVar = {"factor": NewKey("compute_time_factor", table="simulate.slow_ranks")}
 
     rank: int = Field(ge=0, description="of some world at least; smaller ones are without it")
-    factor: float = Field(gt=0, description="its compute time over that of the others")
+    compute_time_factor: float = Field(
+        gt=0, description="its compute time over that of the others: 2 is half as fast"
+    )
 
 
 class StepKeys(Table):
-    """What decides a simulated training step, beside topology and network."""
+    """Keys that decide a simulated training step, beside topology and network."""
+
+    old_keys: ClassVar = {"slow_hosts": NewKey("slow_ranks", table="simulate")}
 
     dense_dtypes: Annotated[tuple[WireDtype, ...], EachOnce] = Field(
         default=(), description="of dense gradients on the wire; compression.wire_dtype by default"
@@ -130,7 +157,7 @@ class StepKeys(Table):
     )
     decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
     jitter: JitterChoice | None = None
-    slow_hosts: Annotated[tuple[SlowHost, ...], once_by("rank")] = ()
+    slow_ranks: Annotated[tuple[SlowRank, ...], once_by("rank")] = ()
     jitter_steps: int | None = Field(
         default=None,
         ge=1,
@@ -161,20 +188,20 @@ class StepKeys(Table):
 
     @property
     def codec(self) -> Codec:
-        """What compressing costs."""
+        """Costs of compressing."""
         return Codec(
             encode_s_per_element=self.encode_s_per_element,
             decode_s_per_element=self.decode_s_per_element,
         )
 
-    def pace(self, seed: int) -> ComputeFactors:
-        """Return how fast each rank is."""
-        slow = {host.rank: host.factor for host in self.slow_hosts}
+    def compute_factors(self, seed: int) -> ComputeFactors:
+        """Return the factors on the ranks' compute times."""
+        slow = {each.rank: each.compute_time_factor for each in self.slow_ranks}
         return ComputeFactors(slow, self.jitter.load() if self.jitter else None, seed)
 
     @property
     def num_draws(self) -> int:
-        """Steps to average over."""
+        """Number of steps to average over."""
         return (self.jitter_steps or _DEFAULT_JITTER_STEPS) if self.jitter else 1
 
 

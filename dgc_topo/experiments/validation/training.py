@@ -15,9 +15,9 @@ from dgc_topo.experiments.calibration.measure import DISTURBED, MAX_FOR_SPREAD, 
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.prediction import VARYING_ITERATIONS
 from dgc_topo.experiments.scenario import Scenario
+from dgc_topo.experiments.training_cases import TrainingCase, cases_of_runs
 from dgc_topo.experiments.validation.rows import TRAINING_STEPS, Row
 from dgc_topo.experiments.validation.validate import section_of
-from dgc_topo.experiments.workloads import Workload, workloads_of_runs
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.simulation.training import simulate_training_step
@@ -119,7 +119,7 @@ def predict_trainings(
     if lab is None:
         return
     pooled = _pooled(list(map(_as_measured, records)))
-    workloads = workloads_of_runs(pooled, topologies=scenario.topologies)
+    workloads = cases_of_runs(pooled, topologies=scenario.topologies)
     for runs in _by_job(records).values():
         middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
         rate = lab.spec(middle.world_size).rate_bits_per_s
@@ -165,16 +165,16 @@ def _solo(record: Measurement) -> Phases:
 
 
 def _predicted_s(
-    record: Measurement, workload: Workload, network: CalibratedNetwork, rate: float | None
+    record: Measurement, case: TrainingCase, network: CalibratedNetwork, rate: float | None
 ) -> float:
     size = record.world_size
     hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
-    topology = workload.topology
+    topology = case.topology
     iterations = VARYING_ITERATIONS if topology.varies else 1
     return fmean(
         simulate_training_step(
-            workload.step,
-            topology.schedule(size, iteration=iteration, seed=workload.seed),
+            case.step,
+            topology.schedule(size, iteration=iteration, seed=case.seed),
             hosts,
             iteration=iteration,
         ).step_time_s

@@ -1,6 +1,6 @@
 """The training step in simulated time: gradients become ready, buckets are sent, ranks differ.
 
-The way in is `simulate_training_step` with a `TrainingStep`.  Read `profile` (what is ready when),
+The way in is `simulate_training_step` with a `TrainingStep`.  Read `workload` (what is ready when),
 then `timeline` (what a rank's processor does), `stream` (buckets on the network) and `step`.
 """
 
@@ -12,7 +12,6 @@ from dgc_topo.simulation.training.encoding import (
     power_rule,
     recorded_rule,
 )
-from dgc_topo.simulation.training.profile import Bucket, Profile, ReadyLayer, fill_buckets
 from dgc_topo.simulation.training.result import StepPhases, StepRun, StepTraffic
 from dgc_topo.simulation.training.step import TrainingStep, simulate_training_step
 from dgc_topo.simulation.training.timeline import (
@@ -23,16 +22,16 @@ from dgc_topo.simulation.training.timeline import (
     TailJitter,
 )
 from dgc_topo.simulation.training.trace import Span, spans_of, write_chrome_trace
+from dgc_topo.simulation.workload import LayerBucket, ReadyLayer, Workload, fill_buckets
 
 __all__ = [
-    "Bucket",
     "Codec",
     "ComputeFactors",
     "DenseEncoding",
     "Encoding",
     "Jitter",
+    "LayerBucket",
     "LognormalJitter",
-    "Profile",
     "ReadyLayer",
     "Span",
     "SparseEncoding",
@@ -42,6 +41,7 @@ __all__ = [
     "TailJitter",
     "TrainingStep",
     "UnionRule",
+    "Workload",
     "fill_buckets",
     "power_rule",
     "recorded_rule",

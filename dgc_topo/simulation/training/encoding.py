@@ -13,8 +13,8 @@ import numpy as np
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
-from dgc_topo.simulation.training.profile import Bucket
 from dgc_topo.simulation.unions import Growth, independent_growth, power_growth, recorded_growth
+from dgc_topo.simulation.workload import LayerBucket
 from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of
 from dgc_topo.wire.coding import EntryCoding, WireCoding
 
@@ -43,15 +43,15 @@ def _recorded_union(points: tuple[tuple[int, float], ...], length: int, entries:
 class Encoding(Protocol):
     """Sizes of what is sent."""
 
-    def own_bytes(self, bucket: Bucket) -> float:
+    def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of one worker's own part."""
 
     def message_bytes(
-        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+        self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
     ) -> FloatArray:
         """Return the bytes of messages of *count* chunks that have merged so many contributors."""
 
-    def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
+    def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return the bytes of every transfer of *schedule*."""
 
 
@@ -72,17 +72,17 @@ class DenseEncoding:
         if not 0 < self.bytes_per_element < inf:
             raise ValueError(f"encoding: bytes_per_element {self.bytes_per_element}, expected > 0")
 
-    def own_bytes(self, bucket: Bucket) -> float:
+    def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of the bucket."""
         return self.bytes_per_element * bucket.num_elements
 
     def message_bytes(
-        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+        self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
     ) -> FloatArray:
         """Return the bytes of so many chunks, whoever has contributed."""
         return np.asarray(count * (self.own_bytes(bucket) / num_chunks), np.float64)
 
-    def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
+    def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return equal slices."""
         return DenseSizes(self.own_bytes(bucket), schedule.num_chunks)
 
@@ -117,7 +117,7 @@ class SparseEncoding:
                 f"encoding: dense_element_bytes {self.dense_element_bytes}, expected above 0"
             )
 
-    def entries(self, bucket: Bucket) -> float:
+    def entries(self, bucket: LayerBucket) -> float:
         """Return the entries that one worker sends of a bucket."""
         match self.scope:
             case "layer":
@@ -128,12 +128,12 @@ class SparseEncoding:
                 length = float(bucket.compressible_elements)
                 return min(max(1.0, self.density * length), length)
 
-    def own_bytes(self, bucket: Bucket) -> float:
+    def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of one worker's own entries and of what is dense, as one message."""
         return float(self.message_bytes(bucket, 1, np.ones(1, np.int64), np.ones(1, np.int64))[0])
 
     def message_bytes(
-        self, bucket: Bucket, num_chunks: int, contributors: IntArray, count: IntArray
+        self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
     ) -> FloatArray:
         """Return the bytes of chunks of the union, and their share of what is dense."""
         share = np.asarray(count / num_chunks, np.float64)
@@ -144,7 +144,7 @@ class SparseEncoding:
             total += self.coding.expected_bytes(share * length, share * merged)
         return total
 
-    def sizes(self, bucket: Bucket, schedule: Schedule) -> Sizes:
+    def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return unions that grow with the contributors merged."""
         dense_bytes = self._dense_bytes(bucket)
         length, entries = bucket.compressible_elements, self.entries(bucket)
@@ -159,5 +159,5 @@ class SparseEncoding:
             growth=self.union(length, entries),
         )
 
-    def _dense_bytes(self, bucket: Bucket) -> float:
+    def _dense_bytes(self, bucket: LayerBucket) -> float:
         return self.dense_element_bytes * bucket.dense_elements

@@ -9,8 +9,8 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.simulation.tally import Bounds
-from dgc_topo.simulation.training.profile import Bucket
 from dgc_topo.simulation.training.timeline import Timeline
+from dgc_topo.simulation.workload import LayerBucket
 
 
 class StepPhases(NamedTuple):
@@ -59,7 +59,7 @@ class StepRun:
     """
 
     step_time_s: float
-    buckets: tuple[Bucket, ...]
+    buckets: tuple[LayerBucket, ...]
     workers: IntArray
     timeline: Timeline
     traffic: StepTraffic

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from math import inf
 
 import numpy as np
 import simpy
@@ -19,7 +18,6 @@ from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
 from dgc_topo.simulation.run import hosts_needed, placement_of, run_to_end
 from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
-from dgc_topo.simulation.training.profile import Bucket, Profile, fill_buckets
 from dgc_topo.simulation.training.result import StepRun, StepTraffic
 from dgc_topo.simulation.training.stream import BucketStream
 from dgc_topo.simulation.training.timeline import (
@@ -29,9 +27,10 @@ from dgc_topo.simulation.training.timeline import (
     compute_timeline,
     decode_times,
 )
+from dgc_topo.simulation.workload import LayerBucket, Workload, fill_buckets
 
 #: Gives what one bucket runs; buckets may differ.
-ScheduleOf = Callable[[Bucket], Schedule]
+ScheduleOf = Callable[[LayerBucket], Schedule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +38,9 @@ class TrainingStep:
     """What every worker does in a step.
 
     Attributes:
-        profile: Its compute, and which gradients are ready when.
+        workload: What it computes, and which gradients are ready when.
         encoding: What of a gradient is sent.
         codec: What compressing costs.
-        update_s: Seconds of the optimizer step.
         bucket_bytes: Float32 bytes of a bucket, see `fill_buckets`; None overlaps nothing.
         accumulation_steps: Forward and backward passes per step; only the last one's gradients
             are sent.
@@ -52,31 +50,28 @@ class TrainingStep:
         ValueError: if a number makes no sense.
     """
 
-    profile: Profile
+    workload: Workload
     encoding: Encoding = field(default_factory=DenseEncoding)
     codec: Codec = field(default_factory=Codec)
-    update_s: float = 0.0
     bucket_bytes: float | None = None
     accumulation_steps: int = 1
     compute_factors: ComputeFactors = field(default_factory=ComputeFactors)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.update_s < inf:
-            raise ValueError(f"training step: update_s {self.update_s}, expected 0 or more")
         if self.accumulation_steps < 1:
             passes = self.accumulation_steps
             raise ValueError(f"training step: accumulation_steps {passes}, expected at least 1")
-        fill_buckets(self.profile.layers, self.bucket_bytes)
+        fill_buckets(self.workload.layers, self.bucket_bytes)
 
     @property
-    def buckets(self) -> tuple[Bucket, ...]:
+    def buckets(self) -> tuple[LayerBucket, ...]:
         """The buckets, in the order they are sent."""
-        return fill_buckets(self.profile.layers, self.bucket_bytes)
+        return fill_buckets(self.workload.layers, self.bucket_bytes)
 
     @property
     def alone_s(self) -> float:
         """Seconds of a step of one worker that neither compresses nor communicates."""
-        return self.accumulation_steps * self.profile.compute_s + self.update_s
+        return self.accumulation_steps * self.workload.compute_s + self.workload.update_s
 
     @property
     def codec_s(self) -> float:
@@ -90,7 +85,7 @@ class TrainingStep:
         factors[list(schedule.servers)] = 0.0
         buckets = self.buckets
         encode_s = self.codec.encode_s(buckets)
-        return compute_timeline(self.profile, buckets, encode_s, factors, self.accumulation_steps)
+        return compute_timeline(self.workload, buckets, encode_s, factors, self.accumulation_steps)
 
 
 def simulate_training_step(
@@ -147,14 +142,14 @@ def simulate_training_step(
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
     return StepRun(
-        step_time_s=float((decode_end_s[-1] + step.update_s * timeline.factors).max()),
+        step_time_s=float((decode_end_s[-1] + step.workload.update_s * timeline.factors).max()),
         buckets=buckets,
         workers=first.contributors,
         timeline=timeline,
         traffic=traffic,
         decode_start_s=decode_start_s,
         decode_end_s=decode_end_s,
-        update_s=step.update_s * timeline.factors,
+        update_s=step.workload.update_s * timeline.factors,
         alone_s=step.alone_s,
     )
 

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from dgc_topo.arrays import FloatArray
-from dgc_topo.simulation.training.profile import Bucket, Profile
+from dgc_topo.simulation.workload import LayerBucket, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +40,14 @@ class Codec:
             if not 0 <= getattr(self, name) < inf:
                 raise ValueError(f"codec: {name} {getattr(self, name)}, expected 0 or more")
 
-    def encode_s(self, buckets: Sequence[Bucket]) -> FloatArray:
+    def encode_s(self, buckets: Sequence[LayerBucket]) -> FloatArray:
         """Return the seconds of each bucket, shape (num_buckets,)."""
         elements = np.array([bucket.num_elements for bucket in buckets], np.float64)
         share = elements / max(elements.sum(), 1.0) if elements.any() else 1 / len(buckets)
         compressible = np.array([bucket.compressible_elements for bucket in buckets], np.float64)
         return np.asarray(self.encode_s_per_element * compressible + self.fixed_s * share)
 
-    def decode_s(self, buckets: Sequence[Bucket]) -> FloatArray:
+    def decode_s(self, buckets: Sequence[LayerBucket]) -> FloatArray:
         """Return the seconds of each bucket, shape (num_buckets,)."""
         compressible = [bucket.compressible_elements for bucket in buckets]
         return self.decode_s_per_element * np.array(compressible, np.float64)
@@ -73,8 +73,8 @@ class Timeline:
 
 
 def compute_timeline(
-    profile: Profile,
-    buckets: Sequence[Bucket],
+    workload: Workload,
+    buckets: Sequence[LayerBucket],
     encode_s: FloatArray,
     factors: FloatArray,
     accumulation_steps: int,
@@ -82,14 +82,14 @@ def compute_timeline(
     """Return each rank's timeline.
 
     Args:
-        profile: Of one forward and backward pass.
-        buckets: Of the profile's layers.
+        workload: Of one forward and backward pass.
+        buckets: Of the workload's layers.
         encode_s: Seconds of each bucket, shape (num_buckets,).
         factors: Of each rank, shape (world_size,).
         accumulation_steps: Passes whose gradients are added up before they are sent; the last
             one may overlap with sending.
     """
-    before_s = (accumulation_steps - 1) * profile.compute_s + profile.forward_s
+    before_s = (accumulation_steps - 1) * workload.compute_s + workload.forward_s
     ready_s = [layer.ready_s for bucket in buckets for layer in bucket.layers]
     encoded_s = np.cumsum(encode_s)  # by the end of each bucket
     counts = [len(bucket.layers) for bucket in buckets]

@@ -1,5 +1,6 @@
 """The training step equals what can be worked out by hand, and its parts add up."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,16 +13,17 @@ from dgc_topo.simulation.training import (
     ComputeFactors,
     DenseEncoding,
     LognormalJitter,
-    Profile,
     ReadyLayer,
     SparseEncoding,
     TailJitter,
     TrainingStep,
+    Workload,
     fill_buckets,
     power_rule,
     recorded_rule,
     simulate_training_step,
 )
+from dgc_topo.simulation.workload_sources import load_workload, of_model, whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding
 from dgc_topo.zoo import load_model
@@ -31,10 +33,10 @@ MB = 250_000  # elements whose float32 take 1 MB
 WIRE = Fabric("wire", 1e6, 0.0, "1 MB/s: a bucket of 1 MB takes a ring of two 1 s")
 
 
-def two_layers(last_s: float = 1.0, first_s: float = 3.0) -> Profile:
+def two_layers(last_s: float = 1.0, first_s: float = 3.0) -> Workload:
     """Two layers of 1 MB each; the last one is ready first."""
     times = {"last": last_s, "first": first_s}
-    return Profile(0.5, tuple(ReadyLayer(name, at, (MB,), 0) for name, at in times.items()))
+    return Workload(0.5, tuple(ReadyLayer(name, at, (MB,), 0) for name, at in times.items()))
 
 
 def ring(world_size: int):
@@ -42,7 +44,7 @@ def ring(world_size: int):
 
 
 def test_without_overlap_a_step_is_compute_plus_communication_plus_update():
-    step = TrainingStep(profile=two_layers(), codec=Codec(fixed_s=0.25), update_s=0.125)
+    step = TrainingStep(workload=replace(two_layers(), update_s=0.125), codec=Codec(fixed_s=0.25))
     result = simulate_training_step(step, ring(4), WIRE)
     communication_s = 2 * 3 / 4 * 2.0
     assert result.step_time_s == pytest.approx(3.5 + 0.25 + communication_s + 0.125, rel=1e-12)
@@ -61,7 +63,7 @@ def test_without_overlap_a_step_is_compute_plus_communication_plus_update():
 )
 def test_two_buckets_by_hand(last_s, first_s, ends_s):
     """Forward 0.5 s; each bucket takes a ring of two ranks 1 s."""
-    step = TrainingStep(profile=two_layers(last_s, first_s), bucket_bytes=1e6)
+    step = TrainingStep(workload=two_layers(last_s, first_s), bucket_bytes=1e6)
     for network in (WIRE, WIRE.star(2)):
         result = simulate_training_step(step, ring(2), network)
         assert result.traffic.end_s[:, 0] == pytest.approx(ends_s)
@@ -80,7 +82,7 @@ def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
     schedule = load_topology(topology).schedule(5)
 
     def last_bucket_s(*layers: ReadyLayer) -> float:
-        step = TrainingStep(profile=Profile(0.0, layers), encoding=encoding, bucket_bytes=1)
+        step = TrainingStep(workload=Workload(0.0, layers), encoding=encoding, bucket_bytes=1)
         return simulate_training_step(step, schedule, network).step_time_s - layers[-1].ready_s
 
     assert last_bucket_s(small, large) == pytest.approx(last_bucket_s(large))
@@ -89,7 +91,7 @@ def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
 
 def test_communication_hides_behind_compute_but_for_the_last_bucket():
     layers = tuple(ReadyLayer(f"l{i}", 10.0 * (i + 1), (MB,) if i < 4 else (), 1) for i in range(5))
-    step = TrainingStep(profile=Profile(0.0, layers), bucket_bytes=1e6)
+    step = TrainingStep(workload=Workload(0.0, layers), bucket_bytes=1e6)
     result = simulate_training_step(step, ring(2), WIRE)
     assert result.step_time_s == pytest.approx(50, rel=1e-6)
     assert result.exposed_share < 1e-5
@@ -98,7 +100,7 @@ def test_communication_hides_behind_compute_but_for_the_last_bucket():
 
 def test_compressing_holds_up_the_backward_pass_and_decompressing_follows_it():
     codec = Codec(encode_s_per_element=1 / MB, decode_s_per_element=0.5 / MB)
-    step = TrainingStep(profile=two_layers(), bucket_bytes=1e6, codec=codec)
+    step = TrainingStep(workload=two_layers(), bucket_bytes=1e6, codec=codec)
     result = simulate_training_step(step, ring(2), WIRE)
     assert result.timeline.ready_s[:, 0] == pytest.approx([2.5, 5.5])
     assert result.traffic.end_s[:, 0] == pytest.approx([3.5, 6.5])
@@ -110,9 +112,9 @@ def test_compressing_holds_up_the_backward_pass_and_decompressing_follows_it():
 
 
 def test_accumulation_computes_more_and_sends_once():
-    one = simulate_training_step(TrainingStep(profile=two_layers()), ring(2), WIRE)
+    one = simulate_training_step(TrainingStep(workload=two_layers()), ring(2), WIRE)
     three = simulate_training_step(
-        TrainingStep(profile=two_layers(), accumulation_steps=3), ring(2), WIRE
+        TrainingStep(workload=two_layers(), accumulation_steps=3), ring(2), WIRE
     )
     assert three.step_time_s - one.step_time_s == pytest.approx(2 * 3.5)
     assert three.scaling_efficiency > one.scaling_efficiency
@@ -125,9 +127,11 @@ def test_accumulation_computes_more_and_sends_once():
 @pytest.mark.parametrize("topology", topologies([*ALL_REDUCE, *GOSSIP]), ids=lambda t: t.label)
 def test_the_sum_over_lock_steps_is_what_the_events_say(topology, encoding, bucket_bytes):
     fabric = load_fabric("10gbe")
-    profile = Profile.of_model(load_model("resnet50"))
+    workload = load_workload("resnet50")
     codec = Codec(fixed_s=0.02, decode_s_per_element=1e-10)
-    step = TrainingStep(profile=profile, encoding=encoding, codec=codec, bucket_bytes=bucket_bytes)
+    step = TrainingStep(
+        workload=workload, encoding=encoding, codec=codec, bucket_bytes=bucket_bytes
+    )
     for world_size in (1, 2, 3, 6, 8):
         if world_size < smallest_world(topology):
             continue
@@ -144,7 +148,7 @@ def test_the_sum_over_lock_steps_is_what_the_events_say(topology, encoding, buck
 
 
 def test_all_wait_for_the_slow_host_of_an_all_reduce():
-    step = TrainingStep(profile=two_layers(), compute_factors=ComputeFactors({1: 2.0}))
+    step = TrainingStep(workload=two_layers(), compute_factors=ComputeFactors({1: 2.0}))
     result = simulate_training_step(step, ring(4), WIRE)
     assert result.step_time_s == pytest.approx(2 * 3.5 + 3.0)
     assert result.phases.wait_s == pytest.approx(3 / 4 * 3.5)
@@ -156,7 +160,9 @@ def test_all_wait_for_the_slow_host_of_an_all_reduce():
 def test_gossip_waits_for_a_slow_neighbour_only():
     schedule = load_topology("gossip", {"graph": "ring"}).schedule(8)
     result = simulate_training_step(
-        TrainingStep(profile=two_layers(), compute_factors=ComputeFactors({0: 2.0})), schedule, WIRE
+        TrainingStep(workload=two_layers(), compute_factors=ComputeFactors({0: 2.0})),
+        schedule,
+        WIRE,
     )
     late = np.flatnonzero(result.traffic.end_s[-1] > 9)
     assert set(late.tolist()) == {7, 0, 1}
@@ -166,7 +172,7 @@ def test_gossip_waits_for_a_slow_neighbour_only():
 def test_jitter_is_drawn_from_the_seed_and_differs_from_step_to_step(jitter):
     def times(seed):
         step = TrainingStep(
-            profile=two_layers(), compute_factors=ComputeFactors(jitter=jitter, seed=seed)
+            workload=two_layers(), compute_factors=ComputeFactors(jitter=jitter, seed=seed)
         )
         return [
             simulate_training_step(step, ring(4), WIRE, iteration=i).step_time_s for i in range(4)
@@ -193,9 +199,9 @@ def test_buckets_of_different_ranks_share_links():
     has the last half second for itself.
     """
     pairs = Schedule(4, 1, lambda _: iter([reduce(np.array([0, 2]), np.array([1, 3]))]), "part")
-    profile = Profile(0.0, two_layers(1.0, 1.0).layers)
+    workload = Workload(0.0, two_layers(1.0, 1.0).layers)
     step = TrainingStep(
-        profile=profile, bucket_bytes=1e6, compute_factors=ComputeFactors({2: 1.5, 3: 1.5})
+        workload=workload, bucket_bytes=1e6, compute_factors=ComputeFactors({2: 1.5, 3: 1.5})
     )
     result = simulate_training_step(step, pairs, star(2, 1e6), placement=np.array([0, 1, 0, 1]))
     assert pytest.approx(np.array([[2.5, 4.5], [3.5, 5.0]])) == result.traffic.end_s[:, [0, 2]].T
@@ -211,10 +217,10 @@ def test_buckets_fill_in_backward_order_and_close_when_full():
 @pytest.mark.parametrize("name", ["alexnet", "resnet50", "ptb-lstm"])
 def test_a_model_of_the_zoo_keeps_its_time_and_elements(name):
     model = load_model(name)
-    profile = Profile.of_model(model)
-    assert profile.compute_s == pytest.approx(model.compute_s)
-    assert profile.num_elements == model.num_elements
-    assert all(a.ready_s <= b.ready_s for a, b in pairwise(profile.layers))
+    workload = of_model(model)
+    assert workload.compute_s == pytest.approx(model.compute_s)
+    assert workload.num_elements == model.num_elements
+    assert all(a.ready_s <= b.ready_s for a, b in pairwise(workload.layers))
 
 
 def test_unions_grow_as_recorded():
@@ -234,13 +240,13 @@ def test_unions_grow_as_recorded():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: TrainingStep(profile=two_layers(), update_s=-1), "update_s -1"),
-        (lambda: TrainingStep(profile=two_layers(), accumulation_steps=0), "accumulation_steps 0"),
-        (lambda: TrainingStep(profile=two_layers(), bucket_bytes=0), "bucket_bytes 0"),
+        (lambda: replace(two_layers(), update_s=-1), "update_s -1"),
+        (lambda: TrainingStep(workload=two_layers(), accumulation_steps=0), "accumulation_steps 0"),
+        (lambda: TrainingStep(workload=two_layers(), bucket_bytes=0), "bucket_bytes 0"),
         (lambda: two_layers(2.0, 1.0), "times that do not fall"),
-        (lambda: Profile(0, ()), "no layers"),
-        (lambda: Profile(-1, two_layers().layers), "forward_s -1"),
-        (lambda: Profile.of_whole(1, -1, 0), "no fewer than 0"),
+        (lambda: Workload(0, ()), "no layers"),
+        (lambda: Workload(-1, two_layers().layers), "forward_s -1"),
+        (lambda: whole(1, -1, 0), "no fewer than 0"),
         (lambda: Codec(fixed_s=-1), "fixed_s -1"),
         (lambda: ComputeFactors({0: 0.0}), "rank 0 takes 0.0"),
         (lambda: LognormalJitter(-0.1), "sigma -0.1"),
@@ -261,11 +267,11 @@ def test_what_makes_no_sense_is_refused(make, says):
 
 def test_buckets_must_agree_on_the_ranks():
     sizes = iter((2, 4))
-    step = TrainingStep(profile=two_layers(), bucket_bytes=1e6)
+    step = TrainingStep(workload=two_layers(), bucket_bytes=1e6)
     with pytest.raises(ValueError, match="buckets of 2 and 4 ranks"):
         simulate_training_step(step, lambda _: ring(next(sizes)), WIRE)
 
 
 def test_more_ranks_than_hosts_are_refused():
     with pytest.raises(ValueError, match="4 ranks on 2 hosts"):
-        simulate_training_step(TrainingStep(profile=two_layers()), ring(4), star(2, 1e6))
+        simulate_training_step(TrainingStep(workload=two_layers()), ring(4), star(2, 1e6))

@@ -11,21 +11,19 @@ from dgc_topo.simulation.training import (
     Codec,
     ComputeFactors,
     LognormalJitter,
-    Profile,
     TrainingStep,
     simulate_training_step,
     spans_of,
     write_chrome_trace,
 )
+from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.topology import load_topology
-from dgc_topo.zoo import load_model
 
 
 def result(world_size=4, topology="ring", **options):
     step = TrainingStep(
-        profile=Profile.of_model(load_model("resnet50")),
+        workload=load_workload("resnet50", update_s=0.01),
         codec=Codec(encode_s_per_element=1e-9, decode_s_per_element=5e-10),
-        update_s=0.01,
         bucket_bytes=10 * 2**20,
         accumulation_steps=2,
         compute_factors=ComputeFactors(jitter=LognormalJitter(0.1)),

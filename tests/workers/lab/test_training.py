@@ -7,7 +7,7 @@ import torch
 
 from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.experiments.workloads import workloads_of_runs
+from dgc_topo.experiments.training_cases import cases_of_runs
 from dgc_topo.training.steps import PhaseClock
 from dgc_topo.workers.lab import Lab, LabSpec, LinkChange
 from tests.training.test_training import Recorder
@@ -63,7 +63,7 @@ def test_the_network_changes_nothing_but_time(runs):
 
 
 def test_predictions_from_a_scaled_lab_are_for_what_it_stands_for(runs):
-    workloads = workloads_of_runs(runs["lab"], None)
+    workloads = cases_of_runs(runs["lab"], None)
     for record, workload in zip(runs["lab"], workloads, strict=True):
         assert workload.phases.compute_s == pytest.approx(record.solo_phases.compute_s / 10)
 
@@ -98,7 +98,7 @@ def test_emulated_compute_is_stretched_too(lab: Lab, tmp_path):
     assert record.solo_phases is not None
     assert record.phases.compute_s >= 0.99 * 10 * 0.02
     assert record.profile.layers[-1].ready_s >= 0.99 * 10 * 0.02 * 0.5
-    [workload] = workloads_of_runs([record], None)
+    [workload] = cases_of_runs([record], None)
     assert workload.phases.compute_s == pytest.approx(record.solo_phases.compute_s / 10)
 
 

@@ -1,4 +1,4 @@
-"""What there is to predict: the step of a recorded run, of a zoo model, or of given sizes."""
+"""Training steps to predict: those of recorded runs, and those of a scenario's workloads."""
 
 from __future__ import annotations
 
@@ -17,44 +17,37 @@ from dgc_topo.simulation.training import (
     ComputeFactors,
     DenseEncoding,
     Encoding,
-    Profile,
-    ReadyLayer,
     SparseEncoding,
     TrainingStep,
     power_rule,
 )
+from dgc_topo.simulation.workload import Workload
+from dgc_topo.simulation.workload_sources import lone_phases, of_record
 from dgc_topo.sizes import count_entries
 from dgc_topo.topology import Topology
 from dgc_topo.training.compression import Scope
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding, WireDtype, compression_name
-from dgc_topo.zoo import load_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """One configuration to predict: what a worker computes and sends in a step.
+class TrainingCase:
+    """One configuration to predict: a workload, compressed or not, over a topology.
 
     Attributes:
         topology: With its options.
-        name: Model and data set.
-        compression: What the records call it.
+        compression: Name of the compression in records.
         density: Fraction of elements sent.
-        seed: For topologies that draw at random.
-        batch_size_per_worker: Images, or streams of text, per worker and step.
-        batch_samples: Images or tokens per worker and step.
-        step: What a worker does.
-        sparse: For the record, if it is sent sparse.
-        union_exponent: How sparse unions grow, see `power_growth`.
+        seed: Seed of topologies that draw at random, and of jitter.
+        step: What every worker does, with its workload.
+        sparse: Sizes of the sparse gradient for the record, if it is sparse.
+        union_exponent: Growth of sparse unions, see `power_growth`.
         num_draws: Steps to average over if compute times are drawn at random.
     """
 
     topology: Topology
-    name: str
     compression: str
     density: float
     seed: int
-    batch_size_per_worker: int
-    batch_samples: float
     step: TrainingStep
     sparse: RecordedSparse | None
     union_exponent: float
@@ -62,29 +55,39 @@ class Workload:
 
     @property
     def phases(self) -> Phases:
-        """A step of one worker alone: no communication."""
+        """Phases of one worker alone, without communication."""
         return Phases.alone(
-            compute_s=self.step.accumulation_steps * self.step.profile.compute_s,
+            compute_s=self.step.accumulation_steps * self.workload.compute_s,
             compress_s=self.step.codec_s,
-            update_s=self.step.update_s,
+            update_s=self.workload.update_s,
         )
 
     @property
-    def gradient_bytes(self) -> int:
-        """Dense fp32 gradient."""
-        return VALUE_BYTES["float32"] * self.step.profile.num_elements
+    def workload(self) -> Workload:
+        """Work of one worker in one pass."""
+        return self.step.workload
+
+    @property
+    def batch_size_per_worker(self) -> int:
+        """Images, or streams of text, per worker and step."""
+        return self.step.accumulation_steps * self.workload.batch_size
+
+    @property
+    def batch_samples(self) -> float:
+        """Images or tokens per worker and step."""
+        return self.step.accumulation_steps * self.workload.batch_samples
 
     @property
     def compressed_bytes(self) -> float:
-        """One worker's own gradient as encoded."""
+        """Bytes of one worker's own gradient as encoded."""
         return sum(self.step.encoding.own_bytes(bucket) for bucket in self.step.buckets)
 
 
-def workloads_of_runs(
+def cases_of_runs(
     records: Iterable[Measurement],
     simulate: SimulateSection | None = None,
     topologies: Sequence[Topology] = (),
-) -> list[Workload]:
+) -> list[TrainingCase]:
     """Return what the runs recorded, ready to be predicted elsewhere.
 
     Each run stands for itself: what is predicted of it depends on no other record.  Buckets are
@@ -100,23 +103,7 @@ def workloads_of_runs(
     Raises:
         ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.
     """
-    return [_workload_of_run(each, simulate, _topology_of(each, topologies)) for each in records]
-
-
-def _lone_phases(record: Measurement) -> Phases:
-    """Return what one worker alone does in a step; it communicates with nobody."""
-    if record.solo_phases is None:
-        raise ValueError(
-            f"record of {record.topology} at density {record.density:g}: has no solo_phases, "
-            "expected a record of a training run"
-        )
-    # A scaled lab stands for a faster cluster, and so do predictions from it.
-    solo, scale = record.solo_phases, record.time_scale
-    return Phases.alone(
-        compute_s=solo.compute_s / scale,
-        compress_s=solo.compress_s / scale,
-        update_s=solo.update_s / scale,
-    )
+    return [_case_of_run(each, simulate, _topology_of(each, topologies)) for each in records]
 
 
 def _topology_of(record: Measurement, topologies: Sequence[Topology]) -> Topology:
@@ -126,10 +113,10 @@ def _topology_of(record: Measurement, topologies: Sequence[Topology]) -> Topolog
     return Topology.named(record.topology, record.options)
 
 
-def _workload_of_run(
+def _case_of_run(
     measured: Measurement, simulate: SimulateSection | None, topology: Topology
-) -> Workload:
-    phases = _lone_phases(measured)
+) -> TrainingCase:
+    workload = of_record(measured)
     elements = measured.gradient_bytes // VALUE_BYTES["float32"]
     exponent = union_exponent(measured.sparse, measured.num_workers)
     encoding: Encoding
@@ -141,21 +128,17 @@ def _workload_of_run(
         union = power_rule(exponent)
         encoding = SparseEncoding(min(density, 1.0), sparse.coding, dense_bytes, union, "measured")
     step = TrainingStep(
-        profile=_profile_of_run(measured, phases.compute_s),
+        workload=workload,
         encoding=encoding,
-        codec=Codec(fixed_s=phases.compress_s),
-        update_s=phases.update_s,
+        codec=Codec(fixed_s=lone_phases(measured).compress_s),
         bucket_bytes=_bucket_bytes(measured, simulate),
-        compute_factors=simulate.pace(measured.seed) if simulate else ComputeFactors(),
+        compute_factors=simulate.compute_factors(measured.seed) if simulate else ComputeFactors(),
     )
-    return Workload(
+    return TrainingCase(
         topology=topology,
-        name=measured.workload,
         compression=measured.compression,
         density=measured.density,
         seed=measured.seed,
-        batch_size_per_worker=measured.batch_size_per_worker,
-        batch_samples=measured.samples_per_s * measured.step_time_s / measured.num_workers,
         step=step,
         sparse=measured.sparse,
         union_exponent=exponent,
@@ -174,19 +157,6 @@ def _bucket_bytes(measured: Measurement, simulate: SimulateSection | None) -> fl
     return bucket_bytes
 
 
-def _profile_of_run(measured: Measurement, compute_s: float) -> Profile:
-    recorded, sparse = measured.profile, measured.sparse
-    if recorded is None:
-        elements = measured.gradient_bytes // VALUE_BYTES["float32"]
-        dense = sparse.dense_elements if sparse else 0
-        return Profile.of_whole(compute_s, elements - dense, dense)
-    layers = tuple(
-        ReadyLayer(each.name, each.ready_s, (each.compressible_elements,), each.dense_elements)
-        for each in recorded.layers
-    )
-    return Profile(recorded.forward_s, layers).lasting(compute_s)
-
-
 def union_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
     """Return e such that the recorded union of all workers is ``num_workers ** e`` times one's.
 
@@ -198,7 +168,7 @@ def union_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
     return min(math.log(growth) / math.log(num_workers), 1.0)
 
 
-def workloads_of_scenario(scenario: Scenario) -> Iterator[Workload]:
+def cases_of_scenario(scenario: Scenario) -> Iterator[TrainingCase]:
     """Yield the configurations of a scenario that describes its workloads itself.
 
     Gossip averages whole parameters, so it comes dense only.
@@ -216,43 +186,38 @@ def workloads_of_scenario(scenario: Scenario) -> Iterator[Workload]:
             for density, dtype in ways:
                 if density < 1 and topology.gossips:
                     continue  # nor can it be trained
-                yield _workload(scenario, scenario.simulate, choice, topology, density, dtype)
+                yield _case(scenario, scenario.simulate, choice, topology, density, dtype)
 
 
-def _workload(
+def _case(
     scenario: Scenario,
     simulate: SimulateSection,
     choice: WorkloadChoice,
     topology: Topology,
     density: float,
     dtype: WireDtype | None,
-) -> Workload:
-    profile, batch_size, batch_samples = profile_of(choice)
-    passes, exponent = simulate.accumulation_steps, simulate.overlap_exponent
-    if choice.overlap_exponent is not None:
-        exponent = choice.overlap_exponent
+) -> TrainingCase:
+    workload, exponent = choice.load(), simulate.union_exponent
+    if choice.union_exponent is not None:
+        exponent = choice.union_exponent
     coding, scope = scenario.compression.coding, scenario.compression.scope
-    sparse = _sparse_of(profile, density, coding, scope) if dtype is None else None
+    sparse = _sparse_of(workload, density, coding, scope) if dtype is None else None
     dense_bytes = VALUE_BYTES[dtype or coding.wire_dtype]
     step = TrainingStep(
-        profile=profile,
+        workload=workload,
         encoding=DenseEncoding(dense_bytes)
         if dtype
         else SparseEncoding(density, coding, dense_bytes, power_rule(exponent), scope),
         codec=simulate.codec if dtype is None else Codec(),
-        update_s=choice.update_s,
         bucket_bytes=simulate.bucket_bytes(),
-        accumulation_steps=passes,
-        compute_factors=simulate.pace(scenario.seed),
+        accumulation_steps=simulate.accumulation_steps,
+        compute_factors=simulate.compute_factors(scenario.seed),
     )
-    return Workload(
+    return TrainingCase(
         topology=topology,
-        name=choice.label,
         compression=compression_name(density, dtype or coding.wire_dtype),
         density=density,
         seed=scenario.seed,
-        batch_size_per_worker=passes * batch_size,
-        batch_samples=passes * batch_samples,
         step=step,
         sparse=sparse,
         union_exponent=exponent,
@@ -260,32 +225,16 @@ def _workload(
     )
 
 
-def profile_of(choice: WorkloadChoice) -> tuple[Profile, int, float]:
-    """Return a workload's profile, and its items and samples per worker and pass."""
-    if choice.model is not None:
-        model = load_model(choice.model)
-        if choice.batch_size_per_worker is not None:
-            model = model.at_batch(choice.batch_size_per_worker)
-        return Profile.of_model(model), model.batch_size, model.batch_samples
-    assert choice.compute_s is not None
-    assert choice.batch_size_per_worker is not None
-    assert choice.compressible_elements is not None
-    assert choice.dense_elements is not None
-    sizes = choice.compressible_elements, choice.dense_elements
-    profile = Profile.of_whole(choice.compute_s, *sizes)
-    return profile, choice.batch_size_per_worker, choice.batch_size_per_worker
-
-
 def _sparse_of(
-    profile: Profile, density: float, coding: WireCoding, scope: Scope
+    workload: Workload, density: float, coding: WireCoding, scope: Scope
 ) -> RecordedSparse:
-    sizes = [size for layer in profile.layers for size in layer.tensor_sizes]
+    sizes = workload.tensor_sizes
     length = sum(sizes)
     entries = count_entries(sizes if scope == "layer" else [length], density)
     message = coding.expected_bytes(np.array([max(length, 1)]), np.array([entries]))
     return RecordedSparse(
         length=length,
-        dense_elements=profile.num_elements - length,
+        dense_elements=workload.dense_elements,
         entries=entries,
         merged_entries=entries,
         bytes_per_entry=float(message[0]) / max(entries, 1),
