@@ -35,14 +35,11 @@ from dgc_topo.tables.places import FolderOfScenario, Label
 from dgc_topo.tables.table import Table
 from dgc_topo.topology_options import (
     OptionValue,
-    TypedText,
-    add_option,
     checked_options,
-    name_text,
+    joined_text,
     option_choices,
     parameters_of,
     split_text,
-    value_text,
 )
 
 __all__ = [
@@ -125,18 +122,12 @@ class Topology:
         Raises:
             TopologyError: if that is not its form, or there is no such topology or option.
         """
-        name, found = split_text(text)
-        for option in options:
-            key, separator, value = option.partition("=")
-            if not separator or not key:
-                raise TopologyError(f"topology {name!r}: option {option!r}, expected key=value")
-            add_option(found, name, key, TypedText(value))
+        name, found = split_text(text, options)
         return cls.named(name, found, folder)
 
     def __str__(self) -> str:
         """Return the text form, from which `parse` makes an equal topology."""
-        listed = ",".join(f"{key}={value_text(v)}" for key, v in self.plain_options.items())
-        return name_text(self.name) + (f":{listed}" if listed else "")
+        return joined_text(self.name, self.plain_options)
 
     def __repr__(self) -> str:
         """Return ``Topology('gossip', graph='ring')``."""

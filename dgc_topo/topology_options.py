@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,10 +18,12 @@ OptionValue = str | int | float | bool
 
 _BUILD_ARGUMENTS = ("iteration", "seed")  # given by the run, not by the user
 
-_QUOTED = r'"(?:[^"\\]|\\.)*"'  # a string as in JSON
+_QUOTED = r'"(?:[^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4})*"'  # a string of JSON
 # A quoted name, an installed one, a path up to the first ".py" that ends it, or what is no name.
-_NAME = re.compile(rf'{_QUOTED}|[^:/\\"]+(?=:\w+=|\Z)|.+?\.py(?=:\w+=|\Z)|[^:]*', re.DOTALL)
-_OPTION = re.compile(rf"(\w+)=({_QUOTED}(?=,|\Z)|[^,]*)", re.DOTALL)
+_NAME = re.compile(
+    rf'{_QUOTED}|[^:/\\"]+(?=:\w+=|\Z)|[^"].*?\.py(?=:\w+=|\Z)|(?:[^:"][^:]*)?', re.DOTALL
+)
+_OPTION = re.compile(rf'(\w+)=({_QUOTED}|(?:[^",][^,]*)?)(?=,|\Z)', re.DOTALL)
 
 
 class TypedText(str):
@@ -103,61 +105,50 @@ def _type_text(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def split_text(text: str) -> tuple[str, dict[str, OptionValue]]:
+def split_text(text: str, more: Iterable[str] = ()) -> tuple[str, dict[str, OptionValue]]:
     """Return the name and the options in a topology's text form.
 
+    Args:
+        text: ``name`` or ``name:key=value,key=value``.
+        more: Options, each ``key=value``, that are added to those in the text.
+
     Raises:
-        TopologyError: if that is not its form.
+        TopologyError: if that is not its form, or an option is given twice.
     """
-    wrong = TopologyError(f"topology {text!r}: expected name or name:key=value,key=value")
     match = _NAME.match(text)
-    assert match is not None  # it matches nothing, at least
-    name, end, options = match[0], match.end(), dict[str, OptionValue]()
+    assert match is not None  # the empty name fits at least
+    name, end = match[0], match.end()
+    given: list[tuple[str, OptionValue]] = []
     while end < len(text):
         option = _OPTION.match(text, end + 1)
-        if text[end] != (":" if end == match.end() else ",") or option is None:
-            raise wrong
+        if text[end] != ("," if given else ":") or option is None:
+            raise TopologyError(f"topology {text!r}: expected name or name:key=value,key=value")
         key, value, end = option[1], option[2], option.end()
-        is_quoted = value.startswith('"')
-        add_option(options, name, key, _unquoted(value) if is_quoted else TypedText(value))
-    return (_unquoted(name) if name.startswith('"') else name), options
+        given.append((key, json.loads(value) if value.startswith('"') else TypedText(value)))
+    for each in more:
+        key, separator, value = each.partition("=")
+        if not separator or not key:
+            raise TopologyError(f"topology {name!r}: option {each!r}, expected key=value")
+        given.append((key, TypedText(value)))
+    keys = [key for key, _ in given]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise TopologyError(f"topology {name!r}: option {key} is given twice, expected once")
+    return (json.loads(name) if name.startswith('"') else name), dict(given)
 
 
-def add_option(options: dict[str, OptionValue], name: str, key: str, value: OptionValue) -> None:
-    """Add an option of the topology *name* to those that it has already.
-
-    Raises:
-        TopologyError: if it is among them.
-    """
-    if key in options:
-        raise TopologyError(f"topology {name!r}: option {key} is given twice, expected once")
-    options[key] = value
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _unquoted(text: str) -> str:
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise TopologyError(f"topology: {text}: expected a string as in JSON") from None
-
-
-def name_text(name: str) -> str:
-    """Return a topology's name as its text form has it."""
+def joined_text(name: str, options: Mapping[str, OptionValue]) -> str:
+    """Return the text form of a topology, from which `split_text` reads it."""
     ends = (_NAME.match(name + end) for end in ("", ":x="))
     is_plain = not name.startswith('"') and all(end and end[0] == name for end in ends)
-    return name if is_plain else _quoted(name)
+    listed = ",".join(f"{key}={_value_text(value)}" for key, value in options.items())
+    return (name if is_plain else json.dumps(name)) + (f":{listed}" if listed else "")
 
 
-def value_text(value: OptionValue) -> str:
-    """Return an option's value as its topology's text form has it."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    is_plain = not value.startswith('"') and "," not in value and _number_or_text(value) is value
-    return value if is_plain else _quoted(value)
+def _value_text(value: OptionValue) -> str:
+    if isinstance(value, str) and _number_or_text(value) is value and not set('",') & set(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _number_or_text(text: str) -> OptionValue:

@@ -47,7 +47,7 @@ def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | N
         wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
         settings = _settings_of(wanted, scenario)
         _check_world_size(settings.world_size, scenario)
-        place = Place.of(scenario, text, wanted, output, ("train", *part.options))
+        place = Place(scenario, text, wanted, output, ("train", *part.options))
         timeout = timedelta(seconds=settings.timeout_s)
         compared = compared_settings(wanted)
     with join_workers(settings.device, settings.backend, timeout, compared) as worker:

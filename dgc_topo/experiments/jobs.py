@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,28 +99,22 @@ def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     if train is None or throughput is None:
         raise ScenarioError(f"{scenario.name}: expected [train] and [throughput]")
 
-    def variants() -> Iterator[Job]:
-        alone = train.model_copy(update={"world_size": 1, "overlap": False, "bucket_mib": None})
-        dense = scenario.compression.model_copy(update={"method": "dgc", "densities": (1.0,)})
-        ring = scenario.model_copy(update={"topologies": (load_topology("ring"),)})
-        yield from _jobs(ring, alone, dense, scenario.seed, ALONE)
-        for size in throughput.world_sizes:
-            sized = train.model_copy(update={"world_size": size})
-            for way in throughput.ways:
-                names = way.over_topologies
-                some = [each for each in scenario.topologies if not names or each.name in names]
-                yield from _jobs(
-                    scenario.model_copy(update={"topologies": tuple(some)}),
-                    way.training(sized),
-                    way.over(scenario.compression),
-                    scenario.seed,
-                    way.name,
-                )
-
-    return _without_compressed_gossip(variants())
+    alone = train.model_copy(update={"world_size": 1, "overlap": False, "bucket_mib": None})
+    dense = scenario.compression.model_copy(update={"method": "dgc", "densities": (1.0,)})
+    ring = scenario.model_copy(update={"topologies": (load_topology("ring"),)})
+    jobs = [*_jobs(ring, alone, dense, scenario.seed, ALONE)]
+    for size in throughput.world_sizes:
+        sized = train.model_copy(update={"world_size": size})
+        for way in throughput.ways:
+            names = way.over_topologies
+            some = [each for each in scenario.topologies if not names or each.name in names]
+            over = scenario.model_copy(update={"topologies": tuple(some)})
+            compression = way.over(scenario.compression)
+            jobs += _jobs(over, way.training(sized), compression, scenario.seed, way.name)
+    return _without_compressed_gossip(jobs)
 
 
-def _without_compressed_gossip(variants: Iterator[Job]) -> tuple[list[Job], list[str]]:
+def _without_compressed_gossip(variants: Iterable[Job]) -> tuple[list[Job], list[str]]:
     jobs, left_out = [], []
     for job in variants:
         compresses = job.density < 1 or job.compression.method != "dgc"

@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from dgc_topo.experiments.jobs import Part, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions, predict
@@ -48,44 +49,29 @@ class Observer(Protocol):
 Runner = Callable[[list[Job], Callable[[Event], None]], None]
 
 
-class Place(NamedTuple):
-    """Where the results of a scenario go, and where they come from.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Place of a scenario's results, and where they come from.
 
     Attributes:
-        folder: For the results.
-        scenario: Its file.
-        name: Name that the scenario gives itself.
-        text: Text that the folder keeps of it.
-        command: Words that run it again, see `Origin`.
+        path: The scenario file.
+        text: Contents of the file.
+        scenario: What the text describes.
+        output: Folder for the results; ``results/NAME`` by default.
+        command: The command that runs it, and its options.
     """
 
-    folder: Path
-    scenario: Path
-    name: str
+    path: Path
     text: str
-    command: tuple[str, ...]
+    scenario: Scenario
+    output: str | Path | None
+    command: Sequence[str]
 
-    @classmethod
-    def of(
-        cls,
-        path: Path,
-        text: str,
-        scenario: Scenario,
-        output: str | Path | None,
-        command: Sequence[str],
-    ) -> Place:
-        """Return the place for the scenario in *path*; ``results/NAME`` without *output*.
-
-        Args:
-            path: The scenario file.
-            text: Contents of the file.
-            scenario: What the text describes.
-            output: Folder for the results, if it is given.
-            command: The command that runs it, and its options.
-        """
-        folder = Path("results", scenario.name) if output is None else Path(output)
-        words = ("dgc-topo", command[0], SCENARIO, *command[1:])
-        return cls(folder, path, scenario.name, text_to_keep(text, scenario, path.parent), words)
+    @property
+    def folder(self) -> Path:
+        """Folder for the results."""
+        default = Path("results", self.scenario.name)
+        return default if self.output is None else Path(self.output)
 
     def open(self, told: Told, keep: Sequence[str] | None = None) -> ResultsFolder:
         """Return the folder, made empty; or with the records of the jobs to *keep*.
@@ -98,7 +84,11 @@ class Place(NamedTuple):
         if keep is not None:
             make = partial(ResultsFolder.resume, jobs=keep)
         folder = make(
-            self.folder, self.text, self.name, command=self.command, scenario=self.scenario
+            self.folder,
+            text_to_keep(self.text, self.scenario, self.path.parent),
+            self.scenario.name,
+            command=("dgc-topo", self.command[0], SCENARIO, *self.command[1:]),
+            scenario=self.path,
         )
         if folder.aside is not None:
             told(self.folder, folder.aside)
@@ -147,9 +137,11 @@ def run_scenario(
         )
     jobs, left_out = plan_jobs(scenario) if scenario.train and train else ([], [])
     if not (jobs or (scenario.simulate and scenario.simulate.workloads)):
-        raise ScenarioError(f"{path}: nothing to do: {_why_nothing(scenario, left_out)}")
+        why = "there is no [train]; use 'dgc-topo validate' for what is in [validate]"
+        why = why if scenario.train is None else "; ".join(left_out)
+        raise ScenarioError(f"{path}: nothing to do: {why}")
     command = ("train", *part.options) if part else ("compare" if train else "simulate",)
-    place = Place.of(path, text, scenario, output, command)
+    place = Place(path, text, scenario, output, command)
     if jobs:
         _check_options(path, jobs[0].train)
     if scenario.ladder:
@@ -180,12 +172,6 @@ def _check_options(path: Path, train: TrainSection) -> None:
         check_task_options(train.model, train.options)
     except ValueError as error:
         raise ScenarioError(f"{path}: train.options: {error}") from error
-
-
-def _why_nothing(scenario: Scenario, left_out: list[str]) -> str:
-    if scenario.train is None:
-        return "there is no [train]; use 'dgc-topo validate' for what is in [validate]"
-    return "; ".join(left_out)
 
 
 def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
