@@ -20,8 +20,11 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from dgc_topo.wire.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
+
+SCHEMA_VERSION = 1  #: counts changes after which older versions cannot read records
 
 #: Ends the name of a workload whose workers waited instead of computing, and learnt nothing.
 EMULATED_COMPUTE = "(emulated compute)"
@@ -138,7 +141,9 @@ class Quality(_Record):
 class Measurement(_Record):
     """What one configuration did (measured) or would do (predicted)."""
 
-    schema_version: Literal[1] = 1
+    schema_version: int = Field(
+        default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION, description="of these keys"
+    )
     kind: Literal["measured", "predicted"]
     scenario: str
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -257,6 +262,19 @@ class Measurement(_Record):
     bound_by: str | None = Field(
         default=None, description="what the step cannot be faster than: a link, a CPU, compute"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_a_known_version(cls, keys: object) -> object:
+        version = keys.get("schema_version") if isinstance(keys, dict) else None
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise PydanticCustomError(
+                "version",
+                "schema_version {version}: a newer dgc-topo wrote this record, this one knows "
+                "versions up to {known}; update dgc-topo",
+                {"version": version, "known": SCHEMA_VERSION},
+            )
+        return keys
 
     @model_validator(mode="after")
     def _is_relative_to_one_dense_worker(self) -> Self:

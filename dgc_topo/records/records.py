@@ -25,7 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MEASUREMENTS = "measurements.jsonl"
 VALIDATION = "validation.jsonl"  #: what a validation has in its place
-HINT = "make one with: dgc-topo compare scenarios/quickstart.toml"
+HINT = "make one with: dgc-topo compare quickstart"
 
 
 class ResultsError(ValueError):

@@ -1,8 +1,9 @@
-"""The comparison table for a terminal and for Markdown, from the same rows."""
+"""Comparison table for a terminal, for Markdown and for notebooks, from the same rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 from itertools import groupby
 from textwrap import fill, wrap
 
@@ -48,11 +49,30 @@ def rich_table(comparison: Comparison, width: int | None = None) -> Table | Grou
 def markdown_table(comparison: Comparison) -> str:
     """Return the table as GitHub-flavoured Markdown; the best of a column is bold."""
     lines = [
-        [_markdown_heading(heading) for heading in comparison.headings],
+        [markdown(_heading_text(heading)) for heading in comparison.headings],
         [":---" if not heading.group else "---:" for heading in comparison.headings],
     ]
     lines += [[_markdown_cell(cell) for cell in row] for row in comparison.rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def html_table(comparison: Comparison) -> str:
+    """Return the table as HTML; the best of a column is bold."""
+    headings = "".join(
+        f'<th title="{_html(heading.meaning)}">{_html(_heading_text(heading))}</th>'
+        for heading in comparison.headings
+    )
+    rows = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>\n" for row in comparison.rows)
+    return f"<table><thead><tr>{headings}</tr></thead>\n<tbody>{rows}</tbody></table>"
+
+
+def _html(text: str) -> str:
+    return escape(one_line(text))
+
+
+def _html_cell(cell: Cell) -> str:
+    text = _html(cell.text)
+    return f"<td><b>{text}</b></td>" if cell.best else f"<td>{text}</td>"
 
 
 def _fit(
@@ -112,9 +132,9 @@ def _width(table: Table) -> int:
     return Console(width=_WIDE).measure(table).maximum
 
 
-def _markdown_heading(heading: Heading) -> str:
+def _heading_text(heading: Heading) -> str:
     name = f"{heading.group}: {heading.name}" if heading.group else heading.name
-    return markdown(f"{name} ({heading.detail})" if heading.detail else name)
+    return f"{name} ({heading.detail})" if heading.detail else name
 
 
 def _markdown_cell(cell: Cell) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.records import load_measurements
 from dgc_topo.wire.coding import FlatCoding
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -24,3 +25,10 @@ def test_records_from_before_the_wire_format_count_8_bytes_per_entry(path: Path)
 
 def test_there_are_such_records():
     assert len(FILES) == 3
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("*/measurements.jsonl")), ids=lambda path: path.parent.name
+)
+def test_every_committed_folder_is_read(path: Path):
+    assert load_measurements(path.parent)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from pydantic import BaseModel
 
 from dgc_topo.records.configuration import Configuration
 from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 class _Nothing(BaseModel):
-    """Stands in for a nested record that is missing: no columns."""
+    """Record without fields, in the place of a nested one that is missing."""
 
 
 #: Fields that are records themselves: their columns, after this prefix.
@@ -47,6 +50,8 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
     gradients (``sparse_``), ``compression_ratio``, ``scaling_efficiency``, ``quality_metric`` and
     ``quality_final``.  What a record lacks is NaN or None.
     """
+    import pandas as pd  # noqa: PLC0415  # records are read without it
+
     rows = [_row(record) for record in measurements]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -56,6 +61,8 @@ def to_quality_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
 
     ``density`` is the configured one, ``density_sent`` that of the epoch (see warm-up).
     """
+    import pandas as pd  # noqa: PLC0415  # records are read without it
+
     rows = [
         {
             **{name: value for name, value in _row(record).items() if name in _QUALITY},
