@@ -16,8 +16,6 @@ from dgc_topo.records.measurement import Measurement
 from tests.report.synthetic import measurements
 from tests.training.tiny import write_tiny
 
-CODEC = ("--elements", "6400", "--tensors", "1", "--repeats", "1", "--devices", "cpu", "--json")
-
 
 @pytest.fixture
 def run(wide):
@@ -78,10 +76,6 @@ def test_verify_refuses_a_wrong_topology_with_the_place(run, tmp_path):
         (["verify", "butterfly", "-n", "4", "--option", "order"], "expected key=value"),
         (["compare", "no-such.toml"], "no-such.toml: cannot be read"),
         (["report", "no-such-folder"], "no-such-folder: no such folder, expected one of results"),
-        (["bench", "codec", *CODEC, "--density", "0"], "density 0, expected above 0 and below 1"),
-        (["bench", "codec", *CODEC, "--density", "1"], "density 1, expected above 0 and below 1"),
-        (["bench", "codec", *CODEC, "--density", "2"], "density 2, expected above 0 and below 1"),
-        (["bench", "codec", *CODEC, "--density", "nan"], "density nan, expected above 0"),
         (["sizes", "resnet5"], "did you mean 'resnet50'"),
         (["sizes", "vgg16", "--density", "1.5"], "density 1.5, expected 0 to 1"),
         (["sizes", "vgg16", "--index-encoding", "zip"], "'zip', expected one of auto, dense, run"),

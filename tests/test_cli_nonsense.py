@@ -27,7 +27,6 @@ CALLS = {
     "calibrate": ["--output", "file", "--rate", "none"],
     "bench collectives": ["--sizes", "none"],
     "bench training": ["none.toml"],
-    "bench codec": ["--elements", "0"],
     "lab run": ["--hosts", "0", "true"],
     "lab doctor": None,  # has nothing to be given, and looks at the machine
     "scenarios": [],

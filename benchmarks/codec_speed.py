@@ -1,21 +1,28 @@
-"""`dgc-topo bench codec`: a DGC step beside what it costs to move its bytes."""
+"""Speed of a DGC step, beside what it costs to move its bytes.
+
+Run ``python -m benchmarks.codec_speed`` (``--help`` lists its options).
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
+import torch
 import typer
 from rich.table import Table
 
+from benchmarks.codec import CodecRow, bench_codec
 from dgc_topo.cli.console import clear_errors, console, print_json
 from dgc_topo.cli.options import Fraction, each_once
+from dgc_topo.cli.streams import run
+from dgc_topo.units import bytes_text, seconds_text, times_text
 
-if TYPE_CHECKING:
-    from dgc_topo.experiments.bench.codec import CodecRow
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
+@app.command()
 def codec(
     elements: Annotated[
         list[int] | None, typer.Option(help="of the gradient; repeatable (default: 25.6 million)")
@@ -32,10 +39,6 @@ def codec(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
 ) -> None:
     """Time a DGC step beside plain copies of the bytes it has to move, on the CPU and each GPU."""
-    import torch
-
-    from dgc_topo.experiments.bench.codec import bench_codec
-
     with clear_errors():
         torch.set_num_threads(threads)
         sizes = each_once("--elements", elements or [25_600_000])
@@ -52,8 +55,6 @@ def codec(
 
 def _table(rows: Sequence[CodecRow]) -> Table:
     """Return a column per way of selecting, on one device and size."""
-    from dgc_topo.units import bytes_text, seconds_text, times_text
-
     first = rows[0]
     title = f"{first.device}: {first.elements:,} elements in {first.tensors:,} tensors"
     table = Table("selection", *(row.selection for row in rows), title=title)
@@ -67,3 +68,7 @@ def _table(rows: Sequence[CodecRow]) -> Table:
     extra = (row.peak_extra_bytes for row in rows)
     table.add_row("extra memory", *("unknown" if e is None else bytes_text(e) for e in extra))
     return table
+
+
+if __name__ == "__main__":
+    run(app)

@@ -17,12 +17,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from benchmarks.memory import allocated_bytes, peak_extra_bytes
 from dgc_topo.compression.assembly import step_of
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.local_step import PHASES
 from dgc_topo.compression.selection import Selection
-from dgc_topo.experiments.bench.memory import allocated_bytes, peak_extra_bytes
 from dgc_topo.payload import SparsePayload
 from dgc_topo.training.profile import seconds_between
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from dgc_topo.cli.main import app
+from benchmarks.codec import _Bench, _Codec, bench_codec
+from benchmarks.codec_speed import app
+from benchmarks.memory import peak_extra_bytes
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.local_step import PHASES
-from dgc_topo.experiments.bench.codec import _Bench, _Codec, bench_codec
-from dgc_topo.experiments.bench.memory import peak_extra_bytes
 from tests.compression.workers import constant, sparse_of
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def test_every_row_is_complete_and_adds_up():
 
 
 def test_json_has_one_object_per_row():
-    command = ["bench", "codec", "--json", "--elements", "6400", "--tensors", "1", "--repeats", "1"]
+    command = ["--json", "--elements", "6400", "--tensors", "1", "--repeats", "1"]
     threads = torch.get_num_threads()
     try:
         result = CliRunner().invoke(app, command)
@@ -54,6 +54,14 @@ def test_json_has_one_object_per_row():
     assert {"device", "elements", "total_s", "bound_s", "ratio_to_bound"} <= set(facts[0])
     assert {"idle_s", *(f"{phase}_s" for phase in PHASES)} <= set(facts[0])
     assert facts[0]["elements"] == 6400
+
+
+@pytest.mark.parametrize("density", ["0", "1", "2", "nan"])
+def test_a_density_that_is_none_is_refused(density):
+    options = ("--elements", "6400", "--tensors", "1", "--repeats", "1", "--devices", "cpu")
+    result = CliRunner().invoke(app, [*options, "--density", density])
+    assert result.exit_code == 2
+    assert f"density {density}, expected above 0" in result.output
 
 
 def test_too_few_elements_are_refused():
@@ -69,7 +77,7 @@ def test_a_gpu_that_is_not_there_is_named():
 
 PEAK = """
 import torch
-from dgc_topo.experiments.bench.memory import peak_extra_bytes
+from benchmarks.memory import peak_extra_bytes
 print(peak_extra_bytes(lambda: torch.ones(16_000_000), torch.device("cpu")))
 """
 
@@ -90,7 +98,7 @@ def test_peak_memory_sees_what_is_freed_again():
 
 CHANNELS_LAST = """
 import torch
-from dgc_topo.experiments.bench.memory import peak_extra_bytes
+from benchmarks.memory import peak_extra_bytes
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.config import DGCConfig
 parameters = {"w": torch.zeros(2048, 910, 3, 3), "v": torch.zeros(2048)}
