@@ -96,6 +96,11 @@ def bucket_ends(num_elements: Sequence[int], bucket_bytes: float) -> list[int]:
     return ends
 
 
+def is_sparse(density: float) -> bool:
+    """Return True if a density means sparse entries; at 1 the whole buffer is sent, dense."""
+    return density < 1
+
+
 def is_compressed(shape: Sequence[int]) -> bool:
     """Return True if DGC compresses a tensor of this shape: all but biases, norms and scalars."""
     return len(shape) > 1

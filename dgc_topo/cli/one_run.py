@@ -27,7 +27,7 @@ from dgc_topo.simulation import (
     write_goal,
 )
 from dgc_topo.simulation.unions import Growth, growth_of
-from dgc_topo.sizes import FLOAT_BYTES, entries_of
+from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
 from dgc_topo.text import printable
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_text, seconds_text
@@ -76,7 +76,7 @@ class Case:
     @property
     def is_sparse(self) -> bool:
         """Whether sparse entries are sent; density 1 is the dense buffer, without indices."""
-        return self.density is not None and self.density < 1
+        return self.density is not None and is_sparse(self.density)
 
     @property
     def num_elements(self) -> int:

@@ -23,6 +23,7 @@ from dgc_topo.cli.options import (
     network_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
+from dgc_topo.sizes import is_sparse
 
 if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepRun, TrainingStep
@@ -60,7 +61,7 @@ def step(  # noqa: PLR0913 - one argument per option
         chosen = topology_from(topology, option or [])
         check_seed(seed, chosen, draws=jitter > 0)
         schedule = chosen.schedule(world_size, seed=seed)
-        if density < 1 and schedule.goal != "all-reduce":
+        if is_sparse(density) and schedule.goal != "all-reduce":
             raise ValueError(
                 f"--density {density:g}: {chosen.label} averages parameters, which travel dense; "
                 "expected 1"

@@ -20,7 +20,12 @@ from dgc_topo.compression.compressor import (
 )
 from dgc_topo.compression.gradients import Gradients, checked_norm, whole_gradients
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.compression.parameters import check_parameters, is_frozen
+from dgc_topo.compression.parameters import (
+    Parameters,
+    check_parameters,
+    is_frozen,
+    named_parameters,
+)
 from dgc_topo.compression.values import (
     FLOAT32_MAX,
     check_epoch,
@@ -163,7 +168,8 @@ class AfterSum(ABC):
     """What such compressors share: tensors with one dimension travel dense, the rest as they say.
 
     Args:
-        parameters: Live references by name, all on one device.
+        parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
+            one device.
         sgd: What follows the sum.
         seed: Of the random numbers; the same on every rank.
 
@@ -174,11 +180,11 @@ class AfterSum(ABC):
     name: str
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], sgd: SGDSettings | None = None, seed: int = 0
+        self, parameters: Parameters, sgd: SGDSettings | None = None, seed: int = 0
     ) -> None:
         self._sgd = sgd = checked_settings(self.name, sgd, SGDSettings)
-        self._device = check_parameters(self.name, parameters)
-        self._parameters = dict(parameters)
+        self._parameters = named_parameters(self.name, parameters)
+        self._device = check_parameters(self.name, self._parameters)
         self._seed = plain_int(f"{self.name}: seed", seed)
         if self._seed < 0:
             raise ValueError(f"{self.name}: seed {seed}, expected at least 0")

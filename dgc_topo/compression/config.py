@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from dgc_topo.compression.density import (
     StagedDensity,
@@ -12,8 +15,9 @@ from dgc_topo.compression.density import (
     geometric_warm_up,
     paper_warm_up,
 )
-from dgc_topo.compression.values import FLOAT32_MAX, make_plain
-from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype, check_names
+from dgc_topo.compression.values import FLOAT32_MAX, checked_settings, make_plain
+from dgc_topo.units import fraction_from
+from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype
 
 WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
@@ -23,132 +27,126 @@ Merge = Literal["union", "reselect"]
 Clearing = Literal["never", "all", "stale"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _within(default: float | None, **bounds: float) -> Any:
+    """Declare a number with its bounds ``gt``, ``ge``, ``lt`` and ``le``, as pydantic does."""
+    return field(default=default, metadata=bounds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class DGCConfig:
-    """What DGC does, the same on every rank.
+    """Settings of DGC, the same on every rank.
+
+    Attributes:
+        density: Fraction of each compressed tensor that is sent after the warm-up; lower sends
+            less.  Text such as ``"0.1%"`` is taken, too.
+        momentum: m of the momentum correction ``u = m*u + g``; from 0 to below 1.
+        nesterov: Look ahead: ``u = m*(u + g); v = v + u + g``.
+        selection: Search for the largest elements.  All three send the same ones, bit for bit:
+            ``exact`` asks torch.topk; ``sampled`` trims what exceeds a threshold taken from a
+            sample (the paper; a GPU looks at all elements instead, which is faster there);
+            ``reused`` takes the threshold from the last step while it lets enough through: the
+            fastest.
+        scope: Elements that compete to be sent: those of each ``layer`` (the paper), or of the
+            whole ``model``.
+        merge: Use of the merged sum: apply all of it (``union``), or only as many elements as one
+            rank sends, the largest (``reselect``); ranks take their shares of the others back.
+        accumulation: Keep what is not sent for later.  Without it (naive sparsification) the rest
+            of each gradient is dropped, and momentum is applied after the sum whatever
+            *momentum_correction* says.
+        momentum_correction: Accumulate velocities.  Without it (gradient dropping, Aji & Heafield
+            2017) the raw gradients are accumulated and ordinary momentum is applied after the sum.
+        masking: Momentum factor masking: where an element is sent, its velocity becomes 0 as well.
+        clear_velocities: Velocities to zero every *clear_every_steps* steps: ``all`` (no
+            bookkeeping), or the ``stale`` ones, whose elements have not been sent in that time.
+            Residuals stay: no gradient is lost, only its momentum.
+        clear_every_steps: Steps between two clearings.
+        track_ages: Remember when each element was last sent, for `DGC.staleness`; one int32 per
+            element, which ``stale`` clearing needs as well.
+        clip_norm: Bound on the L2 norm of the *summed* gradient; each rank clips its own whole
+            gradient at ``clip_norm * num_workers ** -0.5`` before it is accumulated.  None does
+            not clip.
+        weight_decay: Factor on the parameters, at least 0.
+        weight_decay_mode: Place of weight decay: ``local`` adds ``weight_decay / num_workers * w``
+            to each rank's gradient, after clipping and before it is accumulated; ``separate``
+            gives weight decay a dense momentum of its own, added after the sum (the authors' code;
+            one more float32 per element); ``decoupled`` adds ``weight_decay * w`` to the update,
+            outside any momentum.  Frozen parameters do not decay.
+        warm_up: Density at the beginning: ``paper`` (4 stages), ``geometric`` (*warm_up_stages*) or
+            ``none``.
+        warm_up_epochs: Length of the whole warm-up; the paper takes about 1 % of training.
+        warm_up_stages: Stages of the geometric warm-up; None is one per epoch, as in the authors'
+            code.
+        wire_dtype: Type of all values in messages.  With ``float16`` or ``bfloat16`` what rounding
+            takes from a sent element of a compressed tensor stays in the residual.  So does what
+            exceeds the type's range (65504 of ``float16``) over the number of ranks, so that no
+            sum of them becomes infinite.  Tensors that are not compressed have no residual: they
+            are rounded, and become infinite, as in any dense 16-bit all-reduce.
+        index_encoding: Coding of a sparse message's indices: ``run-length``, ``bit-packed``,
+            ``bitmap``, ``int32``, ``dense`` (no indices), or for each message the smallest of
+            them: ``auto``.
 
     Raises:
         ValueError: if a value is out of range, as "where: what, expected what".
     """
 
-    density: float = 0.001
-    """Fraction of each compressed tensor that is sent after the warm-up; lower sends less."""
-
-    momentum: float = 0.9
-    """m of the momentum correction ``u = m*u + g``; from 0 to below 1."""
-
+    density: float = _within(0.001, gt=0, le=1)
+    momentum: float = _within(0.9, ge=0, lt=1)
     nesterov: bool = False
-    """Look ahead: ``u = m*(u + g); v = v + u + g``."""
-
     selection: SelectionName = "reused"
-    """How the largest elements are found; all three send the same ones, bit for bit: ``exact`` asks
-    torch.topk; ``sampled`` trims what exceeds a threshold taken from a sample (the paper; a GPU
-    looks at all elements instead, which is faster there); ``reused`` takes the threshold from the
-    last step while it lets enough through: the fastest."""
-
     scope: Scope = "layer"
-    """Whether the largest of each ``layer`` are sent (the paper), or of the whole ``model``."""
-
     merge: Merge = "union"
-    """What becomes of the merged sum: all of it is applied (``union``), or only as many elements as
-    one rank sends, the largest; ranks take their own shares of the others back (``reselect``)."""
-
     accumulation: bool = True
-    """Keep what is not sent for later.  Without it (naive sparsification) the rest of each gradient
-    is dropped, and momentum is applied after the sum whatever *momentum_correction* says."""
-
     momentum_correction: bool = True
-    """Accumulate velocities.  Without it (gradient dropping, Aji & Heafield 2017) the raw gradients
-    are accumulated and ordinary momentum is applied after the sum."""
-
     masking: bool = True
-    """Momentum factor masking: where an element is sent, its velocity becomes 0 as well."""
-
     clear_velocities: Clearing = "never"
-    """Every *clear_every_steps* steps, zero ``all`` velocities (no bookkeeping), or only the
-    ``stale`` ones, whose elements have not been sent in that time.  Residuals stay: no gradient is
-    lost, only its momentum."""
-
-    clear_every_steps: int = 1000
-    """Steps between two clearings."""
-
+    clear_every_steps: int = _within(1000, ge=1)
     track_ages: bool = False
-    """Remember when each element was last sent, for `DGC.staleness`; one int32 per element, which
-    ``stale`` clearing needs as well."""
-
-    clip_norm: float | None = None
-    """Bound on the L2 norm of the *summed* gradient; each rank clips its own whole gradient at
-    ``clip_norm * num_workers ** -0.5`` before it is accumulated.  None does not clip."""
-
-    weight_decay: float = 0.0
-    """Factor on the parameters, at least 0."""
-
+    clip_norm: float | None = _within(None, gt=0)
+    weight_decay: float = _within(0.0, ge=0)
     weight_decay_mode: WeightDecayMode = "local"
-    """``local`` adds ``weight_decay / num_workers * w`` to each rank's gradient, after clipping and
-    before it is accumulated; ``separate`` gives weight decay a dense momentum of its own, added
-    after the sum (the authors' code; one more float32 per element); ``decoupled`` adds
-    ``weight_decay * w`` to the update, outside any momentum.  Frozen parameters do not decay."""
-
     warm_up: WarmUp = "paper"
-    """``paper`` (4 stages), ``geometric`` (*warm_up_stages*) or ``none``."""
-
-    warm_up_epochs: float = 4.0
-    """Length of the whole warm-up; the paper takes about 1 % of training."""
-
-    warm_up_stages: int | None = None
-    """Stages of the geometric warm-up; None is one per epoch, as in the authors' code."""
-
+    warm_up_epochs: float = _within(4.0, gt=0)
+    warm_up_stages: int | None = _within(None, ge=1)
     wire_dtype: WireDtype = "float32"
-    """Type of all values in messages.  With ``float16`` or ``bfloat16`` what rounding takes from
-    a sent element of a compressed tensor stays in the residual.  So does what exceeds the type's
-    range (65504 of ``float16``) over the number of ranks, so that no sum of them becomes infinite.
-    Tensors that are not compressed have no residual: they are rounded, and become infinite, as in
-    any dense 16-bit all-reduce."""
-
     index_encoding: IndexChoice = "auto"
-    """How messages code the indices: ``run-length``, ``bit-packed``, ``bitmap``, ``int32``,
-    ``dense`` (no indices), or for each message the smallest of them: ``auto``."""
 
     def __post_init__(self) -> None:
+        density: object = self.density
+        if isinstance(density, str):
+            plain = fraction_from(density, "dgc config: density")
+            object.__setattr__(self, "density", plain)
         make_plain("dgc config", self)
-        _require("density", self.density, 0 < self.density <= 1, "0 < density <= 1")
-        _require("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")
-        if self.nesterov:
-            _require("momentum", self.momentum, self.momentum > 0, "above 0 with nesterov")
-        if self.clip_norm is not None:
-            positive = 0 < self.clip_norm < math.inf
-            _require("clip_norm", self.clip_norm, positive, "a finite number above 0, or None")
-        decay_fits = 0 <= self.weight_decay <= FLOAT32_MAX
-        _require("weight_decay", self.weight_decay, decay_fits, "a finite number of at least 0")
-        _one_of("weight_decay_mode", self.weight_decay_mode, get_args(WeightDecayMode))
-        _one_of("selection", self.selection, get_args(SelectionName))
-        _one_of("scope", self.scope, get_args(Scope))
-        _one_of("merge", self.merge, get_args(Merge))
-        _one_of("clear_velocities", self.clear_velocities, get_args(Clearing))
-        _require(
-            "clear_every_steps", self.clear_every_steps, self.clear_every_steps >= 1, "at least 1"
-        )
-        _one_of("warm_up", self.warm_up, get_args(WarmUp))
-        epochs_fit = 0 < self.warm_up_epochs < math.inf
-        _require("warm_up_epochs", self.warm_up_epochs, epochs_fit, "a finite number above 0")
-        stages = self.warm_up_stages
-        _require("warm_up_stages", stages, stages is None or stages >= 1, "at least 1, or None")
+        for setting in fields(self):
+            _check(setting, getattr(self, setting.name))
+        if self.nesterov and not self.momentum:
+            raise ValueError(
+                f"dgc config: momentum {self.momentum!r}, expected above 0 with nesterov"
+            )
+        if self.weight_decay > FLOAT32_MAX:
+            expected = f"at most {FLOAT32_MAX:g}, as a float32 can hold"
+            raise ValueError(f"dgc config: weight_decay {self.weight_decay}, expected {expected}")
 
-        check_names("dgc config", self.index_encoding, self.wire_dtype)
+    def __repr__(self) -> str:
+        changed = (
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)
+            if getattr(self, each.name) != each.default
+        )
+        return f"DGCConfig({', '.join(changed)})"
 
     @property
     def coding(self) -> WireCoding:
-        """How sparse messages are coded."""
+        """Coding of sparse messages."""
         return WireCoding(self.index_encoding, self.wire_dtype)
 
     @property
     def corrects_momentum(self) -> bool:
-        """Whether momentum comes before the selection; otherwise it comes after the sum."""
+        """True if momentum comes before the selection, False if it comes after the sum."""
         return self.accumulation and self.momentum_correction
 
     @property
     def needs_ages(self) -> bool:
-        """Whether anything asks when elements were last sent."""
+        """True if some setting asks when elements were last sent."""
         return self.track_ages or self.clear_velocities == "stale"
 
     def density_schedule(self) -> StagedDensity:
@@ -163,10 +161,68 @@ class DGCConfig:
                 return constant_density(self.density)
 
 
-def _require(key: str, value: object, fits: bool, expected: str) -> None:
+def config_of(config: DGCConfig | None, settings: Mapping[str, Any]) -> DGCConfig:
+    """Return DGC's settings, given as one object, by name, or not at all.
+
+    Raises:
+        ValueError: if they are given in both ways, or one is unknown or out of range.
+    """
+    known = [setting.name for setting in fields(DGCConfig)]
+    for name in settings:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"dgc: unknown setting {name!r}{hint}, expected one of {', '.join(known)}"
+            )
+    if config is not None and settings:
+        raise ValueError(
+            f"dgc: config and {', '.join(settings)}, expected one of both: a config or settings"
+        )
+    return DGCConfig(**settings) if settings else checked_settings("dgc", config, DGCConfig)
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Return the annotation of each setting."""
+    return get_type_hints(DGCConfig)
+
+
+def _check(setting: Field[Any], value: Any) -> None:
+    """Refuse a value that is none of a setting's choices, or out of its bounds."""
+    kind, bounds = _kinds()[setting.name], setting.metadata
+    if get_origin(kind) is Literal:
+        fits, expected = value in get_args(kind), "one of " + ", ".join(get_args(kind))
+    else:
+        or_none = type(None) in get_args(kind)
+        fits = (or_none and value is None) or not bounds or _lies_within(value, bounds)
+        expected = _bounds_text(setting.name, bounds, is_whole=int in (kind, *get_args(kind)))
+        expected += ", or None" if or_none else ""
     if not fits:
-        raise ValueError(f"dgc config: {key} {value!r}, expected {expected}")
+        raise ValueError(f"dgc config: {setting.name} {value!r}, expected {expected}")
 
 
-def _one_of(key: str, value: str, valid: tuple[str, ...]) -> None:
-    _require(key, value, value in valid, "one of " + ", ".join(valid))
+def _lies_within(value: float, bounds: Mapping[str, float]) -> bool:
+    return (
+        math.isfinite(value)
+        and value > bounds.get("gt", -math.inf)
+        and value >= bounds.get("ge", -math.inf)
+        and value < bounds.get("lt", math.inf)
+        and value <= bounds.get("le", math.inf)
+    )
+
+
+def _bounds_text(key: str, bounds: Mapping[str, float], *, is_whole: bool) -> str:
+    """Return what a number was expected to be."""
+    above, least = bounds.get("gt"), bounds.get("ge")
+    below, most = bounds.get("lt"), bounds.get("le")
+    if below is not None or most is not None:
+        low = f"{above} < {key}" if above is not None else f"{least} <= {key}"
+        return f"{low} < {below}" if below is not None else f"{low} <= {most}"
+    if is_whole:
+        return f"at least {least}"
+    return (
+        f"a finite number above {above}"
+        if least is None
+        else f"a finite number of at least {least}"
+    )

@@ -17,7 +17,7 @@ from dgc_topo.compression.compressor import (
 )
 from dgc_topo.compression.gradients import Gradients, check_float32, whole_gradients
 from dgc_topo.compression.layout import FlatBuffer
-from dgc_topo.compression.parameters import check_parameters
+from dgc_topo.compression.parameters import Parameters, check_parameters, named_parameters
 from dgc_topo.compression.values import check_epoch, plain_bool, plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 
@@ -28,7 +28,8 @@ class Dense:
     Clipping, weight decay and momentum come after the sum, as in ordinary data-parallel training.
 
     Args:
-        parameters: Live references by name, all on one device.
+        parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
+            one device.
         momentum: From 0 to below 1; with 0 the optimizer may have momentum of its own.
         nesterov: Look ahead by one step of momentum.
         weight_decay: Factor on the parameters, at least 0.
@@ -45,7 +46,7 @@ class Dense:
 
     def __init__(
         self,
-        parameters: Mapping[str, Tensor],
+        parameters: Parameters,
         *,
         momentum: float = 0.9,
         nesterov: bool = False,
@@ -67,8 +68,8 @@ class Dense:
             weight_decay=weight_decay,
             clip_norm=clip_norm,
         )
-        self._device = check_parameters("dense", parameters)
-        self._parameters = dict(parameters)
+        self._parameters = named_parameters("dense", parameters)
+        self._device = check_parameters("dense", self._parameters)
         self._clip_norm = clip_norm
         self._wire_dtype = wire_dtype
         self._rule = MomentumSGD(

@@ -18,8 +18,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -34,17 +36,23 @@ from dgc_topo.compression.compressor import (
     restore,
     snapshot,
 )
-from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.config import DGCConfig, config_of
 from dgc_topo.compression.density import DensitySchedule
 from dgc_topo.compression.gradients import Gradients, whole_gradients
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.local_step import Sent, Term
-from dgc_topo.compression.parameters import check_parameters, describe_dgc, is_frozen
+from dgc_topo.compression.parameters import (
+    Parameters,
+    check_parameters,
+    describe_dgc,
+    is_frozen,
+    named_parameters,
+)
 from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.summed import Payloads, Reselection, SumRules
-from dgc_topo.compression.values import check_epoch, checked_settings, plain_float, plain_int
+from dgc_topo.compression.values import check_epoch, plain_float, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
-from dgc_topo.sizes import is_compressed
+from dgc_topo.sizes import is_compressed, is_sparse
 
 
 class DGC:
@@ -56,14 +64,17 @@ class DGC:
     torch.optim.SGD to rounding.
 
     Args:
-        parameters: Live references by name, all on one device; read for weight decay.
-        num_workers: N, the ranks that contribute gradients.
+        parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
+            one device; read for weight decay.
+        num_workers: N, the ranks that contribute gradients; by default those of the process group.
         config: Settings; the paper's by default.
         select: Which elements of the residual to send, instead of what *config* describes.
         density_schedule: Density by epoch, instead of the one that *config* describes.
+        settings: Those of `DGCConfig`, by name, instead of *config*: ``DGC(model, density=0.01)``.
 
     Raises:
-        ValueError: if the parameters do not fit together, or *num_workers* is below 1.
+        ValueError: if the parameters do not fit together, *num_workers* is below 1 or nowhere to
+            be found, or a setting is unknown or given beside *config*.
     """
 
     name = "dgc"
@@ -71,19 +82,18 @@ class DGC:
 
     def __init__(
         self,
-        parameters: Mapping[str, Tensor],
+        parameters: Parameters,
         *,
-        num_workers: int,
+        num_workers: int | None = None,
         config: DGCConfig | None = None,
         select: Selection | None = None,
         density_schedule: DensitySchedule | None = None,
+        **settings: Any,
     ) -> None:
-        num_workers = plain_int("dgc: num_workers", num_workers)
-        if num_workers < 1:
-            raise ValueError(f"dgc: num_workers {num_workers}, expected at least 1")
-        self._config = config = checked_settings(self.name, config, DGCConfig)
-        self._device = check_parameters("dgc", parameters)
-        self._parameters = dict(parameters)
+        num_workers = _count_workers(num_workers)
+        self._config = config = config_of(config, settings)
+        self._parameters = named_parameters("dgc", parameters)
+        self._device = check_parameters("dgc", self._parameters)
         self._num_workers = num_workers
         self._settled = {f"dgc's {key}": value for key, value in asdict(config).items()}
         self._settled["dgc's num_workers"] = num_workers
@@ -94,10 +104,10 @@ class DGC:
 
         compressed = {n: p for n, p in self._parameters.items() if is_compressed(p.shape)}
         layout = FlatLayout.of(compressed)
-        self._step = step_of(
+        self._local_step = step_of(
             self.name, self._parameters, layout, config, select, num_workers=num_workers
         )
-        self._accumulation = self._step.accumulation
+        self._accumulation = self._local_step.accumulation
         groups = groups_of(config, layout)
         reselects = config.merge == "reselect"
         self._reselection = Reselection(self._accumulation, groups) if reselects else None
@@ -146,11 +156,11 @@ class DGC:
         """
         density = self.density
         whole = whole_gradients(self.name, gradients, self._parameters)
-        factor = self._step.accumulate(
+        factor = self._local_step.accumulate(
             whole, density, clip_norm=self._local_clip_norm(), decay=self._local_decay()
         )
         dense = self._dense.layout.flatten(whole, self._device).mul_(factor)
-        sent = self._step.sent(density) if density < 1 else None
+        sent = self._local_step.sent(density) if is_sparse(density) else None
         self.step += 1
         payload = self._all(dense) if sent is None else self._some(sent, dense)
         payload.made_with = self._settings(density)
@@ -172,7 +182,7 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, and momentum on what travelled dense."""
         compressed, dense = self._payloads.parts(self.name, payload)
-        if self._reselection is not None and self.density < 1:
+        if self._reselection is not None and is_sparse(self.density):
             self._reselection.apply(compressed, self.density)
         views = self._accumulation.layout.views(compressed)
         self._rules.update_compressed(compressed, views)
@@ -300,3 +310,18 @@ class DGC:
             "momentum": self._dense.buffers(),
             "momentum_after_sum": self._rules.compressed.buffers(),
         }
+
+
+def _count_workers(given: int | None) -> int:
+    """Return the number of workers, by default that of the process group."""
+    if given is None and dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    if given is None:
+        raise ValueError(
+            "dgc: num_workers None and no process group, expected a whole number, or a call of "
+            "torch.distributed.init_process_group before"
+        )
+    num_workers = plain_int("dgc: num_workers", given)
+    if num_workers < 1:
+        raise ValueError(f"dgc: num_workers {num_workers}, expected at least 1")
+    return num_workers

@@ -104,8 +104,9 @@ def _whole(where: str, name: str, gradients: Gradients, parameter: Tensor) -> Te
     check_kind(what, gradient)
     known = gradient.layout in _SPARSE or gradient.layout == torch.strided
     if gradient.shape != parameter.shape or not known:
+        kind = "" if gradient.layout == torch.strided else f" and is {gradient.layout}"
         raise ValueError(
-            f"{what} has shape {tuple(gradient.shape)} and is {gradient.layout}, "
+            f"{what} has shape {tuple(gradient.shape)}{kind}, "
             f"expected a dense tensor of shape {tuple(parameter.shape)}"
         )
     if gradient.dtype not in DTYPES:

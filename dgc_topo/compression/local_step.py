@@ -15,6 +15,7 @@ from dgc_topo.compression.gradients import (
     clip_factor,
 )
 from dgc_topo.compression.selection import Selector
+from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
@@ -88,7 +89,7 @@ class Step:
         if not self.accumulation.has_room(norm * factor):
             self._look_for_room(gradients, factor)
         self.on_phase("check")
-        pool = self.selector.begin(density) if density < 1 else None
+        pool = self.selector.begin(density) if is_sparse(density) else None
         terms = (gradients, factor), *(() if decay is None else (decay,))
         self.accumulation.add(*terms, pool=pool)
         self.on_phase("accumulate")

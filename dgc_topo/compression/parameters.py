@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
@@ -10,13 +10,56 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_compressed
+from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_compressed, is_sparse
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+
+#: Parameters as people hand them over, see `named_parameters`.
+Parameters = nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
+
+
+def named_parameters(where: str, given: Parameters) -> dict[str, Tensor]:
+    """Return live parameters by name, from whatever names them.
+
+    Args:
+        where: What to call the compressor in an error.
+        given: A module, tensors by name, or pairs such as ``model.named_parameters()``.
+
+    Raises:
+        ValueError: if it is nothing of that, or two pairs have one name.
+    """
+    if isinstance(given, nn.Module):
+        return dict(given.named_parameters())
+    if isinstance(given, Mapping):
+        return dict(given)
+    named: dict[str, Tensor] = {}
+    for name, tensor in _pairs(where, given):
+        if name in named:
+            raise ValueError(f"{where}: parameter {name!r} is there twice, expected each name once")
+        named[name] = tensor
+    return named
+
+
+def _pairs(where: str, given: object) -> Iterator[tuple[str, Tensor]]:
+    """Yield the pairs of a name and a tensor that *given* consists of."""
+    found = type(given).__name__
+    if isinstance(given, Iterable) and not isinstance(given, Tensor | str):
+        for pair in given:
+            if not isinstance(pair, tuple) or len(pair) != 2:  # noqa: PLR2004  name and tensor
+                found = f"{found} of {type(pair).__name__}"
+                break
+            yield pair
+        else:
+            return
+    raise ValueError(
+        f"{where}: parameters are {found}, expected a module, tensors by name, or pairs of a name "
+        "and a tensor: model.named_parameters()"
+    )
 
 
 def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.device:
@@ -26,11 +69,6 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
         ValueError: if there are none, one is not a plain dense tensor of 16, 32 or 64-bit
             floating-point numbers, devices differ, or two share memory.
     """
-    if not isinstance(parameters, Mapping):
-        raise ValueError(  # noqa: TRY004  a wrong argument is a wrong value, as everywhere here
-            f"{where}: parameters are {type(parameters).__name__}, expected tensors by name: "
-            "dict(model.named_parameters())"
-        )
     if not parameters:
         raise ValueError(f"{where}: no parameters, expected at least one")
     device: torch.device | None = None
@@ -40,8 +78,9 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
             raise ValueError(f"{what}, expected a name that is text")  # noqa: TRY004  as above
         check_kind(what, parameter)
         if parameter.dtype not in DTYPES or parameter.layout != torch.strided:
+            kind = "" if parameter.layout == torch.strided else f" and {parameter.layout}"
             raise ValueError(
-                f"{what} is {parameter.dtype} and {parameter.layout}, "
+                f"{what} is {parameter.dtype}{kind}, "
                 "expected a dense tensor of 16, 32 or 64-bit floating-point numbers"
             )
         device = device or parameter.device
@@ -113,7 +152,7 @@ def _check_apart(where: str, parameters: Mapping[str, Tensor]) -> None:
                 first, second = sorted((name, other), key=list(parameters).index)
                 raise ValueError(
                     f"{where}: parameters {first!r} and {second!r} share memory (tied weights?), "
-                    "expected each once: dict(model.named_parameters()) names tied ones once"
+                    "expected each once: model.named_parameters() names tied ones once"
                 )
         begun.append((address + size * parameter.element_size(), name, outline))
 
@@ -191,7 +230,7 @@ def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireC
 
 def _count(tensor: Tensor, density: float) -> int:
     """Return how many entries of a tensor are sent; 0 if it travels dense."""
-    sparse = density < 1 and is_compressed(tensor.shape)
+    sparse = is_sparse(density) and is_compressed(tensor.shape)
     return entries_of(tensor.numel(), density) if sparse else 0
 
 

@@ -7,8 +7,6 @@ with probability k / n.  (Stich, Cordonnier, Jaggi, NeurIPS 2018, without their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
 from dgc_topo.compression.compressor import dense_part
+from dgc_topo.compression.parameters import Parameters
 from dgc_topo.compression.values import plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 from dgc_topo.sizes import entries_of
@@ -25,7 +24,8 @@ class RandomK(AfterSum):
     """One rank's random-k; ordinary momentum follows the sum.
 
     Args:
-        parameters: Live references by name, all on one device.
+        parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
+            one device.
         density: Fraction of each compressed tensor that is sent, above 0, at most 1.
         sgd: What follows the sum.
         seed: Of the places; the same on every rank.
@@ -38,7 +38,7 @@ class RandomK(AfterSum):
 
     def __init__(
         self,
-        parameters: Mapping[str, Tensor],
+        parameters: Parameters,
         *,
         density: float,
         sgd: SGDSettings | None = None,

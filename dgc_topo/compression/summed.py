@@ -17,6 +17,7 @@ from dgc_topo.compression.local_step import Sent
 from dgc_topo.compression.parameters import is_frozen
 from dgc_topo.compression.pool import constant, places_of, trim
 from dgc_topo.payload import SUM, BundlePayload, DensePayload, Entries, Payload, SparsePayload
+from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
@@ -57,7 +58,7 @@ class Payloads:
 
     def neutral(self, density: float) -> Payload:
         """Return a payload of zeros, of the kind that *density* asks for."""
-        if density >= 1:
+        if not is_sparse(density):
             return self.dense(self._zeros(self.length + self.others))
         nothing = torch.empty(0, dtype=torch.int64, device=self.device)
         sent = Sent(nothing, nothing.to(torch.float32), None)

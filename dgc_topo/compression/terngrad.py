@@ -11,12 +11,12 @@ makes s smaller, hence the variance; what it cuts off is a bias.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
+from dgc_topo.compression.parameters import Parameters
 from dgc_topo.compression.values import plain_float, plain_int
 from dgc_topo.payload import Payload, Ternary, TernaryPayload
 from dgc_topo.seeds import stream_seed
@@ -26,7 +26,8 @@ class TernGrad(AfterSum):
     """One rank's TernGrad; ordinary momentum follows the sum.
 
     Args:
-        parameters: Live references by name, all on one device.
+        parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
+            one device.
         rank: Whose gradients these are: every rank draws other random numbers.
         sgd: What follows the sum.
         clip_sigmas: Clip each layer at so many of its standard deviations (around 0); None does
@@ -41,7 +42,7 @@ class TernGrad(AfterSum):
 
     def __init__(
         self,
-        parameters: Mapping[str, Tensor],
+        parameters: Parameters,
         *,
         rank: int,
         sgd: SGDSettings | None = None,

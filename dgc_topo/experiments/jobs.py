@@ -117,7 +117,7 @@ def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
 def _without_compressed_gossip(variants: Iterable[Job]) -> tuple[list[Job], list[str]]:
     jobs, left_out = [], []
     for job in variants:
-        compresses = job.density < 1 or job.compression.method != "dgc"
+        compresses = job.method != "dense"
         if job.topology.gossips and compresses:
             left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
         else:

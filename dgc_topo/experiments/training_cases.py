@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dgc_topo.compression.config import Scope
 from dgc_topo.experiments.scenario import Scenario, SimulateSection
 from dgc_topo.experiments.scenario.step import WorkloadChoice
 from dgc_topo.records.measurement import Measurement, Phases
@@ -23,9 +24,8 @@ from dgc_topo.simulation.training import (
 )
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import lone_phases, of_record
-from dgc_topo.sizes import count_entries
+from dgc_topo.sizes import count_entries, is_sparse
 from dgc_topo.topology import Topology
-from dgc_topo.training.compression import Scope
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding, WireDtype, compression_name
 
 
@@ -179,12 +179,14 @@ def cases_of_scenario(scenario: Scenario) -> Iterator[TrainingCase]:
     ways = [
         way
         for density in scenario.compression.densities
-        for way in ([(density, None)] if density < 1 else [(density, dtype) for dtype in dtypes])
+        for way in (
+            [(density, None)] if is_sparse(density) else [(density, dtype) for dtype in dtypes]
+        )
     ]
     for choice in scenario.simulate.workloads:
         for topology in scenario.topologies:
             for density, dtype in ways:
-                if density < 1 and topology.gossips:
+                if is_sparse(density) and topology.gossips:
                     continue  # nor can it be trained
                 yield _case(scenario, scenario.simulate, choice, topology, density, dtype)
 

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import inspect
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dgc_topo.compression.config import (
+    Clearing,
+    DGCConfig,
+    Merge,
+    Scope,
+    SelectionName,
+    WarmUp,
+    WeightDecayMode,
+)
+from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import Density, EachOnce
 from dgc_topo.tables.table import Table
 from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype
 
+if TYPE_CHECKING:
+    from dgc_topo.training.settings import TrainSection
+
 Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
 
-Scope = Literal["layer", "model"]
-
 _SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
+_SETTINGS = {setting.name: setting for setting in fields(DGCConfig)}
+
+
+def _described(settings: type) -> dict[str, str]:
+    """Return what a class's docstring says of each of its attributes."""
+    _, _, rest = (inspect.getdoc(settings) or "").partition("Attributes:\n")
+    attributes, _, _ = rest.partition("\n\n")
+    found = re.finditer(r"^    (\w+): (.*?)(?=^    \w|\Z)", attributes, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in (each.groups() for each in found)}
+
+
+_DESCRIPTIONS = _described(DGCConfig)
+
+
+def _of_dgc(key: str) -> Any:
+    """Declare a key by DGC's setting of that name: its default, bounds and description."""
+    setting = _SETTINGS[key]
+    return Field(default=setting.default, description=_DESCRIPTIONS.get(key), **setting.metadata)
 
 
 class CompressionSection(Table):
@@ -26,40 +58,23 @@ class CompressionSection(Table):
 
     method: Method = "dgc"
     densities: Annotated[tuple[Density, ...], EachOnce] = Field(default=(1.0,), min_length=1)
-    wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
-    index_encoding: IndexChoice = Field(
-        default="auto", description="of sparse messages; auto is for each the smallest"
-    )
-    warm_up: Literal["none", "paper", "geometric"] = "paper"
-    warm_up_epochs: float = Field(default=4.0, gt=0, description="length of the density warm-up")
-    selection: Literal["exact", "sampled", "reused"] = Field(
-        default="reused",
-        description="how the largest elements are found; all send the same ones: by torch.topk, by "
-        "a sampled threshold, or by that of the last step",
-    )
-    scope: Scope = Field(
-        default="layer", description="whether layers send their largest, or the model as a whole"
-    )
-    merge: Literal["union", "reselect"] = Field(
-        default="union",
-        description="apply all of the merged sum, or only as many elements as one rank sends",
-    )
-    accumulation: bool = Field(default=True, description="keep what is not sent for later")
-    momentum_correction: bool = Field(
-        default=True, description="accumulate velocities, instead of momentum after the sum"
-    )
+    wire_dtype: WireDtype = _of_dgc("wire_dtype")
+    index_encoding: IndexChoice = _of_dgc("index_encoding")
+    warm_up: WarmUp = _of_dgc("warm_up")
+    warm_up_epochs: float = _of_dgc("warm_up_epochs")
+    selection: SelectionName = _of_dgc("selection")
+    scope: Scope = _of_dgc("scope")
+    merge: Merge = _of_dgc("merge")
+    accumulation: bool = _of_dgc("accumulation")
+    momentum_correction: bool = _of_dgc("momentum_correction")
     clipping: bool = Field(
         default=True, description="local, by train.clip_norm; dense training always clips by it"
     )
-    masking: bool = Field(default=True, description="momentum factor masking")
-    clear_velocities: Literal["never", "all", "stale"] = Field(
-        default="never", description="zero all velocities, or the stale ones, now and then"
-    )
-    clear_every_steps: int = Field(default=1000, ge=1)
-    track_ages: bool = Field(
-        default=False, description="record how long elements wait until they are sent"
-    )
-    weight_decay_mode: Literal["local", "separate", "decoupled"] = "local"
+    masking: bool = _of_dgc("masking")
+    clear_velocities: Clearing = _of_dgc("clear_velocities")
+    clear_every_steps: int = _of_dgc("clear_every_steps")
+    track_ages: bool = _of_dgc("track_ages")
+    weight_decay_mode: WeightDecayMode = _of_dgc("weight_decay_mode")
     powersgd_rank: int = Field(default=1, ge=1, description="of ddp-powersgd: higher sends more")
     powersgd_start_step: int = Field(
         default=10, ge=2, description="of ddp-powersgd: dense until this step"
@@ -67,13 +82,30 @@ class CompressionSection(Table):
 
     @property
     def uses_ddp(self) -> bool:
-        """Whether DistributedDataParallel does the communication."""
+        """True if DistributedDataParallel does the communication."""
         return self.method.startswith("ddp")
 
     @property
     def is_dense(self) -> bool:
-        """Whether a run of it sends every element, in whatever type."""
-        return self.method in {"dgc", "ddp", "ddp-fp16"} and 1.0 in self.densities
+        """True if a run of it sends every element, in whatever type."""
+        dense = {"dense", "ddp", "ddp-fp16"}
+        return any(self.method_at(density) in dense for density in self.densities)
+
+    def method_at(self, density: float) -> Method | Literal["dense"]:
+        """Return what compresses at a density: of ``dgc`` density 1 is another algorithm, dense."""
+        return self.method if self.method != "dgc" or is_sparse(density) else "dense"
+
+    def dgc_config(self, density: float, train: TrainSection) -> DGCConfig:
+        """Return DGC's settings for a run with the optimizer of *train*."""
+        shared = _SETTINGS.keys() & type(self).model_fields.keys()
+        return DGCConfig(
+            density=density,
+            momentum=train.momentum,
+            nesterov=train.nesterov,
+            weight_decay=train.weight_decay,
+            clip_norm=train.clip_norm if self.clipping else None,
+            **{key: getattr(self, key) for key in shared},
+        )
 
     @model_validator(mode="after")
     def _density_fits_method(self) -> Self:
@@ -101,7 +133,7 @@ class CompressionSection(Table):
             ValueError: if training ends before.
         """
         least = min(self.densities)
-        warms_up = self.method == "dgc" and self.warm_up != "none" and least < 1
+        warms_up = self.method_at(least) == "dgc" and self.warm_up != "none"
         if warms_up and self.warm_up_epochs >= epochs:
             raise ValueError(
                 f"warm_up_epochs = {self.warm_up_epochs:g} with train.epochs = {epochs}: density "
@@ -131,5 +163,5 @@ class CompressionSection(Table):
 
     @property
     def coding(self) -> WireCoding:
-        """How sparse messages are coded."""
+        """Coding of sparse messages."""
         return WireCoding(self.index_encoding, self.wire_dtype)

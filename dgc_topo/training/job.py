@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import to_json
 
+from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
-from dgc_topo.training.compression import CompressionSection
+from dgc_topo.training.compression import CompressionSection, Method
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.wire.coding import compression_name
 
@@ -39,6 +41,11 @@ class Job(BaseModel):
         return hashlib.sha256(to_json(_settings_version_1(self))).hexdigest()[:16]
 
     @property
+    def method(self) -> Method | Literal["dense"]:
+        """Compressor at this density."""
+        return self.compression.method_at(self.density)
+
+    @property
     def num_processes(self) -> int:
         """Worker processes that run it."""
         return 1 if self.train.workers == "virtual" else self.train.world_size
@@ -53,16 +60,16 @@ class Job(BaseModel):
     @property
     def compressor_name(self) -> str:
         """What the records call the compression."""
-        if self.compression.method != "dgc":
-            return self.compression.method
+        if self.method not in {"dense", "dgc"}:
+            return self.method
         return compression_name(self.density, self.compression.wire_dtype)
 
     @property
     def label(self) -> str:
         """Topology and density, for progress bars and errors."""
-        density = f"density {self.density:g}" if self.density < 1 else self.compressor_name
-        if self.density < 1 and self.compression.method != "dgc":
-            density = f"{self.compression.method}, {density}"
+        density = f"density {self.density:g}" if is_sparse(self.density) else self.compressor_name
+        if is_sparse(self.density) and self.method != "dgc":
+            density = f"{self.method}, {density}"
         topology = GLOO if self.compression.uses_ddp else self.topology.label
         if self.rung is None:
             return f"{topology}, {density}"

@@ -12,7 +12,6 @@ from torch import nn
 
 from dgc_topo.compression.after_sum import SGDSettings
 from dgc_topo.compression.compressor import Compressor
-from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.random_k import RandomK
@@ -93,20 +92,12 @@ def _compressor_of(
     num_workers: int,
     gossip: bool,
 ) -> Compressor:
-    """Return what the scenario names: DGC below density 1, dense, or another method."""
+    """Return what compresses at the job's density."""
     train, compression = job.train, job.compression
-    if compression.method in {"terngrad", "random-k"}:
-        sgd = SGDSettings(
-            momentum=train.momentum,
-            nesterov=train.nesterov,
-            weight_decay=train.weight_decay,
-            decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
-            clip_norm=train.clip_norm,
-        )
-        if compression.method == "terngrad":
-            return TernGrad(parameters, rank=place, sgd=sgd, seed=job.seed)
-        return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
-    if job.density == 1:
+    if job.method == "dgc":
+        config = compression.dgc_config(job.density, train)
+        return DGC(parameters, num_workers=num_workers, config=config)
+    if job.method not in {"terngrad", "random-k"}:
         return Dense(
             parameters,
             momentum=train.momentum,
@@ -116,28 +107,16 @@ def _compressor_of(
             clip_norm=train.clip_norm,
             wire_dtype=torch.float32 if gossip else TORCH_DTYPES[compression.wire_dtype],
         )
-    config = DGCConfig(
-        density=job.density,
+    sgd = SGDSettings(
         momentum=train.momentum,
         nesterov=train.nesterov,
-        selection=compression.selection,
-        scope=compression.scope,
-        merge=compression.merge,
-        clear_velocities=compression.clear_velocities,
-        clear_every_steps=compression.clear_every_steps,
-        track_ages=compression.track_ages,
-        accumulation=compression.accumulation,
-        momentum_correction=compression.momentum_correction,
-        masking=compression.masking,
-        clip_norm=train.clip_norm if compression.clipping else None,
         weight_decay=train.weight_decay,
-        weight_decay_mode=compression.weight_decay_mode,
-        warm_up=compression.warm_up,
-        warm_up_epochs=compression.warm_up_epochs,
-        wire_dtype=compression.wire_dtype,
-        index_encoding=compression.index_encoding,
+        decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
+        clip_norm=train.clip_norm,
     )
-    return DGC(parameters, num_workers=num_workers, config=config)
+    if job.method == "terngrad":
+        return TernGrad(parameters, rank=place, sgd=sgd, seed=job.seed)
+    return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
 
 
 def seed_randoms(seed: int, place: int) -> None:

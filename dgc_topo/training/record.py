@@ -22,7 +22,7 @@ from dgc_topo.records.measurement import (
     StalenessCounts,
 )
 from dgc_topo.schedule import Schedule
-from dgc_topo.sizes import FLOAT_BYTES, count_elements
+from dgc_topo.sizes import FLOAT_BYTES, count_elements, is_sparse
 from dgc_topo.training.buckets import Buckets, add_up
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import GLOO, Job
@@ -107,7 +107,9 @@ def make_measurement(
         wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
-        sparse=_sparse_sizes(columns, parameters, job.compression) if job.density < 1 else None,
+        sparse=_sparse_sizes(columns, parameters, job.compression)
+        if is_sparse(job.density)
+        else None,
         solo_phases=mean_phases([solo.step]),
         bucket_bytes=job.bucket_bytes,
         profile=solo.profile,

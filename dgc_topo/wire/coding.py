@@ -13,6 +13,7 @@ from typing import Literal, Protocol, cast, get_args
 import numpy as np
 
 from dgc_topo.arrays import FloatArray
+from dgc_topo.sizes import is_sparse
 
 IndexEncoding = Literal["dense", "run-length", "bit-packed", "bitmap", "int32"]
 #: An encoding, or the one that makes a message smallest.
@@ -261,7 +262,7 @@ def _expected_escapes(length: FloatArray, entries: FloatArray) -> FloatArray:
 
 def compression_name(density: float, wire_dtype: WireDtype) -> str:
     """Return what records call a compression: dense or dgc, and the type of its values."""
-    kind = "dgc" if density < 1 else "dense"
+    kind = "dgc" if is_sparse(density) else "dense"
     return kind + {"float32": "", "float16": "-fp16", "bfloat16": "-bf16"}[wire_dtype]
 
 

@@ -69,7 +69,7 @@ def test_gradients_that_do_not_fit_the_parameters_are_refused(maker, change, mes
     [
         ({}, "no parameters, expected at least one"),
         ({"w": torch.zeros(2, 2, dtype=torch.int64)}, "'w' is torch.int64"),
-        ({"w": torch.zeros(2, 2).to(torch.float8_e5m2)}, "'w' is torch.float8_e5m2 .* 64-bit"),
+        ({"w": torch.zeros(2, 2).to(torch.float8_e5m2)}, "'w' is torch.float8_e5m2, .* 64-bit"),
         ({"w": torch.zeros(2, 2), "x": torch.zeros(1, device="meta")}, "'x' is on meta"),
     ],
 )

@@ -17,6 +17,7 @@ from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.gradients import NonFiniteGradientError, checked_norm
 from dgc_topo.compression.local_step import Sent, Step, Term
+from dgc_topo.sizes import is_sparse
 from dgc_topo.wire import on_gpu
 from dgc_topo.wire.coding import MAX_RUN, WireCoding
 from dgc_topo.wire.format import Coding
@@ -159,7 +160,7 @@ class FusedStep(Step):
     ) -> float | Tensor:
         """As `Step.accumulate`; the factor is a tensor if the step was launched as a whole."""
         self._ahead = None
-        listed = self._threshold.begin(density) if density < 1 else None
+        listed = self._threshold.begin(density) if is_sparse(density) else None
         if listed is not None:
             factor = self._launched(listed, gradients, clip_norm, decay)
             if factor is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from dgc_topo.experiments.scenario.simulate import SimulateSection
+from dgc_topo.sizes import is_sparse
 from dgc_topo.training.compression import CompressionSection
 
 #: Of a step that [[simulate.workloads]] describe; what [train] measured brings its own.
@@ -19,7 +20,7 @@ _OF_WORKLOADS = (
 )
 _OF_COMPRESSED = ("encode_s_per_element", "decode_s_per_element", "union_exponent")
 #: What [compression] says that predictions of [[simulate.workloads]] go by.
-_PREDICTED = ("method", "densities", "wire_dtype", "index_encoding")
+_PREDICTED = ("method", "densities", "wire_dtype", "index_encoding", "scope")
 
 
 def refuse_idle_keys(
@@ -43,7 +44,7 @@ def refuse_idle_keys(
             )
         return
     _refuse_other_methods(compression, trains=trains)
-    if min(compression.densities) == 1:
+    if not any(map(is_sparse, compression.densities)):
         where = [f"simulate.{key}" for key in _said(simulate, _OF_COMPRESSED)]
         where += [
             f"simulate.workloads.{index}.union_exponent"

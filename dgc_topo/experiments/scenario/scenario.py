@@ -14,6 +14,7 @@ from dgc_topo.experiments.scenario.simulate import SimulateSection
 from dgc_topo.experiments.scenario.validate import ValidateSection
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
 from dgc_topo.network.tables import NetworkChoice
+from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce
 from dgc_topo.tables.places import AnyPath, Name
 from dgc_topo.tables.table import Table
@@ -189,7 +190,7 @@ class Scenario(Table):
     def _there_is_something_to_compress(self) -> Self:
         workloads = self.simulate.workloads if self.simulate else ()
         for index, workload in enumerate(workloads):
-            if workload.compressible_elements == 0 and min(self.compression.densities) < 1:
+            if workload.compressible_elements == 0 and is_sparse(min(self.compression.densities)):
                 raise ValueError(
                     f"simulate.workloads.{index}.compressible_elements = 0 with densities below "
                     "1: nothing to compress, expected 1 or more, or densities = [1.0]"
