@@ -34,7 +34,7 @@ class TrainingCase:
     """One configuration to predict: a workload, compressed or not, over a topology.
 
     Attributes:
-        topology: With its options.
+        topology: Topology with its options.
         compression: Name of the compression in records.
         density: Fraction of elements sent.
         seed: Seed of topologies that draw at random, and of jitter.
@@ -88,17 +88,17 @@ def cases_of_runs(
     simulate: SimulateSection | None = None,
     topologies: Sequence[Topology] = (),
 ) -> list[TrainingCase]:
-    """Return what the runs recorded, ready to be predicted elsewhere.
+    """Return the steps of recorded runs, ready to be predicted elsewhere.
 
     Each run stands for itself: what is predicted of it depends on no other record.  Buckets are
     sent as the recorded profile says that they are ready, if the run did that, or *simulate* asks
     for it.
 
     Args:
-        records: Of training runs.
-        simulate: Says how the machines differ; all are alike if left out.
-        topologies: Those that were trained over; others are found by the name that is recorded,
-            a file in the current folder.
+        records: Records of training runs.
+        simulate: Section that says how the machines differ; all are alike if left out.
+        topologies: Topologies that were trained over; others are found by the recorded name, a
+            file in the current folder.
 
     Raises:
         ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.

@@ -1,4 +1,4 @@
-"""What no schedule can beat."""
+"""Lower bounds on the time of any schedule with a given goal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def lower_bound_s(
     Args:
         num_ranks: Ranks that take part (p), at least 1.
         num_bytes: Size of the buffer (n).
-        bandwidth_bytes_per_s: Of a rank's port, each way.
+        bandwidth_bytes_per_s: Bandwidth of a rank's port, each way.
         latency_s: One way, host to host (alpha).
         messages_at_once: Messages that a rank sends in one step (k).
 
@@ -80,10 +80,10 @@ def goal_bound_s(
     - A building block promises nothing: 0.
 
     Args:
-        schedule: For its goal, ranks and servers.
-        cost: Of the schedule; a rank sends as many messages at once as it ever does there.
-        num_bytes: What one contributor has to give (n).
-        bandwidth_bytes_per_s: Of a rank's port, each way.
+        schedule: Schedule whose goal, ranks and servers count.
+        cost: Cost of the schedule; a rank sends as many messages at once as it ever does there.
+        num_bytes: Bytes that one contributor gives (n).
+        bandwidth_bytes_per_s: Bandwidth of a rank's port, each way.
         latency_s: One way, host to host (alpha).
         merged_bytes: For sparse gradients, bytes of the union of all contributors but one: what
             each must at least receive in an all-reduce.  Dense if left out.
@@ -96,7 +96,7 @@ def goal_bound_s(
 
 
 class _Port(NamedTuple):
-    """How fast a rank can send, or receive, over all its links."""
+    """Speed at which a rank can send, or receive, over all its links."""
 
     bandwidth_bytes_per_s: float
     burst_bytes: float = 0.0  #: that its links may have saved before
@@ -161,9 +161,9 @@ def network_bound_s(
     changes when it does.  All that messages cost beside links only adds to it, as do other jobs.
 
     Args:
-        schedule: For its goal, ranks and servers.
-        cost: Of the schedule.
-        union_bytes: Maps numbers of contributors to the bytes of what they give together.
+        schedule: Schedule whose goal, ranks and servers count.
+        cost: Cost of the schedule.
+        union_bytes: Function from numbers of contributors to bytes of what they give together.
         network: Bandwidths, latencies and routes.
         hosts: Host of each rank, shape (world_size,).
         is_dense: Whether *union_bytes* is the same for any number of contributors.
@@ -225,7 +225,7 @@ class _Ways(NamedTuple):
         return cls(src, dst, routes, is_contributor, network.num_links)
 
     def _crossings(self, ranks: IntArray) -> IntArray:
-        """Return how many ways of each rank, as an end, cross each link: (num_links, ranks)."""
+        """Return the routes of each rank that cross each link, shape (num_links, ranks)."""
         flows, hops = np.nonzero(self.routes >= 0)
         size = len(self.is_contributor)
         cells = self.routes[flows, hops] * size + ranks[flows]
@@ -255,7 +255,7 @@ class _Ways(NamedTuple):
 
 
 def _widest_port(network: Network, ways: _Ways, changes: Sequence[LinkChange]) -> _Port:
-    """Return what the widest and the deepest port can do, at its links' best."""
+    """Return the fastest port that any rank may have, at its links' best."""
     best = network.bandwidth_bytes_per_s.copy()
     for change in changes:
         links = list(change.links)

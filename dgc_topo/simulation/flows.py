@@ -17,12 +17,12 @@ class Flows:
     Args:
         fluid: The network's flows.
         src: Sending host of each flow, shape (num_flows,).
-        dst: Receiving host.
-        num_bytes: Size.
-        start_s: When it starts.
+        dst: Receiving host of each flow.
+        num_bytes: Size of each flow.
+        start_s: Time at which it starts.
 
     Attributes:
-        finish_s: When each flow ended; NaN until then.
+        finish_s: Time at which each flow ended; NaN until then.
         finished: Event that succeeds when all have ended.
 
     Raises:
@@ -49,17 +49,17 @@ class Flows:
         fluid.start(hops, delay_s, num_bytes, np.arange(len(src)), self._number)
 
     def ended(self, tags: IntArray) -> None:
-        """Note the time."""
+        """Record the time at which flows have ended."""
         self.finish_s[tags] = self._env.now
         self._left -= len(tags)
 
     def ended_one(self, tag: int) -> None:
-        """Note the time."""
+        """Record the time at which one flow has ended."""
         self.finish_s[tag] = self._env.now
         self._left -= 1
 
     def settled(self) -> None:
-        """Say so when all have ended."""
+        """Succeed `finished` when all flows have ended."""
         if not self._left and not self.finished.triggered:
             self.finished.succeed()
 
@@ -71,14 +71,14 @@ def simulate_flows(
     num_bytes: FloatArray,
     start_s: FloatArray,
 ) -> FloatArray:
-    """Return when each of some independent flows ends.
+    """Return the time at which each of some independent flows ends.
 
     Args:
         network: Hosts and links; of a fabric, or its name, a star of as many hosts.
         src: Sending host of each flow, shape (num_flows,).
         dst: Receiving host, shape (num_flows,).
         num_bytes: Size of each flow; 0 costs the latency only.
-        start_s: When each flow starts.
+        start_s: Time at which each flow starts.
 
     Returns:
         Times, shape (num_flows,).

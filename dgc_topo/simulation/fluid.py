@@ -38,7 +38,7 @@ NO_TIMES = np.empty(0)
 
 
 class Owner(Protocol):
-    """Who starts flows and is told when they end."""
+    """Owner of flows, which starts them and is told when they end."""
 
     def ended(self, tags: IntArray) -> None:
         """Take note that the flows with these tags have ended now."""
@@ -47,7 +47,7 @@ class Owner(Protocol):
         """Take note that one flow has ended now."""
 
     def settled(self) -> None:
-        """Go on: everything that ended at this moment has been told."""
+        """Go on: every flow that ended at this instant has been told."""
 
 
 class Fluid:
@@ -74,7 +74,7 @@ class Fluid:
 
     @property
     def moved_at_once(self) -> FloatArray | None:
-        """What was spared of each resource because links had saved it up; None if they never do."""
+        """Use of each resource that took no time, as links had saved it up; else None."""
         return self._sharing.moved_at_once
 
     def add_owner(self, owner: Owner) -> int:

@@ -36,9 +36,9 @@ def write_goal(
     step by step.
 
     Args:
-        schedule: Who sends what to whom.
-        sizes: Bytes of each transfer.
-        file: Where the text goes.
+        schedule: Schedule to write.
+        sizes: Sizes of its transfers.
+        file: File that the text goes to.
         reduce_s_per_byte: Time to add one received byte (gamma); 0 writes no ``calc``.
 
     Raises:

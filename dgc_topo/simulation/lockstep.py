@@ -26,19 +26,19 @@ MessageBytes = Callable[[IntArray, IntArray], FloatArray]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LockStep:
-    """What a schedule does, if all flows of every step start together and end together.
+    """Schedule whose flows of every step all start together and end together.
 
     Attributes:
-        contributors: That each chunk has merged when it is sent in a step, shape (num_steps,), or
-            None if chunks of one step differ, or several messages are one flow (then only dense
-            sizes are in lock step).
-        chunks: That each flow carries in a step, shape (num_steps,).
+        contributors: Contributors that each chunk has merged when it is sent in a step, shape
+            (num_steps,), or None if chunks of one step differ, or several messages are one flow
+            (then only dense sizes are in lock step).
+        chunks: Chunks that each flow carries in a step, shape (num_steps,).
         share: Flows on the busiest link of each flow, shape (num_steps,).
         pattern: Number of the step's pattern of ranks, shape (num_steps,).
         sent: Flows that leave each rank in a pattern, shape (num_patterns, world_size).
         received: Flows that reach each rank, same shape.
         messages_sent: Transfers of each rank in all steps, shape (world_size,).
-        ends_together: Whether every rank is busy in the last step, so that a second run of the
+        ends_together: True if every rank is busy in the last step, so that a second run of the
             schedule begins everywhere when the first one ends.
     """
 
@@ -59,7 +59,7 @@ class LockStep:
         return np.asarray(message_bytes(merged, self.chunks), np.float64)
 
     def time_s(self, fabric: Fabric, flow_bytes: FloatArray) -> float:
-        """Return how long the schedule takes on a star."""
+        """Return the seconds that the schedule takes on a star."""
         busiest_s = float((flow_bytes * self.share).sum()) / fabric.bandwidth_bytes_per_s
         return len(self.chunks) * fabric.latency_s + busiest_s
 
@@ -73,12 +73,12 @@ class LockStep:
 
 
 def star_bounds(fabric: Fabric, link_bytes: FloatArray, num_steps: int) -> Bounds:
-    """Return what each resource alone would take, as a simulation reports it.
+    """Return the time that each resource alone needs, as a simulation reports it.
 
     Args:
-        fabric: Of the star.
-        link_bytes: From `LockStep.link_bytes`, summed over what is run one after the other.
-        num_steps: Steps of all that is run.
+        fabric: Fabric of the star.
+        link_bytes: Bytes on every link of all that is run, see `LockStep.link_bytes`.
+        num_steps: Number of steps of all that is run.
     """
     as_busy = link_bytes >= link_bytes.max() * (1 - SAME)
     busiest, like_it = int(np.argmax(as_busy)), int(as_busy.sum()) - 1
@@ -94,7 +94,7 @@ def star_bounds(fabric: Fabric, link_bytes: FloatArray, num_steps: int) -> Bound
 
 
 def find_lock_step(schedule: Schedule) -> LockStep | None:
-    """Return what *schedule* does if it keeps its ranks in step, else None.
+    """Return the lock step of *schedule* if it keeps its ranks in step, else None.
 
     Costs one pass over the schedule; reads no bytes and no network.
     """
@@ -107,7 +107,7 @@ def find_lock_step(schedule: Schedule) -> LockStep | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pattern:
-    """Who talks to whom in a step: flows, one per ordered pair of ranks."""
+    """Flows of a step, one per ordered pair of ranks."""
 
     step: Step
     src: IntArray
@@ -133,7 +133,7 @@ class _Look:
         self._messages = np.zeros(self._size, np.int64)
 
     def take(self, step: Step) -> bool:
-        """Add a step; return whether ranks are still in step."""
+        """Add a step; return True if ranks are still in step."""
         number, pattern = self._pattern(step)
         latest = np.maximum(self._done[pattern.src], self._done[pattern.dst])
         chunks = np.bincount(pattern.flow_of, step.count, len(pattern.src))
@@ -166,7 +166,7 @@ class _Look:
         return np.bincount(ranks, minlength=self._size)
 
     def result(self) -> LockStep:
-        """Return what was seen."""
+        """Return the lock step of all steps taken."""
         chunks, share, pattern = np.array(self._rows, np.int64).reshape(-1, 3).T
         none = [np.zeros(self._size, np.int64)]
         return LockStep(

@@ -31,7 +31,7 @@ def max_min_rates(
             solver reads one hop of all flows at a time.  A flow that crosses fewer links names a
             link of infinite capacity for the rest.
         capacity: Capacity of each link in bytes per second, shape (num_links,); 0 for a dead link.
-        weights: What one byte of a flow uses of each hop's capacity, shape (max_links,); 1 if left
+        weights: Use of each hop's capacity by one byte of a flow, shape (max_links,); 1 if left
             out.  Flows are still served alike: an equal share is an equal rate.  A hop of weight 0
             has to name a link of infinite capacity.
 
@@ -74,7 +74,7 @@ def _fill(hops: IntArray, capacity: FloatArray, weights: FloatArray | None) -> F
 def _use(
     hops: IntArray, rates: FloatArray | None, weights: FloatArray | None, num_links: int
 ) -> FloatArray:
-    """Return what flows use of each link at their *rates* (1 if left out), shape (num_links,)."""
+    """Return the use of each link by flows at their *rates* (1 if left out), shape (num_links,)."""
     if rates is None and weights is None:
         return np.bincount(hops.ravel(), minlength=num_links).astype(np.float64)
     used = np.ones(hops.shape[1]) if rates is None else rates

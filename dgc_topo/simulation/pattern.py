@@ -1,4 +1,4 @@
-"""Who talks to whom in a step, prepared once for every step that looks the same."""
+"""Patterns of communication, prepared once for every step between the same ranks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pattern:
 
         Args:
             members: Ranks, sorted, shape (num_members,).
-            hops: What each flow uses, shape (max_hops, num_members).
+            hops: Resources that each flow uses, shape (max_hops, num_members).
         """
         at, none_s = np.arange(len(members)), np.zeros(len(members))
         both_ends = np.full(len(members), 2)
@@ -78,10 +78,10 @@ class Pattern:
 
 
 class Patterns:
-    """Makes patterns, and remembers the last few.
+    """Maker of patterns that remembers the last few.
 
     Args:
-        fluid: Knows the routes.
+        fluid: Flows on the network, which knows the routes.
         world_size: Number of ranks.
         placement: Host of each rank, shape (world_size,).
     """
@@ -150,5 +150,5 @@ class Patterns:
 
 
 def _same(one: IntArray, other: IntArray) -> bool:
-    """Whether two arrays are equal; a schedule often gives the very same one again."""
+    """Return True if two arrays are equal; a schedule often gives the very same one again."""
     return one is other or np.array_equal(one, other)

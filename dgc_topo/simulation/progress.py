@@ -31,14 +31,14 @@ class ScheduleProgress:
 
     Args:
         fluid: The network's flows.
-        schedule: What to run.
-        sizes: Bytes of each transfer.
+        schedule: Schedule to run.
+        sizes: Sizes of its transfers.
         placement: Host of each rank, shape (world_size,).
 
     Attributes:
         finished: Event that succeeds when the last rank is done.
-        finish_s: When each rank finished its last part, shape (world_size,).
-        tally: Messages, bytes and what bounds them.
+        finish_s: Time at which each rank finished its last part, shape (world_size,).
+        tally: Sums of messages and bytes, and the bounds by resource.
     """
 
     def __init__(self, fluid: Fluid, schedule: Schedule, sizes: Sizes, placement: IntArray) -> None:
@@ -160,7 +160,7 @@ class ScheduleProgress:
         return units + more_s / self._fluid.resources.work_unit_s
 
     def ended_one(self, tag: int) -> None:
-        """As `ended`, for one flow."""
+        """Finish the places whose last flow has been this one."""
         if self._costs.is_serial:
             self.ended(np.array([tag]))
             return
@@ -223,9 +223,9 @@ class ScheduleProgress:
         """Let ranks be busy for so many CPU seconds before they go on.
 
         Args:
-            members: The ranks.
-            work_s: Of each.
-            kind: What is done with sparse messages, of each.
+            members: Ranks that are busy.
+            work_s: CPU seconds of each.
+            kind: Kind of work on sparse messages of each, see `work`.
         """
         pattern = self._patterns.of_work(members)
         self.tally.add_work(pattern, work_s)
@@ -272,7 +272,7 @@ class ScheduleProgress:
     def _posted_s(
         self, pattern: Pattern, here: BoolArray, start_s: FloatArray | float
     ) -> FloatArray:
-        """Return when the ends whose ranks are here have all been posted: one after the other."""
+        """Return the times at which ranks that are here have posted all their ends, in turn."""
         begun_s = self.finish_s[pattern.members] + self._costs.step_overhead_s + start_s
         reached_s = np.where(here, begun_s, -np.inf)
         src_turn, dst_turn = pattern.turns
@@ -291,7 +291,7 @@ class ScheduleProgress:
         return np.asarray(delay_s + np.maximum(posted_s - self._env.now, 0.0))
 
     def _start_s(self, members: IntArray) -> FloatArray:
-        """Return what it costs each of a step's members that it begins the run; it has then."""
+        """Return the seconds that members take to begin the run, and let them begin it."""
         start_s = np.where(self._have_begun[members], 0.0, self._costs.start_overhead_s)
         self._have_begun[members] = True
         return start_s

@@ -63,11 +63,11 @@ class Resources:
 
     @property
     def is_weighted(self) -> bool:
-        """Whether a byte uses anything but one byte of every link on its way."""
+        """True if a byte uses anything but one byte of every link on its way."""
         return self.has_processors or self.costs.reverse_share > 0
 
     def weights(self, num_hops: int) -> FloatArray | None:
-        """Return what one byte of any flow uses of each hop, shape (num_hops,); None for all 1."""
+        """Return the use of each hop by one byte of any flow, shape (num_hops,); None for all 1."""
         if not self.is_weighted:
             return None
         costs = self.costs
@@ -83,7 +83,7 @@ class Resources:
         return weights
 
     def of_messages(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
-        """Return what messages between hosts use, and how long their first byte is under way.
+        """Return the resources that messages between hosts use, and the latency of their routes.
 
         Args:
             src: Sending hosts, shape (num_flows,).
@@ -110,7 +110,7 @@ class Resources:
         return np.concatenate([ends, hops]), latency_s
 
     def of_work(self, hosts: IntArray) -> IntArray:
-        """Return what work on hosts uses, shape (num_hops, num_flows)."""
+        """Return the resources that work on hosts uses, shape (num_hops, num_flows)."""
         hops = np.full((_LINKS, len(hosts)), self.pad)
         hops[_WORK], hops[_WORK + 1] = self.num_links + hosts, self._machine_of[hosts]
         return hops
@@ -130,7 +130,7 @@ class Resources:
         return hops, latency
 
     def name(self, resource: int) -> str:
-        """Return what people call a resource."""
+        """Return the name of a resource for people."""
         if resource < self.num_links:
             return self.network.link_names(resource)
         if resource < self._first_machine:
@@ -139,16 +139,22 @@ class Resources:
 
 
 class TokenBuckets:
-    """What every link has saved; full at first.
+    """Token buckets of all links, which are full at first.
+
+    A shaped link (Linux's ``htb``, and what clouds rent out by rate) saves up what it does not
+    carry, to a limit, and so forgives short pauses: a message no longer than what was saved takes
+    no time on it, and a stream with gaps still gets its rate.  In the fluid model a flow that
+    becomes active moves at once what *all* links on its way have saved, and from then on its fair
+    share.
 
     Args:
-        pool: Where the flows are.
-        resources: Links, and what a byte uses of them.
-        burst_bytes: That a link saves at most.
+        pool: Storage of the flows.
+        resources: Links, and the use that a byte makes of them.
+        burst_bytes: Bytes that a link saves at most.
 
     Attributes:
-        moved_at_once: What of each resource was spared because it took no time: no processor is
-            busy with it, shape (num_resources + 1,).
+        moved_at_once: Use of each resource that took no time, so that no processor is busy with
+            it, shape (num_resources + 1,).
     """
 
     def __init__(self, pool: FlowPool, resources: Resources, burst_bytes: float) -> None:
@@ -159,7 +165,7 @@ class TokenBuckets:
         self.moved_at_once = np.zeros(len(resources.capacity))
 
     def pay(self, slots: IntArray, now: float) -> None:
-        """Move what flows that become active now get at once; their rates come later."""
+        """Move the bytes that flows get at once when they become active."""
         self._save_up(now)
         pool = self._pool
         weights = self._resources.weights(len(pool.hops))
@@ -179,7 +185,7 @@ class TokenBuckets:
             np.add.at(self.moved_at_once, hops, paid * used)
 
     def note_rates(self, capacity: FloatArray, now: float) -> None:
-        """Take note of new rates of the active flows, and of what links carry now."""
+        """Take over new rates of the active flows."""
         self._save_up(now)
         pool, num_links = self._pool, len(self._saved)
         slots = np.flatnonzero(pool.active)

@@ -30,16 +30,17 @@ class UnreachableError(ValueError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScheduleRun:
-    """What a simulated schedule took.
+    """Run of a schedule in simulated time.
 
     Attributes:
-        time_s: When the last rank finished.
+        time_s: Seconds until the last rank finished.
         messages: Number of transfers.
         bytes_sent: Bytes sent by each rank, shape (world_size,).
-        finish_s: When each rank finished, shape (world_size,); 0 for a rank with nothing to do.
-        bounds: What each resource alone would take; ``bounds.bound_by`` names the one that binds.
+        finish_s: Time at which each rank finished, shape (world_size,); 0 for a rank with nothing
+            to do.
+        bounds: Seconds that each resource alone needs; ``bounds.bound_by`` names the busiest.
         instants: Number of different instants at which anything happened.
-        wall_s: How long the simulation itself took.
+        wall_s: Seconds that the simulation itself took.
     """
 
     time_s: float
@@ -74,13 +75,13 @@ def simulate_schedule(
     background: Background | None = None,
     changes: Sequence[LinkChange] = (),
 ) -> ScheduleRun:
-    """Return what running a schedule once, from time 0, takes.
+    """Run a schedule once, from time 0, in simulated time.
 
     The transfers of one step between one ordered pair of ranks share one connection: they are
     one flow with the sum of their bytes.  (Two steps of a pair never overlap.)
 
     Args:
-        schedule: Who sends what to whom.
+        schedule: Schedule to run.
         network: Hosts, links and costs; of a fabric, or its name, a star of as many hosts.
         sizes: Bytes of each transfer, made for this schedule; a number is that of a dense buffer.
         placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
@@ -115,7 +116,7 @@ def run_to_end(
     background: Background | None,
     changes: Sequence[LinkChange],
 ) -> Bounds:
-    """Let everything happen until the last rank is done; return what bounded that.
+    """Let time pass until the last rank is done; return the bounds by resource.
 
     Raises:
         UnreachableError: if links fail for good and ranks wait for ever.
@@ -136,7 +137,7 @@ def run_to_end(
 
 
 def _who_waits(progress: ScheduleProgress, network: Network) -> str:
-    """Say which links failed when, and which ranks wait for whom."""
+    """Return a text on the links that failed and the ranks that wait."""
     pairs, dead = progress.stalled()
     links = _some([f"{network.link_names(link)} (at {when:g} s)" for link, when in dead.items()])
     return (
@@ -153,7 +154,7 @@ def _some(things: list[str]) -> str:
 
 
 def hosts_needed(world_size: int, placement: IntArray | None, background: Background | None) -> int:
-    """Return how many hosts a star needs for the ranks and for the flows of other jobs."""
+    """Return the number of hosts that a star needs for the ranks and the flows of other jobs."""
     used = [np.arange(world_size) if placement is None else np.asarray(placement)]
     if background is not None:
         used += [np.asarray(background.src), np.asarray(background.dst)]

@@ -1,4 +1,4 @@
-"""Who gets how much of which link, kept up to date as flows come and go.
+"""Fair shares of links, kept up to date as flows come and go.
 
 Two ways to the same rates.  When much changes at once, all active flows are solved again, as
 arrays.  When little changes, only the connected components (flows joined by shared links) that
@@ -33,8 +33,8 @@ class Sharing:
     """Rates of the active flows in a pool.
 
     Args:
-        pool: Where the flows are.
-        resources: What they share.
+        pool: Storage of the flows.
+        resources: Resources that they share.
     """
 
     def __init__(self, pool: FlowPool, resources: Resources) -> None:
@@ -57,7 +57,7 @@ class Sharing:
 
     @property
     def moved_at_once(self) -> FloatArray | None:
-        """As `TokenBuckets.moved_at_once`, if links save up anything."""
+        """Use of each resource that took no time, if links save up anything; else None."""
         return None if self._token_buckets is None else self._token_buckets.moved_at_once
 
     def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray, now: float) -> None:

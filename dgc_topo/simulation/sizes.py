@@ -1,6 +1,6 @@
-"""How many bytes each transfer of a schedule carries.
+"""Sizes of the transfers of a schedule.
 
-Sizes are asked for once per step, in the order of the steps, so that sparse sizes may follow
+They are asked for once per step, in the order of the steps, so that sparse sizes may follow
 how many ranks' contributions a chunk has merged by then.
 """
 
@@ -124,7 +124,7 @@ class DenseSizes:
         self._num_chunks, self._chunk_bytes = num_chunks, total_bytes / num_chunks
 
     def check_fit(self, schedule: Schedule) -> None:
-        """As `CutSizes.check_fit`."""
+        """Refuse a schedule with another number of chunks."""
         _check_same("chunks", self._num_chunks, schedule.num_chunks)
 
     def of_step(self, step_index: int, step: Step) -> StepSizes:
@@ -140,10 +140,10 @@ class UnionSizes:
     is merged twice; the number never exceeds that of all contributors.
 
     Args:
-        schedule: The schedule to be run: its ranks, chunks and servers.
+        schedule: Schedule to be run.
         length: Elements of the tensors that are sent sparse.
         entries: Entries of them that each contributor sends.
-        coding: What messages of entries weigh; real ones by default.
+        coding: Coding of messages of entries; real ones by default.
         dense_bytes: Bytes of what is sent dense beside them (1-D tensors).
         union_exponent: See `power_growth`; None for independent supports.
         growth: A union model of your own, instead.
@@ -174,7 +174,7 @@ class UnionSizes:
         self._last_index = sys.maxsize
 
     def check_fit(self, schedule: Schedule) -> None:
-        """As `CutSizes.check_fit`; who contributes decides how unions grow."""
+        """Refuse a schedule with other chunks, ranks or servers: these decide how unions grow."""
         mine = self._schedule
         _check_same("chunks", mine.num_chunks, schedule.num_chunks)
         _check_same("ranks", mine.world_size, schedule.world_size)

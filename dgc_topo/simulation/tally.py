@@ -1,4 +1,4 @@
-"""What a schedule asks of each resource, and so which one bounds it.
+"""Demands of a schedule on each resource, and so the resource that bounds it.
 
 Each of these is a time that this schedule cannot beat on this network:
 
@@ -68,7 +68,7 @@ class Tally:
 
     Args:
         resources: Links and processors.
-        costs: What messages cost at their ends.
+        costs: Costs of messages at their ends.
         world_size: Number of ranks.
 
     Attributes:
@@ -171,11 +171,11 @@ class Tally:
     def bounds(
         self, changes: Sequence[LinkChange] = (), moved_at_once: FloatArray | None = None
     ) -> Bounds:
-        """Return what bounds the steps so far.
+        """Return the bounds of the steps so far, by resource.
 
         Args:
-            changes: Of links, on the way.
-            moved_at_once: Of each resource, what took no time because links had saved it up.
+            changes: Changes of links on the way.
+            moved_at_once: Use of each resource that took no time.
         """
         self._spread()
         first_processor = self._resources.num_links

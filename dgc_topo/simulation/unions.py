@@ -98,7 +98,7 @@ MAX_COUNTERS = 1 << 27
 
 
 class Contributors:
-    """How many ranks' contributions each chunk of each rank has merged, step by step.
+    """Counters of the ranks' contributions that each chunk of each rank has merged.
 
     A reduce adds the sender's number, a copy replaces by it; see `UnionSizes`.
 

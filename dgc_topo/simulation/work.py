@@ -1,4 +1,4 @@
-"""How long ranks are busy with the messages of a step: before they leave, and once there."""
+"""Work of ranks on the messages of a step: before these leave, and once they are there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Work:
     def before_s(
         self, pattern: Pattern, step: Step, sizes: StepSizes
     ) -> tuple[FloatArray, BoolArray]:
-        """Return how long members work until their messages of a step are posted, and who codes.
+        """Return the seconds that members work before their messages are posted, and who codes.
 
         Args:
             pattern: Ranks that take part in the step.
@@ -53,7 +53,7 @@ class Work:
         return before_s, makes[pattern.members]
 
     def after_s(self, pattern: Pattern, step: Step, sizes: StepSizes) -> FloatArray | None:
-        """Return how long each member handles what it has received in a step.
+        """Return the seconds that each member works on what it has received in a step.
 
         Args:
             pattern: Ranks that take part in the step.
@@ -119,11 +119,11 @@ class CodingHistory:
         self._last_s = np.full((READS + 1, world_size), -inf)
 
     def note(self, kinds: IntArray, ranks: IntArray, now_s: float) -> None:
-        """Note that ranks have just made or read sparse messages."""
+        """Record that ranks have just made or read sparse messages."""
         self._last_s[kinds, ranks] = now_s
 
     def note_one(self, kind: int, rank: int, now_s: float) -> None:
-        """Note it of one rank."""
+        """Record it of one rank."""
         self._last_s[kind, rank] = now_s
 
     def cold_s(self, kinds: IntArray, ranks: IntArray, now_s: float) -> FloatArray:

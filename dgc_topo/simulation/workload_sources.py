@@ -39,7 +39,7 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
     dense_elements: int = 0,
     example: Any = None,
 ) -> Workload:
-    """Return what one worker computes and sends in a training step.
+    """Return the workload of a model, a module, counts or a recorded run.
 
     Args:
         source: One of

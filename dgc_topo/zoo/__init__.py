@@ -9,11 +9,9 @@ import difflib
 from collections.abc import Callable
 from functools import cache
 
-from dgc_topo.zoo.convnets import alexnet, vgg16
+from dgc_topo.zoo.convnets import alexnet, resnet50, resnet110_cifar, vgg16
 from dgc_topo.zoo.model import ComputeTime, Layer, LayerKind, Model
-from dgc_topo.zoo.recurrent import deepspeech, ptb_lstm
-from dgc_topo.zoo.resnets import resnet50, resnet110_cifar
-from dgc_topo.zoo.transformers import bert_large, gpt2_medium
+from dgc_topo.zoo.sequences import bert_large, deepspeech, gpt2_medium, ptb_lstm
 
 __all__ = ["ComputeTime", "Layer", "LayerKind", "Model", "known_models", "load_model"]
 

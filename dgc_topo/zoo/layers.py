@@ -24,13 +24,13 @@ def convolution(
     """Return a 2-D convolution.
 
     Args:
-        name: Of the layer.
+        name: Name of the layer.
         into: Channels of the input.
         out: Channels of the output.
         kernel: Height and width.
         at: Height and width of the *output*.
         groups: Groups of channels that see only each other.
-        bias: Whether it adds one.
+        bias: True if it adds a bias.
     """
     weight = (out, into // groups, *kernel)
     tensors: tuple[Shape, ...] = (weight, (out,)) if bias else (weight,)

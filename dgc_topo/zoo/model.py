@@ -1,4 +1,4 @@
-"""What a model is to a prediction: tensors to send, and when their gradients are ready.
+"""Models of the zoo: tensors to send, and when their gradients are ready.
 
 A model is a list of layers in forward order.  A layer has the shapes of its parameters and the
 floating-point operations of its forward pass; the whole model has one compute time with a source.
@@ -29,7 +29,7 @@ class Layer:
 
     Attributes:
         name: Unique in its model.
-        kind: What it does; a normalisation belongs to the layer that it follows or precedes.
+        kind: Kind of work; a normalisation belongs to the layer that it follows or precedes.
         tensors: Shapes of its parameters, as PyTorch stores them.
         flops: Floating-point operations of the forward pass for one item of a batch; a
             multiplication and its addition are two.
@@ -68,17 +68,17 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComputeTime:
-    """How long a worker computes per step, at the batch sizes somebody timed.
+    """Compute time of a worker per step, at the batch sizes that somebody timed.
 
     A published throughput counts whole steps, so the optimizer's update is inside.
 
     Attributes:
         points: ``(batch size, seconds forward and backward)``, batch sizes rising.
-        hardware: What it ran on.
+        hardware: Machine that it ran on.
         precision: Arithmetic of the matrix multiplications.
         origin: ``published``, ``measured`` by us, or ``derived`` from operations and a sourced
             rate: never a measurement of this model.
-        source: Who said so, in which words, and where that differs from the zoo's model.
+        source: Source with its words, and where that differs from the zoo's model.
 
     Raises:
         ValueError: if there is no point, or the points are not in order, or doing more per step
@@ -127,13 +127,13 @@ class Model:
     """A model of the zoo at one batch size per worker.
 
     Attributes:
-        name: How people call it.
-        summary: What it is, with the source of its architecture.
+        name: Name for people.
+        summary: Name and task of the model, with the source of its architecture.
         layers: In forward order.
-        compute: How long it computes, and who says so.
+        compute: Compute time and its source.
         batch_size: Items per worker and step.
-        item: What the batch size counts: images, sequences, utterances.
-        samples: What its throughput counts.
+        item: Item that the batch size counts: images, sequences, utterances.
+        samples: Samples that its throughput counts.
         samples_per_item: Samples in one item: the tokens of a sequence, else 1.
 
     Raises:
@@ -219,7 +219,7 @@ class Model:
         return self.compute_s - self.forward_s
 
     def ready_times_s(self) -> tuple[float, ...]:
-        """Return when the gradients of each layer are complete.
+        """Return the time at which the gradients of each layer are complete.
 
         The backward pass visits the layers from the last to the first and gives each a share of
         `backward_s` in proportion to its operations.  A tensor that two layers share (a tied

@@ -1,4 +1,4 @@
-"""What of a bucket goes over the wire: everything, or a fraction with its indices."""
+"""Encodings of gradients: every element, or a fraction of them with indices."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _recorded_union(points: tuple[tuple[int, float], ...], length: int, entries:
 
 
 class Encoding(Protocol):
-    """Sizes of what is sent."""
+    """Sizes of the messages that carry a bucket."""
 
     def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of one worker's own part."""
@@ -57,7 +57,7 @@ class Encoding(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DenseEncoding:
-    """Every element.
+    """Encoding that sends every element.
 
     Attributes:
         bytes_per_element: 4 for float32, 2 for float16.
@@ -89,13 +89,13 @@ class DenseEncoding:
 
 @dataclass(frozen=True, slots=True)
 class SparseEncoding:
-    """A fraction of the compressible elements, with indices; the others dense.
+    """Encoding that sends a fraction of the compressible elements, and the others dense.
 
     Attributes:
         density: Fraction of the compressible elements that a worker sends.
-        coding: What messages of entries weigh; real ones by default.
+        coding: Coding of messages of entries; real ones by default.
         dense_element_bytes: Bytes of each element that travels dense.
-        union: How unions grow: `independent_growth`, a `power_rule` or a `recorded_rule`.
+        union: Growth of unions: `independent_growth`, a `power_rule` or a `recorded_rule`.
         scope: ``layer`` if each tensor sends its share (whole entries, at least one), ``model`` if
             all of a bucket do together, ``measured`` if *density* is what a run sent on average.
 

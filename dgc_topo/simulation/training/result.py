@@ -1,4 +1,4 @@
-"""What a simulated training step took, and what it was spent on."""
+"""Runs of a training step in simulated time: phases, traffic and bounds."""
 
 from __future__ import annotations
 
@@ -14,25 +14,33 @@ from dgc_topo.simulation.workload import LayerBucket
 
 
 class StepPhases(NamedTuple):
-    """Seconds of one step (means over the workers); they add up to the step."""
+    """Seconds of one step (means over the workers); they add up to the step.
 
-    compute_s: float  #: forward and backward passes
-    compress_s: float  #: compressing and decompressing
-    exposed_s: float  #: communication behind which nothing is computed
-    wait_s: float  #: for ranks that compute longer or end later than this one
-    update_s: float  #: the optimizer step
+    Attributes:
+        compute_s: Forward and backward passes.
+        compress_s: Compressing and decompressing.
+        exposed_s: Communication behind which nothing is computed.
+        wait_s: Waiting for ranks that compute longer or end later than this one.
+        update_s: The optimizer step.
+    """
+
+    compute_s: float
+    compress_s: float
+    exposed_s: float
+    wait_s: float
+    update_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepTraffic:
-    """What the network did.
+    """Traffic of a training step.
 
     Attributes:
-        start_s: When each rank began each bucket, shape (num_buckets, world_size).
-        end_s: When each rank finished its part in it, same shape.
+        start_s: Time at which each rank began each bucket, shape (num_buckets, world_size).
+        end_s: Time at which each rank finished its part in it, same shape.
         bytes_sent: By each rank, shape (world_size,).
         messages_sent: By each rank, same shape.
-        bounds: What each resource of the network alone would take for all buckets.
+        bounds: Seconds that each resource of the network alone needs for all buckets.
     """
 
     start_s: FloatArray
@@ -44,16 +52,16 @@ class StepTraffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepRun:
-    """One training step of all ranks.
+    """Run of one training step of all ranks.
 
     Attributes:
         step_time_s: From the common begin to the end of the last rank.
-        buckets: What was sent together, in this order.
+        buckets: Layers that were sent together, in this order.
         workers: Ranks that train; dedicated servers do not.
-        timeline: What the processors did before sending.
-        traffic: What the network did.
-        decode_start_s: When decompressing each bucket began, shape (num_buckets, world_size).
-        decode_end_s: When it ended, same shape.
+        timeline: Times of the processors before sending.
+        traffic: Times and bytes on the network.
+        decode_start_s: Begin of decompressing each bucket, shape (num_buckets, world_size).
+        decode_end_s: End of it, same shape.
         update_s: Length of each rank's update, shape (world_size,).
         alone_s: A step of one worker that neither compresses nor communicates.
     """
@@ -70,16 +78,16 @@ class StepRun:
 
     @property
     def end_s(self) -> FloatArray:
-        """When each rank has updated, shape (world_size,)."""
+        """Time at which each rank has updated, shape (world_size,)."""
         return np.asarray(self.decode_end_s[-1] + self.update_s)
 
     @property
     def phases(self) -> StepPhases:
-        """What the workers' time was spent on, on average.
+        """Seconds of a step by what they were spent on (means over the workers).
 
-        What a rank waits for others is told from what communication takes by when the gradients
-        were ready: the wait is as long as its own were ready before the slowest rank's, and no
-        longer than it had nothing to do.
+        A rank's wait for others is told from its communication by when gradients were ready: it
+        waits as long as its own were ready before the slowest rank's, and no longer than it had
+        nothing to do.
         """
         ranks, timeline = self.workers, self.timeline
         encode_s = (timeline.ready_s - timeline.encode_start_s).sum(axis=0)[ranks]
@@ -118,7 +126,7 @@ class StepRun:
 
     @property
     def bound_by(self) -> str:
-        """What bounds the step: ``compute``, a rank that computes longest, or the network's part.
+        """Name of what bounds the step: ``compute``, the slowest rank's, or a part of the network.
 
         The larger of what the busiest processor does and what the network's busiest resource
         needs (a link, a host's CPU, latency): no overlap can make the step shorter than that.

@@ -29,22 +29,22 @@ from dgc_topo.simulation.training.timeline import (
 )
 from dgc_topo.simulation.workload import LayerBucket, Workload, fill_buckets
 
-#: Gives what one bucket runs; buckets may differ.
+#: Function from a bucket to its schedule; buckets may differ.
 ScheduleOf = Callable[[LayerBucket], Schedule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStep:
-    """What every worker does in a step.
+    """Work of every worker in a step, and how its gradients are sent.
 
     Attributes:
-        workload: What it computes, and which gradients are ready when.
-        encoding: What of a gradient is sent.
-        codec: What compressing costs.
+        workload: Compute of one pass, and the gradients that it makes ready.
+        encoding: Encoding of gradients.
+        codec: Costs of compressing.
         bucket_bytes: Float32 bytes of a bucket, see `fill_buckets`; None overlaps nothing.
         accumulation_steps: Forward and backward passes per step; only the last one's gradients
             are sent.
-        compute_factors: How fast each rank is.
+        compute_factors: Factors on each rank's compute time.
 
     Raises:
         ValueError: if a number makes no sense.
@@ -80,7 +80,7 @@ class TrainingStep:
         return float((self.codec.encode_s(buckets) + self.codec.decode_s(buckets)).sum())
 
     def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
-        """Return what the processors of all ranks do before sending; servers do nothing."""
+        """Return the times of all ranks' processors before sending; servers do nothing."""
         factors = self.compute_factors.of_ranks(schedule.world_size, iteration)
         factors[list(schedule.servers)] = 0.0
         buckets = self.buckets
@@ -98,15 +98,15 @@ def simulate_training_step(
     background: Background | None = None,
     changes: Sequence[LinkChange] = (),
 ) -> StepRun:
-    """Return what one training step takes, if all ranks begin it together.
+    """Run one training step in simulated time, which all ranks begin together.
 
     Communication of a bucket begins on a rank when it is ready there and the rank has finished
     the bucket before it (one communication stream, as in DDP); a transfer begins when both of
     its ends have got to it.  Buckets of different ranks that are under way together share links.
 
     Args:
-        step: What a worker does.
-        schedule: What each bucket runs, or a function that gives it for a bucket.
+        step: Work of a worker.
+        schedule: Schedule of each bucket, or a function that gives it for a bucket.
         network: Hosts and links; a `Fabric` is a star of equal links, on which schedules that keep
             equal ranks in step are summed up instead of simulated, with the same result; so is a
             fabric's name.
@@ -207,5 +207,5 @@ def _in_step(
 
 @lru_cache(maxsize=1024)  # a few KiB each; scenarios ask again for every network and model
 def look_at(schedule: Schedule) -> LockStep | None:
-    """As `find_lock_step`, remembered for schedules that are kept."""
+    """Return `find_lock_step`, remembered for schedules that are kept."""
     return find_lock_step(schedule)

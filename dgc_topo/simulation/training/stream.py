@@ -26,14 +26,14 @@ class BucketStream(ScheduleProgress):
 
     Args:
         fluid: The network's flows.
-        schedules: What each bucket runs, all of one world size.
-        sizes: Bytes of each bucket's transfers.
-        ready_s: When each rank may begin each bucket, shape (num_buckets, world_size).
+        schedules: Schedule of each bucket, all of one world size.
+        sizes: Sizes of each bucket's transfers.
+        ready_s: Time at which each rank may begin each bucket, shape (num_buckets, world_size).
         placement: Host of each rank, shape (world_size,).
 
     Attributes:
-        start_s: When each rank began each bucket, shape (num_buckets, world_size).
-        end_s: When each rank finished its part in each bucket, same shape.
+        start_s: Time at which each rank began each bucket, shape (num_buckets, world_size).
+        end_s: Time at which each rank finished its part in each bucket, same shape.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class BucketStream(ScheduleProgress):
             self._start(rows[flows["waiting"][rows] == 0])
 
     def _until_posted(self, rows: IntArray, delay_s: FloatArray) -> FloatArray:
-        """As for one schedule; a gate ends when its rank's bucket is ready."""
+        """Return the delays of flows as for one schedule; a gate ends when its bucket is ready."""
         delay_s = super()._until_posted(rows, delay_s)
         flows = rows + self._agenda.flows.base
         bucket = np.searchsorted(self._gate_flows, flows, "right") - 1
@@ -112,7 +112,7 @@ class BucketStream(ScheduleProgress):
         super()._leave(rows)
 
     def ended_one(self, tag: int) -> None:
-        """As `ended`, for one flow."""
+        """Finish the places whose last flow has been this one, and keep the times."""
         flows, places = self._agenda.flows.views, self._agenda.places.views
         row, base = tag - self._agenda.flows.base, self._agenda.places.base
         ends = {flows["src_place"][row], flows["dst_place"][row]}

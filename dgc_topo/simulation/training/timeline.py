@@ -1,4 +1,4 @@
-"""What each rank's processor does until its gradients are sent: passes, and compressing buckets.
+"""Timelines of the ranks' processors until gradients are sent, and how fast ranks compute.
 
 A rank has one processor.  It compresses a bucket as soon as the backward pass has produced it,
 which holds up the rest of the backward pass; it decompresses when a bucket has arrived and the
@@ -20,7 +20,7 @@ from dgc_topo.simulation.workload import LayerBucket, Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codec:
-    """What compressing costs a worker's processor.
+    """Costs of compressing for a worker's processor.
 
     Attributes:
         encode_s_per_element: Per compressible element, before sending.
@@ -55,14 +55,14 @@ class Codec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """When each rank's processor does what before its gradients are sent.
+    """Times of each rank's processor before its gradients are sent.
 
     Attributes:
-        factors: Of each rank's compute and codec, shape (world_size,); 0 for servers.
+        factors: Factors on each rank's compute and codec, shape (world_size,); 0 for servers.
         passes_end_s: End of the forward pass before the last backward pass, shape (world_size,).
         layer_end_s: End of each layer's backward pass, shape (num_layers, world_size).
-        encode_start_s: When compressing a bucket begins, shape (num_buckets, world_size).
-        ready_s: When it ends, and the bucket can be sent; same shape.
+        encode_start_s: Begin of compressing a bucket, shape (num_buckets, world_size).
+        ready_s: End of it, when the bucket can be sent; same shape.
     """
 
     factors: FloatArray
@@ -82,10 +82,10 @@ def compute_timeline(
     """Return each rank's timeline.
 
     Args:
-        workload: Of one forward and backward pass.
-        buckets: Of the workload's layers.
+        workload: Work of one forward and backward pass.
+        buckets: Buckets of the workload's layers.
         encode_s: Seconds of each bucket, shape (num_buckets,).
-        factors: Of each rank, shape (world_size,).
+        factors: Factor of each rank, shape (world_size,).
         accumulation_steps: Passes whose gradients are added up before they are sent; the last
             one may overlap with sending.
     """
@@ -108,12 +108,12 @@ def compute_timeline(
 def decode_times(
     end_s: FloatArray, decode_s: FloatArray, timeline: Timeline
 ) -> tuple[FloatArray, FloatArray]:
-    """Return when decompressing each bucket begins and ends, both (num_buckets, world_size).
+    """Return the begin and end of decompressing each bucket, both (num_buckets, world_size).
 
     Args:
-        end_s: When each bucket has arrived, shape (num_buckets, world_size).
+        end_s: Time at which each bucket has arrived, shape (num_buckets, world_size).
         decode_s: Seconds of each bucket, shape (num_buckets,).
-        timeline: What the processors do before.
+        timeline: Times of the processors before sending.
     """
     begins, ends = np.empty_like(end_s), np.empty_like(end_s)
     free_s = timeline.ready_s[-1]
@@ -157,7 +157,7 @@ class TailJitter:
     """Now and then a step takes longer: 1, plus an exponential delay with some probability.
 
     Attributes:
-        probability: That a rank is late in a step.
+        probability: Probability that a rank is late in a step.
         mean_delay: Mean of the delay, in units of the usual time.
 
     Raises:
@@ -181,12 +181,12 @@ class TailJitter:
 
 @dataclass(frozen=True, slots=True)
 class ComputeFactors:
-    """Time that each rank's computing takes, over that of the profile.
+    """Factors on each rank's compute time: 1 is as long as the workload says.
 
     Attributes:
-        slow: Factor of single ranks, 1 for all others; ranks beyond the world are ignored.
-        jitter: Drawn for every rank and step, on top of it; None for none.
-        seed: Of the draws: the same seed and iteration give the same factors.
+        slow: Factors of single ranks, 1 for all others; ranks beyond the world are ignored.
+        jitter: Distribution drawn for every rank and step, on top of it; None for none.
+        seed: Seed of the draws: the same seed and iteration give the same factors.
 
     Raises:
         ValueError: if a factor is not above 0.
@@ -205,7 +205,7 @@ class ComputeFactors:
 
     @property
     def varies(self) -> bool:
-        """Whether steps differ."""
+        """True if steps differ."""
         return self.jitter is not None
 
     def of_ranks(self, world_size: int, iteration: int = 0) -> FloatArray:

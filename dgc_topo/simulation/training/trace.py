@@ -19,13 +19,13 @@ _US = 1e6
 
 
 class Span(NamedTuple):
-    """Something that one rank does without a pause.
+    """Span of time in which one rank does one thing.
 
     Attributes:
-        kind: What for; ``communicate`` is the network's row, all others are the processor's.
-        name: What exactly.
+        kind: Kind of work; ``communicate`` is the network's row, all others the processor's.
+        name: Name of the work.
         start_s: Seconds after the step began.
-        end_s: Likewise.
+        end_s: Seconds after the step began.
     """
 
     kind: SpanKind
@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
 
 def spans_of(result: StepRun, rank: int) -> list[Span]:
-    """Return what a rank does in a step, in order of time; spans of one row never overlap.
+    """Return the spans of a rank in a step, in order of time; spans of one row never overlap.
 
     Raises:
         ValueError: if there is no such rank.
@@ -80,9 +80,9 @@ def write_chrome_trace(result: StepRun, path: Path, ranks: Sequence[int] | None 
     format (Trace Event Format, Google 2016) says.
 
     Args:
-        result: From `simulate_training_step`.
+        result: Run of a step.
         path: File to write.
-        ranks: Which ranks; all if there are no more than 64.
+        ranks: Ranks to write; all if there are no more than 64.
 
     Raises:
         ValueError: if there are more ranks and none are chosen, or there is no such rank.
