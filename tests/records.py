@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dgc_topo.experiments.validation.rows import Row
+from dgc_topo.experiments.validation.folder import ValidationRow
 from dgc_topo.records.measurement import Measurement, Phases
 
 #: A step that is nothing but computing.
@@ -37,7 +37,7 @@ def measurement(**known: Any) -> Measurement:
     return Measurement.model_validate(usual | known)
 
 
-def row(**known: Any) -> Row:
+def row(**known: Any) -> ValidationRow:
     """A validation's row of a dense ring of four."""
     usual = {
         "group": "collectives",
@@ -50,4 +50,4 @@ def row(**known: Any) -> Row:
         "spread": 0.01,
         "predicted_s": 1.1,
     }
-    return Row.model_validate(usual | known)
+    return ValidationRow.model_validate(usual | known)

@@ -7,7 +7,7 @@ import pytest
 
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.experiments.scenario.claims import claims_in
+from dgc_topo.experiments.scenario.simulate import claims_in
 from dgc_topo.experiments.training_cases import cases_of_scenario
 from dgc_topo.network import load_fabric
 from dgc_topo.report.findings import check_claims

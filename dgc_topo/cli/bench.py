@@ -15,7 +15,7 @@ from dgc_topo.cli.options import TOPOLOGY, ScenarioFile, each_once
 from dgc_topo.cli.progress import counting
 
 if TYPE_CHECKING:
-    from dgc_topo.experiments.bench.collectives import Row
+    from dgc_topo.experiments.bench.collectives import CollectiveRow
     from dgc_topo.experiments.bench.training import TrainingRow
     from dgc_topo.workers import Loopback
     from dgc_topo.workers.lab import Lab
@@ -56,8 +56,7 @@ def collectives(  # noqa: PLR0913 - one argument per option
 
     - dgc-topo bench collectives -n 4 --sizes 1kB:1MB --topology ring
     """
-    from dgc_topo.experiments.bench.collectives import bench_collectives
-    from dgc_topo.experiments.bench.plan import sizes_from
+    from dgc_topo.experiments.bench.collectives import bench_collectives, sizes_from
     from dgc_topo.units import seconds_from
 
     with clear_errors():
@@ -95,7 +94,7 @@ def _hosts(
 _COLUMNS = "{:>10}  {:<32} {:>9} {:>8} {:>8}  | {:>9} {:>8} {:>8}  | {:>9} {:>10}"
 
 
-def _print_collectives(rows: Sequence[Row], *, everything: bool) -> None:
+def _print_collectives(rows: Sequence[CollectiveRow], *, everything: bool) -> None:
     """Print lines as nccl-tests does, which no terminal or log file folds into pieces."""
     from dgc_topo.experiments.bench.collectives import best
     from dgc_topo.units import bytes_text
@@ -126,12 +125,12 @@ def _print_collectives(rows: Sequence[Row], *, everything: bool) -> None:
     print_raw("".join(f"{line.rstrip()}\n" for line in lines))
 
 
-def _numbers(row: Row) -> tuple[str, str, str]:
+def _numbers(row: CollectiveRow) -> tuple[str, str, str]:
     algbw, busbw = row.algbw_bytes_per_s / 1e6, row.busbw_bytes_per_s / 1e6
     return f"{row.time_s * 1e3:.2f}", f"{algbw:.2f}", f"{busbw:.2f}"
 
 
-def _ratios(row: Row, gloo: Row) -> tuple[str, str]:
+def _ratios(row: CollectiveRow, gloo: CollectiveRow) -> tuple[str, str]:
     return f"{row.time_s / gloo.time_s:.2f}", f"{row.time_s / row.bound_s:.3f}"
 
 

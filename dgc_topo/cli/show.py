@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
-from dgc_topo.experiments.scenario.claims import claims_in
+from dgc_topo.experiments.scenario.simulate import claims_in
 from dgc_topo.report.draw import draw_schedule
 from dgc_topo.report.findings import check_claims
 from dgc_topo.report.report import write_report

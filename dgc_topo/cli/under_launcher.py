@@ -11,8 +11,8 @@ from dgc_topo.cli.outputs import check_file
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
 from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
+from dgc_topo.experiments.calibration.cases import probes
 from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
-from dgc_topo.experiments.calibration.probes import probes
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
 from dgc_topo.experiments.jobs import Part, compared_settings, plan_jobs
 from dgc_topo.experiments.runner import Place, collect, finish

@@ -17,8 +17,7 @@ from dgc_topo.workers.seat import was_launched
 
 if TYPE_CHECKING:
     from dgc_topo.experiments.scenario import Scenario
-    from dgc_topo.experiments.validation.folder import ValidationFolder
-    from dgc_topo.experiments.validation.rows import Row
+    from dgc_topo.experiments.validation.folder import ValidationFolder, ValidationRow
     from dgc_topo.network.calibrated import CalibratedNetwork
 
 Rates = Annotated[
@@ -150,11 +149,11 @@ class Place(NamedTuple):
         return made
 
 
-def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Row]:
+def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[ValidationRow]:
     """Calibrate unless there is a network file, measure, and write the folder."""
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
+    from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
     from dgc_topo.experiments.validation.training import num_trainings, validate_training
-    from dgc_topo.experiments.validation.validate import cases_of, section_of, validate
     from dgc_topo.network.calibrated import CalibratedNetwork
 
     section = section_of(scenario)
@@ -186,12 +185,11 @@ def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Row
 
 def _predict_again(
     scenario: Scenario, measured: Path, network: CalibratedNetwork, place: Place
-) -> list[Row]:
+) -> list[ValidationRow]:
     """Predict what an earlier validation measured, and write the folder."""
-    from dgc_topo.experiments.validation.folder import load_rows, load_trainings
-    from dgc_topo.experiments.validation.rows import COLLECTIVES
+    from dgc_topo.experiments.validation.collectives import predict_again
+    from dgc_topo.experiments.validation.folder import COLLECTIVES, load_rows, load_trainings
     from dgc_topo.experiments.validation.training import predict_trainings
-    from dgc_topo.experiments.validation.validate import predict_again
 
     before = load_rows(measured)
     trainings = load_trainings(measured, before)
@@ -208,7 +206,9 @@ def _predict_again(
         return _write(folder, rows, place)
 
 
-def _write(folder: ValidationFolder, rows: Iterable[Row], place: Place) -> list[Row]:
+def _write(
+    folder: ValidationFolder, rows: Iterable[ValidationRow], place: Place
+) -> list[ValidationRow]:
     """Write rows as they come, then the plot of those that there are."""
     from dgc_topo.experiments.validation.folder import load_rows
     from dgc_topo.records.room import PLOT

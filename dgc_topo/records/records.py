@@ -212,7 +212,7 @@ def _parse(line: bytes, where: str, kind: type[_Record]) -> _Record:
     try:
         return kind.model_validate_json(line)
     except ValidationError as error:
-        what = kind.__name__.lower()
+        what = "measurement" if kind is Measurement else "row"
         schema = " (dgc-topo schema measurement prints its keys)" if kind is Measurement else ""
         raise ResultsError(
             f"{where}: {first_problem(error)}, expected one {what} in JSON{schema}"

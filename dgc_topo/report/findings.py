@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from dgc_topo.experiments.scenario.claims import Claim
+from dgc_topo.experiments.scenario.simulate import Claim
 from dgc_topo.records.configuration import (
     Configuration,
     Setting,

@@ -16,7 +16,7 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from dgc_topo.experiments.scenario.claims import claims_in
+from dgc_topo.experiments.scenario.simulate import claims_in
 from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration, measured, predicted
 from dgc_topo.records.folder import Origin, ResultsFolder

@@ -8,7 +8,7 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from dgc_topo.experiments.validation.rows import Row, Summary, summarize
+from dgc_topo.experiments.validation.folder import ErrorSummary, ValidationRow, summarize
 from dgc_topo.report.style import FAINT, legend_name, new_figure, style_axes
 from dgc_topo.text import markdown
 from dgc_topo.units import bytes_text, rate_text, seconds_text
@@ -17,7 +17,7 @@ _COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
 _PERCENT = 100
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
+def rows_table(rows: Sequence[ValidationRow]) -> Table:
     """Return every row: measured, predicted, signed error."""
     table = Table(
         "topology", "ranks", "links", "payload", "bytes", "measured", "predicted", "error"
@@ -38,7 +38,7 @@ def rows_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def summary_table(rows: Sequence[Row]) -> Table:
+def summary_table(rows: Sequence[ValidationRow]) -> Table:
     """Return absolute errors by group, rate and size."""
     table = Table("absolute error of", "rows", "median", "95th percentile", "worst")
     for column in table.columns[1:]:
@@ -48,7 +48,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def summary_markdown(rows: Sequence[Row]) -> str:
+def summary_markdown(rows: Sequence[ValidationRow]) -> str:
     """Return the same as Markdown."""
     lines = [
         "| absolute error of | rows | median | 95th percentile | worst |",
@@ -60,7 +60,7 @@ def summary_markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
+def error_figure(rows: Sequence[ValidationRow] | Mapping[str, Sequence[ValidationRow]]) -> Figure:
     """Draw predicted over measured times, and the line on which they are equal.
 
     Args:
@@ -90,14 +90,14 @@ def error_figure(rows: Sequence[Row] | Mapping[str, Sequence[Row]]) -> Figure:
     return figure
 
 
-def _by_link(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    found: dict[str, list[Row]] = {}
+def _by_link(rows: Sequence[ValidationRow]) -> dict[str, list[ValidationRow]]:
+    found: dict[str, list[ValidationRow]] = {}
     for row in rows:
         found.setdefault(f"{row.group}, {rate_text(row.rate_bits_per_s)}", []).append(row)
     return found
 
 
-def _percentages(summary: Summary) -> tuple[str, str, str]:
+def _percentages(summary: ErrorSummary) -> tuple[str, str, str]:
     values = (summary.median, summary.percentile_95, summary.worst)
     first, second, third = (f"{_PERCENT * value:.1f} %" for value in values)
     return first, second, third

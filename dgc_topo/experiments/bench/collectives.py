@@ -9,15 +9,109 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dgc_topo.experiments.bench.plan import GLOO, Plan, topologies_from
-from dgc_topo.topology import Topology
+from dgc_topo.plugins import known_topologies
+from dgc_topo.topology import OptionValue, Topology, load_topology
+from dgc_topo.units import bytes_from
 from dgc_topo.workers import Hosts, Session
+
+GLOO = "gloo"  #: `torch.distributed.all_reduce`
+ELEMENT_BYTES = 4
+_STEP = 10
+_MAX_BYTES = 2**34
+_MIN_ROUNDS, _MAX_ROUNDS = 3, 100
+
+#: Options that make another algorithm of a topology, beside its defaults.
+_VARIANTS: Mapping[str, Sequence[Mapping[str, OptionValue]]] = {
+    "butterfly": [{"algorithm": "doubling"}],
+    "ring": [{"segments": 2}, {"segments": 4}],
+}
 
 _STREAM_BYTES = 10_000_000
 _SLOWEST = 1.5
 
 
-class Row(BaseModel):
+class Plan(BaseModel):
+    """One measurement, for one world size."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topologies: list[Topology]
+    sizes: list[int] = Field(description="bytes of the buffer")
+    stream_bytes: int = Field(description="bytes of the one-way stream")
+    budget_s: float = Field(description="seconds that the rounds of one size are to take")
+    slowest: float = Field(description="a way that takes so many times as long as Gloo runs once")
+
+    def num_rounds(self, round_s: float) -> int:
+        """Return the number of runs of each way, if a round of all takes *round_s*."""
+        return max(_MIN_ROUNDS, min(_MAX_ROUNDS, int(self.budget_s / round_s)))
+
+
+def sizes_from(text: str) -> list[int]:
+    """Return the bytes of every buffer, ascending.
+
+    Args:
+        text: Sizes such as ``1kB,1MB``, or ``1kB:40MB`` for steps of a factor 10 from the first
+            one on, and the last.
+
+    Raises:
+        ValueError: if that is not what it is, or a size is no number of float32.
+    """
+    sizes: set[int] = set()
+    for part in text.split(","):
+        low, colon, high = part.partition(":")
+        size = _size(low)
+        last = _size(high) if colon else size
+        if last < size:
+            raise ValueError(f"--sizes {part!r}: expected the smaller size first")
+        while size < last:
+            sizes.add(size)
+            size *= _STEP
+        sizes.add(last)
+    return sorted(sizes)
+
+
+def _size(text: str) -> int:
+    size = bytes_from(text, "--sizes")
+    if not 0 < size <= _MAX_BYTES or size % ELEMENT_BYTES:
+        raise ValueError(
+            f"--sizes {text!r}: expected a multiple of {ELEMENT_BYTES} bytes, above 0 and at most "
+            f"{_MAX_BYTES}"
+        )
+    return int(size)
+
+
+def topologies_from(texts: Sequence[str], world_size: int) -> list[Topology]:
+    """Return the topologies called ``name`` or ``name:key=value,key=value``.
+
+    Args:
+        texts: Empty for all installed ones that are all-reduces of all their ranks.
+        world_size: Number of ranks.
+
+    Raises:
+        ValueError: if one is unknown, can't run, or isn't an all-reduce of all its ranks.
+    """
+    if not texts:
+        everything = [
+            load_topology(name, options)
+            for name in known_topologies()
+            for options in ({}, *_VARIANTS.get(name, ()))
+        ]
+        return [topology for topology in everything if _sums(topology, world_size)]
+    chosen = [load_topology(text) for text in texts]
+    for topology in chosen:
+        if not _sums(topology, world_size):
+            raise ValueError(
+                f"--topology {topology.label}: expected an all-reduce of all its ranks"
+            )
+    return chosen
+
+
+def _sums(topology: Topology, world_size: int) -> bool:
+    schedule = topology.schedule(world_size)
+    return schedule.goal == "all-reduce" and not schedule.servers
+
+
+class CollectiveRow(BaseModel):
     """One way to all-reduce at one size; rows of one run were measured in turn."""
 
     model_config = ConfigDict(frozen=True)
@@ -39,7 +133,7 @@ class Row(BaseModel):
 
     @property
     def busbw_bytes_per_s(self) -> float:
-        """What comparable links carry: algbw * 2(p-1)/p (nccl-tests, doc/PERFORMANCE.md)."""
+        """Bandwidth to compare with a link's: algbw * 2(p-1)/p (nccl-tests, PERFORMANCE.md)."""
         return self.algbw_bytes_per_s * 2 * (self.world_size - 1) / self.world_size
 
     @property
@@ -63,7 +157,7 @@ def bench_collectives(
     sizes: Sequence[int],
     topologies: Sequence[str] = (),
     budget_s: float = 5.0,
-) -> Iterator[Row]:
+) -> Iterator[CollectiveRow]:
     """Yield the row of every way at every size, world size by world size as they are measured.
 
     Args:
@@ -88,7 +182,7 @@ def bench_collectives(
             yield from _rows(hosts.name, world_size, sizes, answers[0], load)
 
 
-def best(rows: Sequence[Row]) -> tuple[Row, Row]:
+def best(rows: Sequence[CollectiveRow]) -> tuple[CollectiveRow, CollectiveRow]:
     """Return the fastest of our rows, and Gloo's, of one size and world size."""
     ours = min((row for row in rows if row.way != GLOO), key=lambda row: row.time_s)
     return ours, next(row for row in rows if row.way == GLOO)
@@ -106,9 +200,9 @@ def _plan(topologies: Sequence[Topology], sizes: Sequence[int], budget_s: float)
 
 def _rows(
     network: str, world_size: int, sizes: Sequence[int], answer: Mapping[str, Any], load: float
-) -> list[Row]:
+) -> list[CollectiveRow]:
     return [
-        Row(
+        CollectiveRow(
             network=network,
             world_size=world_size,
             size_bytes=size,

@@ -1,4 +1,4 @@
-"""How fast training is over each topology, beside what everybody uses, and one worker alone."""
+"""Speed of training over each topology, beside what everybody uses and one worker alone."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TrainingRow(BaseModel):
 
     @property
     def label(self) -> str:
-        """The way and what it went over."""
+        """Way to train, and its topology."""
         return self.way if self.way == ALONE else f"{self.way}, {self.topology}"
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What each rank does in a benchmark of collectives: run both sides in turn, check, and time."""
+"""One rank's part in a benchmark of collectives: run both sides in turn, check, and time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.experiments.bench.plan import GLOO, Plan
+from dgc_topo.experiments.bench.collectives import GLOO, Plan
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Communicator, DistributedTransport
 from dgc_topo.workers.group import Worker
 
-Way = Callable[[], object]
+AllReduce = Callable[[], object]
 _STREAMS = 3  # how often the one-way stream is sent
 _LONG_S = 1.0  # a first run that took longer needs no second one to be warm
 
@@ -29,7 +29,7 @@ def measure(worker: Worker, argument: Any) -> Any:
 
     Args:
         worker: This rank.
-        argument: `dgc_topo.experiments.bench.plan.Plan` as JSON.
+        argument: `dgc_topo.experiments.bench.collectives.Plan` as JSON.
 
     Returns:
         On rank 0 the goodput of a one-way stream (bytes/s) and, by size and way, the seconds of
@@ -60,7 +60,7 @@ def _measure_size(
     given = torch.randn(size // 4, generator=generator)
     buffer = given.clone()
     payload = DensePayload(buffer)
-    ways: dict[str, Way] = {GLOO: lambda: dist.all_reduce(buffer)}
+    ways: dict[str, AllReduce] = {GLOO: lambda: dist.all_reduce(buffer)}
     for label, communicator in communicators.items():
         ways[label] = partial(communicator.run, payload)
     first = _check(worker, ways, given, buffer)
@@ -77,7 +77,7 @@ def _measure_size(
 
 
 def _check(
-    worker: Worker, ways: Mapping[str, Way], given: Tensor, buffer: Tensor
+    worker: Worker, ways: Mapping[str, AllReduce], given: Tensor, buffer: Tensor
 ) -> dict[str, float]:
     """Warm up, compare every result with Gloo's, and return the last time, of the slowest rank."""
     buffer.copy_(given)
@@ -100,7 +100,7 @@ def _check(
     return taken
 
 
-def _timed(run: Way, given: Tensor, buffer: Tensor) -> float:
+def _timed(run: AllReduce, given: Tensor, buffer: Tensor) -> float:
     buffer.copy_(given)
     dist.barrier()
     start = time.perf_counter()

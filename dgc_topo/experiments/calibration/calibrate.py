@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe
+from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe, probes
 from dgc_topo.experiments.calibration.fit import Observation, fit_parameters, fitted_s
 from dgc_topo.experiments.calibration.measure import Measured, Reference, measure_cases, timeout_s
-from dgc_topo.experiments.calibration.probes import probes
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters, ProbeRow
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.workers import Session
@@ -66,7 +65,7 @@ def calibrate_lab(
 def reference_for(
     rate_bits_per_s: float | None, expected_s: float | None = None
 ) -> Reference | None:
-    """Return what tells the machine's state in a lab; None where links are slower than cores."""
+    """Return the case that tells a lab's state; None where links are slower than cores."""
     if rate_bits_per_s is not None:
         return None
     buffer = DenseBuffer(num_elements=_REFERENCE_ELEMENTS)
@@ -75,7 +74,7 @@ def reference_for(
 
 
 def num_probes(num_hosts: int, rates_bits_per_s: Sequence[float | None]) -> int:
-    """Return how many probes `calibrate_lab` measures."""
+    """Return the number of probes that `calibrate_lab` measures."""
     return sum(len(probes(num_hosts, rate)) for rate in rates_bits_per_s)
 
 

@@ -11,26 +11,39 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
+import simpy
 from scipy.optimize import least_squares
 
-from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe, ProbeKind
-from dgc_topo.experiments.calibration.predict import predict_case
+from dgc_topo.experiments.calibration.cases import (
+    Case,
+    Collective,
+    DenseBuffer,
+    Probe,
+    ProbeKind,
+)
+from dgc_topo.network import Network
 from dgc_topo.network.calibrated import Parameters
 from dgc_topo.records.environment import num_cores
+from dgc_topo.schedule import Schedule
+from dgc_topo.simulation import DenseSizes, Fluid, Sizes, UnionSizes
+from dgc_topo.simulation.run import run_to_end
+from dgc_topo.simulation.training.stream import BucketStream
 from dgc_topo.workers.children import end_with_parent, safe_path
 
 _BITS = 8
-#: What it costs to move a parameter by a factor of e from what is usual: as a probe's error of so
-#: much.  What the probes tell is then found all the same, and what they don't (such as the cost of
-#: a byte where links are slow) stays near the usual, and cannot spoil what was never probed.
-_HOLD = 0.01
+#: Ridge weight: a parameter that is e times its usual value costs as much as a 1 % error in one
+#: probe.  What the probes tell is found all the same; what they do not (such as the cost of a byte
+#: where links are slow) stays near the usual, and cannot spoil what was never probed.
+_RIDGE_WEIGHT = 0.01
 #: Buffers that pass one after the other in a run: there and back, or half a one each way.
 _BUFFERS_IN_A_ROW: dict[ProbeKind, float] = {"ping-pong": 2, "exchange": 0.5}
+
+_SIMULATED_RUNS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class _Free:
-    """A parameter that is fitted, and between which values."""
+    """Fitted parameter, and the range of its values."""
 
     name: str
     start: float
@@ -129,7 +142,7 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
 
 
 def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:
-    """Return where to start from: as the largest messages say, where there are links.
+    """Return starting values: those of the links as the largest messages tell them.
 
     The model has kinks; from far away the solver ends in one of them.
     """
@@ -158,7 +171,7 @@ def _largest(kind: ProbeKind, observations: Sequence[Observation]) -> Observatio
 
 
 def _wire_s(observation: Observation) -> float:
-    """Return what the messages of one direction take on a link that carries nothing else."""
+    """Return the seconds that messages of one direction take on a link of their own."""
     case, rate = observation.case, observation.rate_bits_per_s
     assert isinstance(case.pattern, Probe)
     assert isinstance(case.buffer, DenseBuffer)
@@ -173,17 +186,17 @@ def _misfits(
     fixed: Parameters,
     logarithms: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Return the logarithm of simulated over measured time of each observation.
+    """Return the logarithm of simulated over measured time of each observation, and the ridge.
 
-    And how far the parameters are from the *usual* ones (a ridge).
+    The ridge is how far the parameters are from the *usual* ones.
     """
     parameters = _with(fixed, free, logarithms)
     errors = [math.log(fitted_s(parameters, each) / each.time_s) for each in observations]
-    return np.concatenate([errors, _HOLD * (logarithms - usual)])
+    return np.concatenate([errors, _RIDGE_WEIGHT * (logarithms - usual)])
 
 
 def fitted_s(parameters: Parameters, observation: Observation) -> float:
-    """Return what an observation takes by the model."""
+    """Return the seconds that an observation takes by the model."""
     case = observation.case
     return predict_case(case, parameters, observation.rate_bits_per_s)
 
@@ -193,3 +206,60 @@ def _with(
 ) -> Parameters:
     values = {each.name: math.exp(x) for each, x in zip(free, logarithms.tolist(), strict=True)}
     return fixed.model_copy(update=values)
+
+
+def predict_case(case: Case, parameters: Parameters, rate_bits_per_s: float | None) -> float:
+    """Return the seconds that one of a case's runs takes on average, by the model.
+
+    Args:
+        case: What is run.
+        parameters: Of the network.
+        rate_bits_per_s: Of its links; None is unlimited.
+    """
+    network = parameters.network(case.world_size, rate_bits_per_s, touched_bytes(case))
+    return simulate_runs(case, network)
+
+
+def simulate_runs(case: Case, network: Network) -> float:
+    """Return the mean seconds of one of a case's runs on a network.
+
+    Several runs are simulated one after the other, as they are timed: a rank that is done with one
+    begins the next, so that runs may overlap.  A few of them tell what many would take.
+    """
+    schedule, runs = case.schedule(), min(case.runs, _SIMULATED_RUNS)
+    fluid = Fluid(simpy.Environment(), network)
+    stream = BucketStream(
+        fluid,
+        [schedule] * runs,
+        [sizes_of(case, schedule)] * runs,  # they start anew with the first step
+        np.zeros((runs, case.world_size)),
+        np.arange(case.world_size),
+    )
+    run_to_end(stream, fluid, None, ())
+    return float(stream.end_s.max()) / runs
+
+
+def touched_bytes(case: Case) -> float:
+    """Return the bytes of all ranks' buffers that one run reads or writes."""
+    share = _touched_buffers(case.pattern, case.world_size)
+    return share * case.buffer.held_bytes
+
+
+@cache
+def _touched_buffers(pattern: Probe | Collective, world_size: int) -> float:
+    """Return how many whole buffers all ranks together send or receive chunks of."""
+    schedule = pattern.schedule(world_size)
+    touched = np.zeros((world_size, schedule.num_chunks), np.bool_)
+    for step in schedule.steps():
+        for transfer in step:
+            touched[[transfer.src, transfer.dst], transfer.chunk : transfer.chunk_end] = True
+    return float(touched.sum()) / schedule.num_chunks
+
+
+def sizes_of(case: Case, schedule: Schedule) -> Sizes:
+    """Return the bytes of the transfers of one run."""
+    if isinstance(case.buffer, DenseBuffer):
+        return DenseSizes(case.buffer.num_bytes, schedule.num_chunks)
+    return UnionSizes(
+        schedule, length=case.buffer.num_elements, entries=float(case.buffer.num_entries)
+    )

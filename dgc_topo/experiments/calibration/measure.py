@@ -39,7 +39,7 @@ class Calls(Protocol):
 
 
 class Round(NamedTuple):
-    """What one run of a case took in one round.
+    """Time and bytes of one run of a case in one round.
 
     Attributes:
         time_s: The slowest rank's time.
@@ -54,7 +54,7 @@ class Round(NamedTuple):
 
 @dataclass(slots=True)
 class Reference:
-    """A case that tells in which state the machine is.
+    """Case that tells the state of the machine.
 
     The cores of a virtual machine move between physical ones, near to each other or far apart: on
     one such machine 64 MB between two processes took 24 ms for some minutes, and 68 ms for others,
@@ -71,7 +71,7 @@ class Reference:
     expected_s: float | None = None
 
     def accepts(self, references_s: Sequence[float]) -> bool:
-        """Return whether a round's references are those of the state that counts."""
+        """Return True if a round's references are those of the state that counts."""
         assert self.expected_s is not None
         return all(
             1 / _TOLERANCE < taken_s / self.expected_s < _TOLERANCE for taken_s in references_s
@@ -80,7 +80,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a case took.
+    """Measured time of a case.
 
     Attributes:
         case: What was run.
@@ -152,7 +152,7 @@ def measure_cases(
 
 
 def timeout_s(cases: Iterable[Case], rate_bits_per_s: float | None) -> float:
-    """Return after how many seconds a silent peer is an error.
+    """Return the seconds after which a silent peer is an error.
 
     A minute, or twice what all ranks' buffers together take over one link: a rank may have to wait
     for all others.
@@ -168,7 +168,7 @@ def timeout_s(cases: Iterable[Case], rate_bits_per_s: float | None) -> float:
 
 
 def _usual_s(rounds: Sequence[Round]) -> float:
-    """Return what the reference took in the fastest tenth of some rounds."""
+    """Return the reference's seconds in the fastest tenth of some rounds."""
     taken_s = sorted(each.references_s[0] for each in rounds)
     return taken_s[len(taken_s) // 10]
 
@@ -208,7 +208,7 @@ def _check_counters(
 def request(
     cases: Sequence[Case], rounds: int, reference: Reference | None = None
 ) -> dict[str, Any]:
-    """Return what `time_cases` is to be told."""
+    """Return the argument for `time_cases`."""
     return {
         "cases": [case.model_dump() for case in cases],
         "rounds": rounds,
@@ -231,7 +231,7 @@ def rounds_of(cases: Sequence[Case], per_rank: Sequence[Sequence[Timed]]) -> Ite
 def measured(
     case: Case, rounds: Sequence[Round], attempts: int, reference: Reference | None = None
 ) -> Measured:
-    """Return what a case took, from all its rounds."""
+    """Return the measured time of a case, from all its rounds."""
     usual = [r for r in rounds if reference is None or reference.accepts(r.references_s)]
     enough = len(usual) >= _FEW_ROUNDS
     counted = usual if enough else rounds
@@ -249,7 +249,7 @@ def measured(
 
 
 def median_and_spread(times_s: Sequence[float]) -> tuple[float, float]:
-    """Return the median of some times, and how far apart their quartiles are, relative."""
+    """Return the median of some times, and the relative distance of their quartiles."""
     if len(times_s) == 1:
         return times_s[0], 0.0
     low_s, middle_s, high_s = quantiles(times_s, n=4, method="inclusive")

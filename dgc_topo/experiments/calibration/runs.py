@@ -33,7 +33,7 @@ Timed = list[Block | None]
 
 
 class Answer(TypedDict):
-    """What one rank did in a call."""
+    """Times and traffic of one rank in a call."""
 
     timed: list[Timed]  #: per case
     sent_bytes: int  #: in all runs, warming up and reference included
@@ -115,7 +115,7 @@ def _runner(
 
 
 def _time_reference(worker: Worker, reference: list[_Runner | None]) -> float:
-    """Return what the reference takes, if there is one and this rank has a part in it."""
+    """Return the reference's seconds; 0 if there is none, or this rank has no part in it."""
     taken_s = 0.0
     for runner in reference:
         worker.barrier("timing the reference")  # on every rank

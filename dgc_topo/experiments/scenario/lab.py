@@ -1,16 +1,19 @@
-"""``[lab]``: the emulated cluster that a scenario trains on."""
+"""Sections ``[lab]`` and ``[validate]``: emulated clusters, and what is measured on them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dgc_topo.tables.keys import Bytes, Density, EachOnce, Rate
 from dgc_topo.tables.table import Table
 from dgc_topo.units import link_rate_from, seconds_from
 from dgc_topo.workers.lab.spec import LabSpec, LinkChange
 
 _DEFAULT = LabSpec(num_hosts=1)
+
+WorldSize = Annotated[int, Field(ge=2, le=64)]
 
 
 def _is_rate(text: str) -> str:
@@ -23,17 +26,17 @@ def _is_time(text: str) -> str:
     return text
 
 
-Rate = Annotated[str, AfterValidator(_is_rate)]
-Time = Annotated[str, AfterValidator(_is_time)]
+RateText = Annotated[str, AfterValidator(_is_rate)]
+TimeText = Annotated[str, AfterValidator(_is_time)]
 
 
 class LinkChangeChoice(Table):
-    """Something that happens to a host's link, counted from the start of every training."""
+    """Event on a host's link, at a time from the start of every training."""
 
-    at: Time = Field(description="such as '5 s'")
+    at: TimeText = Field(description="such as '5 s'")
     host: int = Field(ge=0, description="number of the host, which is the rank")
     action: Literal["rate", "cut", "restore"]
-    rate: Rate | None = Field(default=None, description="with action = 'rate' only")
+    rate: RateText | None = Field(default=None, description="with action = 'rate' only")
 
     def change(self) -> LinkChange:
         """Return it with its numbers read."""
@@ -56,11 +59,11 @@ class LinkChangeChoice(Table):
 class LabSection(Table):
     """An emulated cluster on this machine, one host per rank, as a `LabSpec` describes it."""
 
-    rate: Rate = Field(description="of every link, such as '100 Mbit/s', or 'unshaped'")
-    host_rates: dict[int, Rate] = Field(
+    rate: RateText = Field(description="of every link, such as '100 Mbit/s', or 'unshaped'")
+    host_rates: dict[int, RateText] = Field(
         default_factory=dict, description="other rates of single hosts, by number"
     )
-    queue: Time = Field(default="20 ms", description="that a full queue takes to drain")
+    queue: TimeText = Field(default="20 ms", description="that a full queue takes to drain")
     congestion_control: str | None = _DEFAULT.congestion_control
     scaled: float = Field(
         default=1.0,
@@ -88,3 +91,49 @@ class LabSection(Table):
             changes=tuple(change.change() for change in self.changes),
             time_scale=self.scaled,
         )
+
+
+class ExtraRows(Table):
+    """Further rows, such as at a rate between the calibrated ones."""
+
+    rate_bits_per_s: Rate = Field(alias="rate")
+    world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(min_length=1)
+    dense_bytes: Annotated[tuple[Bytes, ...], EachOnce] = Field(min_length=1)
+
+
+class ValidateSection(Table):
+    """Cases to measure in labs on this machine, and rates at which the model is calibrated."""
+
+    calibrate_rates_bits_per_s: Annotated[tuple[Rate, ...], EachOnce] = Field(
+        alias="calibrate_rates", min_length=1
+    )
+    rates_bits_per_s: Annotated[tuple[Rate, ...], EachOnce] = Field(
+        default=(), alias="rates", description="at which collectives are measured"
+    )
+    num_hosts: int = Field(default=8, ge=2, le=64, description="of the labs that calibrate")
+    world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(
+        default=(), description="of collectives"
+    )
+    dense_bytes: Annotated[tuple[Bytes, ...], EachOnce] = Field(
+        default=(), description="of collectives; there need be none beside [train] and [lab]"
+    )
+    sparse_elements: int = Field(default=25_000_000, ge=1, description="of the gradient")
+    sparse_densities: Annotated[tuple[Density, ...], EachOnce] = ()
+    rounds: int = Field(default=5, ge=3, description="behind each median")
+    extra: tuple[ExtraRows, ...] = ()
+
+    @property
+    def measures_collectives(self) -> bool:
+        """True if anything is to be measured but training steps."""
+        return bool(self.dense_bytes or self.sparse_densities or self.extra)
+
+    @model_validator(mode="after")
+    def _collectives_are_whole(self) -> Self:
+        sizes = bool(self.dense_bytes or self.sparse_densities)
+        said = {"rates": self.rates_bits_per_s, "world_sizes": self.world_sizes}
+        wrong = [key for key, values in said.items() if bool(values) != sizes]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(wrong)}: expected with dense_bytes or sparse_densities, and only then"
+            )
+        return self

@@ -7,11 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dgc_topo.experiments.scenario.claims import Claim
-from dgc_topo.experiments.scenario.idle_keys import refuse_idle_keys
-from dgc_topo.experiments.scenario.lab import LabSection
-from dgc_topo.experiments.scenario.simulate import SimulateSection
-from dgc_topo.experiments.scenario.validate import ValidateSection
+from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
+from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
 from dgc_topo.network.tables import NetworkChoice
 from dgc_topo.sizes import is_sparse

@@ -1,12 +1,15 @@
-"""A validation on disk: its rows and trainings (JSON Lines), the calibration and a plot."""
+"""Validation on disk: a row per measured case, trainings (JSON Lines), the calibration, a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
-from dgc_topo.experiments.validation.rows import TRAINING_STEPS, Row
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import (
@@ -17,6 +20,86 @@ from dgc_topo.records.records import (
     read_records,
 )
 from dgc_topo.records.room import NETWORK, TRAININGS, Told, make_room
+from dgc_topo.units import rate_text
+
+COLLECTIVES, TRAINING_STEPS = "collectives", "training steps"  #: groups of rows
+
+#: Rows from so many bytes on are large: what a link or a processor can carry decides.
+LARGE_BYTES = 1_000_000
+
+
+class ValidationRow(BaseModel):
+    """Measured time of one case, and the one that the calibrated model had predicted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    group: str = Field(description="collectives, or training steps")
+    name: str = Field(description="topology and options")
+    world_size: PositiveInt
+    rate_bits_per_s: float | None = Field(default=None, description="of the links; None unshaped")
+    payload: str = Field(description="dense, or density and elements of a sparse buffer")
+    num_bytes: NonNegativeFloat = Field(description="of the buffer; sparse: of one rank's message")
+    bytes_sent: NonNegativeFloat = Field(description="by the busiest rank, as the executor counts")
+    measured_s: float = Field(gt=0)
+    spread: NonNegativeFloat = Field(description="between the quartiles of the rounds, relative")
+    attempts: PositiveInt = Field(default=1, description="measurements; more if disturbed")
+    rounds: PositiveInt = Field(default=1, description="behind the median")
+    in_usual_state: bool = Field(
+        default=True, description="whether the machine was as it was when it was calibrated"
+    )
+    load: NonNegativeFloat = Field(default=0.0, description="load average of the machine")
+    predicted_s: float = Field(gt=0)
+
+    @property
+    def error(self) -> float:
+        """Signed relative error: above 0 if the prediction was too slow."""
+        return self.predicted_s / self.measured_s - 1
+
+    @property
+    def is_large(self) -> bool:
+        """True if the buffer has a megabyte or more."""
+        return self.num_bytes >= LARGE_BYTES
+
+
+class ErrorSummary(NamedTuple):
+    """Absolute errors of some rows."""
+
+    what: str
+    num_rows: int
+    median: float
+    percentile_95: float
+    worst: float
+
+
+def summarize(rows: Sequence[ValidationRow]) -> list[ErrorSummary]:
+    """Return a summary per group, rate and size class; those without rows are left out."""
+    summaries = []
+    for group in dict.fromkeys(row.group for row in rows):
+        for rate in dict.fromkeys(row.rate_bits_per_s for row in rows):
+            here = [r for r in rows if (r.group, r.rate_bits_per_s) == (group, rate)]
+            link = rate_text(rate)
+            if group == TRAINING_STEPS:
+                classes = {"": here}
+            else:
+                classes = {
+                    ", 1 MB and more": [row for row in here if row.is_large],
+                    ", below 1 MB": [row for row in here if not row.is_large],
+                }
+            for size, some in classes.items():
+                if some:
+                    summaries.append(_summary(f"{group}, {link}{size}", some))
+    return summaries
+
+
+def _summary(what: str, rows: Iterable[ValidationRow]) -> ErrorSummary:
+    errors = np.abs([row.error for row in rows])
+    return ErrorSummary(
+        what,
+        len(errors),
+        float(np.median(errors)),
+        float(np.percentile(errors, 95)),
+        float(errors.max()),
+    )
 
 
 class ValidationFolder:
@@ -57,7 +140,7 @@ class ValidationFolder:
         self._trainings.append(record)
         self._trainings.close()
 
-    def write(self, rows: Iterable[Row]) -> list[Row]:
+    def write(self, rows: Iterable[ValidationRow]) -> list[ValidationRow]:
         """Write the rows one by one, and return them."""
         written = []
         try:
@@ -69,7 +152,7 @@ class ValidationFolder:
         return written
 
 
-def load_rows(path: Path) -> list[Row]:
+def load_rows(path: Path) -> list[ValidationRow]:
     """Return the rows of a validation folder, or of its ``validation.jsonl``.
 
     A last line that was cut off by a crash is left out with a warning.
@@ -78,10 +161,10 @@ def load_rows(path: Path) -> list[Row]:
         OSError: if there is no such file.
         ResultsError: naming file and line of the first row that is wrong.
     """
-    return read_records(path / VALIDATION if path.is_dir() else path, Row)
+    return read_records(path / VALIDATION if path.is_dir() else path, ValidationRow)
 
 
-def load_trainings(path: Path, rows: Iterable[Row]) -> list[Measurement]:
+def load_trainings(path: Path, rows: Iterable[ValidationRow]) -> list[Measurement]:
     """Return the trainings of a validation folder, some of which have no row if it was cut short.
 
     Args:

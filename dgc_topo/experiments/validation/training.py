@@ -16,8 +16,8 @@ from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.prediction import VARYING_ITERATIONS
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.training_cases import TrainingCase, cases_of_runs
-from dgc_topo.experiments.validation.rows import TRAINING_STEPS, Row
-from dgc_topo.experiments.validation.validate import section_of
+from dgc_topo.experiments.validation.collectives import section_of
+from dgc_topo.experiments.validation.folder import TRAINING_STEPS, ValidationRow
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.simulation.training import simulate_training_step
@@ -28,7 +28,7 @@ from dgc_topo.workers.lab import Lab
 
 
 def num_trainings(scenario: Scenario) -> int:
-    """Return how many trainings `validate_training` runs if nothing disturbs them."""
+    """Return the number of trainings that `validate_training` runs if nothing disturbs them."""
     if scenario.train is None or scenario.lab is None:
         return 0
     return section_of(scenario).rounds * len(plan_jobs(scenario)[0])
@@ -39,7 +39,7 @@ def validate_training(
     network: CalibratedNetwork,
     keep: Callable[[Measurement], None] = lambda _: None,
     advance: Callable[[int], None] = lambda _: None,
-) -> Iterator[Row]:
+) -> Iterator[ValidationRow]:
     """Yield a row per training that ``[train]`` and ``[lab]`` describe, when all are done.
 
     In each of the scenario's rounds all of them take turns.  Those whose rounds differ too much get
@@ -95,7 +95,7 @@ def _by_job(records: Iterable[Measurement]) -> dict[str | None, list[Measurement
 
 def predict_trainings(
     scenario: Scenario, network: CalibratedNetwork, records: Iterable[Measurement]
-) -> Iterator[Row]:
+) -> Iterator[ValidationRow]:
     """Yield a row for each training of which runs have been measured.
 
     What workers compute and compress are medians over all runs that did the same.
@@ -188,9 +188,9 @@ def _row(
     rate: float | None,
     attempts: int,
     predicted_s: float,
-) -> Row:
+) -> ValidationRow:
     measured_s, spread = median_and_spread([run.step_time_s for run in runs])
-    return Row(
+    return ValidationRow(
         group=TRAINING_STEPS,
         name=middle.topology,
         world_size=middle.world_size,

@@ -7,8 +7,15 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
-from dgc_topo.experiments.bench.collectives import Row, bench_collectives, best
-from dgc_topo.experiments.bench.plan import GLOO, Plan, sizes_from, topologies_from
+from dgc_topo.experiments.bench.collectives import (
+    GLOO,
+    CollectiveRow,
+    Plan,
+    bench_collectives,
+    best,
+    sizes_from,
+    topologies_from,
+)
 from dgc_topo.workers import LaunchError, Loopback
 
 #: Claims to be an all-reduce, but only rank 0 gets the sum.
@@ -73,8 +80,8 @@ def test_rounds_fill_the_budget_within_limits():
     assert [plan.num_rounds(seconds) for seconds in (10, 0.1, 1e-6)] == [3, 20, 100]
 
 
-def row(way: str, time_s: float) -> Row:
-    return Row(
+def row(way: str, time_s: float) -> CollectiveRow:
+    return CollectiveRow(
         network="loopback",
         world_size=4,
         size_bytes=10_000_000,

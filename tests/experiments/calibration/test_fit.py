@@ -10,11 +10,17 @@ from dgc_topo.experiments.calibration.cases import (
     DenseBuffer,
     Probe,
     SparseBuffer,
+    probes,
 )
-from dgc_topo.experiments.calibration.fit import Observation, fit_parameters, fitted_s
+from dgc_topo.experiments.calibration.fit import (
+    Observation,
+    fit_parameters,
+    fitted_s,
+    predict_case,
+    simulate_runs,
+    touched_bytes,
+)
 from dgc_topo.experiments.calibration.measure import Measured
-from dgc_topo.experiments.calibration.predict import predict_case, simulate_runs, touched_bytes
-from dgc_topo.experiments.calibration.probes import probes
 from dgc_topo.network import star
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 

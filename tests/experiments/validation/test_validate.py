@@ -10,14 +10,18 @@ from typer.testing import CliRunner
 from dgc_topo.cli.main import app
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.experiments.validation import summarize, validate
-from dgc_topo.experiments.validation.folder import ValidationFolder, load_rows, load_trainings
+from dgc_topo.experiments.validation.collectives import cases_of, predict_again, validate
+from dgc_topo.experiments.validation.folder import (
+    ValidationFolder,
+    load_rows,
+    load_trainings,
+    summarize,
+)
 from dgc_topo.experiments.validation.training import (
     num_trainings,
     predict_trainings,
     validate_training,
 )
-from dgc_topo.experiments.validation.validate import cases_of, predict_again
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import ResultsError
@@ -229,7 +233,7 @@ def test_what_cannot_be_predicted_is_not_measured(monkeypatch):
         raise ValueError("cannot predict")
 
     module = import_module(
-        "dgc_topo.experiments.validation.validate"
+        "dgc_topo.experiments.validation.collectives"
     )  # whose name is that of a function, too
     monkeypatch.setattr(module, "predict_case", refuse)
     monkeypatch.setattr(module, "Lab", lambda _: nullcontext())

@@ -14,13 +14,13 @@ from dgc_topo.experiments.calibration.cases import (
     Collective,
     DenseBuffer,
     SparseBuffer,
+    runs_in_a_row,
 )
+from dgc_topo.experiments.calibration.fit import predict_case
 from dgc_topo.experiments.calibration.measure import Measured, measure_cases, timeout_s
-from dgc_topo.experiments.calibration.predict import predict_case
-from dgc_topo.experiments.calibration.probes import runs_in_a_row
 from dgc_topo.experiments.scenario import Scenario
-from dgc_topo.experiments.scenario.validate import ValidateSection
-from dgc_topo.experiments.validation.rows import COLLECTIVES, Row
+from dgc_topo.experiments.scenario.lab import ValidateSection
+from dgc_topo.experiments.validation.folder import COLLECTIVES, ValidationRow
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.sizes import FLOAT_BYTES
@@ -34,7 +34,7 @@ def validate(
     scenario: Scenario,
     network: CalibratedNetwork,
     advance: Callable[[int], None] = lambda _: None,
-) -> Iterator[Row]:
+) -> Iterator[ValidationRow]:
     """Yield a row per collective of a scenario's ``[validate]``, lab after lab.
 
     Args:
@@ -67,8 +67,8 @@ def validate(
 
 
 def predict_again(
-    scenario: Scenario, network: CalibratedNetwork, rows: Sequence[Row]
-) -> Iterator[Row]:
+    scenario: Scenario, network: CalibratedNetwork, rows: Sequence[ValidationRow]
+) -> Iterator[ValidationRow]:
     """Yield rows that were measured before with what another calibration predicts.
 
     Args:
@@ -168,9 +168,9 @@ def _payload(case: Case) -> str:
     return "dense"
 
 
-def _row(measured: Measured, rate: float | None, predicted_s: float) -> Row:
+def _row(measured: Measured, rate: float | None, predicted_s: float) -> ValidationRow:
     case = measured.case
-    return Row(
+    return ValidationRow(
         group=COLLECTIVES,
         name=case.label,
         world_size=case.world_size,
