@@ -24,7 +24,7 @@ from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.local_step import PHASES
 from dgc_topo.compression.selection import Selection
 from dgc_topo.payload import SparsePayload
-from dgc_topo.training.profile import seconds_between
+from dgc_topo.training.clocks import seconds_between
 
 _COLUMNS = 64  # of each tensor: a matrix, since vectors are not compressed
 _SETTLING = 50  # steps until residuals have waited for some time

@@ -102,14 +102,13 @@ class ProgressBars:
 
     def event(self, event: Event) -> None:
         """As `Observer.event`."""
-        from dgc_topo.training.events import Evaluated, Finished
-        from dgc_topo.training.events import Progress as Step
+        from dgc_topo.training.events import Evaluated, Finished, StepDone
 
         if self._steps is None or self._runs is None:
             return
         job = self._jobs[event.job]
         label = printable(job.label)
-        if isinstance(event, Step):
+        if isinstance(event, StepDone):
             self._progress.update(
                 self._steps,
                 description=label,

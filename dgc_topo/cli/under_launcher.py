@@ -21,8 +21,9 @@ from dgc_topo.experiments.scenario.load import read_scenario
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.training.events import Event
 from dgc_topo.training.job import Job
-from dgc_topo.training.loop import JobRun
+from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.settings import TrainSection
+from dgc_topo.training.world import ProcessWorld
 from dgc_topo.units import link_rate_from
 from dgc_topo.workers.group import Worker, join_workers
 from dgc_topo.workers.meeting import telling_others
@@ -90,7 +91,7 @@ def _run(place: Place, scenario: Scenario, worker: Worker) -> None:
 
     def run_all(jobs: list[Job], listen: Callable[[Event], None]) -> None:
         for number, job in enumerate(jobs):
-            JobRun(job, number, worker, listen).run()
+            TrainingRun(job, number, ProcessWorld(worker), listen).run()
 
     if worker.rank != 0:
         run_all(jobs, lambda _: None)

@@ -1,4 +1,4 @@
-"""What everybody uses: DistributedDataParallel with a communication hook, and torch.optim.SGD.
+"""The usual way to train: DistributedDataParallel with a communication hook, and torch.optim.SGD.
 
 DDP all-reduces buckets of gradients while the backward pass still computes; a hook decides what
 travels.  The strategy here fits the same training loop and notes the same facts as the others:
@@ -11,7 +11,7 @@ travels.  The strategy here fits the same training loop and notes the same facts
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,21 +22,22 @@ from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_
 from torch.nn.parallel import DistributedDataParallel
 
 from dgc_topo.runtime.connections import tcp_bytes_sent
+from dgc_topo.training.clocks import PhaseClock, wait_until
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import Task
 from dgc_topo.training.settings import TrainSection
-from dgc_topo.training.steps import PhaseClock, StepRecord, Strategy, wait_until
+from dgc_topo.training.steps import Computed, StepRecord, Strategy
 
 _Future = torch.futures.Future[Tensor]
 
 
 class Hook:
-    """A communication hook of DDP that notes what it is given, and when.
+    """A communication hook of DDP that notes the bytes that it is given, and the time.
 
     Args:
-        compression: Says which hook.
-        task: Whose gradients they are.
+        compression: Names the hook.
+        task: Task whose gradients they are.
         time_scale: Above 1, a bucket's all-reduce starts no earlier than so many times the
             processor time that led to it (see `PhaseClock`); earlier buckets travel meanwhile.
     """
@@ -56,13 +57,13 @@ class Hook:
         self.begin()
 
     def begin(self) -> None:
-        """Begin a step's account."""
+        """Begin to count for a step."""
         self.encoded_bytes = self.elements = self.elements_sent = 0
         self._begun_s, self._worked_before_s = time.perf_counter(), self._task.worked_s()
 
     @property
     def density(self) -> float:
-        """Numbers that travelled in this step over gradient elements."""
+        """Numbers that travelled in this step, as a fraction of the gradient's."""
         return self.elements_sent / max(self.elements, 1)
 
     def __call__(self, bucket: GradBucket) -> _Future:
@@ -111,12 +112,12 @@ def check_powersgd(job: Job, num_steps: int) -> None:
 
 
 class DdpStep(Strategy):
-    """The `Strategy` of DDP: what is left to do once DDP has averaged the gradients.
+    """The rest of a step, once DDP has averaged the gradients.
 
     Args:
-        model: What DDP wraps; its forward pass must go through `forward`.
+        model: Model that DDP wraps; its forward pass must go through `forward`.
         train: Settings of the optimizer.
-        compression: Says which hook.
+        compression: Names the hook.
         task: See `Hook`.
         time_scale: See `Hook`.
 
@@ -159,21 +160,33 @@ class DdpStep(Strategy):
         self._clock = PhaseClock(next(model.parameters()).device, time_scale)
 
     def begin(self, iteration: int, epoch: float) -> None:
-        """As `Strategy.begin`."""
+        """See `Strategy.begin`."""
+        del iteration, epoch
         self._hook.begin()
         self._sent_before = tcp_bytes_sent()
 
-    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
-        """Update; in the record is also what DDP sent, and how long backward waited for it."""
-        waited_s = time.perf_counter() - self._hook.called_s
-        record = StepRecord(compute_s=-waited_s, wait_s=waited_s, messages_sent=None)
+    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+        """See `Strategy.apply`: DDP has sent the gradient, and the backward pass waited for it."""
+        wait_s = time.perf_counter() - self._hook.called_s
+        (own,) = computed
         self._clock.start()
-        record.encoded_bytes, record.density = self._hook.encoded_bytes, self._hook.density
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        record.update_s = self._clock.lap()
-        record.bytes_sent = tcp_bytes_sent() - self._sent_before
-        return record
+        return [
+            StepRecord(
+                compute_s=own.pass_s - wait_s,
+                compress_s=0.0,
+                communicate_s=0.0,
+                wait_s=wait_s,
+                update_s=self._clock.lap(),
+                bytes_sent=tcp_bytes_sent() - self._sent_before,
+                messages_sent=None,
+                encoded_bytes=self._hook.encoded_bytes,
+                density=self._hook.density,
+                loss=own.loss,
+                interface_bytes=own.interface_bytes,
+            )
+        ]

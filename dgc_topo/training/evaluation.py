@@ -1,7 +1,8 @@
-"""What a training has learnt: the workers' average model, and its score on the test set."""
+"""Evaluation of a training: the workers' average model, and its score on the test set."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,19 +13,25 @@ from torch import Tensor, nn
 from dgc_topo.records.measurement import QualityPoint
 from dgc_topo.sizes import count_elements
 from dgc_topo.training.models import Score, Task, running_statistics
-from dgc_topo.training.steps import StepRecord
+from dgc_topo.training.steps import StepRecord, set_parts
 
 
 class Share(NamedTuple):
-    """What one rank knows of an epoch."""
+    """One rank's share of an epoch's evaluation.
 
-    score: Score  #: of its part of the test set
-    loss: float  #: mean over its steps; 0 on a server
-    density: float  #: fraction of the compressed elements that it sent, mean over its steps
+    Attributes:
+        score: Score on its part of the test set.
+        loss: Mean loss of its steps; 0 on a server.
+        density: Fraction of the compressed elements that it sent, mean over its steps.
+    """
+
+    score: Score
+    loss: float
+    density: float
 
 
 def share_of(score: Score, done: Sequence[StepRecord], parameters: Mapping[str, Tensor]) -> Share:
-    """Return a rank's share from what it noted in the steps of an epoch."""
+    """Return a rank's share from the records of an epoch's steps."""
     compressed, _ = count_elements(p.shape for p in parameters.values())
     sent = [r.entries / compressed if r.entries else r.density for r in done]
     return Share(score, float(np.mean([r.loss for r in done])), float(np.mean(sent)))
@@ -33,11 +40,11 @@ def share_of(score: Score, done: Sequence[StepRecord], parameters: Mapping[str, 
 def quality_point(
     epoch: int, num_steps: int, shares: Sequence[Share], contributors: Sequence[int]
 ) -> QualityPoint:
-    """Return what an evaluation gave.
+    """Return the quality after an epoch; an undefined value counts as infinite.
 
     Args:
-        epoch: From 0.
-        num_steps: In an epoch.
+        epoch: Number of the epoch, from 0.
+        num_steps: Number of steps in an epoch.
         shares: By rank; they are added in this order, so that sums have the same bits everywhere.
         contributors: The ranks that train.
     """
@@ -49,7 +56,7 @@ def quality_point(
     return QualityPoint(
         epoch=epoch + 1,
         step=(epoch + 1) * num_steps,
-        value=total.value,
+        value=math.inf if math.isnan(total.value) else total.value,
         train_loss=loss / len(contributors),
         density=density / len(contributors),
     )
@@ -68,7 +75,7 @@ def with_average_statistics(task: Task, model: nn.Module, flats: Sequence[Tensor
 
     Args:
         task: Builds the copy.
-        model: What all workers have alike, but for its statistics.
+        model: Model that all workers have alike, but for its statistics.
         flats: The workers' `flat_statistics`.
     """
     copy = task.build_model()
@@ -82,6 +89,4 @@ def set_average(targets: Sequence[Tensor], flats: Sequence[Tensor]) -> None:
     total = torch.zeros_like(flats[0])
     for flat in flats:
         total += flat
-    total /= len(flats)
-    for target, part in zip(targets, torch.split(total, [t.numel() for t in targets]), strict=True):
-        target.copy_(part.view_as(target))
+    set_parts(targets, total / len(flats))

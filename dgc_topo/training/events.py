@@ -1,4 +1,4 @@
-"""What a run tells while it works: JSON objects, from rank 0."""
+"""Events of a run while it works: JSON objects, from rank 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dgc_topo.records.measurement import Measurement
 
-_TELL_EVERY_S = 0.1
+_SEND_EVERY_S = 0.1
 
 
 class _Event(BaseModel):
@@ -26,7 +26,7 @@ class Started(_Event):
     kind: Literal["started"] = "started"
 
 
-class Progress(_Event):
+class StepDone(_Event):
     """A training step was done."""
 
     kind: Literal["progress"] = "progress"
@@ -51,44 +51,46 @@ class Finished(_Event):
     measurement: Measurement
 
 
-Event = Started | Progress | Evaluated | Finished
+Event = Started | StepDone | Evaluated | Finished
 Listener = Callable[[Event], None]
 
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 
 
 def read_event(value: Any) -> Event:
-    """Return the event that was made this JSON value."""
+    """Return the event that became this JSON value."""
     return _ADAPTER.validate_python(value)
 
 
-class Teller:
-    """Tells of one job; of its steps only now and then: whoever listens may share these cores.
+class EventSender:
+    """Sends the events of one job.
+
+    Those of its steps only now and then, because whoever listens may share these cores.
 
     Args:
         job: Number of the job in the launch.
-        listen: Is told.
+        listen: Receives them.
     """
 
     def __init__(self, job: int, listen: Listener) -> None:
         self._job, self._listen = job, listen
-        self._last_told_s = -math.inf
+        self._last_sent_s = -math.inf
 
     def started(self) -> None:
-        """Tell that training begins."""
+        """Send that training begins."""
         self._listen(Started(job=self._job))
 
     def progress(self, step: int, total_steps: int, loss: float) -> None:
-        """Tell that *step* steps are done."""
+        """Send that *step* steps are done."""
         now = time.monotonic()
-        if step == total_steps or now - self._last_told_s >= _TELL_EVERY_S:
-            self._last_told_s = now
-            self._listen(Progress(job=self._job, step=step, total_steps=total_steps, loss=loss))
+        if step == total_steps or now - self._last_sent_s >= _SEND_EVERY_S:
+            self._last_sent_s = now
+            self._listen(StepDone(job=self._job, step=step, total_steps=total_steps, loss=loss))
 
     def evaluated(self, epoch: int, metric: str, value: float) -> None:
-        """Tell what an evaluation gave."""
+        """Send the result of an evaluation."""
         self._listen(Evaluated(job=self._job, epoch=epoch, metric=metric, value=value))
 
     def finished(self, measurement: Measurement) -> None:
-        """Tell the record of the job."""
+        """Send the record of the job."""
         self._listen(Finished(job=self._job, measurement=measurement))

@@ -47,4 +47,4 @@ def _launch(jobs: dict[int, Job], num_processes: int, listen: Listener, hosts: H
         timeout_s=train.timeout_s,
     ) as session:
         orders = JOBS.dump_python(jobs, mode="json")
-        session.call("dgc_topo.training.worker:run_jobs", orders, listen=hear)
+        session.call("dgc_topo.training.loop:run_jobs", orders, listen=hear)

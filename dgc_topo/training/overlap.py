@@ -8,7 +8,7 @@ every rank.  So only what is still under way when the pass is over has to be wai
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from queue import SimpleQueue
@@ -20,66 +20,61 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
-from dgc_topo.runtime import Communicator, Traffic
-from dgc_topo.training.buckets import Bucket, Buckets
+from dgc_topo.runtime import Traffic
+from dgc_topo.training.buckets import Bucket
+from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.models import Task
 from dgc_topo.training.steps import (
-    PhaseClock,
+    Computed,
+    Contributor,
     StepRecord,
     Strategy,
     apply_updates,
     gradients_of,
-    note_sent,
     sparse_entries,
 )
+from dgc_topo.training.world import Exchange
 
 
 class OverlappedStep(Strategy):
-    """As `AllReduceStep`, with the same arithmetic as one that sends the same buckets.
+    """An all-reduce with the arithmetic of an `AllReduceStep` that sends the same buckets.
 
     The record's `wait_s` is what nothing hides; what the sending thread does besides is not in it.
 
     Args:
-        parameters: The model's, by name.
-        buckets: Of their gradients, in the order in which these become complete.
-        communicator: Sums them; nobody else may use it, nor its transport, during a step.  None
+        rank: The rank of this process; its buckets are in the order in which they become complete.
+        exchange: Sums payloads; nobody else may use it, nor its transport, during a step.  None
             is one worker alone, which sends nothing.
-        task: Whose gradients they are.
-        trains: Whether this rank has gradients, or only serves.
+        task: Task whose gradients they are.
         time_scale: See `PhaseClock`.
     """
 
     def __init__(
         self,
-        parameters: Mapping[str, nn.Parameter],
-        buckets: Buckets,
-        communicator: Communicator | None,
+        rank: Contributor,
+        exchange: Exchange | None,
         task: Task,
         *,
-        trains: bool = True,
         time_scale: float = 1.0,
     ) -> None:
-        self._parameters = parameters
-        self._buckets = buckets
+        self._parameters, self._buckets, self._trains = rank.parameters, rank.buckets, rank.trains
         self._task = task
-        self._trains = trains
-        device = next(iter(parameters.values())).device
-        self._thread = None if communicator is None else _SummingThread(communicator, device)
+        device = next(iter(rank.parameters.values())).device
+        self._thread = None if exchange is None else _SummingThread(exchange, device)
         self._backward_clock = PhaseClock(device, time_scale, task.worked_s)
         self._clock = PhaseClock(device, time_scale)
-        self._iteration = 0
-        self._record = StepRecord()
+        self._iteration, self._density = 0, 1.0
         self._sums: list[_Sum] = []
         #: Of each bucket, how many gradients are not complete yet.
         self._missing: list[int] = []
-        if trains:
+        if self._trains:
             self._watch_gradients()
 
     def begin(self, iteration: int, epoch: float) -> None:
-        """As `Strategy.begin`; a rank that only serves sends all of its part."""
+        """See `Strategy.begin`; a rank that only serves sends all of its part."""
         self._iteration = iteration
         self._buckets.set_progress(epoch)
-        self._record = StepRecord(density=self._buckets.density)
+        self._density = self._buckets.density
         self._sums = []
         self._missing = [len(self._watched(bucket)) for bucket in self._buckets.buckets]
         if not self._trains:
@@ -87,27 +82,44 @@ class OverlappedStep(Strategy):
                 self._send(payload)
         self._backward_clock.start()
 
-    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
-        """As `Strategy.apply`: wait for the sums, bucket by bucket, and update."""
-        record, clock = self._record, self._clock
-        record.compute_s = -record.compress_s
+    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+        """See `Strategy.apply`: wait for the sums, bucket by bucket, and update."""
+        (own,), clock = computed, self._clock
+        in_pass_s = sum(each.compress_s for each in self._sums)
         clock.start()
         if self._trains:  # parameters that took no part in the loss hold up their buckets
             while len(self._sums) < len(self._missing):
                 self._send_next(clock)
+        compress_s, wait_s = sum(each.compress_s for each in self._sums), 0.0
+        traffic, merged_entries = [], 0
         updates: dict[str, Tensor] = {}
-        for bucket, own in zip(self._buckets.buckets, self._sums, strict=True):
+        for bucket, each in zip(self._buckets.buckets, self._sums, strict=True):
             began_s = time.perf_counter()
-            note_sent(record, own.traffic.result())
-            record.wait_s += time.perf_counter() - began_s
+            traffic.append(each.traffic.result())
+            wait_s += time.perf_counter() - began_s
             clock.start()
-            record.merged_entries += sparse_entries(own.payload)
-            updates |= bucket.compressor.finish(own.payload)
-            record.compress_s += clock.lap()
+            merged_entries += sparse_entries(each.payload)
+            updates |= bucket.compressor.finish(each.payload)
+            compress_s += clock.lap()
         apply_updates(self._parameters, updates, learning_rate)
-        record.update_s = clock.lap()
-        self._sums = []  # on a GPU only now: all that reads them is done
-        return record
+        sums, self._sums = self._sums, []
+        record = StepRecord(
+            compute_s=own.pass_s - in_pass_s,
+            compress_s=compress_s,
+            communicate_s=0.0,
+            wait_s=wait_s,
+            update_s=clock.lap(),
+            bytes_sent=sum(run.bytes_sent for run in traffic),
+            messages_sent=sum(run.messages_sent for run in traffic),
+            encoded_bytes=sum(each.encoded_bytes for each in sums),
+            entries=sum(each.entries for each in sums),
+            merged_entries=merged_entries,
+            density=self._density,
+            loss=own.loss,
+            interface_bytes=own.interface_bytes,
+        )
+        del sums  # on a GPU only now: all that reads them is done
+        return [record]
 
     def _watch_gradients(self) -> None:
         for number, bucket in enumerate(self._buckets.buckets):
@@ -115,18 +127,18 @@ class OverlappedStep(Strategy):
 
                 def note(_: Tensor, number: int = number) -> None:
                     self._missing[number] -= 1
-                    self._go_on()
+                    self._send_complete()
 
                 hook = parameter.register_post_accumulate_grad_hook
                 hook(note)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def _watched(self, bucket: Bucket) -> list[nn.Parameter]:
-        """Return those of a bucket that get gradients: not the frozen ones."""
+        """Return the parameters of a bucket that get gradients: not the frozen ones."""
         parameters = (self._parameters[name] for name in bucket.names)
         return [parameter for parameter in parameters if parameter.requires_grad]
 
-    def _go_on(self) -> None:
-        """Look, in the backward pass, whether the next bucket can be sent."""
+    def _send_complete(self) -> None:
+        """Send, in the middle of the backward pass, the buckets that are complete."""
         if not self._is_next_complete():
             return
         self._backward_clock.lap()
@@ -139,42 +151,53 @@ class OverlappedStep(Strategy):
         return number < len(self._missing) and not self._missing[number]
 
     def _send_next(self, clock: PhaseClock) -> None:
-        bucket, record = self._buckets.buckets[len(self._sums)], self._record
+        bucket = self._buckets.buckets[len(self._sums)]
         own = {name: self._parameters[name] for name in bucket.names}
         payload = bucket.compress(gradients_of(own))
-        record.entries += sparse_entries(payload)
-        record.encoded_bytes += bucket.compressor.encoded_bytes(payload)
-        record.compress_s += clock.lap()
-        self._send(payload)
+        entries, encoded_bytes = sparse_entries(payload), bucket.compressor.encoded_bytes(payload)
+        self._send(payload, entries, encoded_bytes, clock.lap())
 
-    def _send(self, payload: Payload) -> None:
+    def _send(
+        self, payload: Payload, entries: int = 0, encoded_bytes: int = 0, compress_s: float = 0.0
+    ) -> None:
         traffic: Future[Traffic] = Future()
+        self._sums.append(_Sum(payload, entries, encoded_bytes, compress_s, traffic))
         if self._thread is None:
             traffic.set_result(Traffic((), 0.0))
         else:
             self._thread.sum(payload, self._iteration, traffic)
-        self._sums.append(_Sum(payload, traffic))
 
 
 class _Sum(NamedTuple):
-    """A payload that becomes the sum of all ranks' once its traffic is known."""
+    """A payload that becomes the sum of all ranks' once its traffic is known.
+
+    Attributes:
+        payload: The rank's own, at first.
+        entries: Number of entries in its sparse parts, at first.
+        encoded_bytes: Its bytes as encoded; 0 on a server.
+        compress_s: Seconds that making it took.
+        traffic: Known once it is summed.
+    """
 
     payload: Payload
+    entries: int
+    encoded_bytes: int
+    compress_s: float
     traffic: Future[Traffic]
 
 
 class _SummingThread:
-    """Runs a schedule on one payload after the other, in a thread and a GPU stream of its own.
+    """A thread, with a GPU stream of its own, that sums one payload after the other.
 
     It ends when nobody refers to this object any longer, and never keeps the process from ending.
     """
 
-    def __init__(self, communicator: Communicator, device: torch.device) -> None:
+    def __init__(self, exchange: Exchange, device: torch.device) -> None:
         self._stream = _Stream(device)
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         thread = Thread(
             target=_serve,
-            args=(self._orders, communicator, self._stream),
+            args=(self._orders, exchange, self._stream),
             name="all-reduce",
             daemon=True,
         )
@@ -193,11 +216,12 @@ class _Order(NamedTuple):
     traffic: Future[Traffic]
 
 
-def _serve(orders: SimpleQueue[_Order | None], communicator: Communicator, stream: _Stream) -> None:
+def _serve(orders: SimpleQueue[_Order | None], exchange: Exchange, stream: _Stream) -> None:
+    """Sum what is ordered, until None is."""
     while (order := orders.get()) is not None:
         try:
             with stream.after(order.ready):
-                traffic = communicator.run(order.payload, order.iteration)
+                (traffic,) = exchange([order.payload], order.iteration)
         except BaseException as error:  # noqa: BLE001  # whoever waits for the sum raises it
             order.traffic.set_exception(error)
         else:
@@ -214,7 +238,7 @@ class _Stream:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # by torch
 
     def hand_over(self, payload: Payload) -> torch.cuda.Event | None:
-        """Return when the payload is ready; its memory is used again only after this stream."""
+        """Return the event of the payload being ready, and keep its memory for this stream."""
         if self._stream is None:
             return None
         for tensor in _tensors_of(payload):
@@ -225,7 +249,7 @@ class _Stream:
 
     @contextmanager
     def after(self, ready: torch.cuda.Event | None) -> Iterator[None]:
-        """Do something on this stream once that has happened; it is done when the block ends."""
+        """Run the block on this stream after the event, and wait for it at the block's end."""
         if self._stream is None or ready is None:
             yield
             return

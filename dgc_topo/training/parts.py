@@ -16,15 +16,12 @@ from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.terngrad import TernGrad
-from dgc_topo.seeds import stream_seed
 from dgc_topo.training.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.training.data import Dataset, Shard, load_dataset
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import EmulatedTask, LearningTask, Task, make_task, take_image_size
 from dgc_topo.wire.tensors import TORCH_DTYPES
 from dgc_topo.zoo import load_model
-
-_RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.training.data.batches
 
 
 def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Task:
@@ -117,8 +114,3 @@ def _compressor_of(
     if job.method == "terngrad":
         return TernGrad(parameters, rank=place, sgd=sgd, seed=job.seed)
     return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
-
-
-def seed_randoms(seed: int, place: int) -> None:
-    """Seed what a model draws while it trains (dropout): another stream for every worker."""
-    torch.manual_seed(stream_seed(seed, place, _RANDOMS))

@@ -1,4 +1,4 @@
-"""Make the record of a job from what its ranks noted in every step."""
+"""The record of a job, made of the records of its ranks' steps."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from dgc_topo.records.measurement import (
 )
 from dgc_topo.schedule import Schedule
 from dgc_topo.sizes import FLOAT_BYTES, count_elements, is_sparse
-from dgc_topo.training.buckets import Buckets, add_up
+from dgc_topo.training.buckets import add_up
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import GLOO, Job
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.solo import Solo, mean_phases
 from dgc_topo.training.steps import FIELDS, StepRecord
+from dgc_topo.training.world import World
 from dgc_topo.wire.coding import VALUE_BYTES
 
 _SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
@@ -38,46 +39,53 @@ _PHASES = ("compute_s", "compress_s", "communicate_s", "wait_s", "update_s")
 Columns = Mapping[str, npt.NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a job ran on."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All that a finished job found out, beside its settings.
 
-    schedule: Schedule  #: of the first iteration
-    network: str
-    time_scale: float
-    congestion_control: str  #: of all their TCP connections
+    Attributes:
+        schedule: Schedule of the first iteration.
+        congestion_control: Of all TCP connections, if there are any.
+        records: Per rank, per step, servers included.
+        solo: Times of a worker alone.
+        crowd_phases: Times of a worker while all others work on the same machine, if measured.
+        quality: Of the evaluations, if anything is learnt.
+        diverged_at_step: Step whose loss is no longer finite, if one is.
+        batch_samples: Images or tokens per worker and step.
+        parameters: The model's, by name.
+        fingerprint: Digest of them, if all ranks have the same.
+        staleness: Of all workers together, if counted.
+    """
+
+    schedule: Schedule
+    congestion_control: str | None
+    records: Sequence[Sequence[StepRecord]]
+    solo: Solo
+    crowd_phases: Phases | None
+    quality: Quality | None
+    diverged_at_step: int | None
+    batch_samples: int
+    parameters: Mapping[str, Tensor]
+    fingerprint: str | None
+    staleness: StalenessCounts | None
 
 
-def make_measurement(
-    job: Job,
-    setting: Setting,
-    records: Sequence[Sequence[StepRecord]],
-    solo: Solo,
-    quality: Quality | None,
-    batch_samples: int,
-    parameters: Mapping[str, Tensor],
-) -> Measurement:
+def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     """Return the record of a finished job.
 
     Times are medians over the steps at the final density, averaged over the workers; bytes are
     means over those steps, of the busiest worker.
-
-    Args:
-        job: What was run.
-        setting: Schedule and network.
-        records: Per rank, per step, servers included.
-        solo: What a worker alone did.
-        quality: Of the evaluations, if anything is learnt.
-        batch_samples: Images or tokens per worker and step.
-        parameters: The model's, for its sizes.
     """
-    schedule = setting.schedule
-    recorded = _columns(records)
+    schedule = found.schedule
+    recorded = _columns(found.records)
     everyone = _settled({**recorded, "interface_bytes": _sent_in_steps(recorded, job)})
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
-    elements = sum(p.numel() for p in parameters.values())
+    elements = sum(p.numel() for p in found.parameters.values())
     step_time_s = float(np.median(columns["total_s"], axis=1).mean())
     num_workers = len(schedule.contributors)
+    sparse = None
+    if is_sparse(job.density):
+        sparse = _sparse_sizes(columns, found.parameters, job.compression)
     return Measurement(
         kind="measured",
         scenario=job.scenario,
@@ -87,9 +95,9 @@ def make_measurement(
         goal=schedule.goal,
         world_size=schedule.world_size,
         num_workers=num_workers,
-        network=setting.network,
-        time_scale=setting.time_scale,
-        congestion_control=setting.congestion_control or None,
+        network=world.network,
+        time_scale=world.time_scale,
+        congestion_control=found.congestion_control,
         workload=_workload(job.train),
         compression=job.compressor_name,
         density=job.density,
@@ -97,37 +105,34 @@ def make_measurement(
         batch_size_per_worker=job.train.batch_size_per_worker,
         rung=job.rung,
         job=job.key,
+        workers=world.kind,
         load=os.getloadavg()[0],
-        num_steps=len(records[0]),
+        num_steps=len(found.records[0]),
         step_time_s=step_time_s,
         phases=_phases(columns),
-        samples_per_s=num_workers * batch_samples / step_time_s,
+        samples_per_s=num_workers * found.batch_samples / step_time_s,
         gradient_bytes=FLOAT_BYTES * elements,
         compressed_bytes=float(columns["encoded_bytes"].mean()),
         wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
-        sparse=_sparse_sizes(columns, parameters, job.compression)
-        if is_sparse(job.density)
-        else None,
-        solo_phases=mean_phases([solo.step]),
+        sparse=sparse,
+        solo_phases=mean_phases([found.solo.step]),
+        crowd_phases=found.crowd_phases,
         bucket_bytes=job.bucket_bytes,
-        profile=solo.profile,
-        quality=quality,
+        profile=found.solo.profile,
+        quality=found.quality,
+        diverged_at_step=found.diverged_at_step,
+        staleness=found.staleness,
+        parameters=found.fingerprint,
     )
 
 
-def staleness_of(job: Job, buckets: Buckets) -> Staleness | None:
-    """Return how long elements waited, if the job asks for it and its compressor lets them wait."""
-    return buckets.staleness() if job.compression.track_ages else None
-
-
-def add_staleness(found: Sequence[Staleness | None]) -> StalenessCounts | None:
+def add_staleness(found: Sequence[Staleness]) -> StalenessCounts | None:
     """Return the counts of all workers together; None if they were not counted."""
-    known = [each for each in found if each is not None]
-    if not known:
+    if not found:
         return None
-    sent, waiting = add_up(known)
+    sent, waiting = add_up(found)
     return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
 
 
@@ -136,7 +141,7 @@ def _workload(train: TrainSection) -> str:
 
 
 def _known(value: float) -> float | None:
-    """Return None for NaN: what a rank could not count."""
+    """Return a count, or None for NaN: a rank could not count."""
     return None if math.isnan(value) else value
 
 
@@ -148,7 +153,7 @@ def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
 
 
 def _sent_in_steps(columns: Columns, job: Job) -> npt.NDArray[np.float64]:
-    """Return what each rank's interface sent from a step's beginning to that of the next.
+    """Return the bytes each rank's interface sent from a step's beginning to that of the next.
 
     An epoch's last step is not known, because the evaluation comes before the next one.
     """

@@ -1,4 +1,4 @@
-"""What is trained, and how: ``[train]``."""
+"""The section ``[train]`` of a scenario, and the timetable that follows from it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _EXPECTED = f"with dataset {EMULATED!r} expected"
 
 
 class TrainSection(Table):
-    """What is trained, on how many worker processes."""
+    """Model, data and optimizer of a training, and its workers."""
 
     dataset: DatasetName = Field(
         description="emulated: no data; a worker waits as long as a model of the zoo computes, and "
@@ -84,12 +84,12 @@ class TrainSection(Table):
 
     @property
     def data_folder(self) -> Path | None:
-        """Where the data set is, if it is one of the user's own."""
+        """Folder of the data set, if it is one of the user's own."""
         return None if self.data_path is None else Path(self.folder, self.data_path)
 
     @property
     def emulates(self) -> bool:
-        """Whether nothing is computed or learnt."""
+        """True if nothing is computed or learnt."""
         return self.dataset == EMULATED
 
     @property
@@ -147,3 +147,39 @@ class TrainSection(Table):
                 f"workers = {self.workers!r}: {_EXPECTED} 'processes': times are all there is to it"
             )
         return self
+
+
+class Timetable:
+    """The steps of a training, counted from 0 over all epochs.
+
+    Args:
+        train: The number of epochs, and perhaps a limit of their steps.
+        steps_of_data: Number of steps that go through the data once.
+
+    Attributes:
+        num_epochs: Number of epochs.
+        steps_per_epoch: Number of steps in each.
+        num_steps: Number of steps in all.
+    """
+
+    def __init__(self, train: TrainSection, steps_of_data: int) -> None:
+        self._train = train
+        limit = train.max_steps_per_epoch
+        self.num_epochs = train.epochs
+        self.steps_per_epoch = steps_of_data if limit is None else min(steps_of_data, limit)
+        self.num_steps = self.steps_per_epoch * self.num_epochs
+
+    def steps(self, epoch: int) -> range:
+        """Return the steps of an *epoch*, counted from 0."""
+        return range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch)
+
+    def epochs_before(self, step: int) -> float:
+        """Return the epochs done before a step, fractions included."""
+        return step / self.steps_per_epoch
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate in a step."""
+        rate = self._train.learning_rate
+        if self._train.learning_rate_decay == "cosine":
+            return rate * 0.5 * (1 + math.cos(math.pi * (step / self.num_steps)))
+        return rate

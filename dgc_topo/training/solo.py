@@ -1,37 +1,46 @@
-"""Workers that communicate with nobody: what a step takes, and when gradients are ready."""
+"""Workers that communicate with nobody: the times of a step, and of its gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from statistics import fmean
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median
+from typing import NamedTuple, TypeVar
 
-import numpy as np
-from torch import nn
+from torch import Tensor
 
-from dgc_topo.records.measurement import Phases, RecordedProfile
-from dgc_topo.training.buckets import Buckets
+from dgc_topo.records.measurement import Phases, ProfileLayer, RecordedProfile
+from dgc_topo.sizes import count_elements
+from dgc_topo.training.buckets import by_module
+from dgc_topo.training.clocks import BackwardClock, ReadyTimes
 from dgc_topo.training.models import Task
 from dgc_topo.training.overlap import OverlappedStep
-from dgc_topo.training.passes import compute_gradients
-from dgc_topo.training.profile import BackwardClock, make_profile
-from dgc_topo.training.steps import AllReduceStep, StepRecord
+from dgc_topo.training.rank import TrainingRank, compute_gradients
+from dgc_topo.training.steps import AllReduceStep, Computed
+
+T = TypeVar("T")
 
 _STEPS = 8
 _SETTLING_STEPS = 2  # the first ones allocate
-_LONE_PHASES = ("compute_s", "compress_s", "update_s")
 _PAST_WARM_UP = 1e6  # epochs: the codec is measured at its final density
 
 
-class Solo(NamedTuple):
-    """What a worker alone did (medians over its steps)."""
+class LoneStep(NamedTuple):
+    """A step without communication, in seconds."""
 
-    step: StepRecord  #: compute, compress and update
+    compute_s: float
+    compress_s: float
+    update_s: float
+
+
+class Solo(NamedTuple):
+    """Times of a worker alone (medians over its steps)."""
+
+    step: LoneStep
     profile: RecordedProfile
 
 
 def num_steps_alone(task: Task, *, overlaps: bool) -> int:
-    """Return how many steps `train_alone` takes."""
+    """Return the number of steps that `train_alone` takes."""
     return _num_steps(task) * (2 if overlaps else 1)
 
 
@@ -40,69 +49,101 @@ def _num_steps(task: Task) -> int:
 
 
 def train_alone(
-    task: Task,
-    model: nn.Module,
-    buckets: Buckets,
-    loss_scale: float,
+    rank: TrainingRank,
     *,
     overlaps: bool = False,
     time_scale: float = 1.0,
     begin_step: Callable[[], None] = lambda: None,
 ) -> Solo:
-    """Train a throw-away model for a few steps that communicate with nobody.
+    """Train for a few steps that communicate with nobody.
 
     Args:
-        task: Gives the batches.
-        model: Changed in its statistics only: the learning rate is 0.
-        buckets: Of the model's parameters.
-        loss_scale: Of the gradients.
-        overlaps: Whether buckets are to be compressed in the backward pass, where less of what that
+        rank: Its compressor and its model's statistics are changed: the learning rate is 0.
+        overlaps: True if buckets are to be compressed in the backward pass, where less of what that
             takes is in a cache.
         time_scale: See `PhaseClock`.
         begin_step: Called before each step.
     """
+    task, model = rank.task, rank.model
     model.train()
-    parameters = dict(model.named_parameters())
-    step = AllReduceStep(parameters, buckets, None, time_scale=time_scale)
-    clock = BackwardClock(parameters)
+    step = AllReduceStep([rank], None, time_scale=time_scale)
+    clock = BackwardClock(rank.parameters)
     done, passes = [], []
     batches = task.batches(0)
     for _ in range(_num_steps(task)):
         begin_step()
+        step.begin(0, _PAST_WARM_UP)
         with clock.watching():
-            _, compute_s = compute_gradients(
-                task, model, batches, loss_scale, clock.begin, time_scale=time_scale
+            loss, pass_s = compute_gradients(
+                task, model, batches, rank.loss_scale, clock.begin, time_scale=time_scale
             )
             ready_s = clock.ready_s().items()  # real, unlike the stretched pass
             passes.append({name: time_scale * seconds for name, seconds in ready_s})
-        record = step.apply(0, _PAST_WARM_UP, learning_rate=0.0)
-        record.compute_s = compute_s
-        done.append(record)
-    median = _median(done)
+        step.contribute(rank)
+        done += step.apply([Computed(loss, pass_s)], learning_rate=0.0)
+    compute_s = median(record.compute_s for record in _settled(done))
+    compress_s = median(record.compress_s for record in _settled(done))
+    update_s = median(record.update_s for record in _settled(done))
     if overlaps:
-        overlapped = OverlappedStep(parameters, buckets, None, task, time_scale=time_scale)
-        batches, done = task.batches(0), []
-        for _ in range(_num_steps(task)):
-            begin_step()
-            overlapped.begin(0, _PAST_WARM_UP)
-            compute_gradients(task, model, batches, loss_scale, time_scale=time_scale)
-            done.append(overlapped.apply(0, _PAST_WARM_UP, learning_rate=0.0))
-        median.compress_s = _median(done).compress_s
-    settled = passes[_SETTLING_STEPS:] or passes
-    return Solo(median, make_profile(settled, parameters, median.compute_s))
+        compress_s = _compress_in_pass_s(rank, time_scale, begin_step)
+    profile = make_profile(_settled(passes), rank.parameters, compute_s)
+    return Solo(LoneStep(compute_s, compress_s, update_s), profile)
 
 
-def _median(done: Sequence[StepRecord]) -> StepRecord:
-    settled = done[_SETTLING_STEPS:] or done
-    median = StepRecord()
-    for phase in _LONE_PHASES:
-        setattr(median, phase, float(np.median([getattr(record, phase) for record in settled])))
-    return median
+def _compress_in_pass_s(
+    rank: TrainingRank, time_scale: float, begin_step: Callable[[], None]
+) -> float:
+    """Return the seconds of compressing a gradient, bucket by bucket, in the backward pass."""
+    step = OverlappedStep(rank, None, rank.task, time_scale=time_scale)
+    batches, found = rank.task.batches(0), []
+    for _ in range(_num_steps(rank.task)):
+        begin_step()
+        step.begin(0, _PAST_WARM_UP)
+        computed = compute_gradients(
+            rank.task, rank.model, batches, rank.loss_scale, time_scale=time_scale
+        )
+        (record,) = step.apply([Computed(*computed)], learning_rate=0.0)
+        found.append(record.compress_s)
+    return median(_settled(found))
 
 
-def mean_phases(records: Sequence[StepRecord]) -> Phases:
-    """Return what workers' steps took that did not communicate, on average."""
-    compute_s, compress_s, update_s = (
-        fmean(getattr(record, phase) for record in records) for phase in _LONE_PHASES
-    )
+def _settled(done: Sequence[T]) -> Sequence[T]:
+    return done[_SETTLING_STEPS:] or done
+
+
+def mean_phases(steps: Sequence[LoneStep]) -> Phases:
+    """Return the mean of workers' steps that did not communicate."""
+    compute_s, compress_s, update_s = map(fmean, zip(*steps, strict=True))
     return Phases.alone(compute_s=compute_s, compress_s=compress_s, update_s=update_s)
+
+
+def make_profile(
+    passes: Sequence[ReadyTimes], parameters: Mapping[str, Tensor], compute_s: float
+) -> RecordedProfile:
+    """Return the profile behind some passes of one worker (medians).
+
+    Parameters of one module are one layer, complete with the last of them.
+
+    Args:
+        passes: Of each pass.
+        parameters: The model's, by name.
+        compute_s: Batch, forward and backward pass together.
+
+    Raises:
+        ValueError: if there are no passes.
+    """
+    if not passes:
+        raise ValueError("profile: no passes, expected at least one")
+    layers = []
+    for module, names in by_module(parameters).items():
+        compressible, dense = count_elements(parameters[name].shape for name in names)
+        layers.append(
+            ProfileLayer(
+                name=module,
+                ready_s=median(max(each[name] for name in names) for each in passes),
+                compressible_elements=compressible,
+                dense_elements=dense,
+            )
+        )
+    layers.sort(key=lambda layer: layer.ready_s)
+    return RecordedProfile(forward_s=max(compute_s - layers[-1].ready_s, 0.0), layers=tuple(layers))

@@ -3,164 +3,249 @@
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
-from dgc_topo.runtime import Communicator, Traffic
+from dgc_topo.runtime import Traffic
 from dgc_topo.schedule import Goal
 from dgc_topo.training.buckets import Buckets
+from dgc_topo.training.clocks import PhaseClock
+from dgc_topo.training.world import Exchange
 
-#: What parameters may be mixed by: the ranks' average has to stay what it was.
+#: Kinds of mixing that parameters may take: the ranks' average has to stay as it was.
 AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
 
 
-@dataclass(slots=True)
-class StepRecord:
-    """What one rank did in one step; times in seconds."""
+class Computed(NamedTuple):
+    """Result of a rank's forward and backward pass; the defaults are a dedicated server's.
 
-    compute_s: float = 0.0
-    compress_s: float = 0.0
-    communicate_s: float = 0.0
-    wait_s: float = 0.0
-    update_s: float = 0.0
-    bytes_sent: float = 0.0
-    messages_sent: float | None = 0.0
-    encoded_bytes: float = 0.0
+    Attributes:
+        loss: Mean over the batch.
+        pass_s: Seconds of batch, forward and backward pass, with all that held it up.
+        interface_bytes: Bytes that the interface had sent when the step began, if known.
+    """
+
+    loss: float = 0.0
+    pass_s: float = 0.0
+    interface_bytes: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Everything that one rank did in one step; times in seconds.
+
+    Attributes:
+        compute_s: Batch, forward and backward pass.
+        compress_s: Compressing the gradient, and making the update of what was summed.
+        communicate_s: Packing, sending and merging.
+        wait_s: Waiting for peers.
+        update_s: Moving the parameters.
+        others_s: Turns of the other ranks of this process.
+        bytes_sent: Bytes of all messages.
+        messages_sent: Their number; None if the backend does not tell.
+        encoded_bytes: Bytes of its own gradient as encoded.
+        entries: Number of entries in the sparse parts of its own gradient.
+        merged_entries: Number of entries in those of the sum.
+        density: Fraction of the compressed elements that it was to send.
+        loss: See `Computed`.
+        interface_bytes: See `Computed`.
+    """
+
+    compute_s: float
+    compress_s: float
+    communicate_s: float
+    wait_s: float
+    update_s: float
+    others_s: float = 0.0
+    bytes_sent: float
+    messages_sent: float | None
+    encoded_bytes: float
     entries: float = 0.0
     merged_entries: float = 0.0
-    density: float = 1.0
-    loss: float = 0.0
-    interface_bytes: float = math.nan  #: that the interface had sent when the step began
+    density: float
+    loss: float
+    interface_bytes: float
 
     @property
     def total_s(self) -> float:
-        """The whole step."""
-        return self.compute_s + self.compress_s + self.communicate_s + self.wait_s + self.update_s
+        """Duration of the whole step."""
+        own = self.compute_s + self.compress_s + self.communicate_s + self.wait_s + self.update_s
+        return own + self.others_s
 
 
 FIELDS = tuple(field.name for field in fields(StepRecord))
 
 
-class PhaseClock:
-    """Splits a step into phases; on a GPU each phase waits until its kernels are done.
+class Contributor(Protocol):
+    """A rank as a step sees it: it has a model, and may have gradients."""
 
-    Args:
-        device: Where the work is done.
-        time_scale: Above 1, a phase is stretched: it waits until so many times the processor time
-            that it took has passed.  (Processor time, because several workers share few cores:
-            what one of them waits for the others is no part of its work.)
-        worked_s: Says how much processor time has been taken.
-    """
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """Parameters by name."""
+        ...
 
-    def __init__(
-        self,
-        device: torch.device,
-        time_scale: float = 1.0,
-        worked_s: Callable[[], float] = time.thread_time,
-    ) -> None:
-        self._cuda = device if device.type == "cuda" else None
-        self._time_scale = time_scale
-        self._worked_s = worked_s
-        self._last = self._worked_before_s = 0.0
-        self.start()
+    @property
+    def buckets(self) -> Buckets:
+        """Parts of their gradients, and what compresses them."""
+        ...
 
-    def start(self) -> None:
-        """Begin a step."""
-        self._last, self._worked_before_s = self._now(), self._worked_s()
-
-    def lap(self) -> float:
-        """Return the seconds since the last lap, or the start."""
-        before = self._last
-        if self._time_scale > 1:
-            worked_s = self._worked_s() - self._worked_before_s
-            wait_until(before + self._time_scale * worked_s)
-        self.start()
-        return self._last - before
-
-    def _now(self) -> float:
-        if self._cuda is not None:
-            torch.cuda.synchronize(self._cuda)
-        return time.perf_counter()
-
-
-def wait_until(moment_s: float) -> None:
-    """Sleep until `time.perf_counter` says *moment_s*."""
-    while (left_s := moment_s - time.perf_counter()) > 0:
-        time.sleep(left_s)
+    @property
+    def trains(self) -> bool:
+        """False for a dedicated server."""
+        ...
 
 
 class Strategy(ABC):
-    """How gradients, once computed, move the parameters.
+    """The way from gradients to moved parameters, for the ranks of this process.
+
+    Every step is one call of `begin`; then, rank by rank, a forward and backward pass (but for a
+    dedicated server) and `contribute`; then `apply`.
 
     Attributes:
-        forward: What the forward pass has to go through, if not the model itself.
+        forward: Module that the forward pass has to go through, if not the model itself.
     """
 
     forward: nn.Module | None = None
 
+    @abstractmethod
     def begin(self, iteration: int, epoch: float) -> None:
-        """Begin a step, before its forward pass."""
-        del iteration, epoch  # most have nothing to do then
+        """Begin a step, after so many steps and epochs."""
+
+    def contribute(self, rank: Contributor) -> None:
+        """Take the gradient that is in a rank's parameters now; the next rank's replaces it."""
+        del rank  # one rank alone leaves its gradient where it is
 
     @abstractmethod
-    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
+    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
         """Communicate and update.
 
+        Args:
+            computed: Of each rank here.
+            learning_rate: Factor of the updates.
+
         Returns:
-            Everything but loss and compute; what else was done, or waited for, in the backward
-            pass is there already and taken off compute, which is negative then.
+            Per rank, what it did in this step.
         """
+
+
+class _Contribution(NamedTuple):
+    """A rank's gradient, one payload per bucket, before it is summed."""
+
+    payloads: list[Payload]
+    density: float
+    entries: int
+    encoded_bytes: int
+    compress_s: float
 
 
 class AllReduceStep(Strategy):
     """Compress the gradients, sum them over the ranks, apply the same update everywhere.
 
     A rank that only serves contributes payloads that add nothing.
+
+    Args:
+        ranks: Those of this process, which share their parameters if they are several.
+        exchange: Sums payloads; None is one worker alone, which sends nothing.
+        finish_all: True if every rank keeps something of the sum: its own rejected entries.
+        time_scale: See `PhaseClock`.
     """
 
     def __init__(
         self,
-        parameters: Mapping[str, nn.Parameter],
-        buckets: Buckets,
-        communicator: Communicator | None,
+        ranks: Sequence[Contributor],
+        exchange: Exchange | None,
         *,
-        trains: bool = True,
+        finish_all: bool = False,
         time_scale: float = 1.0,
     ) -> None:
-        self._parameters = parameters
-        self._buckets = buckets
-        self._communicator = communicator
-        self._trains = trains
-        self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
+        self._ranks = ranks
+        self._exchange = exchange
+        self._finish_all = finish_all
+        self._parameters = ranks[0].parameters
+        # Ranks that share parameters would all make the same update: the first worker does.
+        self._leader = next((at for at, rank in enumerate(ranks) if rank.trains), 0)
+        self._clock = PhaseClock(next(iter(self._parameters.values())).device, time_scale)
+        self.begin(0, 0.0)
 
-    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
-        """As `Strategy.apply`; without a communicator (one worker alone) nothing is sent."""
-        record, clock, buckets = StepRecord(), self._clock, self._buckets
+    def begin(self, iteration: int, epoch: float) -> None:
+        """See `Strategy.begin`."""
+        self._iteration, self._epoch = iteration, epoch
+        self._contributions: list[_Contribution] = []
+
+    def contribute(self, rank: Contributor) -> None:
+        """See `Strategy.contribute`: compress it.
+
+        Raises:
+            NonFiniteGradientError: if it is not finite.
+        """
+        clock, buckets = self._clock, rank.buckets
         clock.start()
-        buckets.set_progress(epoch)
-        record.density = buckets.density
-        payloads = (
-            buckets.compress(gradients_of(self._parameters)) if self._trains else buckets.neutral()
+        buckets.set_progress(self._epoch)
+        density = buckets.density
+        encoded_bytes = 0
+        if rank.trains:
+            payloads = buckets.compress(gradients_of(rank.parameters))
+            encoded_bytes = buckets.encoded_bytes(payloads)
+        else:
+            payloads = buckets.neutral()
+        entries = sparse_entries(*payloads)
+        self._contributions.append(
+            _Contribution(payloads, density, entries, encoded_bytes, clock.lap())
         )
-        record.entries = sparse_entries(*payloads)
-        record.encoded_bytes = buckets.encoded_bytes(payloads) if self._trains else 0
-        record.compress_s = clock.lap()
-        if self._communicator is not None:
-            for payload in payloads:
-                communicate(self._communicator, payload, iteration, record)
-            clock.start()
-        record.merged_entries = sparse_entries(*payloads)
-        updates = buckets.finish(payloads)
-        record.compress_s += clock.lap()
+
+    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+        """See `Strategy.apply`."""
+        payloads = [own.payloads for own in self._contributions]
+        traffic = self._sum(payloads)
+        merged = [sparse_entries(*each) for each in payloads]
+        self._clock.start()
+        updates = self._ranks[self._leader].buckets.finish(payloads[self._leader])
+        finish_s = self._clock.lap()
+        if self._finish_all:
+            for at, rank in enumerate(self._ranks):
+                if at != self._leader:
+                    rank.buckets.finish(payloads[at])
+            self._clock.start()
         apply_updates(self._parameters, updates, learning_rate)
-        record.update_s = clock.lap()
-        return record
+        update_s = self._clock.lap()
+        turns_s = [
+            one.pass_s + own.compress_s + sum(run.communicate_s + run.wait_s for run in runs)
+            for one, own, runs in zip(computed, self._contributions, traffic, strict=True)
+        ]
+        return [
+            StepRecord(
+                compute_s=one.pass_s,
+                compress_s=own.compress_s + finish_s,
+                communicate_s=sum(run.communicate_s for run in runs),
+                wait_s=sum(run.wait_s for run in runs),
+                update_s=update_s,
+                others_s=sum(turns_s[:at]) + sum(turns_s[at + 1 :]),
+                bytes_sent=sum(run.bytes_sent for run in runs),
+                messages_sent=sum(run.messages_sent for run in runs),
+                encoded_bytes=own.encoded_bytes,
+                entries=own.entries,
+                merged_entries=merged[at],
+                density=own.density,
+                loss=one.loss,
+                interface_bytes=one.interface_bytes,
+            )
+            for at, (one, own, runs) in enumerate(
+                zip(computed, self._contributions, traffic, strict=True)
+            )
+        ]
+
+    def _sum(self, payloads: Sequence[Sequence[Payload]]) -> list[list[Traffic]]:
+        """Sum what the ranks here contribute, bucket by bucket; return each rank's traffic."""
+        if self._exchange is None:
+            return [[] for _ in payloads]
+        runs = [self._exchange(bucket, self._iteration) for bucket in zip(*payloads, strict=True)]
+        return [list(own) for own in zip(*runs, strict=True)]
 
 
 class GossipStep(Strategy):
@@ -172,61 +257,53 @@ class GossipStep(Strategy):
 
     def __init__(
         self,
-        parameters: Mapping[str, nn.Parameter],
-        buckets: Buckets,
-        communicator: Communicator,
+        rank: Contributor,
+        exchange: Exchange,
         wire_dtype: torch.dtype,
         *,
         time_scale: float = 1.0,
     ) -> None:
-        self._parameters = parameters
-        self._buckets = buckets
-        self._communicator = communicator
+        self._parameters = rank.parameters
+        self._buckets = rank.buckets
+        self._exchange = exchange
         self._wire_dtype = wire_dtype
-        self._clock = PhaseClock(next(iter(parameters.values())).device, time_scale)
+        self._clock = PhaseClock(next(iter(rank.parameters.values())).device, time_scale)
+        self.begin(0, 0.0)
+
+    def begin(self, iteration: int, epoch: float) -> None:
+        """See `Strategy.begin`."""
+        self._iteration, self._epoch = iteration, epoch
 
     @torch.no_grad()
-    def apply(self, iteration: int, epoch: float, learning_rate: float) -> StepRecord:
-        """As `Strategy.apply`."""
-        record, clock = StepRecord(), self._clock
+    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+        """See `Strategy.apply`."""
+        (own,), clock = computed, self._clock
         clock.start()
-        self._buckets.set_progress(epoch)
+        self._buckets.set_progress(self._epoch)
         local = self._buckets.compress(gradients_of(self._parameters))
         updates = self._buckets.finish(local)
         flat = torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
         payload = DensePayload(flat, wire_dtype=self._wire_dtype, goals=AVERAGES)
-        record.encoded_bytes = flat.numel() * self._wire_dtype.itemsize
-        record.compress_s = clock.lap()
-        communicate(self._communicator, payload, iteration, record)
+        compress_s = clock.lap()
+        (traffic,) = self._exchange([payload], self._iteration)
         clock.start()
-        offset = 0
-        for parameter in self._parameters.values():
-            part = flat[offset : offset + parameter.numel()]
-            parameter.copy_(part.view_as(parameter))
-            offset += parameter.numel()
+        set_parts(self._parameters.values(), flat)
         apply_updates(self._parameters, updates, learning_rate)
-        record.update_s = clock.lap()
-        return record
-
-
-def communicate(
-    communicator: Communicator, payload: Payload, iteration: int, record: StepRecord
-) -> None:
-    """Run the schedule on *payload* and note the traffic in *record*."""
-    note_traffic(record, communicator.run(payload, iteration))
-
-
-def note_traffic(record: StepRecord, traffic: Traffic) -> None:
-    """Add to a record what a run of the schedule moved, and how long it took."""
-    record.communicate_s += traffic.communicate_s
-    record.wait_s += traffic.wait_s
-    note_sent(record, traffic)
-
-
-def note_sent(record: StepRecord, traffic: Traffic) -> None:
-    """Add to a record what a run of the schedule moved."""
-    record.bytes_sent += traffic.bytes_sent
-    record.messages_sent = (record.messages_sent or 0) + traffic.messages_sent
+        return [
+            StepRecord(
+                compute_s=own.pass_s,
+                compress_s=compress_s,
+                communicate_s=traffic.communicate_s,
+                wait_s=traffic.wait_s,
+                update_s=clock.lap(),
+                bytes_sent=traffic.bytes_sent,
+                messages_sent=traffic.messages_sent,
+                encoded_bytes=flat.numel() * self._wire_dtype.itemsize,
+                density=1.0,
+                loss=own.loss,
+                interface_bytes=own.interface_bytes,
+            )
+        ]
 
 
 @torch.no_grad()
@@ -239,13 +316,21 @@ def apply_updates(
     )
 
 
+def set_parts(targets: Iterable[Tensor], flat: Tensor) -> None:
+    """Copy consecutive parts of *flat* to *targets*."""
+    begin = 0
+    for target in targets:
+        target.copy_(flat[begin : begin + target.numel()].view_as(target))
+        begin += target.numel()
+
+
 def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
     """Return each parameter's gradient; one that took no part in the loss has None."""
     return {name: parameter.grad for name, parameter in parameters.items()}
 
 
 def sparse_entries(*payloads: Payload) -> int:
-    """Return how many entries the sparse parts of *payloads* hold."""
+    """Return the number of entries in the sparse parts of *payloads*."""
     total = 0
     for payload in payloads:
         if isinstance(payload, BundlePayload):

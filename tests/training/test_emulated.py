@@ -10,12 +10,14 @@ from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
 from dgc_topo.experiments.training_cases import cases_of_runs
+from dgc_topo.report.report import write_report
+from dgc_topo.training.clocks import BackwardClock
 from dgc_topo.training.data import Shard
 from dgc_topo.training.events import Finished
 from dgc_topo.training.launch import launch
 from dgc_topo.training.models import EmulatedTask
-from dgc_topo.training.passes import compute_gradients
-from dgc_topo.training.profile import BackwardClock, make_profile
+from dgc_topo.training.rank import compute_gradients
+from dgc_topo.training.solo import make_profile
 from dgc_topo.zoo import ComputeTime, Layer, Model, known_models, load_model
 from tests.training.test_training import Recorder
 
@@ -212,7 +214,7 @@ def test_predictions_and_the_report_follow_from_the_records(runs):
     ]
     workload = cases_of_runs([m for m in records if m.kind == "measured"])[0]
     assert workload.phases.compute_s >= 0.99 * 0.05
-    assert "resnet110-cifar (emulated compute)" in runs.report_path.read_text()
+    assert "resnet110-cifar (emulated compute)" in write_report(runs).read_text()
 
 
 def test_ddp_overlaps_with_emulated_compute():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dgc_topo.training.profile import BackwardClock, make_profile
+from dgc_topo.training.clocks import BackwardClock
+from dgc_topo.training.solo import make_profile
 
 
 class Slow(torch.autograd.Function):

@@ -17,7 +17,7 @@ from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.training.data import Shard
-from dgc_topo.training.events import Evaluated, Finished, Progress
+from dgc_topo.training.events import Evaluated, Finished, StepDone
 from dgc_topo.training.launch import launch
 from dgc_topo.training.models import make_task
 from dgc_topo.wire.coding import WireCoding
@@ -166,7 +166,7 @@ def test_records_say_where_time_and_bytes_went(runs):
 def test_events_tell_progress_and_end_with_the_record(runs):
     events = runs[0][0][0].events
     first = [e for e in events if e.job == 0]
-    steps = [e.step for e in first if isinstance(e, Progress)]
+    steps = [e.step for e in first if isinstance(e, StepDone)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 12
     assert [e.epoch for e in first if isinstance(e, Evaluated)] == [1, 2]
@@ -182,7 +182,7 @@ def failure_of(path, how: signal.Signals) -> str:
     victim: list[psutil.Process] = []
 
     def strike(event):
-        if isinstance(event, Progress) and event.step > 3 and not victim:
+        if isinstance(event, StepDone) and event.step > 3 and not victim:
             victim.append(workers_of(psutil.Process())[2])
             victim[0].send_signal(how)
 

@@ -7,12 +7,13 @@ from pydantic import TypeAdapter
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import Scenario, load_scenario
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.training.errors import DivergedError
-from dgc_topo.training.events import Evaluated, Event, Finished, Progress
+from dgc_topo.training.checks import DivergedError
+from dgc_topo.training.events import Evaluated, Event, Finished, StepDone
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import launch
-from dgc_topo.training.virtual import VirtualRun
-from dgc_topo.training.virtual_rank import VirtualRank
+from dgc_topo.training.loop import TrainingRun
+from dgc_topo.training.rank import TrainingRank
+from dgc_topo.training.world import VirtualWorld
 from dgc_topo.workers.crew import LaunchError
 from tests.training.tiny import write_tiny
 
@@ -51,7 +52,8 @@ def run(jobs: list[Job]) -> list[Measurement]:
 
 def run_here(job: Job, device: torch.device | None = None) -> Measurement:
     torch.set_num_threads(1)
-    return VirtualRun(virtual(job), 0, device or torch.device("cpu"), lambda _: None).run()
+    world = VirtualWorld(virtual(job), device or torch.device("cpu"))
+    return TrainingRun(virtual(job), 0, world, lambda _: None).run()
 
 
 def assert_equal(real: Measurement, found: Measurement) -> None:
@@ -115,7 +117,7 @@ def test_one_process_runs_them_and_tells_as_it_goes(tmp_path):
     for number, size in enumerate((2, 5)):
         mine = [event for event in events if event.job == number]
         assert [e.epoch for e in mine if isinstance(e, Evaluated)] == [1, 2]
-        steps = [e.step for e in mine if isinstance(e, Progress)]
+        steps = [e.step for e in mine if isinstance(e, StepDone)]
         assert steps[-1] == 12
         assert isinstance(mine[-1], Finished)
         assert mine[-1].measurement.num_workers == size
@@ -151,13 +153,12 @@ def test_a_run_that_diverges_is_a_record_that_says_so(tmp_path):
 def test_an_error_names_the_rank_and_not_its_place_among_workers(tmp_path):
     (job,) = jobs_of(tmp_path, "ring", densities=(1.0,))
     cpu = torch.device("cpu")
-    parameters = VirtualRun(virtual(job), 0, cpu, lambda _: None).parameters
-    for parameter in parameters.values():
+    rank = TrainingRank(virtual(job), 5, [5, 6], cpu)
+    for parameter in rank.parameters.values():
         parameter.data.fill_(float("nan"))
-    rank = VirtualRank(virtual(job), 5, 0, 2, parameters, cpu)
-    rank.start_epoch(0)
+    rank.begin_epoch(0)
     with pytest.raises(DivergedError, match="loss is nan on rank 5 at step 7"):
-        rank.contribute(0.0, 7)
+        rank.compute(None, 7, 1.0)
 
 
 def test_gossip_is_refused(tmp_path):

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.seeds import stream_seed
+from dgc_topo.training.clocks import wait_until
 from dgc_topo.training.models.task import Batch, Task
-from dgc_topo.training.steps import wait_until
 from dgc_topo.zoo import Layer, Model
 
-_GRADIENTS = 4  # purpose of the random numbers, beside those of dgc_topo.training.parts
+_GRADIENTS = 4  # purpose of the random numbers, beside those of dgc_topo.training.rank
 
 
 class Pace:

@@ -8,7 +8,7 @@ import torch
 from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.training_cases import cases_of_runs
-from dgc_topo.training.steps import PhaseClock
+from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.workers.lab import Lab, LabSpec, LinkChange
 from tests.training.test_training import Recorder
 from tests.training.tiny import write_tiny

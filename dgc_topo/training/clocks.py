@@ -1,25 +1,64 @@
-"""When a worker's gradients are complete during the backward pass: a profile, measured.
-
-PyTorch calls a hook as soon as it has accumulated a parameter's gradient, which is when
-DistributedDataParallel may send it; so the profile is what overlapping would have to work with.
-"""
+"""Clocks of a training step: its phases, and the moments at which gradients are complete."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.records.measurement import ProfileLayer, RecordedProfile
-from dgc_topo.sizes import count_elements
-from dgc_topo.training.buckets import by_module
-
 #: Seconds after the backward pass began at which each parameter's gradient was complete.
 ReadyTimes = Mapping[str, float]
+
+
+class PhaseClock:
+    """Splits a step into phases; on a GPU each phase waits until its kernels are done.
+
+    Args:
+        device: Where the work is done.
+        time_scale: Above 1, a phase is stretched: it waits until so many times the processor time
+            that it took has passed.  (Processor time, because several workers share few cores:
+            what one of them waits for the others is no part of its work.)
+        worked_s: Says how much processor time has been taken.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        time_scale: float = 1.0,
+        worked_s: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        self._time_scale = time_scale
+        self._worked_s = worked_s
+        self._last = self._worked_before_s = 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Begin a step."""
+        self._last, self._worked_before_s = self._now(), self._worked_s()
+
+    def lap(self) -> float:
+        """Return the seconds since the last lap, or the start."""
+        before = self._last
+        if self._time_scale > 1:
+            worked_s = self._worked_s() - self._worked_before_s
+            wait_until(before + self._time_scale * worked_s)
+        self.start()
+        return self._last - before
+
+    def _now(self) -> float:
+        if self._cuda is not None:
+            torch.cuda.synchronize(self._cuda)
+        return time.perf_counter()
+
+
+def wait_until(moment_s: float) -> None:
+    """Sleep until `time.perf_counter` says *moment_s*."""
+    while (left_s := moment_s - time.perf_counter()) > 0:
+        time.sleep(left_s)
 
 
 class BackwardClock:
@@ -78,38 +117,6 @@ class BackwardClock:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # by torch
         event.record()
         return event
-
-
-def make_profile(
-    passes: Sequence[ReadyTimes], parameters: Mapping[str, Tensor], compute_s: float
-) -> RecordedProfile:
-    """Return the profile behind some passes of one worker (medians).
-
-    Parameters of one module are one layer, complete with the last of them.
-
-    Args:
-        passes: Of each pass.
-        parameters: The model's, by name.
-        compute_s: Batch, forward and backward pass together.
-
-    Raises:
-        ValueError: if there are no passes.
-    """
-    if not passes:
-        raise ValueError("profile: no passes, expected at least one")
-    layers = []
-    for module, names in by_module(parameters).items():
-        compressible, dense = count_elements(parameters[name].shape for name in names)
-        layers.append(
-            ProfileLayer(
-                name=module,
-                ready_s=median(max(each[name] for name in names) for each in passes),
-                compressible_elements=compressible,
-                dense_elements=dense,
-            )
-        )
-    layers.sort(key=lambda layer: layer.ready_s)
-    return RecordedProfile(forward_s=max(compute_s - layers[-1].ready_s, 0.0), layers=tuple(layers))
 
 
 def seconds_between(begun: float | torch.cuda.Event, ended: float | torch.cuda.Event) -> float:

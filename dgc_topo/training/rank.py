@@ -1,0 +1,176 @@
+"""One rank of a training in this process: its data, model state and compressor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dgc_topo.compression.accumulation import Staleness
+from dgc_topo.seeds import stream_seed
+from dgc_topo.training.checks import check_loss
+from dgc_topo.training.clocks import PhaseClock
+from dgc_topo.training.job import Job
+from dgc_topo.training.models import Batch, LearningTask, Score, Task
+from dgc_topo.training.parts import buckets_of, task_of
+from dgc_topo.training.steps import StepRecord
+
+_RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.training.data.batches
+
+
+class TrainingRank:
+    """What one rank has of its own.
+
+    Args:
+        job: What is run.
+        rank: Its number.
+        contributors: The ranks that train; any other only serves.
+        device: Where it computes.
+        parameters: Those to share with other ranks of this process; its own by default.
+        task: What to do; made from the job by default.
+
+    Attributes:
+        rank: Its number.
+        trains: False for a dedicated server.
+        place: Its number among the ranks that train.  A server holds the first one's place, for
+            the shapes of things; it draws no batch.
+        task: What it has to do.
+        model: Its model.
+        parameters: The model's, by name.
+        buckets: Parts of the gradient, and what compresses them.
+        records: What it did in each step, so far.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        rank: int,
+        contributors: Sequence[int],
+        device: torch.device,
+        *,
+        parameters: Mapping[str, nn.Parameter] | None = None,
+        task: Task | None = None,
+    ) -> None:
+        self.rank, self.trains = rank, rank in contributors
+        self.place = contributors.index(rank) if self.trains else 0
+        self.records: list[StepRecord] = []
+        self._job, self._contributors, self._device = job, contributors, device
+        num_workers = len(contributors)
+        self.task = task or task_of(job, self.place, num_workers, device)
+        self.model = self.task.build_model()
+        if parameters is not None:
+            _adopt(self.model, parameters)
+        self.parameters = dict(self.model.named_parameters())
+        gossip = job.topology.gossips
+        self.buckets = buckets_of(job, self.parameters, self.place, num_workers, gossip=gossip)
+        # Gradients sum to their mean; in gossip nothing is summed, and DDP takes the mean itself.
+        self.loss_scale = 1.0 if gossip or job.compression.uses_ddp else 1.0 / num_workers
+        self._randoms = _Randoms(job.seed, self.place, device)
+        self._batches: Iterator[Batch] = iter(())
+
+    def throw_away_copy(self) -> TrainingRank:
+        """Return a rank with the same task, and a model that may be spoilt."""
+        return TrainingRank(self._job, self.rank, self._contributors, self._device, task=self.task)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Begin with the epoch's first batch."""
+        self.model.train()
+        if self.trains:
+            self._batches = self.task.batches(epoch)
+
+    def compute(
+        self, forward: nn.Module | None, iteration: int, time_scale: float
+    ) -> tuple[float, float]:
+        """Leave the next batch's gradient in the parameters, if the rank trains.
+
+        Args:
+            forward: Module that the forward pass has to go through, if not the model itself.
+            iteration: Number of the step, for errors.
+            time_scale: See `PhaseClock`.
+
+        Returns:
+            As `compute_gradients`; 0 and 0 if it only serves.
+
+        Raises:
+            DivergedError: if the loss is not finite.
+        """
+        if not self.trains:
+            return 0.0, 0.0
+        model = forward or self.model
+        with self._randoms:
+            loss, compute_s = compute_gradients(
+                self.task, model, self._batches, self.loss_scale, time_scale=time_scale
+            )
+        check_loss(self._job, loss, self.rank, iteration)
+        return loss, compute_s
+
+    def evaluate(self, task: LearningTask, model: nn.Module) -> Score:
+        """Return the score of *model* on this rank's part of the test set."""
+        if not self.trains:
+            return Score(task.metric, 0.0, 0)
+        return task.evaluate(model, part=self.place, num_parts=len(self._contributors))
+
+    def staleness(self) -> Staleness | None:
+        """Return how long elements waited; None for a server, or if none can wait."""
+        return self.buckets.staleness() if self.trains else None
+
+
+def compute_gradients(
+    task: Task,
+    model: nn.Module,
+    batches: Iterator[Batch],
+    scale: float,
+    before_backward: Callable[[], None] = lambda: None,
+    *,
+    time_scale: float = 1.0,
+) -> tuple[float, float]:
+    """Leave the next batch's scaled gradient in the parameters.
+
+    Args:
+        task: For its loss.
+        model: What is trained.
+        batches: Where the next batch comes from.
+        scale: Factor of the gradient.
+        before_backward: Called between the two passes.
+        time_scale: See `PhaseClock`.
+
+    Returns:
+        The unscaled loss, and the seconds that batch, forward and backward pass took.
+    """
+    clock = PhaseClock(task.device, time_scale, task.worked_s)
+    batch = next(batches)
+    model.zero_grad(set_to_none=True)
+    loss: Tensor = task.loss(model, batch)
+    before_backward()
+    (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return float(loss.item()), clock.lap()
+
+
+class _Randoms:
+    """Random numbers that one rank's model draws (dropout), another stream for every worker.
+
+    The rank's own while the block runs, and put away afterwards.
+    """
+
+    def __init__(self, seed: int, place: int, device: torch.device) -> None:
+        self._cuda = device if device.type == "cuda" else None
+        torch.manual_seed(stream_seed(seed, place, _RANDOMS))
+        self.__exit__()
+
+    def __enter__(self) -> None:
+        torch.set_rng_state(self._cpu_state)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda_state, self._cuda)
+
+    def __exit__(self, *_: object) -> None:
+        self._cpu_state = torch.get_rng_state()
+        if self._cuda is not None:
+            self._cuda_state = torch.cuda.get_rng_state(self._cuda)
+
+
+def _adopt(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Make *model* compute with *parameters* instead of its own."""
+    for name, parameter in parameters.items():
+        path, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(path), attribute, parameter)
