@@ -66,12 +66,12 @@ def _replacement(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_temporary(path: Path) -> bool:
-    """Return whether *path* is what a writer that was killed left behind."""
+    """Return True if *path* was left behind by a writer that was killed."""
     return path.name.startswith(_TEMPORARY)
 
 
 def _is_stream(path: Path) -> bool:
-    """Return whether *path* is no file on a disk, or one that a shell has opened."""
+    """Return True if *path* is no file on a disk, or one that a shell has opened."""
     beside_disks = any(path.absolute().is_relative_to(place) for place in ("/dev", "/proc"))
     return path.exists() and (beside_disks or not path.is_file())
 

@@ -51,7 +51,7 @@ _NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Quantity:
-    """What a number with a unit is: the units, those that errors list, and an example."""
+    """Kind of quantity: its units, those that errors list, and an example."""
 
     units: Mapping[str, float]
     listed: tuple[str, ...]

@@ -25,7 +25,7 @@ CALLS = {
     "report": ["folder"],
     "data": ["fashion-mnist", "--destination", "file"],
     "calibrate": ["--output", "file", "--rate", "none"],
-    "bench collectives": ["--sizes", "none"],
+    "bench collectives": ["--bytes", "none"],
     "bench training": ["none.toml"],
     "lab run": ["--hosts", "0", "true"],
     "lab doctor": None,  # has nothing to be given, and looks at the machine

@@ -34,7 +34,12 @@ def collectives(  # noqa: PLR0913 - one argument per option
         list[int] | None, typer.Option("--world-size", "-n", help="ranks; repeatable (default: 4)")
     ] = None,
     sizes: Annotated[
-        str, typer.Option(help="buffers: 1kB,1MB or 1kB:40MB (steps of a factor 10, and the last)")
+        str,
+        typer.Option(
+            "--bytes",
+            "--sizes",
+            help="buffers: 1kB,1MB or 1kB:40MB (steps of a factor 10, and the last)",
+        ),
     ] = "1kB:40MB",
     topology: Annotated[
         list[str] | None,
@@ -54,7 +59,7 @@ def collectives(  # noqa: PLR0913 - one argument per option
 
     For example:
 
-    - dgc-topo bench collectives -n 4 --sizes 1kB:1MB --topology ring
+    - dgc-topo bench collectives -n 4 --bytes 1kB:1MB --topology ring
     """
     from dgc_topo.experiments.bench.collectives import bench_collectives, sizes_from
     from dgc_topo.units import seconds_from

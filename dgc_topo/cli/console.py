@@ -1,4 +1,4 @@
-"""What every command shares: the console, and errors as one clear message."""
+"""Console of all commands, and errors as one clear message."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PlainConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """Where it prints to."""
+        """Stream that it prints to."""
         return super().file if self.stderr or self._file is not None else streams.stdout()
 
     @file.setter

@@ -157,7 +157,7 @@ def check_seed(seed: int, topology: Topology, *, draws: bool = False) -> None:
 
 
 def needed(value: Value | None, name: str, expected: str) -> Value:
-    """Return what the option called *name* says.
+    """Return the value of the option called *name*.
 
     Raises:
         ValueError: if it was left out.

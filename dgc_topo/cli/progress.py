@@ -87,11 +87,11 @@ class ProgressBars:
             self._console.print(f"done in {elapsed:.0f} s")
 
     def moved(self, folder: Path, aside: Path) -> None:
-        """As `Observer.moved`."""
+        """Print that earlier results have been renamed."""
         self._console.print(moved_text(folder, aside), soft_wrap=True)
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
-        """As `Observer.plan`."""
+        """Show a bar over the runs; print what is left out."""
         self._jobs = jobs
         for line in left_out:
             self._console.print(f"left out: {line}")
@@ -101,7 +101,7 @@ class ProgressBars:
         self._steps = self._progress.add_task("starting workers", total=None, note="")
 
     def event(self, event: Event) -> None:
-        """As `Observer.event`."""
+        """Move the bars; print a line for a run that is over."""
         from dgc_topo.training.events import Evaluated, Finished, StepDone
 
         if self._steps is None or self._runs is None:
@@ -132,13 +132,13 @@ class ProgressBars:
         )
 
     def plan_predictions(self, total: int) -> None:
-        """As `Observer.plan_predictions`."""
+        """Show a bar over the predictions."""
         if self._steps is not None:
             self._progress.update(self._steps, visible=False)
         if total:
             self._predictions = self._progress.add_task("predictions", total=total, note="")
 
     def predicted(self) -> None:
-        """As `Observer.predicted`."""
+        """Move the bar over the predictions."""
         if self._predictions is not None:
             self._progress.advance(self._predictions)

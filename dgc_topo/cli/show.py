@@ -1,4 +1,4 @@
-"""How results look on the terminal."""
+"""Results on the terminal."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class _Descriptor(io.RawIOBase):
 
 
 def stdout() -> TextIO:
-    """Return where commands print: standard output, whatever ``sys.stdout`` is just now."""
+    """Return the stream that commands print to: standard output, whatever ``sys.stdout`` is."""
     return _ours or sys.stdout
 
 

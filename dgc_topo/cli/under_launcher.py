@@ -65,7 +65,7 @@ def _check_world_size(wanted: int, path: Path) -> None:
 
 
 def _settings_of(scenario: Scenario, path: Path) -> TrainSection:
-    """Return what to train, if a launcher's processes can."""
+    """Return the ``[train]`` section, if a launcher's processes can train it."""
     if scenario.train is None:
         raise ScenarioError(f"{path}: has no [train] section, there is nothing to train")
     if scenario.lab is not None:

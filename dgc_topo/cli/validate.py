@@ -134,7 +134,7 @@ def tell_moved(folder: Path, aside: Path) -> None:
 
 
 class Place(NamedTuple):
-    """Where a validation goes, and the file of its scenario."""
+    """Folder for a validation, and the file of its scenario."""
 
     folder: Path
     scenario: Path

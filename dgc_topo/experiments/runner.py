@@ -113,7 +113,7 @@ def run_scenario(
     Args:
         path: The scenario file, or the name of one that comes with the package.
         output: Results folder; ``results/NAME`` by default.
-        observer: Told of progress.
+        observer: Listens to the progress.
         train: False leaves out the training, for scenarios that describe their workloads.
         part: The part of the scenario that is wanted; all of it by default.
         limit_s: Begin no run of a ladder after so many seconds.
@@ -175,7 +175,7 @@ def _check_options(path: Path, train: TrainSection) -> None:
 
 
 def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
-    """Return where a scenario trains; None is this machine's loopback."""
+    """Return the hosts that a scenario trains on; None is this machine's loopback."""
     if scenario is None or scenario.train is None or scenario.lab is None:
         return nullcontext()
     return Lab(scenario.lab.spec(scenario.train.world_size))

@@ -1,4 +1,4 @@
-"""Which records belong together: the same configuration, measured or predicted, at any size."""
+"""Grouping of records by configuration, measured or predicted, at any size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Place = tuple[str, str, int]
 
 
 class Configuration(NamedTuple):
-    """What a user chose, leaving out world size, network and seed.
+    """Choices of a user, but for world size, network and seed.
 
     Records that differ in more than these, or in nothing at all, are no repeats of each other: the
     second such series has *repeat* 1, and so on (see `by_configuration`).
@@ -51,7 +51,7 @@ class Configuration(NamedTuple):
 
     @property
     def density_label(self) -> str:
-        """What is sent, such as ``dense`` or ``dgc 0.1 %``."""
+        """Name of the compression, such as ``dense`` or ``dgc 0.1 %``."""
         if self.density == 1:
             return self.compression  # such as dense-fp16
         return f"{self.compression} {percent_text(self.density)}"
@@ -101,7 +101,7 @@ def by_configuration(measurements: Iterable[Measurement]) -> dict[Configuration,
 
 
 class Setting(NamedTuple):
-    """What else decides a record, beside its configuration, its world size and its seed."""
+    """Facts that decide a record beside its configuration, its world size and its seed."""
 
     scenario: str
     workload: str
@@ -127,12 +127,12 @@ class Setting(NamedTuple):
 
     @property
     def work(self) -> tuple[object, ...]:
-        """What a worker does in a step: only records that share it can be compared."""
+        """Work of a worker in a step: only records that share it can be compared."""
         return self[:4]
 
 
 def _place(record: Measurement) -> Place:
-    """Return where a record stands in its row; measured runs have one column for all networks."""
+    """Return a record's place in its row; measured runs have one column for all networks."""
     network = record.network if record.kind == "predicted" else ""
     return record.kind, network, record.world_size
 

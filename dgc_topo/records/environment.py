@@ -40,7 +40,7 @@ class Environment(BaseModel):
 
 
 def describe_environment() -> Environment:
-    """Return what this process runs on."""
+    """Return the hardware and software of this process."""
     return Environment(
         processor=_processor(),
         num_cores=num_cores(),
@@ -61,7 +61,7 @@ _LAUNCHER_VARIABLES = re.compile(
 
 
 def describe_installation(variables: Mapping[str, str] = os.environ) -> dict[str, object]:
-    """Return what a report of a problem has to say of this machine, by name.
+    """Return the facts that a report of a problem needs, by name.
 
     Args:
         variables: Environment variables, of which those of launchers are kept.
@@ -116,7 +116,7 @@ def _driver() -> str | None:
 
 
 def _gpus_by_command() -> list[str]:
-    """Return what the driver's own command lists, where ``/proc`` does not."""
+    """Return the GPUs that the driver's own command lists, where ``/proc`` does not."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
@@ -158,7 +158,7 @@ def _processor() -> str:
 
 
 def num_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # a container may own fewer cores than the machine has
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -38,7 +38,7 @@ _COMPARE = ("dgc-topo", "compare", SCENARIO)
 
 
 class Origin(BaseModel):
-    """Where results come from: the content of ``environment.json``.
+    """Origin of results: the content of ``environment.json``.
 
     Attributes:
         scenario: Its name.

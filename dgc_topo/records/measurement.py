@@ -64,7 +64,7 @@ class Phases(_Record):
 
 
 class SparseSizes(_Record):
-    """What a sparse gradient was made of, after the warm-up (means over steps and workers)."""
+    """Composition of a sparse gradient, after the warm-up (means over steps and workers)."""
 
     length: PositiveInt = Field(description="elements in the tensors that are compressed")
     dense_elements: NonNegativeInt = Field(description="elements that always travel dense")
@@ -80,7 +80,7 @@ class SparseSizes(_Record):
 
     @property
     def coding(self) -> EntryCoding:
-        """What messages of entries weighed."""
+        """Coding that decides the bytes of messages of entries."""
         if self.index_encoding is None:
             return FlatCoding(self.bytes_per_entry)
         return WireCoding(self.index_encoding, self.wire_dtype)
@@ -96,7 +96,7 @@ class ProfileLayer(_Record):
 
 
 class RecordedProfile(_Record):
-    """When the gradients of one worker alone are complete (medians over steps)."""
+    """Times at which the gradients of one worker alone are complete (medians over steps)."""
 
     forward_s: NonNegativeFloat = Field(description="batch and forward pass")
     layers: tuple[ProfileLayer, ...] = Field(
@@ -105,7 +105,7 @@ class RecordedProfile(_Record):
 
 
 class StalenessCounts(_Record):
-    """How long elements wait: bin b counts waits from ``2**b`` to below ``2**(b+1)`` steps.
+    """Waiting times of elements: bin b counts those from ``2**b`` to below ``2**(b+1)`` steps.
 
     An element that is sent in two steps running has waited 1.  Counts are of all workers together.
     """
@@ -127,7 +127,7 @@ class QualityPoint(_Record):
 
 
 class Quality(_Record):
-    """How well the model does: accuracy (a fraction, higher is better) or perplexity (lower)."""
+    """Quality of the model: accuracy (a fraction, higher is better) or perplexity (lower)."""
 
     metric: Literal["accuracy", "perplexity"]
     points: tuple[QualityPoint, ...] = Field(min_length=1)
@@ -139,7 +139,7 @@ class Quality(_Record):
 
 
 class Measurement(_Record):
-    """What one configuration did (measured) or would do (predicted)."""
+    """Record of what one configuration did (measured) or would do (predicted)."""
 
     schema_version: int = Field(
         default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION, description="of these keys"
@@ -290,7 +290,7 @@ class Measurement(_Record):
 
     @property
     def is_dense(self) -> bool:
-        """Whether every element is sent, in whatever type."""
+        """True if every element is sent, in whatever type."""
         return self.compression.split("-")[0] == "dense" or self.compression in {"ddp", "ddp-fp16"}
 
     @property

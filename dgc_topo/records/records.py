@@ -105,7 +105,7 @@ class RecordFile:
             self._writer = None
 
     def is_empty(self) -> bool:
-        """Return whether there is no record in it, or no such file."""
+        """Return True if there is no record in it, or no such file."""
         return not (self._path.exists() and self._path.stat().st_size)
 
     def _is_there(self, writer: int) -> bool:
@@ -200,7 +200,7 @@ def _mend(file: Path, writer: int) -> None:
 
 
 def _is_torn(last: bytes) -> bool:
-    """Return whether *last*, which has no line end, is the beginning of a record."""
+    """Return True if *last*, which has no line end, is only the beginning of a record."""
     try:
         from_json(last.strip() or b"{}")
     except ValueError:

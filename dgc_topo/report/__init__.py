@@ -1,1 +1,1 @@
-"""What came out: records, results folders, tables, plots, drawings and the report."""
+"""Report of what came out: tables, sentences, plots, drawings, and one HTML page."""

@@ -24,12 +24,19 @@ MISSING = "-"
 
 
 class Heading(NamedTuple):
-    """What a column shows."""
+    """Heading of a column.
 
-    group: str  #: "" for what names the row, "measured" or "predicted NETWORK"
+    Attributes:
+        group: "" for what names the row, "measured" or "predicted NETWORK".
+        name: What the column shows.
+        detail: Such as "4 ranks".
+        meaning: One sentence for the report.
+    """
+
+    group: str
     name: str
-    detail: str = ""  #: such as "4 ranks"
-    meaning: str = ""  #: one sentence for the report
+    detail: str = ""
+    meaning: str = ""
 
 
 class Cell(NamedTuple):
@@ -65,7 +72,7 @@ class _Row:
 
     @property
     def records(self) -> tuple[Measurement, ...]:
-        """What was measured, or else what was predicted at this size."""
+        """Measured records, or else those predicted at this size."""
         here = (m for m in self.predicted if m.world_size == self.world_size)
         return self.measured or tuple(here)
 
@@ -76,7 +83,7 @@ class _Row:
 
     @property
     def num_seeds(self) -> int:
-        """How many seeds it is the mean of."""
+        """Number of seeds that it is the mean of."""
         return len({record.seed for record in (*self.measured, *self.predicted)})
 
     def on(self, network: str, world_size: int) -> tuple[Measurement, ...]:
@@ -163,7 +170,7 @@ def _name_columns(
 
 
 def _differ(rows: Sequence[_Row], value: Callable[[_Row], object]) -> bool:
-    """Return whether rows of one workload and topology tell apart by a value."""
+    """Return True if rows of one workload and topology differ in a value."""
     found: dict[tuple[str, str], set[object]] = {}
     for row in rows:
         name = row.configuration.workload, row.first.topology

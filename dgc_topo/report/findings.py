@@ -107,7 +107,7 @@ def _all_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _names(records: Sequence[Measurement]) -> dict[tuple[object, ...], str]:
-    """Return what workers do in their steps, and what tells each from the others: by name first."""
+    """Return a name for each kind of work that tells it from the others; none for the only one."""
     works = dict.fromkeys(Setting.of(record).work for record in records)
     if len(works) == 1:
         return dict.fromkeys(works, "")

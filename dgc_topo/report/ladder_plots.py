@@ -141,7 +141,7 @@ def _log_scale(panels: Sequence[Axes]) -> None:
 
 
 def _shows(axes: Axes) -> bool:
-    """Return whether there is anything finite in *axes*."""
+    """Return True if there is anything finite in *axes*."""
     return isfinite(axes.dataLim.width)
 
 
@@ -218,7 +218,7 @@ def _points(run: Measurement) -> tuple[QualityPoint, ...]:
 
 
 def _finals(ladder: Ladder, rung: str, condition: Condition) -> list[float]:
-    """Return what the seeds that did not diverge end with."""
+    """Return the final values of the seeds that did not diverge."""
     return [_shown(ladder, _points(run)[-1].value) for run in ladder.ended(rung, condition)]
 
 

@@ -41,26 +41,45 @@ _PHASES = tuple(Phases.model_fields)
 
 
 class Plot(NamedTuple):
-    """A plot inside the report."""
+    """A plot inside the report.
 
-    kind: str  #: "measured" or "predicted"
-    text: str  #: how to read it
-    source: str  #: the image itself, as a data URI
+    Attributes:
+        kind: "measured" or "predicted".
+        text: How to read it.
+        source: The image itself, as a data URI.
+    """
+
+    kind: str
+    text: str
+    source: str
 
 
 class PhaseRow(NamedTuple):
-    """What one configuration's step is spent on."""
+    """Phases of one configuration's step.
+
+    Attributes:
+        topology: Its label.
+        density: Its label.
+        phases: Time of each phase, and its share of the step.
+        step: Time of the whole step.
+    """
 
     topology: str
     density: str
-    phases: tuple[tuple[str, float], ...]  #: time and its share of the step
+    phases: tuple[tuple[str, float], ...]
     step: str
 
 
 class ColumnGroup(NamedTuple):
-    """Neighbouring columns of one kind."""
+    """Neighbouring columns of one kind.
 
-    kind: str  #: "measured", "predicted", or "" for what names the row
+    Attributes:
+        kind: "measured", "predicted", or "" for what names the row.
+        name: Such as "predicted 1gbe".
+        headings: One per column.
+    """
+
+    kind: str
     name: str
     headings: tuple[Heading, ...]
 
@@ -104,7 +123,7 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
 
 
 def _shown(value: object) -> object:
-    """Return what a template prints, without marks that turn or hide the text around them."""
+    """Return a value for a template, without marks that turn or hide the text around them."""
     return printable(value) if isinstance(value, str) else value
 
 

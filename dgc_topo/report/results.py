@@ -67,7 +67,7 @@ class Results:
         return to_quality_frame(self.records)
 
     def findings(self) -> list[str]:
-        """Return what the records say in sentences, and what their numbers assume."""
+        """Return sentences: findings, and what the numbers assume."""
         from dgc_topo.report.summary import summarise  # noqa: PLC0415  # reading needs no tables
 
         return summarise(self.records)[1]

@@ -114,7 +114,7 @@ class FewDecades(LogLocator):
     """Ticks at powers of ten, and between them where there are few."""
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
-        """Return where the ticks are, from below *vmin* to above *vmax*."""
+        """Return the places of the ticks, from below *vmin* to above *vmax*."""
         decades = log10(vmax / vmin) if 0 < vmin < vmax else inf
         self.set_params(subs=next(digits for most, digits in _DIGITS if decades <= most))
         return super().tick_values(vmin, vmax)

@@ -29,7 +29,7 @@ def summarise(records: Sequence[Measurement]) -> tuple[Comparison, list[str]]:
 
 
 def ratio_notes(records: Sequence[Measurement]) -> Iterator[str]:
-    """Yield what compression ratios count, if anything is sent sparse."""
+    """Yield a sentence on what compression ratios count, if anything is sent sparse."""
     if any(record.sparse is not None for record in records):
         yield (
             "Compression ratios are of one worker's own gradient; sums of several workers hold "
@@ -38,7 +38,7 @@ def ratio_notes(records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def prediction_notes(records: Sequence[Measurement]) -> Iterator[str]:
-    """Yield what is to be known of predicted records before they are believed."""
+    """Yield the assumptions and limits of predicted records."""
     if not records:
         return
     compressed = [record for record in records if not record.is_dense]
@@ -98,7 +98,7 @@ def _compressing(records: Sequence[Measurement]) -> str:
 
 
 def cost_text(costs_s: set[float]) -> str:
-    """Return what compressing takes of a step, in words."""
+    """Return the cost of compressing in a step, in words."""
     if max(costs_s) == 0:
         return FREE
     low, high = seconds_text(min(costs_s)), seconds_text(max(costs_s))

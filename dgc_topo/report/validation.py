@@ -1,4 +1,4 @@
-"""What a validation found: tables, and a plot."""
+"""Results of a validation: tables, and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong in a scenario file, in the words of the file."""
+"""Explanation of what is wrong in a scenario file, in the words of the file."""
 
 from __future__ import annotations
 

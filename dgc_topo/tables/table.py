@@ -146,7 +146,7 @@ def _with_new_keys(
 
 
 def _expected(value: object, kinds: frozenset[type]) -> str | None:
-    """Return what was expected in the place of *value*, or None if it may be right."""
+    """Return the kind of value that was expected instead of *value*; None if it may be right."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not kinds & {int, float}:
         wrong = is_number or isinstance(value, str)
@@ -163,7 +163,7 @@ def _expected(value: object, kinds: frozenset[type]) -> str | None:
 
 
 def _is_numeric(text: str) -> bool:
-    """Return whether *text* would do for a number, if numbers could be written in quotes."""
+    """Return True if *text* reads as a number, though it is in quotes."""
     try:
         float(text)
     except ValueError:

@@ -62,7 +62,7 @@ def sizes_from(text: str) -> list[int]:
         size = _size(low)
         last = _size(high) if colon else size
         if last < size:
-            raise ValueError(f"--sizes {part!r}: expected the smaller size first")
+            raise ValueError(f"--bytes {part!r}: expected the smaller size first")
         while size < last:
             sizes.add(size)
             size *= _STEP
@@ -71,10 +71,10 @@ def sizes_from(text: str) -> list[int]:
 
 
 def _size(text: str) -> int:
-    size = bytes_from(text, "--sizes")
+    size = bytes_from(text, "--bytes")
     if not 0 < size <= _MAX_BYTES or size % ELEMENT_BYTES:
         raise ValueError(
-            f"--sizes {text!r}: expected a multiple of {ELEMENT_BYTES} bytes, above 0 and at most "
+            f"--bytes {text!r}: expected a multiple of {ELEMENT_BYTES} bytes, above 0 and at most "
             f"{_MAX_BYTES}"
         )
     return int(size)

@@ -92,7 +92,7 @@ class Probe(_Record):
 
 
 def _steps_of(kind: ProbeKind, world_size: int) -> tuple[int, list[Step]]:
-    """Return how many chunks a probe has, and its steps."""
+    """Return a probe's number of chunks, and its steps."""
     others = np.arange(1, world_size)
     hub = np.zeros_like(others)
     if kind in {"ping-pong", "rally", "relay"}:
@@ -251,7 +251,7 @@ def _dense(
 
 
 def runs_in_a_row(messages: int, num_bytes: float, rate_bits_per_s: float | None) -> int:
-    """Return how many runs of so many messages in sequence make up a block worth timing."""
+    """Return the number of runs, of so many messages in sequence, that are worth timing."""
     bandwidth = _GUESSED_BYTES_PER_S if rate_bits_per_s is None else rate_bits_per_s / _BITS
     one_s = messages * (_GUESSED_S + num_bytes / bandwidth)
     return max(1, min(_MOST_RUNS, round(_BLOCK_S / one_s)))

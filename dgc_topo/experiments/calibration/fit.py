@@ -247,7 +247,7 @@ def touched_bytes(case: Case) -> float:
 
 @cache
 def _touched_buffers(pattern: Probe | Collective, world_size: int) -> float:
-    """Return how many whole buffers all ranks together send or receive chunks of."""
+    """Return the buffers whose chunks are sent or received, summed over all ranks."""
     schedule = pattern.schedule(world_size)
     touched = np.zeros((world_size, schedule.num_chunks), np.bool_)
     for step in schedule.steps():

@@ -35,7 +35,7 @@ class Calls(Protocol):
     """Calls a function on the first ranks, as `dgc_topo.workers.Session` does."""
 
     def call(self, function: str, argument: Any = None, *, world_size: int | None = None) -> Any:
-        """Return what the function returned on each rank."""
+        """Return the function's results, by rank."""
 
 
 class Round(NamedTuple):

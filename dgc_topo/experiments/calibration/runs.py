@@ -33,11 +33,18 @@ Timed = list[Block | None]
 
 
 class Answer(TypedDict):
-    """Times and traffic of one rank in a call."""
+    """Times and traffic of one rank in a call.
 
-    timed: list[Timed]  #: per case
-    sent_bytes: int  #: in all runs, warming up and reference included
-    num_messages: int  #: sent in them
+    Attributes:
+        timed: Blocks of each case.
+        sent_bytes: In all runs, warming up and reference included.
+        num_messages: Sent in them.
+        num_barriers: Between them.
+    """
+
+    timed: list[Timed]
+    sent_bytes: int
+    num_messages: int
     num_barriers: int
 
 

@@ -47,10 +47,10 @@ def test_sizes(text: str, expected: list[int]):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("6B", "--sizes '6B': expected a multiple of 4 bytes, above 0"),
+        ("6B", "--bytes '6B': expected a multiple of 4 bytes, above 0"),
         ("0B", "above 0"),
-        ("1MB:1kB", "--sizes '1MB:1kB': expected the smaller size first"),
-        ("", "--sizes '': not a number with a unit"),
+        ("1MB:1kB", "--bytes '1MB:1kB': expected the smaller size first"),
+        ("", "--bytes '': not a number with a unit"),
     ],
 )
 def test_sizes_that_make_no_sense(text: str, said: str):
