@@ -89,6 +89,7 @@ class Place:
             self.scenario.name,
             command=("dgc-topo", self.command[0], SCENARIO, *self.command[1:]),
             scenario=self.path,
+            files=self.scenario.files,
         )
         if folder.aside is not None:
             told(self.folder, folder.aside)

@@ -24,6 +24,7 @@ from dgc_topo.records.records import (
 )
 from dgc_topo.records.room import (
     ENVIRONMENT,
+    FILES,
     REPORT,
     SCENARIO,
     Room,
@@ -86,6 +87,7 @@ class ResultsFolder:
         command: Sequence[str] = _COMPARE,
         scenario: Path | None = None,
         records: Collection[Measurement] = (),
+        files: Collection[Path] = (),
     ) -> ResultsFolder:
         """Make a results folder; earlier results at *path* are renamed, never overwritten.
 
@@ -99,6 +101,7 @@ class ResultsFolder:
             command: See `Origin`.
             scenario: The file of the scenario, whose own folder is never renamed.
             records: What the folder begins with.
+            files: Files that the scenario uses, of which the folder keeps copies.
 
         Raises:
             ResultsError: if *path* holds anything else, or another run is writing to it.
@@ -113,7 +116,7 @@ class ResultsFolder:
         with folder.or_as_it_was():
             for record in records:
                 file.append(record)
-            folder._describe(scenario_text, origin)
+            folder._describe(scenario_text, origin, files)
         return folder
 
     @classmethod
@@ -126,6 +129,7 @@ class ResultsFolder:
         *,
         command: Sequence[str] = _COMPARE,
         scenario: Path | None = None,
+        files: Collection[Path] = (),
     ) -> ResultsFolder:
         """Go on with the results at *path*, or make a folder as `create` does.
 
@@ -140,6 +144,7 @@ class ResultsFolder:
             jobs: Fingerprints of all that is to be run.
             command: See `Origin`.
             scenario: The file of the scenario, whose own folder is never renamed.
+            files: As in `create`.
 
         Raises:
             ResultsError: as `create`.
@@ -152,16 +157,27 @@ class ResultsFolder:
             earlier = folder.measurements()
             kept = [record for record in earlier if record.job in jobs]
             if len(kept) == len(earlier):
-                folder._describe(scenario_text, _origin(scenario_name, command))
+                folder._describe(scenario_text, _origin(scenario_name, command), files)
                 return folder
             folder.close()
         return cls.create(
-            path, scenario_text, scenario_name, command=command, scenario=scenario, records=kept
+            path,
+            scenario_text,
+            scenario_name,
+            command=command,
+            scenario=scenario,
+            records=kept,
+            files=files,
         )
 
-    def _describe(self, scenario_text: str, origin: Origin) -> None:
-        """Write the scenario, and where the results come from unless the folder says it."""
+    def _describe(self, scenario_text: str, origin: Origin, files: Collection[Path]) -> None:
+        """Write the scenario, its files, and the origin of the results unless the folder has it."""
         write_whole(self.scenario_path, scenario_text)
+        for number, file in enumerate(files):
+            (self.path / FILES).mkdir(exist_ok=True)
+            is_taken = file.name in {other.name for other in list(files)[:number]}
+            name = f"{number}-{file.name}" if is_taken else file.name
+            write_whole(self.path / FILES / name, file.read_bytes())
         try:
             self.origin()
         except ResultsError:

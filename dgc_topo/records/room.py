@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,6 +16,7 @@ from dgc_topo.records.records import MEASUREMENTS, VALIDATION, RecordFile, Resul
 SCENARIO = "scenario.toml"
 ENVIRONMENT = "environment.json"
 REPORT = "report.html"
+FILES = "files"  #: folder for copies of the files that a scenario uses
 TRAININGS = "trainings.jsonl"
 NETWORK = "network.toml"
 PLOT = "predicted-against-measured.svg"
@@ -65,7 +67,9 @@ class Room(NamedTuple):
     def _give_back(self) -> None:
         """Take away what was written here, and put the earlier results back."""
         for file in list(self.path.iterdir()) if self.path.is_dir() else ():
-            if any(_is_ours(file, records) for records in _CONTENT):
+            if file.name == FILES and file.is_dir():
+                shutil.rmtree(file)  # made here: the place was empty
+            elif any(_is_ours(file, records) for records in _CONTENT):
                 file.unlink()
         if (self.made or self.aside) and self.path.is_dir():
             self.path.rmdir()
@@ -125,6 +129,8 @@ def check_content(path: Path) -> Path:
 
 
 def _is_ours(file: Path, records: str) -> bool:
+    if file.is_dir():
+        return file.name == FILES and records == MEASUREMENTS
     return file.is_file() and (file.name in _CONTENT[records] or is_temporary(file))
 
 

@@ -5,7 +5,9 @@ from datetime import UTC
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from dgc_topo.cli.main import app
 from dgc_topo.files import WriteError
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement, Phases, Quality, QualityPoint, SparseSizes
@@ -216,3 +218,41 @@ def test_missing_files_are_named(folder):
         folder.scenario_text()
     with pytest.raises(ResultsError, match="no such file"):
         load_measurements(folder.path / "none")
+
+
+def test_files_that_a_scenario_uses_are_kept_beside_it(tmp_path):
+    used = []
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        used.append(tmp_path / place / "mine.py")
+        used[-1].write_text(f"# of {place}\n")
+    folder = ResultsFolder.create(tmp_path / "out", SCENARIO, "q", files=used)
+    kept = {file.name: file.read_text() for file in (folder.path / "files").iterdir()}
+    assert kept == {"mine.py": "# of a\n", "1-mine.py": "# of b\n"}
+    folder.append(measurements()[0])
+    folder.close()
+    used[0].write_text("# edited\n")
+    again = ResultsFolder.create(tmp_path / "out", SCENARIO, "q", files=used[:1])
+    assert again.aside is not None
+    assert (again.aside / "files" / "mine.py").read_text() == "# of a\n"
+    with pytest.raises(KeyboardInterrupt), again.or_as_it_was():
+        raise KeyboardInterrupt
+    assert (tmp_path / "out" / "files" / "mine.py").read_text() == "# of a\n"
+    assert not again.aside.exists()
+
+
+def test_a_run_keeps_its_own_topology(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from dgc_topo.topologies import ring\n"
+        "def schedule(world_size: int): return ring.schedule(world_size)\n"
+    )
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(
+        'name = "s"\n[[topologies]]\nname = "mine.py"\n'
+        '[simulate]\nnetworks = ["1gbe"]\nworld_sizes = [2]\n'
+        '[[simulate.workloads]]\nmodel = "alexnet"\ncompute_s = 0.1\nbatch_size_per_worker = 1\n'
+    )
+    result = CliRunner().invoke(app, ["simulate", str(scenario), "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    kept = tmp_path / "out" / "files" / "mine.py"
+    assert kept.read_text() == (tmp_path / "mine.py").read_text()

@@ -51,6 +51,13 @@ class Scenario(Table):
     )
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Files of the topologies and networks, where they are."""
+        topologies = [Path(each.folder, each.name) for each in self.topologies if each.is_file]
+        networks = [network.file for network in self.networks if hasattr(network, "file")]
+        return tuple(dict.fromkeys([*topologies, *networks]))
+
+    @property
     def names_files(self) -> bool:
         """True if there is a file that is relative to the scenario, or may be."""
         files = [topology.name for topology in self.topologies if topology.is_file]
