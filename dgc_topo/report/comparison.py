@@ -17,7 +17,7 @@ from dgc_topo.records.configuration import (
     networks,
     predicted,
 )
-from dgc_topo.records.measurement import ONE_DENSE_WORKER, Measurement, Quality
+from dgc_topo.records.measurement import ONE_DENSE_WORKER, Measurement
 from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
 
 MISSING = "-"
@@ -93,9 +93,11 @@ class _Row:
 
 
 class _Column(NamedTuple):
+    """How a column is made: the text of each row, and the number by which one is the best."""
+
     heading: Heading
-    value: Callable[[_Row], float | None]
-    text: Callable[[_Row, float], str]
+    text: Callable[[_Row], str | None]
+    number: Callable[[_Row], float | None] = lambda _: None
     best: Literal["lowest", "highest"] | None = None
 
 
@@ -109,15 +111,15 @@ def compare(measurements: Iterable[Measurement]) -> Comparison:
     rows = _rows_of(records)
     sizes = sorted({row.world_size for row in rows})
     columns = [
+        *_name_columns(rows, sizes),
         *_run_columns(records, f"{sizes[0]} ranks" if len(sizes) == 1 else "", rows),
         *_prediction_columns(records, sizes),
     ]
-    names = _name_columns(rows, sizes)
-    columns += _seed_columns(rows)
-    headings = (*(heading for heading, _ in names), *(column.heading for column in columns))
+    if any(row.num_seeds > 1 for row in rows):
+        meaning = "Runs behind a row's means, which differ in nothing but their seed."
+        columns.append(_Column(Heading("", "Seeds", "", meaning), lambda row: str(row.num_seeds)))
     cells = [_cells(column, rows) for column in columns]
-    texts = [[Cell(text(row)) for row in rows] for _, text in names]
-    return Comparison(headings, tuple(zip(*texts, *cells, strict=True)))
+    return Comparison(tuple(column.heading for column in columns), tuple(zip(*cells, strict=True)))
 
 
 def _rows_of(records: Sequence[Measurement]) -> list[_Row]:
@@ -132,40 +134,39 @@ def _rows_of(records: Sequence[Measurement]) -> list[_Row]:
     return rows
 
 
-def _name_columns(
-    rows: Sequence[_Row], sizes: Sequence[int]
-) -> list[tuple[Heading, Callable[[_Row], str]]]:
-    columns: list[tuple[Heading, Callable[[_Row], str]]] = [
-        (
-            Heading("", "Topology", "", "Communication pattern, with the options that were set."),
+def _name_columns(rows: Sequence[_Row], sizes: Sequence[int]) -> list[_Column]:
+    """Return the columns that name a row; most are only there if rows differ in them."""
+
+    def column(name: str, meaning: str, text: Callable[[_Row], str]) -> _Column:
+        return _Column(Heading("", name, "", meaning), text)
+
+    density = (
+        "Fraction of gradient elements that a worker sends in a step, once the warm-up is over; "
+        "dense sends all of them uncompressed."
+    )
+    columns = [
+        column(
+            "Topology",
+            "Communication pattern, with the options that were set.",
             lambda row: row.configuration.topology_label,
         ),
-        (
-            Heading(
-                "",
-                "Density",
-                "",
-                "Fraction of gradient elements that a worker sends in a step, once the warm-up is "
-                "over; dense sends all of them uncompressed.",
-            ),
-            lambda row: row.configuration.density_label,
-        ),
+        column("Density", density, lambda row: row.configuration.density_label),
     ]
     if len({row.configuration.workload for row in rows}) > 1:
-        workload = Heading("", "Workload", "", "Model and data set.")
-        columns.insert(0, (workload, lambda row: row.configuration.workload))
+        workload = column("Workload", "Model and data set.", lambda r: r.configuration.workload)
+        columns.insert(0, workload)
     if len({row.first.scenario for row in rows}) > 1:
-        scenario = Heading("", "Scenario", "", "What the records are of.")
-        columns.insert(0, (scenario, lambda row: row.first.scenario))
+        scenario = column("Scenario", "What the records are of.", lambda row: row.first.scenario)
+        columns.insert(0, scenario)
     if _differ(rows, lambda row: row.first.batch_size_per_worker):
-        batch = Heading("", "Batch", "", "Images, or streams of text, per worker and step.")
-        columns.append((batch, lambda row: str(row.first.batch_size_per_worker)))
+        meaning = "Images, or streams of text, per worker and step."
+        columns.append(column("Batch", meaning, lambda r: str(r.first.batch_size_per_worker)))
     if _differ(rows, lambda row: row.first.gradient_bytes):
-        gradient = Heading("", "Gradient", "", "Dense bytes of one worker's gradient.")
-        columns.append((gradient, lambda row: bytes_text(row.first.gradient_bytes)))
+        meaning = "Dense bytes of one worker's gradient."
+        columns.append(column("Gradient", meaning, lambda r: bytes_text(r.first.gradient_bytes)))
     if len(sizes) > 1:
-        ranks = Heading("", "Ranks", "", "Processes of the run, servers included.")
-        columns.append((ranks, lambda row: str(row.world_size)))
+        meaning = "Processes of the run, servers included."
+        columns.append(column("Ranks", meaning, lambda row: str(row.world_size)))
     return columns
 
 
@@ -178,94 +179,62 @@ def _differ(rows: Sequence[_Row], value: Callable[[_Row], object]) -> bool:
     return any(len(values) > 1 for values in found.values())
 
 
-def _seed_columns(rows: Sequence[_Row]) -> list[_Column]:
-    """Return the column that says how many runs a row is the mean of, if any is one."""
-    if all(row.num_seeds == 1 for row in rows):
-        return []
-    meaning = "Runs behind a row's means, which differ in nothing but their seed."
-    return [
-        _Column(
-            Heading("", "Seeds", "", meaning),
-            lambda row: row.num_seeds,
-            lambda _, value: f"{value:.0f}",
-        )
-    ]
-
-
 def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[_Row]) -> list[_Column]:
-    ran = bool(measured(records))
-    group = "measured" if ran else "predicted"
+    """Return the columns of what runs did, or without any of what would go over the wire."""
+    group = "measured" if measured(records) else "predicted"
+    sent = "Bytes that the busiest rank sends in one training step, after the warm-up."
+    ratio = (
+        "Dense bytes of one worker's own gradient over its encoded bytes, indices included; sums "
+        "of several workers hold more entries, so wire bytes shrink less."
+    )
     columns = [
-        _Column(
-            Heading(
-                group,
-                "wire bytes per step",
-                ranks,
-                "Bytes that the busiest rank sends in one training step, after the warm-up.",
-            ),
-            lambda row: _mean(m.wire_bytes_per_step for m in row.records),
-            lambda _, value: bytes_text(value),
+        _means(
+            Heading(group, "wire bytes per step", ranks, sent),
+            lambda row: [m.wire_bytes_per_step for m in row.records],
+            bytes_text,
         ),
-        _Column(
-            Heading(
-                group,
-                "compression ratio",
-                "own gradient",
-                "Dense bytes of one worker's own gradient over its encoded bytes, indices "
-                "included; sums of several workers hold more entries, so wire bytes shrink less.",
-            ),
-            lambda row: _mean(m.compression_ratio for m in row.records),
-            lambda _, value: times_text(value),
+        _means(
+            Heading(group, "compression ratio", "own gradient", ratio),
+            lambda row: [m.compression_ratio for m in row.records],
+            times_text,
         ),
     ]
-    if ran:
-        columns = [*_quality_columns(rows), *columns, _step_time_here(ranks)]
-    return columns
-
-
-def _quality_columns(rows: Sequence[_Row]) -> list[_Column]:
+    if group == "predicted":
+        return columns
+    time = (
+        "Median time of one training step on this machine, whose processes share its cores: "
+        "compare rows with it, not networks."
+    )
+    step = _means(
+        Heading("measured", "step time here", ranks, time),
+        lambda row: [m.step_time_s for m in row.measured if m.workers == "processes"],
+        seconds_text,
+        "lowest",
+    )
     metrics = dict.fromkeys(m.quality.metric for row in rows for m in row.measured if m.quality)
+    return [*map(_quality_column, metrics), *columns, step]
+
+
+def _quality_column(metric: str) -> _Column:
     meaning = {
         "accuracy": "Fraction of the test set classified correctly after the last epoch; "
         "higher is better.",
         "perplexity": "Perplexity on the test set after the last epoch; lower is better.",
-    }
-    return [_quality_column(metric, meaning[metric]) for metric in metrics]
+    }[metric]
 
-
-def _quality_column(metric: str, meaning: str) -> _Column:
-    def qualities(row: _Row) -> list[Quality]:
-        return [m.quality for m in row.measured if m.quality and m.quality.metric == metric]
-
-    def text(row: _Row, value: float) -> str:
-        finals = [quality.final for quality in qualities(row)]
-        spread = stdev(finals) if len(finals) > 1 else None
+    def text(row: _Row) -> str | None:
+        qualities = [m.quality for m in row.measured if m.quality]
+        finals = [quality.final for quality in qualities if quality.metric == metric]
+        if not finals:
+            return None
+        mean, spread = fmean(finals), stdev(finals) if len(finals) > 1 else None
         if metric == "accuracy":
-            shown = f"{100 * value:.1f}"
+            shown = f"{100 * mean:.1f}"
             return f"{shown} %" if spread is None else f"{shown} ± {100 * spread:.1f} %"
-        shown = three_digits(value)
+        shown = three_digits(mean)
         return shown if spread is None else f"{shown} ± {three_digits(spread)}"
 
-    return _Column(
-        Heading("measured", f"final {metric}", "", meaning),
-        lambda row: _mean(quality.final for quality in qualities(row)),
-        text,
-    )
-
-
-def _step_time_here(ranks: str) -> _Column:
-    return _Column(
-        Heading(
-            "measured",
-            "step time here",
-            ranks,
-            "Median time of one training step on this machine, whose processes share its cores: "
-            "compare rows with it, not networks.",
-        ),
-        lambda row: _mean(m.step_time_s for m in row.measured if m.workers == "processes"),
-        lambda _, value: seconds_text(value),
-        "lowest",
-    )
+    return _Column(Heading("measured", f"final {metric}", "", meaning), text)
 
 
 def _prediction_columns(records: Sequence[Measurement], sizes: Sequence[int]) -> list[_Column]:
@@ -273,10 +242,7 @@ def _prediction_columns(records: Sequence[Measurement], sizes: Sequence[int]) ->
     columns = []
     for network in networks(records):
         largest = max(m.world_size for m in predicted(records) if m.network == network)
-        columns += [
-            _predicted_step_time(network, ranks),
-            _predicted_speedup(network, largest),
-        ]
+        columns += [_predicted_step_time(network, ranks), _predicted_speedup(network, largest)]
         if not measured(records):  # beside measurements the table is wide enough
             columns.append(_bound_by(network, largest))
     return columns
@@ -284,58 +250,73 @@ def _prediction_columns(records: Sequence[Measurement], sizes: Sequence[int]) ->
 
 def _predicted_step_time(network: str, ranks: str) -> _Column:
     meaning = f"Simulated time of one training step on {network}."
-    return _Column(
+    return _means(
         Heading(f"predicted {network}", "step time", ranks, meaning),
-        lambda row: _mean(m.step_time_s for m in row.on(network, row.world_size)),
-        lambda _, seconds: seconds_text(seconds),
+        lambda row: [m.step_time_s for m in row.on(network, row.world_size)],
+        seconds_text,
         "lowest",
     )
 
 
 def _predicted_speedup(network: str, world_size: int) -> _Column:
-    def text(row: _Row, speedup: float) -> str:
-        return f"{times_text(speedup)} ({speedup / row.on(network, world_size)[0].num_workers:.0%})"
-
     meaning = (
         f"Simulated throughput on {network} over that of {ONE_DENSE_WORKER}; in brackets the same "
         "per worker, the scaling efficiency."
     )
-    return _Column(
+    plain = _means(
         Heading(f"predicted {network}", "speed-up", f"{world_size} ranks", meaning),
-        lambda row: _mean(m.speedup for m in row.on(network, world_size) if m.speedup is not None),
-        text,
+        lambda row: [m.speedup for m in row.on(network, world_size)],
+        times_text,
         "highest",
     )
 
+    def text(row: _Row) -> str | None:
+        speedup = plain.number(row)
+        if speedup is None:
+            return None
+        efficiency = speedup / row.on(network, world_size)[0].num_workers
+        return f"{times_text(speedup)} ({efficiency:.0%})"
+
+    return plain._replace(text=text)
+
 
 def _bound_by(network: str, world_size: int) -> _Column:
-    def of(row: _Row) -> list[str]:
-        return [m.bound_by for m in row.on(network, world_size) if m.bound_by]
+    def text(row: _Row) -> str | None:
+        return next((m.bound_by for m in row.on(network, world_size) if m.bound_by), None)
 
     meaning = f"What a step on {network} cannot be faster than: a link, a processor, latency."
     return _Column(
-        Heading(f"predicted {network}", "bound by", f"{world_size} ranks", meaning),
-        lambda row: float(len(of(row))) if of(row) else None,
-        lambda row, _: of(row)[0],
+        Heading(f"predicted {network}", "bound by", f"{world_size} ranks", meaning), text
     )
 
 
+def _means(
+    heading: Heading,
+    numbers: Callable[[_Row], Sequence[float | None]],
+    text: Callable[[float], str],
+    best: Literal["lowest", "highest"] | None = None,
+) -> _Column:
+    """Return a column of means over a row's records; those without a number do not count."""
+
+    def mean(row: _Row) -> float | None:
+        known = [number for number in numbers(row) if number is not None]
+        return fmean(known) if known else None
+
+    def shown(row: _Row) -> str | None:
+        number = mean(row)
+        return None if number is None else text(number)
+
+    return _Column(heading, shown, mean, best)
+
+
 def _cells(column: _Column, rows: Sequence[_Row]) -> list[Cell]:
-    values = [column.value(row) for row in rows]
-    texts = [
-        MISSING if value is None else column.text(row, value)
-        for row, value in zip(rows, values, strict=True)
-    ]
-    known = [value for value in values if value is not None]
+    texts = [column.text(row) or MISSING for row in rows]
+    numbers = [column.number(row) for row in rows]
+    known = [number for number in numbers if number is not None]
     if column.best is None or not known:
         return [Cell(text) for text in texts]
     best = min(known) if column.best == "lowest" else max(known)
     # What reads the same as the best is as good: the digits left out are noise.
-    shown = texts[values.index(best)]
+    shown = texts[numbers.index(best)]
     everyone = all(text == shown for text in texts)
     return [Cell(text, text == shown and not everyone) for text in texts]
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return fmean(known) if known else None
