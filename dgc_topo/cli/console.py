@@ -113,19 +113,19 @@ def clear_errors() -> Iterator[None]:
         try:
             yield
         except (ValueError, RuntimeError, OSError) as error:
-            raise _told(error, str(error)) from error
+            raise _report(error, str(error)) from error
         except MemoryError as error:
-            raise _told(
+            raise _report(
                 error, f"this takes more memory than there is ({name_of(error)})"
             ) from error
         except OverflowError as error:
-            raise _told(error, f"a number is too large ({name_of(error)})") from error
+            raise _report(error, f"a number is too large ({name_of(error)})") from error
         except KeyboardInterrupt:
             errors.print("interrupted; every worker process has been ended")
             raise typer.Exit(_INTERRUPTED) from None
 
 
-def _told(error: Exception, text: str) -> typer.Exit:
+def _report(error: Exception, text: str) -> typer.Exit:
     """Print an error, and return what ends the command."""
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(error)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -112,13 +113,14 @@ def validate(
         check_folder("--output", output)
         loaded = load_scenario(scenario)
         folder = output or Path("results") / loaded.name
+        open_folder = partial(_open_folder, folder, scenario)
         if measured is None:
-            rows = _measure(loaded, network, Place(folder, scenario))
+            rows = _measure(loaded, network, open_folder)
         elif network is None:
             raise ValueError("--measured: expected --network, what is to predict its rows")
         else:
             calibrated = CalibratedNetwork.load(network)
-            rows = _predict_again(loaded, measured, calibrated, Place(folder, scenario))
+            rows = _predict_again(loaded, measured, calibrated, open_folder)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
             print_json(values)
@@ -128,28 +130,24 @@ def validate(
         console.print(f"folder: {folder}", soft_wrap=True)
 
 
-def tell_moved(folder: Path, aside: Path) -> None:
+def _tell_moved(folder: Path, aside: Path) -> None:
     """Say where earlier results are; standard output may be for JSON alone."""
     errors.print(moved_text(folder, aside), soft_wrap=True)
 
 
-class Place(NamedTuple):
-    """Folder for a validation, and the file of its scenario."""
+def _open_folder(path: Path, scenario: Path) -> ValidationFolder:
+    """Return the folder of a validation, made empty."""
+    from dgc_topo.experiments.validation.folder import ValidationFolder
 
-    folder: Path
-    scenario: Path
-
-    def open(self) -> ValidationFolder:
-        """Return the folder, made empty."""
-        from dgc_topo.experiments.validation.folder import ValidationFolder
-
-        made = ValidationFolder(self.folder, self.scenario)
-        if made.aside is not None:
-            tell_moved(self.folder, made.aside)
-        return made
+    made = ValidationFolder(path, scenario)
+    if made.aside is not None:
+        _tell_moved(path, made.aside)
+    return made
 
 
-def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[ValidationRow]:
+def _measure(
+    scenario: Scenario, network: Path | None, open_folder: Callable[[], ValidationFolder]
+) -> list[ValidationRow]:
     """Calibrate unless there is a network file, measure, and write the folder."""
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
@@ -165,8 +163,8 @@ def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Val
         )
     # Read first: the file may be in a folder that is about to be renamed.
     calibrated = None if network is None else CalibratedNetwork.load(network)
-    folder = place.open()
-    with folder.or_as_it_was(tell_moved):
+    folder = open_folder()
+    with folder.or_as_it_was(_tell_moved):
         if calibrated is None:
             rates = section.calibrate_rates_bits_per_s
             total = num_probes(section.num_hosts, rates)
@@ -180,11 +178,14 @@ def _measure(scenario: Scenario, network: Path | None, place: Place) -> list[Val
             validate(scenario, calibrated, advance),
             validate_training(scenario, calibrated, folder.keep_training, advance),
         )
-        return _write(folder, rows, place)
+        return _write(folder, rows)
 
 
 def _predict_again(
-    scenario: Scenario, measured: Path, network: CalibratedNetwork, place: Place
+    scenario: Scenario,
+    measured: Path,
+    network: CalibratedNetwork,
+    open_folder: Callable[[], ValidationFolder],
 ) -> list[ValidationRow]:
     """Predict what an earlier validation measured, and write the folder."""
     from dgc_topo.experiments.validation.collectives import predict_again
@@ -198,17 +199,15 @@ def _predict_again(
         *predict_again(scenario, network, collectives),
         *predict_trainings(scenario, network, trainings),
     ]
-    folder = place.open()
-    with folder.or_as_it_was(tell_moved):
+    folder = open_folder()
+    with folder.or_as_it_was(_tell_moved):
         folder.keep_network(network)
         for training in trainings:
             folder.keep_training(training)
-        return _write(folder, rows, place)
+        return _write(folder, rows)
 
 
-def _write(
-    folder: ValidationFolder, rows: Iterable[ValidationRow], place: Place
-) -> list[ValidationRow]:
+def _write(folder: ValidationFolder, rows: Iterable[ValidationRow]) -> list[ValidationRow]:
     """Write rows as they come, then the plot of those that there are."""
     from dgc_topo.experiments.validation.folder import load_rows
     from dgc_topo.records.room import PLOT
@@ -218,4 +217,4 @@ def _write(
     try:
         return folder.write(rows)
     finally:
-        save_picture(error_figure(load_rows(place.folder)), place.folder / PLOT)
+        save_picture(error_figure(load_rows(folder.path)), folder.path / PLOT)

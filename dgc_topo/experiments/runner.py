@@ -19,7 +19,7 @@ from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.training_cases import cases_of_runs, cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.records.room import SCENARIO, Told, check_room
+from dgc_topo.records.room import SCENARIO, OnMoved, check_room
 from dgc_topo.training.events import Event, Finished
 from dgc_topo.training.job import GLOO, Job
 from dgc_topo.training.settings import TrainSection
@@ -73,7 +73,7 @@ class Place:
         default = Path("results", self.scenario.name)
         return default if self.output is None else Path(self.output)
 
-    def open(self, told: Told, keep: Sequence[str] | None = None) -> ResultsFolder:
+    def open(self, told: OnMoved, keep: Sequence[str] | None = None) -> ResultsFolder:
         """Return the folder, made empty; or with the records of the jobs to *keep*.
 
         Args:

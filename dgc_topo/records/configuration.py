@@ -9,7 +9,7 @@ from dgc_topo.records.measurement import Measurement
 from dgc_topo.units import percent_text
 
 #: Where a record stands in its row: its kind, network and world size.
-Place = tuple[str, str, int]
+_Place = tuple[str, str, int]
 
 
 class Configuration(NamedTuple):
@@ -85,7 +85,7 @@ def by_configuration(measurements: Iterable[Measurement]) -> dict[Configuration,
     """
     groups: dict[Configuration, list[Measurement]] = {}
     works: dict[Configuration, tuple[object, ...]] = {}
-    taken: dict[tuple[Configuration, Place], tuple[Setting, set[int]]] = {}
+    taken: dict[tuple[Configuration, _Place], tuple[Setting, set[int]]] = {}
     for record in measurements:
         configuration, setting = Configuration.of(record), Setting.of(record)
         while True:
@@ -131,7 +131,7 @@ class Setting(NamedTuple):
         return self[:4]
 
 
-def _place(record: Measurement) -> Place:
+def _place(record: Measurement) -> _Place:
     """Return a record's place in its row; measured runs have one column for all networks."""
     network = record.network if record.kind == "predicted" else ""
     return record.kind, network, record.world_size

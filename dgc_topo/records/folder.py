@@ -27,8 +27,8 @@ from dgc_topo.records.room import (
     FILES,
     REPORT,
     SCENARIO,
+    OnMoved,
     Room,
-    Told,
     check_content,
     make_room,
 )
@@ -76,6 +76,10 @@ class ResultsFolder:
         self._records = RecordFile(self.measurements_path)
         if not self.measurements_path.is_file():
             raise ResultsError(f"{self.path}: {why_missing(self.path)}")
+
+    def __repr__(self) -> str:
+        """Return the path."""
+        return f"ResultsFolder({str(self.path)!r})"
 
     @classmethod
     def create(
@@ -184,7 +188,7 @@ class ResultsFolder:
             write_whole(self.environment_path, origin.model_dump_json(indent=2) + "\n")
 
     @contextmanager
-    def or_as_it_was(self, told: Told | None = None) -> Iterator[None]:
+    def or_as_it_was(self, told: OnMoved | None = None) -> Iterator[None]:
         """Undo `create` if anything fails before the first record is there, and tell of it."""
         undone = self._room.or_as_it_was(self._records, told=told) if self._room else nullcontext()
         with undone:

@@ -288,6 +288,14 @@ class Measurement(_Record):
             self.__dict__["speedup"] = speedup if isfinite(speedup) else None
         return self
 
+    def __repr__(self) -> str:
+        """Return what was run, where, and how long a step took."""
+        return (
+            f"Measurement({self.kind}: {self.workload}, {self.topology}, {self.compression} "
+            f"{self.density:g}, {self.world_size} ranks on {self.network}, "
+            f"{1e3 * self.step_time_s:.4g} ms/step)"
+        )
+
     @property
     def is_dense(self) -> bool:
         """True if every element is sent, in whatever type."""

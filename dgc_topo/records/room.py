@@ -29,7 +29,7 @@ _CONTENT: dict[str, Collection[str]] = {
 
 
 #: Called where earlier results are renamed, with the folder and what it is called now.
-Told = Callable[[Path, Path], None]
+OnMoved = Callable[[Path, Path], None]
 
 
 class Room(NamedTuple):
@@ -46,7 +46,7 @@ class Room(NamedTuple):
     made: bool
 
     @contextmanager
-    def or_as_it_was(self, *records: RecordFile, told: Told | None = None) -> Iterator[None]:
+    def or_as_it_was(self, *records: RecordFile, told: OnMoved | None = None) -> Iterator[None]:
         """Leave the place as it was if anything fails before a record is in one of the files.
 
         Args:

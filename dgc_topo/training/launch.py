@@ -20,7 +20,7 @@ def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) ->
 
     Args:
         jobs: What to run; an event's job is its place here.
-        listen: Told of every event, in this process.
+        listen: OnMoved of every event, in this process.
         hosts: Where; this machine's loopback by default.
 
     Raises:

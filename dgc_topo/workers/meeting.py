@@ -234,7 +234,7 @@ class Meeting:
     Args:
         seat: This process's.
         state: Makes this process's statement.
-        decide: Told of every rank's statement; what it raises ends the joining.
+        decide: OnMoved of every rank's statement; what it raises ends the joining.
         patience: How long to wait for the last rank.
     """
 

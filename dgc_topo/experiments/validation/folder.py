@@ -19,7 +19,7 @@ from dgc_topo.records.records import (
     load_measurements,
     read_records,
 )
-from dgc_topo.records.room import NETWORK, TRAININGS, Told, make_room
+from dgc_topo.records.room import NETWORK, TRAININGS, OnMoved, make_room
 from dgc_topo.units import rate_text
 
 COLLECTIVES, TRAINING_STEPS = "collectives", "training steps"  #: groups of rows
@@ -113,6 +113,7 @@ class ValidationFolder:
         scenario: The file of the scenario, whose own folder is never renamed.
 
     Attributes:
+        path: The folder.
         aside: Where the earlier results are now, if there were any.
 
     Raises:
@@ -121,22 +122,22 @@ class ValidationFolder:
 
     def __init__(self, path: Path, scenario: Path | None = None) -> None:
         self._room = make_room(path, scenario)
-        self._path = path
+        self.path = path
         self._rows = RecordFile.create(path / VALIDATION)
         self._trainings = RecordFile(path / TRAININGS)
         self.aside = self._room.aside
 
-    def or_as_it_was(self, told: Told | None = None) -> AbstractContextManager[None]:
+    def or_as_it_was(self, told: OnMoved | None = None) -> AbstractContextManager[None]:
         """Leave everything as it was if what is done now fails before anything was measured."""
         return self._room.or_as_it_was(self._rows, self._trainings, told=told)
 
     def keep_network(self, network: CalibratedNetwork) -> None:
         """Write the network that predicts the rows."""
-        network.save(self._path / NETWORK)
+        network.save(self.path / NETWORK)
 
     def keep_training(self, record: Measurement) -> None:
         """Add the record of a training, from which its row is predicted."""
-        (self._path / TRAININGS).touch()
+        (self.path / TRAININGS).touch()
         self._trainings.append(record)
         self._trainings.close()
 
