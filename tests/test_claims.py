@@ -24,10 +24,10 @@ name = "hierarchical"
 options = { group_size = 2 }
 [[networks]]
 name = "1gbe-2-gpus"
-kind = "gpu-hosts"
+kind = "star"
 base = "1gbe"
 gpus_per_host = 2
-inside_bandwidth_gb_per_s = 1000.0
+inside_bandwidth_gbit_per_s = 8000
 [simulate]
 networks = ["1gbe-2-gpus"]
 world_sizes = [2, 8]
@@ -72,7 +72,7 @@ def test_ranks_of_one_machine_share_its_nic():
     ring_s = 2 * 7 / 8 * model.gradient_bytes / fabric.bandwidth_bytes_per_s
     assert across.step_time_s == pytest.approx(model.compute_s + ring_s, rel=1e-3)
     assert across.bound_by is not None
-    assert across.bound_by.startswith("machine 0 -> core")
+    assert across.bound_by.startswith("host 0 up")
 
 
 def test_a_file_without_claims_has_none():

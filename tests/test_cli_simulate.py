@@ -187,7 +187,10 @@ def test_a_topology_of_ones_own_and_goal_text(run, tmp_path):
         ("ring -n 0 --bytes 1MB", "world_size 0, expected at least 1"),
         ("ring -n 4 --bytes 100h", "--bytes '100h': unknown unit 'h', expected a size such"),
         ("ring -n 4 --bytes=-1MB", "--bytes '-1MB': negative"),
-        ("ring -n 4 --bytes 1MB --network 1gb", "--network '1gb': unknown, expected one of 1gbe"),
+        (
+            "ring -n 4 --bytes 1MB --network 1gb",
+            "--network: network '1gb': unknown, expected one of 1gbe",
+        ),
         ("ring -n 4 --bytes 1MB --network x.toml:mine", "x.toml: cannot be read"),
         ("ring -n 4 --bytes 1MB --network {FABRICS}:my", "expected one of [[networks"),
         ("ring -n 4 --bytes 1MB --network ideal", "--bandwidth: missing"),

@@ -57,7 +57,10 @@ def test_it_takes_the_networks_that_simulate_takes():
     ("arguments", "says"),
     [
         (("resnet5", "-n", 2), "unknown"),
-        (("resnet50", "-n", 2, "--network", "2gbe"), "--network '2gbe': unknown, expected one of"),
+        (
+            ("resnet50", "-n", 2, "--network", "2gbe"),
+            "--network: network '2gbe': unknown, expected one of",
+        ),
         (("resnet50", "-n", 2, "--network", f"{FABRICS}:mine"), "expected one of [[networks"),
         (("resnet50", "-n", 2, "--network", "ideal"), "--bandwidth: missing, expected one such as"),
         (("resnet50", "-n", 2, "--latency", "1us"), "--latency: is fixed for --network 1gbe"),

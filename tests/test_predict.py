@@ -183,7 +183,7 @@ def test_a_recorded_profile_can_be_overlapped():
     text = SCENARIO.format(densities="[1.0]", exponent="1.0").partition("[[simulate.workloads]]")[0]
     text = text.replace('"1gbe"', '"slow"')
     text += "{keys}"
-    slow = '[[networks]]\nname = "slow"\nkind = "star"\nbandwidth_mb_per_s = 20_020e-6\n'
+    slow = '[[networks]]\nname = "slow"\nkind = "star"\nbandwidth_gbit_per_s = 160_160e-9\n'
     train = """[train]
 dataset = "fashion-mnist-subset"
 model = "mlp"

@@ -139,7 +139,8 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
         (
             "[4, 8]",
             '[4, 8]\n[[networks]]\nname = "n"\nkind = "star"\nbandwidth_gbit_per_s = 1\n'
-            "slow_hosts = [{ host = 0, factor = 0.5 }, { host = 0, factor = 0.1 }]",
+            "slow_hosts = [{ host = 0, bandwidth_factor = 0.5 }, "
+            "{ host = 0, bandwidth_factor = 0.1 }]",
             "slow_hosts: host 0 is there twice, expected once",
         ),
         ("name =", "name ?", "not valid TOML"),

@@ -160,7 +160,7 @@ def test_a_calibrated_file_is_held_to_the_same(tmp_path):
         (
             "gpus_per_host = 2",
             "gpus_per_host = 65536",
-            "num_machines x gpus_per_host: 131,072 hosts",
+            "hosts x gpus_per_host: 131,072 GPUs",
         ),
         ("num_hosts = 4", "num_hosts = 1000000000", "num_hosts = 1000000000: expected less than"),
         (

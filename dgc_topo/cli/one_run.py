@@ -12,8 +12,7 @@ from rich.text import Text
 
 from dgc_topo.cli.console import console, print_json
 from dgc_topo.files import write_whole
-from dgc_topo.network import known_fabrics
-from dgc_topo.network.kinds import BuiltNetwork
+from dgc_topo.network import Cluster
 from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import (
@@ -42,10 +41,8 @@ class Case:
 
     Attributes:
         topology: With its options.
-        world_size: Number of ranks.
         num_bytes: Size of the dense buffer.
-        network: What it is called.
-        built: Its hosts and links, and what happens on them.
+        cluster: Ranks on a network, and what else happens there.
         density: Fraction of the elements sent, or None for dense.
         union_exponent: How sparse unions grow, or None for independent entries.
         seed: For topologies that draw at random.
@@ -55,10 +52,8 @@ class Case:
     """
 
     topology: Topology
-    world_size: int
     num_bytes: float
-    network: str
-    built: BuiltNetwork
+    cluster: Cluster
     density: float | None
     union_exponent: float | None
     seed: int
@@ -90,7 +85,7 @@ class Case:
 
     def schedule(self) -> Schedule:
         """Return the schedule (of the first iteration, if it varies)."""
-        return self.topology.schedule(self.world_size, seed=self.seed)
+        return self.topology.schedule(self.cluster.num_ranks, seed=self.seed)
 
     def sizes(self, schedule: Schedule) -> Sizes:
         """Return the bytes of the transfers of *schedule*."""
@@ -107,21 +102,20 @@ class Case:
     def lower_bound_s(self, schedule: Schedule) -> float:
         """Return what no schedule with the same goal can beat."""
         cost, union_bytes = count_cost(schedule), self._union_bytes()
-        network, placement, _, changes = self.built
-        if self.is_star:
+        network = self.cluster.network
+        if self.cluster.fabric is not None:
             port, alpha_s = float(network.bandwidth_bytes_per_s[0]), 2 * float(network.latency_s[0])
             own, merged = union_bytes(np.array([1, len(schedule.contributors) - 1])).tolist()
             sparse = merged if self.is_sparse else None
             return goal_bound_s(schedule, cost, own, port, alpha_s, sparse)
-        hosts = np.arange(self.world_size) if placement is None else placement
         return network_bound_s(
             schedule,
             cost,
             union_bytes,
             network,
-            hosts,
+            self.cluster.placement,
             is_dense=not self.is_sparse,
-            changes=changes,
+            changes=self.cluster.changes,
         )
 
     def _union_bytes(self) -> Growth:
@@ -131,11 +125,6 @@ class Case:
         length, entries = self.num_elements, self.num_entries
         growth = growth_of(length, entries, self.union_exponent)
         return lambda contributors: _CODING.least_bytes(length, growth(contributors))
-
-    @property
-    def is_star(self) -> bool:
-        """Whether the network is a fabric: one switch, equal ports."""
-        return self.network in known_fabrics()
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,14 +194,7 @@ def run_case(case: Case, goal_file: Path | None, *, as_json: bool) -> None:
         text = io.StringIO()
         write_goal(schedule, case.sizes(schedule), text)  # all of it, before a file is touched
         write_whole(goal_file, text.getvalue())
-    result = simulate_schedule(
-        schedule,
-        case.built.network,
-        case.sizes(schedule),
-        placement=case.built.placement,
-        background=case.built.background,
-        changes=case.built.changes,
-    )
+    result = simulate_schedule(schedule, case.cluster, case.sizes(schedule))
     outcome = Outcome(case, schedule.goal, result, case.lower_bound_s(schedule))
     if as_json:
         print_json(outcome.for_json(), indent=2)
@@ -226,7 +208,7 @@ def _print_table(outcome: Outcome) -> None:
     case, result, bounds = outcome.case, outcome.result, outcome.result.bounds
     density = f" at density {case.density:g}" if case.is_sparse else ""
     text = (
-        f", {case.world_size} ranks, {bytes_text(case.num_bytes)}{density}, "
+        f", {case.cluster.num_ranks} ranks, {bytes_text(case.num_bytes)}{density}, "
         f"on {printable(_network_text(case))}"
     )
     console.print(Text(printable(case.topology.label), "bold") + Text(text), soft_wrap=True)
@@ -249,12 +231,12 @@ def _print_table(outcome: Outcome) -> None:
 
 
 def _network_text(case: Case) -> str:
-    network = case.built.network
-    if not case.is_star:
-        return f"{case.network}: {network.num_hosts} hosts, {network.num_links} links"
+    network = case.cluster.network
+    if case.cluster.fabric is None:
+        return f"{case.cluster.name}: {network.num_hosts} hosts, {network.num_links} links"
     rate = _rate_text(float(network.bandwidth_bytes_per_s[0]))
     alpha = seconds_text(2 * float(network.latency_s[0]))
-    return f"{case.network}: {rate} each way, {alpha} host to host"
+    return f"{case.cluster.name}: {rate} each way, {alpha} host to host"
 
 
 def _rate_text(bytes_per_s: float) -> str:

@@ -11,8 +11,7 @@ import typer
 from dgc_topo.units import fraction_from, rate_from, seconds_from
 
 if TYPE_CHECKING:
-    from dgc_topo.network import Fabric
-    from dgc_topo.network.kinds import BuiltNetwork
+    from dgc_topo.network import Cluster, Fabric
     from dgc_topo.topology import Topology
 
 Value = TypeVar("Value")
@@ -87,7 +86,7 @@ Options = Annotated[
 Seed = Annotated[int, typer.Option(help="for topologies that draw at random", min=0, max=2**31 - 1)]
 NetworkName = Annotated[
     str,
-    typer.Option(help="see 'dgc-topo networks', or FILE.toml:NAME of a scenario"),
+    typer.Option(help="see 'dgc-topo networks'; or a network file, or one of several in FILE:NAME"),
 ]
 Bandwidth = Annotated[
     str | None, typer.Option(help="of a link of --network ideal, such as 125MB/s or 1Gbit/s")
@@ -98,52 +97,32 @@ Latency = Annotated[
 ]
 
 
-def fabric_from(name: str, bandwidth: str | None, latency: str | None) -> Fabric | None:
-    """Return the fabric that --network names, or None if it must be in a scenario file.
+def cluster_from(name: str, num_ranks: int, bandwidth: str | None, latency: str | None) -> Cluster:
+    """Return *num_ranks* ranks on the network that --network names.
 
     Raises:
-        ValueError: naming the option that is missing or means nothing there.
+        ValueError: naming the option that is missing or means nothing there, or what is wrong in
+            the network's file.
     """
-    from dgc_topo.network import known_fabrics, load_fabric
+    from dgc_topo.network import load_cluster, load_fabric
+    from dgc_topo.tables.keys import at_key
 
-    if name == "ideal":
+    source: str | Fabric = name
+    if name.lower() == "ideal":
         rate = needed(bandwidth, "--bandwidth", "one such as 125MB/s for --network ideal")
-        return load_fabric(
+        source = load_fabric(
             name,
             bandwidth_bytes_per_s=rate_from(rate, "--bandwidth"),
             link_latency_s=0.0 if latency is None else seconds_from(latency, "--latency"),
         )
-    for option, value in (("--bandwidth", bandwidth), ("--latency", latency)):
-        if value is not None:
-            raise ValueError(
-                f"{option}: is fixed for --network {name}, expected --network ideal to set it"
-            )
-    return load_fabric(name) if name in known_fabrics() else None
-
-
-def network_from(
-    name: str, world_size: int, bandwidth: str | None, latency: str | None
-) -> BuiltNetwork:
-    """Return a fabric's star, or a network that a scenario file describes (FILE.toml:NAME).
-
-    Raises:
-        ValueError: naming the option or the scenario's key that makes no sense.
-    """
-    from dgc_topo.experiments.scenario import load_scenario
-    from dgc_topo.experiments.scenario.networks import build_network
-    from dgc_topo.network import known_fabrics
-    from dgc_topo.network.kinds import BuiltNetwork
-
-    fabric = fabric_from(name, bandwidth, latency)
-    if fabric is not None:
-        return BuiltNetwork(fabric.star(world_size), None, None, ())
-    file, separator, own = name.rpartition(":")
-    if not separator or not file.endswith(".toml"):
-        raise ValueError(
-            f"--network {name!r}: unknown, expected one of {', '.join(known_fabrics())}, or "
-            "FILE.toml:NAME for one that a scenario file describes"
-        )
-    return build_network(own, load_scenario(Path(file)), world_size)
+    else:
+        for option, value in (("--bandwidth", bandwidth), ("--latency", latency)):
+            if value is not None:
+                raise ValueError(
+                    f"{option}: is fixed for --network {name}, expected --network ideal to set it"
+                )
+    with at_key("--network"):
+        return load_cluster(source, num_ranks)
 
 
 def check_seed(seed: int, topology: Topology, *, draws: bool = False) -> None:

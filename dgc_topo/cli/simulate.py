@@ -16,9 +16,9 @@ from dgc_topo.cli.options import (
     Options,
     Seed,
     check_seed,
+    cluster_from,
     fraction,
     needed,
-    network_from,
     refuse_options,
 )
 from dgc_topo.cli.outputs import check_file, check_folder
@@ -97,9 +97,9 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         num_ranks = needed(world_size, "--world-size", "a number of ranks")
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse what it cannot run before anything else
-        built = network_from(network, num_ranks, bandwidth, latency)
+        cluster = cluster_from(network, num_ranks, bandwidth, latency)
         coding = density, union_exponent, seed
-        case = Case(topology, num_ranks, num_bytes, network, built, *coding)
+        case = Case(topology, num_bytes, cluster, *coding)
         run_case(case, goal, as_json=as_json)
 
 

@@ -19,8 +19,7 @@ from dgc_topo.cli.options import (
     Options,
     Seed,
     check_seed,
-    fabric_from,
-    network_from,
+    cluster_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
 from dgc_topo.sizes import is_sparse
@@ -67,16 +66,8 @@ def step(  # noqa: PLR0913 - one argument per option
                 "expected 1"
             )
         does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
-        fabric = fabric_from(network, bandwidth, latency)
-        built = network_from(network, world_size, bandwidth, latency)
-        result = simulate_training_step(
-            does,
-            schedule,
-            fabric or built.network,  # of a fabric, equal steps are summed up
-            placement=built.placement,
-            background=built.background,
-            changes=built.changes,
-        )
+        cluster = cluster_from(network, world_size, bandwidth, latency)
+        result = simulate_training_step(does, schedule, cluster)
         write_step(does, result, StepFiles(trace, plot), as_json=as_json)
 
 

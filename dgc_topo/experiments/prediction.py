@@ -11,10 +11,7 @@ from functools import cache, lru_cache
 from statistics import fmean
 
 from dgc_topo.experiments.scenario import Scenario
-from dgc_topo.experiments.scenario.networks import build_network
 from dgc_topo.experiments.training_cases import TrainingCase
-from dgc_topo.network import known_fabrics, load_fabric
-from dgc_topo.network.kinds import BuiltNetwork
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.schedule import Schedule
@@ -108,31 +105,10 @@ def simulated_steps(
     for iteration in range(iterations):
         number = iteration if topology.varies else 0
         schedule = _schedule(topology, world_size, number, case.seed)
-        if network in known_fabrics():
-            yield (
-                iteration,
-                simulate_training_step(
-                    case.step, schedule, load_fabric(network), iteration=iteration
-                ),
-            )
-            continue
-        built = build_network(network, scenario, world_size)
+        cluster = scenario.cluster(network, world_size)
         with at_key(f"network {network} with {world_size} ranks"):
-            yield iteration, _step_on(built, case, schedule, iteration)
-
-
-def _step_on(
-    built: BuiltNetwork, case: TrainingCase, schedule: Schedule, iteration: int
-) -> StepRun:
-    return simulate_training_step(
-        case.step,
-        schedule,
-        built.network,
-        iteration=iteration,
-        placement=built.placement,
-        background=built.background,
-        changes=built.changes,
-    )
+            run = simulate_training_step(case.step, schedule, cluster, iteration=iteration)
+        yield iteration, run
 
 
 def _phases(steps: Sequence[StepRun]) -> Phases:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,16 +10,19 @@ import tomli_w
 from pydantic import Field, NonNegativeFloat, ValidationError
 
 from dgc_topo.files import write_whole
-from dgc_topo.network import HostCosts, Network, star
+from dgc_topo.network.costs import Cost, EndCosts
+from dgc_topo.network.network import Network, star
 from dgc_topo.tables.table import Table
 
 #: Bandwidth of a link that is no limit.
 _NO_LIMIT_BYTES_PER_S = 1e18
 _BITS = 8
+#: Costs that bytes have more of where they come from no cache.
+_UNCACHED = ("reduce_s_per_byte", "scale_s_per_byte", "send_s_per_byte", "receive_s_per_byte")
 
 
-class Parameters(Table):
-    """What point-to-point measurements tell of links, and of processes and their machines.
+class Parameters(EndCosts):
+    """Parameters of links, processes and machines, as point-to-point measurements tell them.
 
     A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
     ``latency_s``, and as long as *latency_bytes* take on the link (frames wait in whole at every
@@ -41,38 +43,18 @@ class Parameters(Table):
     Cores that are all busy slow each other down, be it for the memory or because they are threads
     of one physical core: together they do what *busy_core_speed* times as many would do alone.
 
-    What sparse messages cost is as `dgc_topo.simulation.HostCosts` has it.
+    Other costs are as `EndCosts` has them.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
-    latency_s: NonNegativeFloat = 0.0
-    latency_bytes: NonNegativeFloat = 0.0
-    burst_bytes: NonNegativeFloat = 0.0
-    burst_s: NonNegativeFloat = 0.0
-    overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per message, each side")
-    receive_overhead_s: NonNegativeFloat = Field(default=0.0, description="and once it is there")
-    step_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per step")
-    start_overhead_s: NonNegativeFloat = Field(default=0.0, description="CPU time per run")
-    send_s_per_byte: NonNegativeFloat = 0.0
-    receive_s_per_byte: NonNegativeFloat = 0.0
-    reduce_s_per_byte: NonNegativeFloat = 0.0
-    scale_s_per_byte: NonNegativeFloat = 0.0
-    code_s_per_byte: NonNegativeFloat = 0.0
-    merge_s_per_byte: NonNegativeFloat = 0.0
-    sort_s_per_byte: NonNegativeFloat = 0.0
+    latency_s: Cost = 0.0
+    latency_bytes: Cost = 0.0
+    burst_s: Cost = 0.0
     uncached_factor: float = Field(default=1.0, ge=1)
     cache_bytes: float = Field(default=8e6, gt=0)
-    code_s_per_message: NonNegativeFloat = 0.0
-    merge_s_per_message: NonNegativeFloat = 0.0
-    cold_code_s: NonNegativeFloat = 0.0
-    cooling_s: float = Field(default=5e-3, gt=0)
-    crowded_latency_s: NonNegativeFloat | None = Field(default=None, description="as latency_s")
-    crowded_overhead_s: NonNegativeFloat = 0.0
+    crowded_latency_s: Cost | None = Field(default=None, description="as latency_s")
+    crowded_overhead_s: Cost = 0.0
     busy_core_speed: float = Field(default=1.0, gt=0, le=1)
-    reverse_share: NonNegativeFloat = 0.0
-    cores_per_process: float = Field(default=1.0, gt=0)
-    cores_per_machine: float | None = Field(default=None, gt=0, description="unlimited if left out")
-    hosts_per_machine: int = Field(default=1, ge=1)
 
     def network(
         self,
@@ -93,14 +75,15 @@ class Parameters(Table):
         if self.cores_per_machine is not None and on_machine > self.cores_per_machine:
             latency_s = latency_s if self.crowded_latency_s is None else self.crowded_latency_s
             crowded_s = costs.step_overhead_s + self.crowded_overhead_s
-            costs = replace(costs, step_overhead_s=crowded_s)
+            costs = costs.model_copy(update={"step_overhead_s": crowded_s})
         if rate_bits_per_s is not None:
             bandwidth = self.goodput * rate_bits_per_s / _BITS
             latency_s += self.latency_bytes / bandwidth
-            costs = replace(costs, burst_bytes=self.burst_bytes + self.burst_s * bandwidth)
+            burst_bytes = self.burst_bytes + self.burst_s * bandwidth
+            costs = costs.model_copy(update={"burst_bytes": burst_bytes})
         return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
 
-    def costs(self, touched_bytes: float = float("inf")) -> HostCosts:
+    def costs(self, touched_bytes: float = float("inf")) -> EndCosts:
         """Return what messages cost at their ends.
 
         Args:
@@ -108,32 +91,14 @@ class Parameters(Table):
         """
         uncached = max(0.0, 1 - self.cache_bytes / touched_bytes) if touched_bytes else 0.0
         factor = 1 + (self.uncached_factor - 1) * uncached
-        return HostCosts(
-            overhead_s=self.overhead_s,
-            receive_overhead_s=self.receive_overhead_s,
-            step_overhead_s=self.step_overhead_s,
-            start_overhead_s=self.start_overhead_s,
-            reduce_s_per_byte=factor * self.reduce_s_per_byte,
-            scale_s_per_byte=factor * self.scale_s_per_byte,
-            send_s_per_byte=factor * self.send_s_per_byte,
-            receive_s_per_byte=factor * self.receive_s_per_byte,
-            code_s_per_byte=self.code_s_per_byte,
-            merge_s_per_byte=self.merge_s_per_byte,
-            sort_s_per_byte=self.sort_s_per_byte,
-            code_s_per_message=self.code_s_per_message,
-            merge_s_per_message=self.merge_s_per_message,
-            cold_code_s=self.cold_code_s,
-            cooling_s=self.cooling_s,
-            reverse_share=self.reverse_share,
-            cores_per_process=self.cores_per_process,
-            cores_per_machine=self._cores_at_once(),
-            hosts_per_machine=self.hosts_per_machine,
-        )
+        costs = {name: getattr(self, name) for name in EndCosts.model_fields}
+        costs |= {name: factor * costs[name] for name in _UNCACHED}
+        return EndCosts(**costs | {"cores_per_machine": self._cores_at_once(), "burst_bytes": 0.0})
 
-    def _cores_at_once(self) -> float:
+    def _cores_at_once(self) -> float | None:
         """Return how many processes' work a machine does at once; one never slows itself down."""
         cores = self.cores_per_machine
-        return float("inf") if cores is None else max(self.busy_core_speed * cores, min(cores, 1.0))
+        return None if cores is None else max(self.busy_core_speed * cores, min(cores, 1.0))
 
 
 class ProbeRow(Table):
@@ -170,9 +135,13 @@ class CalibratedNetwork(Table):
     )
     probes: tuple[ProbeRow, ...] = ()
 
-    def network(self, num_hosts: int, rate_bits_per_s: float | None = None) -> Network:
-        """Return the network of *num_hosts* hosts; a rate other than that of the file if given."""
-        return self.parameters.network(num_hosts, rate_bits_per_s or self.rate_bits_per_s)
+    def network(self, num_hosts: int) -> Network:
+        """Return the network of *num_hosts* hosts."""
+        return self.parameters.network(num_hosts, self.rate_bits_per_s)
+
+    def at_rate(self, rate_bits_per_s: float) -> CalibratedNetwork:
+        """Return the same with links of another rate."""
+        return self.model_copy(update={"rate_bits_per_s": rate_bits_per_s})
 
     @classmethod
     def check_place(cls, path: Path) -> None:

@@ -1,16 +1,19 @@
-"""The same network, a little different: slower hosts and links, limits on what a host can move."""
+"""The same network, a little different: several GPUs in a host, slower hosts and links, limits.
+
+Other jobs' traffic, and links that change on the way, are values beside the network.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
-from dgc_topo.network.network import Network
+from dgc_topo.network.network import Network, pack_routes
 
 _ROUNDING = 1e-9  # relative, of the bytes that a link carries
 
@@ -41,7 +44,14 @@ class LinkChange:
 
 
 class Background(NamedTuple):
-    """Flows of other jobs, as arrays of shape (num_flows,)."""
+    """Flows of other jobs, as arrays of shape (num_flows,).
+
+    Attributes:
+        src: Slots that send.
+        dst: Slots that receive.
+        num_bytes: Size of each flow.
+        start_s: When each flow starts.
+    """
 
     src: IntArray
     dst: IntArray
@@ -117,8 +127,9 @@ def links_of_host(network: Network, host: int) -> tuple[int, ...]:
         raise ValueError(f"host {host}, expected 0 to {network.num_hosts - 1}")
     if network.own_links is not None:
         return network.own_links(host)
-    others = np.delete(np.arange(network.num_hosts), host)
-    here = np.full_like(others, host)
+    slots = np.arange(network.num_slots)
+    others = slots[slots // network.slots_per_host != host]
+    here = np.full_like(others, host * network.slots_per_host)
     leaving = network.routes(here, others)
     arriving = network.routes(others, here)
     last = (arriving >= 0).sum(axis=1) - 1
@@ -126,37 +137,103 @@ def links_of_host(network: Network, host: int) -> tuple[int, ...]:
     return tuple(sorted(set(links.tolist())))
 
 
-def limit_hosts(
-    network: Network, limit_bytes_per_s: float | FloatArray, name: str = "both ways"
+def add_gpus(
+    network: Network, gpus_per_host: int, bandwidth_bytes_per_s: float, latency_s: float = 0.0
 ) -> Network:
-    """Return the network with a limit on what each host sends and receives together.
+    """Return the network with several GPUs in each host, which take a rank each.
+
+    A switch inside each host (NVLink, PCIe) joins its GPUs with each other and with whatever the
+    host's links were.  Slot ``host * gpus_per_host + gpu`` is a GPU.
+
+    Args:
+        network: Of hosts with one slot each.
+        gpus_per_host: GPUs in each host.
+        bandwidth_bytes_per_s: Of each GPU's link inside its host, each way.
+        latency_s: Of such a link; two GPUs of a host are two links apart.
+
+    Raises:
+        ValueError: if a number makes no sense, or there are GPUs already.
+    """
+    if gpus_per_host < 1 or network.slots_per_host > 1:
+        raise ValueError(
+            f"GPUs: {gpus_per_host} in each host of {network!r}, expected at least 1, once"
+        )
+    first, num_gpus = network.num_links, network.num_slots * gpus_per_host
+
+    def route(src: IntArray, dst: IntArray) -> IntArray:
+        up = np.where(src == dst, -1, first + src)
+        down = np.where(src == dst, -1, first + num_gpus + dst)
+        outside = network.router(src // gpus_per_host, dst // gpus_per_host)
+        return pack_routes(np.column_stack([up, outside, down]))
+
+    def link_name(link: int) -> str:
+        if link < first:
+            return network.link_names(link)
+        way, gpu = divmod(link - first, num_gpus)
+        host, number = divmod(gpu, gpus_per_host)
+        return f"host {host} GPU {number} {'down' if way else 'up'}"
+
+    inside = np.ones(2 * num_gpus)
+    return replace(
+        network,
+        num_slots=num_gpus,
+        bandwidth_bytes_per_s=np.append(
+            network.bandwidth_bytes_per_s, inside * bandwidth_bytes_per_s
+        ),
+        latency_s=np.append(network.latency_s, inside * latency_s),
+        router=route,
+        link_names=link_name,
+        own_links=partial(links_of_host, network),
+        slots_per_host=gpus_per_host,
+    )
+
+
+def limit_hosts(
+    network: Network,
+    limit_bytes_per_s: float | FloatArray,
+    name: str = "both ways",
+    *,
+    each: Literal["host", "slot"] = "host",
+) -> Network:
+    """Return the network with a limit on what each host, or slot, sends and receives together.
 
     Measured full-duplex links often carry less both ways than twice one way (a *duplex limiter*:
     160-187.5 MB/s instead of 240 on 1 GbE; Graphene cluster, SimGrid's guide).  A cap on the
-    bytes that a process can move in a second is the same thing under another name.
+    bytes that a process can move in a second is the same thing for a slot.  What stays inside a
+    host is not limited by the host's limit.
 
     Args:
         network: The network without the limit.
-        limit_bytes_per_s: Of each host, or an array of shape (num_hosts,).
+        limit_bytes_per_s: Of each host (or slot), or an array of shape (num_hosts,).
         name: What to call the limit: ``host 3 both ways``.
+        each: What has such a limit.
 
     Raises:
         ValueError: if a limit is not above 0.
     """
     first = network.num_links
-    limits = np.broadcast_to(np.asarray(limit_bytes_per_s, np.float64), (network.num_hosts,))
+    size, of_each = network.num_hosts, network.slots_per_host
+    if each == "slot":
+        size, of_each = network.num_slots, 1
+    limits = np.broadcast_to(np.asarray(limit_bytes_per_s, np.float64), (size,))
 
     def route(src: IntArray, dst: IntArray) -> IntArray:
-        ends = np.where(src == dst, -1, np.stack([src, dst]) + first)
-        return np.concatenate([ends, network.router(src, dst).T]).T  # what pads stays last
+        ends = np.stack([src, dst]) // of_each
+        ends = np.where(ends[0] == ends[1], -1, ends + first)
+        routes: IntArray = np.concatenate([ends, network.router(src, dst).T]).T
+        # What pads stays last, unless two slots of one host are below its limit.
+        return routes if of_each == 1 else pack_routes(routes)
 
     def link_name(link: int) -> str:
-        return network.link_names(link) if link < first else f"host {link - first} {name}"
+        if link < first:
+            return network.link_names(link)
+        owner = network.slot_name(link - first) if each == "slot" else f"host {link - first}"
+        return f"{owner} {name}"
 
     return replace(
         network,
         bandwidth_bytes_per_s=np.append(network.bandwidth_bytes_per_s, limits),
-        latency_s=np.append(network.latency_s, np.zeros(network.num_hosts)),
+        latency_s=np.append(network.latency_s, np.zeros(size)),
         router=route,
         link_names=link_name,
         own_links=partial(links_of_host, network),  # the limits are not links of the host

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
 
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.network.network import Network, star
 
 _FRAMING = "MTU 1500 framing arithmetic (1448 payload bytes of 1538 on the wire)"
@@ -13,7 +15,7 @@ _OSU = "OSU benchmarks, public gist 2021"
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """What a host sees of a network.
+    """A network as its hosts see it: around one switch, all alike.
 
     Attributes:
         name: How people call it.
@@ -37,7 +39,7 @@ class Fabric:
         if not 0 <= self.latency_s < float("inf"):
             raise ValueError(f"fabric {self.name}: latency {self.latency_s} s, expected 0 or more")
 
-    def star(self, num_hosts: int, *, costs: HostCosts | None = None) -> Network:
+    def star(self, num_hosts: int, *, costs: EndCosts | None = None) -> Network:
         """Return a star; each of the two links of a route has half the latency."""
         return star(num_hosts, self.bandwidth_bytes_per_s, self.latency_s / 2, costs=costs)
 
@@ -80,19 +82,21 @@ def load_fabric(
     """Return a named fabric.
 
     Args:
-        name: One of `known_fabrics`; ``ideal`` is whatever the other two arguments say.
+        name: One of `known_fabrics`, in capital letters or not, with spaces or without; ``ideal``
+            is whatever the other two arguments say.
         bandwidth_bytes_per_s: Of every link, for ``ideal`` (needed) only.
         link_latency_s: Per link, for ``ideal`` only, 0 if left out; host to host is two links.
 
     Raises:
         ValueError: if there is no such fabric, or the other arguments do not fit it.
     """
+    name = find_fabric(name) or name
     if name == "ideal":
         if bandwidth_bytes_per_s is None:
             raise ValueError("fabric ideal: no bandwidth, expected bandwidth_bytes_per_s")
         return Fabric(name, bandwidth_bytes_per_s, 2 * (link_latency_s or 0.0), "given")
     if name not in FABRICS:
-        raise ValueError(f"fabric {name!r}: unknown, expected one of {', '.join(known_fabrics())}")
+        raise ValueError(f"fabric {name!r}: unknown, expected one of {like_fabric(name)}")
     if bandwidth_bytes_per_s is not None or link_latency_s is not None:
         raise ValueError(
             f"fabric {name}: bandwidth and latency are fixed, expected 'ideal' to set them"
@@ -100,15 +104,18 @@ def load_fabric(
     return FABRICS[name]
 
 
-def network_for(network: Network | Fabric | str, num_hosts: int) -> Network:
-    """Return a network itself, or the star of *num_hosts* of a fabric or of its name.
+def find_fabric(name: str) -> str | None:
+    """Return the fabric that *name* means (``1GbE``, ``10 gbe``, ``ib_hdr``), or None."""
+    spellings = {_letters(known): known for known in known_fabrics()}
+    return spellings.get(_letters(name))
 
-    Raises:
-        ValueError: if there is no such fabric, or it is none of these.
-    """
-    if isinstance(network, Network):
-        return network
-    fabric = load_fabric(network) if isinstance(network, str) else network
-    if isinstance(fabric, Fabric):
-        return fabric.star(num_hosts)
-    raise ValueError(f"network {network!r}: expected a Network, a Fabric or a fabric's name")
+
+def like_fabric(name: str, *others: str) -> str:
+    """Return the names of all fabrics, and *others*, for errors; and which may be meant."""
+    likely = difflib.get_close_matches(name.lower(), known_fabrics(), n=1)
+    hint = f"; did you mean {likely[0]!r}?" if likely else ""
+    return f"{', '.join((*known_fabrics(), *others))}{hint}"
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name.lower())

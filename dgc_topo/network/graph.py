@@ -16,7 +16,7 @@ import networkx as nx
 import numpy as np
 
 from dgc_topo.arrays import IntArray
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.network.network import Network
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ FAR = np.iinfo(np.int32).max
 
 
 def from_graph(
-    graph: Graph, *, hosts: Sequence[Node] | None = None, costs: HostCosts | None = None
+    graph: Graph, *, hosts: Sequence[Node] | None = None, costs: EndCosts | None = None
 ) -> Network:
     """Return the network that a graph draws.
 
@@ -60,7 +60,7 @@ def from_graph(
         np.array(links.latency, np.float64),
         router.routes,
         links.names.__getitem__,
-        costs or HostCosts(),
+        costs or EndCosts(),
         lambda host: links.around(number[hosts[host]]),
     )
 

@@ -1,89 +1,189 @@
-"""The kinds of ``[[networks]]`` tables in a scenario file, and the networks that they draw."""
+"""Tables of a network file: the kinds of networks, and what they have in common.
+
+They stand at the top of a file of one network, or under ``[[networks]]`` in a file of several or in
+a scenario.  A network grows with the number of ranks, unless its table says how large it is.
+
+A *host* is a machine, and takes one rank, or one for each of its GPUs.  Hosts are numbered from 0.
+Links are named as the network names them: ``host 3 up`` and ``host 3 down`` around one switch, else
+``host 3 -> rack 0``, ``rack 0 -> core`` and so on; ``host 3 GPU 0 up`` inside a host.
+"""
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from math import ceil, isqrt
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+import numpy as np
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from dgc_topo.arrays import IntArray
-from dgc_topo.network import (
-    LinkChange,
-    Network,
-    draw_fat_tree,
-    draw_gpu_hosts,
-    draw_racks,
-    draw_torus,
-    from_graph,
-    known_fabrics,
-    load_fabric,
-    place_round_robin,
-    star,
+from dgc_topo.network.calibrated import CalibratedNetwork
+from dgc_topo.network.changes import add_gpus, limit_hosts
+from dgc_topo.network.costs import EndCosts, curve_from_times
+from dgc_topo.network.differences import (
+    FROM_MB,
+    GBIT,
+    Differences,
+    NotNegative,
+    Positive,
+    WithBandwidth,
 )
-from dgc_topo.network.changes import Background
-from dgc_topo.network.parts import Differences, EndCosts, NotNegative, Positive, WithBandwidth
-from dgc_topo.tables.keys import at_key
-from dgc_topo.tables.places import Name
+from dgc_topo.network.fabrics import find_fabric, like_fabric, load_fabric
+from dgc_topo.network.graph import from_graph
+from dgc_topo.network.network import Network, star
+from dgc_topo.network.shapes import draw_fat_tree, draw_racks, draw_torus, place_round_robin
+from dgc_topo.network.simgrid import read_simgrid
+from dgc_topo.tables.keys import Rate, at_key, once_by
+from dgc_topo.tables.places import File, Name
+from dgc_topo.tables.table import NewKey, OldKeyWarning, Table, times
 
 Count = Annotated[int, Field(ge=1, le=2**20)]
-Placement = Literal["in-order", "round-robin"]
 _MOST_HOSTS = 2**16  # of a network that is drawn as a graph
+_US, _FROM_US, _FROM_NS = 1e-6, times(1e-6), times(1e-9)
 
 
-class BuiltNetwork(NamedTuple):
-    """What `dgc_topo.simulation.simulate` takes beside a schedule and its sizes."""
+def _known_fabric(name: str) -> str:
+    fabric = find_fabric(name)
+    if fabric is None or fabric == "ideal":  # which has no numbers of its own
+        raise ValueError(f"fabric {name!r}: unknown, expected one of {like_fabric(name)}")
+    return fabric
 
-    network: Network
-    placement: IntArray | None  #: host of each rank; rank r is on host r if None
-    background: Background | None
-    changes: tuple[LinkChange, ...]
+
+def _inverse_gb(gb_per_s: float) -> float:
+    return 1e-9 / gb_per_s if gb_per_s < float("inf") else gb_per_s
 
 
 class NetworkTable(EndCosts, Differences, ABC):
     """A network: its hosts and links, what differs on some of them, and what its ends cost."""
 
-    name: Name = Field(description="for [simulate] networks")
+    name: Name = Field(description="for [simulate] networks, or after FILE:")
+    gpus_per_host: Count = Field(default=1, description="ranks that a host takes, one per GPU")
+    inside_base: str = Field(default="nvlink", description="fabric that joins the GPUs of a host")
+    inside_bandwidth_gbit_per_s: Positive | None = Field(
+        default=None, description="of a GPU's link inside its host, if not as the fabric's"
+    )
+    inside_latency_us: NotNegative | None = Field(
+        default=None, description="of such a link; from one GPU to another is two links"
+    )
+    placement: Literal["in-order", "round-robin"] = Field(
+        default="in-order", description="of ranks: round-robin deals them to racks or hosts in turn"
+    )
+    message_times_us: tuple[tuple[NotNegative, NotNegative], ...] = Field(
+        default=(),
+        description="pairs (bytes, microseconds) of measured single messages between hosts 0 and "
+        "1, with growing bytes: what they took beyond latency and bandwidth is added to each "
+        "message",
+    )
+    duplex_limit_gbit_per_s: Positive | None = Field(
+        default=None, description="of what a host sends and receives together"
+    )
+    cpu_cap_gbit_per_s: Positive | None = Field(
+        default=None, description="of what a rank's process can move, sent and received together"
+    )
+
+    old_keys: ClassVar = {
+        "inside_bandwidth_gb_per_s": NewKey("inside_bandwidth_gbit_per_s", times(8)),
+        "duplex_limit_mb_per_s": NewKey("duplex_limit_gbit_per_s", FROM_MB),
+        "cpu_cap_mb_per_s": NewKey("cpu_cap_gbit_per_s", FROM_MB),
+        "message_overhead_us": NewKey("overhead_s", _FROM_US),
+        "step_overhead_us": NewKey("step_overhead_s", _FROM_US),
+        "start_overhead_us": NewKey("start_overhead_s", _FROM_US),
+        "reduce_gb_per_s": NewKey("reduce_s_per_byte", _inverse_gb),
+        "cpu_send_ns_per_byte": NewKey("send_s_per_byte", _FROM_NS),
+        "cpu_receive_ns_per_byte": NewKey("receive_s_per_byte", _FROM_NS),
+    }
+
+    #: Keys that GPUs inside hosts have.
+    _INSIDE: ClassVar = ("inside_base", "inside_bandwidth_gbit_per_s", "inside_latency_us")
 
     @field_validator("name")
     @classmethod
     def _is_no_fabric(cls, name: str) -> str:
-        if name in known_fabrics():
+        if find_fabric(name) is not None:
             raise ValueError(f"{name!r} is a fabric, expected a name of its own")
         return name
 
+    @field_validator("inside_base")
+    @classmethod
+    def _inside_is_a_fabric(cls, base: str) -> str:
+        return _known_fabric(base)
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        inside = [key for key in self._INSIDE if key in self.model_fields_set]
+        if inside and self.gpus_per_host == 1:
+            raise ValueError(f"{', '.join(inside)}: expected with gpus_per_host of 2 or more")
+        if self.message_times_us and self.message_curve:
+            raise ValueError("message_times_us and message_curve, expected one of them")
+        return self
+
+    @property
     @abstractmethod
-    def draw(self, world_size: int) -> Network:
-        """Return the bare network for *world_size* ranks."""
+    def size_key(self) -> str | None:
+        """Key that would say how large the network is; None if the table does say it."""
 
-    def place(self, world_size: int) -> IntArray | None:
-        """Return the host of each rank, or None for rank r on host r."""
-        del world_size
-        return None
+    @abstractmethod
+    def draw(self, num_hosts: int) -> Network:
+        """Return the bare network, without GPUs, for *num_hosts* hosts that are needed."""
 
-    def build(self, world_size: int) -> BuiltNetwork:
-        """Return the network for *world_size* ranks, with everything that differs.
+    def build(self, num_hosts: int) -> Network:
+        """Return the network for *num_hosts* hosts that are needed, with everything that differs.
 
         Raises:
-            ValueError: naming the key that makes no sense, or if there are too few hosts.
+            ValueError: naming the key that makes no sense.
         """
-        network = self.draw(world_size)
-        if world_size > network.num_hosts:
-            raise ValueError(
-                f"{world_size} ranks on {network.num_hosts} hosts, expected no more ranks than "
-                "hosts"
-            )
+        network = self.draw(num_hosts)
+        if self.gpus_per_host > 1:
+            _check_size(network.num_hosts * self.gpus_per_host, "hosts x gpus_per_host", "GPUs")
+            network = add_gpus(network, self.gpus_per_host, *self._inside())
         with at_key("message_times_us"):
-            network = replace(network, costs=self.costs(network))
+            network = replace(network, costs=self.costs_on(network))
         network = self.slowed(network)
-        changes, background = self.link_changes(network), self.flows(network)
-        return BuiltNetwork(self.limited(network), self.place(world_size), background, changes)
+        if self.duplex_limit_gbit_per_s is not None:
+            network = limit_hosts(network, self.duplex_limit_gbit_per_s * GBIT)
+        if self.cpu_cap_gbit_per_s is not None:
+            network = limit_hosts(network, self.cpu_cap_gbit_per_s * GBIT, "CPU", each="slot")
+        return network
+
+    def costs_on(self, network: Network) -> EndCosts:
+        """Return what messages cost at their ends on *network*."""
+        costs = {name: getattr(self, name) for name in EndCosts.model_fields}
+        if self.message_times_us and network.num_hosts > 1:
+            [route] = network.routes(np.array([0]), np.array([network.slots_per_host]))
+            links = route[route >= 0]
+            times = tuple((size, time_us * _US) for size, time_us in self.message_times_us)
+            bandwidth = float(network.bandwidth_bytes_per_s[links].min())
+            latency_s = float(network.latency_s[links].sum())
+            costs["message_curve"] = curve_from_times(times, bandwidth, latency_s)
+        return EndCosts(**costs)
+
+    def place(self, num_ranks: int, network: Network) -> IntArray:
+        """Return the slot of each of *num_ranks* ranks on *network*."""
+        if self.placement == "in-order":
+            return np.arange(num_ranks)
+        slots = self.hosts_per_group * network.slots_per_host
+        return place_round_robin(num_ranks, network.num_slots // slots, slots)
+
+    @property
+    def hosts_per_group(self) -> int:
+        """Hosts that round-robin placement takes together: those of a rack."""
+        return 1
+
+    def _inside(self) -> tuple[float, float]:
+        """Return bandwidth (bytes per second) and latency (seconds) of a GPU's link."""
+        inside = load_fabric(self.inside_base)
+        given, given_us = self.inside_bandwidth_gbit_per_s, self.inside_latency_us
+        return (
+            inside.bandwidth_bytes_per_s if given is None else given * GBIT,
+            inside.latency_s / 2 if given_us is None else given_us * _US,
+        )
 
 
-class LinkedTable(WithBandwidth, NetworkTable):
-    """A network whose links are alike: those of a fabric, or given, or a fabric's but for some."""
+class Link(WithBandwidth):
+    """A link: that of a fabric, or given, or a fabric's but for some numbers."""
 
     base: str | None = Field(default=None, description="fabric to take bandwidth and latency from")
     latency_us: NotNegative | None = Field(
@@ -92,15 +192,15 @@ class LinkedTable(WithBandwidth, NetworkTable):
 
     @field_validator("base")
     @classmethod
-    def _is_a_fabric(cls, base: str | None) -> str | None:
-        return base if base is None else _checked_fabric(base)
+    def _base_is_a_fabric(cls, base: str | None) -> str | None:
+        return base if base is None else _known_fabric(base)
 
     def link(self, *, hosts_only: bool = False) -> tuple[float, float]:
         """Return bandwidth (bytes per second) and latency (seconds) of each link.
 
         Args:
-            hosts_only: Whether links join hosts without switches: each then has a fabric's whole
-                latency, not half of it.
+            hosts_only: Links join hosts without switches: each then has a fabric's whole latency,
+                not half of it.
 
         Raises:
             ValueError: if neither a fabric nor a bandwidth is given.
@@ -111,24 +211,33 @@ class LinkedTable(WithBandwidth, NetworkTable):
             bandwidth = bandwidth or fabric.bandwidth_bytes_per_s
             latency_s = fabric.latency_s if hosts_only else fabric.latency_s / 2
         if bandwidth is None:
-            raise ValueError(
-                "no bandwidth, expected base, bandwidth_mb_per_s or bandwidth_gbit_per_s"
-            )
-        return bandwidth, latency_s if self.latency_us is None else self.latency_us * 1e-6
+            raise ValueError("no bandwidth, expected base or bandwidth_gbit_per_s")
+        return bandwidth, latency_s if self.latency_us is None else self.latency_us * _US
 
 
-class Star(LinkedTable):
+class Star(Link, NetworkTable):
     """Hosts around one switch that never blocks."""
 
     kind: Literal["star"]
-    num_hosts: Count | None = Field(default=None, description="as many as ranks if left out")
+    num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
 
-    def draw(self, world_size: int) -> Network:
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`."""
+        return None if self.num_hosts else "num_hosts"
+
+    def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
-        return star(self.num_hosts or world_size, *self.link())
+        return star(self.num_hosts or num_hosts, *self.link())
 
 
-class Racks(LinkedTable):
+class Uplink(Link):
+    """The uplink of one rack, where it is not like the others."""
+
+    rack: Annotated[int, Field(ge=0)]
+
+
+class Racks(Link, NetworkTable):
     """Racks of hosts whose switches are joined by one core switch."""
 
     kind: Literal["racks"]
@@ -137,33 +246,68 @@ class Racks(LinkedTable):
     oversubscription: Positive = Field(
         default=1.0, description="bandwidth of a rack's hosts over that of its uplink"
     )
-    placement: Placement = "in-order"
+    uplink_bandwidth_gbit_per_s: Positive | None = Field(
+        default=None, description="of every uplink, in the place of oversubscription"
+    )
+    uplinks: Annotated[tuple[Uplink, ...], once_by("rack")] = Field(
+        default=(), description="of single racks that are not like the others"
+    )
 
-    def draw(self, world_size: int) -> Network:
+    @model_validator(mode="after")
+    def _uplinks_are_said_once(self) -> Self:
+        both = {"oversubscription", "uplink_bandwidth_gbit_per_s"} <= self.model_fields_set
+        if both:
+            raise ValueError(
+                "oversubscription and uplink_bandwidth_gbit_per_s, expected one of them"
+            )
+        return self
+
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`."""
+        return None if self.num_racks else "num_racks"
+
+    @property
+    def hosts_per_group(self) -> int:
+        """As `NetworkTable.hosts_per_group`."""
+        return self.hosts_per_rack
+
+    def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
         bandwidth, latency_s = self.link()
-        _check_size(self._racks(world_size) * self.hosts_per_rack, "num_racks x hosts_per_rack")
-        return from_graph(
-            draw_racks(
-                self._racks(world_size),
-                self.hosts_per_rack,
-                bandwidth,
-                oversubscription=self.oversubscription,
-                latency_s=latency_s,
-            )
+        num_racks = self.num_racks or ceil(num_hosts / self.hosts_per_rack)
+        _check_size(num_racks * self.hosts_per_rack, "num_racks x hosts_per_rack")
+        graph = draw_racks(
+            num_racks,
+            self.hosts_per_rack,
+            bandwidth,
+            oversubscription=self.oversubscription,
+            latency_s=latency_s,
         )
+        if num_racks > 1:  # one rack has no uplink
+            self._set_uplinks([graph.edges[f"rack {rack}", "core"] for rack in range(num_racks)])
+        return from_graph(graph)
 
-    def place(self, world_size: int) -> IntArray | None:
-        """As `NetworkTable.place`."""
-        if self.placement == "in-order":
-            return None
-        return place_round_robin(world_size, self._racks(world_size), self.hosts_per_rack)
+    def _set_uplinks(self, uplinks: list[dict[str, float]]) -> None:
+        """Give uplinks, the edges of a graph, the numbers that the table has for them.
 
-    def _racks(self, world_size: int) -> int:
-        return self.num_racks or ceil(world_size / self.hosts_per_rack)
+        Raises:
+            ValueError: naming the key of an uplink that does not exist.
+        """
+        if self.uplink_bandwidth_gbit_per_s is not None:
+            for uplink in uplinks:
+                uplink["bandwidth_bytes_per_s"] = self.uplink_bandwidth_gbit_per_s * GBIT
+        for index, other in enumerate(self.uplinks):
+            with at_key(f"uplinks.{index}"):
+                if other.rack >= len(uplinks):
+                    raise ValueError(f"rack {other.rack}, expected 0 to {len(uplinks) - 1}")
+                bandwidth, latency_s = other.link()
+            uplinks[other.rack]["bandwidth_bytes_per_s"] = bandwidth
+            if other.base is not None or other.latency_us is not None:
+                uplinks[other.rack]["latency_s"] = latency_s
 
 
-class FatTree(LinkedTable):
+class FatTree(Link, NetworkTable):
     """A three-level fat tree: nothing is oversubscribed."""
 
     kind: Literal["fat-tree"]
@@ -174,108 +318,165 @@ class FatTree(LinkedTable):
         description="of each switch, for ports^3 / 4 hosts; as many as needed if left out",
     )
 
-    def draw(self, world_size: int) -> Network:
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`."""
+        return None if self.ports else "ports"
+
+    def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
         ports = 2
-        while ports**3 // 4 < world_size:
+        while ports**3 // 4 < num_hosts:
             ports += 2
         ports = self.ports or ports
         _check_size(ports**3 // 4, "ports^3 / 4")
         return from_graph(draw_fat_tree(ports, *self.link()))
 
 
-class Ring(LinkedTable):
+class Ring(Link, NetworkTable):
     """Hosts joined in a ring, without switches; hosts in between pass messages on."""
 
     kind: Literal["ring"]
-    num_hosts: Count | None = Field(default=None, description="as many as ranks if left out")
+    num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
 
-    def draw(self, world_size: int) -> Network:
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`."""
+        return None if self.num_hosts else "num_hosts"
+
+    def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
         links = self.link(hosts_only=True)
-        _check_size(self.num_hosts or world_size, "num_hosts")
-        return from_graph(draw_torus(1, self.num_hosts or world_size, *links))
+        _check_size(self.num_hosts or num_hosts, "num_hosts")
+        return from_graph(draw_torus(1, self.num_hosts or num_hosts, *links))
 
 
-class Torus(LinkedTable):
+class Torus(Link, NetworkTable):
     """Hosts joined to four neighbours, without switches; hosts in between pass messages on."""
 
     kind: Literal["torus"]
     num_rows: Count | None = Field(default=None, description="as square as can be if left out")
     num_columns: Count | None = Field(default=None, description="as many as needed if left out")
 
-    def draw(self, world_size: int) -> Network:
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`."""
+        return None if self.num_rows and self.num_columns else "num_rows and num_columns"
+
+    def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
-        columns = self.num_columns or ceil(world_size / (self.num_rows or isqrt(world_size)))
-        rows = self.num_rows or ceil(world_size / columns)
+        columns = self.num_columns or ceil(num_hosts / (self.num_rows or isqrt(num_hosts)))
+        rows = self.num_rows or ceil(num_hosts / columns)
         _check_size(rows * columns, "num_rows x num_columns")
         return from_graph(draw_torus(rows, columns, *self.link(hosts_only=True)))
 
 
-class GpuHosts(LinkedTable):
-    """Machines of several GPUs, a rank each: a switch inside, one NIC (the links above) out.
+class SimGrid(NetworkTable):
+    """What a SimGrid platform file describes."""
 
-    A *host* is a GPU: number ``machine * gpus_per_host + gpu``.
-    """
+    kind: Literal["simgrid"]
+    file: File = Field(description="XML, relative to this file")
 
-    kind: Literal["gpu-hosts"]
-    gpus_per_host: Count
-    num_machines: Count | None = Field(default=None, description="as many as needed if left out")
-    inside_base: str = Field(default="nvlink", description="fabric inside a machine")
-    inside_bandwidth_gb_per_s: Positive | None = Field(
-        default=None, description="of a GPU's link inside, 10^9 bytes per second"
-    )
-    inside_latency_us: NotNegative | None = Field(default=None, description="of a link inside")
-    placement: Placement = "in-order"
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`."""
+        return None
 
-    @field_validator("inside_base")
-    @classmethod
-    def _inside_is_a_fabric(cls, base: str) -> str:
-        return _checked_fabric(base)
-
-    def draw(self, world_size: int) -> Network:
+    def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
-        nic, nic_latency_s = self.link()
-        _check_size(self._machines(world_size) * self.gpus_per_host, "num_machines x gpus_per_host")
-        inside = load_fabric(self.inside_base)
-        given, given_us = self.inside_bandwidth_gb_per_s, self.inside_latency_us
-        return from_graph(
-            draw_gpu_hosts(
-                self._machines(world_size),
-                self.gpus_per_host,
-                inside_bytes_per_s=inside.bandwidth_bytes_per_s if given is None else given * 1e9,
-                nic_bytes_per_s=nic,
-                inside_latency_s=inside.latency_s / 2 if given_us is None else given_us * 1e-6,
-                nic_latency_s=nic_latency_s,
-            )
-        )
-
-    def place(self, world_size: int) -> IntArray | None:
-        """As `NetworkTable.place`."""
-        if self.placement == "in-order":
-            return None
-        return place_round_robin(world_size, self._machines(world_size), self.gpus_per_host)
-
-    def _machines(self, world_size: int) -> int:
-        return self.num_machines or ceil(world_size / self.gpus_per_host)
+        del num_hosts
+        with at_key("file"):
+            return read_simgrid(self.file)
 
 
-def _check_size(num_hosts: int, keys: str) -> None:
+class Calibrated(NetworkTable):
+    """What 'dgc-topo calibrate' found: hosts around one switch, with what their messages cost."""
+
+    kind: Literal["calibrated"]
+    file: File = Field(description="what was calibrated, relative to this file")
+    rate: Rate = Field(default=None, description="of every link; that of the file if left out")
+
+    @model_validator(mode="after")
+    def _costs_come_from_the_file(self) -> Self:
+        said = sorted(self.model_fields_set & _OF_CALIBRATION)
+        if said:
+            raise ValueError(f"{', '.join(said)}: come from the network file, expected none here")
+        return self
+
+    @property
+    def size_key(self) -> str | None:
+        """As `NetworkTable.size_key`: the file does not say it, either."""
+        return ""
+
+    def load(self) -> CalibratedNetwork:
+        """Return what the file says, with another rate if there is one here."""
+        with at_key("file"):
+            network = CalibratedNetwork.load(self.file)
+        return network if self.rate is None else network.at_rate(self.rate)
+
+    def draw(self, num_hosts: int) -> Network:
+        """As `NetworkTable.draw`."""
+        return self.load().network(num_hosts)
+
+    def costs_on(self, network: Network) -> EndCosts:
+        """Return what the file says."""
+        return network.costs
+
+
+_OF_CALIBRATION = {
+    *EndCosts.model_fields,
+    *("message_times_us", "duplex_limit_gbit_per_s", "cpu_cap_gbit_per_s", "gpus_per_host"),
+}
+
+
+def _check_size(num_hosts: int, keys: str, what: str = "hosts") -> None:
     """Refuse what would take all memory to draw.
 
     Raises:
         ValueError: naming the keys.
     """
     if num_hosts > _MOST_HOSTS:
-        raise ValueError(f"{keys}: {num_hosts:,} hosts, expected at most {_MOST_HOSTS:,}")
+        raise ValueError(f"{keys}: {num_hosts:,} {what}, expected at most {_MOST_HOSTS:,}")
 
 
-def _checked_fabric(name: str) -> str:
-    if name not in usable_fabrics():
-        raise ValueError(f"fabric {name!r}: unknown, expected one of {', '.join(usable_fabrics())}")
-    return name
+#: What counted GPUs as hosts in tables of kind gpu-hosts.
+_COUNTED_GPUS = ("slow_hosts", "background", "changes", "hosts_per_machine")
 
 
-def usable_fabrics() -> list[str]:
-    """Return the fabrics that a scenario may name: ``ideal`` has no numbers of its own."""
-    return [name for name in known_fabrics() if name != "ideal"]
+def _without_gpu_hosts(table: object, info: ValidationInfo) -> object:
+    """Return a table of the kind gpu-hosts, which earlier releases had, as a star."""
+    if not isinstance(table, dict) or table.get("kind") != "gpu-hosts":
+        return table
+    changed = [key for key in _COUNTED_GPUS if key in table]
+    if changed:
+        raise ValueError(
+            f"{', '.join(changed)} with kind = 'gpu-hosts', where a host was a GPU: a host is a "
+            "machine now, expected kind = 'star' with gpus_per_host"
+        )
+    file = f"{info.context['file']}: " if info.context and "file" in info.context else ""
+    warnings.warn(
+        f"{file}kind = 'gpu-hosts' has a new name, write kind = 'star' (num_hosts instead of "
+        "num_machines); the old one goes with the next release",
+        OldKeyWarning,
+        stacklevel=1,
+    )
+    renamed = {"num_hosts" if key == "num_machines" else key: table[key] for key in table}
+    return renamed | {"kind": "star"}
+
+
+NetworkChoice = Annotated[
+    Annotated[
+        Star | Racks | FatTree | Ring | Torus | SimGrid | Calibrated, Field(discriminator="kind")
+    ],
+    BeforeValidator(_without_gpu_hosts),
+]
+
+
+#: Networks by names of their own.
+Networks = Annotated[tuple[NetworkChoice, ...], once_by("name")]
+
+
+class NetworkFile(Table):
+    """A file of networks; a scenario has the same tables among its own."""
+
+    networks: Networks = Field(min_length=1)

@@ -1,4 +1,7 @@
-"""Networks: hosts joined by directed links, and the route of links between any two hosts.
+"""Networks: hosts joined by directed links, and the route of links between any two slots.
+
+A *host* is a machine.  It has one *slot* for each rank that it takes: its only one, or one for each
+of its GPUs.  Slots are numbered host by host.
 
 A network holds numbers only (arrays over links) and one vectorised route function, so that a
 star of a million hosts needs no storage per pair of hosts.
@@ -13,43 +16,45 @@ import numpy as np
 import numpy.typing as npt
 
 from dgc_topo.arrays import FloatArray, IntArray
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 
-#: Maps arrays of source and destination hosts, shape (num_flows,), to links, shape
+#: Maps arrays of source and destination slots, shape (num_flows,), to links, shape
 #: (num_flows, max_links): the links in the order they are crossed, padded with -1.
 Router = Callable[[IntArray, IntArray], IntArray]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Network:
     """Hosts and directed links; every link has a bandwidth and a latency.
 
     Attributes:
-        num_hosts: Number of end points, numbered from 0.
+        num_slots: Number of slots for ranks, numbered from 0.
         bandwidth_bytes_per_s: Bandwidth of each link, shape (num_links,), above 0.
         latency_s: Latency of each link, shape (num_links,).
-        router: Gives the links between hosts; see `routes`.
+        router: Gives the links between slots; see `routes`.
         link_names: Function from a link's number to a name for people.
         costs: What a message costs at its ends, beside the links.
         own_links: Function from a host to the links that are its alone, as the network was drawn;
             without it, they are found where the host's routes begin and end.  A limit on what a
-            host moves is no such link.
+            host moves is no such link, nor is a link inside a host.
+        slots_per_host: Ranks that each host takes: slot s is on host ``s // slots_per_host``.
 
     Raises:
-        ValueError: if there is no host, a bandwidth is not above 0 or a latency is below 0.
+        ValueError: if there is no slot, a bandwidth is not above 0 or a latency is below 0.
     """
 
-    num_hosts: int
+    num_slots: int
     bandwidth_bytes_per_s: FloatArray
     latency_s: FloatArray
     router: Router
     link_names: Callable[[int], str] = "link {}".format
-    costs: HostCosts = field(default_factory=HostCosts)
+    costs: EndCosts = field(default_factory=EndCosts)
     own_links: Callable[[int], tuple[int, ...]] | None = None
+    slots_per_host: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_hosts < 1:
-            raise ValueError(f"network: {self.num_hosts} hosts, expected at least 1")
+        if self.num_slots < 1:
+            raise ValueError(f"network: {self.num_slots} hosts, expected at least 1")
         if self.bandwidth_bytes_per_s.shape != self.latency_s.shape:
             raise ValueError(
                 f"network: {self.bandwidth_bytes_per_s.shape} bandwidths and "
@@ -65,6 +70,20 @@ class Network:
             value = float(getattr(self, name)[link])
             raise ValueError(f"{self.link_names(link)}: {name} {value}, expected {expected}")
 
+    def __repr__(self) -> str:
+        gpus = f" of {self.slots_per_host} GPUs" if self.slots_per_host > 1 else ""
+        return f"Network({self.num_hosts} hosts{gpus}, {self.num_links} links)"
+
+    @property
+    def num_hosts(self) -> int:
+        """Number of hosts."""
+        return self.num_slots // self.slots_per_host
+
+    def slot_name(self, slot: int) -> str:
+        """Return the name of a slot for people: ``host 3``, or ``host 3 GPU 1``."""
+        host, gpu = divmod(slot, self.slots_per_host)
+        return f"host {host} GPU {gpu}" if self.slots_per_host > 1 else f"host {host}"
+
     @property
     def num_links(self) -> int:
         """Number of directed links."""
@@ -74,21 +93,22 @@ class Network:
         """Return the links that each flow crosses.
 
         Args:
-            src: Sending hosts, shape (num_flows,).
-            dst: Receiving hosts, shape (num_flows,).
+            src: Sending slots, shape (num_flows,).
+            dst: Receiving slots, shape (num_flows,).
 
         Returns:
-            Links, shape (num_flows, max_links), padded with -1.  A host reaches itself over no
+            Links, shape (num_flows, max_links), padded with -1.  A slot reaches itself over no
             link at all.
 
         Raises:
-            ValueError: if a host does not exist, or cannot be reached.
+            ValueError: if a slot does not exist, or cannot be reached.
         """
-        for name, hosts in (("src", src), ("dst", dst)):
-            if len(hosts) and not (hosts.min() >= 0 and hosts.max() < self.num_hosts):
+        what = "hosts" if self.slots_per_host == 1 else "slots"
+        for name, slots in (("src", src), ("dst", dst)):
+            if len(slots) and not (slots.min() >= 0 and slots.max() < self.num_slots):
                 raise ValueError(
-                    f"routes: {name} hosts {hosts.min()} to {hosts.max()}, "
-                    f"expected 0 to {self.num_hosts - 1}"
+                    f"routes: {name} {what} {slots.min()} to {slots.max()}, "
+                    f"expected 0 to {self.num_slots - 1}"
                 )
         return self.router(src, dst)
 
@@ -104,7 +124,7 @@ def star(
     bandwidth_bytes_per_s: float | FloatArray | Sequence[float],
     latency_s: float | FloatArray | Sequence[float] = 0.0,
     *,
-    costs: HostCosts | None = None,
+    costs: EndCosts | None = None,
 ) -> Network:
     """Return hosts around one non-blocking switch, each with an up link and a down link.
 
@@ -140,7 +160,7 @@ def star(
         _per_link(latency_s, shape, "latency_s"),
         route,
         name,
-        costs or HostCosts(),
+        costs or EndCosts(),
         lambda host: (host, num_hosts + host),
     )
 

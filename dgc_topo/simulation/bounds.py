@@ -157,7 +157,7 @@ def network_bound_s(
     - in an all-reduce, for each link that carries all that a contributor sends and receives, such
       as a duplex limit: what it gave, and what the others did.
 
-    Links carry at once what they have saved up (`HostCosts.burst_bytes`), and their bandwidth
+    Links carry at once what they have saved up (`EndCosts.burst_bytes`), and their bandwidth
     changes when it does.  All that messages cost beside links only adds to it, as do other jobs.
 
     Args:

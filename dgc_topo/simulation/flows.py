@@ -6,7 +6,8 @@ import numpy as np
 import simpy
 
 from dgc_topo.arrays import FloatArray, IntArray
-from dgc_topo.network.fabrics import Fabric, network_for
+from dgc_topo.network.cluster import load_cluster
+from dgc_topo.network.fabrics import Fabric
 from dgc_topo.network.network import Network
 from dgc_topo.simulation.fluid import Fluid
 
@@ -87,7 +88,9 @@ def simulate_flows(
         ValueError: if an array has another shape, a host does not exist, or a number is negative.
     """
     env = simpy.Environment()
-    network = network_for(network, 1 + max(int(np.max(end, initial=0)) for end in (src, dst)))
+    if not isinstance(network, Network):
+        num_hosts = 1 + max(int(np.max(end, initial=0)) for end in (src, dst))
+        network = load_cluster(network, num_hosts).network
     flows = Flows(Fluid(env, network), src, dst, num_bytes, start_s)
     env.run(until=flows.finished)
     return flows.finish_s

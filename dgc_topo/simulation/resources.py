@@ -24,7 +24,7 @@ _SEND, _RECEIVE, _WORK, _LINKS = 0, 2, 4, 6
 
 
 class Resources:
-    """The resources of a network: its links, then a processor per host, then its machines.
+    """The resources of a network: its links, then a processor per slot, then its machines.
 
     Args:
         network: Links, and what messages cost at their ends.
@@ -47,12 +47,12 @@ class Resources:
         self.num_links = network.num_links
         capacity = [network.bandwidth_bytes_per_s]
         if self.has_processors:
-            hosts = np.arange(network.num_hosts)
-            self._first_machine = network.num_links + network.num_hosts
-            machines = hosts // costs.hosts_per_machine
+            slots = np.arange(network.num_slots)
+            self._first_machine = network.num_links + network.num_slots
+            machines = slots // (network.slots_per_host * costs.hosts_per_machine)
             self._machine_of = self._first_machine + machines
-            capacity.append(np.full(network.num_hosts, costs.cores_per_process))
-            capacity.append(np.full(machines[-1] + 1, costs.cores_per_machine))
+            capacity.append(np.full(network.num_slots, costs.cores_per_process))
+            capacity.append(np.full(machines[-1] + 1, costs.machine_cores))
         self.capacity = np.concatenate([*capacity, [np.inf]])
         self.pad = len(self.capacity) - 1
         cpu_s_per_byte = max(costs.send_s_per_byte, costs.receive_s_per_byte)
@@ -83,11 +83,11 @@ class Resources:
         return weights
 
     def of_messages(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
-        """Return the resources that messages between hosts use, and the latency of their routes.
+        """Return the resources that messages between slots use, and the latency of their routes.
 
         Args:
-            src: Sending hosts, shape (num_flows,).
-            dst: Receiving hosts, shape (num_flows,).
+            src: Sending slots, shape (num_flows,).
+            dst: Receiving slots, shape (num_flows,).
 
         Returns:
             Hops, shape (num_hops, num_flows), padded; and latencies, shape (num_flows,).
@@ -110,7 +110,7 @@ class Resources:
         return np.concatenate([ends, hops]), latency_s
 
     def of_work(self, hosts: IntArray) -> IntArray:
-        """Return the resources that work on hosts uses, shape (num_hops, num_flows)."""
+        """Return the resources that work on slots uses, shape (num_hops, num_flows)."""
         hops = np.full((_LINKS, len(hosts)), self.pad)
         hops[_WORK], hops[_WORK + 1] = self.num_links + hosts, self._machine_of[hosts]
         return hops
@@ -134,7 +134,7 @@ class Resources:
         if resource < self.num_links:
             return self.network.link_names(resource)
         if resource < self._first_machine:
-            return f"host {resource - self.num_links} CPU"
+            return f"{self.network.slot_name(resource - self.num_links)} CPU"
         return f"machine {resource - self._first_machine} CPU"
 
 

@@ -12,7 +12,8 @@ import simpy
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.changes import Background, LinkChange
-from dgc_topo.network.fabrics import Fabric, network_for
+from dgc_topo.network.cluster import Cluster, load_cluster
+from dgc_topo.network.fabrics import Fabric
 from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.flows import Flows
@@ -68,7 +69,7 @@ class ScheduleRun:
 
 def simulate_schedule(
     schedule: Schedule,
-    network: Network | Fabric | str,
+    cluster: Cluster | Network | Fabric | str,
     sizes: Sizes | float,
     *,
     placement: IntArray | None = None,
@@ -82,9 +83,10 @@ def simulate_schedule(
 
     Args:
         schedule: Schedule to run.
-        network: Hosts, links and costs; of a fabric, or its name, a star of as many hosts.
+        cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.
         sizes: Bytes of each transfer, made for this schedule; a number is that of a dense buffer.
-        placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
+        placement: Slot of each rank, shape (world_size,); rank r is on slot r if left out.  A
+            cluster has its own, as it has what follows.
         background: Flows of other jobs on the same network.
         changes: Links that fail or change their bandwidth on the way.
 
@@ -94,11 +96,11 @@ def simulate_schedule(
         UnreachableError: if links fail for good and ranks wait for ever.
     """
     started = time.perf_counter()
-    network = network_for(network, hosts_needed(schedule.world_size, placement, background))
-    fluid = Fluid(simpy.Environment(), network)
-    hosts = placement_of(schedule.world_size, network, placement)
-    progress = ScheduleProgress(fluid, schedule, fit_sizes(sizes, schedule), hosts)
-    bounds = run_to_end(progress, fluid, background, changes)
+    cluster = cluster_for(schedule.world_size, cluster, placement, background, changes)
+    fluid = Fluid(simpy.Environment(), cluster.network)
+    sized = fit_sizes(sizes, schedule)
+    progress = ScheduleProgress(fluid, schedule, sized, cluster.placement)
+    bounds = run_to_end(progress, fluid, cluster.background, cluster.changes)
     return ScheduleRun(
         float(progress.finish_s.max()),
         progress.tally.messages,
@@ -153,31 +155,40 @@ def _some(things: list[str]) -> str:
     return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def hosts_needed(world_size: int, placement: IntArray | None, background: Background | None) -> int:
-    """Return the number of hosts that a star needs for the ranks and the flows of other jobs."""
-    used = [np.arange(world_size) if placement is None else np.asarray(placement)]
-    if background is not None:
-        used += [np.asarray(background.src), np.asarray(background.dst)]
-    return max(world_size, *(int(hosts.max(initial=-1)) + 1 for hosts in used))
+def cluster_for(
+    world_size: int,
+    source: Cluster | Network | Fabric | str,
+    placement: IntArray | None = None,
+    background: Background | None = None,
+    changes: Sequence[LinkChange] = (),
+) -> Cluster:
+    """Return the cluster of *source* for *world_size* ranks.
 
-
-def placement_of(world_size: int, network: Network, placement: IntArray | None) -> IntArray:
-    """Return the host of each rank, shape (world_size,).
+    Args:
+        world_size: Number of ranks.
+        source: A cluster, or what `load_cluster` makes one of.
+        placement: Slot of each rank, if not the cluster's.
+        background: Flows of other jobs, if there are any beside the cluster's.
+        changes: Links that fail or change on the way, likewise.
 
     Raises:
-        ValueError: if a rank has no host.
+        ValueError: if the ranks do not fit, or a cluster says already what else is given.
     """
-    if placement is None:
-        if world_size > network.num_hosts:
-            raise ValueError(
-                f"simulate: {world_size} ranks on {network.num_hosts} hosts, "
-                "expected no more ranks than hosts"
-            )
-        return np.arange(world_size)
-    hosts = np.asarray(placement, np.int64)
-    if hosts.shape != (world_size,) or hosts.min() < 0 or hosts.max() >= network.num_hosts:
+    is_given = placement is not None or background is not None or bool(changes)
+    if isinstance(source, Cluster) and (is_given or source.num_ranks != world_size):
         raise ValueError(
-            f"simulate: placement of shape {hosts.shape}, expected ({world_size},) hosts from 0 to "
-            f"{network.num_hosts - 1}"
+            f"{source!r}: expected {world_size} ranks, and placement, background and changes in it"
         )
-    return hosts
+    if not is_given:
+        return load_cluster(source, world_size)
+    used = [np.arange(world_size) if placement is None else np.asarray(placement, np.int64)]
+    if background is not None:
+        used += [np.asarray(background.src), np.asarray(background.dst)]
+    # A fabric's star has as many hosts as are needed.
+    size = max(world_size, *(int(slots.max(initial=-1)) + 1 for slots in used))
+    network = source if isinstance(source, Network) else load_cluster(source, size).network
+    if used[0].shape != (world_size,):
+        raise ValueError(
+            f"simulate: placement of shape {used[0].shape}, expected ({world_size},) slots"
+        )
+    return Cluster("network", network, used[0], background=background, changes=tuple(changes))

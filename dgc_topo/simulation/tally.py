@@ -19,7 +19,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.changes import LinkChange, carry_times_s
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.simulation.pattern import Pattern
 from dgc_topo.simulation.resources import Resources
 
@@ -75,7 +75,7 @@ class Tally:
         messages: Number of transfers.
     """
 
-    def __init__(self, resources: Resources, costs: HostCosts, world_size: int) -> None:
+    def __init__(self, resources: Resources, costs: EndCosts, world_size: int) -> None:
         self.messages = 0
         self._bytes_sent = np.zeros(world_size)
         self._messages_sent = np.zeros(world_size)
@@ -133,7 +133,7 @@ class Tally:
             work_s: CPU seconds of each.
         """
         self._use(pattern, work_s / self._resources.work_unit_s)
-        alone_s = work_s / min(self._costs.cores_per_process, self._costs.cores_per_machine)
+        alone_s = work_s / min(self._costs.cores_per_process, self._costs.machine_cores)
         self._lengthen_chains(pattern, alone_s, staggers=False)
 
     def _spread(self) -> None:

@@ -7,7 +7,7 @@ from math import exp, inf
 import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.schedule import Step
 from dgc_topo.simulation.pattern import Pattern
 from dgc_topo.simulation.sizes import StepSizes
@@ -21,7 +21,7 @@ class Work:
         world_size: Number of ranks.
     """
 
-    def __init__(self, costs: HostCosts, world_size: int) -> None:
+    def __init__(self, costs: EndCosts, world_size: int) -> None:
         self._costs = costs
         self._world_size = world_size
 
@@ -113,7 +113,7 @@ class CodingHistory:
         matters: True if cold caches cost anything.
     """
 
-    def __init__(self, costs: HostCosts, world_size: int) -> None:
+    def __init__(self, costs: EndCosts, world_size: int) -> None:
         self.matters = costs.cold_code_s > 0
         self._costs = costs
         self._last_s = np.full((READS + 1, world_size), -inf)

@@ -6,14 +6,8 @@ import torch
 from torch import Tensor
 
 from dgc_topo.wire import indices, small
-from dgc_topo.wire.coding import (
-    DEFAULT_CODING,
-    HEADER_BYTES,
-    MAX_CODE,
-    VALUE_BYTES,
-    WireCoding,
-)
-from dgc_topo.wire.format import WORD_BYTES, Plan, WireError, check_run, plan_of
+from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES, IndexChoice, WireDtype
+from dgc_topo.wire.format import WORD_BYTES, Coding, Plan, WireError, check_run, plan_of
 from dgc_topo.wire.header import Layout, open_message, seal
 from dgc_topo.wire.tensors import TORCH_DTYPES, has_kernels
 
@@ -23,16 +17,18 @@ def encode(
     values: Tensor,
     start: int,
     length: int,
-    coding: WireCoding = DEFAULT_CODING,
+    wire_dtype: WireDtype = "float32",
+    choice: IndexChoice = "auto",
 ) -> Tensor:
     """Return the message for entries of the elements ``start .. start + length - 1``.
 
     Args:
         entry_indices: Shape (n,), int64, strictly ascending, inside the run (trusted).
-        values: Shape (n,), float32; rounded to the coding's type.
+        values: Shape (n,), float32; rounded to *wire_dtype*.
         start: The run's first element.
         length: Elements in the run.
-        coding: Type of the values, and coding of the indices.
+        wire_dtype: Type of the values.
+        choice: How to code the indices: ``auto`` is the smallest.
 
     Returns:
         Shape (num_bytes,), uint8, contiguous, 4-byte aligned, on the device of *entry_indices*.
@@ -40,6 +36,7 @@ def encode(
     Raises:
         WireError: if the run is longer than 2**31 elements.
     """
+    coding = Coding(wire_dtype, choice)
     made = _made_fast(entry_indices, values, start, length, coding)
     if isinstance(made, Tensor):
         return made
@@ -50,13 +47,13 @@ def encode(
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
     message = words.view(torch.uint8)[: made.num_bytes]
-    body, dtype = message[HEADER_BYTES:], TORCH_DTYPES[coding.wire_dtype]
+    body = message[HEADER_BYTES:]
     if made.header.encoding == "dense":
-        dense = body.view(dtype).zero_()
+        dense = body.view(TORCH_DTYPES[wire_dtype]).zero_()
         dense[entry_indices - start] = values.to(dense.dtype)
     else:
-        values_end = VALUE_BYTES[coding.wire_dtype] * len(gaps)
-        body[:values_end].view(dtype).copy_(values)
+        values_end = VALUE_BYTES[wire_dtype] * len(gaps)
+        body[:values_end].view(TORCH_DTYPES[wire_dtype]).copy_(values)
         _write_indices(made, gaps, entry_indices, start, body[values_end:])
     seal(words, made.header, made.num_bytes, length)
     return message
@@ -66,9 +63,11 @@ def encoded_bytes(
     entry_indices: Tensor,
     start: int,
     length: int,
-    coding: WireCoding = DEFAULT_CODING,
+    wire_dtype: WireDtype = "float32",
+    choice: IndexChoice = "auto",
 ) -> int:
     """Return the bytes of the message that `encode` would return, without making it."""
+    coding = Coding(wire_dtype, choice)
     if has_kernels(entry_indices):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
@@ -78,7 +77,7 @@ def encoded_bytes(
 
 
 def _made_fast(
-    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
+    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: Coding
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
     if has_kernels(entry_indices):
@@ -88,7 +87,7 @@ def _made_fast(
     return small.encode(entry_indices, values, start, length, coding)
 
 
-def _plan_gaps(gaps: Tensor, length: int, coding: WireCoding) -> Plan:
+def _plan_gaps(gaps: Tensor, length: int, coding: Coding) -> Plan:
     """Return how entries are coded best; on a GPU it waits for one number, seldom for two.
 
     Args:

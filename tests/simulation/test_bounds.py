@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import (
+    add_gpus,
     draw_fat_tree,
-    draw_gpu_hosts,
     draw_racks,
     draw_ring,
     draw_torus,
@@ -46,7 +46,7 @@ NETWORKS = {
     "fat tree": from_graph(draw_fat_tree(4, 100.0, 0.1)),
     "ring": from_graph(draw_ring(12, 100.0, 0.1)),
     "torus": from_graph(draw_torus(3, 4, 100.0, 0.1)),
-    "gpus": from_graph(draw_gpu_hosts(3, 4, inside_bytes_per_s=900.0, nic_bytes_per_s=50.0)),
+    "gpus": add_gpus(star(3, 50.0), 4, 900.0),
 }
 PLACEMENTS = {"in order": np.arange(12), "round robin": place_round_robin(12, 3, 4)}
 

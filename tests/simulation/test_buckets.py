@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.network import HostCosts, Network, star
+from dgc_topo.network import EndCosts, Network, star
 from dgc_topo.schedule import Schedule, copy
 from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.topology import load_topology
@@ -16,7 +16,7 @@ BANDWIDTH = 10 * MB
 
 
 def network(num_hosts: int, burst_bytes: float, reverse_share: float = 0.0) -> Network:
-    costs = HostCosts(burst_bytes=burst_bytes, reverse_share=reverse_share)
+    costs = EndCosts(burst_bytes=burst_bytes, reverse_share=reverse_share)
     return star(num_hosts, BANDWIDTH, LATENCY_S / 2, costs=costs)
 
 

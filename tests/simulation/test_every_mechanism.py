@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import (
-    HostCosts,
+    EndCosts,
     LinkChange,
-    draw_gpu_hosts,
+    add_gpus,
     draw_racks,
     draw_torus,
     from_graph,
@@ -63,7 +63,7 @@ NETWORKS = (
     lambda rng: star(HOSTS, 100.0),
     lambda rng: from_graph(draw_racks(2, 4, 100.0, oversubscription=4, latency_s=0.05)),
     lambda rng: from_graph(draw_torus(2, 4, 100.0, 0.05)),
-    lambda rng: from_graph(draw_gpu_hosts(2, 4, inside_bytes_per_s=900.0, nic_bytes_per_s=50.0)),
+    lambda rng: add_gpus(star(2, 50.0), 4, 900.0),
     lambda rng: from_graph(draw_half_duplex(rng)),
 )
 
@@ -97,8 +97,8 @@ def draw_costs(rng):
         "message_curve": sometimes(rng, ((10.0, 0.05), (500.0, 0.3)), ()),
     }
     if rng.random() < 0.6:
-        return HostCosts(**common)
-    return HostCosts(
+        return EndCosts(**common)
+    return EndCosts(
         **common,
         send_s_per_byte=sometimes(rng, 2e-3),
         receive_s_per_byte=sometimes(rng, 3e-3),
@@ -108,7 +108,7 @@ def draw_costs(rng):
         code_s_per_message=sometimes(rng, 0.01),
         cold_code_s=sometimes(rng, 0.05),
         cores_per_process=float(rng.choice([0.5, 1.0, 2.0])),
-        cores_per_machine=sometimes(rng, 1.5, np.inf),
+        cores_per_machine=sometimes(rng, 1.5, None),
         hosts_per_machine=int(rng.integers(1, 4)),
     )
 
@@ -117,7 +117,7 @@ def draw_changes(rng, network):
     """Links that get faster or slower, or fail and come back faster than they were."""
     changes = []
     for _ in range(rng.integers(0, 4)):
-        links = links_of_host(network, int(rng.integers(HOSTS)))
+        links = links_of_host(network, int(rng.integers(network.num_hosts)))
         if rng.random() < 0.3:
             links = (int(rng.integers(network.num_links)),)
         at_s = sometimes(rng, rng.uniform(0, 10))
@@ -143,13 +143,16 @@ def draw_world(rng):
     network = NETWORKS[rng.integers(len(NETWORKS))](rng)
     network = replace(network, costs=draw_costs(rng))
     if rng.random() < 0.3:
-        network = slow_host(network, int(rng.integers(HOSTS)), float(rng.choice([0.2, 3.0])))
+        network = slow_host(
+            network, int(rng.integers(network.num_hosts)), float(rng.choice([0.2, 3.0]))
+        )
     if rng.random() < 0.2:
         network = slow_links(network, [int(rng.integers(network.num_links))], 0.3)
     changes = draw_changes(rng, network)
-    for what in ("both ways", "CPU"):
-        if rng.random() < 0.3:
-            network = limit_hosts(network, rng.uniform(50, 200, HOSTS), what)
+    if rng.random() < 0.3:
+        network = limit_hosts(network, rng.uniform(50, 200, network.num_hosts))
+    if rng.random() < 0.3:
+        network = limit_hosts(network, rng.uniform(50, 200, HOSTS), "CPU", each="slot")
     hosts = rng.permutation(HOSTS)[:world_size]
     if rng.random() < 0.1:
         hosts = rng.integers(0, HOSTS, world_size)  # several ranks on a host

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgc_topo.network import HostCosts, LinkChange, links_of_host, load_fabric, star
+from dgc_topo.network import EndCosts, LinkChange, links_of_host, load_fabric, star
 from dgc_topo.network.changes import Background
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation import DenseSizes, UnreachableError, simulate_schedule
@@ -42,7 +42,7 @@ def test_a_link_that_fails_for_good_names_it_and_who_waits_for_whom():
 
 @pytest.mark.parametrize("world_size", [3, 40])
 @pytest.mark.parametrize("latency_s", [0.0, 1.0])
-@pytest.mark.parametrize("costs", [HostCosts(), HostCosts(overhead_s=0.1)])
+@pytest.mark.parametrize("costs", [EndCosts(), EndCosts(overhead_s=0.1)])
 def test_a_host_that_fails_for_good_in_a_ring(world_size, latency_s, costs):
     """Those that talk with it stop first; other jobs go on, and links that are back don't count."""
     network = star(world_size + 2, 100.0, latency_s, costs=costs)
@@ -67,7 +67,7 @@ def arrives_s(num_bytes, changes, *, burst_bytes=0.0, latency_s=0.0, num_other=0
     """Return when rank 1 has a message of rank 0, beside flows that share nothing with it."""
     src_hosts = np.arange(2, 2 + num_other)
     others = Background(src_hosts, src_hosts + 50, 1000.0 + src_hosts, 0.01 * src_hosts)
-    network = star(100, 100.0, latency_s / 2, costs=HostCosts(burst_bytes=burst_bytes))
+    network = star(100, 100.0, latency_s / 2, costs=EndCosts(burst_bytes=burst_bytes))
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     return simulate_schedule(
         schedule, network, num_bytes, background=others, changes=changes

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import (
-    HostCosts,
+    EndCosts,
     LinkChange,
+    add_gpus,
     curve_from_times,
     draw_fat_tree,
-    draw_gpu_hosts,
     draw_racks,
     draw_ring,
     draw_star,
@@ -36,7 +36,6 @@ GRAPHS = {
     "fat tree": draw_fat_tree(4, 100.0, 0.1),
     "ring": draw_ring(7, 100.0, 0.1),
     "torus": draw_torus(3, 4, 100.0, 0.1),
-    "gpus": draw_gpu_hosts(3, 2, inside_bytes_per_s=300.0, nic_bytes_per_s=50.0, nic_latency_s=0.1),
     "two hosts": draw_ring(2, 100.0),
     "one host": draw_star(1, 100.0),
 }
@@ -87,20 +86,26 @@ def test_the_drawn_star_is_the_star():
         assert time_of(topology, drawn, 1e6) == time_of(topology, star(8, 125e6, 25e-6), 1e6)
 
 
-@pytest.mark.parametrize("name", [name for name in GRAPHS if name != "one host"])
+NETWORKS = {name: from_graph(graph) for name, graph in GRAPHS.items() if name != "one host"}
+NETWORKS["gpus"] = add_gpus(star(3, 50.0, 0.1), 2, 300.0)
+NETWORKS["gpus in racks"] = add_gpus(NETWORKS["racks"], 2, 70.0, 0.05)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("limited", [False, True])
 def test_flows_and_schedules_end_as_in_the_slow_model(name, limited):
-    network = from_graph(GRAPHS[name])
+    network = NETWORKS[name]
     rng = np.random.default_rng(3)
     if limited:
         network = limit_hosts(slow_host(network, 1, 0.5), 120.0)
-    src, dst = rng.integers(0, network.num_hosts, (2, 40))
+        network = limit_hosts(network, 90.0, "CPU", each="slot")
+    src, dst = rng.integers(0, network.num_slots, (2, 40))
     num_bytes, start = rng.integers(0, 500, 40).astype(float), rng.integers(0, 9, 40).astype(float)
     finish = simulate_flows(network, src, dst, num_bytes, start)
     flows = list(zip(src, dst, num_bytes, start, strict=True))
     np.testing.assert_allclose(finish, slow_flows(network, flows), rtol=1e-9)
     for topology in ("ring", "butterfly", "mesh", "tree"):
-        schedule = load_topology(topology, {}).schedule(network.num_hosts)
+        schedule = load_topology(topology, {}).schedule(network.num_slots)
         sizes = DenseSizes(1000, schedule.num_chunks)
         np.testing.assert_allclose(
             simulate_schedule(schedule, network, sizes).finish_s,
@@ -141,8 +146,7 @@ def test_placement_matters_on_racks():
 
 
 def test_gpu_hosts_share_a_nic():
-    graph = draw_gpu_hosts(2, 4, inside_bytes_per_s=400.0, nic_bytes_per_s=100.0)
-    network = from_graph(graph)
+    network = add_gpus(star(2, 100.0), 4, 400.0)
     gpus, bytes_, zero = np.arange(4), np.full(4, 100.0), np.zeros(4)
     np.testing.assert_allclose(simulate_flows(network, gpus, gpus + 4, bytes_, zero), 4.0)
     np.testing.assert_allclose(simulate_flows(network, gpus, gpus ^ 1, bytes_, zero), 0.25)
@@ -222,7 +226,7 @@ def test_a_link_slows_down_and_recovers():
 def test_message_curve():
     """1 GbE over TCP, OSU: one message takes just what was measured at each size."""
     times = ((32.0, 25e-6), (1024.0, 49e-6), (4096.0, 235e-6), (16384.0, 235e-6), (32768.0, 419e-6))
-    costs = HostCosts(message_curve=curve_from_times(times, 116.2e6, 20e-6))
+    costs = EndCosts(message_curve=curve_from_times(times, 116.2e6, 20e-6))
     network = star(2, 116.2e6, 10e-6, costs=costs)
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     for size, time_s in times:
@@ -234,7 +238,7 @@ def test_message_curve():
 
 def test_overhead_is_serial_per_rank():
     """A server that posts receives one after the other, o apart, and then sends likewise."""
-    costs = HostCosts(overhead_s=1.0)
+    costs = EndCosts(overhead_s=1.0)
     network = star(4, 1e9, costs=costs)
     assert time_of("parameter-server", network, 1e-3) == pytest.approx(6.0)
     assert time_of("tree", network, 1e-3) == pytest.approx(4.0)
@@ -244,7 +248,7 @@ def test_costs_do_not_depend_on_who_is_early():
     """Overheads of a rank that waits begin when it reached the step, not when its peer did."""
     steps = [reduce(0, 1, 0, 4), reduce(1, 2, 0, 4)]
     schedule = Schedule.from_steps(3, 4, steps, goal="part")
-    network = star(3, 1.0, costs=HostCosts(overhead_s=0.5, reduce_s_per_byte=0.25))
+    network = star(3, 1.0, costs=EndCosts(overhead_s=0.5, reduce_s_per_byte=0.25))
     result = simulate_schedule(schedule, network, DenseSizes(4, 4))
     assert result.finish_s.tolist() == [4.5, 10.0, 11.0]
 
@@ -262,8 +266,8 @@ def test_what_bounds_a_run():
     assert large.link_s == pytest.approx(3e4)
     assert bounds(1.0).bound_by == "latency"
     assert bounds(1.0).latency_s == pytest.approx(2.0)
-    assert bounds(1e6, HostCosts(reduce_s_per_byte=1.0)).bound_by == "rank 0 CPU"
-    assert bounds(0.0, HostCosts(overhead_s=9.0)).cpu_s == pytest.approx(54.0)
+    assert bounds(1e6, EndCosts(reduce_s_per_byte=1.0)).bound_by == "rank 0 CPU"
+    assert bounds(0.0, EndCosts(overhead_s=9.0)).cpu_s == pytest.approx(54.0)
     unequal = slow_links(network, [4], 0.5)
     result = simulate_schedule(schedule, unequal, DenseSizes(1e6, 1))
     assert result.bounds.bound_by == "host 0 down"
@@ -292,13 +296,16 @@ def disconnected():
         (lambda: draw_racks(0, 4, 1.0), "num_racks 0: expected at least 1"),
         (lambda: draw_racks(1, 4, 1.0, oversubscription=0), "oversubscription 0"),
         (lambda: draw_fat_tree(3, 1.0), "3 ports, expected an even number"),
-        (lambda: place_round_robin(9, 2, 4), "9 ranks on 2 x 4 hosts"),
+        (lambda: place_round_robin(9, 2, 4), "9 ranks on 2 x 4 slots"),
         (lambda: slow_links(star(2, 1.0), [4], 0.5), "link 4: expected 0 to 3"),
         (lambda: slow_links(star(2, 1.0), [0], 0.0), "factor 0.0, expected above 0"),
+        (lambda: add_gpus(star(2, 1.0), 0, 1.0), "0 in each host of Network.2 hosts, 4 links"),
+        (lambda: add_gpus(add_gpus(star(2, 1.0), 2, 1.0), 2, 1.0), "2 hosts of 2 GPUs.*, once"),
+        (lambda: add_gpus(star(2, 1.0), 2, 0.0), "host 0 GPU 0 up: bandwidth_bytes_per_s 0.0"),
         (lambda: limit_hosts(star(2, 1.0), 0.0), "host 0 both ways: bandwidth_bytes_per_s 0.0"),
         (lambda: LinkChange(-1.0, (0,), 1.0), "at_s -1.0"),
-        (lambda: HostCosts(message_curve=((2, 1), (1, 1))), "expected growing sizes"),
-        (lambda: HostCosts(message_curve=((2, -1),)), "expected times >= 0"),
+        (lambda: EndCosts(message_curve=((2, 1), (1, 1))), "expected growing sizes"),
+        (lambda: EndCosts(message_curve=((2, -1),)), "end costs: message_curve.0.1 = -1: expected"),
     ],
 )
 def test_nonsense_is_refused(call, message):

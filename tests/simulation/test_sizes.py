@@ -29,6 +29,7 @@ from dgc_topo.simulation.unions import Contributors
 from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding
+from dgc_topo.wire.tensors import TORCH_DTYPES
 from tests.schedule.edits import drawn
 from tests.strategies import ALL_REDUCE
 
@@ -129,7 +130,8 @@ def test_sizes_are_those_of_real_messages(name, coding):
             torch.randperm(length, generator=generator)[:entries].sort().values,
             torch.ones(entries),
             length,
-            coding=coding,
+            wire_dtype=TORCH_DTYPES[coding.wire_dtype],
+            index_encoding=coding.index_encoding,
         )
         for _ in range(world_size)
     ]
@@ -250,7 +252,7 @@ def test_a_fabric_and_a_number_of_bytes_just_work(num_bytes):
 
 @pytest.mark.parametrize("network", [None, 1e9, {"bandwidth": 1}])
 def test_what_is_no_network_is_refused(network):
-    with pytest.raises(ValueError, match="expected a Network, a Fabric or a fabric's name"):
+    with pytest.raises(ValueError, match="expected a fabric's name, a file, a networkx"):
         simulate_schedule(RING, network, 1e6)
     with pytest.raises(ValueError, match="2gbe"):
         simulate_schedule(RING, "2gbe", 1e6)

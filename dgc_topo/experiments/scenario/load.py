@@ -14,7 +14,6 @@ from pathlib import Path
 import tomli_w
 from pydantic import ValidationError
 
-from dgc_topo.experiments.scenario.networks import build_network
 from dgc_topo.experiments.scenario.scenario import Scenario
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.schedule import Schedule
@@ -147,19 +146,12 @@ def _world_sizes(scenario: Scenario, topology: Topology) -> dict[str, tuple[int,
 
 
 def _check_networks(scenario: Scenario, where: str) -> None:
-    names = [network.name for network in scenario.networks]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            first = names.index(name)
-            raise ScenarioError(
-                f"{where}: networks[{index}].name: {name!r} is that of networks[{first}], too"
-            )
     if scenario.simulate is None:
         return
     for index, name in enumerate(scenario.simulate.networks):
         for world_size in scenario.simulate.world_sizes:
             try:
-                build_network(name, scenario, world_size)
+                scenario.cluster(name, world_size)
             except ValueError as error:
-                key = "" if name in names else f"simulate.networks[{index}]: "
+                key = "" if str(error).startswith("networks[") else f"simulate.networks[{index}]: "
                 raise ScenarioError(f"{where}: {key}{error}") from error

@@ -10,9 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
 from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
-from dgc_topo.network.tables import NetworkChoice
+from dgc_topo.network.cluster import Cluster, load_cluster, names_file
+from dgc_topo.network.fabrics import find_fabric, like_fabric
+from dgc_topo.network.kinds import Networks
 from dgc_topo.sizes import is_sparse
-from dgc_topo.tables.keys import EachOnce
+from dgc_topo.tables.keys import EachOnce, at_key
 from dgc_topo.tables.places import AnyPath, Name
 from dgc_topo.tables.table import Table
 from dgc_topo.topology import Topology
@@ -41,7 +43,7 @@ class Scenario(Table):
     throughput: ThroughputSection | None = Field(
         default=None, description="of training: for 'dgc-topo bench training'"
     )
-    networks: tuple[NetworkChoice, ...] = ()
+    networks: Networks = ()
     simulate: SimulateSection | None = None
     validation: ValidateSection | None = Field(
         default=None, alias="validate", description="measured runs that check predictions"
@@ -64,7 +66,29 @@ class Scenario(Table):
         if self.train is not None and self.train.data_path is not None:
             files.append(str(self.train.data_path))
         read = any(network.kind in {"simgrid", "calibrated"} for network in self.networks)
+        if self.simulate is not None:
+            read = read or any(names_file(network) for network in self.simulate.networks)
         return read or not all(Path(file).is_absolute() for file in files)
+
+    def cluster(self, network: str, world_size: int) -> Cluster:
+        """Return *world_size* ranks on a network of ``[simulate] networks``.
+
+        Raises:
+            ValueError: if there is no such network, listing all; or naming the key that makes no
+                sense with so many ranks.
+        """
+        for index, table in enumerate(self.networks):
+            if table.name == network:
+                with at_key(f"networks[{index}] ({network}) with {world_size} ranks"):
+                    return load_cluster(table, world_size)
+        if find_fabric(network) is None and not names_file(network):
+            listed = ", ".join(table.name for table in self.networks) or "none"
+            raise ValueError(
+                f"network {network!r}: unknown, expected one of [[networks]] ({listed}), a file "
+                f"such as lab.toml, or a fabric ({like_fabric(network)})"
+            )
+        folder = self.simulate.folder_of_networks if self.simulate is not None else ""
+        return load_cluster(network, world_size, folder=folder)
 
     @field_validator("folder")
     @classmethod

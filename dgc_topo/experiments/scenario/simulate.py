@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from dgc_topo.experiments.scenario.step import StepKeys, WorkloadChoice
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce
-from dgc_topo.tables.places import Label
+from dgc_topo.tables.places import FolderOfScenario, Label
 from dgc_topo.tables.table import NewKey, Table
 from dgc_topo.training.compression import CompressionSection
 
@@ -34,8 +34,9 @@ class SimulateSection(StepKeys):
     old_keys: ClassVar = {"overlap_exponent": NewKey("union_exponent", table="simulate")}
 
     networks: Annotated[tuple[str, ...], EachOnce] = Field(
-        min_length=1, description="fabrics, or of [[networks]]"
+        min_length=1, description="fabrics, names of [[networks]], or network files"
     )
+    folder_of_networks: FolderOfScenario = ""
     world_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], EachOnce] = Field(
         min_length=1
     )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.network.network import Network
 from dgc_topo.network.simgrid.markup import parse_markup
 from dgc_topo.network.simgrid.platform import build_network
@@ -28,7 +28,7 @@ from dgc_topo.network.simgrid.reader import read_platform
 __all__ = ["read_simgrid"]
 
 
-def read_simgrid(path: Path | str, *, costs: HostCosts | None = None) -> Network:
+def read_simgrid(path: Path | str, *, costs: EndCosts | None = None) -> Network:
     """Return the network that a SimGrid platform file describes.
 
     Hosts are numbered in the order of the file, those of a cluster in the order of its radical.

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
-from dgc_topo.network.hosts import HostCosts
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.network.network import Network, pack_routes
 from dgc_topo.network.simgrid.pieces import Pieces
 from dgc_topo.network.simgrid.places import Places
@@ -17,7 +17,7 @@ from dgc_topo.network.simgrid.places import Places
 _MOST_PAIRS = 1 << 22
 
 
-def build_network(places: Places, costs: HostCosts | None = None) -> Network:
+def build_network(places: Places, costs: EndCosts | None = None) -> Network:
     """Return the network of a platform.
 
     Raises:
@@ -32,7 +32,7 @@ def build_network(places: Places, costs: HostCosts | None = None) -> Network:
         np.array(links.latency_s),
         pieces.routes,
         links.names.__getitem__,
-        costs or HostCosts(),
+        costs or EndCosts(),
         partial(_own_links, places, pieces),
     )
     return _cap_flows(network, pieces, bandwidth, is_pipe) if is_pipe.any() else network

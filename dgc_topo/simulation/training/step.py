@@ -11,12 +11,13 @@ import simpy
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.network.changes import Background, LinkChange
-from dgc_topo.network.fabrics import Fabric, load_fabric, network_for
+from dgc_topo.network.cluster import Cluster
+from dgc_topo.network.fabrics import Fabric
 from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
-from dgc_topo.simulation.run import hosts_needed, placement_of, run_to_end
+from dgc_topo.simulation.run import cluster_for, run_to_end
 from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
 from dgc_topo.simulation.training.result import StepRun, StepTraffic
 from dgc_topo.simulation.training.stream import BucketStream
@@ -91,7 +92,7 @@ class TrainingStep:
 def simulate_training_step(
     step: TrainingStep,
     schedule: Schedule | ScheduleOf,
-    network: Network | Fabric | str,
+    cluster: Cluster | Network | Fabric | str,
     *,
     iteration: int = 0,
     placement: IntArray | None = None,
@@ -107,11 +108,12 @@ def simulate_training_step(
     Args:
         step: Work of a worker.
         schedule: Schedule of each bucket, or a function that gives it for a bucket.
-        network: Hosts and links; a `Fabric` is a star of equal links, on which schedules that keep
-            equal ranks in step are summed up instead of simulated, with the same result; so is a
-            fabric's name.
+        cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.  On a
+            fabric, schedules that keep equal ranks in step are summed up instead of simulated,
+            with the same result.
         iteration: Which step it is, for jitter.
-        placement: Host of each rank, shape (world_size,); rank r is on host r if left out.
+        placement: Slot of each rank, shape (world_size,); rank r is on slot r if left out.  A
+            cluster has its own, as it has what follows.
         background: Flows of other jobs on the same network.
         changes: Links that fail or change their bandwidth on the way; times count from the
             beginning of the step.
@@ -130,15 +132,12 @@ def simulate_training_step(
                 f"servers {first.servers} and {other.servers}, expected the same in all"
             )
     timeline = step.timeline(first, iteration)
+    cluster = cluster_for(first.world_size, cluster, placement, background, changes)
     traffic = None
-    if isinstance(network, str):
-        network = load_fabric(network)
-    if isinstance(network, Fabric) and placement is None and background is None and not changes:
-        traffic = _in_step(step, schedules, network, timeline)
+    if cluster.fabric is not None:
+        traffic = _in_step(step, schedules, cluster.fabric, timeline)
     if traffic is None:
-        network = network_for(network, hosts_needed(first.world_size, placement, background))
-        hosts = placement_of(first.world_size, network, placement)
-        traffic = _simulated(step, schedules, network, timeline, hosts, background, changes)
+        traffic = _simulated(step, schedules, cluster, timeline)
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
     return StepRun(
@@ -155,22 +154,16 @@ def simulate_training_step(
 
 
 def _simulated(
-    step: TrainingStep,
-    schedules: Sequence[Schedule],
-    network: Network,
-    timeline: Timeline,
-    hosts: IntArray,
-    background: Background | None,
-    changes: Sequence[LinkChange],
+    step: TrainingStep, schedules: Sequence[Schedule], cluster: Cluster, timeline: Timeline
 ) -> StepTraffic:
     env = simpy.Environment()
     sizes = [
         step.encoding.sizes(bucket, schedule)
         for bucket, schedule in zip(step.buckets, schedules, strict=True)
     ]
-    fluid = Fluid(env, network)
-    stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, hosts)
-    bounds = run_to_end(stream, fluid, background, changes)
+    fluid = Fluid(env, cluster.network)
+    stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, cluster.placement)
+    bounds = run_to_end(stream, fluid, cluster.background, cluster.changes)
     tally = stream.tally
     return StepTraffic(stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds)
 

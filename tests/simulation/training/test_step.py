@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from dgc_topo.network import Fabric, HostCosts, load_fabric, star
+from dgc_topo.network import EndCosts, Fabric, load_fabric, star
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation.training import (
     Codec,
@@ -77,7 +77,7 @@ def test_what_merging_costs_is_that_of_the_buckets_own_entries(topology):
     """Of two sparse buckets far apart, the second takes as long as it does alone."""
     small, large = (ReadyLayer(n, s, (m * MB,), 0) for n, s, m in (("a", 1.0, 1), ("b", 50.0, 8)))
     encoding = SparseEncoding(0.01, FlatCoding(8), 4, power_rule(1.0))
-    costs = HostCosts(code_s_per_byte=1e-7, merge_s_per_byte=2e-7, sort_s_per_byte=3e-7)
+    costs = EndCosts(code_s_per_byte=1e-7, merge_s_per_byte=2e-7, sort_s_per_byte=3e-7)
     network = star(5, 1e6, costs=costs)
     schedule = load_topology(topology).schedule(5)
 

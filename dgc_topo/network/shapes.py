@@ -108,54 +108,29 @@ def draw_ring(num_hosts: int, bandwidth_bytes_per_s: float, latency_s: float = 0
     return draw_torus(1, num_hosts, bandwidth_bytes_per_s, latency_s)
 
 
-def draw_gpu_hosts(
-    num_machines: int,
-    gpus_per_machine: int,
-    *,
-    inside_bytes_per_s: float,
-    nic_bytes_per_s: float,
-    inside_latency_s: float = 0.0,
-    nic_latency_s: float = 0.0,
-) -> Graph:
-    """Return machines of several GPUs: a switch inside (NVLink, PCIe), one NIC out.
+def place_round_robin(world_size: int, num_groups: int, slots_per_group: int) -> IntArray:
+    """Return the slot of each rank when ranks are dealt to racks (or hosts) in turn.
 
-    Every GPU is a host of its own (where one rank runs): ``host m * gpus_per_machine + g``.
+    In order, rank r is on slot r, which needs no function.
 
     Args:
-        num_machines: Number of machines, all on one network switch.
-        gpus_per_machine: GPUs in each.
-        inside_bytes_per_s: Of each GPU's link inside its machine, each way.
-        nic_bytes_per_s: Of each machine's NIC, each way.
-        inside_latency_s: Of a link inside.
-        nic_latency_s: Of a NIC's link.
-    """
-    graph = draw_racks(
-        num_machines, gpus_per_machine, inside_bytes_per_s, latency_s=inside_latency_s
-    )
-    if num_machines > 1:
-        for machine in range(num_machines):
-            _join(graph, f"rack {machine}", "core", nic_bytes_per_s, nic_latency_s)
-    return nx.relabel_nodes(graph, {f"rack {m}": f"machine {m}" for m in range(num_machines)})
-
-
-def place_round_robin(world_size: int, num_groups: int, hosts_per_group: int) -> IntArray:
-    """Return the host of each rank when ranks are dealt to racks (or machines) in turn.
-
-    In order, rank r is on host r, which needs no function.
+        world_size: Number of ranks.
+        num_groups: Racks, or hosts.
+        slots_per_group: Slots in each: ``group * slots_per_group`` is the first.
 
     Returns:
-        Hosts, shape (world_size,).
+        Slots, shape (world_size,).
 
     Raises:
-        ValueError: if there are more ranks than hosts.
+        ValueError: if there are more ranks than slots.
     """
-    if not 1 <= world_size <= num_groups * hosts_per_group:
+    if not 1 <= world_size <= num_groups * slots_per_group:
         raise ValueError(
-            f"round robin: {world_size} ranks on {num_groups} x {hosts_per_group} hosts, "
-            "expected 1 to as many ranks as hosts"
+            f"round robin: {world_size} ranks on {num_groups} x {slots_per_group} slots, "
+            "expected 1 to as many ranks as slots"
         )
     ranks = np.arange(world_size)
-    return ranks % num_groups * hosts_per_group + ranks // num_groups
+    return ranks % num_groups * slots_per_group + ranks // num_groups
 
 
 def _join(graph: Graph, start: str, end: str, bandwidth: float, latency_s: float) -> None:

@@ -1,0 +1,333 @@
+"""Clusters: a network with the ranks on it, and what else happens there; and how to get one."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from math import ceil, isinf
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from pydantic import ValidationError
+
+from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.network.calibrated import CalibratedNetwork
+from dgc_topo.network.changes import Background, LinkChange
+from dgc_topo.network.fabrics import Fabric, find_fabric, like_fabric, load_fabric
+from dgc_topo.network.graph import from_graph
+from dgc_topo.network.kinds import Calibrated, NetworkFile, NetworkTable, SimGrid
+from dgc_topo.network.network import Network
+from dgc_topo.network.simgrid import read_simgrid
+from dgc_topo.tables.explain import explain_all
+from dgc_topo.tables.keys import at_key
+from dgc_topo.units import seconds_text
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Cluster:
+    """Ranks on the hosts of a network, and other jobs' traffic there.
+
+    Attributes:
+        name: What people call it: a fabric, a file, or ``FILE:NAME``.
+        network: Hosts and links, and what messages cost at their ends.
+        placement: Slot of each rank, shape (num_ranks,).
+        background: Flows of other jobs, if any.
+        changes: Links that fail, or change their bandwidth, while a collective runs.
+        differs: A line for each host and link that is not like the others, for people.
+        fabric: The fabric of which it is a plain star, if it is one.
+
+    Raises:
+        ValueError: if a rank has no slot.
+    """
+
+    name: str
+    network: Network
+    placement: IntArray
+    background: Background | None = None
+    changes: tuple[LinkChange, ...] = ()
+    differs: tuple[str, ...] = ()
+    fabric: Fabric | None = None
+
+    def __post_init__(self) -> None:
+        shape, last = self.placement.shape, self.network.num_slots - 1
+        if len(shape) != 1 or not len(self.placement):
+            raise ValueError(f"cluster {self.name}: placement of shape {shape}, expected (ranks,)")
+        if self.placement.min() < 0 or self.placement.max() > last:
+            raise ValueError(
+                f"cluster {self.name}: placement on slots {self.placement.min()} to "
+                f"{self.placement.max()}, expected 0 to {last}"
+            )
+
+    @property
+    def num_ranks(self) -> int:
+        """Number of ranks."""
+        return len(self.placement)
+
+    @property
+    def num_hosts(self) -> int:
+        """Number of hosts."""
+        return self.network.num_hosts
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.name!r}, {_count(self.num_ranks, 'rank')}, {self._hosts_text()})"
+
+    def _hosts_text(self) -> str:
+        gpus = self.network.slots_per_host
+        return _count(self.num_hosts, "host") + (f" of {gpus} GPUs" if gpus > 1 else "")
+
+    def _repr_html_(self) -> str:
+        network = self.network
+        costs = network.costs.model_dump(exclude_defaults=True)
+        rows = {
+            "ranks": str(self.num_ranks),
+            "hosts": self._hosts_text(),
+            "links": str(network.num_links),
+            "bandwidth of a link": _span(network.bandwidth_bytes_per_s, _gbit_text),
+            "latency of a link": _span(network.latency_s, seconds_text),
+            "costs at the ends": ", ".join(f"{key} = {cost}" for key, cost in costs.items()),
+            "what differs": "; ".join(self._differences()),
+        }
+        body = "".join(
+            f"<tr><th>{key}</th><td>{escape(text or 'nothing')}</td></tr>"
+            for key, text in rows.items()
+        )
+        return f"<table><caption>{escape(self.name)}</caption>{body}</table>"
+
+    def _differences(self) -> list[str]:
+        found = list(self.differs)
+        if not np.array_equal(self.placement, np.arange(self.num_ranks)):
+            found.append("ranks are not placed in order")
+        if self.background is not None:
+            found.append(_count(len(self.background.src), "flow") + " of other jobs")
+        if self.changes:
+            found.append(_count(len(self.changes), "change") + " on the way")
+        return found
+
+
+#: Names or describes a cluster.
+Source = str | Path | Cluster | NetworkTable | Network | Fabric | nx.Graph  # type: ignore[type-arg]
+
+
+def load_cluster(
+    source: Source, num_ranks: int | None = None, *, folder: str | Path = ""
+) -> Cluster:
+    """Return the cluster that *source* names or describes.
+
+    Args:
+        source: One of
+
+            - the name of a fabric, such as ``1gbe`` (see `known_fabrics`), or a `Fabric`;
+            - a network file: ``lab.toml`` of this package's keys, or as ``dgc-topo calibrate``
+              writes it; ``platform.xml`` of SimGrid;
+            - ``FILE.toml:NAME``, a network of a file that has several, or of a scenario;
+            - a networkx graph, as `from_graph` takes it, or a `Network`;
+            - a `Cluster`, which is returned as it is.
+        num_ranks: Number of ranks.  If it is left out, there are as many as the network takes,
+            which has to say how large it is.
+        folder: Where relative paths begin.
+
+    Raises:
+        ValueError: if there is no such network, the number of ranks is missing or does not fit, or
+            a file says something impossible; naming the file and the key.
+    """
+    if num_ranks is not None and num_ranks < 1:
+        raise ValueError(f"num_ranks {num_ranks}: expected at least 1")
+    if isinstance(source, Cluster):
+        if num_ranks not in {None, source.num_ranks}:
+            raise ValueError(f"{source!r}: has its ranks already, expected no others ({num_ranks})")
+        return source
+    if isinstance(source, NetworkTable):
+        return _of_table(source.name, source, num_ranks)
+    if isinstance(source, Fabric):
+        return _of_fabric(source, num_ranks)
+    if isinstance(source, str | Path):
+        named = str(source)
+        if find_fabric(named) is not None:
+            return _of_fabric(load_fabric(named), num_ranks)
+        return _of_file(named, folder, num_ranks)
+    return _of_network(*_network_of(source), num_ranks)
+
+
+def load_calibrated(source: str | Path) -> CalibratedNetwork:
+    """Return a network that was calibrated: of its own file, or a table that names that file.
+
+    Raises:
+        ValueError: if it is any other network; naming the file and the key.
+    """
+    found = _read(str(source), "")
+    if isinstance(found, Calibrated):
+        with at_key(str(source)):
+            return found.load()
+    if isinstance(found, CalibratedNetwork):
+        return found
+    raise ValueError(f"{source}: expected a network file as 'dgc-topo calibrate' writes it")
+
+
+def names_file(source: str) -> bool:
+    """Return True if *source*, a text for `load_cluster`, names a file."""
+    return find_fabric(source) is None and _split(source) is not None
+
+
+def _network_of(source: object) -> tuple[str, Network]:
+    """Return what somebody made in Python, and a name for it."""
+    if isinstance(source, nx.Graph):
+        return str(source.name or "graph"), from_graph(source)
+    if isinstance(source, Network):
+        return "network", source
+    raise ValueError(
+        f"network {source!r}: expected a fabric's name, a file, a networkx graph or a Network"
+    )
+
+
+def _of_fabric(fabric: Fabric, num_ranks: int | None) -> Cluster:
+    size = _needed(fabric.name, num_ranks)
+    return Cluster(fabric.name, fabric.star(size), np.arange(size), fabric=fabric)
+
+
+def _of_file(source: str, folder: str | Path, num_ranks: int | None) -> Cluster:
+    found = _read(source, folder)
+    if isinstance(found, Fabric):
+        return _of_fabric(found, num_ranks)
+    with at_key(source):
+        if isinstance(found, Network):
+            return _of_network(source, found, num_ranks)
+        if isinstance(found, CalibratedNetwork):
+            size = _needed("a calibrated network", num_ranks)
+            return _of_network(source, found.network(size), size)
+        return _of_table(source, found, num_ranks)
+
+
+def _of_network(name: str, network: Network, num_ranks: int | None) -> Cluster:
+    num_ranks = num_ranks or network.num_slots
+    _refuse_too_many(num_ranks, network)
+    return Cluster(name, network, np.arange(num_ranks))
+
+
+def _of_table(name: str, table: NetworkTable, num_ranks: int | None) -> Cluster:
+    if table.size_key is not None:
+        num_ranks = _needed(name, num_ranks, table.size_key)
+    num_hosts = ceil((num_ranks or 1) / table.gpus_per_host)
+    reads = isinstance(table, SimGrid | Calibrated)  # a file that may change
+    network = table.build(num_hosts) if reads else _kept_network(table, num_hosts)
+    num_ranks = num_ranks or network.num_slots
+    _refuse_too_many(num_ranks, network)
+    return Cluster(
+        name,
+        network,
+        table.place(num_ranks, network),
+        table.flows(network),
+        table.link_changes(network),
+        table.described(),
+    )
+
+
+@lru_cache(maxsize=32)  # a network keeps its routes: one serves all runs of a size
+def _kept_network(table: NetworkTable, num_hosts: int) -> Network:
+    return table.build(num_hosts)
+
+
+def _needed(name: str, num_ranks: int | None, key: str = "") -> int:
+    """Return the number of ranks of what grows with them.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if num_ranks is None:
+        more = f", or {key} in its table" if key else ""
+        raise ValueError(f"{name}: grows with the number of ranks, expected num_ranks{more}")
+    return num_ranks
+
+
+def _refuse_too_many(num_ranks: int, network: Network) -> None:
+    if num_ranks > network.num_slots:
+        gpus = network.slots_per_host
+        each = f" of {gpus} GPUs, expected at most {network.num_slots}"
+        raise ValueError(
+            f"{num_ranks} ranks on {network.num_hosts} hosts"
+            + (each if gpus > 1 else ", expected no more ranks than hosts")
+        )
+
+
+def _split(source: str) -> tuple[str, str] | None:
+    """Return the file and the name in it that *source* says; None if it names no file."""
+    found = re.fullmatch(r"(.+\.(?:toml|xml))(?::([^:/\\]+))?", source, re.IGNORECASE | re.DOTALL)
+    return None if found is None else (found[1], found[2] or "")
+
+
+def _read(source: str, folder: str | Path) -> Network | Fabric | CalibratedNetwork | NetworkTable:
+    """Return what a file describes.
+
+    Raises:
+        ValueError: naming the file and what is wrong.
+    """
+    parts = _split(source)
+    if parts is None:
+        files = "FILE.toml", "FILE.toml:NAME", "FILE.xml"
+        raise ValueError(
+            f"network {source!r}: unknown, expected one of {like_fabric(source, *files)}"
+        )
+    path, name = Path(folder) / parts[0], parts[1]
+    try:
+        if path.suffix.lower() == ".xml" and not name:
+            return read_simgrid(path)
+        tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not TOML ({error}), expected a network file") from error
+    if name and find_fabric(name) is not None:  # which a scenario may name beside its own
+        return load_fabric(name)
+    if "parameters" in tables and not name:
+        return CalibratedNetwork.load(path)
+    return _find_table(tables, path, name)
+
+
+def _find_table(tables: dict[str, Any], path: Path, name: str) -> NetworkTable:
+    """Return the network called *name* in a file, or its only one."""
+    is_one, is_scenario = "kind" in tables and "networks" not in tables, "topologies" in tables
+    if is_one:
+        own = re.sub(r"[^\w.-]", "-", path.name).lstrip(".-")
+        tables = {"networks": [{"name": own} | tables]}
+    elif "networks" not in tables:
+        raise ValueError(
+            f"{path}: no network, expected kind = ... for one, [[networks]] for several, or what "
+            "'dgc-topo calibrate' writes"
+        )
+    elif is_scenario:  # which has other keys as well
+        tables = {key: tables[key] for key in ("networks", "folder") if key in tables}
+    start = tables.pop("folder", path.parent) if is_scenario else path.parent
+    try:
+        context = {"folder": start, "file": str(path)}
+        networks = NetworkFile.model_validate(tables, context=context).networks
+    except ValidationError as error:
+        lines = explain_all(error, NetworkFile)
+        if is_one:
+            lines = (re.sub(r"^networks\.0(\.|: )?", "", line) for line in lines)
+        raise ValueError("\n".join(f"{path}: {line}" for line in lines)) from error
+    fitting = [network for network in networks if name in {"", network.name}]
+    if len(fitting) != 1:
+        listed = ", ".join(network.name for network in networks)
+        wrong = f"network {name!r}: unknown" if name else "has several networks"
+        raise ValueError(f"{path}: {wrong}, expected one of [[networks]] ({listed}) after FILE:")
+    return fitting[0]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _gbit_text(bytes_per_s: float) -> str:
+    return "not shared" if isinf(bytes_per_s) else f"{8e-9 * bytes_per_s:.4g} Gbit/s"
+
+
+def _span(values: FloatArray, text: Callable[[float], str]) -> str:
+    if not len(values):
+        return ""
+    lowest, highest = text(float(values.min())), text(float(values.max()))
+    return lowest if lowest == highest else f"{lowest} to {highest}"
