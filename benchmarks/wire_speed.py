@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.wire.checksum import word_sums
-from dgc_topo.wire.coding import INDEX_CHOICES, IndexChoice
+from dgc_topo.wire.coding import INDEX_CHOICES, IndexChoice, WireCoding
 from dgc_topo.wire.message import decode, encode
 
 LENGTH = 25_600_000
@@ -64,9 +64,9 @@ def show_large(device: str, choices: tuple[IndexChoice, ...]) -> None:
         copy_s = best_s(partial(copy_of, indices, values), device)
         print(f"{density:>8.1%}  {'copy':<11}{12:>12.2f}{count / copy_s / 1e6:>12.0f} M/s")
         for choice in choices:
-            message = encode(indices, values, 0, LENGTH, "float32", choice)
+            message = encode(indices, values, 0, LENGTH, WireCoding(choice))
             encode_s = best_s(
-                partial(encode, indices, values, 0, LENGTH, "float32", choice),
+                partial(encode, indices, values, 0, LENGTH, WireCoding(choice)),
                 device,
             )
             decode_s = best_s(partial(decode, message, 0, LENGTH), device)
@@ -88,9 +88,9 @@ def show_small(device: str) -> None:
         values = torch.ones(count, device=device)
         choices: tuple[IndexChoice, ...] = ("auto", "run-length", "int32")
         for choice in choices:
-            message = encode(indices, values, 0, length, "float32", choice)
+            message = encode(indices, values, 0, length, WireCoding(choice))
             encode_s = best_s(
-                partial(encode, indices, values, 0, length, "float32", choice),
+                partial(encode, indices, values, 0, length, WireCoding(choice)),
                 device,
             )
             decode_s = best_s(partial(decode, message, 0, length), device)

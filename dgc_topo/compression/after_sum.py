@@ -13,7 +13,6 @@ from torch import Tensor
 from dgc_topo.compression.compressor import (
     check_owner,
     dense_part,
-    encoded_bytes,
     position_of,
     restore,
     snapshot,
@@ -247,15 +246,11 @@ class AfterSum(ABC):
         views = self._rule.layout.views(self._rule.update(gradient))
         return {name: views[name] for name in self._parameters}
 
-    def encoded_bytes(self, payload: Payload) -> int:
-        """Return the bytes of *payload* on the wire."""
-        return encoded_bytes(payload)
-
     def describe(self) -> str:
         """Say what is compressed, what is not, and in how many bytes."""
         with torch.no_grad():
             zeros = torch.zeros(self._compressed.length, dtype=torch.float32, device=self._device)
-            num_bytes = encoded_bytes(self._encode(zeros))
+            num_bytes = self._encode(zeros).encoded_bytes()
         others = self._others.length
         return (
             f"{self.name} sends {self._compressed.length:,} elements of "

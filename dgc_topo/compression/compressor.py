@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression.gradients import Gradients
 from dgc_topo.compression.values import check_epoch, plain_int
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
+from dgc_topo.payload import DensePayload, Payload
 
 
 class Compressor(Protocol):
@@ -94,9 +94,6 @@ class Compressor(Protocol):
             ValueError: if *payload* is not a sum of what `compress` returns.
         """
 
-    def encoded_bytes(self, payload: Payload) -> int:
-        """Return the bytes of *payload* as it is encoded on the wire, indices included."""
-
     def describe(self) -> str:
         """Say which parameters are compressed and which are not, with elements and bytes."""
 
@@ -110,25 +107,6 @@ class Compressor(Protocol):
             ValueError: if it was taken by another compressor, or names or shapes differ; nothing
                 is loaded then.
         """
-
-
-def encoded_bytes(payload: Payload) -> int:
-    """Return the bytes of a whole payload as one message, indices and headers included.
-
-    Raises:
-        ValueError: if the payload is of an unknown kind.
-    """
-    match payload:
-        case DensePayload():
-            return payload.buffer.numel() * payload.wire_dtype.itemsize
-        case SparsePayload() | TernaryPayload():
-            return payload.encoded_bytes()
-        case BundlePayload():
-            return sum(encoded_bytes(part) for part in payload.parts)
-    raise ValueError(
-        f"encoded bytes: {type(payload).__name__}, expected a dense, sparse, ternary or bundle "
-        "payload"
-    )
 
 
 def dense_part(where: str, payload: Payload, length: int) -> Tensor:

@@ -11,7 +11,6 @@ from dgc_topo.compression.after_sum import MomentumSGD, check_sgd, clip_by_norm
 from dgc_topo.compression.compressor import (
     check_owner,
     dense_part,
-    encoded_bytes,
     restore,
     snapshot,
 )
@@ -20,6 +19,7 @@ from dgc_topo.compression.layout import FlatBuffer
 from dgc_topo.compression.parameters import Parameters, check_parameters, named_parameters
 from dgc_topo.compression.values import check_epoch, plain_bool, plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
+from dgc_topo.wire.coding import VALUE_BYTES, WireDtype, check_dtype
 
 
 class Dense:
@@ -35,7 +35,7 @@ class Dense:
         weight_decay: Factor on the parameters, at least 0.
         decoupled_weight_decay: Keep weight decay out of the momentum.
         clip_norm: Bound on the L2 norm of the summed gradient; None does not clip.
-        wire_dtype: Element type on the wire: float32, float16 or bfloat16.
+        wire_dtype: Element type on the wire: ``float32``, ``float16`` or ``bfloat16``.
 
     Raises:
         ValueError: if a setting is out of range, or the parameters do not fit together.
@@ -53,7 +53,7 @@ class Dense:
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = False,
         clip_norm: float | None = None,
-        wire_dtype: torch.dtype = torch.float32,
+        wire_dtype: WireDtype = "float32",
     ) -> None:
         momentum = plain_float("dense: momentum", momentum)
         nesterov = plain_bool("dense: nesterov", nesterov)
@@ -71,6 +71,7 @@ class Dense:
         self._parameters = named_parameters("dense", parameters)
         self._device = check_parameters("dense", self._parameters)
         self._clip_norm = clip_norm
+        check_dtype("dense", wire_dtype)
         self._wire_dtype = wire_dtype
         self._rule = MomentumSGD(
             self._parameters,
@@ -83,7 +84,6 @@ class Dense:
         self.owns_momentum = momentum > 0
         self._sent = FlatBuffer(self._rule.layout, self._device)
         self._update = FlatBuffer(self._rule.layout, self._device)
-        self.neutral()  # refuses an unusable wire_dtype now, not in the first step
 
     def set_progress(self, epoch: float) -> None:
         """Check *epoch*; density never changes."""
@@ -118,16 +118,12 @@ class Dense:
         self._rule.update(gradient)
         return dict(self._update.views)
 
-    def encoded_bytes(self, payload: Payload) -> int:
-        """Return elements times the size of the wire's element type."""
-        return encoded_bytes(payload)
-
     def describe(self) -> str:
         """Say how many elements are sent, and in how many bytes."""
         elements = self._rule.layout.length
         return (
             f"dense sends all {elements:,} elements of {len(self._parameters)} tensors as "
-            f"{self._wire_dtype}: {elements * self._wire_dtype.itemsize:,} bytes per step"
+            f"{self._wire_dtype}: {elements * VALUE_BYTES[self._wire_dtype]:,} bytes per step"
         )
 
     def state_dict(self) -> dict[str, object]:

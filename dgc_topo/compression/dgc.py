@@ -31,7 +31,6 @@ from dgc_topo.compression.compressor import (
     Sections,
     check_optimizer,
     check_owner,
-    encoded_bytes,
     position_of,
     restore,
     snapshot,
@@ -53,6 +52,7 @@ from dgc_topo.compression.summed import Payloads, Reselection, SumRules
 from dgc_topo.compression.values import check_epoch, plain_float, plain_int
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.sizes import is_compressed, is_sparse
+from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
 class DGC:
@@ -213,10 +213,6 @@ class DGC:
             )
         self._accumulation.give_back(indices, values)
 
-    def encoded_bytes(self, payload: Payload) -> int:
-        """Return the bytes of *payload* on the wire, indices included."""
-        return encoded_bytes(payload)
-
     def describe(self) -> str:
         """Return a table of what is compressed after the warm-up and what stays dense."""
         return describe_dgc(self._parameters, self._schedule.target, self._config.coding)
@@ -289,7 +285,7 @@ class DGC:
     def _all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
         buffer = torch.empty(length + len(dense), dtype=torch.float32, device=self._device)
-        self._accumulation.send_all(buffer[:length], self._payloads.wire_dtype)
+        self._accumulation.send_all(buffer[:length], TORCH_DTYPES[self._config.wire_dtype])
         if self._ages is not None:
             self._ages.note_all_sent(self.step)
         buffer[length:].copy_(dense)

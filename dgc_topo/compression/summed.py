@@ -19,7 +19,6 @@ from dgc_topo.compression.pool import constant, places_of, trim
 from dgc_topo.payload import SUM, BundlePayload, DensePayload, Entries, Payload, SparsePayload
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
-from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +34,20 @@ class Payloads:
     device: torch.device
     coding: WireCoding
 
-    @property
-    def wire_dtype(self) -> torch.dtype:
-        """Of the values in a message."""
-        return TORCH_DTYPES[self.coding.wire_dtype]
-
     def sparse(self, sent: Sent, dense: Tensor) -> BundlePayload:
         """Return what is sent of the compressed tensors, and *dense* for the others."""
         sparse = SparsePayload(
             sent.indices,
             sent.values,
             self.length,
-            wire_dtype=self.wire_dtype,
-            index_encoding=self.coding.index_encoding,
+            coding=self.coding,
             message=sent.message,
         )
         return BundlePayload([sparse, self.dense(dense)])
 
     def dense(self, buffer: Tensor) -> DensePayload:
         """Return everything, or all that travels dense, end to end in *buffer*."""
-        return DensePayload(buffer, self.wire_dtype, goals=SUM)
+        return DensePayload(buffer, self.coding.wire_dtype, goals=SUM)
 
     def neutral(self, density: float) -> Payload:
         """Return a payload of zeros, of the kind that *density* asks for."""

@@ -99,6 +99,9 @@ class Payload(Protocol):
         What a peer claims to be longer is refused before memory is taken for it.
         """
 
+    def encoded_bytes(self) -> int:
+        """Return the bytes of the whole buffer as one message, indices and headers included."""
+
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return *count* chunks from *chunk* on as one message.
 

@@ -69,6 +69,10 @@ class BundlePayload:
         most = [part.most_bytes(chunk, count, world_size) for part in self.parts]
         return sum(SIZE_BYTES + _padded(each) for each in most)
 
+    def encoded_bytes(self) -> int:
+        """Return the bytes of every part's whole buffer as one message."""
+        return sum(part.encoded_bytes() for part in self.parts)
+
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the parts' messages, joined."""
         known = [part.message_bytes(chunk, count) for part in self.parts]

@@ -18,7 +18,8 @@ from dgc_topo.payload.base import (
     weighted_terms,
 )
 from dgc_topo.schedule import Goal
-from dgc_topo.wire.tensors import wire_name
+from dgc_topo.wire.coding import WireDtype, check_dtype
+from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
 class _Run(NamedTuple):
@@ -44,7 +45,7 @@ class DensePayload:
 
     Args:
         buffer: Shape (length,), float32, contiguous; overwritten by a run.
-        wire_dtype: Element type of messages: float32, float16 or bfloat16.
+        wire_dtype: Element type of messages: ``float32``, ``float16`` or ``bfloat16``.
         bounds_of: Where chunks begin and end; equal slices by default.
         goals: What a schedule may promise: by default whatever leaves each rank a sum or a mixture
             that means something by itself.  `SUM` for gradients; ``{"column-stochastic"}`` for a
@@ -57,7 +58,7 @@ class DensePayload:
     def __init__(
         self,
         buffer: Tensor,
-        wire_dtype: torch.dtype = torch.float32,
+        wire_dtype: WireDtype = "float32",
         *,
         bounds_of: BoundsOf = equal_bounds,
         goals: frozenset[Goal] = MIXTURE,
@@ -67,12 +68,13 @@ class DensePayload:
                 f"dense payload: buffer of shape {tuple(buffer.shape)} and {buffer.dtype}, "
                 "expected a contiguous 1-D float32 tensor"
             )
-        wire_name("dense payload", wire_dtype)  # refuses any other
+        check_dtype("dense payload", wire_dtype)
         # The same memory outside any graph.  The stride is set because a contiguous tensor of one
         # element may have any, and then refuses to be viewed as bytes.
         self.buffer = buffer.detach().as_strided(buffer.shape, (1,))
         self.device = buffer.device
         self.wire_dtype = wire_dtype
+        self._dtype = TORCH_DTYPES[wire_dtype]
         self.made_with: Mapping[str, object] = {}
         self.goals = goals
         #: Length, element type and how chunks are cut.
@@ -81,29 +83,33 @@ class DensePayload:
         self._bounds: Sequence[int] = (0, len(buffer))
         # By first chunk and count.  Hot paths look here before they call `_run`: a call less.
         self._runs: dict[tuple[int, int], _Run] = {}
-        self._round_own = wire_dtype != torch.float32
+        self._round_own = wire_dtype != "float32"
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, and whether the own value is rounded like the messages."""
         if num_chunks != len(self._bounds) - 1:
             self._bounds = self._bounds_of(len(self.buffer), num_chunks)
             self._runs = {}
-        self._round_own = agree and self.wire_dtype != torch.float32
+        self._round_own = agree and self.wire_dtype != "float32"
 
     def message_bytes(self, chunk: int, count: int) -> int:
         """Return the size of a run's message in bytes."""
-        return (self._bounds[chunk + count] - self._bounds[chunk]) * self.wire_dtype.itemsize
+        return (self._bounds[chunk + count] - self._bounds[chunk]) * self._dtype.itemsize
 
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
         """Return the size of a run's message in bytes: all are of one size."""
         return self.message_bytes(chunk, count)
+
+    def encoded_bytes(self) -> int:
+        """Return the bytes of the whole buffer as one message."""
+        return len(self.buffer) * self._dtype.itemsize
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's bytes: a view of the buffer, or its 16-bit rounding."""
         run = self._runs.get((chunk, count)) or self._run(chunk, count)
         if run.message is not None:
             return run.message
-        rounded = run.own.to(self.wire_dtype)
+        rounded = run.own.to(self._dtype)
         if self._round_own:
             run.own.copy_(rounded)
         return rounded.view(torch.uint8)
@@ -120,7 +126,7 @@ class DensePayload:
             place = transfer.chunk, transfer.count
             run = self._runs.get(place) or self._run(*place)
             if message.numel() == run.num_bytes:
-                value = message.view(self.wire_dtype)
+                value = message.view(self._dtype)
                 if transfer.keep:
                     run.own.add_(value)  # two addends commute exactly
                 else:
@@ -141,14 +147,14 @@ class DensePayload:
     def finish(self) -> None:
         """End a run: round the result as a message would be, if the ranks are to agree."""
         if self._round_own:
-            self.buffer.copy_(self.buffer.to(self.wire_dtype))
+            self.buffer.copy_(self.buffer.to(self._dtype))
 
     def _run(self, chunk: int, count: int) -> _Run:
         """Return a run, made once: that takes longer than the rest of a short message."""
         run = self._runs.get((chunk, count))
         if run is None:
             own = self.buffer[self._bounds[chunk] : self._bounds[chunk + count]]
-            message = own.view(torch.uint8) if self.wire_dtype == torch.float32 else None
+            message = own.view(torch.uint8) if self.wire_dtype == "float32" else None
             run = _Run(own, message, self.message_bytes(chunk, count))
             self._runs[chunk, count] = run
         return run
@@ -159,7 +165,7 @@ class DensePayload:
         if arrival is None:
             return coefficient, own
         offset = self._bounds[first] - self._bounds[arrival.transfer.chunk]
-        elements = arrival.message.view(self.wire_dtype)
+        elements = arrival.message.view(self._dtype)
         return coefficient, elements[offset : offset + len(own)]
 
     def _check(self, arrival: Arrival) -> None:

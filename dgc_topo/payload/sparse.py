@@ -19,10 +19,10 @@ from dgc_topo.payload.base import (
 )
 from dgc_topo.payload.union import Entries, union_sum
 from dgc_topo.schedule import Goal, Transfer
-from dgc_topo.wire.coding import HEADER_BYTES, MAX_RUN, IndexChoice, check_names, most_body_bytes
+from dgc_topo.wire.coding import DEFAULT_CODING, HEADER_BYTES, MAX_RUN, WireCoding, most_body_bytes
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.message import decode, encode, encoded_bytes
-from dgc_topo.wire.tensors import wire_name
+from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
 class _Received(NamedTuple):
@@ -45,7 +45,7 @@ class SparsePayload:
     bitmap, or dense where that is fewest bytes.  A run that arrives dense has an entry for each of
     its elements from then on.
 
-    With a 16-bit *wire_dtype* the values of messages are rounded to it, by the law of
+    With 16-bit values in its *coding* the values of messages are rounded to it, by the law of
     `DensePayload`: where the ranks are to agree, packing rounds the sender's own values too, and
     the end rounds the result.  Whoever makes the payload from float32 values should round them
     with `to_wire` first and keep the difference, or it is lost; what sums lose on the way is at
@@ -56,39 +56,35 @@ class SparsePayload:
             would cost a synchronisation on a GPU; `decode` checks whatever came from a wire).
         values: Shape (n,), float32, on the same device; not modified by a run.
         length: Elements of the buffer.
-        wire_dtype: Element type of values in messages: float32, float16 or bfloat16.
-        index_encoding: How messages code indices; ``auto`` is the smallest way for each.
+        coding: Type of the values in messages, and coding of the indices.
         bounds_of: Where chunks begin and end; equal slices by default.
         message: What `pack` would return for all chunks, if that is known already; *values* are
-            numbers of *wire_dtype* then.
+            numbers of the coding's type then.
         goals: What a schedule may promise: by default nothing but a sum, as entries that a rank
             selects from what it has accumulated mean nothing by themselves.
 
     Raises:
-        ValueError: if shapes, element types or devices do not fit, or a setting is unknown.
+        ValueError: if shapes, element types or devices do not fit.
     """
 
-    def __init__(  # noqa: PLR0913 - most keep their defaults
+    def __init__(
         self,
         indices: Tensor,
         values: Tensor,
         length: int,
         *,
-        wire_dtype: torch.dtype = torch.float32,
-        index_encoding: IndexChoice = "auto",
+        coding: WireCoding = DEFAULT_CODING,
         bounds_of: BoundsOf = equal_bounds,
         message: Tensor | None = None,
         goals: frozenset[Goal] = SUM,
     ) -> None:
         _check_entries(indices, values, length)
-        self._coding = wire_name("sparse payload", wire_dtype), index_encoding
-        check_names("sparse payload", index_encoding, self._coding[0])
+        self.coding = coding
         self.length = length
-        self.wire_dtype = wire_dtype
         self.made_with: Mapping[str, object] = {}
         self.goals = goals
-        self.index_encoding = index_encoding
-        self._round_own = wire_dtype != torch.float32
+        self._dtype = TORCH_DTYPES[coding.wire_dtype]
+        self._round_own = self._dtype != torch.float32
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
@@ -130,7 +126,7 @@ class SparsePayload:
             here = indices
             if length < self.length:
                 here = indices[_position(indices, start) : _position(indices, start + length)]
-            total += encoded_bytes(here, start, length, *self._coding)
+            total += encoded_bytes(here, start, length, self.coding)
         return total
 
     def to_dense(self) -> Tensor:
@@ -147,7 +143,7 @@ class SparsePayload:
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, and whether own values are rounded like those in messages."""
         whole = self._joined()
-        self._round_own = agree and self.wire_dtype != torch.float32
+        self._round_own = agree and self._dtype != torch.float32
         self._bounds = self._bounds_of(self.length, num_chunks)
         self._starts, self._pieces = [0], [whole]
         self._packed = self._first
@@ -159,7 +155,7 @@ class SparsePayload:
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
         """Return the size of a message with an entry for every element."""
         _, length = self._range(chunk, chunk + count)
-        return HEADER_BYTES + most_body_bytes(self._coding[1], self._coding[0], length)
+        return HEADER_BYTES + most_body_bytes(self.coding, length)
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's entries in the wire format, encoded once for all who get them."""
@@ -169,7 +165,7 @@ class SparsePayload:
         if self._round_own:
             entries = self._rounded(entries)
             self._put(chunk, chunk + count, entries)
-        message = encode(*entries, *self._range(chunk, chunk + count), *self._coding)
+        message = encode(*entries, *self._range(chunk, chunk + count), self.coding)
         self._packed = entries, message
         return message
 
@@ -202,7 +198,7 @@ class SparsePayload:
             raise WireError(f"{error} ({transfer})") from error
 
     def _rounded(self, entries: Entries) -> Entries:
-        return Entries(entries.indices, entries.values.to(self.wire_dtype).to(torch.float32))
+        return Entries(entries.indices, entries.values.to(self._dtype).to(torch.float32))
 
     def _entries(self, source: _Received | None, first: int, end: int) -> Entries:
         """Return what *source* holds of the chunks first .. end - 1; None is this payload."""

@@ -154,11 +154,11 @@ def _payload_settings(where: str, payload: Payload) -> dict[str, Any]:
     match payload:
         case DensePayload():
             found[f"{where}'s elements"] = len(payload.buffer)
-            found[f"{where}'s wire dtype"] = str(payload.wire_dtype)
+            found[f"{where}'s wire dtype"] = payload.wire_dtype
         case SparsePayload():
             found[f"{where}'s elements"] = payload.length
-            found[f"{where}'s wire dtype"] = str(payload.wire_dtype)
-            found[f"{where}'s index encoding"] = payload.index_encoding
+            found[f"{where}'s wire dtype"] = payload.coding.wire_dtype
+            found[f"{where}'s index encoding"] = payload.coding.index_encoding
         case TernaryPayload():
             found[f"{where}'s elements"] = payload.length
         case BundlePayload():

@@ -64,11 +64,6 @@ class Buckets:
             updates |= bucket.compressor.finish(payload)
         return updates
 
-    def encoded_bytes(self, payloads: Sequence[Payload]) -> int:
-        """Return the bytes of all payloads on the wire, indices included."""
-        pairs = zip(self.buckets, payloads, strict=True)
-        return sum(bucket.compressor.encoded_bytes(payload) for bucket, payload in pairs)
-
     def staleness(self) -> Staleness | None:
         """Return how long elements waited; None if compressors let none wait."""
         compressors = [bucket.compressor for bucket in self.buckets]

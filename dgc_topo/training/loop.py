@@ -43,7 +43,6 @@ from dgc_topo.training.settings import Timetable
 from dgc_topo.training.solo import LoneStep, Solo, mean_phases, num_steps_alone, train_alone
 from dgc_topo.training.steps import AllReduceStep, Computed, GossipStep, StepRecord, Strategy
 from dgc_topo.training.world import World, world_of
-from dgc_topo.wire.tensors import TORCH_DTYPES
 from dgc_topo.workers.group import Worker
 
 
@@ -278,7 +277,7 @@ class TrainingRun:
             return DdpStep(self._model, job.train, job.compression, self._task, scale)
         exchange = self._world.connect(job)
         if self._gossip:
-            dtype = TORCH_DTYPES[job.compression.wire_dtype]
+            dtype = job.compression.wire_dtype
             return GossipStep(rank, exchange, dtype, time_scale=scale)
         if self._overlaps and self._world.kind == "processes":
             return OverlappedStep(rank, exchange, self._task, time_scale=scale)

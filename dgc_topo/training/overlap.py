@@ -154,7 +154,7 @@ class OverlappedStep(Strategy):
         bucket = self._buckets.buckets[len(self._sums)]
         own = {name: self._parameters[name] for name in bucket.names}
         payload = bucket.compress(gradients_of(own))
-        entries, encoded_bytes = sparse_entries(payload), bucket.compressor.encoded_bytes(payload)
+        entries, encoded_bytes = sparse_entries(payload), payload.encoded_bytes()
         self._send(payload, entries, encoded_bytes, clock.lap())
 
     def _send(

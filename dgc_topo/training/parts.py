@@ -20,7 +20,6 @@ from dgc_topo.training.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.training.data import Dataset, Shard, load_dataset
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import EmulatedTask, LearningTask, Task, make_task, take_image_size
-from dgc_topo.wire.tensors import TORCH_DTYPES
 from dgc_topo.zoo import load_model
 
 
@@ -102,7 +101,7 @@ def _compressor_of(
             weight_decay=train.weight_decay,
             decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
             clip_norm=train.clip_norm,
-            wire_dtype=torch.float32 if gossip else TORCH_DTYPES[compression.wire_dtype],
+            wire_dtype="float32" if gossip else compression.wire_dtype,
         )
     sgd = SGDSettings(
         momentum=train.momentum,

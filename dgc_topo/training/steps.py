@@ -17,6 +17,7 @@ from dgc_topo.schedule import Goal
 from dgc_topo.training.buckets import Buckets
 from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.world import Exchange
+from dgc_topo.wire.coding import WireDtype
 
 #: Kinds of mixing that parameters may take: the ranks' average has to stay as it was.
 AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
@@ -191,7 +192,7 @@ class AllReduceStep(Strategy):
         encoded_bytes = 0
         if rank.trains:
             payloads = buckets.compress(gradients_of(rank.parameters))
-            encoded_bytes = buckets.encoded_bytes(payloads)
+            encoded_bytes = sum(payload.encoded_bytes() for payload in payloads)
         else:
             payloads = buckets.neutral()
         entries = sparse_entries(*payloads)
@@ -259,7 +260,7 @@ class GossipStep(Strategy):
         self,
         rank: Contributor,
         exchange: Exchange,
-        wire_dtype: torch.dtype,
+        wire_dtype: WireDtype,
         *,
         time_scale: float = 1.0,
     ) -> None:
@@ -298,7 +299,7 @@ class GossipStep(Strategy):
                 update_s=clock.lap(),
                 bytes_sent=traffic.bytes_sent,
                 messages_sent=traffic.messages_sent,
-                encoded_bytes=flat.numel() * self._wire_dtype.itemsize,
+                encoded_bytes=payload.encoded_bytes(),
                 density=1.0,
                 loss=own.loss,
                 interface_bytes=own.interface_bytes,

@@ -74,10 +74,10 @@ def _index_bytes(
             return 0
 
 
-def most_body_bytes(choice: IndexChoice, wire_dtype: WireDtype, length: int) -> int:
+def most_body_bytes(coding: WireCoding, length: int) -> int:
     """Return what `smallest` gives at most, however many entries a run of so many elements has."""
-    value_bytes = VALUE_BYTES[wire_dtype]
-    if choice in {"auto", "dense"}:  # the first is never larger than the second
+    value_bytes = VALUE_BYTES[coding.wire_dtype]
+    if coding.index_encoding in {"auto", "dense"}:  # the first is never larger than the second
         return value_bytes * length
     # Packed gaps have at most 31 bits, and 16-bit codes one escape per 65535 elements.
     return (value_bytes + INDEX_BYTES) * length + INDEX_BYTES
@@ -272,9 +272,21 @@ def check_names(where: str, index_encoding: str, wire_dtype: str) -> None:
     Raises:
         ValueError: that lists the valid names.
     """
-    for key, value, valid in (
-        ("index_encoding", index_encoding, INDEX_CHOICES),
-        ("wire_dtype", wire_dtype, WIRE_DTYPES),
-    ):
-        if value not in valid:
-            raise ValueError(f"{where}: {key} {value!r}, expected one of {', '.join(valid)}")
+    if index_encoding not in INDEX_CHOICES:
+        expected = ", ".join(INDEX_CHOICES)
+        raise ValueError(f"{where}: index_encoding {index_encoding!r}, expected one of {expected}")
+    check_dtype(where, wire_dtype)
+
+
+def check_dtype(where: str, wire_dtype: str) -> None:
+    """Refuse an unknown type of values.
+
+    Raises:
+        ValueError: that lists the valid names.
+    """
+    if wire_dtype not in WIRE_DTYPES:
+        expected = ", ".join(WIRE_DTYPES)
+        raise ValueError(f"{where}: wire_dtype {wire_dtype!r}, expected one of {expected}")
+
+
+DEFAULT_CODING = WireCoding()

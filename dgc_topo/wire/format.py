@@ -9,8 +9,8 @@ from dgc_topo.wire.coding import (
     MAX_CODE,
     MAX_RUN,
     VALUE_BYTES,
-    IndexChoice,
     IndexEncoding,
+    WireCoding,
     WireDtype,
     smallest,
 )
@@ -48,13 +48,6 @@ def first_word(header: Header) -> int:
     return MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
 
 
-class Coding(NamedTuple):
-    """What is wanted of a message: the type of its values, and how to code indices."""
-
-    wire_dtype: WireDtype
-    choice: IndexChoice
-
-
 class Plan(NamedTuple):
     """How entries are going to be coded, and what that takes."""
 
@@ -63,7 +56,7 @@ class Plan(NamedTuple):
     num_bytes: int  #: of the whole message
 
 
-def plan_of(count: int, largest: int, escapes: int, length: int, coding: Coding) -> Plan:
+def plan_of(count: int, largest: int, escapes: int, length: int, coding: WireCoding) -> Plan:
     """Return how entries are coded best.
 
     Args:
@@ -81,7 +74,7 @@ def plan_of(count: int, largest: int, escapes: int, length: int, coding: Coding)
     if largest <= MAX_CODE:
         escapes = 0
     value_bytes = VALUE_BYTES[coding.wire_dtype]
-    encoding, body = smallest(coding.choice, value_bytes, length, count, largest, escapes)
+    encoding, body = smallest(coding.index_encoding, value_bytes, length, count, largest, escapes)
     parameter = 0
     if encoding == "bit-packed":
         parameter = largest.bit_length()

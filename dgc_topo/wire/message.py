@@ -6,8 +6,14 @@ import torch
 from torch import Tensor
 
 from dgc_topo.wire import indices, small
-from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES, IndexChoice, WireDtype
-from dgc_topo.wire.format import WORD_BYTES, Coding, Plan, WireError, check_run, plan_of
+from dgc_topo.wire.coding import (
+    DEFAULT_CODING,
+    HEADER_BYTES,
+    MAX_CODE,
+    VALUE_BYTES,
+    WireCoding,
+)
+from dgc_topo.wire.format import WORD_BYTES, Plan, WireError, check_run, plan_of
 from dgc_topo.wire.header import Layout, open_message, seal
 from dgc_topo.wire.tensors import TORCH_DTYPES, has_kernels
 
@@ -17,18 +23,16 @@ def encode(
     values: Tensor,
     start: int,
     length: int,
-    wire_dtype: WireDtype = "float32",
-    choice: IndexChoice = "auto",
+    coding: WireCoding = DEFAULT_CODING,
 ) -> Tensor:
     """Return the message for entries of the elements ``start .. start + length - 1``.
 
     Args:
         entry_indices: Shape (n,), int64, strictly ascending, inside the run (trusted).
-        values: Shape (n,), float32; rounded to *wire_dtype*.
+        values: Shape (n,), float32; rounded to the coding's type.
         start: The run's first element.
         length: Elements in the run.
-        wire_dtype: Type of the values.
-        choice: How to code the indices: ``auto`` is the smallest.
+        coding: Type of the values, and coding of the indices.
 
     Returns:
         Shape (num_bytes,), uint8, contiguous, 4-byte aligned, on the device of *entry_indices*.
@@ -36,7 +40,6 @@ def encode(
     Raises:
         WireError: if the run is longer than 2**31 elements.
     """
-    coding = Coding(wire_dtype, choice)
     made = _made_fast(entry_indices, values, start, length, coding)
     if isinstance(made, Tensor):
         return made
@@ -47,13 +50,13 @@ def encode(
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
     message = words.view(torch.uint8)[: made.num_bytes]
-    body = message[HEADER_BYTES:]
+    body, dtype = message[HEADER_BYTES:], TORCH_DTYPES[coding.wire_dtype]
     if made.header.encoding == "dense":
-        dense = body.view(TORCH_DTYPES[wire_dtype]).zero_()
+        dense = body.view(dtype).zero_()
         dense[entry_indices - start] = values.to(dense.dtype)
     else:
-        values_end = VALUE_BYTES[wire_dtype] * len(gaps)
-        body[:values_end].view(TORCH_DTYPES[wire_dtype]).copy_(values)
+        values_end = VALUE_BYTES[coding.wire_dtype] * len(gaps)
+        body[:values_end].view(dtype).copy_(values)
         _write_indices(made, gaps, entry_indices, start, body[values_end:])
     seal(words, made.header, made.num_bytes, length)
     return message
@@ -63,11 +66,9 @@ def encoded_bytes(
     entry_indices: Tensor,
     start: int,
     length: int,
-    wire_dtype: WireDtype = "float32",
-    choice: IndexChoice = "auto",
+    coding: WireCoding = DEFAULT_CODING,
 ) -> int:
     """Return the bytes of the message that `encode` would return, without making it."""
-    coding = Coding(wire_dtype, choice)
     if has_kernels(entry_indices):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
@@ -77,7 +78,7 @@ def encoded_bytes(
 
 
 def _made_fast(
-    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: Coding
+    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
     if has_kernels(entry_indices):
@@ -87,7 +88,7 @@ def _made_fast(
     return small.encode(entry_indices, values, start, length, coding)
 
 
-def _plan_gaps(gaps: Tensor, length: int, coding: Coding) -> Plan:
+def _plan_gaps(gaps: Tensor, length: int, coding: WireCoding) -> Plan:
     """Return how entries are coded best; on a GPU it waits for one number, seldom for two.
 
     Args:

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from dgc_topo.wire import kernels
-from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireDtype
-from dgc_topo.wire.format import WORD_BYTES, Coding, Header, Plan, check_run, first_word, plan_of
+from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.format import WORD_BYTES, Header, Plan, check_run, first_word, plan_of
 
 FACTS: int = kernels.FACTS  #: numbers that the kernels of one message share
 
@@ -40,10 +40,10 @@ class Ahead(NamedTuple):
     facts: Tensor  #: int64, shape (FACTS,): 0, until it is written
     entries: int
     length: int  #: of its run
-    coding: Coding
+    coding: WireCoding
 
     @classmethod
-    def of(cls, entries: int, length: int, coding: Coding, device: torch.device) -> Ahead:
+    def of(cls, entries: int, length: int, coding: WireCoding, device: torch.device) -> Ahead:
         """Return a message that is to be written to memory of its own."""
         room = torch.empty(room_bytes(entries, coding), dtype=torch.uint8, device=device)
         facts = torch.zeros(FACTS, dtype=torch.int64, device=device)
@@ -89,19 +89,19 @@ class Ahead(NamedTuple):
         return self.room[: self.plan(facts).num_bytes]
 
 
-def writes(coding: Coding) -> bool:
+def writes(coding: WireCoding) -> bool:
     """Return whether kernels write messages that are coded so; of ``auto`` they write most."""
-    return coding.choice in {"auto", *_CHOICES}
+    return coding.index_encoding in {"auto", *_CHOICES}
 
 
-def room_bytes(count: int, coding: Coding) -> int:
+def room_bytes(count: int, coding: WireCoding) -> int:
     """Return how many bytes a message of so many entries has at most, in whole words."""
     words = -(-count * (VALUE_BYTES[coding.wire_dtype] + _GAP_BYTES) // WORD_BYTES)
     return HEADER_BYTES + WORD_BYTES * words
 
 
 def encode(
-    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: Coding
+    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
 ) -> Tensor | Plan:
     """Return the message that `message.encode` would make, or its plan: that goes the general way.
 
@@ -117,7 +117,7 @@ def encode(
     return ahead.plan(facts) if message is None else message
 
 
-def planned(entry_indices: Tensor, start: int, length: int, coding: Coding) -> Plan:
+def planned(entry_indices: Tensor, start: int, length: int, coding: WireCoding) -> Plan:
     """Return how entries are coded best, waiting once.
 
     Raises:
@@ -136,7 +136,7 @@ def _measure(
     facts: Tensor,
     start: int,
     length: int,
-    coding: Coding,
+    coding: WireCoding,
     given: Tensor | None = None,
 ) -> None:
     """Find the numbers that decide how entries are coded."""
@@ -150,7 +150,7 @@ def _measure(
         start,
         length,
         first_word(Header("dense", coding.wire_dtype, 0)),
-        choice=_CHOICES.get(coding.choice, kernels.ANY),
+        choice=_CHOICES.get(coding.index_encoding, kernels.ANY),
         value_bytes=VALUE_BYTES[coding.wire_dtype],
         block=block,
     )

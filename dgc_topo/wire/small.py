@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dgc_topo.arrays import IntArray
-from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES
-from dgc_topo.wire.format import WORD_BYTES, Coding, plan_of
+from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES, WireCoding
+from dgc_topo.wire.format import WORD_BYTES, plan_of
 from dgc_topo.wire.header import Layout, seal_words
 from dgc_topo.wire.indices import check_last
 from dgc_topo.wire.tensors import TORCH_DTYPES
@@ -26,7 +26,7 @@ _CODE_BITS = 16
 
 
 def encode(
-    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: Coding
+    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
 ) -> Tensor | None:
     """Return the message that `message.encode` would make, or None if it takes the general way."""
     count = len(entry_indices)

@@ -19,19 +19,6 @@ TORCH_DTYPES: dict[WireDtype, torch.dtype] = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-
-
-def wire_name(where: str, dtype: torch.dtype) -> WireDtype:
-    """Return what scenarios call an element type.
-
-    Raises:
-        ValueError: if it is none of messages, as "*where*: ...".
-    """
-    if dtype not in _NAMES:
-        names = ", ".join(str(known) for known in _NAMES)
-        raise ValueError(f"{where}: wire_dtype {dtype}, expected one of {names}")
-    return _NAMES[dtype]
 
 
 def largest_addend(dtype: torch.dtype, num_ranks: int) -> float:

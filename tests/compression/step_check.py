@@ -5,6 +5,7 @@ With TRITON_INTERPRET=1 it runs on a CPU, kernels and all; without, on the first
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -23,7 +24,6 @@ from dgc_topo.compression.selection import Afterwards, top_k_per_layer
 from dgc_topo.compression.threshold import Goal, Tail
 from dgc_topo.payload import SparsePayload
 from dgc_topo.wire.coding import WireCoding
-from dgc_topo.wire.tensors import TORCH_DTYPES
 from tests.compression.fused_check import BLOCK, DEVICE, SHAPES, Gradients, randoms
 
 COMPRESSED = FlatLayout.of({name: torch.empty(shape) for name, shape in SHAPES.items()})
@@ -75,15 +75,12 @@ class Pair:
 
     def is_right(self, message: torch.Tensor, *entries: torch.Tensor) -> bool:
         """Check that *message* is what a payload of the entries would have made."""
-        options: dict[str, Any] = {
-            "wire_dtype": TORCH_DTYPES[self.coding.wire_dtype],
-            "index_encoding": self.coding.index_encoding,
-        }
         indices, values = entries
-        payload = SparsePayload(indices, values, COMPRESSED.length, **options)
+        made = partial(SparsePayload, indices, values, COMPRESSED.length, coding=self.coding)
+        payload = made()
         payload.cut(1)
         assert message.equal(payload.pack(0, 1))
-        ready = SparsePayload(indices, values, COMPRESSED.length, **options, message=message)
+        ready = made(message=message)
         assert ready.encoded_bytes() == len(message)
         ready.cut(1)
         assert ready.pack(0, 1) is message

@@ -65,7 +65,7 @@ MAKERS = {
     "dgc-decoupled": dgc(weight_decay=0.1, weight_decay_mode="decoupled"),
     "dgc-stale": dgc(clear_velocities="stale", clear_every_steps=2),
     "dense": lambda p, _, __: Dense(p, nesterov=True, **LAW),
-    "dense-float16": lambda p, _, __: Dense(p, wire_dtype=torch.float16),
+    "dense-float16": lambda p, _, __: Dense(p, wire_dtype="float16"),
     "terngrad": lambda p, rank, _: TernGrad(p, rank=rank, sgd=SGDSettings(**LAW)),
     "random-k": lambda p, _, __: RandomK(p, density=0.1, sgd=SGDSettings(**LAW)),
 }
@@ -105,7 +105,7 @@ def trained(maker, dtype: torch.dtype, schedule) -> list[torch.Tensor]:
         state = [section for section in rank.state_dict().values() if isinstance(section, dict)]
         found += [tensor for section in state for tensor in section.values()]
         assert rank.describe()
-        assert rank.encoded_bytes(payloads[0])
+        assert payloads[0].encoded_bytes()
     return found
 
 

@@ -145,7 +145,7 @@ def test_sums_without_a_residual_become_infinite_as_in_any_16_bit_all_reduce():
     parameters = {"w": torch.zeros(2, 2), "b": torch.zeros(2)}
     gradients = {name: torch.full_like(p, 6e4) for name, p in parameters.items()}
     schedule = load_topology("ring").schedule(2)
-    ranks: list[Compressor] = [Dense(parameters, wire_dtype=torch.float16) for _ in range(2)]
+    ranks: list[Compressor] = [Dense(parameters, wire_dtype="float16") for _ in range(2)]
     payloads = [rank.compress(gradients) for rank in ranks]
     run_in_process(schedule, payloads)
     assert buffer_of(payloads[0]).isinf().all()

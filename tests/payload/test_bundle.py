@@ -15,7 +15,7 @@ ONE = Fraction(1)
 def test_every_part_merges_as_if_alone(case: Case):
     """Parts of known and unknown size, aligned or not, in one message."""
     bundles = [
-        BundlePayload([dense(b), sparse(b), DensePayload(b.clone(), torch.float16), sparse(b)])
+        BundlePayload([dense(b), sparse(b), DensePayload(b.clone(), "float16"), sparse(b)])
         for b in case.buffers
     ]
     deliver(case, bundles)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from dgc_topo.payload import Arrival, DensePayload, equal_bounds
 from dgc_topo.schedule import Transfer
+from dgc_topo.wire.coding import WireDtype
+from dgc_topo.wire.tensors import TORCH_DTYPES
 from tests.payload.reference import Case, cases, deliver, dense, in_rank_order
 
 
@@ -34,21 +36,22 @@ def test_sums_are_taken_in_rank_order_on_every_rank(world_size: int, seed: int):
         assert torch.equal(payloads[rank].buffer, in_rank_order(buffers))
 
 
-@pytest.mark.parametrize("wire_dtype", [torch.float16, torch.bfloat16])
-def test_packing_rounds_the_sender_too(wire_dtype: torch.dtype):
+@pytest.mark.parametrize("wire_dtype", ["float16", "bfloat16"])
+def test_packing_rounds_the_sender_too(wire_dtype: WireDtype):
+    dtype = TORCH_DTYPES[wire_dtype]
     values = torch.randn(11, generator=torch.Generator().manual_seed(1))
     payload = DensePayload(values.clone(), wire_dtype)
     payload.cut(3)
     message = payload.pack(1, 2)
     assert message.numel() == payload.message_bytes(1, 2) == 2 * 8
-    assert torch.equal(message.view(wire_dtype).float(), payload.buffer[3:])
-    assert torch.equal(payload.buffer[3:], values[3:].to(wire_dtype).float())
+    assert torch.equal(message.view(dtype).float(), payload.buffer[3:])
+    assert torch.equal(payload.buffer[3:], values[3:].to(dtype).float())
     assert torch.equal(payload.buffer[:3], values[:3])
 
 
 def test_gossip_keeps_the_own_value_unrounded():
     values = torch.randn(11, generator=torch.Generator().manual_seed(1))
-    payload = DensePayload(values.clone(), torch.bfloat16)
+    payload = DensePayload(values.clone(), "bfloat16")
     payload.cut(1, agree=False)
     message = payload.pack(0, 1)
     payload.finish()
@@ -59,26 +62,27 @@ def test_gossip_keeps_the_own_value_unrounded():
 def test_the_result_is_what_a_message_can_say():
     """A rank that received the result as a copy holds it rounded; so must one that computed it."""
     values = torch.randn(11, generator=torch.Generator().manual_seed(1))
-    payload = DensePayload(values.clone(), torch.bfloat16)
+    payload = DensePayload(values.clone(), "bfloat16")
     payload.cut(1)
     payload.finish()
     assert torch.equal(payload.buffer, values.to(torch.bfloat16).float())
 
 
 def test_half_precision_overflow_shows_on_both_ends():
-    sender = DensePayload(torch.tensor([1e5, 1.0]), torch.float16)
-    receiver = DensePayload(torch.zeros(2), torch.float16)
+    sender = DensePayload(torch.tensor([1e5, 1.0]), "float16")
+    receiver = DensePayload(torch.zeros(2), "float16")
     transfer = Transfer(0, 1, 0, 1, Fraction(1), Fraction(1))
     receiver.merge([Arrival(transfer, sender.pack(0, 1))], 1)
     assert torch.equal(sender.buffer, torch.tensor([torch.inf, 1.0]))
     assert torch.equal(receiver.buffer, sender.buffer)
 
 
-@pytest.mark.parametrize("wire_dtype", [torch.float32, torch.float16])
-def test_messages_are_never_written_to(wire_dtype: torch.dtype):
+@pytest.mark.parametrize("wire_dtype", ["float32", "float16"])
+def test_messages_are_never_written_to(wire_dtype: WireDtype):
+    dtype = TORCH_DTYPES[wire_dtype]
     payload = DensePayload(torch.ones(4), wire_dtype)
     one = Fraction(1)
-    messages = [torch.full((4,), float(s)).to(wire_dtype).view(torch.uint8) for s in range(4)]
+    messages = [torch.full((4,), float(s)).to(dtype).view(torch.uint8) for s in range(4)]
     before = [message.clone() for message in messages]
     arrivals = [
         Arrival(Transfer(s, 3, 0, 1, one, one), m)
@@ -141,8 +145,10 @@ def test_refuses_other_buffers(buffer: torch.Tensor):
 
 
 def test_refuses_other_wire_types():
-    with pytest.raises(ValueError, match=r"wire_dtype torch.int8, expected one of torch.float32"):
-        DensePayload(torch.zeros(2), torch.int8)
+    with pytest.raises(
+        ValueError, match=r"dense payload: wire_dtype torch.int8, expected one of float32"
+    ):
+        DensePayload(torch.zeros(2), torch.int8)  # type: ignore[arg-type]
 
 
 def test_refuses_to_be_cut_into_nothing():

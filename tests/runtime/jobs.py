@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,9 @@ from dgc_topo.runtime import (
 from dgc_topo.runtime.batched import BatchedChannel
 from dgc_topo.schedule import Schedule, gather, reduce
 from dgc_topo.topology import Topology, load_topology
+from dgc_topo.wire.coding import WireDtype
 
 Array = npt.NDArray[np.float32]
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 EAGER_BYTES = 128  #: small, so that sparse messages take both ways
 
 
@@ -53,7 +53,7 @@ def make(given: Input, rank: int, *, contributes: bool = True, device: str = "cp
         return sparse
     if given.kind == "bundle":
         return BundlePayload([DensePayload(values[::3].clone()), sparse])
-    return DensePayload(values, DTYPES[given.kind])
+    return DensePayload(values, cast(WireDtype, given.kind))
 
 
 def content(payload: Payload) -> Tensor:
@@ -193,7 +193,7 @@ def differing(
     payloads = [
         DensePayload(torch.ones(8)),
         DensePayload(torch.ones(8 + rank)),
-        DensePayload(torch.ones(8), torch.float32 if rank else torch.float16),
+        DensePayload(torch.ones(8), "float32" if rank else "float16"),
         dgc.compress({"w": torch.rand(40, 5)}),
         BundlePayload([DensePayload(torch.ones(4 + 4 * rank))]),
     ]

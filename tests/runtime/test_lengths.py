@@ -29,6 +29,7 @@ from dgc_topo.runtime.framing import announced_bytes, check_arrived, write_head
 from dgc_topo.runtime.staging import Staging
 from dgc_topo.schedule import Schedule, Transfer, reduce
 from dgc_topo.topology import Topology
+from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 from tests.runtime.cluster import Cluster
 
 EAGER_BYTES = 64
@@ -157,9 +158,9 @@ KINDS: dict[str, Callable[[], Payload]] = {
     "ternary": ternary,
     "bundle": lambda: BundlePayload([DensePayload(torch.ones(7)), sparse(4), ternary()]),
     **{
-        f"sparse {choice} {dtype}": partial(sparse, LENGTH, index_encoding=choice, wire_dtype=dtype)
-        for choice in ("auto", "dense", "run-length", "bit-packed", "bitmap", "int32")
-        for dtype in (torch.float32, torch.float16)
+        f"sparse {choice} {dtype}": partial(sparse, LENGTH, coding=WireCoding(choice, dtype))
+        for choice in INDEX_CHOICES
+        for dtype in WIRE_DTYPES[:2]
     },
 }
 

@@ -12,10 +12,11 @@ from dgc_topo.runtime.compiler import compile_program
 from dgc_topo.runtime.program import Complete, Program, ProgramStep, Receive, Send
 from dgc_topo.schedule import Schedule, Step, copy, gather, reduce
 from dgc_topo.topology import load_topology
+from dgc_topo.wire.coding import WireDtype
 from tests.runtime.test_in_process import schedules
 
 
-def program_of(schedule: Schedule, rank: int, length: int, dtype: torch.dtype) -> Program:
+def program_of(schedule: Schedule, rank: int, length: int, dtype: WireDtype) -> Program:
     payload = DensePayload(torch.zeros(length), dtype)
     payload.cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")
     return compile_program(
@@ -24,7 +25,7 @@ def program_of(schedule: Schedule, rank: int, length: int, dtype: torch.dtype) -
 
 
 def compiled(schedule: Schedule, rank: int, length: int = 960) -> Program:
-    return program_of(schedule, rank, length, torch.float32)
+    return program_of(schedule, rank, length, "float32")
 
 
 def early_sends(program: Program) -> Iterator[tuple[Send, list[int]]]:
@@ -154,9 +155,9 @@ def test_messages_between_two_ranks_have_tags_of_their_own():
 
 
 @settings(max_examples=100)
-@given(schedules(), st.integers(0, 60), st.sampled_from([torch.float32, torch.float16]))
+@given(schedules(), st.integers(0, 60), st.sampled_from(["float32", "float16"]))
 def test_messages_under_way_at_once_never_share_memory(
-    schedule: Schedule, length: int, dtype: torch.dtype
+    schedule: Schedule, length: int, dtype: WireDtype
 ):
     for rank in range(schedule.world_size):
         program = program_of(schedule, rank, length, dtype)
@@ -177,7 +178,7 @@ def test_messages_under_way_at_once_never_share_memory(
 @given(schedules(), st.integers(0, 60))
 def test_every_message_is_posted_once_and_no_later_than_its_step(schedule: Schedule, length: int):
     for rank in range(schedule.world_size):
-        program = program_of(schedule, rank, length, torch.float32)
+        program = program_of(schedule, rank, length, "float32")
         posted: set[Receive | Send] = set()
         for step in program.steps:
             for act in step.acts:

@@ -29,7 +29,6 @@ from dgc_topo.simulation.unions import Contributors
 from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding
-from dgc_topo.wire.tensors import TORCH_DTYPES
 from tests.schedule.edits import drawn
 from tests.strategies import ALL_REDUCE
 
@@ -130,8 +129,7 @@ def test_sizes_are_those_of_real_messages(name, coding):
             torch.randperm(length, generator=generator)[:entries].sort().values,
             torch.ones(entries),
             length,
-            wire_dtype=TORCH_DTYPES[coding.wire_dtype],
-            index_encoding=coding.index_encoding,
+            coding=coding,
         )
         for _ in range(world_size)
     ]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dgc_topo.wire import header, indices, kernels, message, on_gpu, small
 from dgc_topo.wire.checksum import PRIME
-from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, IndexChoice, WireDtype
+from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, IndexChoice, WireCoding, WireDtype
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.message import decode, encode, encoded_bytes
 from tests.wire import test_hostile
@@ -92,7 +92,7 @@ def check_widths() -> None:
         for dtype in WIRE_DTYPES if count == 3 else (WIRE_DTYPES[(width + number) % 3],):
             values = values_for(count, dtype, generator)
             for choice in CHOICES if count == 2 else ("bit-packed",):
-                made = message_of(places, values, start, LONGEST, dtype, choice)
+                made = message_of(places, values, start, LONGEST, WireCoding(choice, dtype))
                 packed |= {int(made[3])} if made[2] & 15 == 2 else set()
     assert packed == set(range(32))
 
@@ -103,16 +103,18 @@ def check_edges() -> None:
     for count, dtype, choice in itertools.product((0, 3, 600), WIRE_DTYPES, INDEX_CHOICES):
         length = 50 * count + 7
         places = torch.randperm(length, generator=generator)[:count].sort().values.to(DEVICE)
-        message_of(places, values_for(count, dtype, generator), 0, length, dtype, choice)
+        message_of(
+            places, values_for(count, dtype, generator), 0, length, WireCoding(choice, dtype)
+        )
     for gap, choice in itertools.product((65_534, 65_535, 65_536, 131_070), CHOICES):
         places = torch.tensor([gap, 2 * gap + 1, 2 * gap + 2], device=DEVICE)
-        message_of(places, torch.ones(3, device=DEVICE), 0, LONGEST, "float16", choice)
+        message_of(places, torch.ones(3, device=DEVICE), 0, LONGEST, WireCoding(choice, "float16"))
     places = torch.arange(0, 140_002, 2, device=DEVICE)
     values = values_for(len(places), "bfloat16", generator)
     for dtype in WIRE_DTYPES:
-        message_of(places, values, 0, 2**20, dtype, "bit-packed")
-        message_of(places[3:700], values[1:698], 0, 2**20, dtype, "run-length")
-        message_of(places[1:1000:3], values[1:1000:3], 0, 2**20, dtype, "run-length")
+        message_of(places, values, 0, 2**20, WireCoding("bit-packed", dtype))
+        message_of(places[3:700], values[1:698], 0, 2**20, WireCoding("run-length", dtype))
+        message_of(places[1:1000:3], values[1:1000:3], 0, 2**20, WireCoding("run-length", dtype))
 
 
 def check_values() -> None:
@@ -126,10 +128,18 @@ def check_values() -> None:
     for dtype in WIRE_DTYPES:
         chosen = interpretable(values, dtype)
         with np.errstate(over="ignore"):  # beyond float16 is infinity
-            message_of(torch.arange(len(chosen), device=DEVICE), chosen.to(DEVICE), 0, 2**20, dtype)
+            message_of(
+                torch.arange(len(chosen), device=DEVICE),
+                chosen.to(DEVICE),
+                0,
+                2**20,
+                WireCoding(wire_dtype=dtype),
+            )
     for extreme in (-(2**31), 2**31 - 1):
         same = torch.full((5000,), extreme, dtype=torch.int32, device=DEVICE).view(torch.float32)
-        message_of(torch.arange(5000, device=DEVICE), same, 0, 5000, "float32", "bit-packed")
+        message_of(
+            torch.arange(5000, device=DEVICE), same, 0, 5000, WireCoding("bit-packed", "float32")
+        )
 
 
 def load_and_add(words, sums, before, block: tl.constexpr):

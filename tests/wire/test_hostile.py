@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgc_topo.wire.coding import INDEX_ENCODINGS, WIRE_DTYPES
+from dgc_topo.wire.coding import INDEX_ENCODINGS, WIRE_DTYPES, WireCoding
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.message import decode, encode
 from tests.wire import reference
@@ -38,7 +38,7 @@ def corpus(rng: np.random.Generator) -> list[tuple[Bytes, int]]:
                 if encoding in {"dense", "bitmap"} and length > 100:
                     continue
                 for dtype in WIRE_DTYPES:
-                    message = encode(indices, values, START, length, dtype, encoding)
+                    message = encode(indices, values, START, length, WireCoding(encoding, dtype))
                     messages.append((message.numpy(), length))
     return messages
 
@@ -154,7 +154,7 @@ def test_with_a_right_checksum_the_rest_is_checked_as_the_specification_says():
 def message_of(encoding="run-length", dtype="float32", length=100, places=(3, 50, 99)) -> bytes:
     indices = torch.tensor(places, dtype=torch.int64) + START
     values = torch.ones(len(places))
-    return encode(indices, values, START, length, dtype, encoding).numpy().tobytes()
+    return encode(indices, values, START, length, WireCoding(encoding, dtype)).numpy().tobytes()
 
 
 def tensor(message: bytes) -> torch.Tensor:

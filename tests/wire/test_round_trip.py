@@ -19,9 +19,10 @@ from dgc_topo.wire.coding import (
     IndexEncoding,
     WireCoding,
     WireDtype,
+    check_dtype,
 )
 from dgc_topo.wire.message import decode, encode, encoded_bytes
-from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire, wire_name
+from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire
 from dgc_topo.zoo import load_model
 from tests.wire import reference
 
@@ -58,10 +59,10 @@ def test_decode_inverts_encode(
         length, relative = SMALL, [index for index in relative if index < SMALL]
     indices = torch.tensor(relative, dtype=torch.int64) + start
     values = torch.randn(len(relative), generator=torch.Generator().manual_seed(seed))
-    message = encode(indices, values, start, length, dtype, choice)
+    message = encode(indices, values, start, length, WireCoding(choice, dtype))
     assert message.dtype == torch.uint8
     assert message.is_contiguous()
-    assert message.numel() == encoded_bytes(indices, start, length, dtype, choice)
+    assert message.numel() == encoded_bytes(indices, start, length, WireCoding(choice, dtype))
     found, found_values = decode(message, start, length)
     values = values.to(TORCH_DTYPES[dtype]).to(torch.float32)
     if message[2] & 15 == 0:  # dense
@@ -80,8 +81,10 @@ def test_decode_inverts_encode(
 def test_auto_is_the_smallest(run: tuple[int, int, list[int]], dtype: WireDtype):
     start, length, relative = run
     indices = torch.tensor(relative, dtype=torch.int64) + start
-    told = [encoded_bytes(indices, start, length, dtype, each) for each in INDEX_ENCODINGS]
-    assert encoded_bytes(indices, start, length, dtype) == min(told)
+    told = [
+        encoded_bytes(indices, start, length, WireCoding(each, dtype)) for each in INDEX_ENCODINGS
+    ]
+    assert encoded_bytes(indices, start, length, WireCoding(wire_dtype=dtype)) == min(told)
 
 
 @pytest.mark.parametrize("encoding", INDEX_ENCODINGS)
@@ -92,7 +95,7 @@ def test_many_entries_take_the_other_way_to_the_same_bytes(encoding: IndexEncodi
     generator = torch.Generator().manual_seed(count)
     indices = torch.randperm(length, generator=generator)[:count].sort().values
     values = torch.randn(count, generator=generator)
-    message = encode(indices, values, 0, length, "float32", encoding)
+    message = encode(indices, values, 0, length, WireCoding(encoding, "float32"))
     found, found_values = decode(message, 0, length)
     assert torch.equal(found[found_values != 0], indices)
     assert torch.equal(found_values[found_values != 0], values)
@@ -110,13 +113,15 @@ def test_gaps_at_the_edges_of_16_bits_and_of_the_longest_run():
             if gap + count > 2**31:
                 continue
             for encoding in ("run-length", "bit-packed", "int32"):
-                message = encode(indices, torch.ones(count), 0, 2**31, "float16", encoding)
+                message = encode(
+                    indices, torch.ones(count), 0, 2**31, WireCoding(encoding, "float16")
+                )
                 assert torch.equal(decode(message, 0, 2**31)[0], indices)
 
 
 def test_what_the_last_place_of_the_longest_run_takes():
     last = torch.tensor([2**31 - 1])
-    sizes = {e: encoded_bytes(last, 0, 2**31, "float32", e) for e in INDEX_ENCODINGS}
+    sizes = {e: encoded_bytes(last, 0, 2**31, WireCoding(e, "float32")) for e in INDEX_ENCODINGS}
     codes = (2**31 - 1) // 65_535
     assert sizes == {
         "dense": 12 + 4 * 2**31,
@@ -131,7 +136,7 @@ def example(encoding: IndexEncoding, dtype: WireDtype) -> Tensor:
     length = 20 if encoding in {"dense", "bitmap"} else 200_000
     places = [0, 1, 7, 19] if length == 20 else [0, 1, 7, 19, 300, 66_000, 199_999]
     values = torch.tensor([1.0, -2.0, 0.5, -0.25, 3.0, 65_504.0, 0.1][: len(places)])
-    return encode(torch.tensor(places) + 5, values, 5, length, dtype, encoding)
+    return encode(torch.tensor(places) + 5, values, 5, length, WireCoding(encoding, dtype))
 
 
 @pytest.mark.parametrize("dtype", WIRE_DTYPES)
@@ -152,7 +157,7 @@ def test_the_papers_golden_sizes_byte_for_byte(name: str, mebibytes: float, rati
     length, dense = model.compressible_elements, model.dense_elements
     count = round(0.001 * length)
     indices = torch.tensor(sorted(random.Random(0).sample(range(length), count)))
-    message = encode(indices, torch.ones(count), 0, length, "float32", "run-length")
+    message = encode(indices, torch.ones(count), 0, length, WireCoding("run-length"))
     assert message.numel() == HEADER_BYTES + 6 * count
     total = message.numel() - HEADER_BYTES + 4 * dense
     assert abs(total - model.dgc_bytes(0.001)) <= 3  # half an entry
@@ -189,7 +194,7 @@ def test_the_expected_size_is_that_of_random_messages(choice: IndexChoice, dtype
             sizes = []
             for _ in range(tries):
                 picked = torch.from_numpy(distinct(generator, length, count))
-                sizes.append(encoded_bytes(picked, 0, length, dtype, choice))
+                sizes.append(encoded_bytes(picked, 0, length, WireCoding(choice, dtype)))
             expected = coding.expected_bytes(np.array([length]), np.array([count]))[0]
             # Small messages: the width of the widest gap varies by a bit, escapes by some.
             tolerance = 0.02 * np.mean(sizes) + 4 * np.std(sizes) / tries**0.5 + 1
@@ -221,8 +226,8 @@ def test_unknown_names_list_the_valid_ones():
         WireCoding("huffman")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="wire_dtype 'int8', expected one of float32, float16"):
         WireCoding("auto", "int8")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"here: wire_dtype torch.int8, expected one of torch.f"):
-        wire_name("here", torch.int8)
+    with pytest.raises(ValueError, match=r"here: wire_dtype torch.float16, expected one of float"):
+        check_dtype("here", torch.float16)  # type: ignore[arg-type]
 
 
 def test_a_misaligned_message_is_read_all_the_same():
@@ -242,8 +247,8 @@ def test_a_misaligned_message_is_read_all_the_same():
 def test_a_gpu_makes_the_same_bytes(encoding: IndexEncoding, dtype: WireDtype, count: int):
     length = 50 * count + 70_000
     indices, values = torch.randperm(length)[:count].sort().values, torch.randn(count)
-    message = encode(indices, values, 0, length, dtype, encoding)
-    on_gpu = encode(indices.cuda(), values.cuda(), 0, length, dtype, encoding)
+    message = encode(indices, values, 0, length, WireCoding(encoding, dtype))
+    on_gpu = encode(indices.cuda(), values.cuda(), 0, length, WireCoding(encoding, dtype))
     assert torch.equal(on_gpu.cpu(), message)
     for found, expected in zip(decode(on_gpu, 0, length), decode(message, 0, length), strict=True):
         assert found.is_cuda

@@ -20,7 +20,6 @@ from dgc_topo.compression.local_step import Sent, Step, Term
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire import on_gpu
 from dgc_topo.wire.coding import MAX_RUN, WireCoding
-from dgc_topo.wire.format import Coding
 
 
 class Recorded:
@@ -223,7 +222,7 @@ class FusedStep(Step):
     def _prepared(self, kind: _Kind) -> _Whole:
         """Return a whole step that works on memory of its own."""
         lists, device = kind.listed.lists, self._bound.device
-        coding = Coding(self._coding.wire_dtype, self._coding.index_encoding)
+        coding = self._coding
         length, count = self._fused.layout.length, lists.num_wanted
         writes = lists.few and length <= MAX_RUN and on_gpu.writes(coding)
         room = on_gpu.room_bytes(count, coding) if writes else 0
