@@ -28,7 +28,7 @@ from dgc_topo.compression.values import FLOAT32_MAX
 from dgc_topo.wire.tensors import to_wire
 
 
-class _Most(NamedTuple):
+class _Bounds(NamedTuple):
     """Bounds on the magnitudes of all velocities and residuals."""
 
     velocity: float
@@ -59,11 +59,11 @@ class Accumulation:
         self._nesterov = config.nesterov
         self._masking = config.masking and self._corrects
         self._keeps = config.accumulation
-        self._most = _Most(0.0, 0.0)
+        self._most = _Bounds(0.0, 0.0)
         self._tiles = tuple(tiles_of(layout, tile_size(layout.length, device)))
 
     def has_room(self, largest: float) -> bool:
-        """Return whether a gradient can be added, wherever its *largest* element is; it will be.
+        """Return True if a gradient with this *largest* element can be added; it will be.
 
         That costs no pass over the state unless values come near the end of float32, which only
         gradients of 64 bits do: the norm of others overflows long before.
@@ -77,21 +77,21 @@ class Accumulation:
         return True
 
     def forget_bounds(self) -> None:
-        """Say that the state was replaced: `has_room` has to look at it."""
-        self._most = _Most(math.inf, math.inf)
+        """Forget the bounds, since the state was replaced: `has_room` measures it anew."""
+        self._most = _Bounds(math.inf, math.inf)
 
-    def _after(self, most: _Most, largest: float) -> _Most:
-        """Return the bounds once a gradient is added; not less than by any law."""
+    def _after(self, most: _Bounds, largest: float) -> _Bounds:
+        """Return the bounds after a gradient is added, an upper bound for every law."""
         velocity = self._momentum * most.velocity + largest
         ahead = largest if self._nesterov else 0.0
-        return _Most(velocity, most.residual + velocity + ahead)
+        return _Bounds(velocity, most.residual + velocity + ahead)
 
-    def _measured(self) -> _Most:
+    def _measured(self) -> _Bounds:
         sizes = (
             float(torch.linalg.vector_norm(state, math.inf)) if len(state) else 0.0
             for state in (self.velocity, self.residual)
         )
-        return _Most(*sizes)
+        return _Bounds(*sizes)
 
     @torch.no_grad()
     def add(self, *terms: tuple[Mapping[str, Tensor], float], pool: Watcher | None = None) -> None:
@@ -111,7 +111,7 @@ class Accumulation:
                 pool.watch(tile.start, residual)
 
     def _accumulate(self, gradient: Tensor, velocity: Tensor, residual: Tensor) -> None:
-        """Apply the law to a tile; every operation rounds, so the result has no trace of tiles."""
+        """Apply the law to a tile; every operation rounds, so the tiles leave no trace."""
         if not self._keeps:
             residual.copy_(gradient)
         elif not self._corrects:
@@ -151,7 +151,7 @@ class Accumulation:
         self.residual.zero_()
 
     def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
-        """As `take`, in numbers whose sum *wire_dtype* can hold; the rest of them stays behind."""
+        """Take elements in numbers whose sum *wire_dtype* can hold; their rest stays behind."""
         taken = self.take(indices)
         sent = to_wire(taken, wire_dtype, self._num_workers)
         if sent is not taken:
@@ -159,7 +159,7 @@ class Accumulation:
         return sent
 
     def send_all(self, into: Tensor, wire_dtype: torch.dtype) -> None:
-        """As `take_all`, in numbers whose sum *wire_dtype* can hold; the rest of them stays."""
+        """Move the residual in numbers whose sum *wire_dtype* can hold; the rest of them stays."""
         self.take_all(into)
         sent = to_wire(into, wire_dtype, self._num_workers)
         if sent is not into:
@@ -183,10 +183,14 @@ class Staleness(NamedTuple):
     """Histograms over waits in steps; bin b counts waits from ``2**b`` to below ``2**(b+1)``.
 
     An element that is sent in two steps running has waited 1.
+
+    Attributes:
+        sent: Of all elements ever sent, when they were sent.
+        waiting: Of all elements now, since they were last sent.
     """
 
-    sent: list[int]  #: of all elements ever sent, when they were sent
-    waiting: list[int]  #: of all elements now, since they were last sent
+    sent: list[int]
+    waiting: list[int]
 
 
 class Ages:
@@ -216,14 +220,14 @@ class Ages:
         self.last_sent.fill_(step)
 
     def sections(self, layout: FlatLayout) -> Sections:
-        """Return what a snapshot holds of it; *layout* says where each tensor lies."""
+        """Return the sections of a snapshot; *layout* says where each tensor lies."""
         return {
             "last_sent": layout.views(self.last_sent),
             "sent_histogram": {"all": self.sent_histogram},
         }
 
     def clear_stale(self, velocity: Tensor, step: int, steps: int) -> None:
-        """Zero the velocity of what has not been sent in the last *steps* steps.
+        """Zero the velocity of elements that were not sent in the last *steps* steps.
 
         Args:
             velocity: Shape (length,).

@@ -131,26 +131,24 @@ class MomentumSGD:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SGDSettings:
-    """What happens to the sum of all workers' gradients, as in ordinary data-parallel training.
+    """Momentum SGD on the sum of all workers' gradients, as in ordinary data-parallel training.
+
+    Attributes:
+        momentum: From 0 to below 1; with 0 the optimizer may have momentum of its own.
+        nesterov: Look ahead by one step of momentum.
+        weight_decay: Factor on the parameters, at least 0.
+        decoupled_weight_decay: Keep weight decay out of the momentum.
+        clip_norm: Bound on the L2 norm of the summed gradient; None does not clip.
 
     Raises:
         ValueError: if a setting is out of range.
     """
 
     momentum: float = 0.9
-    """From 0 to below 1; with 0 the optimizer may have momentum of its own."""
-
     nesterov: bool = False
-    """Look ahead by one step of momentum."""
-
     weight_decay: float = 0.0
-    """Factor on the parameters, at least 0."""
-
     decoupled_weight_decay: bool = False
-    """Keep weight decay out of the momentum."""
-
     clip_norm: float | None = None
-    """Bound on the L2 norm of the summed gradient; None does not clip."""
 
     def __post_init__(self) -> None:
         make_plain("sgd", self)
@@ -164,7 +162,7 @@ class SGDSettings:
 
 
 class AfterSum(ABC):
-    """What such compressors share: tensors with one dimension travel dense, the rest as they say.
+    """Base of such compressors: tensors with one dimension travel dense, the rest as each encodes.
 
     Args:
         parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
@@ -212,7 +210,7 @@ class AfterSum(ABC):
 
     @torch.no_grad()
     def compress(self, gradients: Gradients) -> BundlePayload:
-        """Return what this rank contributes, and forget the rest.
+        """Return this rank's contribution, and forget the rest.
 
         Raises:
             ValueError: as `Compressor.compress`.
@@ -272,11 +270,11 @@ class AfterSum(ABC):
 
     @abstractmethod
     def _encode(self, gradient: Tensor) -> Payload:
-        """Return what travels for the compressed tensors, shape (length,), in step `step`."""
+        """Return the payload of the compressed tensors, shape (length,), in step `step`."""
 
     @abstractmethod
     def _nothing(self) -> Payload:
-        """Return what adds nothing to a sum of what `_encode` returns."""
+        """Return a payload that adds nothing to a sum of `_encode`'s."""
 
     @abstractmethod
     def _decode(self, payload: Payload) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which parts of DGC the settings and the device ask for.
+"""Assembly of DGC: the parts that settings and device ask for.
 
 Those for GPUs are imported where there are kernels: they need Triton.
 """
@@ -15,7 +15,7 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout, Groups
 from dgc_topo.compression.local_step import Step
 from dgc_topo.compression.selection import (
-    Afterwards,
+    RuleSelector,
     Selection,
     Selector,
     top_k_of_all,
@@ -26,7 +26,7 @@ from dgc_topo.wire.tensors import has_triton
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Return whether Triton can write kernels for *device*; they do what plain operations do."""
+    """Return True if Triton can write kernels for *device*; they do what plain operations do."""
     return device.type == "cuda" and has_triton()
 
 
@@ -42,14 +42,14 @@ def accumulation_of(
 
 
 def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
-    """Return which elements compete with each other."""
+    """Return the groups of elements that compete with each other."""
     return Groups.per_layer(layout) if config.scope == "layer" else Groups.whole(layout)
 
 
 def selector(
     config: DGCConfig, accumulation: Accumulation, rule: Selection | None = None
 ) -> Selector:
-    """Return what picks the elements to send: *rule* if there is one, else what *config* says.
+    """Return the selector of the elements to send: *rule* if given, else the one of *config*.
 
     Args:
         config: Names the rule and who competes with whom.
@@ -61,7 +61,7 @@ def selector(
     if rule is None and config.selection == "exact":
         rule = top_k_per_layer if per_layer else top_k_of_all
     if rule is not None:
-        return Afterwards(rule, layout)
+        return RuleSelector(rule, layout)
     groups, reuse = groups_of(config, layout), config.selection == "reused"
     if has_kernels(device):
         from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415

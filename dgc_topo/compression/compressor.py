@@ -36,18 +36,18 @@ class Compressor(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables and records call it."""
+        """Name in tables and records."""
 
     @property
     def owns_momentum(self) -> bool:
-        """Whether momentum on top of the update would be applied twice."""
+        """True if momentum on top of the update would be applied twice."""
 
     @property
     def density(self) -> float:
         """Fraction sent at the current progress, over the tensors that are compressed."""
 
     def set_progress(self, epoch: float) -> None:
-        """Say how far training is, before the step's `compress`.
+        """Set the training's progress, before the step's `compress`.
 
         Args:
             epoch: Epochs done, fractions included: ``step / steps_per_epoch``; any real number,
@@ -58,7 +58,7 @@ class Compressor(Protocol):
         """
 
     def compress(self, gradients: Gradients) -> Payload:
-        """Return what this rank contributes to the sum; call it once per step.
+        """Return this rank's contribution to the sum; call it once per step.
 
         Args:
             gradients: One per parameter, shaped like it, already divided by ``num_workers *
@@ -239,7 +239,7 @@ def _checked(where: str, saved: object, live: Mapping[str, Tensor]) -> dict[str,
 
 
 def _can_be_copied(value: Tensor, live: Tensor) -> bool:
-    """Return whether copying a saved tensor into the live one loses no more than precision."""
+    """Return True if copying a saved tensor into the live one loses no more than precision."""
     if value.is_meta or value.layout != torch.strided or value.is_complex():
         return False
     if value.is_floating_point() != live.is_floating_point():

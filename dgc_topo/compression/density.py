@@ -17,7 +17,7 @@ PAPER_STAGES = (0.25, 0.0625, 0.015625, 0.004)
 
 
 class DensitySchedule(Protocol):
-    """Which fraction of the elements is sent, as training goes on."""
+    """Fraction of the elements that is sent, as training goes on."""
 
     @property
     def target(self) -> float:

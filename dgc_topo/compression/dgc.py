@@ -143,7 +143,7 @@ class DGC:
 
     @torch.no_grad()
     def compress(self, gradients: Gradients) -> Payload:
-        """Accumulate the gradients and return what is sent now.
+        """Accumulate the gradients and return the payload of this step.
 
         Returns:
             A `BundlePayload` of a `SparsePayload` over the compressed tensors and a `DensePayload`
@@ -162,7 +162,7 @@ class DGC:
         dense = self._dense.layout.flatten(whole, self._device).mul_(factor)
         sent = self._local_step.sent(density) if is_sparse(density) else None
         self.step += 1
-        payload = self._all(dense) if sent is None else self._some(sent, dense)
+        payload = self._send_all(dense) if sent is None else self._send_some(sent, dense)
         payload.made_with = self._settings(density)
         if self.step % self._config.clear_every_steps == 0:
             self._clear_velocities()
@@ -175,7 +175,7 @@ class DGC:
         return payload
 
     def _settings(self, density: float) -> dict[str, object]:
-        """Return what has to be the same on every rank, beside the parameters' shapes."""
+        """Return settings that have to be the same on every rank, beside the parameters' shapes."""
         return {**self._settled, "dgc's density now": density}
 
     @torch.no_grad()
@@ -238,7 +238,7 @@ class DGC:
         return state.layout.views(state.velocity) if self._config.corrects_momentum else {}
 
     def staleness(self) -> Staleness:
-        """Return how long elements waited until they were sent, and how long they wait now.
+        """Return histograms of how long sent elements waited, and how long all wait now.
 
         Raises:
             RuntimeError: if the settings do not ask for ages.
@@ -282,7 +282,7 @@ class DGC:
         frozen = {n: torch.zeros_like(p) for n, p in self._parameters.items() if is_frozen(p)}
         return (self._parameters | frozen if frozen else self._parameters), decay
 
-    def _all(self, dense: Tensor) -> DensePayload:
+    def _send_all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
         buffer = torch.empty(length + len(dense), dtype=torch.float32, device=self._device)
         self._accumulation.send_all(buffer[:length], TORCH_DTYPES[self._config.wire_dtype])
@@ -291,7 +291,7 @@ class DGC:
         buffer[length:].copy_(dense)
         return self._payloads.dense(buffer)
 
-    def _some(self, sent: Sent, dense: Tensor) -> BundlePayload:
+    def _send_some(self, sent: Sent, dense: Tensor) -> BundlePayload:
         if self._ages is not None:
             self._ages.note_sent(sent.indices, self.step)
         if self._reselection is not None:

@@ -68,7 +68,7 @@ def whole_gradients(
 
 
 def _fit(gradients: Gradients, parameters: Mapping[str, Tensor]) -> TypeGuard[Mapping[str, Tensor]]:
-    """Return whether all can be taken as they are, in a quarter of the time of looking closely.
+    """Return True if all can be taken as they are, in a quarter of the time of a close look.
 
     It never fails: whoever looks closely says what is wrong.
     """
@@ -150,7 +150,7 @@ def checked_norm(
 
 
 def clip_factor(norm: float, max_norm: float | None) -> float:
-    """Return what to multiply a gradient of this norm with: ``min(1, max_norm / norm)``.
+    """Return the factor that clips a gradient of this norm: ``min(1, max_norm / norm)``.
 
     Without a bound it is 1.
     """

@@ -25,11 +25,16 @@ class FlatLayout:
 
     One buffer instead of one tensor per parameter: elementwise work on all of them is then a
     single kernel, and an index into the buffer is an index into the payload.
+
+    Attributes:
+        names: Names of the tensors.
+        shapes: Their shapes.
+        offsets: First element of each tensor, then the length of the buffer.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
-    offsets: tuple[int, ...]  #: first element of each tensor, then the length of the buffer
+    offsets: tuple[int, ...]
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> FlatLayout:
@@ -98,9 +103,12 @@ class Groups:
 
     One per layer is the paper's rule and keeps every layer learning; a single one over the whole
     model sends the largest elements wherever they are.
+
+    Attributes:
+        offsets: First element of each group, then the length of the buffer.
     """
 
-    offsets: tuple[int, ...]  #: first element of each group, then the length of the buffer
+    offsets: tuple[int, ...]
 
     @classmethod
     def per_layer(cls, layout: FlatLayout) -> Groups:
@@ -154,7 +162,7 @@ class Tile:
 
 
 def tile_size(length: int, device: torch.device) -> int:
-    """Return how many elements of a buffer of *length* to work on at once, at most."""
+    """Return the most elements of a buffer of *length* to work on at once."""
     return CPU_TILE if device.type == "cpu" else min(max(length // 64, CPU_TILE), MAX_TILE)
 
 
@@ -179,7 +187,7 @@ def tiles_of(layout: FlatLayout, size: int) -> Iterator[Tile]:
 
 
 class Gatherer:
-    """Brings the weighted sum of tensors to one tile after the other.
+    """Gather the weighted sum of tensors, one tile after the other.
 
     A tile of one float32 tensor with factor 1 is a view of it; anything else is put together in
     memory of the gatherer's own.  Products are rounded before they are added, so that the sum does

@@ -26,11 +26,17 @@ Term = tuple[Mapping[str, Tensor], float]
 
 
 class Sent(NamedTuple):
-    """What a step sends."""
+    """Elements that a step sends.
 
-    indices: Tensor  #: shape (n,), int64, strictly ascending
-    values: Tensor  #: shape (n,), float32, as the wire can hold them
-    message: Tensor | None  #: all of it in the wire format, if it is there already
+    Attributes:
+        indices: Shape (n,), int64, strictly ascending.
+        values: Shape (n,), float32, as the wire can hold them.
+        message: All of it in the wire format, if it is there already.
+    """
+
+    indices: Tensor
+    values: Tensor
+    message: Tensor | None
 
 
 class Step:

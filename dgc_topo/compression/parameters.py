@@ -98,12 +98,12 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
 
 
 def is_frozen(parameter: Tensor) -> bool:
-    """Return whether no optimizer would move this parameter: weights that decay leave it alone."""
+    """Return True if no optimizer moves this parameter: it does not decay either."""
     return isinstance(parameter, torch.nn.Parameter) and not parameter.requires_grad
 
 
 def check_kind(what: str, tensor: object) -> None:
-    """Refuse what only looks like a tensor with numbers in memory, saying what works instead.
+    """Refuse a value that only looks like a tensor in memory; the error says what works instead.
 
     Args:
         what: Whose it is, for the error.
@@ -173,7 +173,7 @@ def _by_address(where: str, parameters: Mapping[str, Tensor]) -> list[tuple[int,
 
 
 def _extent(tensor: Tensor) -> int:
-    """Return how many elements lie from a tensor's first to its last."""
+    """Return the number of elements from a tensor's first to its last."""
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     return 1 + sum((size - 1) * stride for size, stride in steps)
 
@@ -229,7 +229,7 @@ def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireC
 
 
 def _count(tensor: Tensor, density: float) -> int:
-    """Return how many entries of a tensor are sent; 0 if it travels dense."""
+    """Return the number of entries of a tensor that are sent; 0 if it travels dense."""
     sparse = is_sparse(density) and is_compressed(tensor.shape)
     return entries_of(tensor.numel(), density) if sparse else 0
 

@@ -33,14 +33,14 @@ def places_of(mask: Tensor) -> Tensor:
 
 
 def repeated(values: Tensor, lengths: Tensor, total: int) -> Tensor:
-    """Return each of *values* as often as *lengths* says, *total* elements in all."""
+    """Repeat each of *values* by its length in *lengths*; *total* elements in all."""
     if values.device.type == "cpu":
         return torch.from_numpy(np.repeat(values.numpy(), lengths.numpy()))
     return values.repeat_interleave(lengths, output_size=total)
 
 
 def ordered_at(values: Tensor, places: Tensor) -> Tensor:
-    """Return what would be at *places*, shape (n,), int64, if *values* were sorted."""
+    """Return the elements at *places*, shape (n,), int64, of the sorted *values*."""
     if values.device.type == "cpu":
         found = np.partition(values.numpy(), np.unique(places.numpy()))
         return torch.from_numpy(found)[places]
@@ -73,11 +73,17 @@ _LOW = 0x7FFFFFFF  # the bits of a float32 without its sign
 
 
 class Trimmed(NamedTuple):
-    """What is left of the candidates, and what that says about each group."""
+    """Candidates that are left, and each group's numbers.
 
-    places: Tensor  #: ascending places in the list of candidates that are kept, shape (n,), int64
-    sizes: Tensor  #: candidates that each group had, shape (num_groups,), int64
-    smallest: Tensor  #: smallest magnitude kept, by group, float32; 0 where there were too few
+    Attributes:
+        places: Ascending places in the list of candidates that are kept, shape (n,), int64.
+        sizes: Candidates that each group had, shape (num_groups,), int64.
+        smallest: Smallest magnitude kept, by group, float32; 0 where there were too few.
+    """
+
+    places: Tensor
+    sizes: Tensor
+    smallest: Tensor
 
 
 def trim(magnitudes: Tensor, ends: Tensor, counts: Tensor) -> Trimmed:
@@ -133,10 +139,10 @@ _ROOM = 1 << 15  # candidates that may wait, beyond twice what is sent, before a
 
 
 class Watcher(Protocol):
-    """What looks on while the residual is written."""
+    """Observer of the residual while it is written."""
 
     def watch(self, start: int, values: Tensor) -> None:
-        """Gather what a part of the buffer has to offer.
+        """Gather the candidates of a part of the buffer.
 
         Args:
             start: Its first element.
@@ -145,11 +151,17 @@ class Watcher(Protocol):
 
 
 class Chosen(NamedTuple):
-    """The largest elements of each group, and what finding them has told."""
+    """Largest elements of each group, and numbers found with them.
 
-    indices: Tensor  #: shape (n,), int64, strictly ascending
-    found: Tensor  #: candidates that each group had, shape (num_groups,), int64
-    smallest: Tensor  #: smallest magnitude chosen, by group, float32; 0 where there were too few
+    Attributes:
+        indices: Shape (n,), int64, strictly ascending.
+        found: Candidates that each group had, shape (num_groups,), int64.
+        smallest: Smallest magnitude chosen, by group, float32; 0 where there were too few.
+    """
+
+    indices: Tensor
+    found: Tensor
+    smallest: Tensor
 
 
 class Pool:
@@ -182,7 +194,7 @@ class Pool:
         self._found = torch.zeros_like(self._counts)
 
     def watch(self, start: int, values: Tensor) -> None:
-        """Gather what a tile of the buffer has to offer.
+        """Gather the candidates of a tile of the buffer.
 
         Args:
             start: The tile's first element.
@@ -197,7 +209,7 @@ class Pool:
         self.put(places.add_(start), magnitudes)
 
     def watch_all(self, values: Tensor, start: int = 0) -> None:
-        """Gather what *values* have to offer, from element *start* on, a tile at a time."""
+        """Gather the candidates among *values*, which begin at element *start*, tile by tile."""
         size = tile_size(len(values), self.device)
         for at in range(0, len(values), size):
             self.watch(start + at, values[at : at + size])
@@ -225,7 +237,7 @@ class Pool:
         self._waiting = len(self._indices[0])
 
     def _trimmed(self) -> tuple[Tensor, Trimmed]:
-        """Join the candidates and return their indices, and what trimming leaves of them."""
+        """Join the candidates; return their indices, and the trimmed ones."""
         indices = torch.cat([*self._indices, self._counts[:0]])
         self._magnitudes = [torch.cat([*self._magnitudes, self.thresholds[:0]])]
         self._indices = [indices]
@@ -233,7 +245,7 @@ class Pool:
         return indices, trim(self._magnitudes[0], ends, self._counts)
 
     def _threshold_of(self, start: int, stop: int) -> float | Tensor:
-        """Return what an element from *start* to *stop* has to exceed: of all, or of each."""
+        """Return the threshold from *start* to *stop*: one for all elements, or one for each."""
         offsets = self.groups.offsets
         first = bisect_right(offsets, start) - 1
         if stop <= offsets[first + 1] and self._limits:

@@ -1,4 +1,4 @@
-"""Selection: which elements of the residual are sent in this step.
+"""Selection of the elements of the residual that are sent in a step.
 
 The rules of this package send the same elements, exactly the largest magnitudes of each group; they
 differ in what finding them costs.
@@ -21,10 +21,10 @@ Selection = Callable[[Tensor, FlatLayout, float], Tensor]
 
 
 class Selector(Protocol):
-    """What picks the elements to send; it may look on while the gradient is accumulated."""
+    """Rule that picks the elements to send; it may look on while the gradient is accumulated."""
 
     def begin(self, density: float) -> Watcher | None:
-        """Return what is to see the tiles of the residual as they are written, if anything is.
+        """Return the observer of the tiles of the residual, None if the rule needs none.
 
         Args:
             density: Fraction to send, above 0 and below 1.
@@ -42,7 +42,7 @@ class Selector(Protocol):
         """
 
 
-class Afterwards:
+class RuleSelector:
     """A rule that looks at the finished residual only."""
 
     def __init__(self, rule: Selection, layout: FlatLayout) -> None:

@@ -27,15 +27,21 @@ class Payloads:
 
     Below density 1 they are a `BundlePayload` of a `SparsePayload` over the compressed tensors and
     a `DensePayload` over the others; at density 1 one `DensePayload` over both, in that order.
+
+    Attributes:
+        length: Elements of the compressed tensors.
+        others: Elements of those that travel dense.
+        device: Device of all of them.
+        coding: Coding of messages.
     """
 
-    length: int  #: elements of the compressed tensors
-    others: int  #: elements of those that travel dense
+    length: int
+    others: int
     device: torch.device
     coding: WireCoding
 
     def sparse(self, sent: Sent, dense: Tensor) -> BundlePayload:
-        """Return what is sent of the compressed tensors, and *dense* for the others."""
+        """Return the payload of the elements sent, and of *dense* for the other tensors."""
         sparse = SparsePayload(
             sent.indices,
             sent.values,
@@ -46,7 +52,7 @@ class Payloads:
         return BundlePayload([sparse, self.dense(dense)])
 
     def dense(self, buffer: Tensor) -> DensePayload:
-        """Return everything, or all that travels dense, end to end in *buffer*."""
+        """Return the payload of *buffer*, which holds tensors end to end."""
         return DensePayload(buffer, self.coding.wire_dtype, goals=SUM)
 
     def neutral(self, density: float) -> Payload:
@@ -82,7 +88,7 @@ class Payloads:
 
 
 class SumRules:
-    """Turns sums into updates: of the compressed tensors, and of those that travel dense.
+    """Turn sums into updates: of the compressed tensors, and of those that travel dense.
 
     Where momentum has been corrected before the selection, a compressed tensor's update is the sum
     itself, with separate weight decay in a momentum of its own.  Everything else gets ordinary
@@ -143,7 +149,7 @@ class SumRules:
 
 
 class Reselection:
-    """One rank's part: it knows what the rank has sent, and gives the rejected back to it.
+    """Re-selection of the merged sum on one rank.
 
     Args:
         accumulation: Takes back what is rejected.
@@ -155,11 +161,11 @@ class Reselection:
         self._own: Entries | None = None
 
     def note_sent(self, own: Entries) -> None:
-        """Note what this rank sends in this step."""
+        """Remember the entries that this rank sends in this step."""
         self._own = own
 
     def apply(self, total: Tensor, density: float) -> None:
-        """Leave only the best of the sum, and take back what this rank sent of the rest.
+        """Keep only the largest of the sum, and take back this rank's share of the rest.
 
         Args:
             total: Shape (length,), float32; changed in place.

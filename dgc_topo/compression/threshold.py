@@ -28,25 +28,38 @@ MISSED, FOUND = 1.5, 0.99  #: factors on what is aimed at, by what came out
 
 
 class Goal(NamedTuple):
-    """How many candidates there should be."""
+    """Number of candidates that a search aims at: ``aim * k + spare + root * sqrt(k)`` of k sent.
 
-    least: float  #: in multiples of what is sent, at least
-    most: float  #: and at most
-    spare: float  #: and so many more, for groups that send next to nothing
-    root: float  #: and the root of what is sent times this, for what chance does
+    Attributes:
+        least: In multiples of what is sent, at least.
+        most: In multiples of what is sent, at most.
+        spare: Candidates besides, for groups that send next to nothing.
+        root: Factor on the root of what is sent, for deviations by chance.
+    """
+
+    least: float
+    most: float
+    spare: float
+    root: float
 
 
 @dataclass(slots=True)
 class Tail:
-    """What is known of the tails of all groups; float32, shape (num_groups,), each."""
+    """Tails of all groups as far as they are known; float32, shape (num_groups,), each.
 
-    slack: Tensor  #: a threshold is this times the smallest magnitude sent; may exceed 1
-    aim: Tensor  #: candidates aimed at, in multiples of what is sent
-    width: Tensor  #: of the tail
+    Attributes:
+        slack: A threshold is this times the smallest magnitude sent; may exceed 1.
+        aim: Candidates aimed at, in multiples of what is sent.
+        width: Relative growth of a threshold that lets a factor e fewer pass.
+    """
+
+    slack: Tensor
+    aim: Tensor
+    width: Tensor
 
     @classmethod
     def of(cls, num_groups: int, device: torch.device) -> Tail:
-        """Return what to assume of groups before the first search."""
+        """Return the tails that are assumed before the first search."""
         values = (FIRST_SLACK, FIRST_AIM, FIRST_WIDTH)
         return cls(
             *(
@@ -93,7 +106,7 @@ _Guess = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 class _Search(NamedTuple):
-    """What came out of a search, and the thresholds that it ended with."""
+    """Outcome of a search, and the thresholds that it ended with."""
 
     chosen: Chosen
     thresholds: Tensor
@@ -122,7 +135,7 @@ class Threshold:
         self.step = 0  #: searches so far
 
     def last_smallest(self, density: float) -> Tensor | None:
-        """Return the smallest magnitude that each group has sent, if that is of use now."""
+        """Return the last step's smallest magnitude by group, None if it is of no use now."""
         if density != self._density:
             self._density, counts = density, self.groups.counts(density)
             if counts != self.counts:
@@ -130,7 +143,7 @@ class Threshold:
         return self.smallest if self._reuse else None
 
     def begin(self, density: float) -> Watcher | None:
-        """Return a pool with the last step's thresholds, if they are of use."""
+        """Return a pool with the last step's thresholds, None if they are of no use."""
         smallest = self.last_smallest(density)
         self._pool = None
         if smallest is not None:
@@ -153,7 +166,7 @@ class Threshold:
         return search.chosen.indices
 
     def _searched_again(self, residual: Tensor, search: _Search) -> _Search:
-        """Complete a search: again in those groups of which too few passed and more might."""
+        """Complete a search in groups of which too few candidates passed and more might."""
         again = self._retried(residual, search, self._sampled)
         return search if again is search else self._retried(residual, again, self._zeros)
 
@@ -163,7 +176,7 @@ class Threshold:
         self.tail.learn(self.smallest, smallest, found, counts, _GOAL)
 
     def _retried(self, residual: Tensor, search: _Search, guess: _Guess) -> _Search:
-        """Search those groups again of which too few passed and more might."""
+        """Search groups again of which too few candidates passed and more might."""
         chosen, thresholds = search
         counts = constant(tuple(self.counts), residual.device)
         short = ((chosen.found < counts) & (thresholds > 0)).nonzero().flatten().tolist()
@@ -240,7 +253,7 @@ def sample_stride(num_elements: int) -> int:
 
 
 def sample_rank(count: int, stride: int) -> int:
-    """Return which of the sample's magnitudes, from the largest on, is the threshold.
+    """Return the rank, from the largest on, of the sample's magnitude that is the threshold.
 
     Of the *count* largest elements a sample holds ``e = count / stride`` on average, with a
     standard deviation of about ``sqrt(e)``; three of these, and one more, are added.

@@ -87,7 +87,7 @@ def checked_settings(where: str, given: _Settings | None, kind: type[_Settings])
 
 
 def check_epoch(where: str, epoch: object) -> float:
-    """Return how many epochs are done as a float.
+    """Return the number of epochs done as a float.
 
     Raises:
         ValueError: if that is negative, not finite or no number.
@@ -99,7 +99,7 @@ def check_epoch(where: str, epoch: object) -> float:
 
 
 def _scalar(value: Any, kind: type[Any]) -> Any:
-    """Return a number, Python's own also where NumPy or torch wrap it; None if it is no such."""
+    """Return a number as Python's own, unwrapped from NumPy or torch; None if it is none."""
     if hasattr(value, "item") and getattr(value, "shape", None) == ():
         value = value.item()
     return value if isinstance(value, kind) and type(value) is not bool else None

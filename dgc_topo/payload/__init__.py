@@ -1,4 +1,4 @@
-"""What a transfer carries: dense slices, sparse entries, ternary codes, or several together."""
+"""Payloads of transfers: dense slices, sparse entries, ternary codes, or several together."""
 
 from dgc_topo.payload.base import (
     MIXTURE,

@@ -31,21 +31,26 @@ MIXTURE: frozenset[Goal] = SUM | {"doubly-stochastic", "part"}
 
 
 class HasTransfer(Protocol):
-    """Anything that arrives by a transfer."""
+    """Value that arrives by a transfer."""
 
     @property
     def transfer(self) -> Transfer:
-        """What it is part of."""
+        """Transfer that it is part of."""
 
 
 A = TypeVar("A", bound=HasTransfer)
 
 
 class Arrival(NamedTuple):
-    """A message that has reached its destination."""
+    """A message that has reached its destination.
+
+    Attributes:
+        transfer: Transfer that it is the message of.
+        message: 1-D contiguous uint8, as `Payload.pack` made it on the sender.
+    """
 
     transfer: Transfer
-    message: Tensor  #: 1-D contiguous uint8, as `Payload.pack` made it on the sender
+    message: Tensor
 
 
 class Payload(Protocol):
@@ -64,15 +69,15 @@ class Payload(Protocol):
 
     @property
     def device(self) -> device:
-        """Where the buffer lives, and where arriving messages have to be."""
+        """Device of the buffer, where arriving messages have to be as well."""
 
     @property
     def layout(self) -> Hashable:
-        """What the sizes of messages depend on, and whether they can land, beside *num_chunks*."""
+        """Key of the sizes of messages, and of where they can land, beside *num_chunks*."""
 
     @property
     def goals(self) -> frozenset[Goal]:
-        """What a schedule may promise, for this payload to mean something after it has run."""
+        """Promises of a schedule after which this payload means something."""
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, before a run.
@@ -94,7 +99,7 @@ class Payload(Protocol):
         """
 
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
-        """Return the most bytes of the message for these chunks, whoever of the ranks sends it.
+        """Return the most bytes of the message for these chunks, from any rank.
 
         What a peer claims to be longer is refused before memory is taken for it.
         """
@@ -111,7 +116,7 @@ class Payload(Protocol):
         """
 
     def landing(self, chunk: int, count: int) -> Tensor | None:
-        """Return where a message for these chunks may be received instead of being merged.
+        """Return memory that may receive a message for these chunks instead of a merge.
 
         Asked only for a message that replaces them, and that nothing else overlaps.
 
@@ -121,7 +126,7 @@ class Payload(Protocol):
         """
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Apply what arrived at *rank* in one step: all of it, or all for some of the chunks.
+        """Apply the arrivals at *rank* of one step: all of them, or all for some of the chunks.
 
         Args:
             arrivals: Messages of one step, as listed in it, valid during the call only and not to
@@ -133,14 +138,19 @@ class Payload(Protocol):
         """
 
     def finish(self) -> None:
-        """End a run: make the result what every other rank holds, if they are to agree."""
+        """End a run: round the result to what every other rank holds, if they are to agree."""
 
 
 class Term(NamedTuple, Generic[A]):
-    """One addend of a merged run: ``coefficient * arrival``, or of the receiver's own value."""
+    """One addend of a merged run: ``coefficient * arrival``, or of the receiver's own value.
+
+    Attributes:
+        coefficient: Its weight.
+        arrival: What arrived; None is the receiver's own value.
+    """
 
     coefficient: float
-    arrival: A | None  #: None is the receiver's own value
+    arrival: A | None
 
 
 def check_goal(where: str, payload: Payload, goal: Goal) -> None:
@@ -199,7 +209,7 @@ def runs(arrivals: Sequence[A]) -> Iterator[tuple[int, int, list[A]]]:
 
 
 def weighted_terms(arrivals: Sequence[A], rank: int) -> list[Term[A]]:
-    """Return what a run of chunks becomes: a sum of terms, to be added in this order.
+    """Return the terms whose sum a run of chunks becomes, to be added in this order.
 
     Terms with coefficient 0 are left out, so a copy never touches what it overwrites.
 

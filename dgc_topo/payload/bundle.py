@@ -41,12 +41,12 @@ class BundlePayload:
 
     @property
     def device(self) -> device:
-        """Where the parts live."""
+        """Device of the parts."""
         return self.parts[0].device
 
     @property
     def layout(self) -> Hashable:
-        """Every part's."""
+        """Keys of every part."""
         return tuple(part.layout for part in self.parts)
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:

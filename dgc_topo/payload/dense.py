@@ -23,11 +23,17 @@ from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
 class _Run(NamedTuple):
-    """Some chunks that follow each other."""
+    """Consecutive chunks.
 
-    own: Tensor  #: their elements
-    message: Tensor | None  #: the same as bytes, if they travel like that
-    num_bytes: int  #: of their message
+    Attributes:
+        own: Elements of the buffer.
+        message: The same as bytes, if they travel like that.
+        num_bytes: Bytes of their message.
+    """
+
+    own: Tensor
+    message: Tensor | None
+    num_bytes: int
 
 
 class DensePayload:
@@ -77,7 +83,7 @@ class DensePayload:
         self._dtype = TORCH_DTYPES[wire_dtype]
         self.made_with: Mapping[str, object] = {}
         self.goals = goals
-        #: Length, element type and how chunks are cut.
+        #: Length, element type and cut of the chunks.
         self.layout: Hashable = (len(buffer), wire_dtype, bounds_of)
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, len(buffer))

@@ -95,7 +95,7 @@ class SparsePayload:
 
     @property
     def device(self) -> device:
-        """Where the entries live."""
+        """Device of the entries."""
         return self._pieces[0].values.device
 
     @property
@@ -137,7 +137,7 @@ class SparsePayload:
 
     @property
     def layout(self) -> Hashable:
-        """The same for all: only senders know sizes."""
+        """Key of all sparse payloads: only senders know sizes."""
         return "sparse"
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
@@ -201,7 +201,7 @@ class SparsePayload:
         return Entries(entries.indices, entries.values.to(self._dtype).to(torch.float32))
 
     def _entries(self, source: _Received | None, first: int, end: int) -> Entries:
-        """Return what *source* holds of the chunks first .. end - 1; None is this payload."""
+        """Return the entries of *source* in the chunks first .. end - 1; None is this payload."""
         if source is None:
             return self._take(first, end)
         if (first, end) == (source.transfer.chunk, source.transfer.chunk_end):
@@ -256,7 +256,7 @@ def _join(pieces: Sequence[Entries]) -> Entries:
 
 
 def _position(indices: Tensor, element: int) -> int:
-    """Return how many of the sorted *indices* are below *element*."""
+    """Return the number of sorted *indices* below *element*."""
     if not len(indices) or element <= 0:
         return 0
     return int(torch.searchsorted(indices, element))

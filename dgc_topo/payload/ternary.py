@@ -32,7 +32,7 @@ _SHIFTS = (0, 2, 4, 6)
 
 @dataclass(slots=True)
 class Ternary:
-    """What one rank gave.
+    """Ternary gradient of one rank.
 
     Attributes:
         scales: Of each layer; shape (num_layers,), float32, finite.
@@ -49,10 +49,15 @@ class Ternary:
 
 
 class _Received(NamedTuple):
-    """A message, taken apart."""
+    """A message, taken apart.
+
+    Attributes:
+        transfer: Transfer that it is the message of.
+        given: Scales and codes by rank.
+    """
 
     transfer: Transfer
-    given: dict[int, tuple[Tensor, Tensor]]  #: scales and codes by rank
+    given: dict[int, tuple[Tensor, Tensor]]
 
 
 class TernaryPayload:
@@ -84,7 +89,7 @@ class TernaryPayload:
 
     @property
     def device(self) -> torch.device:
-        """Where the codes live."""
+        """Device of the codes."""
         return self._device
 
     def to_dense(self) -> Tensor:
@@ -99,7 +104,7 @@ class TernaryPayload:
 
     @property
     def layout(self) -> Hashable:
-        """Decides which messages are empty."""
+        """Key of the runs without elements, whose messages are empty."""
         return self.length, self._bounds_of
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
@@ -119,7 +124,7 @@ class TernaryPayload:
         return self._size(len(self.given), 0, self.length)
 
     def pack(self, chunk: int, count: int) -> Tensor:
-        """Return what the ranks gave in a run, as one message; of a run without elements none."""
+        """Return the ranks' parts of a run as one message, empty for a run without elements."""
         start, stop = self._bounds[chunk], self._bounds[chunk + count]
         if start == stop:
             return torch.empty(0, dtype=torch.uint8, device=self._device)
@@ -134,7 +139,7 @@ class TernaryPayload:
         """Return None: codes are unpacked here."""
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Join what arrived to what is there; a copy replaces what was there, or came before it.
+        """Join the arrivals to the parts held; a copy replaces what was there, or came before it.
 
         Raises:
             ValueError: if a message does not fit its run, a rank's part would count twice, or a

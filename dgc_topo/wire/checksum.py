@@ -24,7 +24,7 @@ _BLOCK_ROWS = 32  # on a CPU: as many rows at once as its cache holds, widened t
 
 
 def word_sums(words: Tensor) -> Tensor:
-    """Return both sums of *words*, each congruent modulo `PRIME` to what it has to be.
+    """Return both sums of *words*, modulo `PRIME` up to a multiple of it.
 
     Args:
         words: Shape (n,), int32; the first word has factor 1.
@@ -45,7 +45,7 @@ def word_sums(words: Tensor) -> Tensor:
 
 
 def few_word_sums(words: npt.NDArray[np.int32]) -> tuple[int, int]:
-    """Return what `word_sums` does of at most `ROW` words in a CPU's memory, with fewer calls."""
+    """Return the sums of at most `ROW` words in a CPU's memory, in fewer calls."""
     plain, weighted = (_HOST_FACTORS[:, : len(words)] @ words.astype(np.int64)).tolist()
     return plain, weighted
 

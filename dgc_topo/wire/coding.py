@@ -1,4 +1,4 @@
-"""How sparse entries are coded on the wire, and what that costs; needs no torch.
+"""Coding of sparse entries on the wire, and its cost; needs no torch.
 
 The format itself, byte by byte, is ``dgc_topo/wire/FORMAT.md``.  Here is its arithmetic:
 the exact size of a message from four numbers, and the size to expect of entries that lie anywhere.
@@ -75,7 +75,7 @@ def _index_bytes(
 
 
 def most_body_bytes(coding: WireCoding, length: int) -> int:
-    """Return what `smallest` gives at most, however many entries a run of so many elements has."""
+    """Return the most bytes of the body for a run of *length* elements."""
     value_bytes = VALUE_BYTES[coding.wire_dtype]
     if coding.index_encoding in {"auto", "dense"}:  # the first is never larger than the second
         return value_bytes * length
@@ -102,7 +102,7 @@ def smallest(
 
 
 class EntryCoding(Protocol):
-    """What messages of sparse entries weigh, in predictions."""
+    """Bytes of messages of sparse entries, in predictions."""
 
     def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
         """Return the bytes of messages, shape (n,).
@@ -113,7 +113,7 @@ class EntryCoding(Protocol):
         """
 
     def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
-        """Return what entries take at least, into however many messages they are cut.
+        """Return the least bytes of entries, whatever number of messages they are cut into.
 
         Args:
             length: Elements of the whole buffer.
@@ -123,7 +123,7 @@ class EntryCoding(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FlatCoding:
-    """So many bytes per entry and nothing besides, as the DGC paper counts.
+    """Fixed bytes per entry and nothing besides, as the DGC paper counts.
 
     Attributes:
         bytes_per_entry: Bytes of a value and its index.
@@ -261,7 +261,7 @@ def _expected_escapes(length: FloatArray, entries: FloatArray) -> FloatArray:
 
 
 def compression_name(density: float, wire_dtype: WireDtype) -> str:
-    """Return what records call a compression: dense or dgc, and the type of its values."""
+    """Return a compression's name in records: dense or dgc, and the type of its values."""
     kind = "dgc" if is_sparse(density) else "dense"
     return kind + {"float32": "", "float16": "-fp16", "bfloat16": "-bf16"}[wire_dtype]
 

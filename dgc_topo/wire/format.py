@@ -35,11 +35,17 @@ class WireError(ValueError):
 
 
 class Header(NamedTuple):
-    """What a message says of itself."""
+    """Header of a message.
+
+    Attributes:
+        encoding: Coding of the indices.
+        wire_dtype: Type of the values.
+        parameter: Bits per gap if bit-packed; 1 if run lengths have escape codes; else 0.
+    """
 
     encoding: IndexEncoding
     wire_dtype: WireDtype
-    parameter: int  #: bits per gap if bit-packed; 1 if run lengths have escape codes; else 0
+    parameter: int
 
 
 def first_word(header: Header) -> int:
@@ -49,15 +55,21 @@ def first_word(header: Header) -> int:
 
 
 class Plan(NamedTuple):
-    """How entries are going to be coded, and what that takes."""
+    """Plan of a message: its coding and its size.
+
+    Attributes:
+        header: What its header says.
+        escapes: Escape codes among its run lengths.
+        num_bytes: Bytes of the whole message.
+    """
 
     header: Header
     escapes: int
-    num_bytes: int  #: of the whole message
+    num_bytes: int
 
 
 def plan_of(count: int, largest: int, escapes: int, length: int, coding: WireCoding) -> Plan:
-    """Return how entries are coded best.
+    """Return the best plan for entries.
 
     Args:
         count: Number of entries.

@@ -46,11 +46,19 @@ _LAYOUT = struct.Struct("<III")
 
 
 class Layout(NamedTuple):
-    """A message's header, and where its parts are."""
+    """A message's header, and where its parts are.
+
+    Attributes:
+        header: What it says.
+        entries: Number of entries.
+        values_end: End of the values, in bytes from the start of the message, as the others.
+        indices_start: Start of the indices.
+        indices_end: End of the indices.
+    """
 
     header: Header
     entries: int
-    values_end: int  #: bytes from the start of the message
+    values_end: int
     indices_start: int
     indices_end: int
 
@@ -72,14 +80,14 @@ def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
 
 
 def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, length: int) -> None:
-    """As `seal`, for at most `ROW` words of a body in a CPU's memory."""
+    """Write the header of a message in a CPU's memory whose body has at most `ROW` words."""
     first = first_word(header)
     sums = few_word_sums(words[_FIRST_WORD - 1 :])
     _LAYOUT.pack_into(words.data, 0, first, *_checks(*sums, *_seeds(first, length, num_bytes)))
 
 
 def _seal_on_device(words: Tensor, first: int, seeds: tuple[int, int]) -> None:
-    """As `seal`, without asking for a number that a GPU has."""
+    """Write the header without waiting for a number that a GPU has."""
     sums = word_sums(words[_FIRST_WORD - 1 :]) % PRIME
     words[0].fill_(first)
     words[1].copy_((sums[0] + seeds[0]) % PRIME)  # keeps the low 32 bits
@@ -87,7 +95,7 @@ def _seal_on_device(words: Tensor, first: int, seeds: tuple[int, int]) -> None:
 
 
 def open_message(message: Tensor, length: int) -> Layout:
-    """Return what a message says, its checksum and all sizes checked; on a GPU it waits once.
+    """Return a message's layout, its checksum and all sizes checked; on a GPU it waits once.
 
     Args:
         message: 1-D contiguous uint8, 4-byte aligned.
@@ -167,7 +175,7 @@ def _listed(names: dict[int, IndexEncoding] | dict[int, WireDtype]) -> str:
 
 
 def _layout(header: Header, size: int, length: int, tail: bytes) -> Layout:
-    """Return where the parts are: the sizes of all follow from that of the message."""
+    """Return the places of the parts: the sizes of all follow from that of the message."""
     body = size - HEADER_BYTES
     entries, expected, trailer = _count(header, body, length, tail)
     if body != expected or not 0 <= entries <= length:
@@ -187,7 +195,7 @@ def _layout(header: Header, size: int, length: int, tail: bytes) -> Layout:
 
 
 def _count(header: Header, body: int, length: int, tail: bytes) -> tuple[int, int, int]:
-    """Return how many entries a body can hold, its size with them, and its bytes after the indices.
+    """Return the entries that a body can hold, its size with them, and its bytes after the indices.
 
     The first is derived from the size, so where it is no whole number the second is another size.
     """
@@ -221,7 +229,7 @@ def _count(header: Header, body: int, length: int, tail: bytes) -> tuple[int, in
 
 
 def _unused_bits(header: Header, entries: int, length: int) -> int:
-    """Return how many of the last byte's bits nothing is written to."""
+    """Return the number of the last byte's bits that are unused."""
     match header.encoding:
         case "bitmap":
             return -length % 8

@@ -59,7 +59,7 @@ def measure(  # noqa: PLR0913, PLR0917 - one argument per buffer and number
     value_bytes: tl.constexpr,
     block: tl.constexpr,
 ):
-    """Find out what decides the encoding; the last program plans the message."""
+    """Measure the gaps, which decide the encoding; the last program plans the message."""
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     there = count
     if given is not None:

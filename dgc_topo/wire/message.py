@@ -89,7 +89,7 @@ def _made_fast(
 
 
 def _plan_gaps(gaps: Tensor, length: int, coding: WireCoding) -> Plan:
-    """Return how entries are coded best; on a GPU it waits for one number, seldom for two.
+    """Return the best plan for entries; on a GPU it waits for one number, seldom for two.
 
     Args:
         gaps: Of the entries, as `indices.gaps_of`.

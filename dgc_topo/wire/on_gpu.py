@@ -33,17 +33,27 @@ _SHORT = 1 << 18  #: numbers that many small programs share
 _GAP_BYTES = 4  #: that a gap takes at most
 
 
-class Ahead(NamedTuple):
-    """A message that is written before anybody knows how long it is."""
+class PendingMessage(NamedTuple):
+    """Message that is written before its length is known.
 
-    room: Tensor  #: uint8, 4-byte aligned, as many as `room_bytes` says; it takes the first bytes
-    facts: Tensor  #: int64, shape (FACTS,): 0, until it is written
+    Attributes:
+        room: Memory for it, `room_bytes` of them or more, uint8, 4-byte aligned.
+        facts: Numbers of `measure`, shape (FACTS,), int64: 0 until it is written.
+        entries: Number of entries.
+        length: Elements of its run.
+        coding: Coding of values and indices.
+    """
+
+    room: Tensor
+    facts: Tensor
     entries: int
-    length: int  #: of its run
+    length: int
     coding: WireCoding
 
     @classmethod
-    def of(cls, entries: int, length: int, coding: WireCoding, device: torch.device) -> Ahead:
+    def of(
+        cls, entries: int, length: int, coding: WireCoding, device: torch.device
+    ) -> PendingMessage:
         """Return a message that is to be written to memory of its own."""
         room = torch.empty(room_bytes(entries, coding), dtype=torch.uint8, device=device)
         facts = torch.zeros(FACTS, dtype=torch.int64, device=device)
@@ -52,7 +62,7 @@ class Ahead(NamedTuple):
     def launch(
         self, entry_indices: Tensor, values: Tensor, start: int, given: Tensor | None = None
     ) -> None:
-        """Write what `message.encode` would return, without waiting for the GPU.
+        """Write the message of `message.encode`, without waiting for the GPU.
 
         Args:
             entry_indices: Shape (entries,), int64, contiguous.
@@ -78,7 +88,7 @@ class Ahead(NamedTuple):
             )
 
     def plan(self, facts: Sequence[int]) -> Plan:
-        """Return how it is coded; *facts* are its own, on the host."""
+        """Return its plan; *facts* are its own, on the host."""
         largest, escapes = facts[kernels.LARGEST], facts[kernels.ESCAPES]
         return plan_of(self.entries, largest, escapes, self.length, self.coding)
 
@@ -90,12 +100,12 @@ class Ahead(NamedTuple):
 
 
 def writes(coding: WireCoding) -> bool:
-    """Return whether kernels write messages that are coded so; of ``auto`` they write most."""
+    """Return True if kernels write messages of this coding; of ``auto`` they write most."""
     return coding.index_encoding in {"auto", *_CHOICES}
 
 
 def room_bytes(count: int, coding: WireCoding) -> int:
-    """Return how many bytes a message of so many entries has at most, in whole words."""
+    """Return the most bytes of a message of *count* entries, in whole words."""
     words = -(-count * (VALUE_BYTES[coding.wire_dtype] + _GAP_BYTES) // WORD_BYTES)
     return HEADER_BYTES + WORD_BYTES * words
 
@@ -110,7 +120,7 @@ def encode(
     """
     if not writes(coding):
         return planned(entry_indices, start, length, coding)
-    ahead = Ahead.of(len(entry_indices), length, coding, entry_indices.device)
+    ahead = PendingMessage.of(len(entry_indices), length, coding, entry_indices.device)
     ahead.launch(entry_indices.contiguous(), values.contiguous(), start)
     facts = ahead.facts.tolist()
     message = ahead.message(facts)
@@ -118,7 +128,7 @@ def encode(
 
 
 def planned(entry_indices: Tensor, start: int, length: int, coding: WireCoding) -> Plan:
-    """Return how entries are coded best, waiting once.
+    """Return the best plan for entries, waiting once.
 
     Raises:
         WireError: if the run is longer than 2**31 elements.
@@ -188,7 +198,7 @@ def read_gaps(coded: Tensor, count: int, width: int, start: int) -> Tensor:
 
 
 def _grid(count: int) -> tuple[tuple[int], int]:
-    """Return how many programs handle so many numbers, one if there are none, and how many each."""
+    """Return the number of programs for *count* numbers, at least one, and the numbers of each."""
     block = kernels.BLOCK if count <= _SHORT else kernels.LARGE_BLOCK
     return (max(1, -(-count // block)),), block
 

@@ -22,7 +22,7 @@ TORCH_DTYPES: dict[WireDtype, torch.dtype] = {
 
 
 def largest_addend(dtype: torch.dtype, num_ranks: int) -> float:
-    """Return a magnitude that *num_ranks* may each send, and no sum of it leaves *dtype*'s range.
+    """Return the largest magnitude of which *num_ranks* addends stay in *dtype*'s range.
 
     It is the range over the number of ranks, cut to so few digits that all its multiples up to
     *num_ranks* times are numbers of the type: adding them in any order rounds nothing.  Rounding
@@ -54,13 +54,13 @@ def to_wire(values: Tensor, dtype: torch.dtype, num_ranks: int = 1) -> Tensor:
 
 
 def has_kernels(tensor: Tensor) -> bool:
-    """Return whether `on_gpu` does the work for what lies where *tensor* does."""
+    """Return True if kernels do the work for tensors on *tensor*'s device."""
     return tensor.is_cuda and has_triton()
 
 
 @lru_cache(maxsize=1)
 def has_triton() -> bool:
-    """Return whether kernels for GPUs can be compiled: Triton comes with torch where there are."""
+    """Return True if kernels for GPUs can be compiled: Triton is there."""
     if find_spec("triton") is None:
         return False
     find_cache()
@@ -86,7 +86,7 @@ def find_cache() -> None:
 
 
 def _can_write(folder: Path) -> bool:
-    """Whether a folder is there, or can be made, that this process may write to."""
+    """Return True if a folder that this process may write to is there, or can be made."""
     try:
         folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -20,7 +20,7 @@ from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.compression.layout import FlatLayout, Groups
 from dgc_topo.compression.local_step import Step
-from dgc_topo.compression.selection import Afterwards, top_k_per_layer
+from dgc_topo.compression.selection import RuleSelector, top_k_per_layer
 from dgc_topo.compression.threshold import Goal, Tail
 from dgc_topo.payload import SparsePayload
 from dgc_topo.wire.coding import WireCoding
@@ -36,7 +36,7 @@ class Pair:
         config = DGCConfig(warm_up="none", **law)
         self.density, self.coding = density, coding
         state = Accumulation(COMPRESSED, DEVICE, config)
-        picks = Afterwards(top_k_per_layer, COMPRESSED)
+        picks = RuleSelector(top_k_per_layer, COMPRESSED)
         self.plain = Step("plain", state, picks, None, coding)
         fused = FusedAccumulation(COMPRESSED, DEVICE, config, block=BLOCK)
         groups = Groups.per_layer(COMPRESSED)

@@ -74,23 +74,35 @@ _TERMS = 2  #: that the kernel can sum: gradients, and weights
 
 
 class Source(NamedTuple):
-    """What a kernel adds."""
+    """Tensors that a kernel adds.
 
-    addresses: Tensor  #: of its tensors, int64
+    Attributes:
+        addresses: Addresses of its tensors, int64.
+        dtype: Their type.
+        factor: Factor on all of them.
+    """
+
+    addresses: Tensor
     dtype: torch.dtype
     factor: float
 
 
 class Clipped(NamedTuple):
-    """A gradient's norm, known to the GPU alone."""
+    """A gradient's norm, known to the GPU alone.
 
-    squares: Tensor  #: their sum, shape (), float64
-    bound: Tensor  #: norm that it is clipped to, shape (), float64; may be infinite
-    factor: Tensor  #: is set to what it is multiplied with; shape (), float32
+    Attributes:
+        squares: Sum of the gradient's squares, shape (), float64.
+        bound: Norm that it is clipped to, shape (), float64; may be infinite.
+        factor: Set to the factor on the gradient; shape (), float32.
+    """
+
+    squares: Tensor
+    bound: Tensor
+    factor: Tensor
 
 
 class FusedAccumulation(Accumulation):
-    """As `Accumulation`, bit for bit, in one launch and one pass over the memory.
+    """Twin of `Accumulation`, bit for bit, in one launch and one pass over the memory.
 
     Gradients of several types, or not contiguous, take the plain path.
 
@@ -117,7 +129,7 @@ class FusedAccumulation(Accumulation):
 
     @torch.no_grad()
     def add(self, *terms: Term, pool: Watcher | None = None) -> None:
-        """As `Accumulation.add`; only `Candidates` are gathered in the same pass."""
+        """Accumulate the terms' sum; only `Candidates` are gathered in the same pass."""
         if not self.blocks.count:
             return
         sources = self._sources(terms)
@@ -131,7 +143,7 @@ class FusedAccumulation(Accumulation):
             pool.watch(0, self.residual)
 
     def _sources(self, terms: Sequence[Term]) -> list[Source] | None:
-        """Return what the kernel is going to read, or None if it can't."""
+        """Return the sources that the kernel reads, None if it cannot read them."""
         found = []
         for reader, (tensors, factor) in zip(self._readers, terms, strict=False):
             dtype = reader.read(tensors)
@@ -141,18 +153,18 @@ class FusedAccumulation(Accumulation):
         return found if len(found) == len(terms) else None
 
     def numbers_among(self, names: Sequence[str]) -> Tensor:
-        """Return which of *names* the tensor of each block is, shape (num_blocks,), int32."""
+        """Return the place in *names* of each block's tensor, shape (num_blocks,), int32."""
         places = {name: place for place, name in enumerate(names)}
         numbers = [places[name] for name in self.layout.names]
         device = self.blocks.device
         return torch.tensor(numbers, dtype=torch.int32, device=device)[self.blocks.tensor]
 
     def take(self, indices: Tensor) -> Tensor:
-        """As `Accumulation.take`."""
+        """Remove elements and return them, see `Accumulation.take`."""
         return self.send(indices, torch.float32) if self._keeps else super().take(indices)
 
     def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
-        """As `Accumulation.send`."""
+        """Remove elements and return what the wire can hold, see `Accumulation.send`."""
         if not self._keeps:
             return super().send(indices, wire_dtype)
         values = torch.empty(len(indices), dtype=torch.float32, device=indices.device)
@@ -167,7 +179,7 @@ class FusedAccumulation(Accumulation):
         wire_dtype: torch.dtype,
         given: Tensor | None = None,
     ) -> None:
-        """As `send`, into *values*.
+        """Remove elements and write what the wire can hold to *values*.
 
         Args:
             indices: Shape (n,), int64.

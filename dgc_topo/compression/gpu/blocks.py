@@ -61,7 +61,7 @@ class Blocks:
 
 
 class Reader:
-    """Where some named tensors are, as kernels need it; that seldom changes between steps.
+    """Addresses of named tensors, as kernels need them; they seldom change between steps.
 
     Args:
         names: Of the tensors, in the order of their numbers.

@@ -21,13 +21,17 @@ _FEW = 0.02  #: up to this density lists may be generous
 
 
 class _Plan(NamedTuple):
-    """How many candidates there should be, and how many there is room for.
+    """Number of candidates to aim at, and room for them.
 
     They cost less than on a CPU, and a search that found too few costs more: so more are to spare,
     but well below what there is room for.
+
+    Attributes:
+        room: Places of a list, in multiples of what is sent.
+        goal: Candidates to aim at.
     """
 
-    room: float  #: of a list, in multiples of what is sent
+    room: float
     goal: Goal
 
 
@@ -37,18 +41,29 @@ _VALUES: int = kernels.VALUES.value
 
 
 class Facts(NamedTuple):
-    """What is known once the GPU is done."""
+    """Numbers that are known once the GPU is done.
 
-    num_missed: int  #: groups that have to be searched again
-    num_kept: int  #: of all groups
-    notes: list[int]  #: what others have written to `Lists.notes`
+    Attributes:
+        num_missed: Groups that have to be searched again.
+        num_kept: Candidates kept, of all groups.
+        notes: Numbers that others have written to `Lists.notes`.
+    """
+
+    num_missed: int
+    num_kept: int
+    notes: list[int]
 
 
 class Found(NamedTuple):
-    """The largest candidates of each group, and which groups have to be searched again."""
+    """The largest candidates of each group, and which groups have to be searched again.
 
-    indices: Tensor  #: shape (n,), int64, strictly ascending
-    missed: Tensor | None  #: shape (num_groups,), bool; None if there are none
+    Attributes:
+        indices: Shape (n,), int64, strictly ascending.
+        missed: Shape (num_groups,), bool; None if there are none.
+    """
+
+    indices: Tensor
+    missed: Tensor | None
 
 
 class Lists:
@@ -127,7 +142,7 @@ class Candidates:
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
-        """Return what a kernel needs to list them, in the order of its arguments."""
+        """Return the arguments of a kernel that lists them, in its order."""
         lists = self.lists
         return (
             lists.block_group,
@@ -142,7 +157,7 @@ class Candidates:
         )
 
     def watch(self, start: int, values: Tensor) -> None:
-        """List those of the finished residual, if no kernel could while it was written.
+        """List the candidates of the finished residual, if no kernel could while it was written.
 
         Args:
             start: 0.
@@ -162,15 +177,15 @@ class Candidates:
 
     @property
     def num_kept(self) -> Tensor:
-        """How many are kept, int64; as many as wanted only if every group has enough."""
+        """Number of candidates kept, int64; as many as wanted only if every group has enough."""
         return self.lists.outcome[1]
 
     def launched(self, indices: Tensor) -> None:
-        """Say that `select` was launched, and where its indices are now."""
+        """Note that `select` was launched, and where its indices are now."""
         self._indices = indices
 
     def facts(self) -> Facts:
-        """Return what came out of `select`; waits for the GPU."""
+        """Return the numbers that `select` found; waits for the GPU."""
         if self._facts is None:
             num_missed, num_kept, *notes = self.lists.outcome.tolist()
             self._facts = Facts(num_missed, num_kept, notes)
@@ -190,7 +205,7 @@ class Candidates:
         return Found(self._indices[:num_kept], self.lists.missed > 0 if num_missed else None)
 
     def select(self, indices: Tensor) -> None:
-        """Write to *indices* what is kept, without waiting for how many they are."""
+        """Write the candidates kept to *indices*, without waiting for their number."""
         if self.lists.blocks.count:
             with self.lists.blocks.on_device():
                 self._select(indices)

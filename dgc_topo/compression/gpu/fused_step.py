@@ -22,8 +22,8 @@ from dgc_topo.wire import on_gpu
 from dgc_topo.wire.coding import MAX_RUN, WireCoding
 
 
-class Recorded:
-    """Does the same work on the same memory at every call.
+class RecordedLaunches:
+    """Work on the same memory at every call.
 
     The first call launches kernels one by one, which compiles them; from the second on they are a
     graph.  On a CPU, where kernels are interpreted, there is none.
@@ -68,12 +68,19 @@ class Recorded:
 
 
 class _Outputs(NamedTuple):
-    """What a step gives, in one piece of memory."""
+    """Result of a step, in one piece of memory.
+
+    Attributes:
+        memory: All of it, uint8.
+        indices: Indices of the elements sent.
+        values: Their values.
+        room: Room for the message.
+    """
 
     memory: Tensor
     indices: Tensor
     values: Tensor
-    room: Tensor  #: of the message
+    room: Tensor
 
     @classmethod
     def of(cls, memory: Tensor, count: int) -> _Outputs:
@@ -83,7 +90,7 @@ class _Outputs(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """What a step was prepared for."""
+    """Properties that a step was prepared for."""
 
     listed: Candidates
     types: tuple[torch.dtype, ...]
@@ -91,27 +98,35 @@ class _Kind(NamedTuple):
     in_phases: bool
 
 
-class _Whole(NamedTuple):
-    """A whole step, ready to be launched."""
+class _PreparedStep(NamedTuple):
+    """A whole step, ready to be launched.
+
+    Attributes:
+        kind: Properties that it was prepared for.
+        outputs: Its result; overwritten by the next step.
+        message: The message that it writes, if it does.
+        factor: Factor that the gradient is clipped by.
+        pieces: Launches, by the name of their last phase.
+    """
 
     kind: _Kind
-    outputs: _Outputs  #: where it leaves them; overwritten by the next one
-    message: on_gpu.Ahead | None
+    outputs: _Outputs
+    message: on_gpu.PendingMessage | None
     factor: Tensor
-    pieces: dict[str, Recorded]  #: by the name of their last phase
+    pieces: dict[str, RecordedLaunches]
 
 
-class _Ahead(NamedTuple):
-    """A step that was launched; what came out of it only the GPU knows."""
+class _LaunchedStep(NamedTuple):
+    """Step that was launched, and whose outcome only the GPU knows."""
 
     gradients: Mapping[str, Tensor]
     listed: Candidates
     outputs: _Outputs
-    message: on_gpu.Ahead | None
+    message: on_gpu.PendingMessage | None
 
 
 class FusedStep(Step):
-    """As `Step`, and the same is sent; but no phase waits for the one before to be over.
+    """Twin of `Step` that sends the same, but whose phases do not wait for each other.
 
     All of it is launched on the assumption that the gradient is finite and that every group finds
     as many candidates as it sends.  The kernels see for themselves: where the first is not so, they
@@ -146,8 +161,8 @@ class FusedStep(Step):
         self._numbers = accumulation.numbers_among(norm.reader.names)
         self._bound = torch.full((), math.inf, dtype=torch.float64, device=device)
         self._bound_on_host = math.inf
-        self._whole: _Whole | None = None
-        self._ahead: _Ahead | None = None
+        self._whole: _PreparedStep | None = None
+        self._ahead: _LaunchedStep | None = None
 
     def accumulate(
         self,
@@ -157,7 +172,7 @@ class FusedStep(Step):
         clip_norm: float | None = None,
         decay: Term | None = None,
     ) -> float | Tensor:
-        """As `Step.accumulate`; the factor is a tensor if the step was launched as a whole."""
+        """Accumulate as `Step` does; the factor is a tensor if the step was launched as a whole."""
         self._ahead = None
         listed = self._threshold.begin(density) if is_sparse(density) else None
         if listed is not None:
@@ -167,7 +182,7 @@ class FusedStep(Step):
         return super().accumulate(gradients, density, clip_norm=clip_norm, decay=decay)
 
     def sent(self, density: float) -> Sent:
-        """As `Step.sent`."""
+        """Return what is sent, see `Step.sent`."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return super().sent(density)
@@ -190,7 +205,7 @@ class FusedStep(Step):
         clip_norm: float | None,
         decay: Term | None,
     ) -> Tensor | None:
-        """Launch all phases; return the factor, or None if no kernel can read what there is."""
+        """Launch all phases; return the factor, None if no kernel can read the gradients."""
         kind = self._kind(listed, gradients, decay)
         if kind is None:
             return None
@@ -204,13 +219,13 @@ class FusedStep(Step):
             self.on_phase(name)
         outputs = _Outputs.of(whole.outputs.memory.clone(), len(whole.outputs.indices))
         listed.launched(outputs.indices)
-        self._ahead = _Ahead(gradients, listed, outputs, whole.message)
+        self._ahead = _LaunchedStep(gradients, listed, outputs, whole.message)
         return whole.factor.clone()
 
     def _kind(
         self, listed: Candidates, gradients: Mapping[str, Tensor], decay: Term | None
     ) -> _Kind | None:
-        """Return what this step is like; None if no kernel can read what there is."""
+        """Return the properties of this step, None if no kernel can read the gradients."""
         types = [self._squares.reader.read(gradients)]
         if decay is not None:
             types.append(self._weights.read(decay[0]))
@@ -219,7 +234,7 @@ class FusedStep(Step):
             return None
         return _Kind(listed, known, 0.0 if decay is None else decay[1], self.in_phases)
 
-    def _prepared(self, kind: _Kind) -> _Whole:
+    def _prepared(self, kind: _Kind) -> _PreparedStep:
         """Return a whole step that works on memory of its own."""
         lists, device = kind.listed.lists, self._bound.device
         coding = self._coding
@@ -231,18 +246,18 @@ class FusedStep(Step):
         message = None
         if writes:
             facts = lists.notes[1 : 1 + on_gpu.FACTS]
-            message = on_gpu.Ahead(outputs.room, facts, count, length, coding)
+            message = on_gpu.PendingMessage(outputs.room, facts, count, length, coding)
         factor = torch.ones((), dtype=torch.float32, device=device)
         work = self._work(kind, outputs, message, factor)
         if not kind.in_phases:
             work = {list(work)[-1]: partial(_all, tuple(work.values()))}
-        pieces = {name: Recorded(launch, device) for name, launch in work.items()}
-        return _Whole(kind, outputs, message, factor, pieces)
+        pieces = {name: RecordedLaunches(launch, device) for name, launch in work.items()}
+        return _PreparedStep(kind, outputs, message, factor, pieces)
 
     def _work(
-        self, kind: _Kind, outputs: _Outputs, message: on_gpu.Ahead | None, factor: Tensor
+        self, kind: _Kind, outputs: _Outputs, message: on_gpu.PendingMessage | None, factor: Tensor
     ) -> dict[str, Callable[[], None]]:
-        """Return what launches each phase."""
+        """Return the function that launches each phase."""
         listed, types = kind.listed, kind.types
         _, indices, values, _ = outputs
         squares = listed.lists.notes[:1].view(torch.float64)[0]
@@ -267,7 +282,7 @@ class FusedStep(Step):
             self._bound_on_host = clip_norm
 
     def _refuse(self, gradients: Mapping[str, Tensor]) -> None:
-        """Say which gradient is not finite."""
+        """Raise the error that names the gradient that is not finite."""
         checked_norm(self.where, gradients)
         raise NonFiniteGradientError(
             f"{self.where}: the gradient's norm overflows float32, expected a finite one; lower "

@@ -64,7 +64,7 @@ def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
     chunk: tl.constexpr,
     chunks: tl.constexpr,  # of a span
 ):
-    """As `count_digits`, among all magnitudes of the groups but zeros, which are never sent."""
+    """Count digits of all magnitudes of the groups but zeros, which are never sent."""
     group = tl.load(span_group + tl.program_id(0)).to(tl.int64)
     want = tl.load(wanted + group)
     histogram = histograms + group * digits * values

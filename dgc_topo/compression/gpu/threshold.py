@@ -70,7 +70,7 @@ class Search:
 
 
 class FusedThreshold(Threshold):
-    """As `Threshold`, and the same elements, but in a few launches.
+    """Twin of `Threshold` that finds the same elements in a few launches.
 
     Where the last step suggests no thresholds, the whole residual is searched for them: on a GPU
     that is faster than to draw samples and sort them.
@@ -153,7 +153,7 @@ class FusedThreshold(Threshold):
         return listed
 
     def _exact(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
-        """As `_completed`, with torch.topk: too many of a group are equal."""
+        """Complete *indices* by torch.topk: too many of a group are equal."""
         picked = []
         for group in missed.nonzero().flatten().tolist():
             start, stop = self.groups.offsets[group : group + 2]
