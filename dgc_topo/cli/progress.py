@@ -24,8 +24,8 @@ from dgc_topo.cli.outputs import moved_text
 from dgc_topo.text import printable
 
 if TYPE_CHECKING:
-    from dgc_topo.training.events import Event, Finished
     from dgc_topo.training.job import Job
+    from dgc_topo.training.launch import Event, Finished
 
 
 @contextmanager
@@ -102,7 +102,7 @@ class ProgressBars:
 
     def event(self, event: Event) -> None:
         """Move the bars; print a line for a run that is over."""
-        from dgc_topo.training.events import Evaluated, Finished, StepDone
+        from dgc_topo.training.launch import Evaluated, Finished, StepDone
 
         if self._steps is None or self._runs is None:
             return

@@ -19,8 +19,8 @@ from dgc_topo.experiments.runner import Place, collect, finish
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
-from dgc_topo.training.events import Event
 from dgc_topo.training.job import Job
+from dgc_topo.training.launch import Event
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.world import ProcessWorld

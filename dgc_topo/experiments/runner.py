@@ -20,8 +20,8 @@ from dgc_topo.experiments.training_cases import cases_of_runs, cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.room import SCENARIO, OnMoved, check_room
-from dgc_topo.training.events import Event, Finished
 from dgc_topo.training.job import GLOO, Job
+from dgc_topo.training.launch import Event, Finished
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.workers import Hosts
 from dgc_topo.workers.lab import Lab

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dgc_topo.compression.accumulation import Staleness
+from dgc_topo.compression.after_sum import SGDSettings
 from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import Gradients
-from dgc_topo.payload import Payload
+from dgc_topo.compression.random_k import RandomK
+from dgc_topo.compression.terngrad import TernGrad
+from dgc_topo.payload import BundlePayload, Payload, SparsePayload
 from dgc_topo.sizes import bucket_ends
+from dgc_topo.training.job import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +109,86 @@ def by_module(names: Iterable[str]) -> dict[str, list[str]]:
     for name in names:
         modules.setdefault(name.rpartition(".")[0] or name, []).append(name)
     return modules
+
+
+def buckets_of(
+    job: Job,
+    parameters: Mapping[str, nn.Parameter],
+    place: int,
+    num_workers: int,
+    *,
+    gossip: bool = False,
+) -> Buckets:
+    """Return the gradient's buckets, one if nothing overlaps, with the compressor of each.
+
+    Gossip applies it to the rank's own gradient.  With DDP it is dense: what one worker alone does.
+    """
+    names = bucket_names(parameters, None if gossip else job.bucket_bytes)
+    buckets = []
+    with warnings.catch_warnings():
+        if len(names) > 1:  # some may well hold nothing that is worth compressing
+            warnings.filterwarnings("ignore", "dgc compresses nothing")
+        for some in names:
+            own = {name: parameters[name] for name in some}
+            buckets.append(Bucket(some, _compressor_of(job, own, place, num_workers, gossip)))
+    return Buckets(buckets)
+
+
+def _compressor_of(
+    job: Job,
+    parameters: Mapping[str, nn.Parameter],
+    place: int,
+    num_workers: int,
+    gossip: bool,
+) -> Compressor:
+    """Return what compresses at the job's density."""
+    train, compression = job.train, job.compression
+    if job.method == "dgc":
+        config = compression.dgc_config(job.density, train)
+        return DGC(parameters, num_workers=num_workers, config=config)
+    if job.method not in {"terngrad", "random-k"}:
+        return Dense(
+            parameters,
+            momentum=train.momentum,
+            nesterov=train.nesterov,
+            weight_decay=train.weight_decay,
+            decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
+            clip_norm=train.clip_norm,
+            wire_dtype="float32" if gossip else compression.wire_dtype,
+        )
+    sgd = SGDSettings(
+        momentum=train.momentum,
+        nesterov=train.nesterov,
+        weight_decay=train.weight_decay,
+        decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
+        clip_norm=train.clip_norm,
+    )
+    if job.method == "terngrad":
+        return TernGrad(parameters, rank=place, sgd=sgd, seed=job.seed)
+    return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
+
+
+@torch.no_grad()
+def apply_updates(
+    parameters: Mapping[str, nn.Parameter], updates: Mapping[str, Tensor], learning_rate: float
+) -> None:
+    """Move every parameter by ``-learning_rate * update``."""
+    torch._foreach_add_(
+        [parameters[name] for name in updates], list(updates.values()), alpha=-learning_rate
+    )
+
+
+def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
+    """Return each parameter's gradient; one that took no part in the loss has None."""
+    return {name: parameter.grad for name, parameter in parameters.items()}
+
+
+def sparse_entries(*payloads: Payload) -> int:
+    """Return the number of entries in the sparse parts of *payloads*."""
+    total = 0
+    for payload in payloads:
+        if isinstance(payload, BundlePayload):
+            total += sparse_entries(*payload.parts)
+        elif isinstance(payload, SparsePayload):
+            total += payload.num_entries
+    return total

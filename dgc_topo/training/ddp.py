@@ -26,8 +26,9 @@ from dgc_topo.training.clocks import PhaseClock, wait_until
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import Task
+from dgc_topo.training.rank import Computed, StepRecord
 from dgc_topo.training.settings import TrainSection
-from dgc_topo.training.steps import Computed, StepRecord, Strategy
+from dgc_topo.training.steps import Strategy
 
 _Future = torch.futures.Future[Tensor]
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dgc_topo.records.measurement import QualityPoint
 from dgc_topo.sizes import count_elements
 from dgc_topo.training.models import Score, Task, running_statistics
-from dgc_topo.training.steps import StepRecord, set_parts
+from dgc_topo.training.rank import StepRecord
+from dgc_topo.training.steps import set_parts
 
 
 class Share(NamedTuple):

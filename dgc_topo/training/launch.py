@@ -1,16 +1,105 @@
-"""Run training jobs on worker processes."""
+"""Launches of training jobs on worker processes, and the events that rank 0 sends meanwhile.
+
+Events are JSON objects.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from dgc_topo.training.events import Listener, Started, read_event
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from dgc_topo.records.measurement import Measurement
 from dgc_topo.training.job import JOBS, Job
-from dgc_topo.workers import Hosts, LaunchError, Loopback, Session
+from dgc_topo.workers import Hosts, Loopback, Session
 
-__all__ = ["LaunchError", "launch"]
+_SEND_EVERY_S = 0.1
+
+
+class _Event(BaseModel):
+    # A perplexity may be infinite: JSON knows that only as text.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    job: int = Field(ge=0, description="number of the job in the launch")
+
+
+class Started(_Event):
+    """A job's training begins; what comes before it was building and timing one worker."""
+
+    kind: Literal["started"] = "started"
+
+
+class StepDone(_Event):
+    """A training step was done."""
+
+    kind: Literal["progress"] = "progress"
+    step: int
+    total_steps: int
+    loss: float
+
+
+class Evaluated(_Event):
+    """An epoch was done and the model evaluated."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    epoch: int
+    metric: str
+    value: float
+
+
+class Finished(_Event):
+    """A job was done."""
+
+    kind: Literal["finished"] = "finished"
+    measurement: Measurement
+
+
+Event = Started | StepDone | Evaluated | Finished
+Listener = Callable[[Event], None]
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def read_event(value: Any) -> Event:
+    """Return the event that became this JSON value."""
+    return _ADAPTER.validate_python(value)
+
+
+class EventSender:
+    """Sends the events of one job.
+
+    Those of its steps only now and then, because whoever listens may share these cores.
+
+    Args:
+        job: Number of the job in the launch.
+        listen: Receives them.
+    """
+
+    def __init__(self, job: int, listen: Listener) -> None:
+        self._job, self._listen = job, listen
+        self._last_sent_s = -math.inf
+
+    def started(self) -> None:
+        """Send that training begins."""
+        self._listen(Started(job=self._job))
+
+    def progress(self, step: int, total_steps: int, loss: float) -> None:
+        """Send that *step* steps are done."""
+        now = time.monotonic()
+        if step == total_steps or now - self._last_sent_s >= _SEND_EVERY_S:
+            self._last_sent_s = now
+            self._listen(StepDone(job=self._job, step=step, total_steps=total_steps, loss=loss))
+
+    def evaluated(self, epoch: int, metric: str, value: float) -> None:
+        """Send the result of an evaluation."""
+        self._listen(Evaluated(job=self._job, epoch=epoch, metric=metric, value=value))
+
+    def finished(self, measurement: Measurement) -> None:
+        """Send the record of the job."""
+        self._listen(Finished(job=self._job, measurement=measurement))
 
 
 def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) -> None:

@@ -33,15 +33,15 @@ from dgc_topo.training.evaluation import (
     share_of,
     with_average_statistics,
 )
-from dgc_topo.training.events import Event, EventSender, Listener
 from dgc_topo.training.job import JOBS, Job
+from dgc_topo.training.launch import Event, EventSender, Listener
 from dgc_topo.training.models import LearningTask, running_statistics
 from dgc_topo.training.overlap import OverlappedStep
-from dgc_topo.training.rank import TrainingRank
+from dgc_topo.training.rank import StepRecord, TrainingRank
 from dgc_topo.training.record import Findings, add_staleness, make_measurement
 from dgc_topo.training.settings import Timetable
 from dgc_topo.training.solo import LoneStep, Solo, mean_phases, num_steps_alone, train_alone
-from dgc_topo.training.steps import AllReduceStep, Computed, GossipStep, StepRecord, Strategy
+from dgc_topo.training.steps import AllReduceStep, GossipStep, Strategy
 from dgc_topo.training.world import World, world_of
 from dgc_topo.workers.group import Worker
 
@@ -142,8 +142,8 @@ class TrainingRun:
         self._strategy.begin(iteration, self._timetable.epochs_before(iteration))
         computed = []
         for rank in self._ranks:
-            loss, pass_s = rank.compute(self._strategy.forward, iteration, self._world.time_scale)
-            computed.append(Computed(loss, pass_s, interface_bytes))
+            scale, forward = self._world.time_scale, self._strategy.forward
+            computed.append(rank.compute(forward, iteration, scale, interface_bytes))
             try:
                 self._strategy.contribute(rank)
             except NonFiniteGradientError as error:

@@ -21,18 +21,16 @@ from torch import Tensor, nn
 
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.runtime import Traffic
-from dgc_topo.training.buckets import Bucket
-from dgc_topo.training.clocks import PhaseClock
-from dgc_topo.training.models import Task
-from dgc_topo.training.steps import (
-    Computed,
-    Contributor,
-    StepRecord,
-    Strategy,
+from dgc_topo.training.buckets import (
+    Bucket,
     apply_updates,
     gradients_of,
     sparse_entries,
 )
+from dgc_topo.training.clocks import PhaseClock
+from dgc_topo.training.models import Task
+from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
+from dgc_topo.training.steps import Strategy
 from dgc_topo.training.world import Exchange
 
 
@@ -51,7 +49,7 @@ class OverlappedStep(Strategy):
 
     def __init__(
         self,
-        rank: Contributor,
+        rank: TrainingRank,
         exchange: Exchange | None,
         task: Task,
         *,

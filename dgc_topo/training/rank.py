@@ -2,21 +2,95 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.seeds import stream_seed
+from dgc_topo.training.buckets import buckets_of
 from dgc_topo.training.checks import check_loss
 from dgc_topo.training.clocks import PhaseClock
+from dgc_topo.training.data import Dataset, Shard, load_dataset
 from dgc_topo.training.job import Job
-from dgc_topo.training.models import Batch, LearningTask, Score, Task
-from dgc_topo.training.parts import buckets_of, task_of
-from dgc_topo.training.steps import StepRecord
+from dgc_topo.training.models import (
+    Batch,
+    EmulatedTask,
+    LearningTask,
+    Score,
+    Task,
+    make_task,
+    take_image_size,
+)
+from dgc_topo.zoo import load_model
 
 _RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.training.data.batches
+
+
+class Computed(NamedTuple):
+    """Result of a rank's forward and backward pass; the defaults are a dedicated server's.
+
+    Attributes:
+        loss: Mean over the batch.
+        pass_s: Seconds of batch, forward and backward pass, with all that held it up.
+        interface_bytes: Bytes that the interface had sent when the step began, if known.
+    """
+
+    loss: float = 0.0
+    pass_s: float = 0.0
+    interface_bytes: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """Everything that one rank did in one step; times in seconds.
+
+    Attributes:
+        compute_s: Batch, forward and backward pass.
+        compress_s: Compressing the gradient, and making the update of what was summed.
+        communicate_s: Packing, sending and merging.
+        wait_s: Waiting for peers.
+        update_s: Moving the parameters.
+        others_s: Turns of the other ranks of this process.
+        bytes_sent: Bytes of all messages.
+        messages_sent: Their number; None if the backend does not tell.
+        encoded_bytes: Bytes of its own gradient as encoded.
+        entries: Number of entries in the sparse parts of its own gradient.
+        merged_entries: Number of entries in those of the sum.
+        density: Fraction of the compressed elements that it was to send.
+        loss: See `Computed`.
+        interface_bytes: See `Computed`.
+    """
+
+    compute_s: float
+    compress_s: float
+    communicate_s: float
+    wait_s: float
+    update_s: float
+    others_s: float = 0.0
+    bytes_sent: float
+    messages_sent: float | None
+    encoded_bytes: float
+    entries: float = 0.0
+    merged_entries: float = 0.0
+    density: float
+    loss: float
+    interface_bytes: float
+
+    @property
+    def total_s(self) -> float:
+        """Duration of the whole step."""
+        own = self.compute_s + self.compress_s + self.communicate_s + self.wait_s + self.update_s
+        return own + self.others_s
+
+
+FIELDS = tuple(field.name for field in fields(StepRecord))
 
 
 class TrainingRank:
@@ -80,30 +154,32 @@ class TrainingRank:
             self._batches = self.task.batches(epoch)
 
     def compute(
-        self, forward: nn.Module | None, iteration: int, time_scale: float
-    ) -> tuple[float, float]:
+        self,
+        forward: nn.Module | None,
+        iteration: int,
+        time_scale: float = 1.0,
+        interface_bytes: float = math.nan,
+    ) -> Computed:
         """Leave the next batch's gradient in the parameters, if the rank trains.
 
         Args:
             forward: Module that the forward pass has to go through, if not the model itself.
             iteration: Number of the step, for errors.
             time_scale: See `PhaseClock`.
-
-        Returns:
-            As `compute_gradients`; 0 and 0 if it only serves.
+            interface_bytes: See `Computed`.
 
         Raises:
             DivergedError: if the loss is not finite.
         """
         if not self.trains:
-            return 0.0, 0.0
+            return Computed(interface_bytes=interface_bytes)
         model = forward or self.model
         with self._randoms:
-            loss, compute_s = compute_gradients(
+            loss, pass_s = compute_gradients(
                 self.task, model, self._batches, self.loss_scale, time_scale=time_scale
             )
         check_loss(self._job, loss, self.rank, iteration)
-        return loss, compute_s
+        return Computed(loss, pass_s, interface_bytes)
 
     def evaluate(self, task: LearningTask, model: nn.Module) -> Score:
         """Return the score of *model* on this rank's part of the test set."""
@@ -145,6 +221,26 @@ def compute_gradients(
     before_backward()
     (loss * scale).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return float(loss.item()), clock.lap()
+
+
+def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Task:
+    """Return the task of the worker at *place* (from 0, among those that train)."""
+    train = job.train
+    shard = Shard(train.batch_size_per_worker, place, num_workers, job.seed)
+    if not train.emulates:
+        options = dict(train.options)
+        dataset = _load(train.dataset, train.data_folder, take_image_size(options))
+        return make_task(dataset, train.model, shard, options=options, device=device)
+    model = load_model(train.model).at_batch(train.batch_size_per_worker)
+    compute_s = float(train.options.get("compute_s", model.compute_s))
+    assert train.max_steps_per_epoch is not None
+    return EmulatedTask(shard, device, model, compute_s, train.max_steps_per_epoch)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, root: Path | None, image_size: int | None) -> Dataset:
+    """Load a data set once for all workers and jobs of a process; it is never written to."""
+    return load_dataset(name, root=root, image_size=image_size)
 
 
 class _Randoms:

@@ -26,9 +26,9 @@ from dgc_topo.sizes import FLOAT_BYTES, count_elements, is_sparse
 from dgc_topo.training.buckets import add_up
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import GLOO, Job
+from dgc_topo.training.rank import FIELDS, StepRecord
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.solo import Solo, mean_phases
-from dgc_topo.training.steps import FIELDS, StepRecord
 from dgc_topo.training.world import World
 from dgc_topo.wire.coding import VALUE_BYTES
 

@@ -14,8 +14,8 @@ from dgc_topo.training.buckets import by_module
 from dgc_topo.training.clocks import BackwardClock, ReadyTimes
 from dgc_topo.training.models import Task
 from dgc_topo.training.overlap import OverlappedStep
-from dgc_topo.training.rank import TrainingRank, compute_gradients
-from dgc_topo.training.steps import AllReduceStep, Computed
+from dgc_topo.training.rank import Computed, TrainingRank, compute_gradients
+from dgc_topo.training.steps import AllReduceStep
 
 T = TypeVar("T")
 

@@ -2,104 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Traffic
 from dgc_topo.schedule import Goal
-from dgc_topo.training.buckets import Buckets
+from dgc_topo.training.buckets import apply_updates, gradients_of, sparse_entries
 from dgc_topo.training.clocks import PhaseClock
+from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
 from dgc_topo.training.world import Exchange
 from dgc_topo.wire.coding import WireDtype
 
 #: Kinds of mixing that parameters may take: the ranks' average has to stay as it was.
 AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
-
-
-class Computed(NamedTuple):
-    """Result of a rank's forward and backward pass; the defaults are a dedicated server's.
-
-    Attributes:
-        loss: Mean over the batch.
-        pass_s: Seconds of batch, forward and backward pass, with all that held it up.
-        interface_bytes: Bytes that the interface had sent when the step began, if known.
-    """
-
-    loss: float = 0.0
-    pass_s: float = 0.0
-    interface_bytes: float = math.nan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """Everything that one rank did in one step; times in seconds.
-
-    Attributes:
-        compute_s: Batch, forward and backward pass.
-        compress_s: Compressing the gradient, and making the update of what was summed.
-        communicate_s: Packing, sending and merging.
-        wait_s: Waiting for peers.
-        update_s: Moving the parameters.
-        others_s: Turns of the other ranks of this process.
-        bytes_sent: Bytes of all messages.
-        messages_sent: Their number; None if the backend does not tell.
-        encoded_bytes: Bytes of its own gradient as encoded.
-        entries: Number of entries in the sparse parts of its own gradient.
-        merged_entries: Number of entries in those of the sum.
-        density: Fraction of the compressed elements that it was to send.
-        loss: See `Computed`.
-        interface_bytes: See `Computed`.
-    """
-
-    compute_s: float
-    compress_s: float
-    communicate_s: float
-    wait_s: float
-    update_s: float
-    others_s: float = 0.0
-    bytes_sent: float
-    messages_sent: float | None
-    encoded_bytes: float
-    entries: float = 0.0
-    merged_entries: float = 0.0
-    density: float
-    loss: float
-    interface_bytes: float
-
-    @property
-    def total_s(self) -> float:
-        """Duration of the whole step."""
-        own = self.compute_s + self.compress_s + self.communicate_s + self.wait_s + self.update_s
-        return own + self.others_s
-
-
-FIELDS = tuple(field.name for field in fields(StepRecord))
-
-
-class Contributor(Protocol):
-    """A rank as a step sees it: it has a model, and may have gradients."""
-
-    @property
-    def parameters(self) -> Mapping[str, nn.Parameter]:
-        """Parameters by name."""
-        ...
-
-    @property
-    def buckets(self) -> Buckets:
-        """Parts of their gradients, and what compresses them."""
-        ...
-
-    @property
-    def trains(self) -> bool:
-        """False for a dedicated server."""
-        ...
 
 
 class Strategy(ABC):
@@ -118,7 +38,7 @@ class Strategy(ABC):
     def begin(self, iteration: int, epoch: float) -> None:
         """Begin a step, after so many steps and epochs."""
 
-    def contribute(self, rank: Contributor) -> None:
+    def contribute(self, rank: TrainingRank) -> None:
         """Take the gradient that is in a rank's parameters now; the next rank's replaces it."""
         del rank  # one rank alone leaves its gradient where it is
 
@@ -159,7 +79,7 @@ class AllReduceStep(Strategy):
 
     def __init__(
         self,
-        ranks: Sequence[Contributor],
+        ranks: Sequence[TrainingRank],
         exchange: Exchange | None,
         *,
         finish_all: bool = False,
@@ -179,7 +99,7 @@ class AllReduceStep(Strategy):
         self._iteration, self._epoch = iteration, epoch
         self._contributions: list[_Contribution] = []
 
-    def contribute(self, rank: Contributor) -> None:
+    def contribute(self, rank: TrainingRank) -> None:
         """See `Strategy.contribute`: compress it.
 
         Raises:
@@ -258,7 +178,7 @@ class GossipStep(Strategy):
 
     def __init__(
         self,
-        rank: Contributor,
+        rank: TrainingRank,
         exchange: Exchange,
         wire_dtype: WireDtype,
         *,
@@ -307,35 +227,9 @@ class GossipStep(Strategy):
         ]
 
 
-@torch.no_grad()
-def apply_updates(
-    parameters: Mapping[str, nn.Parameter], updates: Mapping[str, Tensor], learning_rate: float
-) -> None:
-    """Move every parameter by ``-learning_rate * update``."""
-    torch._foreach_add_(
-        [parameters[name] for name in updates], list(updates.values()), alpha=-learning_rate
-    )
-
-
 def set_parts(targets: Iterable[Tensor], flat: Tensor) -> None:
     """Copy consecutive parts of *flat* to *targets*."""
     begin = 0
     for target in targets:
         target.copy_(flat[begin : begin + target.numel()].view_as(target))
         begin += target.numel()
-
-
-def gradients_of(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor | None]:
-    """Return each parameter's gradient; one that took no part in the loss has None."""
-    return {name: parameter.grad for name, parameter in parameters.items()}
-
-
-def sparse_entries(*payloads: Payload) -> int:
-    """Return the number of entries in the sparse parts of *payloads*."""
-    total = 0
-    for payload in payloads:
-        if isinstance(payload, BundlePayload):
-            total += sparse_entries(*payload.parts)
-        elif isinstance(payload, SparsePayload):
-            total += payload.num_entries
-    return total

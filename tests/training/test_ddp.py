@@ -10,9 +10,8 @@ from dgc_topo.records.measurement import Measurement
 from dgc_topo.runtime.connections import congestion_controls, tcp_bytes_sent
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.ddp import check_powersgd
-from dgc_topo.training.events import Finished
 from dgc_topo.training.job import Job
-from dgc_topo.training.launch import launch
+from dgc_topo.training.launch import Finished, launch
 from tests.training.test_virtual import jobs_of, run_here
 
 METHODS = ("ddp", "ddp-fp16", "ddp-powersgd")

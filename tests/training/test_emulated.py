@@ -13,8 +13,7 @@ from dgc_topo.experiments.training_cases import cases_of_runs
 from dgc_topo.report.report import write_report
 from dgc_topo.training.clocks import BackwardClock
 from dgc_topo.training.data import Shard
-from dgc_topo.training.events import Finished
-from dgc_topo.training.launch import launch
+from dgc_topo.training.launch import Finished, launch
 from dgc_topo.training.models import EmulatedTask
 from dgc_topo.training.rank import compute_gradients
 from dgc_topo.training.solo import make_profile

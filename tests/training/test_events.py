@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from dgc_topo.training.events import Evaluated, StepDone, read_event
+from dgc_topo.training.launch import Evaluated, StepDone, read_event
 
 
 @pytest.mark.parametrize("value", [0.5, math.inf, -math.inf])

@@ -5,8 +5,7 @@ import torch
 
 from dgc_topo.training.data import ImageDataset, TensorImages, TextDataset, Vocabulary
 from dgc_topo.training.models import build_model, model_names, model_options, running_statistics
-from dgc_topo.training.models.images import ResNet
-from dgc_topo.training.models.text import CharLstm, detach
+from dgc_topo.training.models.architectures import CharLstm, ResNet, detach
 
 
 def images(channels=1, side=28, num_classes=10):

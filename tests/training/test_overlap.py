@@ -18,7 +18,7 @@ from dgc_topo.runtime import Traffic
 from dgc_topo.training.buckets import Bucket, Buckets, bucket_names
 from dgc_topo.training.job import Job
 from dgc_topo.training.overlap import OverlappedStep
-from dgc_topo.training.steps import Computed
+from dgc_topo.training.rank import Computed
 from tests.training.test_virtual import assert_equal, jobs_of, run, run_here
 from tests.training.tiny import write_tiny
 

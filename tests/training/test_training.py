@@ -17,8 +17,7 @@ from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.training.data import Shard
-from dgc_topo.training.events import Evaluated, Finished, StepDone
-from dgc_topo.training.launch import launch
+from dgc_topo.training.launch import Evaluated, Finished, StepDone, launch
 from dgc_topo.training.models import make_task
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.workers.crew import LaunchError

@@ -8,9 +8,8 @@ from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import Scenario, load_scenario
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.training.checks import DivergedError
-from dgc_topo.training.events import Evaluated, Event, Finished, StepDone
 from dgc_topo.training.job import Job
-from dgc_topo.training.launch import launch
+from dgc_topo.training.launch import Evaluated, Event, Finished, StepDone, launch
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.rank import TrainingRank
 from dgc_topo.training.world import VirtualWorld
@@ -158,7 +157,7 @@ def test_an_error_names_the_rank_and_not_its_place_among_workers(tmp_path):
         parameter.data.fill_(float("nan"))
     rank.begin_epoch(0)
     with pytest.raises(DivergedError, match="loss is nan on rank 5 at step 7"):
-        rank.compute(None, 7, 1.0)
+        rank.compute(None, 7)
 
 
 def test_gossip_is_refused(tmp_path):

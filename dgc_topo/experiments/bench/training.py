@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dgc_topo.experiments.jobs import ALONE, throughput_jobs
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.training.events import Event, Finished
 from dgc_topo.training.job import Job
-from dgc_topo.training.launch import launch
+from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.workers import Loopback
 from dgc_topo.workers.lab import Lab
 

@@ -21,9 +21,8 @@ from dgc_topo.experiments.validation.folder import TRAINING_STEPS, ValidationRow
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.simulation.training import simulate_training_step
-from dgc_topo.training.events import Event, Finished
 from dgc_topo.training.job import Job
-from dgc_topo.training.launch import launch
+from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.workers.lab import Lab
 
 

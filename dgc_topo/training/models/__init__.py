@@ -1,8 +1,8 @@
 """Models, and the tasks that join a model with its data and its measure of quality, if any."""
 
+from dgc_topo.training.models.architectures import running_statistics
 from dgc_topo.training.models.build import Option, build_model, model_names, model_options
 from dgc_topo.training.models.emulated import EmulatedTask
-from dgc_topo.training.models.images import running_statistics
 from dgc_topo.training.models.task import Batch, LearningTask, Metric, Score, Task
 from dgc_topo.training.models.tasks import (
     ImageTask,

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from dgc_topo.training.data import Dataset, ImageDataset, TextDataset
-from dgc_topo.training.models.images import Cnn, Mlp, ResNet
-from dgc_topo.training.models.text import CharLstm
+from dgc_topo.training.models.architectures import CharLstm, Cnn, Mlp, ResNet
 
 Option = bool | int | float | str
 

@@ -21,9 +21,9 @@ from dgc_topo.training.data import (
     load_dataset,
 )
 from dgc_topo.training.data.batches import CROP_FLIP_RANDOMS, crop_flip
+from dgc_topo.training.models.architectures import LstmState, detach
 from dgc_topo.training.models.build import TEXT_MODELS, Option, check_model, check_options
 from dgc_topo.training.models.task import Batch, LearningTask, Score, check_part, evaluating
-from dgc_topo.training.models.text import LstmState, detach
 
 DEFAULT_BPTT = 64
 _IMAGE_OPTIONS: Mapping[str, Option] = MappingProxyType({"augment": False})

@@ -10,7 +10,7 @@ from dgc_topo.cli.main import app
 from dgc_topo.experiments.bench.training import TrainingBench
 from dgc_topo.experiments.jobs import ALONE, throughput_jobs
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.training.events import Finished
+from dgc_topo.training.launch import Finished
 from dgc_topo.workers import LaunchError
 from tests.records import measurement
 

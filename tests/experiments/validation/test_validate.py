@@ -26,7 +26,7 @@ from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import ResultsError
 from dgc_topo.report.validation import error_figure, summary_markdown
-from dgc_topo.training.events import Finished
+from dgc_topo.training.launch import Finished
 from dgc_topo.workers.lab import Lab, LabError, LabSpec
 from tests.records import COMPUTING, measurement, row
 
