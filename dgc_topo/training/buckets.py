@@ -32,7 +32,7 @@ class Bucket:
     compressor: Compressor
 
     def compress(self, gradients: Gradients) -> Payload:
-        """Return what this rank contributes to the sum of the bucket's gradients."""
+        """Return this rank's part of the sum of the bucket's gradients."""
         return self.compressor.compress({name: gradients[name] for name in self.names})
 
 
@@ -52,12 +52,12 @@ class Buckets:
         return self.buckets[0].compressor.density
 
     def set_progress(self, epoch: float) -> None:
-        """As `Compressor.set_progress`."""
+        """See `Compressor.set_progress`."""
         for bucket in self.buckets:
             bucket.compressor.set_progress(epoch)
 
     def compress(self, gradients: Gradients) -> list[Payload]:
-        """Return a payload per bucket; as `Compressor.compress`."""
+        """Return a payload per bucket; see `Compressor.compress`."""
         return [bucket.compress(gradients) for bucket in self.buckets]
 
     def neutral(self) -> list[Payload]:
@@ -72,21 +72,21 @@ class Buckets:
         return updates
 
     def staleness(self) -> Staleness | None:
-        """Return how long elements waited; None if compressors let none wait."""
+        """Return the steps that elements waited; None if compressors let none wait."""
         compressors = [bucket.compressor for bucket in self.buckets]
         found = [each.staleness() for each in compressors if isinstance(each, DGC)]
         return add_up(found) if found else None
 
 
 def add_up(found: Sequence[Staleness]) -> Staleness:
-    """Return the counts of parts, or of workers, together; there is at least one."""
+    """Return the sum of the counts of parts, or of workers, at least one."""
     return Staleness(*(np.sum(counts, axis=0).tolist() for counts in zip(*found, strict=True)))
 
 
 def bucket_names(
     parameters: Mapping[str, Tensor], bucket_bytes: float | None
 ) -> list[tuple[str, ...]]:
-    """Return which parameters travel together, those first whose gradients are complete first.
+    """Return the names of each bucket's parameters, in the order in which gradients are complete.
 
     That is taken to be the reverse of the order in which the model's modules were made, as in
     DistributedDataParallel; a module's parameters stay together.
@@ -119,9 +119,10 @@ def buckets_of(
     *,
     gossip: bool = False,
 ) -> Buckets:
-    """Return the gradient's buckets, one if nothing overlaps, with the compressor of each.
+    """Return the gradient's buckets, a single one if nothing overlaps, each with its compressor.
 
-    Gossip applies it to the rank's own gradient.  With DDP it is dense: what one worker alone does.
+    Gossip compresses the rank's own gradient.  With DDP the compressor is dense, for a worker that
+    is timed alone.
     """
     names = bucket_names(parameters, None if gossip else job.bucket_bytes)
     buckets = []
@@ -141,7 +142,7 @@ def _compressor_of(
     num_workers: int,
     gossip: bool,
 ) -> Compressor:
-    """Return what compresses at the job's density."""
+    """Return the compressor for the job's density."""
     train, compression = job.train, job.compression
     if job.method == "dgc":
         config = compression.dgc_config(job.density, train)

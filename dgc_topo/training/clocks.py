@@ -14,14 +14,14 @@ ReadyTimes = Mapping[str, float]
 
 
 class PhaseClock:
-    """Splits a step into phases; on a GPU each phase waits until its kernels are done.
+    """A clock that splits a step into phases; on a GPU a phase ends when its kernels are done.
 
     Args:
-        device: Where the work is done.
-        time_scale: Above 1, a phase is stretched: it waits until so many times the processor time
-            that it took has passed.  (Processor time, because several workers share few cores:
-            what one of them waits for the others is no part of its work.)
-        worked_s: Says how much processor time has been taken.
+        device: Device that does the work.
+        time_scale: Factor by which a phase is stretched: its end waits until so many times its
+            processor time has passed.  (Processor time, because several workers share few cores:
+            the wait for others is no part of a worker's work.)
+        worked_s: Returns the processor time taken so far.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ def wait_until(moment_s: float) -> None:
 
 
 class BackwardClock:
-    """Notes when each parameter's gradient is complete.
+    """A clock of the moments at which gradients are complete.
 
     On a GPU the times are those of CUDA events, read once the pass is over.
 
@@ -90,11 +90,11 @@ class BackwardClock:
                 handle.remove()
 
     def begin(self) -> None:
-        """Say that the backward pass begins now."""
+        """Begin to count: the backward pass begins now."""
         self._stamps = {"": self._now()}
 
     def ready_s(self) -> ReadyTimes:
-        """Return when each gradient of the last pass was complete, in seconds after `begin`.
+        """Return the seconds after `begin` at which each gradient of the last pass was complete.
 
         A parameter that took no part in the loss is complete from the beginning.
         """

@@ -34,7 +34,7 @@ _Future = torch.futures.Future[Tensor]
 
 
 class Hook:
-    """A communication hook of DDP that notes the bytes that it is given, and the time.
+    """A communication hook of DDP that counts the bytes of its buckets, and notes the time.
 
     Args:
         compression: Names the hook.

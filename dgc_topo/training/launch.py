@@ -27,13 +27,13 @@ class _Event(BaseModel):
 
 
 class Started(_Event):
-    """A job's training begins; what comes before it was building and timing one worker."""
+    """The beginning of a job's training, after one worker was built and timed."""
 
     kind: Literal["started"] = "started"
 
 
 class StepDone(_Event):
-    """A training step was done."""
+    """The end of a training step."""
 
     kind: Literal["progress"] = "progress"
     step: int
@@ -42,7 +42,7 @@ class StepDone(_Event):
 
 
 class Evaluated(_Event):
-    """An epoch was done and the model evaluated."""
+    """The evaluation after an epoch."""
 
     kind: Literal["evaluated"] = "evaluated"
     epoch: int
@@ -51,7 +51,7 @@ class Evaluated(_Event):
 
 
 class Finished(_Event):
-    """A job was done."""
+    """The end of a job."""
 
     kind: Literal["finished"] = "finished"
     measurement: Measurement
@@ -69,7 +69,7 @@ def read_event(value: Any) -> Event:
 
 
 class EventSender:
-    """Sends the events of one job.
+    """A sender of one job's events.
 
     Those of its steps only now and then, because whoever listens may share these cores.
 
@@ -108,9 +108,9 @@ def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) ->
     Processes are started once for all jobs in a row that need as many; virtual workers need one.
 
     Args:
-        jobs: What to run; an event's job is its place here.
-        listen: OnMoved of every event, in this process.
-        hosts: Where; this machine's loopback by default.
+        jobs: The jobs; an event's job is its place here.
+        listen: Receives every event, in this process.
+        hosts: Hosts of the workers; this machine's loopback by default.
 
     Raises:
         LaunchError: if a worker fails; all others are ended first.

@@ -1,4 +1,4 @@
-"""The training loop: the ranks of a world that are here train, and a record is made.
+"""The training loop: train the ranks of a world that are here, and make the job's record.
 
 Processes and virtual workers run the same loop: see `World`.
 """
@@ -60,7 +60,7 @@ class TrainingRun:
     """One job, for the ranks of a world that are here.
 
     Args:
-        job: What to run, the same in every process.
+        job: The job, the same in every process.
         number: Its number in the launch.
         world: All ranks.
         listen: Receives the events; called where rank 0 is.

@@ -94,26 +94,26 @@ FIELDS = tuple(field.name for field in fields(StepRecord))
 
 
 class TrainingRank:
-    """What one rank has of its own.
+    """One rank, with all that it does not share with others.
 
     Args:
-        job: What is run.
+        job: The job.
         rank: Its number.
         contributors: The ranks that train; any other only serves.
         device: Where it computes.
         parameters: Those to share with other ranks of this process; its own by default.
-        task: What to do; made from the job by default.
+        task: Its task; made from the job by default.
 
     Attributes:
         rank: Its number.
         trains: False for a dedicated server.
         place: Its number among the ranks that train.  A server holds the first one's place, for
             the shapes of things; it draws no batch.
-        task: What it has to do.
+        task: Its part of the training.
         model: Its model.
         parameters: The model's, by name.
-        buckets: Parts of the gradient, and what compresses them.
-        records: What it did in each step, so far.
+        buckets: Parts of the gradient, each with its compressor.
+        records: Records of its steps, so far.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class TrainingRank:
         return task.evaluate(model, part=self.place, num_parts=len(self._contributors))
 
     def staleness(self) -> Staleness | None:
-        """Return how long elements waited; None for a server, or if none can wait."""
+        """Return the steps that elements waited; None for a server, or if none can wait."""
         return self.buckets.staleness() if self.trains else None
 
 
@@ -205,8 +205,8 @@ def compute_gradients(
 
     Args:
         task: For its loss.
-        model: What is trained.
-        batches: Where the next batch comes from.
+        model: The model that is trained.
+        batches: Source of the next batch.
         scale: Factor of the gradient.
         before_backward: Called between the two passes.
         time_scale: See `PhaseClock`.
@@ -246,7 +246,7 @@ def _load(name: str, root: Path | None, image_size: int | None) -> Dataset:
 class _Randoms:
     """Random numbers that one rank's model draws (dropout), another stream for every worker.
 
-    The rank's own while the block runs, and put away afterwards.
+    In the block they are the rank's own; afterwards they are put away.
     """
 
     def __init__(self, seed: int, place: int, device: torch.device) -> None:

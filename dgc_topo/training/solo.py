@@ -55,7 +55,7 @@ def train_alone(
     time_scale: float = 1.0,
     begin_step: Callable[[], None] = lambda: None,
 ) -> Solo:
-    """Train for a few steps that communicate with nobody.
+    """Train for a few steps that communicate with nobody, and return their times.
 
     Args:
         rank: Its compressor and its model's statistics are changed: the learning rate is 0.
@@ -120,12 +120,12 @@ def mean_phases(steps: Sequence[LoneStep]) -> Phases:
 def make_profile(
     passes: Sequence[ReadyTimes], parameters: Mapping[str, Tensor], compute_s: float
 ) -> RecordedProfile:
-    """Return the profile behind some passes of one worker (medians).
+    """Return the profile (medians) of some passes of one worker.
 
     Parameters of one module are one layer, complete with the last of them.
 
     Args:
-        passes: Of each pass.
+        passes: Ready times of each pass.
         parameters: The model's, by name.
         compute_s: Batch, forward and backward pass together.
 

@@ -1,8 +1,8 @@
 """Worlds of workers: processes that exchange messages, or virtual workers in this process.
 
-The training loop runs the ranks of a world that are here, and asks the world for all that takes
-others.  Virtual workers do the arithmetic of real ones, bit for bit: the schedule runs on their
-payloads in this process, with the same messages and merges in the same order.
+The training loop runs the ranks of a world that are here, and leaves to the world all that takes
+other ranks.  Virtual workers do the arithmetic of real ones, bit for bit: the schedule runs on
+their payloads in this process, with the same messages and merges in the same order.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Exchange = Callable[[Sequence[Payload], int], Sequence[Traffic]]
 class World(ABC):
     """All ranks of a training, some of which this process runs.
 
-    Collectives are called by every process in the same order; *what* says for what, in errors.
+    Collectives are called by every process in the same order; errors name their purpose, *what*.
 
     Attributes:
         kind: Name of such workers in scenarios and records.
         world_size: Number of ranks.
         ranks: Ranks that this process runs, rising.
-        device: Where they compute.
+        device: Device that they compute on.
         network: Name of the network in records.
         interface: Network interface that carries this process's traffic alone, if known.
         time_scale: Number of times that computing is slower than the real thing.
@@ -58,7 +58,7 @@ class World(ABC):
 
     @abstractmethod
     def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
-        """Return what all ranks know, in the order of ranks.
+        """Return the values of all ranks, in the order of ranks.
 
         Args:
             kind: Type of a value, which pydantic can write as JSON.
@@ -143,8 +143,8 @@ class VirtualWorld(World):
     step), so what follows the sum is computed once, too.
 
     Args:
-        job: What to run; its topology must all-reduce.
-        device: Where everything is computed.
+        job: The job; its topology must all-reduce.
+        device: Device of all ranks.
 
     Raises:
         ValueError: if the topology gossips, or DistributedDataParallel is asked for.

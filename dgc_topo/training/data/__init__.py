@@ -1,4 +1,4 @@
-"""Data sets, and which worker sees which part of them."""
+"""Data sets, and the part of them that each worker sees."""
 
 from dgc_topo.training.data.batches import SampleBatches, Shard, StreamBatches, Window
 from dgc_topo.training.data.dataset import (

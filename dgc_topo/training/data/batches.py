@@ -1,4 +1,4 @@
-"""Who sees which samples: every worker draws the same plan from the seed and takes its part.
+"""Batches of each worker: all draw the same plan from the seed, and each takes its part.
 
 N workers with batches of b see, step by step, exactly the samples that one worker with batches
 of N*b would see: worker r has the r-th run of b in each global batch.  All workers have the
@@ -28,7 +28,7 @@ class Window(NamedTuple):
     Attributes:
         inputs: uint8, shape (batch_size, bptt).
         targets: int64, likewise; ``targets[:, t]`` follows ``inputs[:, t]``.
-        first: Whether the streams begin here, so that no hidden state is carried into it.
+        first: True if the streams begin here, so that no hidden state is carried into it.
     """
 
     inputs: Tensor
@@ -38,12 +38,12 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Which worker this is.
+    """One worker's place among those that share a data set.
 
     Attributes:
         batch_size: Images, or streams of text, per worker and step.
-        rank: From 0, among the workers that train.
-        num_workers: How many train (a dedicated server does not).
+        rank: Its number, from 0, among the workers that train.
+        num_workers: Number of workers that train (a dedicated server does not).
         seed: The same on every worker.
 
     Raises:
@@ -65,7 +65,7 @@ class Shard:
 
     @property
     def global_batch_size(self) -> int:
-        """Samples of all workers together in one step."""
+        """Number of samples of all workers together in one step."""
         return self.batch_size * self.num_workers
 
     def generator(self, epoch: int, purpose: int) -> torch.Generator:
@@ -79,7 +79,7 @@ class SampleBatches:
 
     Attributes:
         num_samples: Size of the data set.
-        shard: Which part is ours.
+        shard: This worker's part.
 
     Raises:
         ValueError: if the samples do not fill one global batch.
@@ -95,11 +95,11 @@ class SampleBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of every worker."""
+        """Number of steps in an epoch, the same on every worker."""
         return self.num_samples // self.shard.global_batch_size
 
     def indices(self, epoch: int) -> Tensor:
-        """Return which samples we see, int64, shape (steps_per_epoch, batch_size)."""
+        """Return the indices of our samples, int64, shape (steps_per_epoch, batch_size)."""
         generator = self.shard.generator(epoch, _PERMUTATION)
         return self._ours(torch.randperm(self.num_samples, generator=generator))
 
@@ -131,7 +131,7 @@ class StreamBatches:
     Attributes:
         tokens: uint8, shape (num_tokens,).
         bptt: Tokens per window (truncated back-propagation through time).
-        shard: Which rows are ours; its batch size counts rows.
+        shard: This worker's rows; its batch size counts rows.
 
     Raises:
         ValueError: if the text is too short for one step.
@@ -151,7 +151,7 @@ class StreamBatches:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of every worker."""
+        """Number of steps in an epoch, the same on every worker."""
         return (len(self.tokens) - 1) // (self.shard.global_batch_size * self.bptt)
 
     def windows(self, epoch: int) -> Iterator[Window]:

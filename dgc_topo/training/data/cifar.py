@@ -27,7 +27,7 @@ _Part = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]  # images (n, _PIXEL
 
 
 class _Variant(NamedTuple):
-    """One of the two sets: where its files lie, and how a record begins."""
+    """One of the two sets: its files, and the form of its records."""
 
     name: str
     num_classes: int
@@ -135,7 +135,7 @@ def _read_python(variant: _Variant, path: Path) -> _Part:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Rebuilds numpy arrays and built-in containers; any other class is refused."""
+    """An unpickler of numpy arrays and built-in containers; any other class is refused."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if module_name == "numpy" and global_name in {"ndarray", "dtype"}:

@@ -1,4 +1,4 @@
-"""What a data set is: images with labels, or one long run of tokens, kept as compact integers.
+"""Data sets: images with labels, or one long run of tokens, kept as compact integers.
 
 Images stay ``uint8`` and are normalised batch by batch: Fashion-MNIST is 55 MB that way and
 220 MB as ``float32``, in every worker process.
@@ -184,7 +184,7 @@ class TextDataset:
         name: Its name, as `load_dataset` knows it.
         train: Tokens to learn from, uint8, shape (num_tokens,), in reading order.
         validation: Tokens to measure perplexity on, likewise.
-        vocabulary: What the tokens stand for.
+        vocabulary: The characters that the tokens stand for.
 
     Raises:
         DataError: if tokens are not a row of two or more uint8, or one is outside the vocabulary.

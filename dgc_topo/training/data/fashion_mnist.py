@@ -91,7 +91,7 @@ _SIZE_BYTES = 4
 
 
 def load_full(root: Path | None = None) -> ImageDataset:
-    """Return all 60,000 + 10,000 images from *root*, or from where they were fetched to.
+    """Return all 60,000 + 10,000 images from *root*, by default from the folder of the download.
 
     Raises:
         DataError: if a file is missing (the message says how to get it) or damaged.
@@ -111,7 +111,7 @@ def load_subset() -> ImageDataset:
 
 
 def missing_files(folder: Path) -> tuple[str, ...]:
-    """Return the names of the full set's files that *folder* lacks or holds damaged."""
+    """Return the names of the full set's files that are damaged in *folder*, or missing."""
     return tuple(name for name in FILES if not _is_intact(folder, name))
 
 

@@ -21,7 +21,7 @@ _UNPACK: Mapping[str, Callable[[bytes], bytes]] = MappingProxyType(
 
 
 class DataError(ValueError):
-    """A data set that is missing, damaged or not what it says it is."""
+    """A data set that is missing, damaged or of another form than expected."""
 
 
 def data_dir() -> Path:

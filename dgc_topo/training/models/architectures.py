@@ -176,7 +176,7 @@ class CharLstm(nn.Module):
         hidden_size: Width of each layer.
         num_layers: Layers of the LSTM.
         dropout: Share of activations dropped between layers while training, in [0, 1).
-        recurrent_bias: Whether the LSTM has biases.  In a small one they are so large a share of
+        recurrent_bias: True if the LSTM has biases.  In a small one they are so large a share of
             the parameters that, travelling dense, they would be most of what DGC sends.
     """
 
@@ -212,7 +212,7 @@ class CharLstm(nn.Module):
 
         Args:
             tokens: int64, shape (batch, time).
-            state: What the window before returned; None at the start of a text.
+            state: State that the window before returned; None at the start of a text.
 
         Returns:
             Logits of shape (batch, time, num_tokens), and the state, still part of the graph:

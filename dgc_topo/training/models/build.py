@@ -121,7 +121,7 @@ def _models_for(dataset: Dataset) -> Mapping[str, Callable[..., nn.Module]]:
 
 
 def _check_option(name: str, key: str, value: Option, defaults: Mapping[str, Option]) -> None:
-    """Sizes are integers of at least 1, shares lie in [0, 1), and what is yes or no is a bool."""
+    """Raise `ValueError` unless a size is an integer above 0, a share in [0, 1), a flag a bool."""
     if key not in defaults:
         known = ", ".join(defaults)
         raise ValueError(f"model {name}: unknown option {key!r}, expected some of {known}")

@@ -1,4 +1,4 @@
-"""Emulated compute: a worker waits as long as a model of the zoo computes, and sends what it sends.
+"""Emulated compute: wait as long as a model of the zoo computes, and send gradients of its shapes.
 
 To isolate the network: communicating the gradients of a large model is measured on machines that
 could not compute them.  Nothing is learnt.
@@ -24,8 +24,8 @@ from dgc_topo.zoo import Layer, Model
 _GRADIENTS = 4  # purpose of the random numbers, beside those of dgc_topo.training.rank
 
 
-class Pace:
-    """How far an emulated worker is in its step.
+class EmulationPace:
+    """The pace of an emulated worker: its position in a step.
 
     It sleeps as long as it would compute, and that counts as processor time: so whoever stretches
     processor time (a scaled lab, see `PhaseClock`) stretches the emulation.  What the emulation
@@ -36,7 +36,7 @@ class Pace:
         self._begun_s = self._worked_before_s = self._pretended_s = 0.0
 
     def worked_s(self) -> float:
-        """Return this thread's processor time, with that which it only pretends to have used."""
+        """Return this thread's processor time, emulated work included."""
         return time.thread_time() + self._pretended_s
 
     def begin(self) -> None:
@@ -45,14 +45,14 @@ class Pace:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Do something in the middle of a step that is no part of what is emulated."""
+        """Exclude the work in the block from the emulated step."""
         began_s, worked_s = time.perf_counter(), self.worked_s()
         yield
         self._begun_s += time.perf_counter() - began_s
         self._worked_before_s += self.worked_s() - worked_s
 
     def reach(self, moment_s: float) -> None:
-        """Wait until the step is so old, unless it is already, and have worked as long."""
+        """Sleep until *moment_s* into the step, and count that as processor time."""
         wait_until(self._begun_s + moment_s)
         self._pretended_s += max(0.0, self._worked_before_s + moment_s - self.worked_s())
 
@@ -63,7 +63,7 @@ class EmulatedModel(nn.Module):
     Gradients are complete layer by layer, the last layer's first, as `Model.ready_times_s` says.
 
     Args:
-        task: Says what to wait for, and has the gradients.
+        task: Knows the moments to wait for, and has the gradients.
     """
 
     def __init__(self, task: EmulatedTask) -> None:
@@ -72,7 +72,7 @@ class EmulatedModel(nn.Module):
         self._layers = [_add_layer(self, layer, task.device) for layer in task.model.layers]
 
     def forward(self) -> Tensor:
-        """Return the loss: nothing, through which gradients are to flow back."""
+        """Return the loss: 0, through which gradients flow back."""
         task, signal = self._task, torch.zeros((), requires_grad=True)
         layers = zip(self._layers, task.gradients, task.ready_s, strict=True)
         for parameters, gradients, ready_s in layers:
@@ -83,7 +83,7 @@ class EmulatedModel(nn.Module):
 
 
 class _Layer(torch.autograd.Function):
-    """Computes nothing; going back it waits, then has the given gradients, times the loss's.
+    """A layer without computation: its backward pass waits, then returns the given gradients.
 
     They are copied, because whoever communicates may write to them; in the forward pass, where
     there is time.  The signal stays on the CPU: there passes run on the thread that wants them.
@@ -112,15 +112,15 @@ class _Layer(torch.autograd.Function):
 
 @dataclass
 class EmulatedTask(Task):
-    """Waiting like a model of the zoo.
+    """A task that waits as long as a model of the zoo computes.
 
     Attributes:
         model: At this worker's batch size.
         compute_s: Seconds that a step's forward and backward pass take together.
-        num_steps: Steps in what is called an epoch.
-        pace: Waits.
+        num_steps: Number of steps that count as an epoch.
+        pace: Its pace.
         forward_s: Seconds of the forward pass.
-        ready_s: When each layer's gradients are ready, in seconds after the step began.
+        ready_s: Seconds after a step's begin at which each layer's gradients are ready.
     """
 
     model: Model
@@ -128,17 +128,17 @@ class EmulatedTask(Task):
     num_steps: int
 
     def __post_init__(self) -> None:
-        self.pace = Pace()
+        self.pace = EmulationPace()
         stretch = self.compute_s / self.model.compute_s
         self.forward_s = stretch * self.model.forward_s
         self.ready_s = [self.forward_s + stretch * s for s in self.model.ready_times_s()]
 
     def worked_s(self) -> float:
-        """As `Task.worked_s`, with what is emulated."""
+        """See `Task.worked_s`; emulated work counts."""
         return self.pace.worked_s()
 
     def aside(self) -> AbstractContextManager[None]:
-        """As `Task.aside`: what is emulated takes its time besides."""
+        """See `Task.aside`: the emulated step takes its time besides."""
         return self.pace.aside()
 
     def build_model(self) -> nn.Module:
@@ -147,16 +147,16 @@ class EmulatedTask(Task):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the same on every worker."""
+        """Number of steps in an epoch, the same on every worker."""
         return self.num_steps
 
     @property
     def batch_samples(self) -> int:
-        """Images, tokens or what else the zoo counts, in one step of this worker."""
+        """Number of samples, as the zoo counts them, in one step of this worker."""
         return self.model.batch_samples
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Return batches of nothing; a step begins when its batch is drawn."""
+        """Return empty batches; a step begins when its batch is drawn."""
         del epoch
         _ = self.gradients  # made before a step is timed
         return self._begin_steps()
@@ -167,14 +167,14 @@ class EmulatedTask(Task):
             yield Batch(torch.empty(0), torch.empty(0), first=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Return 0, after the time of a forward pass; its backward pass takes its time, too."""
+        """Return 0 after the time of a forward pass; ``backward`` takes its time, too."""
         del batch
         loss: Tensor = model()
         return loss
 
     @cached_property
     def gradients(self) -> list[list[Tensor]]:
-        """This worker's gradients by layer, in every step the same: normal, as its seed says."""
+        """This worker's gradients by layer: normal numbers of its seed, the same in every step."""
         seed = stream_seed(self.shard.seed, self.shard.rank, _GRADIENTS)
         generator = torch.Generator().manual_seed(seed)
         return [

@@ -29,13 +29,13 @@ Metric = Literal["accuracy", "perplexity"]
 
 
 class Batch(NamedTuple):
-    """What one worker learns from in one step, on the task's device.
+    """Samples of one worker for one step, on the task's device.
 
     Attributes:
         inputs: Images, float32 (batch_size, channels, height, width), or tokens, int64
             (batch_size, bptt).
         targets: Classes, int64 (batch_size,), or the tokens that follow, int64 (batch_size, bptt).
-        first: Whether no hidden state is carried into it.
+        first: True if no hidden state is carried into it.
     """
 
     inputs: Tensor
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a model did, as sums that workers can add up before the ratio is formed.
+    """A model's score, as sums that workers add up before the ratio is formed.
 
     Attributes:
         metric: ``accuracy`` (a fraction) or ``perplexity``.
@@ -79,8 +79,8 @@ class Task(ABC):
     """One worker's part of training one model.
 
     Attributes:
-        shard: Which worker this is.
-        device: Where batches are put; the model must be there too.
+        shard: The worker's place.
+        device: Device of its batches and its model.
     """
 
     shard: Shard
@@ -91,7 +91,7 @@ class Task(ABC):
         return time.thread_time()
 
     def aside(self) -> AbstractContextManager[None]:
-        """Return what surrounds work, in the middle of a pass, that is no part of the task's."""
+        """Return a context for work, in the middle of a pass, that is no part of the task."""
         return nullcontext()
 
     @abstractmethod
@@ -101,12 +101,12 @@ class Task(ABC):
     @property
     @abstractmethod
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the same on every worker."""
+        """Number of steps in an epoch, the same on every worker."""
 
     @property
     @abstractmethod
     def batch_samples(self) -> int:
-        """Images, or tokens, that this worker learns from in one step."""
+        """Number of images, or tokens, that this worker learns from in one step."""
 
     @abstractmethod
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -119,11 +119,11 @@ class Task(ABC):
 
 @dataclass
 class LearningTask(Task):
-    """A task that learns a data set; how well can be evaluated.
+    """A task that learns a data set, and can be evaluated.
 
     Attributes:
-        dataset: What is learnt.
-        model_name: Which model `build_model` makes.
+        dataset: The data set.
+        model_name: Name of the model that `build_model` makes.
         model_options: Its options.
     """
 
@@ -149,14 +149,14 @@ class LearningTask(Task):
         part: int = 0,
         num_parts: int = 1,
     ) -> Score:
-        """Return how well *model* does on data it never learnt from.
+        """Return the score of *model* on data that it never learnt from.
 
         Args:
             model: Is in evaluation mode meanwhile, and as before afterwards.
             max_batches: Stop after so many batches; all by default.
-            part: Which share of the data to go through, so that workers can split the work; the
-                sum of the scores of all parts is the whole score.
-            num_parts: How many shares there are.
+            part: Number of the share of the data to go through, so that workers can split the work;
+                the sum of the scores of all parts is the whole score.
+            num_parts: Number of shares.
 
         Raises:
             ValueError: if *part* is not in range, or *max_batches* is below 1.

@@ -1,4 +1,4 @@
-"""The two tasks that learn: classifying images, and predicting the next character."""
+"""The two tasks that learn: classification of images, and prediction of the next character."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EVALUATION_TOKENS = 128  # per stream and batch
 
 @dataclass
 class ImageTask(LearningTask):
-    """Classifying images; quality is the accuracy on the test images."""
+    """Classification of images; quality is the accuracy on the test images."""
 
     dataset: ImageDataset
     plan: SampleBatches
@@ -46,12 +46,12 @@ class ImageTask(LearningTask):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the same on every worker."""
+        """Number of steps in an epoch, the same on every worker."""
         return self.plan.steps_per_epoch
 
     @property
     def batch_samples(self) -> int:
-        """Images that this worker learns from in one step."""
+        """Number of images that this worker learns from in one step."""
         return self.shard.batch_size
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -100,7 +100,7 @@ class ImageTask(LearningTask):
 
 @dataclass
 class TextTask(LearningTask):
-    """Predicting the next character; quality is the perplexity on the validation text.
+    """Prediction of the next character; quality is the perplexity on the validation text.
 
     The hidden state is carried from each batch of an epoch to the next, so the batches of an
     epoch must go through `loss` in their order, each once.
@@ -117,12 +117,12 @@ class TextTask(LearningTask):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in an epoch, the same on every worker."""
+        """Number of steps in an epoch, the same on every worker."""
         return self.plan.steps_per_epoch
 
     @property
     def batch_samples(self) -> int:
-        """Tokens that this worker learns from in one step."""
+        """Number of tokens that this worker learns from in one step."""
         return self.shard.batch_size * self.plan.bptt
 
     def batches(self, epoch: int) -> Iterator[Batch]:
@@ -183,19 +183,19 @@ def make_task(
     root: Path | str | None = None,
     device: torch.device | str = "cpu",
 ) -> LearningTask:
-    """Return what one worker has to do.
+    """Return the task of one worker.
 
     Args:
         dataset: One of `dataset_names`, or a data set already loaded.
         model_name: One of `model_names` that fits the data.
-        shard: Which worker this is, and its batch size; the seed in it decides initial weights,
-            order and augmentation.
+        shard: The worker's place and batch size; its seed decides initial weights, order and
+            augmentation.
         options: Options of the model (`model_options`), and of the task: ``augment`` for images
             (random crops and mirror images; false by default), ``image_size`` for the data set
             ``image-folder`` (pixels), ``bptt`` for text (tokens per step and stream; 64 by
             default).
         root: Folder of the data, see `load_dataset`.
-        device: Where batches and model are put.
+        device: Device of batches and model.
 
     Raises:
         ValueError: if a name or option is unknown, a number is out of range, or the data is
@@ -233,7 +233,7 @@ def task_options(dataset: Dataset) -> dict[str, Option]:
 
 
 def check_task_options(model_name: str, options: Mapping[str, Option]) -> None:
-    """Check the options of a task as `make_task` does, as far as that takes no data.
+    """Check the options of a task as `make_task` does, as far as is possible without data.
 
     Raises:
         ValueError: if one is unknown, or out of range.
