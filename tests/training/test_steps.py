@@ -1,0 +1,54 @@
+"""Records of steps: complete and true as soon as they are made."""
+
+import pytest
+import torch
+
+from dgc_topo.training.rank import Computed, TrainingRank
+from dgc_topo.training.steps import AllReduceStep
+from dgc_topo.training.world import VirtualWorld
+from tests.training.test_virtual import jobs_of, virtual
+
+
+def test_ranks_that_take_turns_record_their_own_work_and_the_whole_step(tmp_path):
+    """With a dedicated server, which computes nothing and sends the sum to both workers."""
+    dedicated = "parameter-server?server = 'dedicated'"
+    job = virtual(jobs_of(tmp_path, dedicated, densities=(0.01,))[0])
+    world = VirtualWorld(job, torch.device("cpu"))
+    contributors = job.topology.schedule(3, seed=job.seed).contributors.tolist()
+    ranks = [TrainingRank(job, 0, contributors, world.device)]
+    shared = ranks[0].parameters
+    ranks += [
+        TrainingRank(job, rank, contributors, world.device, parameters=shared) for rank in (1, 2)
+    ]
+    step = AllReduceStep(ranks, world.connect(job))
+    step.begin(0, 0.0)
+    for rank in ranks:
+        rank.begin_epoch(0)
+    computed = []
+    for rank in ranks:
+        computed.append(rank.compute(None, 0))
+        step.contribute(rank)
+    before = {name: parameter.detach().clone() for name, parameter in shared.items()}
+    records = step.apply(computed, learning_rate=0.1)
+    assert any(not torch.equal(before[name], shared[name]) for name in before)
+    (server,) = (record for rank, record in zip(ranks, records, strict=True) if not rank.trains)
+    assert (server.compute_s, server.loss, server.entries, server.encoded_bytes) == (0, 0, 0, 0)
+    assert server.bytes_sent > 0
+    for rank, own, record in zip(ranks, computed, records, strict=True):
+        assert record.compute_s == own.pass_s
+        assert record.loss == own.loss
+        assert record.merged_entries > 0
+        assert (record.entries > 0) == rank.trains
+        assert record.total_s == pytest.approx(records[0].total_s)
+        assert record.others_s > 0
+
+
+def test_a_server_alone_in_its_process_has_computed_nothing(tmp_path):
+    (job,) = jobs_of(tmp_path, "parameter-server?server = 'dedicated'", densities=(1.0,))
+    contributors = job.topology.schedule(3, seed=job.seed).contributors.tolist()
+    (server,) = set(range(3)) - set(contributors)
+    rank = TrainingRank(job, server, contributors, torch.device("cpu"))
+    rank.begin_epoch(0)
+    found = rank.compute(None, 0, interface_bytes=7.0)
+    assert found == Computed(loss=0.0, pass_s=0.0, interface_bytes=7.0)
+    assert rank.staleness() is None
