@@ -1,4 +1,4 @@
-"""Topologies' functions: found by an installed name or in a file, and what is said of their faults.
+"""Functions of topologies, found by an installed name or in a file, and their faults explained.
 
 Whatever such code does wrong becomes a `TopologyError` that names its file and line; only
 ``os._exit`` and crashes of the interpreter end the process without a word.
@@ -96,7 +96,7 @@ def explained(label: str, builder: Builder) -> Iterator[None]:
 
 
 def at_place(builder: Builder, error: BaseException) -> str:
-    """Return `` at FILE:LINE``: where in its own file *error* was raised, or its function is."""
+    """Return `` at FILE:LINE``, the place of *error* in the topology's file, or of its function."""
     place = _place(builder, error)
     return f" at {place}" if place else ""
 

@@ -8,6 +8,7 @@ function takes ``iteration`` or ``seed`` its schedule may differ from one iterat
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -76,10 +77,10 @@ class Topology:
     Its text form ``name:key=value,key=value`` is ``str(topology)``, and `Topology.parse` reads it.
 
     Attributes:
-        name: The name or path it was loaded by.
-        builder: The function that builds its schedules.
+        name: Installed name, or path of its file.
+        builder: Function that builds its schedules.
         options: Checked options, passed to *builder*.
-        folder: Where the path begins, if it is a relative one; "" is the current folder.
+        folder: Folder in which a relative path begins; "" is the current one.
     """
 
     #: The table that files and messages hold instead of it.
@@ -199,7 +200,7 @@ class Topology:
         Args:
             world_size: Number of ranks, dedicated servers included.
             iteration: Number of the training step, for topologies that change.
-            seed: Where random topologies start; the same on every rank.
+            seed: Seed of topologies that draw at random; the same on every rank.
 
         Raises:
             TopologyError: if the topology cannot run with this world size, or its function fails;
@@ -266,10 +267,10 @@ def load_topology(
     Raises:
         TopologyError: if there is no such topology or option, listing the valid ones.
     """
-    if isinstance(source, Path):
-        source = Topology.named(str(source), {}, folder)
-    elif isinstance(source, str):
+    if isinstance(source, str):
         source = Topology.parse(source, folder)
+    elif not isinstance(source, Topology):
+        source = Topology.named(os.fspath(source), {}, folder)
     added = {**(options or {}), **more}
     if not added:
         return source

@@ -14,7 +14,7 @@ from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.settings import TrainSection
 
-ALONE = "one worker"  #: what others' throughput is compared with
+ALONE = "one worker"  #: name of the run with whose throughput others are compared
 
 _OF_A_MACHINE = {"data_path", "folder"}  #: of ``[train]``: may be others on every machine
 
@@ -165,7 +165,7 @@ def _jobs(
 
 
 def compared_settings(scenario: Scenario) -> dict[str, Any]:
-    """Return what has to be the same on every rank that trains, by its key in the scenario."""
+    """Return the settings that all ranks must share, by their keys in the scenario."""
     from dgc_topo.runtime.comparison import topology_settings  # noqa: PLC0415  # takes torch
 
     sections = {

@@ -1,4 +1,4 @@
-"""One training run: a topology and a density of a scenario, ready to be sent to workers."""
+"""One training run: a topology and a density of a scenario, as it is sent to workers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,21 @@ from dgc_topo.training.compression import CompressionSection, Method
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.wire.coding import compression_name
 
-GLOO = "gloo"  #: what records call the backend's own all-reduce
+GLOO = "gloo"  #: name of the backend's own all-reduce in records
 
 
 class Job(BaseModel):
-    """Everything that a worker needs to know of one run; the same on every rank."""
+    """Settings of one run, the same on every rank.
+
+    Attributes:
+        scenario: Name of the scenario.
+        seed: Seed of the model, the data and topologies that draw at random.
+        topology: Topology to train over; of no effect on DDP's methods.
+        density: Fraction of the elements that is sent.
+        train: Settings of the training.
+        compression: Settings of the compression.
+        rung: Name of the variant, in a ladder or a benchmark.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,19 +57,19 @@ class Job(BaseModel):
 
     @property
     def num_processes(self) -> int:
-        """Worker processes that run it."""
+        """Number of worker processes."""
         return 1 if self.train.workers == "virtual" else self.train.world_size
 
     @property
     def bucket_bytes(self) -> float | None:
-        """Float32 bytes of a bucket that we send while the backward pass goes on; else None."""
+        """Float32 bytes of a bucket that is sent in the backward pass; None for one after it."""
         if self.compression.uses_ddp or self.topology.gossips:
             return None
         return self.train.bucket_bytes
 
     @property
     def compressor_name(self) -> str:
-        """What the records call the compression."""
+        """Name of the compression in records."""
         if self.method not in {"dense", "dgc"}:
             return self.method
         return compression_name(self.density, self.compression.wire_dtype)
