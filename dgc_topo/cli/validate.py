@@ -85,7 +85,7 @@ def calibrate(
 def validate(
     scenario: ScenarioFile,
     network: Annotated[
-        Path | None, typer.Option(help="network file; calibrated first if left out")
+        str | None, typer.Option(help="network file; calibrated first if left out")
     ] = None,
     measured: Annotated[
         Path | None,
@@ -106,7 +106,7 @@ def validate(
     - dgc-topo validate mine.toml --measured results/mine --network better.toml
     """
     from dgc_topo.experiments.scenario import load_scenario
-    from dgc_topo.network.calibrated import CalibratedNetwork
+    from dgc_topo.network.cluster import load_calibrated
     from dgc_topo.report.validation import rows_table, summary_table
 
     with clear_errors(), clear_warnings():
@@ -119,7 +119,7 @@ def validate(
         elif network is None:
             raise ValueError("--measured: expected --network, what is to predict its rows")
         else:
-            calibrated = CalibratedNetwork.load(network)
+            calibrated = load_calibrated(network)
             rows = _predict_again(loaded, measured, calibrated, open_folder)
         if as_json:
             values = [row.model_dump(mode="json") | {"error": row.error} for row in rows]
@@ -146,13 +146,13 @@ def _open_folder(path: Path, scenario: Path) -> ValidationFolder:
 
 
 def _measure(
-    scenario: Scenario, network: Path | None, open_folder: Callable[[], ValidationFolder]
+    scenario: Scenario, network: str | None, open_folder: Callable[[], ValidationFolder]
 ) -> list[ValidationRow]:
     """Calibrate unless there is a network file, measure, and write the folder."""
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
     from dgc_topo.experiments.validation.training import num_trainings, validate_training
-    from dgc_topo.network.calibrated import CalibratedNetwork
+    from dgc_topo.network.cluster import load_calibrated
 
     section = section_of(scenario)
     num_cases = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
@@ -162,7 +162,7 @@ def _measure(
             "parameters, expected dense_bytes as well, or another topology"
         )
     # Read first: the file may be in a folder that is about to be renamed.
-    calibrated = None if network is None else CalibratedNetwork.load(network)
+    calibrated = None if network is None else load_calibrated(network)
     folder = open_folder()
     with folder.or_as_it_was(_tell_moved):
         if calibrated is None:
