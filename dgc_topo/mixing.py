@@ -1,10 +1,11 @@
-"""Prove what gossip does: its mixing matrices, whom they connect, and how fast ranks agree."""
+"""Proofs about gossip: its mixing matrices, the ranks they connect, and how fast ranks agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import zip_longest
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ from scipy.sparse.csgraph import connected_components
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Goal, Schedule, ScheduleError
-from dgc_topo.schedule.text import format_grid
 from dgc_topo.schedule.views import check_made_alike, check_views, same_transfers
 from dgc_topo.schedule.weights import Weights, follow, last_change
 from dgc_topo.topology import Topology
@@ -22,6 +22,20 @@ Matrix = npt.NDArray[np.float64]
 
 #: What rounding leaves of a distance of 1 that an iteration brings to 0.
 _ROUNDING = 1e-12
+
+
+class Mixing(NamedTuple):
+    """Gossip that has been proved.
+
+    Attributes:
+        iterations: Number of iterations after which the ranks are connected, everyone to everyone.
+        spectral_gap: As of `Contraction`.
+        matrix: Mixing matrix of the first iteration.
+    """
+
+    iterations: int
+    spectral_gap: float
+    matrix: Matrix
 
 
 def proved_iterations(
@@ -50,12 +64,8 @@ def proved_iterations(
         yield where, schedule
 
 
-def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> tuple[int, float]:
+def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> Mixing:
     """Prove that the mixing is stochastic as promised and, over some iterations, connected.
-
-    Returns:
-        Number of iterations after which the ranks are connected, everyone to everyone, and the
-        spectral gap (see `Contraction`).
 
     Raises:
         ScheduleError: naming the iteration, rank, chunk and step whose weights are wrong, or the
@@ -65,6 +75,7 @@ def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> tuple
     reached = np.zeros((world_size, world_size), bool)
     contraction = Contraction(world_size, goal)
     connected_after = iterations = 0
+    first: Matrix | None = None
     parts: IntArray = np.arange(world_size)  # which strongly connected part each rank is in
     before = None
     for where, schedule in proved_iterations(topology, world_size, seed=seed):
@@ -78,10 +89,11 @@ def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> tuple
             )
         contraction.add(matrix)
         iterations += 1
+        first = matrix if first is None else first
         if not connected_after and not parts.any():
             connected_after = iterations
-    if connected_after:
-        return connected_after, contraction.spectral_gap()
+    if connected_after and first is not None:
+        return Mixing(connected_after, contraction.spectral_gap(), first)
     apart = np.flatnonzero(parts == np.argmin(np.bincount(parts)))
     raise ScheduleError(
         f"{topology.label}: not connected over {iterations} iterations: ranks "
@@ -116,7 +128,7 @@ def mixing_matrix(schedule: Schedule, *, where: str = "schedule") -> Matrix:
 
 
 class Contraction:
-    """How much nearer to each other an iteration brings the ranks.
+    """Factor by which an iteration brings the ranks nearer to each other.
 
     Of a doubly stochastic W that never changes, a distance from the average shrinks by at most its
     second singular value; of matrices that change, by the geometric mean of what their product
@@ -125,7 +137,7 @@ class Contraction:
 
     Args:
         world_size: Number of ranks.
-        goal: What the matrices are.
+        goal: Promise that the matrices keep.
     """
 
     def __init__(self, world_size: int, goal: Goal) -> None:
@@ -138,7 +150,7 @@ class Contraction:
         self._log = 0.0
 
     def add(self, matrix: Matrix) -> None:
-        """Add an iteration; the same as before costs little."""
+        """Add an iteration's matrix; the same as before costs little."""
         if self._count == 0:
             self._same = matrix
         elif self._same is not None and not np.array_equal(matrix, self._same):
@@ -210,7 +222,7 @@ def _check_sums(schedule: Schedule, first: Weights, axis: int, where: str) -> No
     step = last_change(schedule, 0, lambda weights: bool(wrong(weights)[rank]))
     raise ScheduleError(
         f"{where}: rank {rank}, chunk 0: weights of {what} sum to {total}, expected 1 "
-        f"({schedule.goal}), {_told(step)}\n{format_grid(schedule, mark=(max(step, 0), rank))}"
+        f"({schedule.goal}), {_told(step)}\n{schedule.grid(mark=(max(step, 0), rank))}"
     )
 
 

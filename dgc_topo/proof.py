@@ -10,50 +10,126 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from html import escape
+from pathlib import Path
 
 import numpy as np
 
-from dgc_topo.mixing import check_gossip, proved_iterations
+from dgc_topo.mixing import Matrix, check_gossip, proved_iterations
 from dgc_topo.schedule import Goal, Schedule, ScheduleError
 from dgc_topo.schedule.cost import Cost, count_cost, step_lower_bound
-from dgc_topo.schedule.text import format_grid
 from dgc_topo.schedule.views import check_views
 from dgc_topo.schedule.weights import follow, states
-from dgc_topo.topology import Topology
+from dgc_topo.text import html_table
+from dgc_topo.topology import Topology, load_topology
+
+_MOST_WEIGHTS = 16  #: ranks of which a mixing matrix is shown
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """A proof that succeeded, and what the proved schedule costs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Proof:
+    """A proof that succeeded, and what the proved schedule costs.
 
+    Attributes:
+        label: The topology, with its options; or ``schedule``.
+        world_size: Number of ranks.
+        goal: What was promised.
+        claim: What was proved, as a sentence.
+        cost: Cost of one run, in the first iteration.
+        step_bound: Fewest steps that any schedule with this goal needs.
+        bytes_bound: Fewest buffers that the busiest rank must send.
+        mixing: Of gossip, the first iteration's mixing matrix: ``[i, j]`` is the weight that rank i
+            gives rank j's value.
+        spectral_gap: Of gossip, 1 minus the factor by which an iteration brings ranks nearer.
+    """
+
+    label: str
+    world_size: int
     goal: Goal
-    claim: str  #: what was proved, as a sentence
-    cost: Cost  #: of the first iteration
-    step_bound: int  #: fewest steps any schedule with this goal needs
-    bytes_bound: float  #: fewest buffers the busiest rank must send
+    claim: str
+    cost: Cost
+    step_bound: int
+    bytes_bound: float
+    mixing: Matrix | None = None
+    spectral_gap: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Proof({self.label} with {self.world_size} ranks: {self.claim})"
+
+    def costs(self) -> list[tuple[str, str, str, str]]:
+        """Return rows of the cost of one run: name, this schedule, lower bound, which bound."""
+        cost = self.cost
+        per_step = f"with {cost.most_per_step} message(s) per rank and step"
+        bound = "2(n-1)/n" if self.goal == "all-reduce" else "one neighbour"
+        sent, least = f"{cost.buffers_sent:.4g} x buffer", f"{self.bytes_bound:.4g} x buffer"
+        received = f"{cost.buffers_received:.4g} x buffer"
+        return [
+            ("steps", str(cost.num_steps), str(self.step_bound), per_step),
+            ("bytes sent by the busiest rank", sent, least, bound),
+            ("bytes received by the busiest rank", received, "", ""),
+            ("messages of all ranks", str(cost.num_messages), "", ""),
+        ]
+
+    def weights(self) -> list[list[str]]:
+        """Return the mixing matrix as text, a row per rank; nothing if it is large or missing."""
+        if self.mixing is None or self.world_size > _MOST_WEIGHTS:
+            return []
+        return [[f"{weight:.4g}" if weight else "." for weight in row] for row in self.mixing]
+
+    def _repr_html_(self) -> str:
+        head = ("cost of one run", "this schedule", "lower bound", "bound")
+        text = f"<p>{escape(self.label)} with {self.world_size} ranks: {escape(self.claim)}</p>"
+        text += html_table(head, self.costs())
+        if weights := self.weights():
+            names = [f"rank {rank}" for rank in range(self.world_size)]
+            rows = [[name, *row] for name, row in zip(names, weights, strict=True)]
+            text += f"<p>weights</p>{html_table(['', *names], rows)}"
+        return text
 
 
-def verify(topology: Topology, world_size: int, *, seed: int = 0) -> Verification:
-    """Prove that *topology* computes what it promises with *world_size* ranks.
+def prove(
+    topology: Topology | Schedule | str | Path, world_size: int | None = None, *, seed: int = 0
+) -> Proof:
+    """Prove that a topology, or a schedule, computes what it promises.
+
+    Args:
+        topology: A topology, its name or its file; or one schedule.
+        world_size: Number of ranks; a schedule has its own.
+        seed: For topologies that draw at random.
 
     Raises:
         ScheduleError: naming rank, chunk and step of what is wrong.
         TopologyError: if the topology cannot be built for this world size.
+        ValueError: if there is no world size, or another one than the schedule's.
     """
+    if isinstance(topology, Schedule):
+        given = topology
+        if world_size not in {None, given.world_size}:
+            raise ValueError(f"prove: world_size {world_size}, expected {given.world_size}")
+        return _proof(Topology("schedule", lambda world_size: given), given.world_size, 0)
+    if world_size is None:
+        raise ValueError("prove: no world_size, expected a number of ranks for a topology")
+    if not isinstance(topology, Topology):
+        topology = load_topology(str(topology))
+    return _proof(topology, world_size, seed)
+
+
+def _proof(topology: Topology, world_size: int, seed: int) -> Proof:
     schedule = topology.schedule(world_size, seed=seed)
-    cost, goal = count_cost(schedule), schedule.goal
+    cost, goal, label = count_cost(schedule), schedule.goal, topology.label
     if goal == "part":
-        raise ScheduleError(f"{topology.label}: is a building block, it promises nothing to prove")
+        raise ScheduleError(f"{label}: is a building block, it promises nothing to prove")
     if goal == "all-reduce":
         claim = _all_reduce_claim(topology, world_size, seed)
-        return Verification(goal, claim, cost, step_lower_bound(cost), all_reduce_bound(world_size))
-    iterations, gap = check_gossip(topology, world_size, seed=seed)
-    over = f"over {iterations} iteration{'s' * (iterations > 1)}"
+        bounds = step_lower_bound(cost), all_reduce_bound(world_size)
+        return Proof(label, world_size, goal, claim, cost, *bounds)
+    mixing = check_gossip(topology, world_size, seed=seed)
+    over = f"over {mixing.iterations} iteration{'s' * (mixing.iterations > 1)}"
     if not topology.varies:
         over = "in every iteration"
-    claim = f"{goal} mixing, connected {over}, spectral gap {gap:.4g}"
-    least = 0 if world_size == 1 else 1
-    return Verification(goal, claim, cost, least, float(least))
+    claim = f"{goal} mixing, connected {over}, spectral gap {mixing.spectral_gap:.4g}"
+    bounds = (0, 0.0) if world_size == 1 else (1, 1.0)
+    return Proof(label, world_size, goal, claim, cost, *bounds, mixing.matrix, mixing.spectral_gap)
 
 
 def _all_reduce_claim(topology: Topology, world_size: int, seed: int) -> str:
@@ -100,7 +176,7 @@ def _explain(schedule: Schedule, rank: int, chunk: int, row: list[Fraction]) -> 
     return (
         f"rank {rank}, chunk {chunk}: ends with {_text(row[origin])} times the input of rank "
         f"{origin}, expected {int(expected[origin])}; {what}\n"
-        f"{format_grid(schedule, mark=(step, at))}"
+        f"{schedule.grid(mark=(step, at))}"
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from html import escape
 
 # What a terminal obeys instead of showing it: control characters (ESC begins colours and worse),
 # marks that turn the direction of what follows, and halves of characters (undecodable bytes).
@@ -31,6 +33,16 @@ def one_line(text: str) -> str:
 def markdown(text: str) -> str:
     """Return Markdown that shows *text*, and fits into a cell of a table."""
     return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table of cells that are shown as written."""
+
+    def line(kind: str, cells: Sequence[str]) -> str:
+        return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return f"<table><thead>{line('th', head)}</thead><tbody>{body}</tbody></table>"
 
 
 def name_of(error: BaseException) -> str:

@@ -41,6 +41,12 @@ def test_verify_prints_the_proof_and_the_cost_beside_its_bound(run):
         ("-1", "--density -1: compression.densities.0 = -1.0: expected greater than 0"),
     ],
 )
+def test_verify_prints_the_weights_of_small_gossip():
+    output = run("verify", "gossip", "-n", "4")
+    assert "rank 0   0.3333  0.3333       .  0.3333" in output
+    assert "weight that" not in run("verify", "gossip", "-n", "40")
+
+
 def test_a_training_that_cannot_be_is_an_error(run, tmp_path, density, says):
     scenario = write_tiny(tmp_path, "ring")
     output = run("train", str(scenario), "--topology", "gossip", "--density", density, status=2)
@@ -167,8 +173,8 @@ def test_everything_but_moving_tensors_imports_without_torch():
         "import dgc_topo.schedule.text, dgc_topo.proof, dgc_topo.topology\n"
         "import dgc_topo.experiments.scenario, dgc_topo.experiments.prediction\n"
         "import dgc_topo.report.report, dgc_topo.experiments.runner, dgc_topo.cli, dgc_topo.zoo\n"
-        "from dgc_topo.proof import verify; from dgc_topo.topology import load_topology\n"
-        "print(verify(load_topology('ring'), 5).claim)"
+        "from dgc_topo.proof import prove; from dgc_topo.topology import load_topology\n"
+        "print(prove(load_topology('ring'), 5).claim)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "exactly once" in done.stdout, done.stderr

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
 from dgc_topo.plugins import TopologyError, known_topologies
-from dgc_topo.proof import verify
+from dgc_topo.proof import prove
 from dgc_topo.schedule.text import format_schedule
 from dgc_topo.topology import load_topology, option_choices
 
@@ -48,7 +48,7 @@ def test_a_new_topology_is_one_file_and_touches_no_other(star_file):
     topology = load_topology(str(star_file))
     assert topology.summary == "A star around the last rank."
     for world_size in (1, 2, 5, 9):
-        assert "exactly once" in verify(topology, world_size).claim
+        assert "exactly once" in prove(topology, world_size).claim
 
 
 def test_options_given_as_text_are_converted(star_file):
@@ -166,7 +166,7 @@ def test_a_function_that_fails_is_named_with_its_line(tmp_path, code, says):
     head = "import numpy as np\nfrom dgc_topo.schedule import Schedule, reduce\n\n"
     path.write_text(f"{head}def schedule(world_size):\n{code}\n")
     with pytest.raises(ValueError, match=says) as failed:
-        verify(load_topology(str(path)), 3)
+        prove(load_topology(str(path)), 3)
     assert isinstance(failed.value, TopologyError)
     assert "\n" not in str(failed.value)
     if "raised" in says:

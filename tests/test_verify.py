@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.mixing import mixing_matrix
-from dgc_topo.proof import check_all_reduce, verify
+from dgc_topo.proof import check_all_reduce, prove
 from dgc_topo.schedule import (
     Goal,
     Schedule,
@@ -32,7 +32,7 @@ EVERY = topologies(ALL_REDUCE + GOSSIP)
 def test_every_topology_keeps_its_promise_at_every_world_size(topology):
     for world_size in WORLD_SIZES:
         if world_size >= smallest_world(topology):
-            proof = verify(topology, world_size)
+            proof = prove(topology, world_size)
             if topology.name != "gossip":
                 assert proof.cost.buffers_sent >= proof.bytes_bound - 1e-12
                 assert proof.cost.num_steps >= proof.step_bound
@@ -118,7 +118,7 @@ def test_large_schedules_are_proved_in_batches(topology, monkeypatch):
             assert followed[0] == 0
             for first, end in pairwise(bounds):  # what is left out is like what is followed
                 assert (whole[:, first:end] == whole[:, [first]]).all()
-        verify(topology, world_size)
+        prove(topology, world_size)
 
 
 def test_a_fault_in_any_batch_is_found(monkeypatch):
@@ -263,10 +263,10 @@ def test_an_all_reduce_that_changes_is_proved_in_its_iterations():
         return Schedule.from_steps(world_size, 1, steps[: 1 if iteration == wrong_in else 2])
 
     wrong_in = -1
-    assert "in each of 32 iterations" in verify(Topology("turns", schedule), 5).claim
+    assert "in each of 32 iterations" in prove(Topology("turns", schedule), 5).claim
     wrong_in = 7
     with pytest.raises(ScheduleError, match="turns, iteration 7: rank 0, chunk 0: "):
-        verify(Topology("turns", schedule), 5)
+        prove(Topology("turns", schedule), 5)
 
 
 def test_what_is_promised_may_not_change():
@@ -276,4 +276,40 @@ def test_what_is_promised_may_not_change():
         return Schedule.from_steps(world_size, 1, steps, goal=goal)
 
     with pytest.raises(ScheduleError, match=r"iteration 3: .*doubly-stochastic.* expected .*all"):
-        verify(Topology("fickle", schedule), 2)
+        prove(Topology("fickle", schedule), 2)
+
+
+def test_a_schedule_is_proved_as_a_topology_is():
+    ring = load_topology("ring").schedule(4)
+    proof = prove(ring)
+    assert (proof.label, proof.world_size) == ("schedule", 4)
+    assert proof.claim == prove("ring", 4).claim
+    with pytest.raises(ValueError, match="world_size 5, expected 4"):
+        prove(ring, 5)
+    with pytest.raises(ValueError, match="no world_size, expected a number of ranks"):
+        prove("ring")
+    broken = Schedule.from_steps(2, 1, [reduce(0, 1)])
+    with pytest.raises(ScheduleError, match="rank 0, chunk 0: ends with 0 times the input"):
+        prove(broken)
+
+
+def test_a_proof_shows_itself():
+    proof = prove("ring", 4)
+    assert repr(proof) == f"Proof(ring with 4 ranks: {proof.claim})"
+    assert "2(n-1)/n" in proof._repr_html_()
+    assert proof.weights() == []
+    gossip = prove("gossip", 4)
+    assert gossip.spectral_gap == pytest.approx(2 / 3)
+    assert gossip.weights()[0] == ["0.3333", "0.3333", ".", "0.3333"]
+    assert "<td>0.3333</td>" in gossip._repr_html_()
+    assert prove("gossip", 40).weights() == []
+
+
+def test_a_schedule_shows_itself():
+    mesh = load_topology("mesh").schedule(20)
+    assert repr(mesh) == "Schedule(all-reduce, 20 ranks, 20 chunks)"
+    html = mesh._repr_html_()
+    assert html.count("<th>") == 17  # 16 ranks
+    assert "more steps or ranks are not shown" in html
+    assert "+3&gt;1 adds chunk 3 to rank 1" in html
+    assert "not shown" not in load_topology("ring").schedule(3)._repr_html_()

@@ -167,12 +167,12 @@ def verify(
     - dgc-topo verify butterfly -n 8 --option order=far
     - dgc-topo verify mine.py -n 5
     """
-    from dgc_topo.cli.show import print_verification
-    from dgc_topo.proof import verify as prove
+    from dgc_topo.cli.show import print_proof
+    from dgc_topo.proof import prove
 
     with clear_errors(), about(name):
         topology = topology_from(name, option or [])
-        print_verification(topology.label, world_size, prove(topology, world_size, seed=seed))
+        print_proof(prove(topology, world_size, seed=seed))
 
 
 @app.command()
@@ -193,7 +193,7 @@ def show(
     - dgc-topo show mine.py -n 8 --plot mine.svg
     """
     from dgc_topo.cli.show import write_drawing
-    from dgc_topo.schedule.text import format_grid, format_schedule
+    from dgc_topo.schedule.text import format_schedule
 
     with clear_errors(), about(name):
         check_picture("--plot", plot)
@@ -203,7 +203,7 @@ def show(
             write_drawing(schedule, topology.label, plot)
             console.print(f"drawn: {plot}")
         elif grid:
-            print_raw(format_grid(schedule) + "\n")
+            print_raw(f"{schedule.grid()}\n")
         else:
             print_raw(format_schedule(schedule))
 

@@ -20,7 +20,7 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.text import printable
 
 if TYPE_CHECKING:
-    from dgc_topo.proof import Verification
+    from dgc_topo.proof import Proof
     from dgc_topo.records.folder import ResultsFolder
 
 
@@ -43,27 +43,21 @@ def print_markdown(folder: ResultsFolder) -> None:
     print_raw(markdown_table(summarise(folder.measurements())[0]))
 
 
-def print_verification(label: str, world_size: int, proof: Verification) -> None:
-    """Print what was proved and what it costs beside the bounds."""
-    console.print(Text(printable(label), "bold") + Text(f" with {world_size} ranks: proved"))
+def print_proof(proof: Proof) -> None:
+    """Print what was proved, what it costs beside the bounds, and the weights of small gossip."""
+    console.print(
+        Text(printable(proof.label), "bold") + Text(f" with {proof.world_size} ranks: proved")
+    )
     console.print(f"  {proof.claim}", soft_wrap=True)
-    cost = proof.cost
     table = Table("cost of one run", "this schedule", "lower bound", "bound")
-    table.add_row(
-        "steps",
-        str(cost.num_steps),
-        str(proof.step_bound),
-        f"with {cost.most_per_step} message(s) per rank and step",
-    )
-    table.add_row(
-        "bytes sent by the busiest rank",
-        f"{cost.buffers_sent:.4g} x buffer",
-        f"{proof.bytes_bound:.4g} x buffer",
-        "2(n-1)/n" if proof.goal == "all-reduce" else "one neighbour",
-    )
-    table.add_row("bytes received by the busiest rank", f"{cost.buffers_received:.4g} x buffer")
-    table.add_row("messages of all ranks", str(cost.num_messages))
+    for row in proof.costs():
+        table.add_row(*row)
     console.print(table)
+    if weights := proof.weights():
+        print_raw("weight that each rank (row) gives every rank's value\n")
+        width = max(len(weight) for row in weights for weight in row)
+        for rank, shares in enumerate(weights):
+            print_raw(f"rank {rank:<4}" + "  ".join(each.rjust(width) for each in shares) + "\n")
 
 
 def write_drawing(schedule: Schedule, label: str, path: Path) -> None:

@@ -10,11 +10,13 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Literal, get_args
 
 import numpy as np
 
 from dgc_topo.arrays import IntArray
+from dgc_topo.schedule.grid import Grid, grid_of
 from dgc_topo.schedule.step import ScheduleError, Step, check_is_step, copy, gather, reduce
 
 #: What a schedule promises.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
@@ -29,11 +31,17 @@ StepsOf = Callable[[IntArray], Iterator[Step]]
 
 @dataclass(frozen=True, slots=True)
 class RankStep:
-    """What one rank does in one step."""
+    """One rank's part in one step.
 
-    index: int  #: the step's number in the whole schedule
-    sends: Step  #: transfers whose source is this rank
-    receives: Step  #: transfers whose destination is this rank, in the order listed
+    Attributes:
+        index: The step's number in the whole schedule.
+        sends: Transfers whose source is this rank.
+        receives: Transfers whose destination is this rank, in the order listed.
+    """
+
+    index: int
+    sends: Step
+    receives: Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,13 @@ class Schedule:
         if len(serving) == self.world_size:
             raise ScheduleError(f"servers {self.servers}: expected a rank that contributes as well")
 
+    def __repr__(self) -> str:
+        servers = f", servers {self.servers}" if self.servers else ""
+        return f"Schedule({self.goal}, {self.world_size} ranks, {self.num_chunks} chunks{servers})"
+
+    def _repr_html_(self) -> str:
+        return f"{escape(repr(self))}{self.grid(most=16).to_html()}"
+
     @classmethod
     def from_steps(
         cls,
@@ -112,8 +127,17 @@ class Schedule:
             self._check(index, step)
             yield step
 
+    def grid(self, *, mark: tuple[int, int] | None = None, most: int = 12) -> Grid:
+        """Return a table with a row per step and a column per rank: what each rank sends.
+
+        Args:
+            mark: A (step, rank) to point at; the table shows the steps and ranks around it.
+            most: Most rows, and most ranks.
+        """
+        return grid_of(self.steps(), self.world_size, mark=mark, most=most)
+
     def for_rank(self, rank: int) -> Iterator[RankStep]:
-        """Yield what *rank* does, leaving out the steps in which it does nothing.
+        """Yield the steps of *rank*, leaving out the steps in which it does nothing.
 
         Raises:
             ScheduleError: if there is no such rank, or a transfer does not fit the schedule.

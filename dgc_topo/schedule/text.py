@@ -1,4 +1,4 @@
-"""The text form of a schedule, with its inverse, and the step-by-rank grid for error messages.
+"""The text form of a schedule, and its inverse.
 
 One line per transfer::
 
@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from fractions import Fraction
-from itertools import islice
 from typing import cast, get_args
 
+from dgc_topo.schedule.grid import chunks_text, is_whole
 from dgc_topo.schedule.schedule import Goal, Schedule
 from dgc_topo.schedule.step import ScheduleError, Step, Transfer, copy, gather, mix, reduce
 
@@ -28,8 +27,6 @@ _LINE = re.compile(
     r"(\d+) -> (\d+) chunks? (\d+)(?:\.\.(\d+))? "
     r"(?:(reduce|copy)|keep=(-?\d+(?:/\d+)?) weight=(-?\d+(?:/\d+)?))"
 )
-_SHOWN_PER_CELL = 2
-_SIGNS = {(1, 1): "+", (0, 1): "="}
 _KINDS = {(1, 1): "reduce", (0, 1): "copy"}
 
 
@@ -83,63 +80,12 @@ def parse_schedule(text: str) -> Schedule:
     )
 
 
-def format_grid(
-    schedule: Schedule, *, mark: tuple[int, int] | None = None, max_steps: int = 12
-) -> str:
-    """Return a table with a row per step and a column per rank: what each rank sends.
-
-    ``+3>1`` adds chunk 3 to rank 1's, ``=3>1`` overwrites, ``~3>1`` mixes.
-
-    Args:
-        schedule: What to show.
-        mark: A (step, rank) to point at; the table shows the steps and ranks around it.
-        max_steps: Most rows (and ranks) shown.
-    """
-    first_step = max(0, mark[0] - max_steps // 2) if mark else 0
-    first_rank = max(0, mark[1] - max_steps // 2) if mark else 0
-    ranks = range(first_rank, min(first_rank + max_steps, schedule.world_size))
-    rows = [
-        [f"step {index}", *(_cell(step, rank) for rank in ranks)]
-        for index, step in islice(enumerate(schedule.steps()), first_step, first_step + max_steps)
-    ]
-    head = ["", *(f"rank {rank}" for rank in ranks)]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return "\n".join(_grid_lines(head, rows, widths, mark))
-
-
-def _grid_lines(
-    head: list[str], rows: list[list[str]], widths: list[int], mark: tuple[int, int] | None
-) -> Iterator[str]:
-    for row in [head, *rows]:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        here = mark is not None and row[0] == f"step {mark[0]}"
-        yield f"{line}  <-- here, rank {mark[1]}" if here and mark else line.rstrip()
-
-
-def _cell(step: Step, rank: int) -> str:
-    sent = step.select(step.src == rank)
-    shown = [f"{_sign(t)}{_chunks(t)}>{t.dst}" for t in islice(sent, _SHOWN_PER_CELL)]
-    more = [f"(+{len(sent) - len(shown)})"] if len(sent) > len(shown) else []
-    return " ".join(shown + more) or "."
-
-
-def _sign(transfer: Transfer) -> str:
-    return _SIGNS.get((int(transfer.keep), int(transfer.weight)), "~") if _whole(transfer) else "~"
-
-
-def _whole(transfer: Transfer) -> bool:
-    return transfer.keep.denominator == transfer.weight.denominator == 1
-
-
-def _chunks(transfer: Transfer) -> str:
-    last = transfer.chunk_end - 1
-    return str(last) if transfer.count == 1 else f"{transfer.chunk}..{last}"
-
-
 def _format_transfer(t: Transfer) -> str:
-    kind = _KINDS.get((int(t.keep), int(t.weight))) if _whole(t) else None
+    kind = _KINDS.get((int(t.keep), int(t.weight))) if is_whole(t) else None
     noun = "chunk" if t.count == 1 else "chunks"
-    return f"{t.src} -> {t.dst} {noun} {_chunks(t)} {kind or f'keep={t.keep} weight={t.weight}'}"
+    return (
+        f"{t.src} -> {t.dst} {noun} {chunks_text(t)} {kind or f'keep={t.keep} weight={t.weight}'}"
+    )
 
 
 def _parse_transfer(match: re.Match[str]) -> Step:

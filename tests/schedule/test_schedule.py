@@ -19,7 +19,7 @@ from dgc_topo.schedule import (
     refine,
     then,
 )
-from dgc_topo.schedule.text import format_grid, format_schedule, parse_schedule
+from dgc_topo.schedule.text import format_schedule, parse_schedule
 from dgc_topo.schedule.weights import contributions
 from dgc_topo.topology import load_topology
 
@@ -200,4 +200,4 @@ def test_a_ring_of_four_is_the_golden_file(golden):
 
 def test_the_grid_shows_who_sends_what_and_marks_the_place(golden):
     schedule = load_topology("butterfly").schedule(4)
-    golden("butterfly_4_grid.txt", format_grid(schedule, mark=(1, 2)) + "\n")
+    golden("butterfly_4_grid.txt", f"{schedule.grid(mark=(1, 2))}\n")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dgc_topo.proof import check_all_reduce, verify
+from dgc_topo.proof import check_all_reduce, prove
 from dgc_topo.schedule import Goal, Schedule, ScheduleError, copy, gather, reduce
 from dgc_topo.schedule.views import check_views
 from dgc_topo.topology import Topology, load_topology
@@ -44,7 +44,7 @@ def test_a_rank_that_is_told_something_else_is_named(change, says):
     broken = ring_that_tells(2, change)
     check_all_reduce(broken)  # all ranks together do it right
     with pytest.raises(ScheduleError, match=f"^rank [12], {says}"):
-        verify(Topology("told", lambda world_size: broken), 4)
+        prove(Topology("told", lambda world_size: broken), 4)
 
 
 def test_the_order_of_arrivals_is_part_of_what_a_rank_is_told():
@@ -83,11 +83,11 @@ def test_a_topology_that_draws_without_the_seed_is_refused(goal):
     if goal == "all-reduce":
         check_all_reduce(careless.schedule(8))
     with pytest.raises(ScheduleError, match=r"^drawn: step 0: rank \d .* rank \d .* made again"):
-        verify(careless, 8)
+        prove(careless, 8)
 
 
 def test_a_topology_that_cuts_otherwise_each_time_is_refused():
     sizes = iter(range(1, 10))
     growing = Topology("cut", lambda n: Schedule.from_steps(n, next(sizes), [], goal="all-reduce"))
     with pytest.raises(ScheduleError, match=r"^cut: \d chunks, and \d chunks when made again"):
-        verify(growing, 1)
+        prove(growing, 1)
