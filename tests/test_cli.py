@@ -41,12 +41,6 @@ def test_verify_prints_the_proof_and_the_cost_beside_its_bound(run):
         ("-1", "--density -1: compression.densities.0 = -1.0: expected greater than 0"),
     ],
 )
-def test_verify_prints_the_weights_of_small_gossip():
-    output = run("verify", "gossip", "-n", "4")
-    assert "rank 0   0.3333  0.3333       .  0.3333" in output
-    assert "weight that" not in run("verify", "gossip", "-n", "40")
-
-
 def test_a_training_that_cannot_be_is_an_error(run, tmp_path, density, says):
     scenario = write_tiny(tmp_path, "ring")
     output = run("train", str(scenario), "--topology", "gossip", "--density", density, status=2)
@@ -178,3 +172,9 @@ def test_everything_but_moving_tensors_imports_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "exactly once" in done.stdout, done.stderr
+
+
+def test_verify_prints_the_weights_of_small_gossip():
+    output = run("verify", "gossip", "-n", "4")
+    assert "rank 0   0.3333  0.3333       .  0.3333" in output
+    assert "weight that" not in run("verify", "gossip", "-n", "40")

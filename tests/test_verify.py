@@ -307,7 +307,7 @@ def test_a_proof_shows_itself():
 
 def test_a_schedule_shows_itself():
     mesh = load_topology("mesh").schedule(20)
-    assert repr(mesh) == "Schedule(all-reduce, 20 ranks, 20 chunks)"
+    assert repr(mesh) == "Schedule(all-reduce, 20 ranks, 1 chunks)"
     html = mesh._repr_html_()
     assert html.count("<th>") == 17  # 16 ranks
     assert "more steps or ranks are not shown" in html

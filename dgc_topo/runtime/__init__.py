@@ -1,5 +1,6 @@
 """Run a schedule: on real ranks over torch.distributed, or on all of them in one process."""
 
+from dgc_topo.runtime.collective import all_reduce
 from dgc_topo.runtime.communicator import Communicator
 from dgc_topo.runtime.comparison import RanksDifferError
 from dgc_topo.runtime.failure import PeerError, Place
@@ -18,5 +19,6 @@ __all__ = [
     "StepTraffic",
     "Traffic",
     "Transport",
+    "all_reduce",
     "run_in_process",
 ]

@@ -1,0 +1,149 @@
+"""One call that sums a tensor or a payload over any topology."""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dgc_topo.payload import SUM, DensePayload, Payload
+from dgc_topo.runtime.communicator import Communicator
+from dgc_topo.runtime.traffic import Traffic
+from dgc_topo.runtime.transport import DistributedTransport
+from dgc_topo.topology import Topology
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MOST_COMMUNICATORS = 64  #: that a group keeps
+
+
+def all_reduce(
+    value: Tensor | Payload,
+    topology: Topology | str | Path,
+    group: dist.ProcessGroup | None = None,
+    *,
+    iteration: int = 0,
+    seed: int = 0,
+    average: bool = False,
+) -> Traffic:
+    """Sum *value* over all ranks of a group, in place, along a topology; every rank calls this.
+
+    All ranks end with the same bits.  Sums are taken in float32; tensors of 16 bits travel as such.
+    The first call with a topology compares it, the seed and the value's shape with those of every
+    other rank.  With NCCL in the group, the first call of all is collective.
+
+    Args:
+        value: A dense tensor of any shape, float32, float16 or bfloat16, in CPU or GPU memory that
+            the group's backends reach; or a payload.  What a dedicated server brings is not
+            counted: its tensor is taken as zeros, its payload is to hold nothing.
+        topology: An all-reduce: a topology, its text form such as ``butterfly:order=far``, or the
+            path of its file.
+        group: The process group; None is the default one.
+        iteration: Number of the training step, for topologies that change.
+        seed: For topologies that draw at random; the same on every rank.
+        average: True to divide the sum by the number of ranks that contribute; tensors only.
+
+    Returns:
+        Bytes, messages and seconds of each step.
+
+    Raises:
+        TopologyError: if there is no such topology, or it cannot run with this world size.
+        RanksDifferError: if ranks differ in topology, seed or shape.
+        PeerError: if a peer is lost or silent.
+        ValueError: if there is no process group, the topology does not all-reduce, or the value
+            cannot be summed in place; before anything is sent.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            "all_reduce: no process group, expected torch.distributed.init_process_group to have "
+            "been called (torchrun sets the variables that it reads)"
+        )
+    if not isinstance(topology, Topology):
+        topology = Topology.parse(str(topology))
+    communicator = _communicator(topology, group, seed)
+    schedule = communicator.schedule(iteration)
+    if schedule.goal != "all-reduce":
+        raise ValueError(
+            f"all_reduce: topology {topology.label} is {schedule.goal}, expected an all-reduce: "
+            "such as ring, butterfly, tree or mesh; to mix by gossip, run a DensePayload through "
+            "dgc_topo.runtime.Communicator"
+        )
+    if not isinstance(value, Tensor):
+        if average:
+            raise ValueError("all_reduce: average of a payload, expected a tensor, or no average")
+        return communicator.run(value, iteration)
+    _check(value)
+    is_server = dist.get_rank(group) in schedule.servers
+    flat = _flat(value)
+    if is_server:
+        flat.zero_()
+    payload = DensePayload(flat, value.dtype, goals=SUM)
+    traffic = communicator.run(payload, iteration)
+    if average:
+        flat.div_(len(schedule.contributors))
+    _write_back(flat, value)
+    return traffic
+
+
+def _check(value: Tensor) -> None:
+    """Refuse a tensor that cannot be summed in place, as float32."""
+    if value.layout != torch.strided or value.dtype not in _DTYPES:
+        raise ValueError(
+            f"all_reduce: tensor of {value.dtype} and layout {value.layout}, expected a dense one "
+            "of float32, float16 or bfloat16 (or a payload, such as SparsePayload)"
+        )
+    if any(
+        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
+    ):
+        raise ValueError(
+            "all_reduce: an expanded tensor, whose elements share memory, expected one that can be "
+            "written in place (clone it first)"
+        )
+
+
+def _flat(value: Tensor) -> Tensor:
+    """Return the elements as 1-D contiguous float32: the tensor's own memory, where it is that."""
+    return value.detach().reshape(-1).to(torch.float32).contiguous()
+
+
+def _write_back(flat: Tensor, value: Tensor) -> None:
+    """Bring the result to where the elements came from, unless it is there."""
+    if flat.data_ptr() != value.data_ptr():
+        value.detach().copy_(flat.view(value.shape))
+
+
+#: Of groups that are alive: what carries their messages, and their communicators by use.
+_GROUPS: dict[
+    dist.ProcessGroup,
+    tuple[DistributedTransport, dict[tuple[Topology, int], Communicator]],
+] = {}
+# Before torch takes itself down: groups that outlive it may abort the process.
+atexit.register(_GROUPS.clear)
+
+
+def _communicator(topology: Topology, group: dist.ProcessGroup | None, seed: int) -> Communicator:
+    """Return the communicator of a group for this topology, made at the first call."""
+    own = dist.group.WORLD if group is None else group
+    assert own is not None  # the default group has been made
+    if own not in _GROUPS:
+        for other in [other for other in _GROUPS if not _is_alive(other)]:
+            del _GROUPS[other]
+        _GROUPS[own] = DistributedTransport(group), {}
+    transport, communicators = _GROUPS[own]
+    key = topology, seed
+    if key not in communicators:
+        if len(communicators) == _MOST_COMMUNICATORS:
+            del communicators[next(iter(communicators))]
+        communicators[key] = Communicator(topology, transport, seed)
+    return communicators[key]
+
+
+def _is_alive(group: dist.ProcessGroup) -> bool:
+    """Return True unless a group has been destroyed."""
+    try:
+        dist.get_rank(group)
+    except (ValueError, RuntimeError):
+        return False
+    return True
