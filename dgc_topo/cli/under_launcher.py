@@ -26,7 +26,7 @@ from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.world import ProcessWorld
 from dgc_topo.units import link_rate_from
 from dgc_topo.workers.group import Worker, join_workers
-from dgc_topo.workers.meeting import telling_others
+from dgc_topo.workers.meeting import announcing_failure
 from dgc_topo.workers.seat import seat_from
 
 
@@ -42,7 +42,7 @@ def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | N
         ValueError: if the scenario, the part or the launcher's variables make no sense.
         RuntimeError: if a rank is lost.
     """
-    with telling_others():
+    with announcing_failure():
         part = get_part()
         text = read_scenario(scenario)
         wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))

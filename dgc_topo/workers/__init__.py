@@ -10,8 +10,8 @@ and what it returns are JSON values.
 Starting processes and importing torch costs seconds; a `Session` keeps them for several calls.
 """
 
-from dgc_topo.workers.crew import LaunchError
 from dgc_topo.workers.hosts import Hosts, Loopback, Process
+from dgc_topo.workers.pool import LaunchError
 from dgc_topo.workers.session import Session, run_on
 
 __all__ = ["Hosts", "LaunchError", "Loopback", "Process", "Session", "run_on"]

@@ -1,7 +1,8 @@
-"""Interpreters that this package starts: what they import, and how long they live.
+"""Interpreters that this package starts: their imports, their lifetime, and files they share.
 
 A child never looks for modules where the user stands: a ``random.py`` there would be imported in
-place of Python's own.  What else is importable here is importable there, but comes last.
+place of Python's own.  What else is importable here is importable there, but comes last.  The
+files have no name where the system can do without: nothing remains of them after a crash.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import json
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 T = TypeVar("T")
 
 _SAFE_PATH = "PYTHONSAFEPATH"
+_NAMELESS = hasattr(os, "memfd_create")  # Linux
 
 #: Tells a child the process id of its parent, with which it ends.
 PARENT_VARIABLE = "DGC_TOPO_PARENT"
@@ -137,3 +140,40 @@ class Starter:
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
+
+
+def nameless_file() -> IO[bytes]:
+    """Return an open file without a name; in memory, where no temporary folder can be written."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        if not _NAMELESS:
+            raise
+        return os.fdopen(os.memfd_create("dgc-topo-file"), "w+b")
+
+
+def new_rendezvous() -> IO[bytes]:
+    """Return an open file for the workers of one group.
+
+    Where the system can, it has no name, and the workers are given its descriptor; elsewhere it has
+    one until it is closed, and is to stay open for as long as the group.
+    """
+    if _NAMELESS:
+        return os.fdopen(os.memfd_create("dgc-topo-rendezvous"), "w+b")
+    return tempfile.NamedTemporaryFile(prefix="dgc-topo-")
+
+
+def descriptors_for_workers(meeting: IO[bytes]) -> Sequence[int]:
+    """Return what a worker needs besides the name of a file from `new_rendezvous`."""
+    return [meeting.fileno()] if _NAMELESS else []
+
+
+def url_of(name: object, descriptors: Sequence[int]) -> str:
+    """Return what `torch.distributed.init_process_group` takes, as a worker sees the file.
+
+    Args:
+        name: Of the file.
+        descriptors: Of the file, in this process; its name is not needed if there is one.
+    """
+    # Every store opens the file anew: a lock on it keeps out only who has opened it separately.
+    return f"file:///proc/self/fd/{descriptors[0]}" if descriptors else f"file://{name}"

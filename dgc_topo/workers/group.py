@@ -15,16 +15,17 @@ import torch.distributed as dist
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from dgc_topo.workers.devices import (
+from dgc_topo.workers.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
+from dgc_topo.workers.machine import (
     WantedBackend,
     WantedDevice,
     choose_backend,
     choose_device,
     gpu_ids,
+    keep_memory,
+    share_cores,
 )
-from dgc_topo.workers.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
-from dgc_topo.workers.machine import keep_memory, share_cores
-from dgc_topo.workers.meeting import Meeting, Statement, statement_of, telling_others
+from dgc_topo.workers.meeting import Meeting, Statement, announcing_failure, statement_of
 from dgc_topo.workers.seat import Seat, seat_from
 
 T = TypeVar("T")
@@ -148,7 +149,7 @@ def join_workers(
     torch.set_num_threads(1)  # several workers share the cores
     share_cores(seat.local_world_size)
     keep_memory()
-    with telling_others() if init_method is None else nullcontext():
+    with announcing_failure() if init_method is None else nullcontext():
         joining = _Joining(seat, device, backend, settings or {})
     joining.join(init_method, timeout * _PATIENCE)
     interface = os.environ.get(INTERFACE_VARIABLE)

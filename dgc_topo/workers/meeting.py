@@ -100,7 +100,7 @@ def meet(store: Store, own: Statement, patience_s: float) -> list[Statement]:
     number = store.add("arrivals", 1)
     store.set(f"statement {number}", own.to_json())
     if own.seat.rank == 0:
-        _preside(store, own, patience_s)
+        _decide_for_all(store, own, patience_s)
     verdict = json.loads(_wait_for(store, "verdict", patience_s, own))
     store.add("heard", 1)
     if "refused" in verdict:
@@ -111,7 +111,7 @@ def meet(store: Store, own: Statement, patience_s: float) -> list[Statement]:
     return ranks
 
 
-def _preside(store: Store, own: Statement, patience_s: float) -> None:
+def _decide_for_all(store: Store, own: Statement, patience_s: float) -> None:
     """Read the statements as they come, and give the verdict."""
     ranks: dict[int, Statement] = {}
     try:
@@ -122,7 +122,7 @@ def _preside(store: Store, own: Statement, patience_s: float) -> None:
     except (RanksDifferError, MeetingError) as error:
         refusal = {"refused": str(error), "differ": isinstance(error, RanksDifferError)}
         store.set("verdict", json.dumps(refusal))
-        _linger(store, own.seat.world_size if isinstance(error, RanksDifferError) else 0)
+        _wait_until_heard(store, own.seat.world_size if isinstance(error, RanksDifferError) else 0)
         raise
     table = [ranks[rank].to_json() for rank in range(own.seat.world_size)]
     store.set("verdict", json.dumps({"ranks": table}))
@@ -193,7 +193,7 @@ def _wait_for(store: Store, key: str, patience_s: float, own: Statement) -> byte
     )
 
 
-def _linger(store: Store, expected: int) -> None:
+def _wait_until_heard(store: Store, expected: int) -> None:
     """Wait until all have heard the verdict, those that may still come among them."""
     deadline = time.monotonic() + _LINGER_S
     while store.add("heard", 0) < max(store.add("arrivals", 0), expected) - 1:
@@ -207,7 +207,7 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 
 @contextmanager
-def telling_others() -> Iterator[None]:
+def announcing_failure() -> Iterator[None]:
     """Have the ranks that would wait for this one hear why it does not come.
 
     They are given some seconds to listen; whether they do, the error goes on.

@@ -67,7 +67,7 @@ def seat_from(environment: Mapping[str, str] = os.environ) -> Seat:
     Raises:
         ValueError: if no launcher says rank and world size, or what one says cannot be.
     """
-    launcher = _who_says(environment)
+    launcher = _launcher_of(environment)
     rank = _number(environment, launcher.rank)
     world_size = _number(environment, launcher.world_size, least=1)
     if rank >= world_size:
@@ -85,7 +85,7 @@ def was_launched(environment: Mapping[str, str] = os.environ) -> bool:
     SLURM says ranks to whoever works on a machine of its own; only the tasks of an ``srun`` with
     more than one have others to join.
     """
-    launcher = _who_says(environment)
+    launcher = _launcher_of(environment)
     if launcher.rank not in environment:
         return False
     if launcher.name != "SLURM":
@@ -118,7 +118,7 @@ def meeting_point(environment: Mapping[str, str] = os.environ) -> tuple[str, int
     return address, _MASTER_PORTS[int(job) % len(_MASTER_PORTS)]
 
 
-def _who_says(environment: Mapping[str, str]) -> _Launcher:
+def _launcher_of(environment: Mapping[str, str]) -> _Launcher:
     """Return the first launcher that says a rank or a world size; torchrun if none does."""
     for launcher in (_TORCHRUN, *_OTHERS):
         if launcher.rank in environment or launcher.world_size in environment:

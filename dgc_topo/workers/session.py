@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import IO, Any, Literal, Self
 
-from dgc_topo.workers.crew import Crew, LaunchError
+from dgc_topo.workers.children import descriptors_for_workers, new_rendezvous
 from dgc_topo.workers.hosts import Hosts
-from dgc_topo.workers.rendezvous import descriptors_for_workers, new_rendezvous
+from dgc_topo.workers.pool import LaunchError, WorkerPool
 
 __all__ = ["LaunchError", "Session", "run_on"]
 
@@ -90,7 +90,7 @@ class Session:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.callback(self._end_meeting)
-            self._crew = stack.enter_context(Crew(self._hosts, self._world_size))
+            self._pool = stack.enter_context(WorkerPool(self._hosts, self._world_size))
             self._stack = stack.pop_all()
         return self
 
@@ -134,12 +134,12 @@ class Session:
             **self._settings,
         }
         for rank in range(size):
-            self._crew.send(rank, order, descriptors)
+            self._pool.send(rank, order, descriptors)
         return self._collect(size, listen)
 
     def log(self, rank: int) -> str:
         """Return what the process of a rank has printed so far."""
-        return self._crew.log(rank)
+        return self._pool.log(rank)
 
     def _arrange_meeting(self, size: int) -> Sequence[int]:
         """Return what the first ranks need in order to meet, if they have not met already."""
@@ -158,13 +158,13 @@ class Session:
     def _collect(self, size: int, listen: Callable[[Any], None]) -> list[Any]:
         results: dict[int, Any] = {}
         ready: set[int] = set()
-        for rank, kind, value in self._crew.messages():
+        for rank, kind, value in self._pool.messages():
             if kind == "ready":
                 ready.add(rank)
                 if len(ready) == size:
                     self._hosts.begin()
                     for other in range(size):
-                        self._crew.send(other, "go")
+                        self._pool.send(other, "go")
             elif kind == "told":
                 listen(value)
             else:

@@ -14,9 +14,9 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
+from dgc_topo.workers.children import url_of
 from dgc_topo.workers.group import Worker, join_workers
 from dgc_topo.workers.machine import share_cores
-from dgc_topo.workers.rendezvous import url_of
 
 
 class Orders:

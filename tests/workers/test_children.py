@@ -57,7 +57,7 @@ def test_workers_find_the_users_modules_but_not_in_place_of_others(trapped, pyth
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_neither_a_labs_keeper_nor_the_doctor_looks_there(trapped):
-    """The keeper may be root."""
+    """The daemon may be root."""
     found = examine()
     assert "was imported" not in str(found)
     if not found.usable:

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from dgc_topo.workers import Loopback, run_on
+from dgc_topo.workers.children import nameless_file
 from dgc_topo.workers.machine import share_cores
-from dgc_topo.workers.rendezvous import nameless_file
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="needs Linux's scheduling policies")

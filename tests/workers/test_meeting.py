@@ -15,8 +15,8 @@ from torch._C._distributed_c10d import HashStore
 
 from dgc_topo.runtime import RanksDifferError
 from dgc_topo.workers import meeting
-from dgc_topo.workers.devices import choose_backend
 from dgc_topo.workers.group import seats_of
+from dgc_topo.workers.machine import choose_backend
 from dgc_topo.workers.meeting import MeetingError, Statement, meet, statement_of
 from dgc_topo.workers.seat import Seat
 

@@ -2,8 +2,8 @@
 
 from dgc_topo.workers.lab.counters import CounterError, HostCounters, check_sent
 from dgc_topo.workers.lab.doctor import Diagnosis, examine
-from dgc_topo.workers.lab.lab import Lab
-from dgc_topo.workers.lab.process import LabProcess
+from dgc_topo.workers.lab.emulator import Lab
+from dgc_topo.workers.lab.remote import LabProcess
 from dgc_topo.workers.lab.spec import LabError, LabSpec, LinkChange
 
 __all__ = [

@@ -7,8 +7,8 @@ import selectors
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from dgc_topo.workers.lab.lab import Lab
-from dgc_topo.workers.lab.process import LabProcess
+from dgc_topo.workers.lab.emulator import Lab
+from dgc_topo.workers.lab.remote import LabProcess
 
 _POLL_S = 0.1
 

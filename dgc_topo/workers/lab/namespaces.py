@@ -1,4 +1,4 @@
-"""The few system calls behind the lab that Python 3.11 lacks: namespaces, and dying together."""
+"""Namespaces: the system calls that Python 3.11 lacks, and the rights that they take."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _LIMITS = {
     NEW_NET: "max_net_namespaces",
 }
 _SET_PDEATHSIG = 1
+#: By bit: to make namespaces, and for root to be itself in a user namespace of its own.
+_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SETFCAP": 31}
+_APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _PRIVATE_RECURSIVELY = (1 << 18) | (1 << 14)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -81,7 +84,7 @@ def new_network() -> int:
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def become_own_user() -> None:
+def enter_user_namespace() -> None:
     """Enter a user namespace, where this process may do what it wants to namespaces it makes.
 
     The user keeps its number, so files are read and written as before.
@@ -119,3 +122,54 @@ def _check(result: int, what: str) -> None:
     if result:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def leave_machine() -> bool:
+    """Leave the machine's network, and give children process ids of their own.
+
+    Returns:
+        Whether that took a user namespace.
+
+    Raises:
+        OSError: if this user may not; the text says what is missing.
+    """
+    # Asked now: inside a user namespace it has every right, and may have no name.
+    missing = _missing()
+    wanted = NEW_NET | NEW_PIDS
+    try:
+        unshare(wanted)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+    else:
+        return False
+    try:
+        enter_user_namespace()
+        unshare(wanted)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.EACCES}:
+            raise
+        raise OSError(error.errno, f"{os.strerror(error.errno)}: {missing}") from error
+    return True
+
+
+def _missing() -> str:
+    """Say what this process lacks, if it may make no namespaces."""
+    if os.geteuid() == 0:
+        return _missing_for_root()
+    why = "be root, or allow user namespaces"
+    if _APPARMOR.exists() and _APPARMOR.read_text().strip() == "1":
+        why += f" (AppArmor restricts them: kernel.{_APPARMOR.name})"
+    return why
+
+
+def _missing_for_root() -> str:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (effective,) = (int(line.split()[1], 16) for line in lines if line.startswith("CapEff:"))
+    lacking = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    if not lacking:
+        return "root has the capabilities, something else forbids it (seccomp, or a chroot)"
+    return (
+        f"root lacks {' and '.join(lacking)} here, expected CAP_SYS_ADMIN (to make namespaces), or "
+        "CAP_SETFCAP and the right to make user namespaces"
+    )

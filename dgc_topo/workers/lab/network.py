@@ -1,4 +1,4 @@
-"""Hosts, links and the switch, made in network namespaces (inside the keeper's process)."""
+"""Hosts, links and the switch, made in network namespaces (inside the daemon's process)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.workers.lab.counters import HostCounters
-from dgc_topo.workers.lab.names import (
+from dgc_topo.workers.lab.namespaces import inside, new_network
+from dgc_topo.workers.lab.shaping import Shape, dropped_packets, shape_host, shape_switch
+from dgc_topo.workers.lab.spec import (
     INTERFACE,
     NETWORK,
     PREFIX_LENGTH,
+    LabSpec,
     address_of,
     hardware_address_of,
 )
-from dgc_topo.workers.lab.namespaces import inside, new_network
-from dgc_topo.workers.lab.shaping import Shape, dropped_packets, shape_host, shape_switch
-from dgc_topo.workers.lab.spec import LabSpec
 
 _LOOPBACK_INDEX = 1
 #: Of the network namespace of who opens it.  With it, after every pause of a fifth of a second (the
@@ -73,7 +73,7 @@ class Network:
         self._switch.link("set", index=self._bridge, state="up")
         self._hosts = [self._make_host(host, fd) for host, fd in enumerate(namespaces)]
         for host in range(spec.num_hosts):
-            self._introduce(host)
+            self._make_known(host)
         self.reset()
 
     def namespace(self, host: int) -> int:
@@ -149,7 +149,7 @@ class Network:
             _set_congestion_control(route, interface, host, self._spec.congestion_control)
         return _Host(namespace, route, interface, port)
 
-    def _introduce(self, host: int) -> None:
+    def _make_known(self, host: int) -> None:
         """Tell the switch and all other hosts where this one is."""
         it = self._hosts[host]
         self._switch.fdb(

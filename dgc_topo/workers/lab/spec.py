@@ -1,4 +1,4 @@
-"""What an emulated cluster is: hosts, the rates of their links, and what happens to them."""
+"""Specification of an emulated cluster: hosts, addresses, rates of links, and changes of these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any, Literal
 from dgc_topo.units import check_rate, rate_text
 
 MAX_HOSTS = 64
-#: And of a queue's bytes in 31.
+INTERFACE = "eth0"  #: on every host, its end of the link to the switch
+NETWORK = "10.77.0.0"  #: of all hosts; nothing outside the lab sees these names
+PREFIX_LENGTH = 16
+#: The kernel is told the bytes of a queue in 31 bits.
 MAX_QUEUE_BYTES = 2**31 - 1
 
 #: A frame of Ethernet as the shaper counts it: 14 bytes of header and an MTU of 1500.
@@ -203,3 +206,13 @@ def queue_bytes(rate_bits_per_s: float, queue_s: float) -> int:
 def _check_count(name: str, value: int, most: int) -> None:
     if not 1 <= value <= most:
         raise ValueError(f"lab: {name} {value!r}, expected a whole number from 1 to {most}")
+
+
+def address_of(host: int) -> str:
+    """Return a host's IPv4 address, the same in every lab."""
+    return f"10.77.0.{host + 1}"
+
+
+def hardware_address_of(host: int) -> str:
+    """Return the Ethernet address of a host's interface."""
+    return f"02:00:00:00:00:{host + 1:02x}"

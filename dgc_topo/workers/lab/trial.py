@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pyroute2 import IPRoute
 
+from dgc_topo.workers.lab.daemon import REFUSALS, text_of
 from dgc_topo.workers.lab.doctor import Finding
-from dgc_topo.workers.lab.keeper import REFUSALS, text_of
+from dgc_topo.workers.lab.namespaces import leave_machine
 from dgc_topo.workers.lab.network import Network, keep_windows
-from dgc_topo.workers.lab.rights import leave_machine
 from dgc_topo.workers.lab.shaping import Shape, shape_host
 from dgc_topo.workers.lab.spec import LabSpec
 

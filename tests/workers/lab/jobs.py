@@ -13,7 +13,7 @@ from dgc_topo.runtime import Communicator, DistributedTransport, PeerError
 from dgc_topo.runtime.connections import congestion_controls, connections
 from dgc_topo.topology import load_topology
 from dgc_topo.workers.group import Worker
-from dgc_topo.workers.lab.names import address_of
+from dgc_topo.workers.lab.spec import address_of
 
 
 def stream(worker: Worker, argument: Any) -> list[float]:

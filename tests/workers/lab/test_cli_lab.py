@@ -45,7 +45,7 @@ def test_what_is_missing_decides_and_is_said(monkeypatch):
     result = CliRunner().invoke(app, ["lab", "doctor"])
     assert result.exit_code == 1
     assert "can NOT have a lab" in result.output
-    monkeypatch.setattr("dgc_topo.workers.lab.lab.examine", lambda: lacking)
+    monkeypatch.setattr("dgc_topo.workers.lab.emulator.examine", lambda: lacking)
     monkeypatch.setattr(
         "dgc_topo.workers.lab.messages.receive", lambda _: ({"error": "refused"}, [])
     )

@@ -29,22 +29,22 @@ with Lab(LabSpec(num_hosts=2, rate_bits_per_s=1e8)) as lab:
     nothing = os.open(os.devnull, os.O_RDWR)
     for rank in range(2):
         lab.start(rank, [sys.executable, "-c", away], dict(os.environ), nothing, nothing)
-    print(json.dumps(lab._keeper.pid), flush=True)
+    print(json.dumps(lab._daemon.pid), flush=True)
     time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("victim", ["owner", "keeper"])
+@pytest.mark.parametrize("victim", ["owner", "daemon"])
 def test_nothing_is_left_when_its_owner_or_keeper_is_killed(lab: Lab, victim: str):
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
     try:
         assert owner.stdout is not None
-        keeper = json.loads(owner.stdout.readline())
-        family = wait_for(lambda: _family(keeper, 6))
+        daemon = json.loads(owner.stdout.readline())
+        family = wait_for(lambda: _family(daemon, 6))
         networks = {network for process in family if (network := _network(process))}
         networks.discard(_network(psutil.Process()))
         assert len(networks) == 3  # the switch's and two hosts'
-        (owner if victim == "owner" else psutil.Process(keeper)).kill()
+        (owner if victim == "owner" else psutil.Process(daemon)).kill()
         wait_for(lambda: not any(_alive(process) for process in family))
         wait_for(lambda: not networks & _all_networks())
     finally:
@@ -61,9 +61,9 @@ def wait_for(condition, timeout_s=20.0):
     return result
 
 
-def _family(keeper: int, size: int) -> list[psutil.Process]:
-    """Return the keeper and everything below it once that are *size* processes."""
-    process = psutil.Process(keeper)
+def _family(daemon: int, size: int) -> list[psutil.Process]:
+    """Return the daemon and everything below it once that are *size* processes."""
+    process = psutil.Process(daemon)
     family = [process, *process.children(recursive=True)]
     return family if len(family) == size else []
 
@@ -132,5 +132,5 @@ def test_a_lab_goes_in_good_order(lab: Lab):
         seen = psutil.Process(process.pid)
         assert seen.cmdline() == ["sleep", "600"]
     wait_for(lambda: not _alive(seen))
-    assert other._keeper is not None
-    assert other._keeper.returncode == 0  # it was not killed
+    assert other._daemon is not None
+    assert other._daemon.returncode == 0  # it was not killed

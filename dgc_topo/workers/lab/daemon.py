@@ -3,8 +3,8 @@
 Started by `Lab` as a fresh interpreter, it makes the network, starts processes on the hosts,
 and answers requests.  Nothing of the lab has a name outside, so all of it goes when the
 last process in it goes, and the processes are in a process-id namespace, whose first process takes
-all others along, whatever they did to get away.  That first process dies with the keeper, and the
-keeper with the owner: it sees the owner's end in three ways (the kernel's signal, the end of the
+all others along, whatever they did to get away.  That first process dies with the daemon, and the
+daemon with the owner: it sees the owner's end in three ways (the kernel's signal, the end of the
 control socket, and the owner's process descriptor).
 """
 
@@ -25,16 +25,16 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from dgc_topo.workers.lab import messages, namespaces
+from dgc_topo.workers.lab import namespaces, remote
+from dgc_topo.workers.lab.namespaces import leave_machine
 from dgc_topo.workers.lab.network import Network
-from dgc_topo.workers.lab.rights import leave_machine
 from dgc_topo.workers.lab.spec import LabError, LabSpec, LinkChange
 
 #: What the kernel, or a library on the way to it, says to what it cannot do.
 REFUSALS = (OSError, NetlinkError, subprocess.SubprocessError, struct.error, ValueError)
 
 
-class Keeper:
+class LabDaemon:
     """Answers the owner's requests, one at a time, and carries out timed changes between them."""
 
     def __init__(self, spec: LabSpec, control: socket.socket, owner: int) -> None:
@@ -72,7 +72,7 @@ class Keeper:
             self._make_due_changes()
 
     def _answer(self) -> bool:
-        arguments, descriptors = messages.receive(self._control)
+        arguments, descriptors = remote.receive(self._control)
         if arguments is None:
             return False
         handler = self._answers[arguments.pop("do")]
@@ -85,7 +85,7 @@ class Keeper:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        messages.send(self._control, answer)
+        remote.send(self._control, answer)
         return True
 
     def _start(
@@ -162,21 +162,21 @@ def main(control_descriptor: int, owner_pid: int) -> None:
     control.set_inheritable(False)
     owner = os.pidfd_open(owner_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
-    spec = LabSpec.from_json(messages.receive(control)[0])
+    spec = LabSpec.from_json(remote.receive(control)[0])
     try:
         own_user = leave_machine()
         namespaces.die_with_parent()
         if os.getppid() != owner_pid:
             return
-        keeper = Keeper(spec, control, owner)
+        daemon = LabDaemon(spec, control, owner)
         first, lifeline = _start_first_process(control, owner)
     except REFUSALS as error:
         kind = "wrong" if isinstance(error, ValueError) else "error"
-        messages.send(control, {kind: text_of(error)})
+        remote.send(control, {kind: text_of(error)})
         return
     try:
-        messages.send(control, {"value": {"user_namespace": own_user}})
-        keeper.serve()
+        remote.send(control, {"value": {"user_namespace": own_user}})
+        daemon.serve()
     except LabError as error:
         sys.stderr.write(f"{error}\n")  # which the owner quotes
     finally:
@@ -203,7 +203,7 @@ def _start_first_process(control: socket.socket, owner: int) -> tuple[int, int]:
     for descriptor in (control.fileno(), owner, writing):
         os.close(descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come here: let none stay as a zombie
-    os.read(reading, 1)  # until the keeper is gone
+    os.read(reading, 1)  # until the daemon is gone
     os._exit(0)
 
 

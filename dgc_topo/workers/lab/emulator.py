@@ -10,15 +10,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
-from dgc_topo.workers.children import Starter, python_command, python_environment
+from dgc_topo.workers.children import Starter, nameless_file, python_command, python_environment
 from dgc_topo.workers.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
-from dgc_topo.workers.lab import messages
+from dgc_topo.workers.lab import remote
 from dgc_topo.workers.lab.counters import HostCounters
 from dgc_topo.workers.lab.doctor import examine
-from dgc_topo.workers.lab.names import INTERFACE, address_of
-from dgc_topo.workers.lab.process import LabProcess
-from dgc_topo.workers.lab.spec import LabError, LabSpec
-from dgc_topo.workers.rendezvous import nameless_file
+from dgc_topo.workers.lab.remote import LabProcess
+from dgc_topo.workers.lab.spec import INTERFACE, LabError, LabSpec, address_of
 
 _ANSWER_WITHIN_S = 60.0
 _END_WITHIN_S = 10.0
@@ -46,7 +44,7 @@ class Lab:
         self.user_namespace = False  #: whether it took one; known once the lab is up
         self._lock = threading.Lock()
         self._starter: Starter | None = None
-        self._keeper: subprocess.Popen[bytes] | None = None
+        self._daemon: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._errors: IO[bytes] | None = None
 
@@ -75,7 +73,7 @@ class Lab:
         self._starter = Starter()
         try:
             with theirs:
-                self._starter.call(self._start_keeper, theirs, self._errors)
+                self._starter.call(self._start_daemon, theirs, self._errors)
             ready = self._exchange(self.spec.to_json(), ())
         except BaseException as error:
             self.close()
@@ -99,12 +97,12 @@ class Lab:
         if self._control is not None:
             self._control.close()
             self._control = None
-        if self._keeper is not None:
+        if self._daemon is not None:
             try:
-                self._keeper.wait(_END_WITHIN_S)
+                self._daemon.wait(_END_WITHIN_S)
             except subprocess.TimeoutExpired:
-                self._keeper.kill()
-                self._keeper.wait()
+                self._daemon.kill()
+                self._daemon.wait()
         if self._errors is not None:
             self._errors.close()
             self._errors = None
@@ -210,10 +208,10 @@ class Lab:
         )
         return LabProcess(self._ask, answer["process"], answer["pid"])
 
-    def _start_keeper(self, control: socket.socket, errors: IO[bytes]) -> None:
+    def _start_daemon(self, control: socket.socket, errors: IO[bytes]) -> None:
         arguments = str(control.fileno()), str(os.getpid())
-        self._keeper = subprocess.Popen(
-            python_command("dgc_topo.workers.lab.keeper", *arguments),
+        self._daemon = subprocess.Popen(
+            python_command("dgc_topo.workers.lab.daemon", *arguments),
             env=python_environment(),
             stdin=subprocess.DEVNULL,
             stdout=errors,
@@ -230,12 +228,12 @@ class Lab:
             if self._control is None:
                 raise LabError("the lab is not up, expected this inside its 'with' block")
             try:
-                messages.send(self._control, request, descriptors)
-                answer, _ = messages.receive(self._control)
+                remote.send(self._control, request, descriptors)
+                answer, _ = remote.receive(self._control)
             except OSError as error:
-                raise LabError(f"its keeper is gone or frozen: {error}{self._said}") from error
+                raise LabError(f"its daemon is gone or frozen: {error}{self._said}") from error
         if answer is None:
-            raise LabError(f"its keeper ended{self._said}")
+            raise LabError(f"its daemon ended{self._said}")
         if "wrong" in answer:
             raise ValueError(answer["wrong"])
         if "error" in answer:
@@ -244,7 +242,7 @@ class Lab:
 
     @property
     def _said(self) -> str:
-        """The last lines that the keeper printed."""
+        """The last lines that the daemon printed."""
         assert self._errors is not None
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

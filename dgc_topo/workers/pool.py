@@ -14,9 +14,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
-from dgc_topo.workers.children import Starter, python_command, python_environment
+from dgc_topo.workers.children import Starter, nameless_file, python_command, python_environment
 from dgc_topo.workers.hosts import Hosts, Process
-from dgc_topo.workers.rendezvous import nameless_file
 
 _POLL_S = 0.2
 _GRACE_S = 10.0  # for the other workers to say what they saw, once one has failed
@@ -62,7 +61,7 @@ class _Member:
         return [Message(rank, *json.loads(line)) for line in lines]
 
 
-class Crew:
+class WorkerPool:
     """A worker process per rank, each with a channel of JSON lines both ways.
 
     Args:
@@ -130,14 +129,14 @@ class Crew:
 
     def _explain_failure(self, first: int) -> str:
         """Say which worker failed first and what the others saw of it."""
-        self._wait_for_last_words()
+        self._wait_for_others()
         processes = [member.process for member in self._members]
         failed = [rank for rank, p in enumerate(processes) if p.returncode is not None]
         if not failed:
             return f"worker of rank {first} closed its channel and went on, expected its result"
         # A killed worker cannot say anything itself, a worker that lost its peer only says so.
         culprit = min(failed, key=lambda rank: (self._lost_its_peer(rank), rank != first, rank))
-        parts = [f"worker of rank {culprit} {_how(processes[culprit].returncode)}"]
+        parts = [f"worker of rank {culprit} {_exit_text(processes[culprit].returncode)}"]
         tail = self.log(culprit).strip().splitlines()[-_TAIL_LINES:]
         parts += [f"  {line}" for line in tail]
         parts += [
@@ -150,13 +149,13 @@ class Crew:
                 parts.append(f"rank {rank}: {lines[-1]}")
         return "\n".join(parts)
 
-    def _wait_for_last_words(self) -> None:
+    def _wait_for_others(self) -> None:
         """Look at every worker until all have ended, or none has for a while."""
         deadline = time.monotonic() + _GRACE_S
         last = deadline
         num_ended = 0
         while True:
-            speaking = [_still_has_a_say(member.process) for member in self._members]
+            speaking = [_is_responsive(member.process) for member in self._members]
             ended = sum(member.process.returncode is not None for member in self._members)
             now = time.monotonic()
             if ended > num_ended:
@@ -191,7 +190,7 @@ class Crew:
         self._starter.close()
 
 
-def _still_has_a_say(process: Process) -> bool:
+def _is_responsive(process: Process) -> bool:
     """Whether the worker runs, and is not frozen (where the system tells)."""
     if process.poll() is not None:
         return False
@@ -202,7 +201,7 @@ def _still_has_a_say(process: Process) -> bool:
     return state not in "Tt"
 
 
-def _how(returncode: int | None) -> str:
+def _exit_text(returncode: int | None) -> str:
     if returncode is not None and returncode < 0:
         return f"was killed by {signal.Signals(-returncode).name}"
     return f"failed with exit status {returncode}"
