@@ -20,7 +20,7 @@ from dgc_topo.topology import Topology
 
 Matrix = npt.NDArray[np.float64]
 
-#: What rounding leaves of a distance of 1 that an iteration brings to 0.
+#: Rest that rounding leaves of a distance of 1 that an iteration brings to 0.
 _ROUNDING = 1e-12
 
 
@@ -183,7 +183,7 @@ class Contraction:
 
 
 def _same(one: Schedule, other: Schedule) -> bool:
-    """Return whether two schedules list the same transfers."""
+    """Return True if two schedules list the same transfers."""
     return one.num_chunks == other.num_chunks and all(
         a is not None and b is not None and same_transfers(a, b)
         for a, b in zip_longest(one.steps(), other.steps())

@@ -33,8 +33,8 @@ class Proof:
     Attributes:
         label: The topology, with its options; or ``schedule``.
         world_size: Number of ranks.
-        goal: What was promised.
-        claim: What was proved, as a sentence.
+        goal: Promise of the schedule.
+        claim: The proved property, as a sentence.
         cost: Cost of one run, in the first iteration.
         step_bound: Fewest steps that any schedule with this goal needs.
         bytes_bound: Fewest buffers that the busiest rank must send.
@@ -183,7 +183,7 @@ def _explain(schedule: Schedule, rank: int, chunk: int, row: list[Fraction]) -> 
 def _origin_of_fault(
     schedule: Schedule, rank: int, chunk: int, origin: int, final: Fraction
 ) -> tuple[str, int, int]:
-    """Return what happened, in which step and at which rank."""
+    """Return the fault in words, its step and its rank."""
     last_write = index = -1
     for index, (step, weights) in enumerate(states(schedule, chunk)):
         too_much = weights.numerators[:, 0, origin] > weights.denominator

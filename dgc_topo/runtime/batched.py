@@ -1,4 +1,4 @@
-"""All messages of a step as one batch, in the payload's own memory: NCCL and others.
+"""Batches: all messages of a step at once, in the payload's own memory: NCCL and others.
 
 A batch's sends and receives must match in size, so where only the sender knows a size, a first
 batch exchanges sizes.  NCCL returns one work for the whole batch and cannot be asked to wait for a

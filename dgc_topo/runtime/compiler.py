@@ -47,7 +47,7 @@ def compile_program(
     payload: Payload,
     memory: Callable[[int], Tensor] | None = None,
 ) -> Program:
-    """Compile what *rank* does in *schedule* for payloads of *payload*'s layout.
+    """Compile the program of *rank* in *schedule* for payloads of *payload*'s layout.
 
     A message without bytes (a chunk without elements) is known to both ends: nobody sends it.
 
@@ -109,7 +109,7 @@ def _sizes(sends: Sequence[Send], receives: Sequence[Receive]) -> tuple[int, int
 
 
 def _arrivals(steps: Iterable[ProgramStep], memory: Callable[[int], Tensor]) -> dict[int, Arrival]:
-    """Return what is received in scratch memory; what was used last, and is in a cache, first."""
+    """Give messages places in scratch memory; the place used last, which is in a cache, first."""
     sizes: list[int] = []  # of places
     free: list[int] = []
     taken: dict[int, tuple[Receive, int, int]] = {}  # by slot: its place and size
@@ -219,7 +219,7 @@ class _Draft:
         received: The incoming ones.
         sends: Of those sent, in the same order; None for those without bytes.
         receives: Of those received with bytes, in the same order.
-        groups: What to wait for and merge, in this order.
+        groups: Receives to wait for and merge together, in this order.
         releases: The *next* step's sends, by place, that may leave at once: they carry nothing that
             this step changes.
         is_stream: True if all messages come from one rank and none waits for a send.  Only then
@@ -263,7 +263,7 @@ class _Draft:
                 (holding[-1] if holding else self).releases.append(place)
 
     def room(self, number: int) -> int:
-        """Return how many groups' receives may be posted when group *number* is waited for.
+        """Return the number of groups that may be posted while group *number* is waited for.
 
         Of a stream a few, so that its scratch memory stays in a cache; else all.
         """

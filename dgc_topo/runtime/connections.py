@@ -131,8 +131,8 @@ class SendQueues:
     delivers (other systems than Linux), nothing is done.
 
     Args:
-        longest_wait_s: How long what waits may take to leave, at the rate that the connection
-            delivered lately.
+        longest_wait_s: Longest time that waiting bytes take to leave, at the rate that the
+            connection delivered lately.
     """
 
     def __init__(self, longest_wait_s: float = LONGEST_WAIT_S) -> None:

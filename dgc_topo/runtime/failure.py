@@ -31,7 +31,7 @@ class PeerError(RuntimeError):
         place: Topology and step.
         peers: Ranks that were lost or silent, sorted; on backends that complete all messages of a
             step as one, those that may have been.
-        reason: What happened, in words.
+        reason: Cause, in words.
     """
 
     def __init__(self, rank: int, place: Place, peers: Sequence[int], reason: str) -> None:
@@ -49,7 +49,7 @@ class Posted(NamedTuple):
     """A message under way.
 
     Attributes:
-        work: What the backend returned for it.
+        work: Handle that the backend returned for it.
         peer: Rank at its other end.
         is_receive: True if it comes from the peer.
     """
@@ -97,7 +97,7 @@ class Watch:
         """Wait until a message is complete; up to a hundredth longer than the time-out.
 
         Args:
-            work: What the backend returned for it.
+            work: Handle that the backend returned for it.
             peer: Rank at its other end.
             others: The step's messages not known to be complete; if this one times out, they tell
                 which other peers are silent.
@@ -127,7 +127,7 @@ class Watch:
         Args:
             works: One per message, or fewer that stand for all of them.
             peers: The peer of each message, those to receive first.
-            num_receives: How many messages are to be received.
+            num_receives: Number of messages to receive.
 
         Raises:
             PeerError: if a peer is lost, or the time-out passes.

@@ -78,7 +78,7 @@ class ProgramStep:
 
     Attributes:
         index: The step's number in the whole schedule.
-        acts: What to do, in this order.
+        acts: Receives, sends and merges, in their order.
         receives: The step's messages as the schedule lists them, whenever they are posted.
         sends: The same; the step is over when they have left.
         num_bytes: Bytes sent and received, if all sizes are known.
@@ -93,7 +93,7 @@ class ProgramStep:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """All that one rank does in a run.
+    """Everything that one rank does in a run.
 
     Attributes:
         steps: The steps in which the rank does something.

@@ -1,4 +1,4 @@
-"""One work per message, in CPU memory: Gloo, MPI.  Each message leaves as soon as it can."""
+"""Single messages in CPU memory (Gloo, MPI): each leaves as soon as it can."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SinglyChannel:
 
     Args:
         group: The process group; None is the default one.
-        device: Where payloads live.
+        device: Device of the payloads.
         timeout: Longest time that one step may take.
         eager_bytes: As of `Staging`.
 

@@ -60,7 +60,7 @@ class Staging:
 
     Args:
         group: The process group.
-        device: Where payloads live.
+        device: Device of the payloads.
         watch: Makes the errors.
         eager_bytes: Bytes, at least 16, the same on every rank.
     """

@@ -71,7 +71,7 @@ class Transport(Channel, Protocol):
         """Run a program that `compile` made for such payloads.
 
         Args:
-            program: What to do.
+            program: Acts of this rank.
             payload: This rank's, which has been cut; changed in place.
             topology: Its name, for errors.
 
@@ -96,7 +96,7 @@ class DistributedTransport:
         timeout: Longest time one step may take, waiting for a slower rank included, before the
             silent peers count as frozen.
         eager_bytes: See `dgc_topo.runtime.staging.Staging`; the same on every rank.
-        longest_wait_s: How long what the kernel has taken may wait to leave (see `SendQueues`);
+        longest_wait_s: Longest time that bytes wait in the kernel to leave (see `SendQueues`);
             None leaves the process's connections as they are.
     """
 

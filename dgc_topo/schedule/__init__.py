@@ -1,4 +1,4 @@
-"""What a topology is: a schedule of transfers between ranks."""
+"""Schedules: transfers between ranks, step by step."""
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.order import turns, unroll

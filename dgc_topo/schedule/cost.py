@@ -1,4 +1,4 @@
-"""What a schedule costs in steps, messages and bytes, whatever the network."""
+"""Cost of a schedule in steps, messages and bytes, whatever the network."""
 
 from __future__ import annotations
 

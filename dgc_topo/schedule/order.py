@@ -48,7 +48,7 @@ def turns(step: Step, num_chunks: int) -> Iterator[tuple[IntArray, IntArray]]:
 
 
 def unroll(arrivals: Sequence[Transfer]) -> tuple[Fraction, list[Fraction]]:
-    """Return what *arrivals* at one rank and chunk come to, applied in the order given.
+    """Return the factors that *arrivals* at one rank and chunk come to, in the order given.
 
     Returns:
         The exact factor on the receiver's own value, and on the value of each arrival: its weight

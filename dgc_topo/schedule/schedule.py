@@ -19,7 +19,7 @@ from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.grid import Grid, grid_of
 from dgc_topo.schedule.step import ScheduleError, Step, check_is_step, copy, gather, reduce
 
-#: What a schedule promises.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
+#: Promise of a schedule.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
 Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]
 
 #: Of a buffer; the largest has not many more elements.
@@ -55,7 +55,7 @@ class Schedule:
             every step, holding at least the transfers that touch those ranks, in the same order
             whatever the ranks (see `dgc_topo.schedule.order`); transfers that touch none of them
             may be left out (then a rank's own view costs what the rank does).
-        goal: What the schedule promises; ``part`` is a building block that promises nothing.
+        goal: Promise of the schedule; ``part`` is a building block that promises nothing.
         servers: Ranks that relay but contribute nothing of their own.
 
     Raises:

@@ -31,7 +31,17 @@ class ScheduleError(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Transfer:
-    """One message, as plain numbers; ``dst = keep * dst + weight * src`` on its chunks."""
+    """One message, as plain numbers; ``dst = keep * dst + weight * src`` on its chunks.
+
+    Attributes:
+        src: Sending rank.
+        dst: Receiving rank.
+        chunk: First chunk.
+        count: Number of chunks.
+        keep: Factor on the receiver's own value.
+        weight: Factor on the sender's value.
+        is_plain: True if it only adds, or only replaces.
+    """
 
     src: int
     dst: int
@@ -39,7 +49,7 @@ class Transfer:
     count: int
     keep: Fraction
     weight: Fraction
-    is_plain: bool = field(init=False)  #: whether it adds, or replaces, as it is
+    is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_plain", self.weight == 1 and self.keep in {0, 1})
@@ -67,7 +77,7 @@ class Step:
         count: Number of chunks in the run, at least 1.
         keep: Numerator of the factor on the receiver's own value.
         weight: Numerator of the factor on the sender's value.
-        denominator: What *keep* and *weight* are divided by.
+        denominator: Divisor of *keep* and *weight*.
 
     Raises:
         ScheduleError: if a rank sends to itself, a rank or chunk is negative, a run is empty, or

@@ -1,4 +1,4 @@
-"""Check that what a rank is told to do is what the whole schedule says of it.
+"""Checks that a rank's own steps are those of the whole schedule.
 
 A proof reads the steps of all ranks, a run those of one rank.  A schedule that makes the two in
 different ways could be proved, and then hang, or compute something else.
@@ -29,8 +29,8 @@ def check_views(schedule: Schedule, *, iteration: int = 0) -> None:
     evenly from the first to the last, as many as come to that, and at least 4.
 
     Args:
-        schedule: What is proved.
-        iteration: Of which iteration.
+        schedule: The schedule that is proved.
+        iteration: Its iteration.
 
     Raises:
         ScheduleError: naming the rank, the step and the first transfer that differs.
@@ -97,7 +97,7 @@ def _refuse(rank: int, index: int, told: Transfer | None, expected: Transfer | N
 
 
 def same_transfers(one: Step, other: Step) -> bool:
-    """Return whether two steps list the same transfers in the same order."""
+    """Return True if two steps list the same transfers in the same order."""
     if one.denominator != other.denominator:
         return list(one) == list(other)
     names = ("src", "dst", "chunk", "count", "keep", "weight")

@@ -1,4 +1,4 @@
-"""Exact weights: how much of each rank's input every chunk of every rank holds.
+"""Exact weights: the share of each rank's input in every chunk of every rank.
 
 Whole numbers over one common denominator, in the smallest integers that certainly hold them, and in
 Python's own where 64 bits may not do: nothing is rounded, and nothing overflows.
@@ -31,12 +31,12 @@ class Weights:
 
     Args:
         schedule: At first every contributor holds its own input once.
-        num_chunks: How many chunks are followed.
+        num_chunks: Number of chunks that are followed.
 
     Attributes:
         numerators: Shape (world_size, num_chunks, world_size): entry ``[r, c, i]`` belongs to rank
             i's chunk c inside rank r's chunk c.
-        denominator: What all of them are divided by.
+        denominator: Divisor of all of them.
     """
 
     def __init__(self, schedule: Schedule, num_chunks: int) -> None:
@@ -48,11 +48,11 @@ class Weights:
         self._signed = False  # whether one may be negative
 
     def of(self, rank: int, chunk: int = 0) -> list[Fraction]:
-        """Return what a rank holds of every rank's input."""
+        """Return the multiple of every rank's input that a rank holds."""
         return [Fraction(n, self.denominator) for n in self.numerators[rank, chunk].tolist()]
 
     def are(self, expected: IntArray) -> npt.NDArray[np.bool_]:
-        """Return which ranks hold of which chunks just *expected* times each rank's input."""
+        """Return a mask of ranks and chunks that hold just *expected* times each rank's input."""
         numerators, wanted = self.numerators, expected.astype(object) * self.denominator
         if _holds(numerators, self.denominator):
             wanted = wanted.astype(numerators.dtype)
@@ -117,7 +117,7 @@ class Weights:
 
 
 def contributions(schedule: Schedule) -> tuple[Numerators, int]:
-    """Return how much of each rank's input every chunk ends up holding.
+    """Return the multiple of each rank's input that every chunk ends up holding.
 
     Returns:
         Numerators of shape (world_size, num_chunks, world_size) - entry ``[r, c, i]`` belongs to
@@ -167,7 +167,7 @@ def last_change(schedule: Schedule, chunk: int, is_wrong: Callable[[Weights], bo
 
 
 def _cuts(schedule: Schedule) -> IntArray:
-    """Return where a transfer begins or ends, sorted, with both ends of the buffer."""
+    """Return the chunks at which transfers begin or end, sorted, with both ends of the buffer."""
     cuts = np.array([0, schedule.num_chunks])
     for step in schedule.steps():
         if len(cuts) > schedule.num_chunks:

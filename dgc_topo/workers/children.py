@@ -116,7 +116,7 @@ class Starter:
         self.close()
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what the function returns, called in the thread."""
+        """Call a function in the thread, and return its result."""
         done: Future[T] = Future()
 
         def job() -> None:
@@ -164,12 +164,12 @@ def new_rendezvous() -> IO[bytes]:
 
 
 def descriptors_for_workers(meeting: IO[bytes]) -> Sequence[int]:
-    """Return what a worker needs besides the name of a file from `new_rendezvous`."""
+    """Return the descriptors that a worker needs beside the name of such a file."""
     return [meeting.fileno()] if _NAMELESS else []
 
 
 def url_of(name: object, descriptors: Sequence[int]) -> str:
-    """Return what `torch.distributed.init_process_group` takes, as a worker sees the file.
+    """Return a file's URL for `torch.distributed.init_process_group`, as a worker sees the file.
 
     Args:
         name: Of the file.

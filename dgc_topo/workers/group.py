@@ -43,18 +43,28 @@ class GroupPeerError(RuntimeError):
 class Worker:
     """One process of a run.
 
-    The collectives here are for bookkeeping around the steps; *what* says for what, in errors.
+    The collectives here are for bookkeeping around the steps; *what* names their purpose in errors.
     Functions that time collectives use `torch.distributed` and its default group themselves.
+
+    Attributes:
+        rank: This process's rank.
+        world_size: Number of ranks.
+        device: Device to compute on.
+        timeout: Time after which a silent peer is an error.
+        tell: Function that gives a JSON value to the launcher, if it listens.
+        network: Name of the network in records.
+        interface: Interface that carries this worker's traffic and nobody else's, if known.
+        time_scale: Factor by which computing is to be slower than the real thing.
     """
 
     rank: int
     world_size: int
     device: torch.device
-    timeout: timedelta  #: after which a silent peer is an error
-    tell: Callable[[Any], None]  #: gives a JSON value to who launched this, if anybody listens
-    network: str  #: what records call the network
-    interface: str | None  #: which carries this worker's traffic and nobody else's, if known
-    time_scale: float  #: how many times slower than the real thing it is to compute
+    timeout: timedelta
+    tell: Callable[[Any], None]
+    network: str
+    interface: str | None
+    time_scale: float
 
     def barrier(self, what: str) -> None:
         """Wait for every rank, using no processor time meanwhile."""
@@ -132,12 +142,12 @@ def join_workers(
     See `dgc_topo.workers.seat` for the variables.
 
     Args:
-        device: To use.
-        backend: To use.
-        timeout: After which a silent peer is an error.
+        device: Device to use.
+        backend: Backend to use.
+        timeout: Time after which a silent peer is an error.
         settings: JSON values that have to be the same on every rank, by key; ranks that a launcher
             started are compared before anything else.
-        init_method: Where the ranks of one `Session` meet, which need no comparing.
+        init_method: URL where the ranks of one `Session` meet, which need no comparing.
         tell: See `Worker`.
 
     Raises:
@@ -189,7 +199,7 @@ class _Joining:
         settings: Mapping[str, Any],
     ) -> None:
         self._seat, self._wanted, self._settings = seat, (device, backend), settings
-        self.network = "unknown"  #: what records call it
+        self.network = "unknown"  # in records
         self.device = choose_device(device, seat.local_rank or 0)
         own = [f"{seat.rank}"] if self.device.type == "cuda" else [None]
         self.backend = choose_backend(backend, own)

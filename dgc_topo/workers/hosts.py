@@ -1,4 +1,4 @@
-"""Where worker processes run: what every such place offers, and the plainest one."""
+"""Places for worker processes: the interface of each, and this machine's loopback."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Hosts(Protocol):
 
     @property
     def name(self) -> str:
-        """What records call the network between the workers."""
+        """The name of the network between the workers in records."""
 
     @property
     def num_ranks(self) -> int | None:
@@ -89,10 +89,10 @@ class Loopback:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to take down."""
+        """Leave; there is nothing to take down."""
 
     def environment(self, rank: int, world_size: int) -> dict[str, str]:
-        """As `Hosts.environment`: all ranks are on one machine."""
+        """Return the variables of a rank: all ranks are on one machine."""
         return {
             "RANK": str(rank),
             "WORLD_SIZE": str(world_size),
@@ -111,7 +111,7 @@ class Loopback:
         stdin: int,
         output: int,
     ) -> subprocess.Popen[bytes]:
-        """As `Hosts.start`; the command sees to its end with this one (see `children`)."""
+        """Start a process; it sees itself to its end with this one (see `children`)."""
         return subprocess.Popen(
             command,
             env={**environment, PARENT_VARIABLE: str(os.getpid())},
@@ -121,4 +121,4 @@ class Loopback:
         )
 
     def begin(self) -> None:
-        """Nothing happens to the loopback interface."""
+        """Begin; nothing happens to the loopback interface."""

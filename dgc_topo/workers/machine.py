@@ -38,7 +38,7 @@ def machine_id() -> str:
 
 
 def share_cores(num_processes: int | None) -> None:
-    """Where the threads of workers outnumber cores, do not let a message interrupt any of them.
+    """Keep messages from interrupting workers if their threads outnumber the cores.
 
     A worker has two threads that matter: its own, and Gloo's, which an arriving message wakes.  If
     that takes the processor from a thread that is about to send, and holds the connection's lock,
@@ -89,8 +89,8 @@ def choose_backend(wanted: WantedBackend, gpus: Sequence[str | None]) -> str:
     """Return ``nccl`` if each rank has a GPU of its own, else ``gloo``.
 
     Args:
-        wanted: By the user.
-        gpus: A name for each rank's GPU, that no other has; None for a rank on the CPU.
+        wanted: The user's choice.
+        gpus: Unique name of each rank's GPU; None for a rank on the CPU.
 
     Raises:
         ValueError: if NCCL is asked for where it cannot work.

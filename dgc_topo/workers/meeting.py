@@ -1,4 +1,4 @@
-"""Where ranks meet that a launcher started: compared before any of them goes on.
+"""Meeting of the ranks that a launcher started: compared before any of them goes on.
 
 Rank 0 serves a store.  Every rank states there who it is and what it is about to do; rank 0
 reads the statements as they come, and says to all of them either who is who, or, as soon as it is
@@ -41,15 +41,15 @@ class MeetingError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a rank says of itself.
+    """A rank's description of itself.
 
     Attributes:
-        seat: As its launcher told it.
-        machine: Tells machines apart.
-        gpus: Those it sees, by number; each has a name of its own in the world.
-        settings: What has to be the same on every rank, by key.
-        ticket: Tells it from another process that believes to be the same rank.
-        fault: Why it does not come; None if it does.
+        seat: Its seat, as its launcher told it.
+        machine: Name of its machine, which no other has.
+        gpus: Unique names of the GPUs that it sees, by number.
+        settings: Values that have to be the same on every rank, by key.
+        ticket: Random text that tells it from another process that claims the same rank.
+        fault: Reason why it does not come; None if it does.
     """
 
     seat: Seat
@@ -65,14 +65,14 @@ class Statement:
 
     @classmethod
     def from_json(cls, text: bytes) -> Statement:
-        """Return what `to_json` wrote."""
+        """Return the statement that `to_json` wrote."""
         fields = json.loads(text)
         seat = Seat(**fields.pop("seat"))
         return cls(seat=seat, gpus=tuple(fields.pop("gpus")), **fields)
 
 
 def statement_of(seat: Seat, gpus: Sequence[str], settings: Mapping[str, Any]) -> Statement:
-    """Return what this process says of itself, versions included.
+    """Return this process's statement, versions included.
 
     Another torch may round otherwise, and speak otherwise to its peers: builds of one release are
     taken as equal, releases are not.
@@ -91,7 +91,7 @@ def meet(store: Store, own: Statement, patience_s: float) -> list[Statement]:
     Args:
         store: Served by rank 0, or for as long as rank 0 lives.
         own: This rank's.
-        patience_s: How long to wait for the last one.
+        patience_s: Longest wait for the last one.
 
     Raises:
         RanksDifferError: on every rank that has come, if two of them differ.
@@ -208,7 +208,7 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 @contextmanager
 def announcing_failure() -> Iterator[None]:
-    """Have the ranks that would wait for this one hear why it does not come.
+    """Tell the ranks that would wait for this one why it does not come, if an error ends the block.
 
     They are given some seconds to listen; whether they do, the error goes on.
     """
@@ -233,9 +233,12 @@ class Meeting:
 
     Args:
         seat: This process's.
-        state: Makes this process's statement.
-        decide: OnMoved of every rank's statement; what it raises ends the joining.
-        patience: How long to wait for the last rank.
+        state: Function that makes this process's statement.
+        decide: Function of every rank's statement; an error that it raises ends the joining.
+        patience: Longest wait for the last rank.
+
+    Attributes:
+        store: Store where the ranks met; None before.
     """
 
     def __init__(
@@ -247,12 +250,12 @@ class Meeting:
     ) -> None:
         self._seat, self._state, self._decide = seat, state, decide
         self._patience = patience
-        self.store: Store | None = None  #: where they met
+        self.store: Store | None = None
         _MEETINGS[str(id(self))] = self  # for as long as this is held elsewhere, too
 
     @property
     def url(self) -> str:
-        """What `init_process_group` takes as its *init_method*."""
+        """The *init_method* for `init_process_group`."""
         return f"{_SCHEME}://{id(self)}"
 
     def hold(self) -> Store:

@@ -29,7 +29,7 @@ class LaunchError(RuntimeError):
 
 
 class Message(NamedTuple):
-    """What a worker says: a value of some kind."""
+    """A value of some kind that a worker sent."""
 
     rank: int
     kind: str
@@ -44,13 +44,13 @@ class _Member:
         self.unfinished = b""
 
     def printed(self) -> str:
-        """Return what the worker has printed."""
+        """Return the text that the worker has printed."""
         # Not by reading on: the worker writes where this file's position is.
         descriptor = self.log.fileno()
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode(errors="replace")
 
     def read(self, rank: int) -> list[Message] | None:
-        """Return what has arrived; None if the worker has closed its end."""
+        """Return the messages that have arrived; None if the worker has closed its end."""
         try:
             chunk = self.channel.recv(1 << 16)
         except ConnectionResetError:
@@ -65,8 +65,8 @@ class WorkerPool:
     """A worker process per rank, each with a channel of JSON lines both ways.
 
     Args:
-        hosts: Where they run.
-        world_size: How many.
+        hosts: Place where they run.
+        world_size: Number of them.
     """
 
     def __init__(self, hosts: Hosts, world_size: int) -> None:
@@ -99,7 +99,7 @@ class WorkerPool:
             channel.sendall(line[sent:])
 
     def messages(self) -> Iterator[Message]:
-        """Yield what workers say, for as long as the caller asks.
+        """Yield the messages of workers, for as long as the caller asks.
 
         Raises:
             LaunchError: if a worker fails, or ends while it is listened to.
@@ -112,7 +112,7 @@ class WorkerPool:
                 yield from heard
 
     def log(self, rank: int) -> str:
-        """Return what a worker has printed."""
+        """Return the text that a worker has printed."""
         return self._members[rank].printed()
 
     def _start(self, rank: int) -> None:
@@ -191,7 +191,7 @@ class WorkerPool:
 
 
 def _is_responsive(process: Process) -> bool:
-    """Whether the worker runs, and is not frozen (where the system tells)."""
+    """Return True if the worker runs, and is not frozen (if the system tells)."""
     if process.poll() is not None:
         return False
     try:

@@ -193,7 +193,7 @@ def _this_machine(environment: Mapping[str, str]) -> str | None:
 
 
 def _is_whole(text: str) -> bool:
-    """Return whether it is a number of digits that `int` knows, and not too many of them."""
+    """Return True if the text is a number of ASCII digits, and not too many of them."""
     return text.isascii() and text.isdigit() and len(text) <= len(str(_MOST))
 
 

@@ -14,7 +14,7 @@ __all__ = ["LaunchError", "Session", "run_on"]
 
 
 def _ignore(_: Any) -> None:
-    """Listen to nothing."""
+    """Ignore a value."""
 
 
 def run_on(
@@ -57,7 +57,7 @@ class Session:
     `LaunchError` it is of no more use.
 
     Args:
-        hosts: Where the workers run; up for as long as the session.
+        hosts: Place of the workers; up for as long as the session.
         world_size: Number of processes; calls may use fewer.
         device: See `dgc_topo.workers.group.join_workers`.
         backend: Of the process group, see there.
@@ -138,11 +138,11 @@ class Session:
         return self._collect(size, listen)
 
     def log(self, rank: int) -> str:
-        """Return what the process of a rank has printed so far."""
+        """Return the text that the process of a rank has printed so far."""
         return self._pool.log(rank)
 
     def _arrange_meeting(self, size: int) -> Sequence[int]:
-        """Return what the first ranks need in order to meet, if they have not met already."""
+        """Return the descriptors that the first ranks need to meet, unless they have met."""
         if size == self._group_size:
             return ()
         self._end_meeting()

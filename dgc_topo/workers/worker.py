@@ -23,12 +23,15 @@ class Orders:
     """JSON lines from the launcher, and the descriptors that came with them.
 
     Args:
-        channel: To the launcher.
+        channel: Socket to the launcher.
+
+    Attributes:
+        descriptors: Those that nobody has taken away yet.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel, self._unread = channel, b""
-        self.descriptors: list[int] = []  #: for whoever takes them away
+        self.descriptors: list[int] = []
 
     def next(self) -> Any:
         """Return the next value; None if the launcher has closed its end."""
@@ -42,11 +45,11 @@ class Orders:
         return json.loads(line)
 
 
-class Member:
-    """This process, as the launcher's other end.
+class CallServer:
+    """The worker's end of the channel to the launcher: carries out the calls that come.
 
     Args:
-        channel: To the launcher, JSON lines both ways.
+        channel: Socket to the launcher, JSON lines both ways.
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -114,7 +117,7 @@ def main(num_processes: int) -> None:
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - no path of ours
         os.dup2(nothing.fileno(), 0)
     share_cores(num_processes)
-    Member(channel).serve()
+    CallServer(channel).serve()
     _flush()
     os._exit(0)  # leaving a group in good order would wait for peers
 

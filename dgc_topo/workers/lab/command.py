@@ -17,9 +17,9 @@ def run_command(lab: Lab, command: Sequence[str], hear: Callable[[int, str], Non
     """Run a command once per rank, with the variables that torchrun sets.
 
     Args:
-        lab: Where; it is up.
+        lab: A lab that is up.
         command: Program and arguments, the same for all ranks.
-        hear: Called with rank and line for everything that is printed.
+        hear: Function called with rank and line for everything that is printed.
 
     Returns:
         0 if all went well; else the exit status of the first rank that failed (as a shell tells

@@ -1,4 +1,4 @@
-"""What the hosts' interfaces counted, and whether that is what was sent."""
+"""Counters of the hosts' interfaces, compared with the bytes that runs say they sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass
 
 #: Of a TCP segment: Ethernet 14, IPv4 20, TCP 20 and its time stamps 12.
 HEADER_BYTES = 66
-#: What Gloo sends for each message at either end: announcements and a preamble.
+#: Gloo's own bytes for each message at either end: announcements and a preamble.
 _GLOO_BYTES_PER_MESSAGE = 128
 #: Opening connections, barriers, and other traffic around a run.
 _AROUND_BYTES = 64_000
@@ -19,18 +19,27 @@ class CounterError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class HostCounters:
-    """What one host's interface has counted: since it was made, or between two readings.
+    """Counters of one host's interface: since it was made, or between two readings.
 
     Bytes are whole frames, Ethernet header included, as the kernel hands them to the interface.
+
+    Attributes:
+        tx_bytes: Bytes sent.
+        tx_packets: Packets sent.
+        rx_bytes: Bytes received.
+        rx_packets: Packets received.
+        tx_dropped: Packets that found the up link's queue full.
+        rx_dropped: Packets that found the down link's queue full.
+        tx_resent: Segments that the host's TCP sent again.
     """
 
     tx_bytes: int
     tx_packets: int
     rx_bytes: int
     rx_packets: int
-    tx_dropped: int  #: packets that found the up link's queue full
-    rx_dropped: int  #: packets that found the down link's queue full
-    tx_resent: int  #: segments that the host's TCP sent again
+    tx_dropped: int
+    rx_dropped: int
+    tx_resent: int
 
     @property
     def carried_bytes(self) -> int:
@@ -41,13 +50,13 @@ class HostCounters:
         return self.tx_bytes - HEADER_BYTES * self.tx_packets
 
     def __sub__(self, earlier: HostCounters) -> HostCounters:
-        """Return what was counted since *earlier*."""
+        """Return the counts since *earlier*."""
         pairs = zip(astuple(self), astuple(earlier), strict=True)
         return HostCounters(*(now - before for now, before in pairs))
 
 
 def check_sent(counted: HostCounters, sent_bytes: float, num_messages: float, where: str) -> float:
-    """Compare what a host's processes say they sent with what its interface counted.
+    """Compare the bytes that a host's processes say they sent with its interface's count.
 
     The interface must have carried ``sent_bytes``, plus at most 128 bytes for each message (Gloo
     announces it at both ends), 64 kB for opening connections, and 1448 for each segment that TCP
@@ -55,13 +64,13 @@ def check_sent(counted: HostCounters, sent_bytes: float, num_messages: float, wh
     way than the network.
 
     Args:
-        counted: Between before and after.
-        sent_bytes: What the executor says (`dgc_topo.runtime.Traffic.bytes_sent`).
+        counted: Counts between before and after.
+        sent_bytes: Bytes that the runtime counted (`dgc_topo.runtime.Traffic.bytes_sent`).
         num_messages: Sent and received.
-        where: Such as ``host 3``, for the error.
+        where: Name of the host for the error, such as ``host 3``.
 
     Returns:
-        How many bytes more were carried than said, as a share of what was said.
+        Bytes carried beyond those sent, as a share of those sent.
 
     Raises:
         CounterError: if they disagree by more.

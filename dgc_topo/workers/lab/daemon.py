@@ -30,7 +30,7 @@ from dgc_topo.workers.lab.namespaces import leave_machine
 from dgc_topo.workers.lab.network import Network
 from dgc_topo.workers.lab.spec import LabError, LabSpec, LinkChange
 
-#: What the kernel, or a library on the way to it, says to what it cannot do.
+#: Refusals of the kernel, or of a library on the way to it.
 REFUSALS = (OSError, NetlinkError, subprocess.SubprocessError, struct.error, ValueError)
 
 

@@ -1,4 +1,4 @@
-"""What this machine can do for a lab, and what is missing: every item is tried, not guessed."""
+"""Diagnosis of this machine's fitness for a lab: every item is tried, not guessed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _HOSTS_PER_CORE = 4  #: more of them at 100 Mbit/s measure the processor rather 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One item of a diagnosis.
 
     Attributes:
-        name: What.
-        usable: Whether it is there.
-        needed: Whether the lab cannot do without.
-        detail: What was found, and what to do if it is missing.
+        name: Name of the item.
+        usable: True if it is there.
+        needed: True if the lab cannot do without.
+        detail: Finding, and advice if the item is missing.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What this machine can do.
+    """Findings about this machine.
 
     Attributes:
         findings: In the order to be read.
@@ -46,12 +46,12 @@ class Diagnosis:
 
     @property
     def usable(self) -> bool:
-        """Whether a lab can be built and workers run in it."""
+        """True if a lab can be built and workers run in it."""
         return all(finding.usable for finding in self.findings if finding.needed)
 
     @property
     def missing(self) -> str:
-        """What is needed and not there, as text."""
+        """Items that are needed and not there, as text."""
         lacks = [f for f in self.findings if f.needed and not f.usable]
         return "; ".join(f"{finding.name}: {finding.detail}" for finding in lacks)
 

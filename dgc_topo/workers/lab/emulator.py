@@ -32,16 +32,20 @@ class Lab:
     thread, also while workers run.
 
     Args:
-        spec: What to build.
+        spec: Hosts and links to build.
 
     Raises:
         LabError: (on entering) if this machine or this user cannot have it.
         ValueError: (on entering) if the kernel does not know the congestion control.
+
+    Attributes:
+        spec: The specification.
+        user_namespace: True if it took a user namespace; known once the lab is up.
     """
 
     def __init__(self, spec: LabSpec) -> None:
         self.spec = spec
-        self.user_namespace = False  #: whether it took one; known once the lab is up
+        self.user_namespace = False
         self._lock = threading.Lock()
         self._starter: Starter | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -50,7 +54,7 @@ class Lab:
 
     @property
     def name(self) -> str:
-        """What records call this network."""
+        """The name of this network in records."""
         return self.spec.name
 
     @property
@@ -143,7 +147,7 @@ class Lab:
         self._ask("restore", host=host)
 
     def counters(self) -> list[HostCounters]:
-        """Return what every host's interface has counted since the lab is up, by host.
+        """Return the counters of every host's interface since the lab is up, by host.
 
         Raises:
             LabError: if the lab is not up.
@@ -166,7 +170,7 @@ class Lab:
         self._ask("reset")
 
     def environment(self, rank: int, world_size: int) -> dict[str, str]:
-        """Return what a launcher would set for a rank, as torchrun does on several machines."""
+        """Return the variables of a rank, as torchrun sets them on several machines."""
         per_host = self.spec.ranks_per_host
         # Gloo takes a LOCAL_WORLD_SIZE of all ranks as a hint that they share memory.
         local_world_size = min(per_host, world_size - rank // per_host * per_host)
@@ -231,9 +235,11 @@ class Lab:
                 remote.send(self._control, request, descriptors)
                 answer, _ = remote.receive(self._control)
             except OSError as error:
-                raise LabError(f"its daemon is gone or frozen: {error}{self._said}") from error
+                raise LabError(
+                    f"its daemon is gone or frozen: {error}{self._last_output}"
+                ) from error
         if answer is None:
-            raise LabError(f"its daemon ended{self._said}")
+            raise LabError(f"its daemon ended{self._last_output}")
         if "wrong" in answer:
             raise ValueError(answer["wrong"])
         if "error" in answer:
@@ -241,7 +247,7 @@ class Lab:
         return answer["value"]
 
     @property
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         """The last lines that the daemon printed."""
         assert self._errors is not None
         self._errors.seek(0)

@@ -44,7 +44,7 @@ def unshare(flags: int) -> None:
 
 
 def _used_up(flags: int) -> str:
-    """Return what text a lack of space for namespaces deserves."""
+    """Return the text about a limit on namespaces that is reached."""
     limits = []
     for flag, name in _LIMITS.items():
         path = Path("/proc/sys/user") / name
@@ -128,7 +128,7 @@ def leave_machine() -> bool:
     """Leave the machine's network, and give children process ids of their own.
 
     Returns:
-        Whether that took a user namespace.
+        True if that took a user namespace.
 
     Raises:
         OSError: if this user may not; the text says what is missing.

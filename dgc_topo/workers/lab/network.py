@@ -103,7 +103,7 @@ class Network:
         self._switch.link("set", index=self._hosts[host].port, state="up")
 
     def counters(self) -> list[HostCounters]:
-        """Return what every host's interface has counted so far."""
+        """Return the counters of every host's interface."""
         return [self._count(host) for host in self._hosts]
 
     def _count(self, host: _Host) -> HostCounters:
@@ -122,7 +122,7 @@ class Network:
         )
 
     def _resent_by(self, host: _Host) -> int:
-        """Return how many segments the TCP of a host's namespace has sent again."""
+        """Return the number of segments that the TCP of a host's namespace has sent again."""
         with inside(host.namespace, self._switch_namespace):
             lines = Path("/proc/thread-self/net/snmp").read_text().splitlines()
         names, numbers = (line.split() for line in lines if line.startswith("Tcp:"))
@@ -211,7 +211,7 @@ def _set_congestion_control(route: IPRoute, interface: int, host: int, name: str
 
 
 def _do_without_ipv6(route: IPRoute, interface: int) -> None:
-    """Keep an interface from taking an IPv6 address and telling the world."""
+    """Keep an interface from taking an IPv6 address and announcing it."""
     mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _NO_ADDRESSES)]}
     try:
         route.link("set", index=interface, IFLA_AF_SPEC={"attrs": [("AF_INET6", mode)]})

@@ -39,7 +39,7 @@ plugins.setdefault("bfifo", plugins["pfifo"])
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How much a link carries, and how much waits for it.
+    """Rate of a link, and length of its queue.
 
     Attributes:
         rate_bits_per_s: Frames and their headers included.
@@ -51,12 +51,12 @@ class Shape:
 
     @property
     def burst_bytes(self) -> int:
-        """What passes at once after a pause."""
+        """Bytes that pass at once after a pause."""
         return burst_bytes(self.rate_bits_per_s)
 
     @property
     def queue_bytes(self) -> int:
-        """What waits at most."""
+        """Most bytes that wait."""
         return queue_bytes(self.rate_bits_per_s, self.queue_s)
 
     @property
@@ -105,7 +105,7 @@ def shape_host(route: IPRoute, interface: int, old: Shape | None, new: Shape | N
 
 
 def dropped_packets(route: IPRoute, interface: int) -> int:
-    """Return how many packets the shaping of an interface has dropped."""
+    """Return the number of packets that the shaping of an interface has dropped."""
     drops = 0
     for discipline in route.get_qdiscs(interface):
         if discipline["parent"] == _ATTACHED_TO_LINK:  # it counts those of its queues, too

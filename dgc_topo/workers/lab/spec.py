@@ -30,7 +30,7 @@ class LabError(RuntimeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkChange:
-    """Something that happens to a host's link (both directions) during a run.
+    """A change of a host's link (both directions) during a run.
 
     Attributes:
         at_s: Seconds after `Hosts.begin`, which a run calls when all its ranks are ready.
@@ -80,8 +80,8 @@ class LabSpec:
             over new connections lose no packets at the switch: sharding 1 MB over 8 hosts at
             100 Mbit/s took 163 ms, and 193 ms with Reno.
         ranks_per_host: Ranks on each host, neighbours first.
-        changes: What happens to links during a run.
-        time_scale: How many times slower everything is than in the cluster this stands for: 10 for
+        changes: Changes of links during a run.
+        time_scale: Factor by which all is slower than in the cluster this stands for: 10 for
             a tenth of the rate.  More than 1 makes a *scaled* lab, and names it so; worker
             processes are to slow their computing likewise.
     """
@@ -125,7 +125,7 @@ class LabSpec:
 
     @property
     def name(self) -> str:
-        """What records call this network: hosts' links, slow hosts, changes, scale."""
+        """The name of this network in records: hosts' links, slow hosts, changes, scale."""
         slow = [
             f"host {host} at {rate_text(rate)}"
             for host, rate in sorted(self.host_rates_bits_per_s.items())
@@ -162,7 +162,7 @@ class LabSpec:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the JSON value that `from_json` takes."""
         rates = [[host, rate] for host, rate in self.host_rates_bits_per_s.items()]
         return {**asdict(self), "host_rates_bits_per_s": rates}
 
@@ -176,7 +176,7 @@ class LabSpec:
 
 
 def burst_bytes(rate_bits_per_s: float) -> int:
-    """Return how many bytes a shaped link lets pass at once after a pause.
+    """Return the bytes that a shaped link lets pass at once after a pause.
 
     A large bucket carries short messages for nothing, a small one loses its tokens whenever the
     kernel's timer is late.  Two frames, or 250 us worth: a stream then gets 99.8 % of the
@@ -186,7 +186,7 @@ def burst_bytes(rate_bits_per_s: float) -> int:
 
 
 def batch_frames(rate_bits_per_s: float) -> int:
-    """Return how many frames a host with a shaped link hands over at a time, at most.
+    """Return the most frames that a host with a shaped link hands over at a time.
 
     Fewer would be more like a wire, which has one at a time, but every batch costs the emulating
     machine processor time: with single frames, 8 hosts at 100 Mbit/s keep two cores busy.
@@ -199,7 +199,7 @@ def _frames_in_burst(rate_bits_per_s: float) -> int:
 
 
 def queue_bytes(rate_bits_per_s: float, queue_s: float) -> int:
-    """Return how many bytes wait at a shaped link at most; what comes then is dropped."""
+    """Return the most bytes that wait at a shaped link; more are dropped."""
     return max(_QUEUE_FRAMES * FRAME_BYTES, math.ceil(rate_bits_per_s / 8 * queue_s))
 
 
