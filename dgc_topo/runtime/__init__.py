@@ -3,7 +3,7 @@
 from dgc_topo.runtime.collective import all_reduce
 from dgc_topo.runtime.communicator import Communicator
 from dgc_topo.runtime.comparison import RanksDifferError
-from dgc_topo.runtime.failure import PeerError, Place
+from dgc_topo.runtime.failure import PeerError, StepPlace
 from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.runtime.program import Program
 from dgc_topo.runtime.traffic import StepTraffic, Traffic
@@ -13,9 +13,9 @@ __all__ = [
     "Communicator",
     "DistributedTransport",
     "PeerError",
-    "Place",
     "Program",
     "RanksDifferError",
+    "StepPlace",
     "StepTraffic",
     "Traffic",
     "Transport",

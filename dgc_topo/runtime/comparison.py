@@ -18,7 +18,7 @@ from torch import Tensor
 from dgc_topo import topologies
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 from dgc_topo.plugins import is_file
-from dgc_topo.runtime.failure import Place, Watch
+from dgc_topo.runtime.failure import StepPlace, Watch
 from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology
 
@@ -100,7 +100,7 @@ def compare_ranks(
     group: dist.ProcessGroup | None,
     device: torch.device,
     timeout: timedelta,
-    place: Place,
+    place: StepPlace,
     settings: Mapping[str, Any],
 ) -> None:
     """Compare the settings of all ranks of a group; each of them calls this.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch.distributed as dist
 
 
-class Place(NamedTuple):
+class StepPlace(NamedTuple):
     """Topology and step, for errors."""
 
     topology: str
@@ -34,7 +34,7 @@ class PeerError(RuntimeError):
         reason: Cause, in words.
     """
 
-    def __init__(self, rank: int, place: Place, peers: Sequence[int], reason: str) -> None:
+    def __init__(self, rank: int, place: StepPlace, peers: Sequence[int], reason: str) -> None:
         super().__init__(rank, place, peers, reason)  # as args, so that it survives pickling
         self.rank = rank
         self.place = place
@@ -184,7 +184,7 @@ class Watch:
         return self._error((peer,), "; ".join(_losses({peer: error})))
 
     def _error(self, peers: Iterable[int], reason: str) -> PeerError:
-        return PeerError(self._rank, Place(self._topology, self._step), sorted(peers), reason)
+        return PeerError(self._rank, StepPlace(self._topology, self._step), sorted(peers), reason)
 
     @property
     def _within(self) -> str:

@@ -25,7 +25,7 @@ from dgc_topo.payload import Payload
 from dgc_topo.runtime.batched import BatchedChannel
 from dgc_topo.runtime.comparison import compare_ranks
 from dgc_topo.runtime.connections import LONGEST_WAIT_S, SendQueues
-from dgc_topo.runtime.failure import PeerError, Place
+from dgc_topo.runtime.failure import PeerError, StepPlace
 from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.runtime.program import Program
 from dgc_topo.runtime.singly import SinglyChannel
@@ -44,25 +44,7 @@ _SINGLY = ("gloo", "mpi")
 
 
 class Channel(Protocol):
-    """One way to run programs; `Transport` says what its methods do."""
-
-    def compile(self, schedule: Schedule, payload: Payload) -> Program:
-        """Return this rank's program for payloads of *payload*'s layout."""
-
-    def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
-        """Run a program."""
-
-
-class Transport(Channel, Protocol):
-    """Carries a rank's messages; what a `Communicator` runs on."""
-
-    @property
-    def rank(self) -> int:
-        """This rank, from 0 to world_size - 1."""
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks."""
+    """One way to run programs."""
 
     def compile(self, schedule: Schedule, payload: Payload) -> Program:
         """Return this rank's program for payloads of *payload*'s layout, which has been cut."""
@@ -79,6 +61,18 @@ class Transport(Channel, Protocol):
             PeerError: if a peer is lost, or a step takes longer than the time-out.
             ValueError: if a message does not fit its chunks.
         """
+
+
+class Transport(Channel, Protocol):
+    """Carries a rank's messages; what a `Communicator` runs on."""
+
+    @property
+    def rank(self) -> int:
+        """This rank, from 0 to world_size - 1."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
 
     def compare(self, topology: str, settings: Mapping[str, Any]) -> None:
         """Refuse settings that are not the same on every rank; each rank calls this."""
@@ -98,6 +92,10 @@ class DistributedTransport:
         eager_bytes: See `dgc_topo.runtime.staging.Staging`; the same on every rank.
         longest_wait_s: Longest time that bytes wait in the kernel to leave (see `SendQueues`);
             None leaves the process's connections as they are.
+
+    Attributes:
+        rank: This process's rank in the group.
+        world_size: Number of ranks in the group.
     """
 
     def __init__(
@@ -108,9 +106,9 @@ class DistributedTransport:
         eager_bytes: int = DEFAULT_EAGER_BYTES,
         longest_wait_s: float | None = LONGEST_WAIT_S,
     ) -> None:
-        self._rank = dist.get_rank(group)
-        self._world_size = dist.get_world_size(group)
-        if self._rank < 0:
+        self.rank = dist.get_rank(group)
+        self.world_size = dist.get_world_size(group)
+        if self.rank < 0:
             raise ValueError("transport: this process is not in the group, expected a member")
         if eager_bytes < 2 * LENGTH_BYTES:
             raise ValueError(
@@ -129,16 +127,6 @@ class DistributedTransport:
         self._batched = BatchedChannel(group, timeout)
         self._channels: dict[torch.device, Channel] = {}
 
-    @property
-    def rank(self) -> int:
-        """This process's rank in the group."""
-        return self._rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks in the group."""
-        return self._world_size
-
     def compile(self, schedule: Schedule, payload: Payload) -> Program:
         """Return this rank's program for payloads of *payload*'s layout, which has been cut.
 
@@ -149,7 +137,7 @@ class DistributedTransport:
         return self._channel(payload.device).compile(schedule, payload)
 
     def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
-        """Run a program that `compile` made for such payloads (see `Transport.run`).
+        """Run a program that `compile` made for such payloads (see `Channel.run`).
 
         What waits in the kernel is kept short by what one run after the other delivers.
 
@@ -172,7 +160,7 @@ class DistributedTransport:
         # Too little is sent to tell from it how fast connections deliver, and a look at the queues
         # afterwards would only put off the one after the first payload.
         with self._guarded(topology, looks_at_queues=False):
-            compare_ranks(self._group, device, self._timeout, Place(topology, 0), settings)
+            compare_ranks(self._group, device, self._timeout, StepPlace(topology, 0), settings)
 
     def _channel(self, device: torch.device) -> Channel:
         """Return the way that the backend for *device* can go."""
@@ -198,7 +186,7 @@ class DistributedTransport:
         """Refuse to begin after an error, and remember one; keep queues short if there is none."""
         if self._failure is not None:
             reason = f"transport unusable after an earlier error: {self._failure}"
-            raise PeerError(self._rank, Place(topology, 0), (), reason) from self._failure
+            raise PeerError(self.rank, StepPlace(topology, 0), (), reason) from self._failure
         try:
             yield
         except BaseException as error:

@@ -11,7 +11,7 @@ Starting processes and importing torch costs seconds; a `Session` keeps them for
 """
 
 from dgc_topo.workers.hosts import Hosts, Loopback, Process
-from dgc_topo.workers.pool import LaunchError
 from dgc_topo.workers.session import Session, run_on
+from dgc_topo.workers.worker_pool import LaunchError
 
 __all__ = ["Hosts", "LaunchError", "Loopback", "Process", "Session", "run_on"]

@@ -8,7 +8,7 @@ from typing import IO, Any, Literal, Self
 
 from dgc_topo.workers.children import descriptors_for_workers, new_rendezvous
 from dgc_topo.workers.hosts import Hosts
-from dgc_topo.workers.pool import LaunchError, WorkerPool
+from dgc_topo.workers.worker_pool import LaunchError, WorkerPool
 
 __all__ = ["LaunchError", "Session", "run_on"]
 

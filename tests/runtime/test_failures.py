@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dgc_topo.runtime import PeerError, Place
+from dgc_topo.runtime import PeerError, StepPlace
 from dgc_topo.topology import load_topology
 from tests.runtime.cluster import Cluster, Lost
 from tests.runtime.jobs import Failure, mismatched_sizes, run_into_trap
@@ -80,7 +80,7 @@ def test_a_server_names_every_silent_client(broken: Cluster):
 
 
 def test_the_error_survives_pickling():
-    error = PeerError(0, Place("ring", 5), (3, 1), "nothing from ranks 1, 3 within 30 s")
+    error = PeerError(0, StepPlace("ring", 5), (3, 1), "nothing from ranks 1, 3 within 30 s")
     copy = pickle.loads(pickle.dumps(error))
     assert str(copy) == str(error)
     assert (copy.rank, copy.place, copy.peers) == (0, ("ring", 5), (1, 3))

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from dgc_topo.tables.keys import Bytes, Density, EachOnce, Rate
 from dgc_topo.tables.table import Table
 from dgc_topo.units import link_rate_from, seconds_from
-from dgc_topo.workers.lab.spec import LabSpec, LinkChange
+from dgc_topo.workers.lab.spec import LabChange, LabSpec
 
 _DEFAULT = LabSpec(num_hosts=1)
 
@@ -38,10 +38,10 @@ class LinkChangeChoice(Table):
     action: Literal["rate", "cut", "restore"]
     rate: RateText | None = Field(default=None, description="with action = 'rate' only")
 
-    def change(self) -> LinkChange:
+    def change(self) -> LabChange:
         """Return it with its numbers read."""
         rate = None if self.rate is None else link_rate_from(self.rate, "rate")
-        return LinkChange(
+        return LabChange(
             at_s=seconds_from(self.at, "at"),
             host=self.host,
             action=self.action,

@@ -27,8 +27,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from dgc_topo.workers.lab import namespaces, remote
 from dgc_topo.workers.lab.namespaces import leave_machine
-from dgc_topo.workers.lab.network import Network
-from dgc_topo.workers.lab.spec import LabError, LabSpec, LinkChange
+from dgc_topo.workers.lab.network import LabNetwork
+from dgc_topo.workers.lab.spec import LabChange, LabError, LabSpec
 
 #: Refusals of the kernel, or of a library on the way to it.
 REFUSALS = (OSError, NetlinkError, subprocess.SubprocessError, struct.error, ValueError)
@@ -39,9 +39,9 @@ class LabDaemon:
 
     def __init__(self, spec: LabSpec, control: socket.socket, owner: int) -> None:
         self._spec, self._control, self._owner = spec, control, owner
-        self._network = Network(spec)
+        self._network = LabNetwork(spec)
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._pending: list[LinkChange] = []
+        self._pending: list[LabChange] = []
         self._began_s = 0.0
         self._answers: Mapping[str, Callable[..., Any]] = {
             "start": self._start,
@@ -132,7 +132,7 @@ class LabDaemon:
                 what = f"link change {change.action!r} of host {change.host} at {change.at_s:g} s"
                 raise LabError(f"lab: {what}: {text_of(error)}") from error
 
-    def _make(self, change: LinkChange) -> None:
+    def _make(self, change: LabChange) -> None:
         if change.action == "rate":
             self._network.set_rate(change.host, change.rate_bits_per_s)
         elif change.action == "cut":

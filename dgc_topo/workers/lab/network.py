@@ -43,7 +43,7 @@ class _Host:
     shape: Shape | None = None  #: of its link; None is unshaped
 
 
-class Network:
+class LabNetwork:
     """A switch (a bridge) and hosts, each joined by a pair of virtual interfaces.
 
     The calling process ends up in the switch's namespace.  Address resolution and the switch's

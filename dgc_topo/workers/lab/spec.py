@@ -29,7 +29,7 @@ class LabError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinkChange:
+class LabChange:
     """A change of a host's link (both directions) during a run.
 
     Attributes:
@@ -92,7 +92,7 @@ class LabSpec:
     queue_s: float = 0.02
     congestion_control: str | None = "cubic"
     ranks_per_host: int = 1
-    changes: tuple[LinkChange, ...] = ()
+    changes: tuple[LabChange, ...] = ()
     time_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -171,7 +171,7 @@ class LabSpec:
         """Return the specification that `to_json` gave."""
         values = dict(value)
         values["host_rates_bits_per_s"] = dict(values["host_rates_bits_per_s"])
-        values["changes"] = tuple(LinkChange(**change) for change in values["changes"])
+        values["changes"] = tuple(LabChange(**change) for change in values["changes"])
         return cls(**values)
 
 

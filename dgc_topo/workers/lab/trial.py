@@ -14,7 +14,7 @@ from pyroute2 import IPRoute
 from dgc_topo.workers.lab.daemon import REFUSALS, text_of
 from dgc_topo.workers.lab.doctor import Finding
 from dgc_topo.workers.lab.namespaces import leave_machine
-from dgc_topo.workers.lab.network import Network, keep_windows
+from dgc_topo.workers.lab.network import LabNetwork, keep_windows
 from dgc_topo.workers.lab.shaping import Shape, shape_host
 from dgc_topo.workers.lab.spec import LabSpec
 
@@ -48,7 +48,7 @@ def _findings() -> list[Finding]:
 
 def _build() -> None:
     """Build the smallest lab: whatever the list above does not know of fails here."""
-    Network(LabSpec(num_hosts=2, rate_bits_per_s=_RATE_BITS_PER_S)).close()
+    LabNetwork(LabSpec(num_hosts=2, rate_bits_per_s=_RATE_BITS_PER_S)).close()
 
 
 def _links() -> list[Finding]:

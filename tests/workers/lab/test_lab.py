@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from dgc_topo.workers import run_on
-from dgc_topo.workers.lab import Lab, LabError, LabSpec, LinkChange
+from dgc_topo.workers.lab import Lab, LabChange, LabError, LabSpec
 from dgc_topo.workers.lab.command import run_command
 
 
@@ -111,7 +111,7 @@ __import__("time").sleep(600)
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="inside, only root may take an interface away")
 def test_a_timed_change_that_fails_is_an_error(lab: Lab):
-    change = LinkChange(at_s=1.5, host=0, action="rate", rate_bits_per_s=5e7)
+    change = LabChange(at_s=1.5, host=0, action="rate", rate_bits_per_s=5e7)
     with Lab(LabSpec(num_hosts=1, rate_bits_per_s=1e8, changes=(change,))) as other:
         says = r"lab: link change 'rate' of host 0 at 1.5 s: the kernel refuses: No such device"
         with pytest.raises(LabError, match=says):

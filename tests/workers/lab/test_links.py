@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.workers import LaunchError, Session, run_on
-from dgc_topo.workers.lab import CounterError, Lab, LabSpec, LinkChange, check_sent
+from dgc_topo.workers.lab import CounterError, Lab, LabChange, LabSpec, check_sent
 from dgc_topo.workers.lab.spec import FRAME_BYTES, batch_frames
 from tests.workers.lab.conftest import RATE_BITS_PER_S
 
@@ -146,7 +146,7 @@ def test_the_kernel_is_left_to_itself_if_asked_for():
 
 def test_a_cut_host_is_named_by_its_peers():
     """Timed, too: the plan starts when all ranks are ready."""
-    cut = LinkChange(at_s=0.5, host=2, action="cut")
+    cut = LabChange(at_s=0.5, host=2, action="cut")
     argument = {"topology": "mesh", "repeat": 1000, "elements": 100_000, "timeout_s": 2.0}
     with Lab(LabSpec(num_hosts=3, rate_bits_per_s=100e6, changes=(cut,))) as lab:
         said = run_on(lab, "tests.workers.lab.jobs:all_reduce", argument, world_size=3)

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.workers.lab import LabSpec, LinkChange
+from dgc_topo.workers.lab import LabChange, LabSpec
 from dgc_topo.workers.lab.spec import burst_bytes, queue_bytes
 
 rates = st.none() | st.floats(1e6, 3e10)
 changes = st.builds(
-    LinkChange,
+    LabChange,
     at_s=st.floats(0, 100),
     host=st.integers(0, 3),
     action=st.just("rate"),
     rate_bits_per_s=rates,
 ) | st.builds(
-    LinkChange,
+    LabChange,
     at_s=st.floats(0, 100),
     host=st.integers(0, 3),
     action=st.sampled_from(["cut", "restore"]),
@@ -52,7 +52,7 @@ def test_names_say_what_is_special():
         rate_bits_per_s=100e6,
         host_rates_bits_per_s={3: 10e6},
         time_scale=10,
-        changes=(LinkChange(at_s=1, host=0, action="cut"),),
+        changes=(LabChange(at_s=1, host=0, action="cut"),),
     )
     assert spec.name == "scaled 1:10 lab 100 Mbit/s, host 3 at 10 Mbit/s, 1 link changes"
 
@@ -77,14 +77,14 @@ def test_names_say_what_is_special():
         (
             {
                 "queue_s": 1,
-                "changes": (LinkChange(at_s=0, host=1, action="rate", rate_bits_per_s=20e9),),
+                "changes": (LabChange(at_s=0, host=1, action="rate", rate_bits_per_s=20e9),),
             },
             r"lab: changes\[0\]: rate 20 Gbit/s with queue_s 1",
         ),
         ({"congestion_control": ""}, "lab: congestion_control '', expected a name such as 'cubic'"),
         ({"time_scale": 0.5}, "lab: time_scale 0.5, expected 1 or more"),
         ({"ranks_per_host": 0}, "lab: ranks_per_host 0"),
-        ({"changes": (LinkChange(at_s=0, host=7, action="cut"),)}, "changes: host 7"),
+        ({"changes": (LabChange(at_s=0, host=7, action="cut"),)}, "changes: host 7"),
     ],
 )
 def test_impossible_labs_are_refused(values, says):
@@ -103,7 +103,7 @@ def test_impossible_labs_are_refused(values, says):
 )
 def test_impossible_changes_are_refused(values, says):
     with pytest.raises(ValueError, match=says):
-        LinkChange(host=0, **values)
+        LabChange(host=0, **values)
 
 
 @given(st.floats(1e6, 3e10))

@@ -9,7 +9,7 @@ from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.training_cases import cases_of_runs
 from dgc_topo.training.clocks import PhaseClock
-from dgc_topo.workers.lab import Lab, LabSpec, LinkChange
+from dgc_topo.workers.lab import Lab, LabChange, LabSpec
 from tests.training.test_training import Recorder
 from tests.training.tiny import write_tiny
 
@@ -122,7 +122,7 @@ def test_a_lab_section_becomes_a_specification(tmp_path):
     spec = section.spec(3)
     assert spec.rate_bits_per_s == 100e6
     assert spec.rate_of(2) == 80e6
-    assert spec.changes == (LinkChange(at_s=0.01, host=0, action="rate", rate_bits_per_s=90e6),)
+    assert spec.changes == (LabChange(at_s=0.01, host=0, action="rate", rate_bits_per_s=90e6),)
     assert (spec.num_hosts, spec.time_scale, spec.queue_s) == (3, 10, 0.02)
 
 
