@@ -174,7 +174,7 @@ def test_everything_but_moving_tensors_imports_without_torch():
     assert "exactly once" in done.stdout, done.stderr
 
 
-def test_verify_prints_the_weights_of_small_gossip():
+def test_verify_prints_the_weights_of_small_gossip(run):
     output = run("verify", "gossip", "-n", "4")
     assert "rank 0   0.3333  0.3333       .  0.3333" in output
     assert "weight that" not in run("verify", "gossip", "-n", "40")
