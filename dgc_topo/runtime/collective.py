@@ -14,8 +14,9 @@ from dgc_topo.runtime.communicator import Communicator
 from dgc_topo.runtime.traffic import Traffic
 from dgc_topo.runtime.transport import DistributedTransport
 from dgc_topo.topology import Topology
+from dgc_topo.wire.tensors import TORCH_DTYPES
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_WIRE_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _MOST_COMMUNICATORS = 64  #: that a group keeps
 
 
@@ -79,7 +80,7 @@ def all_reduce(
     flat = _flat(value)
     if is_server:
         flat.zero_()
-    payload = DensePayload(flat, value.dtype, goals=SUM)
+    payload = DensePayload(flat, _WIRE_DTYPES[value.dtype], goals=SUM)
     traffic = communicator.run(payload, iteration)
     if average:
         flat.div_(len(schedule.contributors))
@@ -89,7 +90,7 @@ def all_reduce(
 
 def _check(value: Tensor) -> None:
     """Refuse a tensor that cannot be summed in place, as float32."""
-    if value.layout != torch.strided or value.dtype not in _DTYPES:
+    if value.layout != torch.strided or value.dtype not in _WIRE_DTYPES:
         raise ValueError(
             f"all_reduce: tensor of {value.dtype} and layout {value.layout}, expected a dense one "
             "of float32, float16 or bfloat16 (or a payload, such as SparsePayload)"
