@@ -199,6 +199,11 @@ class AfterSum(ABC):
         )
         self.owns_momentum = sgd.momentum > 0
 
+    def __repr__(self) -> str:
+        compressed, others = self._compressed.length, self._others.length
+        kind = type(self).__name__
+        return f"{kind}({compressed:,} of {compressed + others:,} elements compressed)"
+
     @property
     @abstractmethod
     def density(self) -> float:

@@ -22,12 +22,7 @@ from dgc_topo.compression.selection import (
     top_k_per_layer,
 )
 from dgc_topo.compression.threshold import Threshold
-from dgc_topo.wire.tensors import has_triton
-
-
-def has_kernels(device: torch.device) -> bool:
-    """Return True if Triton can write kernels for *device*; they do what plain operations do."""
-    return device.type == "cuda" and has_triton()
+from dgc_topo.wire.tensors import has_kernels
 
 
 def accumulation_of(

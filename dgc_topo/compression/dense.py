@@ -85,6 +85,9 @@ class Dense:
         self._sent = FlatBuffer(self._rule.layout, self._device)
         self._update = FlatBuffer(self._rule.layout, self._device)
 
+    def __repr__(self) -> str:
+        return f"Dense({self._rule.layout.length:,} elements, wire_dtype={self._wire_dtype!r})"
+
     def set_progress(self, epoch: float) -> None:
         """Check *epoch*; density never changes."""
         check_epoch(self.name, epoch)

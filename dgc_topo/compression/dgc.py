@@ -120,6 +120,14 @@ class DGC:
         if not compressed:
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
+    def __repr__(self) -> str:
+        sizes = self._accumulation.layout.length, sum(p.numel() for p in self._parameters.values())
+        target = self._schedule.target
+        return (
+            f"DGC({sizes[0]:,} of {sizes[1]:,} elements compressed, density={target:g}, "
+            f"num_workers={self._num_workers})"
+        )
+
     @property
     def density(self) -> float:
         """Fraction of each compressed tensor that is sent at the current progress.

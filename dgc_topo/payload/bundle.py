@@ -39,6 +39,9 @@ class BundlePayload:
         self.made_with: Mapping[str, object] = {}
         self.goals: frozenset[Goal] = frozenset.intersection(*(part.goals for part in parts))
 
+    def __repr__(self) -> str:
+        return f"BundlePayload({', '.join(map(repr, self.parts))})"
+
     @property
     def device(self) -> device:
         """Device of the parts."""

@@ -91,6 +91,9 @@ class DensePayload:
         self._runs: dict[tuple[int, int], _Run] = {}
         self._round_own = wire_dtype != "float32"
 
+    def __repr__(self) -> str:
+        return f"DensePayload({len(self.buffer):,} elements, wire_dtype={self.wire_dtype!r})"
+
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, and whether the own value is rounded like the messages."""
         if num_chunks != len(self._bounds) - 1:

@@ -93,6 +93,9 @@ class SparsePayload:
         self._first = None if message is None else (self._pieces[0], message)
         self._packed = self._first
 
+    def __repr__(self) -> str:
+        return f"SparsePayload({self.num_entries:,} of {self.length:,} elements, {self.coding})"
+
     @property
     def device(self) -> device:
         """Device of the entries."""

@@ -87,6 +87,9 @@ class TernaryPayload:
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, self.length)
 
+    def __repr__(self) -> str:
+        return f"TernaryPayload({self.length:,} elements of ranks {sorted(self.given)})"
+
     @property
     def device(self) -> torch.device:
         """Device of the codes."""

@@ -144,7 +144,7 @@ def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
         raw = message.numpy()
         plain, weighted = few_word_sums(raw[HEADER_BYTES:end].view("<i4"))
         return raw[:HEADER_BYTES].tobytes(), raw[-WORD_BYTES:].tobytes(), plain, weighted
-    if has_kernels(message):
+    if has_kernels(message.device):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.ends_and_sums(message)

@@ -130,7 +130,7 @@ def read_codes(codes: Tensor, count: int, start: int, *, escaped: bool) -> Tenso
     """
     if escaped:
         return _read_escaped(codes, count, start)
-    if has_kernels(codes):
+    if has_kernels(codes.device):
         return read_packed(codes, count, _PLANE_BITS, start)  # these are the same bytes
     return _after(codes.view(torch.uint16).to(torch.int64), start)
 
@@ -161,7 +161,7 @@ def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
     """Return *count* indices from gaps of *width* bits each, shape (count,), int64."""
     if not width:
         return torch.arange(start, start + count, dtype=torch.int64, device=packed.device)
-    if has_kernels(packed):
+    if has_kernels(packed.device):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.read_gaps(packed, count, width, start)

@@ -69,7 +69,7 @@ def encoded_bytes(
     coding: WireCoding = DEFAULT_CODING,
 ) -> int:
     """Return the bytes of the message that `encode` would return, without making it."""
-    if has_kernels(entry_indices):
+    if has_kernels(entry_indices.device):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.planned(entry_indices, start, length, coding).num_bytes
@@ -81,7 +81,7 @@ def _made_fast(
     entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
-    if has_kernels(entry_indices):
+    if has_kernels(entry_indices.device):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.encode(entry_indices, values, start, length, coding)

@@ -152,3 +152,13 @@ def test_settings_are_read_without_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_people_hold_says_what_it_is():
+    rank = DGC(net(), num_workers=2, density=0.1, warm_up="none")
+    assert repr(rank) == "DGC(40 of 47 elements compressed, density=0.1, num_workers=2)"
+    assert repr(TernGrad(net(), rank=0)) == "TernGrad(40 of 47 elements compressed)"
+    assert repr(Dense(net())) == "Dense(47 elements, wire_dtype='float32')"
+    payload = rank.compress(dict(net().named_parameters()))
+    assert repr(payload).startswith("BundlePayload(SparsePayload(4 of 40 elements, WireCoding(")
+    assert repr(payload).endswith("DensePayload(7 elements, wire_dtype='float32'))")
