@@ -12,6 +12,12 @@ from dgc_topo.cli.main import app
 from dgc_topo.wire.coding import HEADER_BYTES, WireCoding
 
 KEYS = {
+    "topology",
+    "world_size",
+    "network",
+    "num_bytes",
+    "density",
+    "algbw_bytes_per_s",
     "time_s",
     "messages",
     "bytes_per_rank",
@@ -20,6 +26,7 @@ KEYS = {
     "bound_by",
     "wall_s",
 }
+TEXTS = {"bound_by", "topology", "network"}
 ALPHA, BETA = 100e-6, 1 / 125e6  # two links of 50 us
 FABRICS = Path(__file__).parent.parent / "scenarios" / "fabrics.toml"
 IDEAL = ("--network", "ideal", "--bandwidth", "125MB/s", "--latency", "50us")
@@ -47,6 +54,8 @@ def test_one_json_object_that_equals_the_closed_form(outcome):
     n, num_bytes = 16, 100 * 2**20
     found = outcome("ring", n, "--bytes", "100MiB", *IDEAL)
     assert set(found) == KEYS
+    asked = ("topology", "world_size", "network", "num_bytes", "density")
+    assert [found[key] for key in asked] == ["ring", n, "ideal", num_bytes, 1.0]
     time_s = 2 * (n - 1) * ALPHA + 2 * (n - 1) / n * num_bytes * BETA
     assert found["time_s"] == pytest.approx(time_s, rel=1e-9)
     assert found["messages"] == 2 * n * (n - 1)
@@ -96,7 +105,7 @@ def test_nothing_beats_its_lower_bound(outcome, topology, density, size):
             found = outcome(name, world_size, "--bytes", size, *IDEAL, *chosen, *growth)
             assert 0 <= found["lower_bound_s"] <= found["time_s"] * (1 + 1e-12)
             assert (found["lower_bound_s"] > 0) or world_size == 2  # one worker and its server
-            assert all(math.isfinite(found[key]) for key in KEYS - {"bound_by"})
+            assert all(math.isfinite(found[key]) for key in KEYS - TEXTS)
 
 
 def coded_bytes(entries):
@@ -203,7 +212,7 @@ def test_a_topology_of_ones_own_and_goal_text(run, tmp_path):
             "--latency '50': no unit, expected a time such as 50us",
         ),
         ("ring -n 4 --bytes 1MB --latency 1us", "--latency: is fixed for --network 1gbe"),
-        ("ring -n 4 --bytes 1MB --density 0", "--density 0.0: expected above 0, at most 1"),
+        ("ring -n 4 --bytes 1MB --density 0", "density 0.0: expected above 0, at most 1"),
         ("ring -n 4 --bytes 1MB --union-exponent 1", "is for sparse sizes"),
         ("ring -n 4 --bytes 1MB --density 0.1 --union-exponent 2", "expected 0 to 1"),
         ("ring -n 4 --bytes 1MB -o out", "--output: is for a scenario file; 'ring' is a topology"),

@@ -23,6 +23,17 @@ def test_it_prints_one_json_object_whose_phases_add_up():
     phases = ("compute_s", "compress_s", "exposed_s", "wait_s", "update_s")
     assert sum(facts[name] for name in phases) == pytest.approx(facts["step_time_s"])
     assert facts["step_time_s"] > load_model("resnet50").compute_s
+    asked = ("workload", "topology", "world_size", "network", "density", "overlap")
+    assert [facts[name] for name in asked] == ["resnet50", "ring", 4, "1gbe", 1.0, True]
+    assert facts["num_bytes"] == load_model("resnet50").gradient_bytes
+
+
+def test_a_model_takes_the_users_own_time_and_batch():
+    result = run("resnet50", "-n", 4, "--compute", "0.21s", "--batch", 32, "--json")
+    facts = json.loads(result.output)
+    assert facts["compute_s"] == pytest.approx(0.21)
+    assert facts["batch_size_per_worker"] == 32
+    assert facts["samples_per_s"] == pytest.approx(4 * 32 / facts["step_time_s"])
 
 
 def test_it_writes_a_trace_and_a_plot(tmp_path):
@@ -69,7 +80,7 @@ def test_it_takes_the_networks_that_simulate_takes():
         (("resnet50", "-n", 2, "--seed", 3), "--seed: nothing is drawn at random over ring"),
         (
             ("resnet50", "-n", 2, "--topology", "gossip", "--density", 0.1),
-            "--density 0.1: gossip averages parameters",
+            "density 0.1: gossip averages parameters",
         ),
     ],
 )

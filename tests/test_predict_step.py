@@ -5,6 +5,7 @@ import pytest
 from dgc_topo.experiments.prediction import predict
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
 from dgc_topo.experiments.training_cases import cases_of_scenario
+from dgc_topo.tables.table import OldKeyWarning
 from dgc_topo.zoo import load_model
 
 ZOO = """
@@ -233,3 +234,24 @@ def test_a_key_that_decides_nothing_is_refused(keys, workload, changed, says):
     assert changed[0] in text
     with pytest.raises(ScenarioError, match=says):
         parse_scenario(text.replace(*changed))
+
+
+def test_keys_of_earlier_releases_mean_the_same_and_warn():
+    new = "slow_ranks = [{ rank = 2, compute_time_factor = 1.5 }]\nunion_exponent = 0.5"
+    old = "slow_hosts = [{ rank = 2, factor = 1.5 }]\noverlap_exponent = 0.5"
+    given = ZOO.format(keys=old, model="resnet50", workload="update_s = 0.1")
+    with pytest.warns(OldKeyWarning) as warned:
+        scenario = parse_scenario(given)
+    assert scenario == parse_scenario(
+        ZOO.format(keys=new, model="resnet50", workload="update_s = 0.1")
+    )
+    said = "\n".join(str(each.message) for each in warned)
+    for key in ("simulate.slow_ranks", "slow_ranks.compute_time_factor", "simulate.union_exponent"):
+        assert f"{key} = " in said
+
+
+def test_a_model_takes_a_measured_time_and_batch():
+    mine = of_zoo(workload="compute_s = 0.21\nbatch_size_per_worker = 32\nsource = 'my GPU'")
+    alone = mine["dense", 1]
+    assert alone.step_time_s == pytest.approx(0.21)
+    assert alone.samples_per_s == pytest.approx(32 / 0.21)

@@ -224,12 +224,12 @@ def sizes(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
     """Print what a model's gradient takes on the wire when DGC compresses it."""
-    from dgc_topo.cli.sizes import Coding, print_sizes
+    from dgc_topo.cli.sizes import GradientCoding, print_sizes
     from dgc_topo.zoo import load_model
 
     with clear_errors():
         wire = WireCoding.named(index_encoding, wire_dtype)
-        coding = Coding(density=density, bytes_per_element=bytes_per_element, wire=wire)
+        coding = GradientCoding(density=density, bytes_per_element=bytes_per_element, wire=wire)
         print_sizes(load_model(model), coding, as_json=as_json)
 
 

@@ -31,7 +31,7 @@ Size = Annotated[
     str | None, typer.Option("--bytes", help="size of the dense buffer, such as 100MiB")
 ]
 Density = Annotated[
-    float | None,
+    float,
     typer.Option(
         help="fraction of the fp32 elements sent, with indices", parser=fraction, metavar="FRACTION"
     ),
@@ -64,7 +64,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     bandwidth: Bandwidth = None,
     latency: Latency = None,
     option: Options = None,
-    density: Density = None,
+    density: Density = 1.0,
     union_exponent: UnionExponent = None,
     seed: Seed = 0,
     goal: Goal = None,
@@ -86,7 +86,8 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
             check_folder("--output", output)
             _simulate_scenario(scenario, output)
             return
-        from dgc_topo.cli.one_run import Case, run_case
+        from dgc_topo.cli.one_run import run_once
+        from dgc_topo.simulation.collective import Buffer
         from dgc_topo.units import bytes_from
 
         why = f"is for a scenario file; {target!r} is a topology"
@@ -98,9 +99,8 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse what it cannot run before anything else
         cluster = cluster_from(network, num_ranks, bandwidth, latency)
-        coding = density, union_exponent, seed
-        case = Case(topology, num_bytes, cluster, *coding)
-        run_case(case, goal, as_json=as_json)
+        buffer = Buffer(num_bytes, density, union_exponent=union_exponent)
+        run_once(topology, cluster, buffer, seed=seed, goal_file=goal, as_json=as_json)
 
 
 def _scenario_of(target: str) -> Path | None:

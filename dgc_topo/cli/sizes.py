@@ -1,4 +1,4 @@
-"""What a model of the zoo puts on the wire: one JSON object, or a table."""
+"""Sizes of a zoo model's gradient on the wire: one JSON object, or a table."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from dgc_topo.zoo import Layer, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Coding:
-    """How DGC codes a gradient: the fraction that it sends, and the bytes of a sent element.
+class GradientCoding:
+    """Coding of a gradient by DGC: the fraction that it sends, and the bytes of a sent element.
 
     Attributes:
         density: Fraction of the compressed tensors' elements.
         bytes_per_element: Value and index, as the DGC paper counts.
-        wire: Coding of this library's messages.
+        wire: GradientCoding of this library's messages.
     """
 
     density: float
@@ -37,7 +37,7 @@ class Coding:
     wire: WireCoding
 
 
-def describe_sizes(model: Model, coding: Coding) -> dict[str, object]:
+def describe_sizes(model: Model, coding: GradientCoding) -> dict[str, object]:
     """Return the sizes as one object for JSON, in bytes per worker and step.
 
     Raises:
@@ -64,15 +64,15 @@ def describe_sizes(model: Model, coding: Coding) -> dict[str, object]:
     }
 
 
-def _message_bytes(model: Model, coding: Coding) -> float:
-    """Return what one worker's gradient is expected to take as a real message."""
+def _message_bytes(model: Model, coding: GradientCoding) -> float:
+    """Return the expected bytes of one worker's gradient as a real message."""
     compressed, dense = count_elements(model.shapes)
     entries = count_entries(compressed_sizes(model.shapes), coding.density)
     sparse = coding.wire.expected_bytes(np.array([max(compressed, 1)]), np.array([entries]))
     return float(sparse[0]) + VALUE_BYTES[coding.wire.wire_dtype] * dense
 
 
-def _tensor_class(model: Model, coding: Coding, *, compressed: bool) -> dict[str, float]:
+def _tensor_class(model: Model, coding: GradientCoding, *, compressed: bool) -> dict[str, float]:
     shapes = [shape for shape in model.shapes if is_compressed(shape) == compressed]
     return {
         "tensors": len(shapes),
@@ -81,7 +81,7 @@ def _tensor_class(model: Model, coding: Coding, *, compressed: bool) -> dict[str
     }
 
 
-def print_sizes(model: Model, coding: Coding, *, as_json: bool) -> None:
+def print_sizes(model: Model, coding: GradientCoding, *, as_json: bool) -> None:
     """Print the sizes as JSON, or as a table with a row per kind of layer.
 
     Raises:
@@ -113,7 +113,7 @@ def print_sizes(model: Model, coding: Coding, *, as_json: bool) -> None:
     _print_compute(model)
 
 
-def _row(title: str, layers: list[Layer], coding: Coding) -> list[str]:
+def _row(title: str, layers: list[Layer], coding: GradientCoding) -> list[str]:
     shapes = [shape for layer in layers for shape in layer.tensors]
     compressed, dense = count_elements(shapes)
     gradient = FLOAT_BYTES * (compressed + dense)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -22,14 +22,15 @@ from dgc_topo.cli.options import (
     cluster_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
-from dgc_topo.sizes import is_sparse
 
 if TYPE_CHECKING:
-    from dgc_topo.simulation.training import StepRun, TrainingStep
+    from dgc_topo.simulation.training import StepSimulation
 
 
 def step(  # noqa: PLR0913 - one argument per option
-    model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
+    model: Annotated[
+        str, typer.Argument(help="model of the zoo, such as resnet50, or a results folder")
+    ],
     *,
     world_size: Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")],
     topology: Annotated[str, typer.Option(help=TOPOLOGY)] = "ring",
@@ -38,6 +39,12 @@ def step(  # noqa: PLR0913 - one argument per option
     bandwidth: Bandwidth = None,
     latency: Latency = None,
     density: Fraction = 1.0,
+    compute: Annotated[
+        str | None, typer.Option(help="forward and backward pass as you measured it, such as 0.21s")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="items per worker; the model's own by default", min=1)
+    ] = None,
     overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
     jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
     seed: Seed = 0,
@@ -50,109 +57,76 @@ def step(  # noqa: PLR0913 - one argument per option
     For example:
 
     - dgc-topo step resnet50 -n 16 --network 1gbe --density 0.001
+    - dgc-topo step resnet50 -n 16 --compute 0.21s --batch 64
     - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
     """
-    from dgc_topo.simulation.training import simulate_training_step
+    from dgc_topo.simulation.training import simulate_step
+    from dgc_topo.simulation.workload_sources import load_workload
 
     with clear_errors(), about(topology):
         check_file("--trace", trace)
         check_picture("--plot", plot)
         chosen = topology_from(topology, option or [])
         check_seed(seed, chosen, draws=jitter > 0)
-        schedule = chosen.schedule(world_size, seed=seed)
-        if is_sparse(density) and schedule.goal != "all-reduce":
-            raise ValueError(
-                f"--density {density:g}: {chosen.label} averages parameters, which travel dense; "
-                "expected 1"
-            )
-        does = training_step(model, density, overlap=overlap, jitter=jitter, seed=seed)
-        cluster = cluster_from(network, world_size, bandwidth, latency)
-        result = simulate_training_step(does, schedule, cluster)
-        write_step(does, result, StepFiles(trace, plot), as_json=as_json)
+        chosen.schedule(world_size)  # refuse what it cannot run before anything else
+        simulation = simulate_step(
+            load_workload(model, compute_s=compute, batch_size=batch),
+            chosen,
+            cluster_from(network, world_size, bandwidth, latency),
+            density=density,
+            overlap=overlap,
+            jitter=jitter,
+            seed=seed,
+            num_steps=1,
+        )
+        _write_files(simulation, trace, plot)
+        if as_json:
+            print_json(simulation.as_dict())
+        else:
+            _print_table(simulation)
 
 
-class StepFiles(NamedTuple):
-    """Files to write, if any."""
+def _write_files(simulation: StepSimulation, trace: Path | None, plot: Path | None) -> None:
+    """Write a trace and a plot; of many ranks the first 64 are in them."""
+    from dgc_topo.simulation.training.trace import MAX_RANKS, write_chrome_trace
 
-    trace: Path | None
-    plot: Path | None
+    run, ranks = simulation.runs[0], range(min(simulation.world_size, MAX_RANKS))
+    if trace is not None:
+        write_chrome_trace(run, trace, ranks)
+    if plot is not None:
+        from dgc_topo.report.draw import step_figure
+        from dgc_topo.report.style import save_picture
 
-
-def training_step(
-    model: str, density: float, *, overlap: bool, jitter: float, seed: int
-) -> TrainingStep:
-    """Return the step of a model of the zoo, at its own batch size.
-
-    Raises:
-        ValueError: if the model is unknown or a number makes no sense.
-    """
-    from dgc_topo.simulation.training import (
-        ComputeFactors,
-        DenseEncoding,
-        LognormalJitter,
-        SparseEncoding,
-        TrainingStep,
-    )
-    from dgc_topo.simulation.workload_sources import load_workload
-    from dgc_topo.tables.keys import bucket_bytes_of
-
-    return TrainingStep(
-        workload=load_workload(model),
-        encoding=DenseEncoding() if density == 1 else SparseEncoding(density),
-        bucket_bytes=bucket_bytes_of(overlap=overlap, bucket_mib=None),
-        compute_factors=ComputeFactors(
-            jitter=LognormalJitter(jitter) if jitter else None, seed=seed
-        ),
-    )
+        save_picture(step_figure(run, ranks=ranks), plot)
 
 
-def write_step(does: TrainingStep, result: StepRun, files: StepFiles, *, as_json: bool) -> None:
-    """Print a step, and write its trace and plot; of many ranks the first 64 are in them."""
-    from dgc_topo.report.draw import step_figure
-    from dgc_topo.report.style import save_picture
-    from dgc_topo.simulation.training import write_chrome_trace
-    from dgc_topo.simulation.training.trace import MAX_RANKS
+def _print_table(simulation: StepSimulation) -> None:
     from dgc_topo.units import seconds_text, times_text
 
-    ranks = range(min(len(result.update_s), MAX_RANKS))
-    if files.trace is not None:
-        write_chrome_trace(result, files.trace, ranks)
-    if files.plot is not None:
-        save_picture(step_figure(result, ranks=ranks), files.plot)
-    facts = result.phases._asdict() | {
-        "step_time_s": result.step_time_s,
-        "communication_s": result.communication_s,
-        "exposed_share": result.exposed_share,
-        "speedup": result.speedup,
-        "scaling_efficiency": result.scaling_efficiency,
-        "bound_by": result.bound_by,
-        "overlap": does.bucket_bytes is not None,
-    }
-    if as_json:
-        print_json(facts)
-        return
     table = Table("one training step (means over workers)", "", show_header=True)
-    for name, seconds in result.phases._asdict().items():
+    for name, seconds in simulation.phases._asdict().items():
         table.add_row(name.removesuffix("_s"), seconds_text(seconds))
-    table.add_row("step", seconds_text(result.step_time_s))
-    hidden = f"{seconds_text(result.communication_s)}, {result.exposed_share:.0%} exposed"
+    table.add_row("step", seconds_text(simulation.step_time_s))
+    hidden = f"{seconds_text(simulation.communication_s)}, {simulation.exposed_share:.0%} exposed"
     table.add_row("communication", hidden)
-    table.add_row("speed-up", f"{times_text(result.speedup)} ({result.scaling_efficiency:.0%})")
-    table.add_row("bound by", result.bound_by)
+    samples = simulation.workload.samples
+    table.add_row("throughput", f"{simulation.samples_per_s:,.4g} {samples}/s")
+    gain = f"{times_text(simulation.speedup)} ({simulation.scaling_efficiency:.0%})"
+    table.add_row("speed-up", gain)
+    table.add_row("bound by", simulation.bound_by)
     console.print(table)
-    for line in _assumptions(does):
+    for line in _assumptions(simulation):
         console.print(f"- {line}")
 
 
-def _assumptions(does: TrainingStep) -> Iterator[str]:
+def _assumptions(simulation: StepSimulation) -> Iterator[str]:
     """Yield what the numbers assume."""
     from dgc_topo.records.measurement import ONE_DENSE_WORKER
     from dgc_topo.report.summary import cost_text
-    from dgc_topo.simulation.training import DenseEncoding
 
-    when = "while" if does.bucket_bytes is not None else "after"
-    goes = "goes on" if does.bucket_bytes is not None else "is over"
+    step, overlaps = simulation.step, simulation.step.bucket_bytes is not None
+    when, goes = ("while", "goes on") if overlaps else ("after", "is over")
     yield f"gradients travel {when} the backward pass {goes}"
-    if not isinstance(does.encoding, DenseEncoding):
-        yield f"compressing costs {cost_text({does.codec_s})}"
+    if simulation.density < 1:
+        yield f"compressing costs {cost_text({step.codec_s})}"
     yield f"the speed-up is relative to {ONE_DENSE_WORKER}"

@@ -1,11 +1,13 @@
 """Run a schedule in simulated time on a modelled network (SimPy owns the clock).
 
-The way in is `simulate` (a schedule) or `simulate_flows` (independent flows) on a `Network`.
-Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and `sharing` (who gets how much)
-in this order.  Whole training steps are in `dgc_topo.simulation.training`.
+The ways in are `simulate` (a topology on a cluster) and, below it, `simulate_schedule` and
+`simulate_flows` (independent flows).  Read `run`, `progress` (ranks and steps), `fluid` (flows and
+time) and `sharing` (who gets how much) in this order.  Whole training steps of a `Workload` are in
+`dgc_topo.simulation.training`.
 """
 
 from dgc_topo.simulation.bounds import goal_bound_s, lower_bound_s, network_bound_s
+from dgc_topo.simulation.collective import Buffer, Simulation, simulate
 from dgc_topo.simulation.flows import Flows, simulate_flows
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.goal import write_goal
@@ -15,23 +17,30 @@ from dgc_topo.simulation.run import ScheduleRun, UnreachableError, simulate_sche
 from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.tally import Bounds
 from dgc_topo.simulation.unions import independent_growth, power_growth
+from dgc_topo.simulation.workload import Workload
+from dgc_topo.simulation.workload_sources import load_workload
 
 __all__ = [
     "Bounds",
+    "Buffer",
     "DenseSizes",
     "Flows",
     "Fluid",
     "ScheduleProgress",
     "ScheduleRun",
+    "Simulation",
     "Sizes",
     "UnionSizes",
     "UnreachableError",
+    "Workload",
     "goal_bound_s",
     "independent_growth",
+    "load_workload",
     "lower_bound_s",
     "max_min_rates",
     "network_bound_s",
     "power_growth",
+    "simulate",
     "simulate_flows",
     "simulate_schedule",
     "write_goal",

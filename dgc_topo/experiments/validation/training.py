@@ -13,14 +13,14 @@ from statistics import fmean, median
 
 from dgc_topo.experiments.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
 from dgc_topo.experiments.jobs import plan_jobs
-from dgc_topo.experiments.prediction import VARYING_ITERATIONS
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.training_cases import TrainingCase, cases_of_runs
 from dgc_topo.experiments.validation.collectives import section_of
 from dgc_topo.experiments.validation.folder import TRAINING_STEPS, ValidationRow
 from dgc_topo.network.calibrated import CalibratedNetwork
+from dgc_topo.network.cluster import load_cluster
 from dgc_topo.records.measurement import Measurement, Phases
-from dgc_topo.simulation.training import simulate_training_step
+from dgc_topo.simulation.training.simulation import average_steps
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.workers.lab import Lab
@@ -168,17 +168,11 @@ def _predicted_s(
 ) -> float:
     size = record.world_size
     hosts = network.parameters.network(size, rate, size * record.gradient_bytes)
-    topology = case.topology
-    iterations = VARYING_ITERATIONS if topology.varies else 1
-    return fmean(
-        simulate_training_step(
-            case.step,
-            topology.schedule(size, iteration=iteration, seed=case.seed),
-            hosts,
-            iteration=iteration,
-        ).step_time_s
-        for iteration in range(iterations)
+    cluster = load_cluster(hosts, size)
+    predicted = average_steps(
+        case.step, case.topology, cluster, density=case.density, seed=case.seed
     )
+    return predicted.step_time_s
 
 
 def _row(

@@ -1,7 +1,8 @@
 """The training step in simulated time: gradients become ready, buckets are sent, ranks differ.
 
-The way in is `simulate_training_step` with a `TrainingStep`.  Read `workload` (what is ready when),
-then `timeline` (what a rank's processor does), `stream` (buckets on the network) and `step`.
+The way in is `simulate_step`; below it, `simulate_training_step` runs one `TrainingStep`.  Read
+`dgc_topo.simulation.workload` (what is ready when), then `timeline` (what a rank's processor does),
+`stream` (buckets on the network) and `step`.
 """
 
 from dgc_topo.simulation.training.encoding import (
@@ -13,6 +14,7 @@ from dgc_topo.simulation.training.encoding import (
     recorded_rule,
 )
 from dgc_topo.simulation.training.result import StepPhases, StepRun, StepTraffic
+from dgc_topo.simulation.training.simulation import StepSimulation, simulate_step
 from dgc_topo.simulation.training.step import TrainingStep, simulate_training_step
 from dgc_topo.simulation.training.timeline import (
     Codec,
@@ -37,6 +39,7 @@ __all__ = [
     "SparseEncoding",
     "StepPhases",
     "StepRun",
+    "StepSimulation",
     "StepTraffic",
     "TailJitter",
     "TrainingStep",
@@ -45,6 +48,7 @@ __all__ = [
     "fill_buckets",
     "power_rule",
     "recorded_rule",
+    "simulate_step",
     "simulate_training_step",
     "spans_of",
     "write_chrome_trace",

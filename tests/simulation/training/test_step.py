@@ -275,3 +275,17 @@ def test_buckets_must_agree_on_the_ranks():
 def test_more_ranks_than_hosts_are_refused():
     with pytest.raises(ValueError, match="4 ranks on 2 hosts"):
         simulate_training_step(TrainingStep(workload=two_layers()), ring(4), star(2, 1e6))
+
+
+def test_cold_caches_cost_where_only_a_later_bucket_is_sparse():
+    biases, weights = ReadyLayer("biases", 1.0, (), 10), ReadyLayer("weights", 2.0, (MB,), 0)
+    step = TrainingStep(
+        workload=Workload(0.5, (biases, weights)), encoding=SparseEncoding(0.01), bucket_bytes=1
+    )
+
+    def step_time_s(cold_code_s: float) -> float:
+        costs = EndCosts(code_s_per_byte=1e-9, cold_code_s=cold_code_s, cooling_s=1e-6)
+        return simulate_training_step(step, ring(2), star(2, 1e9, costs=costs)).step_time_s
+
+    # Each of the two steps of a ring of two makes and reads a message.
+    assert step_time_s(0.1) - step_time_s(0.0) == pytest.approx(4 * 0.1, rel=1e-3)

@@ -1,0 +1,346 @@
+"""Simulation of one collective: a topology run once on a cluster, dense or sparse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dgc_topo.arrays import FloatArray
+from dgc_topo.network.cluster import Cluster, Source, load_cluster
+from dgc_topo.schedule import Goal, Schedule
+from dgc_topo.schedule.cost import count_cost
+from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
+from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
+from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
+from dgc_topo.simulation.unions import Growth, growth_of
+from dgc_topo.simulation.workload import html_table
+from dgc_topo.sizes import FLOAT_BYTES, entries_of
+from dgc_topo.topology import Topology
+from dgc_topo.units import bytes_from, bytes_text, fraction_from, seconds_text
+from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Buffer that every rank contributes to a collective, sent dense or as its largest entries.
+
+    Attributes:
+        num_bytes: Size of the dense float32 buffer.
+        density: Fraction of the elements that are sent, with indices; 1 is the dense buffer.
+        coding: Coding of sparse messages, and type of all values on the wire.
+        union_exponent: Growth of sparse unions, see `power_growth`; None if ranks choose their
+            entries independently.
+
+    Raises:
+        ValueError: if a number makes no sense, or the exponent has nothing to act on.
+    """
+
+    num_bytes: float
+    density: float = 1.0
+    coding: WireCoding = field(default_factory=WireCoding)
+    union_exponent: float | None = None
+
+    def __post_init__(self) -> None:
+        check_density(self.density)
+        if self.union_exponent is None:
+            return
+        if not self.is_sparse:
+            raise ValueError("union_exponent: is for sparse sizes, expected density below 1")
+        if not 0 <= self.union_exponent <= 1:
+            raise ValueError(f"union_exponent {self.union_exponent}: expected 0 to 1")
+
+    @property
+    def is_sparse(self) -> bool:
+        """True if entries are sent."""
+        return self.density < 1
+
+    @property
+    def dense_bytes(self) -> float:
+        """Bytes of the dense buffer on the wire."""
+        return self.num_bytes * (VALUE_BYTES[self.coding.wire_dtype] / FLOAT_BYTES)
+
+    @property
+    def num_elements(self) -> int:
+        """Number of elements, at least 1."""
+        return max(1, round(self.num_bytes / FLOAT_BYTES))
+
+    @property
+    def num_entries(self) -> int:
+        """Number of entries that one rank sends if they are sparse; at least 1 of any at all."""
+        return entries_of(self.num_elements, self.density) if self.num_bytes else 0
+
+    def sizes(self, schedule: Schedule) -> Sizes:
+        """Return the bytes of the transfers of *schedule*."""
+        if not self.is_sparse:
+            return DenseSizes(self.dense_bytes, schedule.num_chunks)
+        return UnionSizes(
+            schedule,
+            length=self.num_elements,
+            entries=self.num_entries,
+            coding=self.coding,
+            union_exponent=self.union_exponent,
+        )
+
+    def union_bytes(self) -> Growth:
+        """Return the bytes that what some contributors give together takes at least."""
+        if not self.is_sparse:
+            return lambda contributors: np.where(contributors > 0, self.dense_bytes, 0.0)
+        growth = growth_of(self.num_elements, self.num_entries, self.union_exponent)
+        return lambda contributors: self.coding.least_bytes(self.num_elements, growth(contributors))
+
+    def lower_bound_s(self, schedule: Schedule, cluster: Cluster) -> float:
+        """Return a time that no schedule with the same goal can beat on *cluster*."""
+        cost, union_bytes, network = count_cost(schedule), self.union_bytes(), cluster.network
+        if cluster.fabric is not None:
+            port, alpha_s = float(network.bandwidth_bytes_per_s[0]), 2 * float(network.latency_s[0])
+            own, merged = union_bytes(np.array([1, len(schedule.contributors) - 1])).tolist()
+            sparse = merged if self.is_sparse else None
+            return goal_bound_s(schedule, cost, own, port, alpha_s, sparse)
+        return network_bound_s(
+            schedule,
+            cost,
+            union_bytes,
+            network,
+            cluster.placement,
+            is_dense=not self.is_sparse,
+            changes=cluster.changes,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Simulation:
+    """One collective in simulated time.
+
+    Attributes:
+        topology: Text of the topology.
+        cluster: Name of the cluster.
+        world_size: Number of ranks.
+        buffer: Buffer that every rank contributed.
+        goal: Goal of the schedule.
+        run: Run of the schedule: times of each rank, bytes and bounds.
+        lower_bound_s: Seconds that no schedule with the same goal can beat there.
+    """
+
+    topology: str
+    cluster: str
+    world_size: int
+    buffer: Buffer
+    goal: Goal
+    run: ScheduleRun
+    lower_bound_s: float
+
+    @property
+    def time_s(self) -> float:
+        """Seconds until the slowest rank is done."""
+        return self.run.time_s
+
+    @property
+    def bound_s(self) -> float:
+        """Seconds that the busiest resource alone needs for this schedule."""
+        return self.run.bounds.largest_s
+
+    @property
+    def bound_by(self) -> str:
+        """Name of that resource: a link, a CPU, or latency."""
+        return self.run.bounds.bound_by
+
+    @property
+    def bytes_sent(self) -> FloatArray:
+        """Bytes sent by each rank, shape (world_size,)."""
+        return self.run.bytes_sent
+
+    @property
+    def bytes_per_rank(self) -> float:
+        """Bytes sent by the busiest rank."""
+        return float(self.run.bytes_sent.max())
+
+    @property
+    def algbw_bytes_per_s(self) -> float:
+        """Bytes of the dense buffer over time; 0 if it took none."""
+        return self.buffer.num_bytes / self.time_s if self.time_s else 0.0
+
+    @property
+    def busbw_bytes_per_s(self) -> float:
+        """Bandwidth that compares with a port's; 0 if the run took no time.
+
+        For an all-reduce as in nccl-tests, of dense bytes; else what the busiest rank sends.
+        """
+        if not self.time_s:
+            return 0.0
+        if self.goal == "all-reduce":
+            return self.run.busbw_bytes_per_s(self.buffer.num_bytes)
+        return self.bytes_per_rank / self.time_s
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what was asked and what came out, as plain numbers and texts."""
+        return {
+            "topology": self.topology,
+            "world_size": self.world_size,
+            "network": self.cluster,
+            "num_bytes": self.buffer.num_bytes,
+            "density": self.buffer.density,
+            "time_s": self.time_s,
+            "messages": self.run.messages,
+            "bytes_per_rank": self.bytes_per_rank,
+            "algbw_bytes_per_s": self.algbw_bytes_per_s,
+            "busbw_bytes_per_s": self.busbw_bytes_per_s,
+            "lower_bound_s": self.lower_bound_s,
+            "bound_by": self.bound_by,
+            "wall_s": self.run.wall_s,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `as_dict` as a table with one row."""
+        return frame_of(self.as_dict())
+
+    def __repr__(self) -> str:
+        sparse = f" at density {self.buffer.density:g}" if self.buffer.is_sparse else ""
+        return (
+            f"Simulation({self.topology!r}, {self.world_size} ranks on {self.cluster}, "
+            f"{bytes_text(self.buffer.num_bytes)}{sparse}: {seconds_text(self.time_s)}, "
+            f"bound by {self.bound_by})"
+        )
+
+    def _repr_html_(self) -> str:
+        density = f", density {self.buffer.density:g}" if self.buffer.is_sparse else ""
+        rows = {
+            "time": f"{seconds_text(self.time_s)}, bound by {self.bound_by}",
+            "lower bound of any schedule": seconds_text(self.lower_bound_s),
+            "sent by the busiest rank": bytes_text(self.bytes_per_rank),
+            "algbw": f"{bytes_text(self.algbw_bytes_per_s)}/s",
+            "busbw": f"{bytes_text(self.busbw_bytes_per_s)}/s",
+        }
+        size = bytes_text(self.buffer.num_bytes)
+        title = f"{self.topology}, {self.world_size} ranks on {self.cluster}, {size}{density}"
+        return html_table(title, rows)
+
+
+def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to set
+    topology: Topology | Schedule | str,
+    cluster: Source,
+    nbytes: float | str,
+    *,
+    density: float | str = 1.0,
+    world_size: int | None = None,
+    iteration: int = 0,
+    seed: int = 0,
+    union_exponent: float | None = None,
+    index_encoding: str = "auto",
+    wire_dtype: str = "float32",
+) -> Simulation:
+    """Return what a topology takes, run once on a cluster.
+
+    Args:
+        topology: Topology, its text such as ``ring`` or ``gossip:graph=ring``, or a schedule.
+        cluster: Cluster, or what `load_cluster` makes one of, such as ``1gbe``.
+        nbytes: Size of every rank's dense float32 buffer, in bytes or as a text such as ``100MB``.
+        density: Fraction of the elements that are sent, such as 0.001 or ``0.1%``; 1 is dense.
+        world_size: Number of ranks, if neither a schedule nor the cluster says it.
+        iteration: Iteration of a topology that varies.
+        seed: Seed of a topology that draws at random.
+        union_exponent: Growth of sparse unions: c ranks' entries merge into c**exponent times one
+            rank's (1: disjoint, 0: identical); entries are independent if left out.
+        index_encoding: Coding of indices in sparse messages.
+        wire_dtype: Type of values on the wire.
+
+    Raises:
+        ValueError: if something does not fit or makes no sense, saying what.
+        UnreachableError: if links fail for good and ranks wait for ever.
+    """
+    buffer = Buffer(
+        bytes_from(nbytes, "nbytes") if isinstance(nbytes, str) else nbytes,
+        as_fraction(density),
+        WireCoding.named(index_encoding, wire_dtype),
+        union_exponent,
+    )
+    num_ranks = number_of_ranks(topology, cluster, world_size)
+    topology = as_topology(topology)
+    schedule = schedule_of(topology, num_ranks, iteration, seed)
+    return simulate_buffer(topology, schedule, load_cluster(cluster, num_ranks), buffer)
+
+
+def simulate_buffer(
+    topology: Topology | Schedule, schedule: Schedule, cluster: Cluster, buffer: Buffer
+) -> Simulation:
+    """Return what the *schedule* of a topology takes for a buffer on a cluster."""
+    return Simulation(
+        topology_text(topology),
+        cluster.name,
+        schedule.world_size,
+        buffer,
+        schedule.goal,
+        simulate_schedule(schedule, cluster, buffer.sizes(schedule)),
+        buffer.lower_bound_s(schedule, cluster),
+    )
+
+
+def number_of_ranks(
+    topology: Topology | Schedule | str, cluster: Source, world_size: int | None
+) -> int:
+    """Return the number of ranks that the arguments say, each by itself or all alike.
+
+    Raises:
+        ValueError: if none says it, or two say different ones.
+    """
+    said = {
+        "world_size": world_size,
+        "the schedule": topology.world_size if isinstance(topology, Schedule) else None,
+        "the cluster": cluster.num_ranks if isinstance(cluster, Cluster) else None,
+    }
+    known = {name: ranks for name, ranks in said.items() if ranks is not None}
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{name} has {ranks} ranks" for name, ranks in known.items())
+        raise ValueError(f"world_size: {listed}; expected the same in all")
+    if not known and not isinstance(cluster, str | Path):
+        return load_cluster(cluster).num_ranks
+    if not known:
+        raise ValueError("world_size: missing, expected a number of ranks")
+    return next(iter(known.values()))
+
+
+def as_topology(topology: Topology | Schedule | str) -> Topology | Schedule:
+    """Return the topology that a text means; others as they are."""
+    return Topology.parse(topology) if isinstance(topology, str) else topology
+
+
+def schedule_of(
+    topology: Topology | Schedule, world_size: int, iteration: int, seed: int
+) -> Schedule:
+    """Return a topology's schedule; a schedule as it is."""
+    if isinstance(topology, Schedule):
+        return topology
+    return topology.schedule(world_size, iteration=iteration, seed=seed)
+
+
+def topology_text(topology: Topology | Schedule) -> str:
+    """Return what reports call a topology, or a schedule of nobody's name."""
+    return f"a schedule ({topology.goal})" if isinstance(topology, Schedule) else str(topology)
+
+
+def as_fraction(value: float | str) -> float:
+    """Return a density that may be given as a text such as ``0.1%``."""
+    return fraction_from(value, "density") if isinstance(value, str) else float(value)
+
+
+def check_density(density: float) -> None:
+    """Refuse what is no fraction to send.
+
+    Raises:
+        ValueError: unless *density* is above 0 and at most 1.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density {density}: expected above 0, at most 1")
+
+
+def frame_of(facts: Mapping[str, object]) -> pd.DataFrame:
+    """Return facts as a table with one row."""
+    import pandas as pd  # noqa: PLC0415 - takes longer to import than a simulation takes
+
+    return pd.DataFrame([dict(facts)])

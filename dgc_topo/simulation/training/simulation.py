@@ -1,0 +1,323 @@
+"""Simulation of a training step: a workload over a topology on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from dgc_topo.network.cluster import Cluster, Source, load_cluster
+from dgc_topo.schedule import Goal, Schedule
+from dgc_topo.simulation.collective import (
+    as_fraction,
+    as_topology,
+    check_density,
+    frame_of,
+    number_of_ranks,
+    schedule_of,
+    topology_text,
+)
+from dgc_topo.simulation.training.encoding import (
+    DenseEncoding,
+    Encoding,
+    SparseEncoding,
+    power_rule,
+)
+from dgc_topo.simulation.training.result import StepPhases, StepRun
+from dgc_topo.simulation.training.step import TrainingStep, simulate_training_step
+from dgc_topo.simulation.training.timeline import Codec, ComputeFactors, Jitter, LognormalJitter
+from dgc_topo.simulation.unions import independent_growth
+from dgc_topo.simulation.workload import Workload, html_table
+from dgc_topo.simulation.workload_sources import load_workload
+from dgc_topo.tables.keys import bucket_bytes_of
+from dgc_topo.topology import Topology
+from dgc_topo.units import bytes_from, seconds_text, times_text
+from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dgc_topo.simulation.workload_sources import Source as WorkloadSource
+
+#: Steps to average over, of a topology that changes from one to the next.
+VARYING_ITERATIONS = 8
+#: Steps to average over with compute times that are drawn at random.
+JITTER_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class StepSimulation:
+    """Training step of all ranks in simulated time; means over steps that differ.
+
+    Attributes:
+        topology: Text of the topology.
+        cluster: Name of the cluster.
+        goal: Goal of the schedules.
+        density: Fraction of the compressible elements that is sent; 1 is dense.
+        step: Work of every worker.
+        runs: Runs of single steps; several if the topology varies or compute times are drawn.
+    """
+
+    topology: str
+    cluster: str
+    goal: Goal
+    density: float
+    step: TrainingStep
+    runs: tuple[StepRun, ...]
+
+    @property
+    def workload(self) -> Workload:
+        """Work of one worker in one pass."""
+        return self.step.workload
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks, dedicated servers included."""
+        return len(self.runs[0].update_s)
+
+    @property
+    def num_workers(self) -> int:
+        """Number of ranks that train."""
+        return len(self.runs[0].workers)
+
+    @property
+    def phases(self) -> StepPhases:
+        """Seconds of a step by what they were spent on (means over workers)."""
+        columns = zip(*(run.phases for run in self.runs), strict=True)
+        return StepPhases(*(fmean(column) for column in columns))
+
+    @property
+    def step_time_s(self) -> float:
+        """Seconds from the common begin of a step to the end of the last rank."""
+        return fmean(run.step_time_s for run in self.runs)
+
+    @property
+    def communication_s(self) -> float:
+        """Seconds for which a bucket was under way (mean of workers)."""
+        return fmean(run.communication_s for run in self.runs)
+
+    @property
+    def exposed_share(self) -> float:
+        """Fraction of the communication that no computing hides; 0 if there is none."""
+        return self.phases.exposed_s / self.communication_s if self.communication_s else 0.0
+
+    @property
+    def samples_per_s(self) -> float:
+        """Throughput of all workers together, in the workload's samples."""
+        passes = self.step.accumulation_steps
+        return self.num_workers * passes * self.workload.batch_samples / self.step_time_s
+
+    @property
+    def speedup(self) -> float:
+        """Throughput over that of one worker that neither compresses nor communicates."""
+        return self.num_workers * self.scaling_efficiency
+
+    @property
+    def scaling_efficiency(self) -> float:
+        """Speed-up per worker, 1 at best."""
+        return self.step.alone_s / self.step_time_s
+
+    @property
+    def bytes_per_rank(self) -> float:
+        """Bytes that the busiest rank sends in a step."""
+        return fmean(float(run.traffic.bytes_sent.max()) for run in self.runs)
+
+    @property
+    def messages_per_rank(self) -> float:
+        """Messages that the busiest rank sends in a step."""
+        return fmean(float(run.traffic.messages_sent.max()) for run in self.runs)
+
+    @property
+    def bound_by(self) -> str:
+        """Name of what bounds the first step: compute, a link, a CPU, or latency."""
+        return self.runs[0].bound_by
+
+    def as_dict(self) -> dict[str, object]:
+        """Return what was asked and what came out, as plain numbers and texts."""
+        return {
+            "workload": self.workload.name,
+            "topology": self.topology,
+            "world_size": self.world_size,
+            "network": self.cluster,
+            "num_bytes": self.workload.gradient_bytes,
+            "density": self.density,
+            "overlap": self.step.bucket_bytes is not None,
+            "batch_size_per_worker": self.workload.batch_size,
+            **self.phases._asdict(),
+            "step_time_s": self.step_time_s,
+            "communication_s": self.communication_s,
+            "exposed_share": self.exposed_share,
+            "samples_per_s": self.samples_per_s,
+            "speedup": self.speedup,
+            "scaling_efficiency": self.scaling_efficiency,
+            "bytes_per_rank": self.bytes_per_rank,
+            "bound_by": self.bound_by,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return `as_dict` as a table with one row."""
+        return frame_of(self.as_dict())
+
+    @property
+    def _title(self) -> str:
+        sent = "dense" if self.density == 1 else f"density {self.density:g}"
+        where = f"{self.world_size} ranks on {self.cluster}"
+        return f"{self.workload.name}, {sent}, {self.topology}, {where}"
+
+    def __repr__(self) -> str:
+        return (
+            f"StepSimulation({self._title}: {seconds_text(self.step_time_s)}, "
+            f"{times_text(self.speedup)}, bound by {self.bound_by})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            name.removesuffix("_s"): seconds_text(seconds)
+            for name, seconds in self.phases._asdict().items()
+        }
+        hidden = f"{seconds_text(self.communication_s)}, {self.exposed_share:.0%} exposed"
+        rows |= {
+            "step": seconds_text(self.step_time_s),
+            "communication": hidden,
+            "throughput": f"{self.samples_per_s:,.4g} {self.workload.samples}/s",
+            "speed-up": f"{times_text(self.speedup)} ({self.scaling_efficiency:.0%})",
+            "bound by": self.bound_by,
+        }
+        return html_table(self._title, rows)
+
+
+def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want to set
+    workload: WorkloadSource,
+    topology: Topology | Schedule | str,
+    cluster: Source,
+    *,
+    density: float | str = 1.0,
+    overlap: bool = False,
+    bucket_bytes: float | str | None = None,
+    world_size: int | None = None,
+    accumulation_steps: int = 1,
+    codec: Codec | None = None,
+    jitter: Jitter | float = 0.0,
+    slow_ranks: Mapping[int, float] | None = None,
+    union_exponent: float | None = None,
+    index_encoding: str = "auto",
+    wire_dtype: str = "float32",
+    seed: int = 0,
+    num_steps: int | None = None,
+) -> StepSimulation:
+    """Return what a training step takes: computing, compressing, communicating, updating.
+
+    Args:
+        workload: Workload, or what `load_workload` makes one of, such as ``resnet50``.
+        topology: Topology, its text such as ``ring`` or ``gossip:graph=ring``, or a schedule.
+        cluster: Cluster, or what `load_cluster` makes one of, such as ``1gbe``.
+        density: Fraction of the compressible elements that are sent, such as 0.001 or ``0.1%``.
+        overlap: Send gradients while the backward pass goes on.
+        bucket_bytes: Size of a bucket of gradients that overlaps, such as ``25MiB``, the default.
+        world_size: Number of ranks, if neither a schedule nor the cluster says it.
+        accumulation_steps: Forward and backward passes per step.
+        codec: Costs of compressing; it is free if left out.
+        jitter: Relative spread of compute times, drawn in each step; or its distribution.
+        slow_ranks: Factor on the compute time of single ranks.
+        union_exponent: See `simulate`.
+        index_encoding: Coding of indices in sparse messages.
+        wire_dtype: Type of values on the wire.
+        seed: Seed of topologies and of jitter.
+        num_steps: Steps to average over; 8 if they differ, else 1.
+
+    Raises:
+        ValueError: if something does not fit or makes no sense, saying what.
+        UnreachableError: if links fail for good and ranks wait for ever.
+    """
+    fraction = as_fraction(density)
+    num_ranks = number_of_ranks(topology, cluster, world_size)
+    topology = as_topology(topology)
+    _check_averages(topology, schedule_of(topology, num_ranks, 0, seed), fraction)
+    step = TrainingStep(
+        workload=load_workload(workload),
+        encoding=_encoding(fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent),
+        codec=codec or Codec(),
+        bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
+        accumulation_steps=accumulation_steps,
+        compute_factors=ComputeFactors(slow_ranks or {}, _as_jitter(jitter), seed),
+    )
+    loaded = load_cluster(cluster, num_ranks)
+    return average_steps(step, topology, loaded, density=fraction, seed=seed, num_steps=num_steps)
+
+
+def average_steps(
+    step: TrainingStep,
+    topology: Topology | Schedule,
+    cluster: Cluster,
+    *,
+    density: float,
+    seed: int = 0,
+    num_steps: int | None = None,
+) -> StepSimulation:
+    """Return the means of as many steps as it takes: one if all are alike.
+
+    Args:
+        step: Work of every worker.
+        topology: Topology, which may change from step to step, or a schedule.
+        cluster: Ranks on a network.
+        density: Fraction of the compressible elements that *step* sends.
+        seed: Seed of a topology that draws at random.
+        num_steps: Steps to average over, if not 8 of a topology that varies or of jitter.
+    """
+    varies = isinstance(topology, Topology) and topology.varies
+    if num_steps is None:
+        num_steps = max(
+            VARYING_ITERATIONS if varies else 1,
+            JITTER_STEPS if step.compute_factors.varies else 1,
+        )
+    runs = []
+    for iteration in range(num_steps):
+        schedule = _kept_schedule(topology, cluster.num_ranks, iteration if varies else 0, seed)
+        runs.append(simulate_training_step(step, schedule, cluster, iteration=iteration))
+    text, goal = topology_text(topology), schedule.goal
+    return StepSimulation(text, cluster.name, goal, density, step, tuple(runs))
+
+
+@lru_cache(maxsize=1024)  # scenarios ask again for every network and model
+def _kept_schedule(
+    topology: Topology | Schedule, world_size: int, iteration: int, seed: int
+) -> Schedule:
+    return schedule_of(topology, world_size, iteration, seed)
+
+
+def _as_jitter(jitter: Jitter | float) -> Jitter | None:
+    """Return the distribution of a relative spread; a distribution as it is."""
+    if isinstance(jitter, float | int):
+        return LognormalJitter(jitter) if jitter else None
+    return jitter
+
+
+def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: float) -> None:
+    check_density(density)
+    if density < 1 and schedule.goal != "all-reduce":
+        raise ValueError(
+            f"density {density:g}: {topology_text(topology)} averages parameters, which travel "
+            "dense; expected 1"
+        )
+
+
+def _encoding(density: float, coding: WireCoding, union_exponent: float | None) -> Encoding:
+    value_bytes = VALUE_BYTES[coding.wire_dtype]
+    if density < 1:
+        union = independent_growth if union_exponent is None else power_rule(union_exponent)
+        return SparseEncoding(density, coding, value_bytes, union)
+    if union_exponent is not None:
+        raise ValueError("union_exponent: is for sparse sizes, expected density below 1")
+    return DenseEncoding(value_bytes)
+
+
+def _bucket_bytes(bucket_bytes: float | str | None, *, overlap: bool) -> float | None:
+    if bucket_bytes is None:
+        return bucket_bytes_of(overlap=overlap, bucket_mib=None)
+    if not overlap:
+        raise ValueError("bucket_bytes: without overlap there is one bucket, expected overlap=True")
+    return (
+        bytes_from(bucket_bytes, "bucket_bytes") if isinstance(bucket_bytes, str) else bucket_bytes
+    )
