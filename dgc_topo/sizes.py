@@ -61,7 +61,7 @@ def compressed_sizes(shapes: Iterable[Sequence[int]]) -> tuple[int, ...]:
 
 
 def count_elements(shapes: Iterable[Sequence[int]]) -> tuple[int, int]:
-    """Return how many elements DGC compresses, and how many travel dense."""
+    """Return the number of elements that DGC compresses, and of those that travel dense."""
     compressed = dense = 0
     for shape in shapes:
         if is_compressed(shape):
@@ -72,7 +72,7 @@ def count_elements(shapes: Iterable[Sequence[int]]) -> tuple[int, int]:
 
 
 def bucket_ends(num_elements: Sequence[int], bucket_bytes: float) -> list[int]:
-    """Return where buckets of layers end, the layers in the order of the backward pass.
+    """Return the ends of buckets of layers, the layers in the order of the backward pass.
 
     As PyTorch's DistributedDataParallel: a bucket is closed as soon as it holds *bucket_bytes* of
     float32 or more, so one large layer makes one large bucket.  (DDP's first bucket is smaller,

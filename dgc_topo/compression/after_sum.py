@@ -250,7 +250,7 @@ class AfterSum(ABC):
         return {name: views[name] for name in self._parameters}
 
     def describe(self) -> str:
-        """Say what is compressed, what is not, and in how many bytes."""
+        """Describe the tensors that are compressed, the others, and their bytes."""
         with torch.no_grad():
             zeros = torch.zeros(self._compressed.length, dtype=torch.float32, device=self._device)
             num_bytes = self._encode(zeros).encoded_bytes()

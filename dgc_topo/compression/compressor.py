@@ -95,7 +95,7 @@ class Compressor(Protocol):
         """
 
     def describe(self) -> str:
-        """Say which parameters are compressed and which are not, with elements and bytes."""
+        """Describe the parameters that are compressed and those that are not, with their bytes."""
 
     def state_dict(self) -> dict[str, object]:
         """Return a snapshot of everything the next step depends on besides parameters."""

@@ -213,7 +213,7 @@ def _lies_within(value: float, bounds: Mapping[str, float]) -> bool:
 
 
 def _bounds_text(key: str, bounds: Mapping[str, float], *, is_whole: bool) -> str:
-    """Return what a number was expected to be."""
+    """Return the expectation of a number, as errors put it."""
     above, least = bounds.get("gt"), bounds.get("ge")
     below, most = bounds.get("lt"), bounds.get("le")
     if below is not None or most is not None:

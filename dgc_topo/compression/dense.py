@@ -122,7 +122,7 @@ class Dense:
         return dict(self._update.views)
 
     def describe(self) -> str:
-        """Say how many elements are sent, and in how many bytes."""
+        """Describe the elements sent, and their bytes."""
         elements = self._rule.layout.length
         return (
             f"dense sends all {elements:,} elements of {len(self._parameters)} tensors as "

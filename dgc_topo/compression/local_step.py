@@ -111,7 +111,7 @@ class Step:
             )
 
     def sent(self, density: float) -> Sent:
-        """Return what is sent, and remove it from the state; once after `accumulate`.
+        """Return the elements to send, and remove them from the state; once after `accumulate`.
 
         Raises:
             NonFiniteGradientError: as `accumulate`.

@@ -53,7 +53,7 @@ class RuleSelector:
         """Return None."""
 
     def pick(self, residual: Tensor, density: float) -> Tensor:
-        """Return what the rule selects."""
+        """Return the indices that the rule selects."""
         return self._rule(residual, self._layout, density)
 
 

@@ -68,7 +68,7 @@ class BundlePayload:
         return total
 
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
-        """Return what the parts' messages take at most, each padded, and their sizes."""
+        """Return the most bytes of the parts' messages, each padded, and of their sizes."""
         most = [part.most_bytes(chunk, count, world_size) for part in self.parts]
         return sum(SIZE_BYTES + _padded(each) for each in most)
 

@@ -33,7 +33,7 @@ _SETTINGS = {setting.name: setting for setting in fields(DGCConfig)}
 
 
 def _described(settings: type) -> dict[str, str]:
-    """Return what a class's docstring says of each of its attributes."""
+    """Return the description of each attribute in a class's docstring."""
     _, _, rest = (inspect.getdoc(settings) or "").partition("Attributes:\n")
     attributes, _, _ = rest.partition("\n\n")
     found = re.finditer(r"^    (\w+): (.*?)(?=^    \w|\Z)", attributes, re.MULTILINE | re.DOTALL)
@@ -92,7 +92,7 @@ class CompressionSection(Table):
         return any(self.method_at(density) in dense for density in self.densities)
 
     def method_at(self, density: float) -> Method | Literal["dense"]:
-        """Return what compresses at a density: of ``dgc`` density 1 is another algorithm, dense."""
+        """Return the compressor at a density: of ``dgc`` density 1 is another algorithm, dense."""
         return self.method if self.method != "dgc" or is_sparse(density) else "dense"
 
     def dgc_config(self, density: float, train: TrainSection) -> DGCConfig:

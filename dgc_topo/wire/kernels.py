@@ -284,7 +284,7 @@ def _add_sums(sums, word, before, block: tl.constexpr):
 
 @triton.jit
 def _near(number):
-    """Return what *number* is modulo the prime, from minus half of it to half of it."""
+    """Return *number* modulo the prime, from minus half of it to half of it."""
     rest = number % _PRIME  # has the sign of the number
     rest = tl.where(rest > _HALF, rest - _PRIME, rest)
     return tl.where(rest < -_HALF, rest + _PRIME, rest)
@@ -292,6 +292,6 @@ def _near(number):
 
 @triton.jit
 def _remainder(number):
-    """Return what *number* is modulo the prime, from 0."""
+    """Return *number* modulo the prime, from 0."""
     rest = number % _PRIME  # has the sign of the number
     return tl.where(rest < 0, rest + _PRIME, rest)

@@ -60,7 +60,7 @@ def encode(
 def decode(
     message: Tensor, layout: Layout, start: int, length: int
 ) -> tuple[Tensor, Tensor] | None:
-    """Return what `message.decode` would read, or None if that takes the general way.
+    """Return the entries that `message.decode` reads, or None if it takes the general way.
 
     Raises:
         WireError: if an index is outside the run.

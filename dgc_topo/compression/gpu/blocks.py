@@ -74,7 +74,7 @@ class Reader:
         self._known: list[int] = []
 
     def read(self, tensors: Mapping[str, Tensor]) -> torch.dtype | None:
-        """Note where the tensors of these names are, without waiting for the GPU.
+        """Read the addresses of the tensors of these names, without waiting for the GPU.
 
         Returns:
             Their type, or None if they are of several types, of one that no kernel reads, or not

@@ -84,7 +84,7 @@ class _Outputs(NamedTuple):
 
     @classmethod
     def of(cls, memory: Tensor, count: int) -> _Outputs:
-        """Return where they are in *memory*, uint8."""
+        """Return the views of a step's result in *memory*, uint8."""
         indices, values, room = memory.tensor_split((8 * count, 12 * count))
         return cls(memory, indices.view(torch.int64), values.view(torch.float32), room)
 
@@ -182,7 +182,7 @@ class FusedStep(Step):
         return super().accumulate(gradients, density, clip_norm=clip_norm, decay=decay)
 
     def sent(self, density: float) -> Sent:
-        """Return what is sent, see `Step.sent`."""
+        """Return the elements sent, see `Step.sent`."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return super().sent(density)

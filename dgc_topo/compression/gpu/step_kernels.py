@@ -32,7 +32,7 @@ def sum_squares(
 
 @triton.jit
 def _clipping(squares, bound):
-    """Return what to multiply a gradient with, float32, so that its norm is at most *bound*."""
+    """Return the factor on a gradient, float32, that bounds its norm by *bound*."""
     length = tl.sqrt(squares)
     return tl.where(length <= bound, 1.0, bound / length).to(tl.float32)
 

@@ -90,7 +90,7 @@ class FusedThreshold(Threshold):
         self._candidates: Candidates | None = None
 
     def begin(self, density: float) -> Candidates | None:
-        """Return what lists the candidates of this step, if the last one suggests thresholds."""
+        """Return the list for this step's candidates, if the last step suggests thresholds."""
         smallest = self.last_smallest(density)
         self._candidates = None
         if smallest is not None:
@@ -126,7 +126,7 @@ class FusedThreshold(Threshold):
         return self._usual[1]
 
     def _completed(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
-        """Return what is to be sent: *indices*, but of *missed* groups what a search finds."""
+        """Return the indices to send: *indices*, but those of *missed* groups from a search."""
         listed = self._listed_anew(residual, missed)
         found = listed.choose()
         self._held.copy_(torch.where(missed, listed.smallest, self._held))
