@@ -106,7 +106,7 @@ def validate(
     - dgc-topo validate mine.toml --measured results/mine --network better.toml
     """
     from dgc_topo.experiments.scenario import load_scenario
-    from dgc_topo.network.cluster import load_calibrated
+    from dgc_topo.network.files import load_calibrated
     from dgc_topo.report.validation import rows_table, summary_table
 
     with clear_errors(), clear_warnings():
@@ -152,7 +152,7 @@ def _measure(
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
     from dgc_topo.experiments.validation.training import num_trainings, validate_training
-    from dgc_topo.network.cluster import load_calibrated
+    from dgc_topo.network.files import load_calibrated
 
     section = section_of(scenario)
     num_cases = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)

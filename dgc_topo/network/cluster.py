@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from math import ceil, isinf
 from pathlib import Path
-from typing import Any
 
 import networkx as nx
 import numpy as np
-from pydantic import ValidationError
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.changes import Background, LinkChange
-from dgc_topo.network.fabrics import Fabric, find_fabric, like_fabric, load_fabric
+from dgc_topo.network.fabrics import Fabric, find_fabric, load_fabric
+from dgc_topo.network.files import read_file
 from dgc_topo.network.graph import from_graph
-from dgc_topo.network.kinds import Calibrated, NetworkFile, NetworkTable, SimGrid
+from dgc_topo.network.kinds import Calibrated, SimGrid
 from dgc_topo.network.network import Network
-from dgc_topo.network.simgrid import read_simgrid
-from dgc_topo.tables.explain import explain_all
+from dgc_topo.network.tables import NetworkTable
 from dgc_topo.tables.keys import at_key
 from dgc_topo.units import seconds_text
 
@@ -154,26 +150,6 @@ def load_cluster(
     return _of_network(*_network_of(source), num_ranks)
 
 
-def load_calibrated(source: str | Path) -> CalibratedNetwork:
-    """Return a network that was calibrated: of its own file, or a table that names that file.
-
-    Raises:
-        ValueError: if it is any other network; naming the file and the key.
-    """
-    found = _read(str(source), "")
-    if isinstance(found, Calibrated):
-        with at_key(str(source)):
-            return found.load()
-    if isinstance(found, CalibratedNetwork):
-        return found
-    raise ValueError(f"{source}: expected a network file as 'dgc-topo calibrate' writes it")
-
-
-def names_file(source: str) -> bool:
-    """Return True if *source*, a text for `load_cluster`, names a file."""
-    return find_fabric(source) is None and _split(source) is not None
-
-
 def _network_of(source: object) -> tuple[str, Network]:
     """Return what somebody made in Python, and a name for it."""
     if isinstance(source, nx.Graph):
@@ -191,7 +167,7 @@ def _of_fabric(fabric: Fabric, num_ranks: int | None) -> Cluster:
 
 
 def _of_file(source: str, folder: str | Path, num_ranks: int | None) -> Cluster:
-    found = _read(source, folder)
+    found = read_file(source, folder)
     if isinstance(found, Fabric):
         return _of_fabric(found, num_ranks)
     with at_key(source):
@@ -252,70 +228,6 @@ def _refuse_too_many(num_ranks: int, network: Network) -> None:
             f"{num_ranks} ranks on {network.num_hosts} hosts"
             + (each if gpus > 1 else ", expected no more ranks than hosts")
         )
-
-
-def _split(source: str) -> tuple[str, str] | None:
-    """Return the file and the name in it that *source* says; None if it names no file."""
-    found = re.fullmatch(r"(.+\.(?:toml|xml))(?::([^:/\\]+))?", source, re.IGNORECASE | re.DOTALL)
-    return None if found is None else (found[1], found[2] or "")
-
-
-def _read(source: str, folder: str | Path) -> Network | Fabric | CalibratedNetwork | NetworkTable:
-    """Return what a file describes.
-
-    Raises:
-        ValueError: naming the file and what is wrong.
-    """
-    parts = _split(source)
-    if parts is None:
-        files = "FILE.toml", "FILE.toml:NAME", "FILE.xml"
-        raise ValueError(
-            f"network {source!r}: unknown, expected one of {like_fabric(source, *files)}"
-        )
-    path, name = Path(folder) / parts[0], parts[1]
-    try:
-        if path.suffix.lower() == ".xml" and not name:
-            return read_simgrid(path)
-        tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not TOML ({error}), expected a network file") from error
-    if name and find_fabric(name) is not None:  # which a scenario may name beside its own
-        return load_fabric(name)
-    if "parameters" in tables and not name:
-        return CalibratedNetwork.load(path)
-    return _find_table(tables, path, name)
-
-
-def _find_table(tables: dict[str, Any], path: Path, name: str) -> NetworkTable:
-    """Return the network called *name* in a file, or its only one."""
-    is_one, is_scenario = "kind" in tables and "networks" not in tables, "topologies" in tables
-    if is_one:
-        own = re.sub(r"[^\w.-]", "-", path.name).lstrip(".-")
-        tables = {"networks": [{"name": own} | tables]}
-    elif "networks" not in tables:
-        raise ValueError(
-            f"{path}: no network, expected kind = ... for one, [[networks]] for several, or what "
-            "'dgc-topo calibrate' writes"
-        )
-    elif is_scenario:  # which has other keys as well
-        tables = {key: tables[key] for key in ("networks", "folder") if key in tables}
-    start = tables.pop("folder", path.parent) if is_scenario else path.parent
-    try:
-        context = {"folder": start, "file": str(path)}
-        networks = NetworkFile.model_validate(tables, context=context).networks
-    except ValidationError as error:
-        lines = explain_all(error, NetworkFile)
-        if is_one:
-            lines = (re.sub(r"^networks\.0(\.|: )?", "", line) for line in lines)
-        raise ValueError("\n".join(f"{path}: {line}" for line in lines)) from error
-    fitting = [network for network in networks if name in {"", network.name}]
-    if len(fitting) != 1:
-        listed = ", ".join(network.name for network in networks)
-        wrong = f"network {name!r}: unknown" if name else "has several networks"
-        raise ValueError(f"{path}: {wrong}, expected one of [[networks]] ({listed}) after FILE:")
-    return fitting[0]
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,208 +11,25 @@ Links are named as the network names them: ``host 3 up`` and ``host 3 down`` aro
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from dataclasses import replace
 from math import ceil, isqrt
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
-import numpy as np
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from dgc_topo.arrays import IntArray
 from dgc_topo.network.calibrated import CalibratedNetwork
-from dgc_topo.network.changes import add_gpus, limit_hosts
-from dgc_topo.network.costs import EndCosts, curve_from_times
+from dgc_topo.network.costs import EndCosts
 from dgc_topo.network.differences import (
-    FROM_MB,
     GBIT,
-    Differences,
-    NotNegative,
     Positive,
-    WithBandwidth,
 )
-from dgc_topo.network.fabrics import find_fabric, like_fabric, load_fabric
 from dgc_topo.network.graph import from_graph
 from dgc_topo.network.network import Network, star
-from dgc_topo.network.shapes import draw_fat_tree, draw_racks, draw_torus, place_round_robin
+from dgc_topo.network.shapes import draw_fat_tree, draw_racks, draw_torus
 from dgc_topo.network.simgrid import read_simgrid
+from dgc_topo.network.tables import Count, Link, NetworkTable, check_size
 from dgc_topo.tables.keys import Rate, at_key, once_by
-from dgc_topo.tables.places import File, Name
-from dgc_topo.tables.table import NewKey, OldKeyWarning, Table, times
-
-Count = Annotated[int, Field(ge=1, le=2**20)]
-_MOST_HOSTS = 2**16  # of a network that is drawn as a graph
-_US, _FROM_US, _FROM_NS = 1e-6, times(1e-6), times(1e-9)
-
-
-def _known_fabric(name: str) -> str:
-    fabric = find_fabric(name)
-    if fabric is None or fabric == "ideal":  # which has no numbers of its own
-        raise ValueError(f"fabric {name!r}: unknown, expected one of {like_fabric(name)}")
-    return fabric
-
-
-def _inverse_gb(gb_per_s: float) -> float:
-    return 1e-9 / gb_per_s if gb_per_s < float("inf") else gb_per_s
-
-
-class NetworkTable(EndCosts, Differences, ABC):
-    """A network: its hosts and links, what differs on some of them, and what its ends cost."""
-
-    name: Name = Field(description="for [simulate] networks, or after FILE:")
-    gpus_per_host: Count = Field(default=1, description="ranks that a host takes, one per GPU")
-    inside_base: str = Field(default="nvlink", description="fabric that joins the GPUs of a host")
-    inside_bandwidth_gbit_per_s: Positive | None = Field(
-        default=None, description="of a GPU's link inside its host, if not as the fabric's"
-    )
-    inside_latency_us: NotNegative | None = Field(
-        default=None, description="of such a link; from one GPU to another is two links"
-    )
-    placement: Literal["in-order", "round-robin"] = Field(
-        default="in-order", description="of ranks: round-robin deals them to racks or hosts in turn"
-    )
-    message_times_us: tuple[tuple[NotNegative, NotNegative], ...] = Field(
-        default=(),
-        description="pairs (bytes, microseconds) of measured single messages between hosts 0 and "
-        "1, with growing bytes: what they took beyond latency and bandwidth is added to each "
-        "message",
-    )
-    duplex_limit_gbit_per_s: Positive | None = Field(
-        default=None, description="of what a host sends and receives together"
-    )
-    cpu_cap_gbit_per_s: Positive | None = Field(
-        default=None, description="of what a rank's process can move, sent and received together"
-    )
-
-    old_keys: ClassVar = {
-        "inside_bandwidth_gb_per_s": NewKey("inside_bandwidth_gbit_per_s", times(8)),
-        "duplex_limit_mb_per_s": NewKey("duplex_limit_gbit_per_s", FROM_MB),
-        "cpu_cap_mb_per_s": NewKey("cpu_cap_gbit_per_s", FROM_MB),
-        "message_overhead_us": NewKey("overhead_s", _FROM_US),
-        "step_overhead_us": NewKey("step_overhead_s", _FROM_US),
-        "start_overhead_us": NewKey("start_overhead_s", _FROM_US),
-        "reduce_gb_per_s": NewKey("reduce_s_per_byte", _inverse_gb),
-        "cpu_send_ns_per_byte": NewKey("send_s_per_byte", _FROM_NS),
-        "cpu_receive_ns_per_byte": NewKey("receive_s_per_byte", _FROM_NS),
-    }
-
-    #: Keys that GPUs inside hosts have.
-    _INSIDE: ClassVar = ("inside_base", "inside_bandwidth_gbit_per_s", "inside_latency_us")
-
-    @field_validator("name")
-    @classmethod
-    def _is_no_fabric(cls, name: str) -> str:
-        if find_fabric(name) is not None:
-            raise ValueError(f"{name!r} is a fabric, expected a name of its own")
-        return name
-
-    @field_validator("inside_base")
-    @classmethod
-    def _inside_is_a_fabric(cls, base: str) -> str:
-        return _known_fabric(base)
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> Self:
-        inside = [key for key in self._INSIDE if key in self.model_fields_set]
-        if inside and self.gpus_per_host == 1:
-            raise ValueError(f"{', '.join(inside)}: expected with gpus_per_host of 2 or more")
-        if self.message_times_us and self.message_curve:
-            raise ValueError("message_times_us and message_curve, expected one of them")
-        return self
-
-    @property
-    @abstractmethod
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is; None if the table does say it."""
-
-    @abstractmethod
-    def draw(self, num_hosts: int) -> Network:
-        """Return the bare network, without GPUs, for *num_hosts* hosts that are needed."""
-
-    def build(self, num_hosts: int) -> Network:
-        """Return the network for *num_hosts* hosts that are needed, with everything that differs.
-
-        Raises:
-            ValueError: naming the key that makes no sense.
-        """
-        network = self.draw(num_hosts)
-        if self.gpus_per_host > 1:
-            _check_size(network.num_hosts * self.gpus_per_host, "hosts x gpus_per_host", "GPUs")
-            network = add_gpus(network, self.gpus_per_host, *self._inside())
-        with at_key("message_times_us"):
-            network = replace(network, costs=self.costs_on(network))
-        network = self.slowed(network)
-        if self.duplex_limit_gbit_per_s is not None:
-            network = limit_hosts(network, self.duplex_limit_gbit_per_s * GBIT)
-        if self.cpu_cap_gbit_per_s is not None:
-            network = limit_hosts(network, self.cpu_cap_gbit_per_s * GBIT, "CPU", each="slot")
-        return network
-
-    def costs_on(self, network: Network) -> EndCosts:
-        """Return what messages cost at their ends on *network*."""
-        costs = {name: getattr(self, name) for name in EndCosts.model_fields}
-        if self.message_times_us and network.num_hosts > 1:
-            [route] = network.routes(np.array([0]), np.array([network.slots_per_host]))
-            links = route[route >= 0]
-            times = tuple((size, time_us * _US) for size, time_us in self.message_times_us)
-            bandwidth = float(network.bandwidth_bytes_per_s[links].min())
-            latency_s = float(network.latency_s[links].sum())
-            costs["message_curve"] = curve_from_times(times, bandwidth, latency_s)
-        return EndCosts(**costs)
-
-    def place(self, num_ranks: int, network: Network) -> IntArray:
-        """Return the slot of each of *num_ranks* ranks on *network*."""
-        if self.placement == "in-order":
-            return np.arange(num_ranks)
-        slots = self.hosts_per_group * network.slots_per_host
-        return place_round_robin(num_ranks, network.num_slots // slots, slots)
-
-    @property
-    def hosts_per_group(self) -> int:
-        """Hosts that round-robin placement takes together: those of a rack."""
-        return 1
-
-    def _inside(self) -> tuple[float, float]:
-        """Return bandwidth (bytes per second) and latency (seconds) of a GPU's link."""
-        inside = load_fabric(self.inside_base)
-        given, given_us = self.inside_bandwidth_gbit_per_s, self.inside_latency_us
-        return (
-            inside.bandwidth_bytes_per_s if given is None else given * GBIT,
-            inside.latency_s / 2 if given_us is None else given_us * _US,
-        )
-
-
-class Link(WithBandwidth):
-    """A link: that of a fabric, or given, or a fabric's but for some numbers."""
-
-    base: str | None = Field(default=None, description="fabric to take bandwidth and latency from")
-    latency_us: NotNegative | None = Field(
-        default=None, description="of each link; host to host around one switch is two links"
-    )
-
-    @field_validator("base")
-    @classmethod
-    def _base_is_a_fabric(cls, base: str | None) -> str | None:
-        return base if base is None else _known_fabric(base)
-
-    def link(self, *, hosts_only: bool = False) -> tuple[float, float]:
-        """Return bandwidth (bytes per second) and latency (seconds) of each link.
-
-        Args:
-            hosts_only: Links join hosts without switches: each then has a fabric's whole latency,
-                not half of it.
-
-        Raises:
-            ValueError: if neither a fabric nor a bandwidth is given.
-        """
-        bandwidth, latency_s = self.given_bytes_per_s, 0.0
-        if self.base is not None:
-            fabric = load_fabric(self.base)
-            bandwidth = bandwidth or fabric.bandwidth_bytes_per_s
-            latency_s = fabric.latency_s if hosts_only else fabric.latency_s / 2
-        if bandwidth is None:
-            raise ValueError("no bandwidth, expected base or bandwidth_gbit_per_s")
-        return bandwidth, latency_s if self.latency_us is None else self.latency_us * _US
+from dgc_topo.tables.places import File
+from dgc_topo.tables.table import OldKeyWarning, Table
 
 
 class Star(Link, NetworkTable):
@@ -276,7 +93,7 @@ class Racks(Link, NetworkTable):
         """As `NetworkTable.draw`."""
         bandwidth, latency_s = self.link()
         num_racks = self.num_racks or ceil(num_hosts / self.hosts_per_rack)
-        _check_size(num_racks * self.hosts_per_rack, "num_racks x hosts_per_rack")
+        check_size(num_racks * self.hosts_per_rack, "num_racks x hosts_per_rack")
         graph = draw_racks(
             num_racks,
             self.hosts_per_rack,
@@ -329,7 +146,7 @@ class FatTree(Link, NetworkTable):
         while ports**3 // 4 < num_hosts:
             ports += 2
         ports = self.ports or ports
-        _check_size(ports**3 // 4, "ports^3 / 4")
+        check_size(ports**3 // 4, "ports^3 / 4")
         return from_graph(draw_fat_tree(ports, *self.link()))
 
 
@@ -347,7 +164,7 @@ class Ring(Link, NetworkTable):
     def draw(self, num_hosts: int) -> Network:
         """As `NetworkTable.draw`."""
         links = self.link(hosts_only=True)
-        _check_size(self.num_hosts or num_hosts, "num_hosts")
+        check_size(self.num_hosts or num_hosts, "num_hosts")
         return from_graph(draw_torus(1, self.num_hosts or num_hosts, *links))
 
 
@@ -367,7 +184,7 @@ class Torus(Link, NetworkTable):
         """As `NetworkTable.draw`."""
         columns = self.num_columns or ceil(num_hosts / (self.num_rows or isqrt(num_hosts)))
         rows = self.num_rows or ceil(num_hosts / columns)
-        _check_size(rows * columns, "num_rows x num_columns")
+        check_size(rows * columns, "num_rows x num_columns")
         return from_graph(draw_torus(rows, columns, *self.link(hosts_only=True)))
 
 
@@ -427,16 +244,6 @@ _OF_CALIBRATION = {
     *EndCosts.model_fields,
     *("message_times_us", "duplex_limit_gbit_per_s", "cpu_cap_gbit_per_s", "gpus_per_host"),
 }
-
-
-def _check_size(num_hosts: int, keys: str, what: str = "hosts") -> None:
-    """Refuse what would take all memory to draw.
-
-    Raises:
-        ValueError: naming the keys.
-    """
-    if num_hosts > _MOST_HOSTS:
-        raise ValueError(f"{keys}: {num_hosts:,} {what}, expected at most {_MOST_HOSTS:,}")
 
 
 #: What counted GPUs as hosts in tables of kind gpu-hosts.

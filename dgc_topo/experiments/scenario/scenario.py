@@ -10,8 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
 from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
-from dgc_topo.network.cluster import Cluster, load_cluster, names_file
+from dgc_topo.network.cluster import Cluster, load_cluster
 from dgc_topo.network.fabrics import find_fabric, like_fabric
+from dgc_topo.network.files import names_file
 from dgc_topo.network.kinds import Networks
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce, at_key

@@ -9,9 +9,8 @@ from math import prod
 
 from dgc_topo.network.simgrid.grids import FatTreeZone, GridZone, TorusZone, TreeShape
 from dgc_topo.network.simgrid.links import Ways
-from dgc_topo.network.simgrid.markup import Element
+from dgc_topo.network.simgrid.markup import Element, read_choice, read_radical, read_rate, read_time
 from dgc_topo.network.simgrid.places import SPEEDS, Places, refuse_changes
-from dgc_topo.network.simgrid.values import read_choice, read_radical, read_rate, read_time
 from dgc_topo.network.simgrid.zones import Point, StarZone, VivaldiZone, Zone
 
 _HOSTS = SPEEDS | {"id", "prefix", "suffix", "radical", "bw", "lat"}

@@ -1,4 +1,4 @@
-"""From elements to zones, points, links and routes."""
+"""Read elements as zones, points, links and routes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from dgc_topo.network.simgrid.clusters import (
     read_peer,
 )
 from dgc_topo.network.simgrid.links import POLICIES
-from dgc_topo.network.simgrid.markup import Element
-from dgc_topo.network.simgrid.paths import find_path
+from dgc_topo.network.simgrid.markup import Element, read_choice, read_rate, read_time
 from dgc_topo.network.simgrid.places import IGNORED, SPEEDS, Places, refuse_changes
-from dgc_topo.network.simgrid.routes import read_bypass, read_route
-from dgc_topo.network.simgrid.shortest import DijkstraZone, FloydZone
-from dgc_topo.network.simgrid.values import read_choice, read_rate, read_time
+from dgc_topo.network.simgrid.routing import DijkstraZone, FloydZone
 from dgc_topo.network.simgrid.zones import (
     EmptyZone,
     FullZone,
     Point,
+    Route,
     StarZone,
     VivaldiZone,
     Zone,
@@ -33,6 +31,10 @@ _TRACES = ("trace", "trace_connect")
 _HOST = SPEEDS | {"id", "coordinates", "state_file"}
 _LINK = {"id", "bandwidth", "latency", "sharing_policy"}
 _LINK |= {"bandwidth_file", "latency_file", "state_file"}
+#: Attributes of routes.
+_POINTS = frozenset({"src", "dst"})
+_ENDS = _POINTS | {"gw_src", "gw_dst"}
+_SYMMETRICAL = frozenset({"symmetrical"})
 #: Versions of the format: before 3, units and names are others.
 _OLDEST, _NEWEST = 3.0, 4.1
 
@@ -91,9 +93,9 @@ def _new_zone(element: Element, places: Places, around: Zone | None) -> Zone:
     place = element.get("id"), around, element.line
     kinds: dict[str, Callable[[], Zone]] = {
         "full": lambda: FullZone(*place),
-        "floyd": lambda: FloydZone(find_path, *place),
-        "dijkstra": lambda: DijkstraZone(find_path, *place),
-        "dijkstracache": lambda: DijkstraZone(find_path, *place),
+        "floyd": lambda: FloydZone(*place),
+        "dijkstra": lambda: DijkstraZone(*place),
+        "dijkstracache": lambda: DijkstraZone(*place),
         "cluster": lambda: StarZone(*place),
         "vivaldi": lambda: VivaldiZone(places.links, *place),
         "none": lambda: EmptyZone(*place),
@@ -148,23 +150,90 @@ def _read_trace(element: Element, *places: object) -> None:
         )
 
 
+def _read_route(element: Element, places: Places, zone: Zone) -> None:
+    """Add a route, and the way back unless it says otherwise.
+
+    Raises:
+        ValueError: if an end, a gateway or a link is unknown or elsewhere, or there is a route.
+    """
+    src, dst, route, back = _read_ends(element, places, _SYMMETRICAL)
+    for end in (src, dst):
+        if end.zone is not zone:
+            raise element.error(
+                f"{end.name} is not right inside zone {zone.name}, expected it to be"
+            )
+    symmetrical = read_choice(element, "symmetrical", ("YES", "NO", "yes", "no"), "YES")
+    try:
+        zone.add_route(src, dst, route)
+        if symmetrical.upper() == "YES" and src is not dst:
+            zone.add_route(dst, src, back)
+    except ValueError as error:
+        raise element.error(str(error)) from error
+
+
+def _read_bypass(element: Element, places: Places, zone: Zone) -> None:
+    """Add a route that holds before all others, one way.
+
+    Raises:
+        ValueError: if an end, a gateway or a link is unknown or elsewhere, or there is one.
+    """
+    src, dst, route, _ = _read_ends(element, places)
+    for end in (src, dst):
+        if zone not in end.zones:
+            raise element.error(f"{end.name} is not inside zone {zone.name}, expected it to be")
+    if (src, dst) in zone.bypasses:
+        raise element.error("again, expected it once")
+    zone.bypasses[src, dst] = route
+    places.busy |= {src, dst}
+
+
+def _read_ends(
+    element: Element, places: Places, more: frozenset[str] = frozenset()
+) -> tuple[Point, Point, Route, Route]:
+    """Return the ends of a route, the route and its way back."""
+    of_zones = element.tag.endswith(("zoneRoute", "ZoneRoute", "ASroute"))
+    element.refuse_others((_ENDS if of_zones else _POINTS) | more, {"link_ctn"})
+    src, dst = places.find(element, "src"), places.find(element, "dst")
+    for end in (src, dst):
+        if isinstance(end, Zone) is not of_zones:
+            expected = "a zone" if of_zones else "a host or router"
+            raise element.error(f"{end.name}: expected {expected}")
+    there, back = places.links.of_route(element)
+    gateways: list[Point | None] = [None, None]
+    if of_zones:
+        ends = ((src, "gw_src"), (dst, "gw_dst"))
+        gateways = [_gateway(element, places, end, attribute) for end, attribute in ends]
+    return src, dst, Route(tuple(there), *gateways), Route(tuple(back), *reversed(gateways))
+
+
+def _gateway(element: Element, places: Places, zone: Point, attribute: str) -> Point | None:
+    """Return the point of a zone that a route joins; its own gateway if the route says none."""
+    if not element.get(attribute):
+        return zone.gateway if isinstance(zone, Zone) else None
+    gateway = places.find(element, attribute)
+    if isinstance(gateway, Zone) or zone not in gateway.zones:
+        raise element.error(f"{attribute} {gateway.name}, expected a host or router in {zone.name}")
+    places.busy.add(gateway)
+    return gateway
+
+
 _READERS: dict[str, Callable[[Element, Places, Zone], object]] = {
     "cluster": read_cluster,
     "link": _read_link,
-    "zoneRoute": read_route,
-    "ASroute": read_route,
+    "zoneRoute": _read_route,
+    "ASroute": _read_route,
     "zone": _read_zone,
     "AS": _read_zone,
     "host": _read_host,
     "router": _read_router,
-    "route": read_route,
+    "route": _read_route,
     "cabinet": read_cabinet,
     "backbone": read_backbone,
     "host_link": read_host_link,
     "peer": read_peer,
-    "bypassRoute": read_bypass,
-    "bypassZoneRoute": read_bypass,
-    "bypassASroute": read_bypass,
+    "bypassRoute": _read_bypass,
+    "bypassZoneRoute": _read_bypass,
+    "bypassASroute": _read_bypass,
     "trace": _read_trace,
     "trace_connect": _read_trace,
 }
