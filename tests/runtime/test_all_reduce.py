@@ -1,6 +1,7 @@
 """One call that sums tensors, as torch's all-reduce does, over every topology."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,3 +159,17 @@ def test_communicators_are_kept_by_topology_and_seed(cluster: Cluster):
     for more, groups in cluster.run(4, kept):
         assert more == 2
         assert groups >= 1
+
+
+def test_a_group_that_is_no_more_is_forgotten(tmp_path: Path):
+    for number in range(2):
+        store = f"file://{tmp_path}/store{number}"
+        dist.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+        try:
+            values = torch.ones(3)
+            all_reduce(values, "ring")
+            assert values.tolist() == [1, 1, 1]
+            assert [*collective._GROUPS] == [dist.group.WORLD]
+        finally:
+            dist.destroy_process_group()
+    collective._GROUPS.clear()
