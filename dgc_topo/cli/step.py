@@ -22,6 +22,7 @@ from dgc_topo.cli.options import (
     cluster_from,
 )
 from dgc_topo.cli.outputs import check_file, check_picture
+from dgc_topo.sizes import is_sparse
 
 if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation
@@ -127,6 +128,6 @@ def _assumptions(simulation: StepSimulation) -> Iterator[str]:
     step, overlaps = simulation.step, simulation.step.bucket_bytes is not None
     when, goes = ("while", "goes on") if overlaps else ("after", "is over")
     yield f"gradients travel {when} the backward pass {goes}"
-    if simulation.density < 1:
+    if is_sparse(simulation.density):
         yield f"compressing costs {cost_text({step.codec_s})}"
     yield f"the speed-up is relative to {ONE_DENSE_WORKER}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from dgc_topo.records.measurement import Measurement
+from dgc_topo.sizes import is_sparse
 from dgc_topo.units import percent_text
 
 #: Where a record stands in its row: its kind, network and world size.
@@ -52,7 +53,7 @@ class Configuration(NamedTuple):
     @property
     def density_label(self) -> str:
         """Name of the compression, such as ``dense`` or ``dgc 0.1 %``."""
-        if self.density == 1:
+        if not is_sparse(self.density):
             return self.compression  # such as dense-fp16
         return f"{self.compression} {percent_text(self.density)}"
 

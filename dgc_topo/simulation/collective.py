@@ -18,7 +18,7 @@ from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
 from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, growth_of
 from dgc_topo.simulation.workload import html_table
-from dgc_topo.sizes import FLOAT_BYTES, entries_of
+from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_from, bytes_text, fraction_from, seconds_text
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
@@ -59,7 +59,7 @@ class Buffer:
     @property
     def is_sparse(self) -> bool:
         """True if entries are sent."""
-        return self.density < 1
+        return is_sparse(self.density)
 
     @property
     def dense_bytes(self) -> float:

@@ -119,7 +119,7 @@ def refuse_idle_keys(
     elif all(workload.union_exponent is not None for workload in simulate.workloads):
         for key in _said(simulate, ("union_exponent",)):
             raise ValueError(f"simulate.{key}: each workload has its own, expected no such key")
-    if simulate.dense_dtypes and 1 not in compression.densities:
+    if simulate.dense_dtypes and all(map(is_sparse, compression.densities)):
         raise ValueError("simulate.dense_dtypes: nothing is sent dense, expected a density of 1")
 
 

@@ -31,6 +31,7 @@ from dgc_topo.simulation.training.timeline import Codec, ComputeFactors, Jitter,
 from dgc_topo.simulation.unions import independent_growth
 from dgc_topo.simulation.workload import Workload, html_table
 from dgc_topo.simulation.workload_sources import load_workload
+from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import bucket_bytes_of
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_from, seconds_text, times_text
@@ -162,7 +163,7 @@ class StepSimulation:
 
     @property
     def _title(self) -> str:
-        sent = "dense" if self.density == 1 else f"density {self.density:g}"
+        sent = f"density {self.density:g}" if is_sparse(self.density) else "dense"
         where = f"{self.world_size} ranks on {self.cluster}"
         return f"{self.workload.name}, {sent}, {self.topology}, {where}"
 
@@ -296,7 +297,7 @@ def _as_jitter(jitter: Jitter | float) -> Jitter | None:
 
 def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: float) -> None:
     check_density(density)
-    if density < 1 and schedule.goal != "all-reduce":
+    if is_sparse(density) and schedule.goal != "all-reduce":
         raise ValueError(
             f"density {density:g}: {topology_text(topology)} averages parameters, which travel "
             "dense; expected 1"
@@ -305,7 +306,7 @@ def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: 
 
 def _encoding(density: float, coding: WireCoding, union_exponent: float | None) -> Encoding:
     value_bytes = VALUE_BYTES[coding.wire_dtype]
-    if density < 1:
+    if is_sparse(density):
         union = independent_growth if union_exponent is None else power_rule(union_exponent)
         return SparseEncoding(density, coding, value_bytes, union)
     if union_exponent is not None:
