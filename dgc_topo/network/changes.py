@@ -205,8 +205,8 @@ def limit_hosts(
     Args:
         network: The network without the limit.
         limit_bytes_per_s: Of each host (or slot), or an array of shape (num_hosts,).
-        name: What to call the limit: ``host 3 both ways``.
-        each: What has such a limit.
+        name: Name of the limit for people: ``host 3 both ways``.
+        each: Owner of such a limit.
 
     Raises:
         ValueError: if a limit is not above 0.

@@ -30,7 +30,7 @@ class Cluster:
     """Ranks on the hosts of a network, and other jobs' traffic there.
 
     Attributes:
-        name: What people call it: a fabric, a file, or ``FILE:NAME``.
+        name: Name for people: a fabric, a file, or ``FILE:NAME``.
         network: Hosts and links, and what messages cost at their ends.
         placement: Slot of each rank, shape (num_ranks,).
         background: Flows of other jobs, if any.

@@ -1,4 +1,4 @@
-"""What a message costs at its two ends, beside the links it crosses."""
+"""Costs of a message at its two ends, beside the links it crosses."""
 
 from __future__ import annotations
 

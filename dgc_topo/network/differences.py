@@ -108,7 +108,7 @@ class Change(WithBandwidth):
 
 
 class Differences(Table):
-    """What is different on single hosts and links, and other jobs' traffic."""
+    """Differences of single hosts and links, and other jobs' traffic."""
 
     slow_hosts: Annotated[tuple[SlowHost, ...], once_by("host")] = ()
     slow_links: Annotated[tuple[SlowLink, ...], once_by("link")] = ()

@@ -18,7 +18,7 @@ class Fabric:
     """A network as its hosts see it: around one switch, all alike.
 
     Attributes:
-        name: How people call it.
+        name: Name for people.
         bandwidth_bytes_per_s: Payload bytes per second of a host's port, each way.
         latency_s: One way, host to host, small message (alpha).
         source: Where the numbers come from.

@@ -38,7 +38,7 @@ def from_graph(
             ``half_duplex`` is true: then both ways share one.
         hosts: Nodes that are hosts, in order of their numbers; if left out, the nodes whose
             ``host`` is true, in the order of the graph.
-        costs: What a message costs at its ends; nothing if left out.
+        costs: Costs of a message at its ends; nothing if left out.
 
     Raises:
         ValueError: if there is no host, an edge has no bandwidth, or a host cannot be reached.

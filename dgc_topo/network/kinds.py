@@ -40,11 +40,11 @@ class Star(Link, NetworkTable):
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`."""
+        """Key that would say how large the network is, if the table does not."""
         return None if self.num_hosts else "num_hosts"
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         return star(self.num_hosts or num_hosts, *self.link())
 
 
@@ -81,16 +81,16 @@ class Racks(Link, NetworkTable):
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`."""
+        """Key that would say how large the network is, if the table does not."""
         return None if self.num_racks else "num_racks"
 
     @property
     def hosts_per_group(self) -> int:
-        """As `NetworkTable.hosts_per_group`."""
+        """Hosts of a rack."""
         return self.hosts_per_rack
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         bandwidth, latency_s = self.link()
         num_racks = self.num_racks or ceil(num_hosts / self.hosts_per_rack)
         check_size(num_racks * self.hosts_per_rack, "num_racks x hosts_per_rack")
@@ -137,11 +137,11 @@ class FatTree(Link, NetworkTable):
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`."""
+        """Key that would say how large the network is, if the table does not."""
         return None if self.ports else "ports"
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         ports = 2
         while ports**3 // 4 < num_hosts:
             ports += 2
@@ -158,11 +158,11 @@ class Ring(Link, NetworkTable):
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`."""
+        """Key that would say how large the network is, if the table does not."""
         return None if self.num_hosts else "num_hosts"
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         links = self.link(hosts_only=True)
         check_size(self.num_hosts or num_hosts, "num_hosts")
         return from_graph(draw_torus(1, self.num_hosts or num_hosts, *links))
@@ -177,11 +177,11 @@ class Torus(Link, NetworkTable):
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`."""
+        """Key that would say how large the network is, if the table does not."""
         return None if self.num_rows and self.num_columns else "num_rows and num_columns"
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         columns = self.num_columns or ceil(num_hosts / (self.num_rows or isqrt(num_hosts)))
         rows = self.num_rows or ceil(num_hosts / columns)
         check_size(rows * columns, "num_rows x num_columns")
@@ -189,25 +189,25 @@ class Torus(Link, NetworkTable):
 
 
 class SimGrid(NetworkTable):
-    """What a SimGrid platform file describes."""
+    """A network that a SimGrid platform file describes."""
 
     kind: Literal["simgrid"]
     file: File = Field(description="XML, relative to this file")
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`."""
+        """Key that would say how large the network is, if the table does not."""
         return None
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         del num_hosts
         with at_key("file"):
             return read_simgrid(self.file)
 
 
 class Calibrated(NetworkTable):
-    """What 'dgc-topo calibrate' found: hosts around one switch, with what their messages cost."""
+    """A network that 'dgc-topo calibrate' measured: hosts around one switch, with end costs."""
 
     kind: Literal["calibrated"]
     file: File = Field(description="what was calibrated, relative to this file")
@@ -222,7 +222,7 @@ class Calibrated(NetworkTable):
 
     @property
     def size_key(self) -> str | None:
-        """As `NetworkTable.size_key`: the file does not say it, either."""
+        """Key that would say how large the network is: there is none."""
         return ""
 
     def load(self) -> CalibratedNetwork:
@@ -232,7 +232,7 @@ class Calibrated(NetworkTable):
         return network if self.rate is None else network.at_rate(self.rate)
 
     def draw(self, num_hosts: int) -> Network:
-        """As `NetworkTable.draw`."""
+        """Return the bare network; see `NetworkTable.draw`."""
         return self.load().network(num_hosts)
 
     def costs_on(self, network: Network) -> EndCosts:
@@ -246,7 +246,7 @@ _OF_CALIBRATION = {
 }
 
 
-#: What counted GPUs as hosts in tables of kind gpu-hosts.
+#: Keys that counted GPUs as hosts in tables of kind gpu-hosts.
 _COUNTED_GPUS = ("slow_hosts", "background", "changes", "hosts_per_machine")
 
 

@@ -33,7 +33,7 @@ class Network:
         latency_s: Latency of each link, shape (num_links,).
         router: Gives the links between slots; see `routes`.
         link_names: Function from a link's number to a name for people.
-        costs: What a message costs at its ends, beside the links.
+        costs: Costs of a message at its ends, beside the links.
         own_links: Function from a host to the links that are its alone, as the network was drawn;
             without it, they are found where the host's routes begin and end.  A limit on what a
             host moves is no such link, nor is a link inside a host.
@@ -134,7 +134,7 @@ def star(
         num_hosts: Number of hosts.
         bandwidth_bytes_per_s: Of every link, or an array of shape (2 * num_hosts,).
         latency_s: Of every *link* (host to host crosses two), or such an array.
-        costs: What a message costs at its ends; nothing if left out.
+        costs: Costs of a message at its ends; nothing if left out.
 
     Raises:
         ValueError: if a number makes no sense.

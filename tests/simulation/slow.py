@@ -170,5 +170,5 @@ class SlowRun:
 
 
 def slow_schedule(schedule: Schedule, network: Network, sizes: Sizes) -> list[float]:
-    """When each rank finishes; no host costs."""
+    """When each rank finishes; no end costs."""
     return SlowRun(schedule, network, sizes).run()

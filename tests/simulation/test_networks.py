@@ -1,4 +1,4 @@
-"""Any fabric: graphs, limits, slow parts, other jobs, failures, host costs."""
+"""Any fabric: graphs, limits, slow parts, other jobs, failures, end costs."""
 
 from dataclasses import replace
 

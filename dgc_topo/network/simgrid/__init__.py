@@ -44,7 +44,7 @@ def read_simgrid(path: Path | str, *, costs: EndCosts | None = None) -> Network:
 
     Args:
         path: A file with one ``<cluster>`` or one ``<zone>`` of whatever the module describes.
-        costs: What a message costs at its ends; nothing if left out.
+        costs: Costs of a message at its ends; nothing if left out.
 
     Raises:
         ValueError: naming the file, line and element, if it isn't such a file.

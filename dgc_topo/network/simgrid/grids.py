@@ -52,7 +52,7 @@ class GridZone(Zone):
         """Join the hosts by links."""
 
     def ends(self, point: Point) -> tuple[set[int], set[int]] | None:
-        """As `Zone.ends`."""
+        """Return the links at a point's end; see `Zone.ends`."""
         return set(self.at[point.name]), set()
 
     def _link(self, link: Joiner, start: str, end: str) -> Ways:
@@ -74,7 +74,7 @@ class TorusZone(GridZone):
         self._limits: list[tuple[int, ...]] = []
 
     def join(self, hosts: list[Point], link: Joiner, limit: Limiter) -> None:
-        """As `GridZone.join`."""
+        """Join the hosts by links."""
         self.position = {host: index for index, host in enumerate(hosts)}
         self._limits = [limit(host.name) for host in hosts]
         self.at = {host.name: set() for host in hosts}
@@ -92,7 +92,7 @@ class TorusZone(GridZone):
         return here + ((at + by) % size - at) * stride
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         here, goal = self.position[src], self.position[dst]
         links: list[int] = []
         for dimension, size in enumerate(self._sizes):
@@ -126,7 +126,7 @@ class FatTreeZone(GridZone):
         self._labels: list[tuple[int, ...]] = []
 
     def join(self, hosts: list[Point], link: Joiner, limit: Limiter) -> None:
-        """As `GridZone.join`."""
+        """Join the hosts by links."""
         self.position = {host: index for index, host in enumerate(hosts)}
         shape, num_levels = self._shape, len(self._shape.children)
         levels = [
@@ -151,7 +151,7 @@ class FatTreeZone(GridZone):
         return level + 1, (*label[:level], number, *label[level + 1 :])
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         shape, goal = self._shape, self._labels[self.position[dst]]
         node: _Node = 0, self._labels[self.position[src]]
         links: list[int] = []

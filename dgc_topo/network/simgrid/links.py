@@ -28,7 +28,7 @@ class Links:
     Attributes:
         bandwidth_bytes_per_s: Of each link.
         latency_s: Of each link.
-        names: What people call them.
+        names: Names for people.
         pipes: Those that flows do not share: each flow may have the whole bandwidth.
         limits: Those that are a host's limit both ways, not a wire.
     """
@@ -52,7 +52,7 @@ class Links:
         """Add a link with both its ways.
 
         Args:
-            name: What people call it.
+            name: Name for people.
             rate: Bandwidth and latency.
             policy: One of `POLICIES`.
         """

@@ -32,9 +32,9 @@ class Element:
 
     Attributes:
         tag: Its name.
-        attributes: What it says, by name; an empty text counts as left out, as in SimGrid.
+        attributes: Attributes by name; an empty text counts as left out, as in SimGrid.
         line: Where it begins.
-        children: What is inside, in order.
+        children: Elements inside, in order.
     """
 
     tag: str

@@ -61,7 +61,7 @@ class Pieces:
             raise ValueError(f"no link between {src.name} and {dst.name}, expected at least one")
 
     def routes(self, src: IntArray, dst: IntArray) -> IntArray:
-        """As `dgc_topo.network.network.Router`."""
+        """Return the links between hosts; see `dgc_topo.network.network.Router`."""
         middle = self._middle.between(self.anchor_of[src], self.anchor_of[dst])
         routes = np.column_stack([self.up[src], middle, self.down[dst]])
         routes[src == dst] = -1
@@ -136,7 +136,7 @@ def _centres(places: Places) -> dict[Zone | None, Point]:
 
 
 def _is_uniform(zone: StarZone, places: Places) -> bool:
-    """Whether hosts of a zone are alike for the rest of the platform."""
+    """Return True if hosts of a zone are alike for the rest of the platform."""
     hosts = [point for point in zone.points if point.is_host]
     if isinstance(zone, VivaldiZone) or not all(host in zone.up for host in hosts):
         return False
@@ -153,7 +153,7 @@ class Middle:
     are asked for.
 
     Attributes:
-        is_empty: Whether there is no link between two anchors, shape (num_anchors, num_anchors).
+        is_empty: True where there is no link between two anchors, shape (num_anchors, num_anchors).
 
     Raises:
         ValueError: if an anchor cannot reach another, or there are too many.

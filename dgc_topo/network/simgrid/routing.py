@@ -90,7 +90,7 @@ class ShortestZone(FullZone):
         self._before: dict[Point, dict[Point, Point]] | None = None
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         if self._before is None:
             self._before = self._search()
         chain, before = [dst], self._before.get(src, {})
@@ -117,7 +117,7 @@ class FloydZone(ShortestZone):
     routing = "Floyd"
 
     def _search(self) -> dict[Point, dict[Point, Point]]:
-        """As `ShortestZone._search`."""
+        """Return the points on the way; see `ShortestZone._search`."""
         size = len(self.points)
         number = {point: index for index, point in enumerate(self.points)}
         cost = np.full((size, size), inf)
@@ -146,7 +146,7 @@ class DijkstraZone(ShortestZone):
     routing = "Dijkstra"
 
     def _search(self) -> dict[Point, dict[Point, Point]]:
-        """As `ShortestZone._search`."""
+        """Return the points on the way; see `ShortestZone._search`."""
         number: dict[Point, int] = {}  # in the order in which routes name them
         after: dict[Point, list[tuple[Point, int]]] = {}
         for (src, dst), route in self.table.items():

@@ -16,7 +16,7 @@ class Point:
         name: Unique in a platform.
         zone: The zone that it belongs to; None for the outermost zone.
         line: Where the file says so.
-        is_host: Whether it is a host.
+        is_host: True for a host.
         coordinates: Where it is in a Vivaldi zone: x, y and height, in ms.
     """
 
@@ -107,7 +107,7 @@ class EmptyZone(Zone):
     routing = "None"
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         raise ValueError(
             f"no route from {src.name} to {dst.name}, for zone {self.name} has routing None"
         )
@@ -121,7 +121,7 @@ class FullZone(Zone):
         self.table: dict[tuple[Point, Point], Route] = {}
 
     def add_route(self, src: Point, dst: Point, route: Route) -> None:
-        """As `Zone.add_route`."""
+        """Add a route; see `Zone.add_route`."""
         if (src, dst) in self.table:
             raise ValueError(
                 f"a route from {src.name} to {dst.name} again, expected it once "
@@ -130,7 +130,7 @@ class FullZone(Zone):
         self.table[src, dst] = route
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         if (src, dst) not in self.table:
             raise self.no_route(src, dst)
         return self.table[src, dst]
@@ -151,7 +151,7 @@ class StarZone(Zone):
         self.backbone: tuple[int, ...] = ()
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         links: list[int] = []
         if src in self.up:
             links += [*self.up[src], *self.backbone]
@@ -160,7 +160,7 @@ class StarZone(Zone):
         return Route(tuple(dict.fromkeys(links)))
 
     def ends(self, point: Point) -> tuple[set[int], set[int]] | None:
-        """As `Zone.ends`."""
+        """Return the links at a point's end; see `Zone.ends`."""
         if point not in self.up:
             return None
         others = {
@@ -184,7 +184,7 @@ class VivaldiZone(StarZone):
         self._far: dict[tuple[Point, Point], int] = {}
 
     def local(self, src: Point, dst: Point) -> Route:
-        """As `Zone.local`."""
+        """Return the route between two points right inside."""
         if (src, dst) not in self._far:
             for point in (src, dst):
                 if not point.coordinates:
