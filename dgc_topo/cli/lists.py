@@ -11,6 +11,13 @@ from rich.table import Table
 from dgc_topo.cli.console import clear_errors, console, print_json
 
 
+def _table(*headings: str, lines: bool = True) -> Table:
+    """Return a table whose first column, a name to type, is never cut off."""
+    table = Table(*headings, show_lines=lines)
+    table.columns[0].no_wrap = True
+    return table
+
+
 def topologies() -> None:
     """List the installed topologies and their options."""
     with clear_errors():
@@ -21,7 +28,7 @@ def _print_topologies() -> None:
     from dgc_topo.plugins import TopologyError, known_topologies
     from dgc_topo.topology import load_topology, option_choices
 
-    table = Table("topology", "what it is", "options", show_lines=True)
+    table = _table("topology", "what it is", "options")
     for name in known_topologies():
         try:
             topology = load_topology(name)
@@ -43,7 +50,7 @@ def networks() -> None:
 def _print_networks() -> None:
     from dgc_topo.network import known_fabrics, load_fabric
 
-    table = Table("network", "MB/s", "latency (us)", "source")
+    table = _table("network", "MB/s", "latency (us)", "source", lines=False)
     for name in known_fabrics():
         if name == "ideal":
             table.add_row(name, "any", "any", "given numbers and nothing else")
@@ -59,7 +66,7 @@ def scenarios() -> None:
     from dgc_topo.experiments.shipped import shipped_scenarios
 
     with clear_errors():
-        table = Table("scenario", "what it is", "command", show_lines=True)
+        table = _table("scenario", "what it is", "command")
         for each in shipped_scenarios():
             table.add_row(each.name, each.description, f"dgc-topo {each.command} {each.name}")
         console.print(table)
