@@ -21,7 +21,7 @@ from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.room import SCENARIO, OnMoved, check_room
 from dgc_topo.training.job import GLOO, Job
-from dgc_topo.training.launch import Event, Finished
+from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.workers import Hosts
 from dgc_topo.workers.lab import Lab
@@ -183,8 +183,6 @@ def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
 
 
 def _launch(hosts: Hosts | None, jobs: list[Job], listen: Callable[[Event], None]) -> None:
-    from dgc_topo.training.launch import launch  # noqa: PLC0415  # predicting needs no workers
-
     launch(jobs, listen, hosts)
 
 

@@ -54,7 +54,7 @@ def fetch_fashion_mnist(
 
     Args:
         destination: The folder; by default ``fashion-mnist`` in `data_dir`.
-        progress: OnMoved of every block that arrives.
+        progress: Called for every block that arrives.
 
     Raises:
         DataError: if no mirror works (the message lists what was tried, why each failed and
