@@ -58,7 +58,7 @@ class EndCosts(Table):
             emulated on one machine, as a lab's are.
         reverse_share: Bytes of acknowledgements on the way back, per byte sent.
         burst_bytes: Bytes that every link lets pass at once after a pause (its token bucket's
-            depth); see `dgc_topo.simulation.buckets`.
+            depth); see `dgc_topo.simulation.resources`.
 
     Raises:
         ValueError: if a cost is negative, or the sizes of the curve do not grow.

@@ -50,6 +50,8 @@ class ScheduleProgress:
         self._fluid, self._env, self._costs = fluid, fluid.env, fluid.network.costs
         # Without shared processors a rank posts its messages one overhead after the other.
         self._staggers = self._costs.is_serial and self._costs.has_overhead
+        self._has_processors = self._costs.has_processors
+        self._stays_busy = self._costs.has_merging and not self._has_processors
         self._number = fluid.add_owner(self)
         self._sizes = sizes
         self._steps: Iterator[tuple[int, Step]] = enumerate(schedule.steps())
@@ -96,7 +98,7 @@ class ScheduleProgress:
             self._coding.note(kinds, self._ranks_of(rows), self._env.now)
         ends = np.concatenate([flows["src_place"][rows], flows["dst_place"][rows]])
         finished = count_down(places["open"], ends - places.base)
-        if len(finished) and self._costs.has_merging and not self._costs.has_processors:
+        if len(finished) and self._stays_busy:
             self._stay_busy(finished)
         elif len(finished):
             self._leave(finished)
@@ -206,7 +208,7 @@ class ScheduleProgress:
         pattern, work = self._patterns.of(step), self._work
         sizes = checked_sizes(self._sizes, index, step)
         num_bytes, busy_s = sizes.num_bytes, work.after_s(pattern, step, sizes)
-        if not self._costs.has_processors:
+        if not self._has_processors:
             self._read_messages(pattern, num_bytes, busy_s)
             return
         before_s, makes = work.before_s(pattern, step, sizes)

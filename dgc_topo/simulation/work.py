@@ -23,11 +23,12 @@ class Work:
 
     def __init__(self, costs: EndCosts, world_size: int) -> None:
         self._costs = costs
+        self._has_coding, self._has_merging = costs.has_coding, costs.has_merging
         self._world_size = world_size
 
     def is_coded(self, sizes: StepSizes) -> bool:
         """Return True if messages are sparse, and it costs time to make and to read them."""
-        return self._costs.has_coding and sizes.merging is not None
+        return self._has_coding and sizes.merging is not None
 
     def before_s(
         self, pattern: Pattern, step: Step, sizes: StepSizes
@@ -65,13 +66,13 @@ class Work:
         """
         costs, num_bytes = self._costs, sizes.num_bytes
         adds = (step.keep != 0) & (step.weight != 0)
-        if costs.has_coding and sizes.merging is not None:
+        if self._has_coding and sizes.merging is not None:
             merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
             merged_s = merged_s + adds * costs.merge_s_per_message
             merged_bytes, is_sort = sizes.merging
             per_byte_s = np.where(is_sort, costs.sort_s_per_byte, costs.merge_s_per_byte)
             merged_s = merged_s + merged_bytes * per_byte_s
-        elif costs.has_merging:
+        elif self._has_merging:
             per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
             merged_s = num_bytes * per_byte_s
         else:
