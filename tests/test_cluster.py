@@ -344,3 +344,15 @@ def test_old_keys_of_a_network_file_mean_what_they_meant(tmp_path):
         cluster.network.costs.model_dump(exclude={"message_curve"}) for cluster in (before, after)
     )
     assert costs == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "command", [["simulate", "ring", "--bytes", "1MB"], ["step", "vgg16", "--topology", "ring"]]
+)
+def test_commands_warn_of_an_old_key_in_one_line(tmp_path, command):
+    file = tmp_path / "old.toml"
+    file.write_text('kind = "star"\nbandwidth_mb_per_s = 125\n')
+    done = CliRunner().invoke(app, [*command, "-n", "4", "--network", str(file)])
+    assert done.exit_code == 0, done.output
+    [line] = [line for line in done.stderr.splitlines() if "bandwidth_mb_per_s" in line]
+    assert line.startswith(f"warning: {file}: bandwidth_mb_per_s has a new name")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dgc_topo.cli.console import about, clear_errors, console, topology_from
+from dgc_topo.cli.console import about, clear_errors, clear_warnings, console, topology_from
 from dgc_topo.cli.options import (
     TOPOLOGY,
     Bandwidth,
@@ -78,7 +78,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     - dgc-topo simulate scaling-1gbe-vs-infiniband
     - dgc-topo simulate ring -n 16 --bytes 100MB --network 10gbe
     """
-    with clear_errors(), about(target):
+    with clear_errors(), clear_warnings(), about(target):
         scenario = _scenario_of(target)
         if scenario is not None:
             why = f"is for a topology; {target} is a scenario, which says it itself"

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import about, clear_errors, console, print_json, topology_from
+from dgc_topo.cli.console import (
+    about,
+    clear_errors,
+    clear_warnings,
+    console,
+    print_json,
+    topology_from,
+)
 from dgc_topo.cli.options import (
     TOPOLOGY,
     Bandwidth,
@@ -64,7 +71,7 @@ def step(  # noqa: PLR0913 - one argument per option
     from dgc_topo.simulation.training import simulate_step
     from dgc_topo.simulation.workload_sources import load_workload
 
-    with clear_errors(), about(topology):
+    with clear_errors(), clear_warnings(), about(topology):
         check_file("--trace", trace)
         check_picture("--plot", plot)
         chosen = topology_from(topology, option or [])
