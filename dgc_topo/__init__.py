@@ -1,1 +1,150 @@
-"""dgc-topo: one schedule per topology, proved, run on real wires, and predicted at any scale."""
+"""dgc-topo: one schedule per topology, proved, run on real wires, and predicted at any scale.
+
+    import dgc_topo as dt
+
+Topologies: what is sent to whom, in which step
+    load_topology     a Topology by name or file: "ring", "gossip:graph=torus", "mine.py"
+    known_topologies  names of all installed topologies
+    Topology          a topology's name and options; it builds schedules
+    Schedule          steps of transfers between ranks
+    reduce, copy      transfers of all-reduces: add to what the receiver has, or replace it
+    mix, gather       transfers of gossip: weigh what arrives; several arrivals at one rank
+    prove             a Proof of what a topology computes, or an error that says where it goes wrong
+
+Networks and predictions
+    load_cluster      a Cluster by name or file: "1gbe", "lab.toml", "file.toml:name"
+    known_fabrics     names of all fabrics
+    simulate          a Simulation: the time of one collective on a cluster
+    load_workload     a Workload by a model's name or from a module: a worker's training step
+    known_models      names of all models in the zoo
+    simulate_step     a StepSimulation: the time of one training step on a cluster
+
+Training
+    DGC               Deep Gradient Compression of a module's gradients
+    DGCConfig         its settings
+    TernGrad          another compressor: three values per element
+    RandomK           another compressor: random elements
+    all_reduce        the sum of a tensor or a payload over all ranks, over any topology
+
+Experiments
+    run               a scenario: train, predict and report
+    load_scenario     a Scenario from its file
+    load_results      the Results in a folder, as tables and pandas frames
+    Measurement       one record of results, measured or predicted
+
+Each name is loaded when it is first used; torch, pandas and matplotlib come only with names that
+need them.  The command line is ``dgc-topo``.  ``help(dt.simulate)`` and the like say the rest.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dgc_topo.compression.config import DGCConfig
+    from dgc_topo.compression.dgc import DGC
+    from dgc_topo.compression.random_k import RandomK
+    from dgc_topo.compression.terngrad import TernGrad
+    from dgc_topo.experiments.scenario import Scenario, load_scenario
+    from dgc_topo.network import known_fabrics
+    from dgc_topo.network.cluster import Cluster, load_cluster
+    from dgc_topo.proof import Proof, prove
+    from dgc_topo.records.measurement import Measurement
+    from dgc_topo.report.results import Results, load_results, run
+    from dgc_topo.runtime import all_reduce
+    from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
+    from dgc_topo.simulation import Simulation, Workload, load_workload, simulate
+    from dgc_topo.simulation.training import StepSimulation, simulate_step
+    from dgc_topo.topology import Topology, known_topologies, load_topology
+    from dgc_topo.zoo import known_models
+
+    __version__: str
+
+#: Module of each name of the front door.
+_HOMES = {
+    "Cluster": "dgc_topo.network.cluster",
+    "DGC": "dgc_topo.compression.dgc",
+    "DGCConfig": "dgc_topo.compression.config",
+    "Measurement": "dgc_topo.records.measurement",
+    "Proof": "dgc_topo.proof",
+    "RandomK": "dgc_topo.compression.random_k",
+    "Results": "dgc_topo.report.results",
+    "Scenario": "dgc_topo.experiments.scenario",
+    "Schedule": "dgc_topo.schedule",
+    "Simulation": "dgc_topo.simulation",
+    "StepSimulation": "dgc_topo.simulation.training",
+    "TernGrad": "dgc_topo.compression.terngrad",
+    "Topology": "dgc_topo.topology",
+    "Workload": "dgc_topo.simulation",
+    "all_reduce": "dgc_topo.runtime",
+    "copy": "dgc_topo.schedule",
+    "gather": "dgc_topo.schedule",
+    "known_fabrics": "dgc_topo.network",
+    "known_models": "dgc_topo.zoo",
+    "known_topologies": "dgc_topo.topology",
+    "load_cluster": "dgc_topo.network.cluster",
+    "load_results": "dgc_topo.report.results",
+    "load_scenario": "dgc_topo.experiments.scenario",
+    "load_topology": "dgc_topo.topology",
+    "load_workload": "dgc_topo.simulation",
+    "mix": "dgc_topo.schedule",
+    "prove": "dgc_topo.proof",
+    "reduce": "dgc_topo.schedule",
+    "run": "dgc_topo.report.results",
+    "simulate": "dgc_topo.simulation",
+    "simulate_step": "dgc_topo.simulation.training",
+}
+
+__all__ = [
+    "DGC",
+    "Cluster",
+    "DGCConfig",
+    "Measurement",
+    "Proof",
+    "RandomK",
+    "Results",
+    "Scenario",
+    "Schedule",
+    "Simulation",
+    "StepSimulation",
+    "TernGrad",
+    "Topology",
+    "Workload",
+    "all_reduce",
+    "copy",
+    "gather",
+    "known_fabrics",
+    "known_models",
+    "known_topologies",
+    "load_cluster",
+    "load_results",
+    "load_scenario",
+    "load_topology",
+    "load_workload",
+    "mix",
+    "prove",
+    "reduce",
+    "run",
+    "simulate",
+    "simulate_step",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a name of the front door when it is first used (PEP 562)."""
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - takes a while
+
+        found: object = version("dgc-topo")
+    elif name in _HOMES:
+        found = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'dgc_topo' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the names of the front door."""
+    return sorted([*__all__, "__version__"])

@@ -46,6 +46,25 @@ class Observer(Protocol):
         """Hear that one more record was predicted."""
 
 
+class Silent:
+    """The observer who says nothing."""
+
+    def moved(self, folder: Path, aside: Path) -> None:
+        """Ignore it."""
+
+    def plan(self, jobs: list[Job], left_out: list[str]) -> None:
+        """Ignore it."""
+
+    def event(self, event: Event) -> None:
+        """Ignore it."""
+
+    def plan_predictions(self, total: int) -> None:
+        """Ignore it."""
+
+    def predicted(self) -> None:
+        """Ignore it."""
+
+
 Runner = Callable[[list[Job], Callable[[Event], None]], None]
 
 

@@ -11,9 +11,13 @@ from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import load_measurements
+from dgc_topo.units import fraction_from
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from dgc_topo.experiments.runner import Observer
+    from dgc_topo.topology import Topology
 
 _FOLDER = Path("results")  # where commands put them
 
@@ -98,8 +102,67 @@ def load_results(path_or_name: str | Path) -> Results:
 
     Raises:
         ResultsError: if there are none to be read.
+
+    Example:
+        >>> made = dt.run("dgc-paper-figure6", train=False)  # into results/dgc-paper-figure6
+        >>> dt.load_results("dgc-paper-figure6")
+        Results('results/dgc-paper-figure6': 0 measured, 112 predicted)
     """
     path = Path(path_or_name)
     is_name = str(path_or_name) == path.name and not path.suffix
     named = _FOLDER / path
     return Results(named if is_name and (named.is_dir() or not path.exists()) else path)
+
+
+def run(
+    scenario: str | Path,
+    output: str | Path | None = None,
+    *,
+    topology: str | Topology | None = None,
+    density: float | str | None = None,
+    world_size: int | None = None,
+    train: bool = True,
+    observer: Observer | None = None,
+) -> Results:
+    """Run a scenario: train what it names on local workers, predict, and write the report.
+
+    Args:
+        scenario: Its file, or the name of one that comes with the package.
+        output: Results folder; ``results/NAME`` by default.  Earlier results there are renamed.
+        topology: Train over this one alone, one of the scenario's or another.
+        density: With *topology*: train at this density alone, such as ``0.001`` or ``"0.1%"``.
+        world_size: With *topology*: so many ranks, instead of the scenario's.
+        train: False predicts the workloads that the scenario describes, and trains nothing.
+        observer: Told of progress; nobody is by default.
+
+    Returns:
+        Measured and predicted records, which are in the folder as well.
+
+    Raises:
+        ScenarioError: if the scenario is wrong, or options do not go together.
+        ResultsError: if there is no room for results; said before anything is done.
+        LaunchError: if a worker fails.
+        LabError: if this machine cannot build the lab that the scenario names.
+
+    Example:
+        >>> results = dt.run("dgc-paper-figure6", train=False)
+        >>> results
+        Results('results/dgc-paper-figure6': 0 measured, ... predicted)
+    """
+    from dgc_topo.experiments.jobs import Part  # noqa: PLC0415 - reading results needs no runs
+    from dgc_topo.experiments.runner import Silent, run_scenario  # noqa: PLC0415
+    from dgc_topo.experiments.scenario import ScenarioError  # noqa: PLC0415
+    from dgc_topo.topology import load_topology  # noqa: PLC0415
+
+    if topology is None and (density, world_size) != (None, None):
+        raise ScenarioError(f"{scenario}: density or world_size without topology, expected all")
+    if topology is not None and not train:
+        raise ScenarioError(f"{scenario}: topology with train=False, expected the whole scenario")
+    part = None
+    if topology is not None:
+        fraction = fraction_from(density, "density") if isinstance(density, str) else density
+        part = Part(load_topology(topology), fraction, world_size)
+    folder = run_scenario(scenario, output, observer or Silent(), train=train, part=part)
+    results = Results(folder.path)
+    results.report()
+    return results
