@@ -40,7 +40,12 @@ _PASSED_ON = (KeyboardInterrupt, GeneratorExit, AskedToEnd)
 
 
 def known_topologies() -> list[str]:
-    """Return the names of all installed topologies, sorted."""
+    """Return the names of all installed topologies, sorted.
+
+    Example:
+        >>> "ring" in dt.known_topologies()
+        True
+    """
     return sorted(_installed())
 
 

@@ -101,6 +101,10 @@ def prove(
         ScheduleError: naming rank, chunk and step of what is wrong.
         TopologyError: if the topology cannot be built for this world size.
         ValueError: if there is no world size, or another one than the schedule's.
+
+    Example:
+        >>> dt.prove("ring", 4)
+        Proof(ring with 4 ranks: all-reduce: every rank ends with each of 4 contributions ...)
     """
     if isinstance(topology, Schedule):
         given = topology

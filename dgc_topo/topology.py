@@ -266,6 +266,12 @@ def load_topology(
 
     Raises:
         TopologyError: if there is no such topology or option, listing the valid ones.
+
+    Example:
+        >>> dt.load_topology("gossip", graph="ring")
+        Topology('gossip', graph='ring')
+        >>> str(dt.load_topology("hierarchical:group_size=4"))
+        'hierarchical:group_size=4'
     """
     if isinstance(source, str):
         source = Topology.parse(source, folder)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dgc_topo.experiments.validation.folder import ValidationRow
+from dgc_topo.experiments.validation.records import ValidationRow
 from dgc_topo.records.measurement import Measurement, Phases
 
 #: A step that is nothing but computing.

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from dgc_topo.files import write_whole
 from dgc_topo.training.data.austen import NOVELS, PATH, SHA256
+from dgc_topo.training.data.dataset_files import check_sha256
 from dgc_topo.training.data.fashion_mnist import (
     CLASS_NAMES,
     FILES,
@@ -38,7 +39,6 @@ from dgc_topo.training.data.fashion_mnist import (
     SUBSET_FILES,
     parse_idx,
 )
-from dgc_topo.training.data.files import check_sha256
 
 SEED = 2017  # the year of the data set
 PER_CLASS = {"train": 1000, "t10k": 200}

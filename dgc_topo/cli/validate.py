@@ -18,7 +18,7 @@ from dgc_topo.workers.seat import was_launched
 
 if TYPE_CHECKING:
     from dgc_topo.experiments.scenario import Scenario
-    from dgc_topo.experiments.validation.folder import ValidationFolder, ValidationRow
+    from dgc_topo.experiments.validation.records import ValidationFolder, ValidationRow
     from dgc_topo.network.calibrated import CalibratedNetwork
 
 Rates = Annotated[
@@ -106,7 +106,7 @@ def validate(
     - dgc-topo validate mine.toml --measured results/mine --network better.toml
     """
     from dgc_topo.experiments.scenario import load_scenario
-    from dgc_topo.network.files import load_calibrated
+    from dgc_topo.network.network_files import load_calibrated
     from dgc_topo.report.validation import rows_table, summary_table
 
     with clear_errors(), clear_warnings():
@@ -137,7 +137,7 @@ def _tell_moved(folder: Path, aside: Path) -> None:
 
 def _open_folder(path: Path, scenario: Path) -> ValidationFolder:
     """Return the folder of a validation, made empty."""
-    from dgc_topo.experiments.validation.folder import ValidationFolder
+    from dgc_topo.experiments.validation.records import ValidationFolder
 
     made = ValidationFolder(path, scenario)
     if made.aside is not None:
@@ -152,7 +152,7 @@ def _measure(
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
     from dgc_topo.experiments.validation.training import num_trainings, validate_training
-    from dgc_topo.network.files import load_calibrated
+    from dgc_topo.network.network_files import load_calibrated
 
     section = section_of(scenario)
     num_cases = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
@@ -189,7 +189,7 @@ def _predict_again(
 ) -> list[ValidationRow]:
     """Predict what an earlier validation measured, and write the folder."""
     from dgc_topo.experiments.validation.collectives import predict_again
-    from dgc_topo.experiments.validation.folder import COLLECTIVES, load_rows, load_trainings
+    from dgc_topo.experiments.validation.records import COLLECTIVES, load_rows, load_trainings
     from dgc_topo.experiments.validation.training import predict_trainings
 
     before = load_rows(measured)
@@ -209,7 +209,7 @@ def _predict_again(
 
 def _write(folder: ValidationFolder, rows: Iterable[ValidationRow]) -> list[ValidationRow]:
     """Write rows as they come, then the plot of those that there are."""
-    from dgc_topo.experiments.validation.folder import load_rows
+    from dgc_topo.experiments.validation.records import load_rows
     from dgc_topo.records.room import PLOT
     from dgc_topo.report.style import save_picture
     from dgc_topo.report.validation import error_figure

@@ -13,7 +13,7 @@ from torch import Tensor
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout, Groups
-from dgc_topo.compression.local_step import Step
+from dgc_topo.compression.local_step import LocalStep
 from dgc_topo.compression.selection import (
     RuleSelector,
     Selection,
@@ -75,7 +75,7 @@ def step_of(
     rule: Selection | None = None,
     *,
     num_workers: int = 1,
-) -> Step:
+) -> LocalStep:
     """Return a step over all *parameters*, of which those in *layout* are compressed.
 
     Args:
@@ -90,7 +90,7 @@ def step_of(
     accumulation = accumulation_of(layout, device, config, num_workers)
     picks = selector(config, accumulation, rule)
     if not has_kernels(device):
-        return Step(where, accumulation, picks, None, config.coding)
+        return LocalStep(where, accumulation, picks, None, config.coding)
     from dgc_topo.compression.gpu.accumulation import (  # noqa: PLC0415
         FusedAccumulation,
         FusedNorm,
@@ -106,4 +106,4 @@ def step_of(
         and layout.length
     ):
         return FusedStep(where, accumulation, picks, norm, config.coding)
-    return Step(where, accumulation, picks, norm, config.coding)
+    return LocalStep(where, accumulation, picks, norm, config.coding)

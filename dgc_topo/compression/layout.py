@@ -140,7 +140,13 @@ Terms = Sequence[tuple[Mapping[str, Tensor], float]]  #: tensors by name, and th
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of one tensor's elements."""
+    """A run of one tensor's elements.
+
+    Attributes:
+        name: The tensor.
+        start: First element, within the tensor.
+        stop: One past the last.
+    """
 
     name: str
     start: int
@@ -149,7 +155,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A run of the flat buffer, and the tensors that it is made of."""
+    """A run of the flat buffer, and the tensors that it is made of.
+
+    Attributes:
+        start: First element, within the flat buffer.
+        stop: One past the last.
+        pieces: Runs of tensors that make it up, in order.
+    """
 
     start: int
     stop: int

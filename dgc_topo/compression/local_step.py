@@ -39,7 +39,7 @@ class Sent(NamedTuple):
     message: Tensor | None
 
 
-class Step:
+class LocalStep:
     """The phases of a step, one after the other.
 
     Args:

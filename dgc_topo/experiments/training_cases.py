@@ -10,7 +10,7 @@ import numpy as np
 
 from dgc_topo.compression.config import Scope
 from dgc_topo.experiments.scenario import Scenario, SimulateSection
-from dgc_topo.experiments.scenario.step import WorkloadChoice
+from dgc_topo.experiments.scenario.step_keys import WorkloadChoice
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.records.measurement import SparseSizes as RecordedSparse
 from dgc_topo.simulation.training import (

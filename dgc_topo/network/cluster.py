@@ -16,10 +16,10 @@ from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.changes import Background, LinkChange
 from dgc_topo.network.fabrics import Fabric, find_fabric, load_fabric
-from dgc_topo.network.files import read_file
 from dgc_topo.network.graph import from_graph
 from dgc_topo.network.kinds import Calibrated, SimGrid
 from dgc_topo.network.network import Network
+from dgc_topo.network.network_files import read_file
 from dgc_topo.network.tables import NetworkTable
 from dgc_topo.tables.keys import at_key
 from dgc_topo.units import seconds_text
@@ -131,6 +131,10 @@ def load_cluster(
     Raises:
         ValueError: if there is no such network, the number of ranks is missing or does not fit, or
             a file says something impossible; naming the file and the key.
+
+    Example:
+        >>> dt.load_cluster("1gbe", 64)
+        Cluster('1gbe', 64 ranks, 64 hosts)
     """
     if num_ranks is not None and num_ranks < 1:
         raise ValueError(f"num_ranks {num_ranks}: expected at least 1")

@@ -69,7 +69,12 @@ FABRICS = {
 
 
 def known_fabrics() -> tuple[str, ...]:
-    """Return the names that `load_fabric` knows."""
+    """Return the names that `load_fabric` knows.
+
+    Example:
+        >>> "1gbe" in dt.known_fabrics()
+        True
+    """
     return (*FABRICS, "ideal")
 
 

@@ -48,7 +48,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Headings and rows; every row has one cell per heading."""
+    """A table as text.
+
+    Attributes:
+        headings: One per column.
+        rows: Each has one cell per heading.
+    """
 
     headings: tuple[Heading, ...]
     rows: tuple[tuple[Cell, ...], ...]

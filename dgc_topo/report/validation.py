@@ -8,7 +8,7 @@ from itertools import cycle
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from dgc_topo.experiments.validation.folder import ErrorSummary, ValidationRow, summarize
+from dgc_topo.experiments.validation.records import ErrorSummary, ValidationRow, summarize
 from dgc_topo.report.style import FAINT, legend_name, new_figure, style_axes
 from dgc_topo.text import markdown
 from dgc_topo.units import bytes_text, rate_text, seconds_text

@@ -55,6 +55,14 @@ def all_reduce(
         PeerError: if a peer is lost or silent.
         ValueError: if there is no process group, the topology does not all-reduce, or the value
             cannot be summed in place; before anything is sent.
+
+    Example:
+        >>> import torch, torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> values = torch.ones(3)  # torchrun gives every rank its own
+        >>> dt.all_reduce(values, "ring")
+        Traffic(0 steps, 0 B sent, 0 B received, ...)
+        >>> dist.destroy_process_group()
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(

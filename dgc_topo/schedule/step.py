@@ -63,7 +63,7 @@ class Transfer:
         return self.chunk + self.count
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Step:
     """Transfers that read the state *before* the step, one array entry per transfer.
 
@@ -108,6 +108,11 @@ class Step:
                 "different ranks >= 0, a first chunk >= 0 and at least one chunk"
             )
 
+    def __repr__(self) -> str:
+        few = [f"{self.src[i]} -> {self.dst[i]}" for i in range(min(len(self), 4))]
+        more = len(self) - len(few)
+        return f"Step({', '.join(few)}{f', and {more} more' if more else ''})"
+
     def __len__(self) -> int:
         return len(self.src)
 
@@ -134,12 +139,34 @@ class Step:
 
 
 def reduce(src: Ints, dst: Ints, chunk: Ints = 0, count: Ints = 1) -> Step:
-    """Add the senders' chunks to the receivers'."""
+    """Add the senders' chunks to the receivers'.
+
+    Args:
+        src: Sending ranks: one number, or an array with one entry per transfer.
+        dst: Receiving ranks; src, dst, chunk and count are broadcast against each other.
+        chunk: First chunk of the run that is sent.
+        count: Number of chunks in the run.
+
+    Example:
+        >>> dt.reduce([1, 2], 0)  # ranks 1 and 2 send; rank 0 adds both up
+        Step(1 -> 0, 2 -> 0)
+    """
     return _step(src, dst, chunk, count, keep=1, weight=1)
 
 
 def copy(src: Ints, dst: Ints, chunk: Ints = 0, count: Ints = 1) -> Step:
-    """Overwrite the receivers' chunks."""
+    """Overwrite the receivers' chunks.
+
+    Args:
+        src: Sending ranks: one number, or an array with one entry per transfer.
+        dst: Receiving ranks; src, dst, chunk and count are broadcast against each other.
+        chunk: First chunk of the run that is sent.
+        count: Number of chunks in the run.
+
+    Example:
+        >>> dt.copy(0, [1, 2])  # rank 0 sends; ranks 1 and 2 take what it has
+        Step(0 -> 1, 0 -> 2)
+    """
     return _step(src, dst, chunk, count, keep=0, weight=1)
 
 
@@ -158,13 +185,31 @@ def mix(
     With several senders per receiver in one step, give *keep* (a numerator) as well: the
     receiver's own share on the one listed first and *denominator* (that is, 1) on the others, which
     add to what the first has left (see `dgc_topo.schedule.order`).
+
+    Args:
+        src: Sending ranks: one number, or an array with one entry per transfer.
+        dst: Receiving ranks; src, dst, chunk and count are broadcast against each other.
+        chunk: First chunk of the run that is sent.
+        count: Number of chunks in the run.
+        weight: Numerator of the factor on the sender's value.
+        denominator: Divisor of *weight* and *keep*.
+        keep: Numerator of the factor on the receiver's own value; by default the rest.
+
+    Example:
+        >>> dt.mix(1, 0, weight=1, keep=1, denominator=2)  # rank 0 takes the mean of both
+        Step(1 -> 0)
     """
     kept = _denominator(denominator) - weight if keep is None else keep
     return _step(src, dst, chunk, count, keep=kept, weight=weight, denominator=denominator)
 
 
 def gather(steps: Iterable[Step]) -> Step:
-    """Return one step holding the transfers of all *steps*, in their order."""
+    """Return one step holding the transfers of all *steps*, in their order.
+
+    Example:
+        >>> dt.gather([dt.reduce(1, 0), dt.reduce(2, 0)])
+        Step(1 -> 0, 2 -> 0)
+    """
     parts = [step for step in steps if len(step)]
     if len(parts) == 1:
         return parts[0]

@@ -15,7 +15,7 @@ from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
 from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
-from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, growth_of
 from dgc_topo.simulation.workload import html_table
 from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
@@ -253,6 +253,12 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
     Raises:
         ValueError: if something does not fit or makes no sense, saying what.
         UnreachableError: if links fail for good and ranks wait for ever.
+
+    Example:
+        >>> dt.simulate("ring", "1gbe", "100MB", world_size=64)
+        Simulation('ring', 64 ranks on 1gbe, 100 MB: 1.70 s, bound by host 0 up (and 127 more))
+        >>> dt.simulate("ring", dt.load_cluster("1gbe", 64), 100e6, density=0.001).time_s < 0.2
+        True
     """
     buffer = Buffer(
         bytes_from(nbytes, "nbytes") if isinstance(nbytes, str) else nbytes,

@@ -21,7 +21,7 @@ import numpy as np
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Schedule, Step
-from dgc_topo.simulation.sizes import Sizes, checked_sizes
+from dgc_topo.simulation.transfer_sizes import Sizes, checked_sizes
 
 #: Readers keep sizes and times in 64 bits: this is too much.
 _TOO_MUCH = 2.0**64

@@ -19,8 +19,8 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.flows import Flows
 from dgc_topo.simulation.fluid import Fluid, change_links
 from dgc_topo.simulation.progress import ScheduleProgress
-from dgc_topo.simulation.sizes import Sizes, fit_sizes
 from dgc_topo.simulation.tally import Bounds
+from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
 
 _SHOWN = 4  # links and pairs of ranks named in an error
 

@@ -156,7 +156,11 @@ def html_table(caption: str, rows: dict[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LayerBucket:
-    """Layers, next to each other in the backward pass, whose gradients are sent together."""
+    """Layers, next to each other in the backward pass, whose gradients are sent together.
+
+    Attributes:
+        layers: In the order in which their gradients become ready.
+    """
 
     layers: tuple[ReadyLayer, ...]
 

@@ -63,6 +63,10 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
 
     Raises:
         ValueError: if there is no such source, or it lacks something, saying what.
+
+    Example:
+        >>> dt.load_workload("resnet50", compute_s=0.21, batch_size=64)
+        Workload('resnet50', 102 MB in 54 layers, 210 ms for a batch of 64)
     """
     seconds = None if compute_s is None else _seconds(compute_s, "compute_s")
     update = None if update_s is None else _seconds(update_s, "update_s")

@@ -26,7 +26,12 @@ from dgc_topo.training.job import Job
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Parameters whose gradients travel together, and what compresses them."""
+    """Parameters whose gradients travel together.
+
+    Attributes:
+        names: Of the parameters.
+        compressor: Compresses their gradients.
+    """
 
     names: tuple[str, ...]
     compressor: Compressor

@@ -28,7 +28,12 @@ _BUILDERS: dict[str, Callable[[], Model]] = {
 
 
 def known_models() -> tuple[str, ...]:
-    """Return the names that `load_model` knows."""
+    """Return the names that `load_model` knows.
+
+    Example:
+        >>> "resnet50" in dt.known_models()
+        True
+    """
     return tuple(_BUILDERS)
 
 

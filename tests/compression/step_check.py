@@ -19,7 +19,7 @@ from dgc_topo.compression.gpu.fused_step import FusedStep
 from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.compression.layout import FlatLayout, Groups
-from dgc_topo.compression.local_step import Step
+from dgc_topo.compression.local_step import LocalStep
 from dgc_topo.compression.selection import RuleSelector, top_k_per_layer
 from dgc_topo.compression.threshold import Goal, Tail
 from dgc_topo.payload import SparsePayload
@@ -37,7 +37,7 @@ class Pair:
         self.density, self.coding = density, coding
         state = Accumulation(COMPRESSED, DEVICE, config)
         picks = RuleSelector(top_k_per_layer, COMPRESSED)
-        self.plain = Step("plain", state, picks, None, coding)
+        self.plain = LocalStep("plain", state, picks, None, coding)
         fused = FusedAccumulation(COMPRESSED, DEVICE, config, block=BLOCK)
         groups = Groups.per_layer(COMPRESSED)
         self.selector = FusedThreshold(groups, fused.blocks)

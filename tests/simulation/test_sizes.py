@@ -19,12 +19,12 @@ from dgc_topo.simulation import (
     simulate_flows,
     simulate_schedule,
 )
-from dgc_topo.simulation.sizes import StepSizes
 from dgc_topo.simulation.training import (
     DenseEncoding,
     TrainingStep,
     simulate_training_step,
 )
+from dgc_topo.simulation.transfer_sizes import StepSizes
 from dgc_topo.simulation.unions import Contributors
 from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology

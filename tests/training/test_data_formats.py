@@ -13,8 +13,8 @@ from PIL import Image
 
 from dgc_topo.training.data import DataError, data_dir, dataset_names, fashion_mnist, load_dataset
 from dgc_topo.training.data.dataset import ImageDataset, TensorImages, TextDataset, Vocabulary
+from dgc_topo.training.data.dataset_files import read_unpacked, unpack
 from dgc_topo.training.data.fashion_mnist import parse_idx
-from dgc_topo.training.data.files import read_unpacked, unpack
 
 
 def idx(array):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dgc_topo.training.data import ImageDataset, TextDataset, austen, fashion_mnist, load_dataset
-from dgc_topo.training.data.files import DataError, data_dir
+from dgc_topo.training.data.dataset_files import DataError, data_dir
 
 ASSETS = austen.PATH.parent
 LIMIT_BYTES = 6_000_000

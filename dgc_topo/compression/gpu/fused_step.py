@@ -16,7 +16,7 @@ from dgc_topo.compression.gpu.blocks import Reader
 from dgc_topo.compression.gpu.candidates import Candidates
 from dgc_topo.compression.gpu.threshold import FusedThreshold
 from dgc_topo.compression.gradients import NonFiniteGradientError, checked_norm
-from dgc_topo.compression.local_step import Sent, Step, Term
+from dgc_topo.compression.local_step import LocalStep, Sent, Term
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire import on_gpu
 from dgc_topo.wire.coding import MAX_RUN, WireCoding
@@ -125,19 +125,19 @@ class _LaunchedStep(NamedTuple):
     message: on_gpu.PendingMessage | None
 
 
-class FusedStep(Step):
-    """Twin of `Step` that sends the same, but whose phases do not wait for each other.
+class FusedStep(LocalStep):
+    """Twin of `LocalStep` that sends the same, but whose phases do not wait for each other.
 
     All of it is launched on the assumption that the gradient is finite and that every group finds
     as many candidates as it sends.  The kernels see for themselves: where the first is not so, they
     do nothing; where the second is not, nothing is taken yet, and the groups that lack some are
-    searched as `Step` does.  The steps that have no thresholds yet go that way from the beginning.
+    searched as `LocalStep` does.  Steps that have no thresholds yet go that way from the start.
 
     As long as gradients are of the same kind and as many elements are sent, all of it is one
     launch, of a graph; or each phase is, if they are to be watched.
 
     Args:
-        where: As `Step`, like the others.
+        where: As `LocalStep`, like the others.
         accumulation: That keeps what it does not send.
         selector: Of the same blocks.
         norm: Of all gradients.
@@ -172,7 +172,7 @@ class FusedStep(Step):
         clip_norm: float | None = None,
         decay: Term | None = None,
     ) -> float | Tensor:
-        """Accumulate as `Step` does; the factor is a tensor if the step was launched as a whole."""
+        """Accumulate as `LocalStep`; the factor is a tensor if the step was launched as a whole."""
         self._ahead = None
         listed = self._threshold.begin(density) if is_sparse(density) else None
         if listed is not None:
@@ -182,7 +182,7 @@ class FusedStep(Step):
         return super().accumulate(gradients, density, clip_norm=clip_norm, decay=decay)
 
     def sent(self, density: float) -> Sent:
-        """Return the elements sent, see `Step.sent`."""
+        """Return the elements sent, see `LocalStep.sent`."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return super().sent(density)

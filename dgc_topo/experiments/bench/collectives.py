@@ -30,7 +30,7 @@ _STREAM_BYTES = 10_000_000
 _SLOWEST = 1.5
 
 
-class Plan(BaseModel):
+class BenchPlan(BaseModel):
     """One measurement, for one world size."""
 
     model_config = ConfigDict(frozen=True)
@@ -188,8 +188,8 @@ def best(rows: Sequence[CollectiveRow]) -> tuple[CollectiveRow, CollectiveRow]:
     return ours, next(row for row in rows if row.way == GLOO)
 
 
-def _plan(topologies: Sequence[Topology], sizes: Sequence[int], budget_s: float) -> Plan:
-    return Plan(
+def _plan(topologies: Sequence[Topology], sizes: Sequence[int], budget_s: float) -> BenchPlan:
+    return BenchPlan(
         topologies=list(topologies),
         sizes=list(sizes),
         stream_bytes=min(_STREAM_BYTES, max(sizes)),

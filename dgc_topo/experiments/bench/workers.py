@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.experiments.bench.collectives import GLOO, Plan
+from dgc_topo.experiments.bench.collectives import GLOO, BenchPlan
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Communicator, DistributedTransport
 from dgc_topo.workers.group import Worker
@@ -40,7 +40,7 @@ def measure(worker: Worker, argument: Any) -> Any:
     """
     # Of all ranks on one host, Gloo would reduce in shared memory: compare what goes over TCP.
     os.environ.pop("LOCAL_WORLD_SIZE", None)
-    plan = Plan.model_validate(argument)
+    plan = BenchPlan.model_validate(argument)
     transport = DistributedTransport(timeout=worker.timeout)
     communicators = {
         topology.label: Communicator(topology, transport, compare=False)
@@ -54,7 +54,7 @@ def measure(worker: Worker, argument: Any) -> Any:
 
 
 def _measure_size(
-    worker: Worker, plan: Plan, communicators: Mapping[str, Communicator], size: int
+    worker: Worker, plan: BenchPlan, communicators: Mapping[str, Communicator], size: int
 ) -> dict[str, list[float]]:
     generator = torch.Generator().manual_seed(worker.rank)
     given = torch.randn(size // 4, generator=generator)

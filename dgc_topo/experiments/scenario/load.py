@@ -34,6 +34,10 @@ def load_scenario(path: str | Path) -> Scenario:
     Raises:
         ValueError: if there is no scenario of that name.
         ScenarioError: naming the file, the key and what was expected there.
+
+    Example:
+        >>> dt.load_scenario("quickstart").train.world_size
+        4
     """
     file = scenario_path(path)
     return parse_scenario(read_scenario(file), str(file), file.parent)

@@ -12,8 +12,8 @@ from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refus
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
 from dgc_topo.network.cluster import Cluster, load_cluster
 from dgc_topo.network.fabrics import find_fabric, like_fabric
-from dgc_topo.network.files import names_file
 from dgc_topo.network.kinds import Networks
+from dgc_topo.network.network_files import names_file
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce, at_key
 from dgc_topo.tables.places import AnyPath, Name

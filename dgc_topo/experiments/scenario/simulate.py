@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from dgc_topo.experiments.scenario.step import StepKeys, WorkloadChoice
+from dgc_topo.experiments.scenario.step_keys import StepKeys, WorkloadChoice
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce
 from dgc_topo.tables.places import FolderOfScenario, Label

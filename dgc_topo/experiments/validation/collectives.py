@@ -20,7 +20,7 @@ from dgc_topo.experiments.calibration.fit import predict_case
 from dgc_topo.experiments.calibration.measure import Measured, measure_cases, timeout_s
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.scenario.lab import ValidateSection
-from dgc_topo.experiments.validation.folder import COLLECTIVES, ValidationRow
+from dgc_topo.experiments.validation.records import COLLECTIVES, ValidationRow
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.sizes import FLOAT_BYTES

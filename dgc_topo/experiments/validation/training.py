@@ -16,7 +16,7 @@ from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.training_cases import TrainingCase, cases_of_runs
 from dgc_topo.experiments.validation.collectives import section_of
-from dgc_topo.experiments.validation.folder import TRAINING_STEPS, ValidationRow
+from dgc_topo.experiments.validation.records import TRAINING_STEPS, ValidationRow
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.cluster import load_cluster
 from dgc_topo.records.measurement import Measurement, Phases

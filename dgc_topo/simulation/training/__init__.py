@@ -13,9 +13,9 @@ from dgc_topo.simulation.training.encoding import (
     power_rule,
     recorded_rule,
 )
-from dgc_topo.simulation.training.result import StepPhases, StepRun, StepTraffic
+from dgc_topo.simulation.training.engine import TrainingStep, simulate_training_step
+from dgc_topo.simulation.training.result import SimulatedTraffic, StepPhases, StepRun
 from dgc_topo.simulation.training.simulation import StepSimulation, simulate_step
-from dgc_topo.simulation.training.step import TrainingStep, simulate_training_step
 from dgc_topo.simulation.training.timeline import (
     Codec,
     ComputeFactors,
@@ -35,12 +35,12 @@ __all__ = [
     "LayerBucket",
     "LognormalJitter",
     "ReadyLayer",
+    "SimulatedTraffic",
     "Span",
     "SparseEncoding",
     "StepPhases",
     "StepRun",
     "StepSimulation",
-    "StepTraffic",
     "TailJitter",
     "TrainingStep",
     "UnionRule",

@@ -12,7 +12,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
-from dgc_topo.simulation.sizes import DenseSizes, Sizes, UnionSizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.simulation.workload import LayerBucket
 from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of

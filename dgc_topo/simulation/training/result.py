@@ -32,7 +32,7 @@ class StepPhases(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepTraffic:
+class SimulatedTraffic:
     """Traffic of a training step.
 
     Attributes:
@@ -70,7 +70,7 @@ class StepRun:
     buckets: tuple[LayerBucket, ...]
     workers: IntArray
     timeline: Timeline
-    traffic: StepTraffic
+    traffic: SimulatedTraffic
     decode_start_s: FloatArray
     decode_end_s: FloatArray
     update_s: FloatArray

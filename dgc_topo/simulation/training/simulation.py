@@ -25,8 +25,8 @@ from dgc_topo.simulation.training.encoding import (
     SparseEncoding,
     power_rule,
 )
+from dgc_topo.simulation.training.engine import TrainingStep, simulate_training_step
 from dgc_topo.simulation.training.result import StepPhases, StepRun
-from dgc_topo.simulation.training.step import TrainingStep, simulate_training_step
 from dgc_topo.simulation.training.timeline import Codec, ComputeFactors, Jitter, LognormalJitter
 from dgc_topo.simulation.unions import independent_growth
 from dgc_topo.simulation.workload import Workload, html_table
@@ -231,6 +231,13 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     Raises:
         ValueError: if something does not fit or makes no sense, saying what.
         UnreachableError: if links fail for good and ranks wait for ever.
+
+    Example:
+        >>> step = dt.simulate_step("resnet50", "ring", "10gbe", world_size=64, overlap=True)
+        >>> step
+        StepSimulation(resnet50, dense, ring, 64 ranks on 10gbe: ...)
+        >>> step.step_time_s > step.phases.compute_s
+        True
     """
     fraction = as_fraction(density)
     num_ranks = number_of_ranks(topology, cluster, world_size)

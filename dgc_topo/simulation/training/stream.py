@@ -18,7 +18,7 @@ from dgc_topo.simulation.agenda import OVER
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern
 from dgc_topo.simulation.progress import ScheduleProgress
-from dgc_topo.simulation.sizes import Sizes, fit_sizes
+from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
 
 
 class BucketStream(ScheduleProgress):

@@ -1,6 +1,6 @@
 """Data sets, and the part of them that each worker sees."""
 
-from dgc_topo.training.data.batches import SampleBatches, Shard, StreamBatches, Window
+from dgc_topo.training.data.batches import SampleBatches, Shard, StreamBatches, TextWindow
 from dgc_topo.training.data.dataset import (
     Dataset,
     ImageDataset,
@@ -9,8 +9,8 @@ from dgc_topo.training.data.dataset import (
     TextDataset,
     Vocabulary,
 )
+from dgc_topo.training.data.dataset_files import DataError, data_dir
 from dgc_topo.training.data.fetch import fetch_fashion_mnist
-from dgc_topo.training.data.files import DataError, data_dir
 from dgc_topo.training.data.load import dataset_names, load_dataset
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "StreamBatches",
     "TensorImages",
     "TextDataset",
+    "TextWindow",
     "Vocabulary",
-    "Window",
     "data_dir",
     "dataset_names",
     "fetch_fashion_mnist",

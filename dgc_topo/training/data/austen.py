@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from dgc_topo.training.data.dataset import TextDataset, Vocabulary
-from dgc_topo.training.data.files import DataError, check_sha256, read_unpacked
+from dgc_topo.training.data.dataset_files import DataError, check_sha256, read_unpacked
 
 NAME = "austen"
 PATH = Path(__file__).parent / "assets" / "austen.txt.xz"

@@ -22,7 +22,7 @@ CROP_FLIP_RANDOMS = 3  #: random numbers that `crop_flip` needs per image
 _FLIP_BELOW = 0.5
 
 
-class Window(NamedTuple):
+class TextWindow(NamedTuple):
     """Tokens of one training step, and the tokens that follow each of them.
 
     Attributes:
@@ -154,7 +154,7 @@ class StreamBatches:
         """Number of steps in an epoch, the same on every worker."""
         return (len(self.tokens) - 1) // (self.shard.global_batch_size * self.bptt)
 
-    def windows(self, epoch: int) -> Iterator[Window]:
+    def windows(self, epoch: int) -> Iterator[TextWindow]:
         """Yield our windows of an *epoch*, in reading order."""
         shard, bptt = self.shard, self.bptt
         length = self.steps_per_epoch * bptt
@@ -167,7 +167,7 @@ class StreamBatches:
         targets = ours[1:].view(shard.batch_size, length)
         for at in range(0, length, bptt):
             here = slice(at, at + bptt)
-            yield Window(inputs[:, here], targets[:, here].to(torch.int64), first=at == 0)
+            yield TextWindow(inputs[:, here], targets[:, here].to(torch.int64), first=at == 0)
 
 
 def crop_flip(images: Tensor, randoms: Tensor, padding: int = 4) -> Tensor:

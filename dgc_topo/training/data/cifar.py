@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from dgc_topo.training.data.dataset import ImageDataset, TensorImages
-from dgc_topo.training.data.files import DataError, dataset_dir
+from dgc_topo.training.data.dataset_files import DataError, dataset_dir
 
 _SHAPE = (3, 32, 32)  # channels, height, width
 _PIXELS = 3 * 32 * 32

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dgc_topo.training.data.files import DataError
+from dgc_topo.training.data.dataset_files import DataError
 
 _IMAGE_DIMS = 4  # images, channels, height, width
 _MAX_CHARACTERS = 256  # a token is one byte

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.training.data.dataset import ImageDataset, TensorImages
-from dgc_topo.training.data.files import (
+from dgc_topo.training.data.dataset_files import (
     DataError,
     check_sha256,
     dataset_dir,

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from dgc_topo.training.data.dataset_files import DATA_VARIABLE, DataError, dataset_dir
 from dgc_topo.training.data.fashion_mnist import DEBIAN_PACKAGE, FILES, NAME, missing_files
-from dgc_topo.training.data.files import DATA_VARIABLE, DataError, dataset_dir
 
 #: Called with the file's name, the bytes so far, and the bytes in all (None where not known).
 DownloadProgress = Callable[[str, int, int | None], None]

@@ -8,17 +8,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, overload
 
-from dgc_topo.training.data import austen, fashion_mnist, folder
+from dgc_topo.training.data import austen, fashion_mnist, image_folder
 from dgc_topo.training.data.cifar import load_cifar
 from dgc_topo.training.data.dataset import Dataset, ImageDataset, TextDataset
-from dgc_topo.training.data.files import DataError
+from dgc_topo.training.data.dataset_files import DataError
 
 _NEEDS_FILES: Mapping[str, Callable[[Path | None], Dataset]] = MappingProxyType(
     {
         fashion_mnist.NAME: fashion_mnist.load_full,
         "cifar10": partial(load_cifar, "cifar10"),
         "cifar100": partial(load_cifar, "cifar100"),
-        folder.NAME: folder.load_image_folder,
+        image_folder.NAME: image_folder.load_image_folder,
     }
 )
 _SHIPPED: Mapping[str, Callable[[], Dataset]] = MappingProxyType(
@@ -72,8 +72,8 @@ def load_dataset(
         DataError: if the name is unknown, an argument does not fit it, or its files are missing
             or damaged.
     """
-    if image_size is not None and name != folder.NAME:
-        raise DataError(f"{name}: takes no image_size, only {folder.NAME} does")
+    if image_size is not None and name != image_folder.NAME:
+        raise DataError(f"{name}: takes no image_size, only {image_folder.NAME} does")
     if name in _SHIPPED:
         if root is not None:
             raise DataError(f"{name}: is part of this package and takes no root, got {root}")
@@ -82,5 +82,5 @@ def load_dataset(
         raise DataError(f"data set {name!r}: expected one of {', '.join(dataset_names())}")
     path = None if root is None else Path(root).expanduser()
     if image_size is not None:
-        return folder.load_image_folder(path, image_size=image_size)
+        return image_folder.load_image_folder(path, image_size=image_size)
     return _NEEDS_FILES[name](path)

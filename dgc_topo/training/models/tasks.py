@@ -35,7 +35,13 @@ _EVALUATION_TOKENS = 128  # per stream and batch
 
 @dataclass
 class ImageTask(LearningTask):
-    """Classification of images; quality is the accuracy on the test images."""
+    """Classification of images; quality is the accuracy on the test images.
+
+    Attributes:
+        dataset: Images and labels.
+        plan: Samples of each step.
+        augment: True to crop and mirror images at random.
+    """
 
     dataset: ImageDataset
     plan: SampleBatches
@@ -104,6 +110,10 @@ class TextTask(LearningTask):
 
     The hidden state is carried from each batch of an epoch to the next, so the batches of an
     epoch must go through `loss` in their order, each once.
+
+    Attributes:
+        dataset: Text as tokens.
+        plan: Windows of each step.
     """
 
     dataset: TextDataset

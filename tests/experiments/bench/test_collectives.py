@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from dgc_topo.cli.main import app
 from dgc_topo.experiments.bench.collectives import (
     GLOO,
+    BenchPlan,
     CollectiveRow,
-    Plan,
     bench_collectives,
     best,
     sizes_from,
@@ -76,7 +76,7 @@ def test_topologies_by_name_and_options():
 
 
 def test_rounds_fill_the_budget_within_limits():
-    plan = Plan(topologies=[], sizes=[4], stream_bytes=4, budget_s=2, slowest=3)
+    plan = BenchPlan(topologies=[], sizes=[4], stream_bytes=4, budget_s=2, slowest=3)
     assert [plan.num_rounds(seconds) for seconds in (10, 0.1, 1e-6)] == [3, 20, 100]
 
 

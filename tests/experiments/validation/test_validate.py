@@ -11,7 +11,7 @@ from dgc_topo.cli.main import app
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.validation.collectives import cases_of, predict_again, validate
-from dgc_topo.experiments.validation.folder import (
+from dgc_topo.experiments.validation.records import (
     ValidationFolder,
     load_rows,
     load_trainings,

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from dgc_topo.training.data.dataset import ImageDataset
-from dgc_topo.training.data.files import DataError, dataset_dir
+from dgc_topo.training.data.dataset_files import DataError, dataset_dir
 
 NAME = "image-folder"
 DEFAULT_IMAGE_SIZE = 64

@@ -19,7 +19,7 @@ from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
 from dgc_topo.simulation.run import cluster_for, run_to_end
 from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
-from dgc_topo.simulation.training.result import StepRun, StepTraffic
+from dgc_topo.simulation.training.result import SimulatedTraffic, StepRun
 from dgc_topo.simulation.training.stream import BucketStream
 from dgc_topo.simulation.training.timeline import (
     Codec,
@@ -155,7 +155,7 @@ def simulate_training_step(
 
 def _simulated(
     step: TrainingStep, schedules: Sequence[Schedule], cluster: Cluster, timeline: Timeline
-) -> StepTraffic:
+) -> SimulatedTraffic:
     env = simpy.Environment()
     sizes = [
         step.encoding.sizes(bucket, schedule)
@@ -165,12 +165,14 @@ def _simulated(
     stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, cluster.placement)
     bounds = run_to_end(stream, fluid, cluster.background, cluster.changes)
     tally = stream.tally
-    return StepTraffic(stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds)
+    return SimulatedTraffic(
+        stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds
+    )
 
 
 def _in_step(
     step: TrainingStep, schedules: Sequence[Schedule], fabric: Fabric, timeline: Timeline
-) -> StepTraffic | None:
+) -> SimulatedTraffic | None:
     """Return the sum over the buckets, if all ranks stay in step through all of them."""
     servers = list(schedules[0].servers)
     working = np.delete(timeline.factors, servers)
@@ -195,7 +197,7 @@ def _in_step(
         link_bytes += look.link_bytes(flow_bytes)
         messages += look.messages_sent
     bounds = star_bounds(fabric, link_bytes, sum(len(look.chunks) for look in kept))
-    return StepTraffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
+    return SimulatedTraffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
 
 
 @lru_cache(maxsize=1024)  # a few KiB each; scenarios ask again for every network and model
