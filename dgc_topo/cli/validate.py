@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -153,6 +153,7 @@ def _measure(
     from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
     from dgc_topo.experiments.validation.training import num_trainings, validate_training
     from dgc_topo.network.network_files import load_calibrated
+    from dgc_topo.report.validation import write_validation
 
     section = section_of(scenario)
     num_cases = sum(len(cases) for cases in cases_of(scenario).values()) + num_trainings(scenario)
@@ -178,7 +179,7 @@ def _measure(
             validate(scenario, calibrated, advance),
             validate_training(scenario, calibrated, folder.keep_training, advance),
         )
-        return _write(folder, rows)
+        return write_validation(folder, rows)
 
 
 def _predict_again(
@@ -191,6 +192,7 @@ def _predict_again(
     from dgc_topo.experiments.validation.collectives import predict_again
     from dgc_topo.experiments.validation.records import COLLECTIVES, load_rows, load_trainings
     from dgc_topo.experiments.validation.training import predict_trainings
+    from dgc_topo.report.validation import write_validation
 
     before = load_rows(measured)
     trainings = load_trainings(measured, before)
@@ -204,17 +206,4 @@ def _predict_again(
         folder.keep_network(network)
         for training in trainings:
             folder.keep_training(training)
-        return _write(folder, rows)
-
-
-def _write(folder: ValidationFolder, rows: Iterable[ValidationRow]) -> list[ValidationRow]:
-    """Write rows as they come, then the plot of those that there are."""
-    from dgc_topo.experiments.validation.records import load_rows
-    from dgc_topo.records.room import PLOT
-    from dgc_topo.report.style import save_picture
-    from dgc_topo.report.validation import error_figure
-
-    try:
-        return folder.write(rows)
-    finally:
-        save_picture(error_figure(load_rows(folder.path)), folder.path / PLOT)
+        return write_validation(folder, rows)

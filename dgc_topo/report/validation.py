@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from dgc_topo.experiments.validation.records import ErrorSummary, ValidationRow, summarize
-from dgc_topo.report.style import FAINT, legend_name, new_figure, style_axes
+from dgc_topo.experiments.validation.records import (
+    ErrorSummary,
+    ValidationFolder,
+    ValidationRow,
+    load_rows,
+    summarize,
+)
+from dgc_topo.records.room import PLOT
+from dgc_topo.report.style import FAINT, legend_name, new_figure, save_picture, style_axes
 from dgc_topo.text import markdown
 from dgc_topo.units import bytes_text, rate_text, seconds_text
 
 _COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
 _PERCENT = 100
+
+
+def write_validation(
+    folder: ValidationFolder, rows: Iterable[ValidationRow]
+) -> list[ValidationRow]:
+    """Write rows as they come, then the plot of those that there are, and return them."""
+    try:
+        return folder.write(rows)
+    finally:
+        save_picture(error_figure(load_rows(folder.path)), folder.path / PLOT)
 
 
 def rows_table(rows: Sequence[ValidationRow]) -> Table:

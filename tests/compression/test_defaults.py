@@ -25,7 +25,7 @@ from tests.defaults import VARIABLE, defaults
 
 PACKAGE = Path(__file__).parents[2] / "dgc_topo"
 #: Where tensors are made that a user's defaults could change.
-FOLDERS = ("compression", "payload", "execute", "launch")
+FOLDERS = ("compression", "payload", "wire", "runtime", "workers")
 #: What makes a tensor of the default type, or on the default device, unless told.
 FACTORIES = {
     *("arange", "as_tensor", "asarray", "empty", "eye", "full", "linspace", "logspace", "ones"),

@@ -25,7 +25,7 @@ from dgc_topo.experiments.validation.training import (
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import ResultsError
-from dgc_topo.report.validation import error_figure, summary_markdown
+from dgc_topo.report.validation import error_figure, summary_markdown, write_validation
 from dgc_topo.training.launch import Finished
 from dgc_topo.workers.lab import Lab, LabError, LabSpec
 from tests.records import COMPUTING, measurement, row
@@ -76,7 +76,7 @@ def write(path, rows, calibrated, trainings=()):
     folder.keep_network(calibrated)
     for record in trainings:
         folder.keep_training(record)
-    return folder.write(rows)
+    return write_validation(folder, rows)
 
 
 def test_a_folder_keeps_rows_network_and_plot(tmp_path):
