@@ -1,4 +1,4 @@
-"""``dgc-topo bench``: all-reduces on real wires, and training, beside what others do."""
+"""Command ``dgc-topo bench``: times all-reduces and training beside torch's own."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def collectives(  # noqa: PLR0913 - one argument per option
         buffers, budget_s = sizes_from(sizes), seconds_from(budget, "--budget")
         with _hosts(max(ranks), rate, lab=lab) as hosts:
             rows = bench_collectives(hosts, ranks, buffers, named, budget_s)
-            # Each world size as soon as it is done: what fails later takes nothing with it.
+            # Print each world size at once, so that a later failure loses none of the results.
             for _, group in groupby(rows, key=lambda row: row.world_size):
                 if not as_json:
                     _print_collectives(list(group), everything=everything)
@@ -100,7 +100,7 @@ _COLUMNS = "{:>10}  {:<32} {:>9} {:>8} {:>8}  | {:>9} {:>8} {:>8}  | {:>9} {:>10
 
 
 def _print_collectives(rows: Sequence[CollectiveRow], *, everything: bool) -> None:
-    """Print lines as nccl-tests does, which no terminal or log file folds into pieces."""
+    """Print one line per result, as nccl-tests does; lines are never wrapped."""
     from dgc_topo.experiments.bench.collectives import best
     from dgc_topo.units import bytes_text
 
@@ -163,7 +163,7 @@ def training(
         try:
             with counting(console, "training", measurement.num_runs) as advance:
                 measurement.run(advance)
-        finally:  # what fails in a later round does not take the whole ones with it
+        finally:  # a failure in a later round loses no complete round
             _print_training(measurement.rows, as_json=as_json)
 
 

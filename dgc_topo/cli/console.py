@@ -1,4 +1,4 @@
-"""Console of all commands, and errors as one clear message."""
+"""Console of all commands: printing, and errors as one clear message."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from dgc_topo.text import name_of, printable
 if TYPE_CHECKING:
     from dgc_topo.topology import Topology
 
-HELP_MARKUP: Final = "markdown"  #: of help texts: rich's own takes a "[train]" in them away
+HELP_MARKUP: Final = (
+    "markdown"  #: for help texts: rich's own markup would remove a "[train]" from them
+)
 
 _USER_ERROR = 2
 _INTERRUPTED = 130
 _TRACEBACK = "DGC_TOPO_TRACEBACK"  # set in the environment: errors are shown with a traceback
-_NARROWEST = 40  # columns; tables lose their words in fewer
+_NARROWEST = 40  # columns; narrower tables cut words off
 _UNBOUNDED = 10_000  # columns; a file or a pipe has no width
-_COLUMNS, _LINES = 80, 25  # of a terminal that does not say
+_COLUMNS, _LINES = 80, 25  # lines of a terminal whose height is unknown
 
 
 class PlainConsole(Console):
-    """A console that shows text as it was written: no markup, no emoji, no folding into files."""
+    """A console that shows text as it was written: no markup, no emoji, no wrapping in files."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         self._fixed_size: ConsoleDimensions | None = None
@@ -42,7 +44,7 @@ class PlainConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """Stream that it prints to."""
+        """Stream that the console prints to."""
         return super().file if self.stderr or self._file is not None else streams.stdout()
 
     @file.setter
@@ -51,7 +53,7 @@ class PlainConsole(Console):
 
     @property
     def size(self) -> ConsoleDimensions:
-        """Columns and lines: those of the terminal, if it is one."""
+        """Columns and lines of the output: the terminal's, or fixed numbers without a terminal."""
         if self._fixed_size is not None:
             return self._fixed_size
         if not self.is_terminal:
@@ -69,11 +71,11 @@ class PlainConsole(Console):
         self._fixed_size = ConsoleDimensions(*new_size)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """Return *text* as rich shows it, with nothing in it that a terminal would obey."""
+        """Return *text* as rich shows it, without control characters that a terminal would obey."""
         return super().render_str(printable(text), **how)
 
     def print_named(self, name: str, text: str, style: str) -> None:
-        """Print *text* after ``name:``, which is coloured; only the terminal folds it."""
+        """Print *text* after a coloured ``name:``; only a terminal wraps the line."""
         line = Text.assemble((f"{name}:", style), " ", printable(text))
         self.print(line, soft_wrap=True)
 
@@ -90,7 +92,7 @@ def print_raw(text: str) -> None:
 
 
 def print_json(value: object, indent: int | None = None) -> None:
-    """Print *value* as JSON, which has no infinity: what is not finite is null."""
+    """Print *value* as JSON; infinities and NaN become null, because JSON has neither."""
     print_raw(json.dumps(_finite(value), indent=indent, allow_nan=False) + "\n")
 
 
@@ -104,10 +106,10 @@ def _finite(value: object) -> object:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Do a command's work: standard output is kept for it, and errors become one message.
+    """Run a command's body: keep standard output for it, and turn its errors into one message.
 
-    What a user can mend, and numbers too large for this machine, end with exit status 2 and no
-    traceback (unless ``DGC_TOPO_TRACEBACK`` is set).
+    Errors that the user can correct, and numbers too large for this machine, end with exit status 2
+    and without a traceback (unless ``DGC_TOPO_TRACEBACK`` is set).
     """
     with streams.own_stdout():
         try:
@@ -126,7 +128,7 @@ def clear_errors() -> Iterator[None]:
 
 
 def _report(error: Exception, text: str) -> typer.Exit:
-    """Print an error, and return what ends the command."""
+    """Print an error, and return the exception that ends the command."""
     if os.environ.get(_TRACEBACK):
         traceback.print_exception(error)
     errors.print_named("error", text, "bold red")
@@ -135,10 +137,10 @@ def _report(error: Exception, text: str) -> typer.Exit:
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """Name *what* in errors of its schedule, and in those that say only that it is too large.
+    """Put *what* in front of the errors of a schedule, and of errors that say only "too large".
 
     Raises:
-        ValueError: for what would be a ScheduleError, MemoryError, OverflowError or RecursionError.
+        ValueError: instead of a ScheduleError, MemoryError, OverflowError or RecursionError.
     """
     from dgc_topo.schedule import ScheduleError
 
@@ -153,7 +155,7 @@ def about(what: str) -> Iterator[None]:
 
 @contextmanager
 def clear_warnings() -> Iterator[None]:
-    """Print what the package warned of on stderr at the end, each in one line and once."""
+    """Collect the package's warnings; at the end print each once, in one line, on stderr."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=UserWarning, module="dgc_topo")
         try:
@@ -164,10 +166,10 @@ def clear_warnings() -> Iterator[None]:
 
 
 def topology_from(text: str, options: Iterable[str]) -> Topology:
-    """Return the topology that is given as text, with more options given as ``key=value``.
+    """Return the topology named by *text*, with further *options* given as ``key=value``.
 
     Raises:
-        ValueError: if they are not of that form, or there is no such topology or option.
+        ValueError: if an option has another form, or the topology or option does not exist.
     """
     from dgc_topo.topology import Topology
 

@@ -26,7 +26,7 @@ lab = typer.Typer(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Say what this machine can do for a lab and what is missing; exit status 0 if it can."""
+    """Report what a lab needs and what this machine lacks; exit status 0 if a lab can run."""
     with clear_errors():
         diagnosis = examine()
         if as_json:
@@ -59,7 +59,7 @@ def run(
 ) -> None:
     """Run a command on every host, with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.
 
-    Its status is that of the first process that fails, on which the others are ended.
+    When a process fails, the others are ended, and its exit status is the command's.
     """
     with clear_errors():
         spec = LabSpec(

@@ -1,4 +1,4 @@
-"""Commands that list what there is: topologies, networks, scenarios, schemas, this machine."""
+"""Commands that list things: topologies, networks, scenarios, schemas, this machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _print_topologies() -> None:
 
 
 def networks() -> None:
-    """List the named networks, their numbers and where these come from."""
+    """List the named networks with their numbers and the sources of these numbers."""
     with clear_errors():
         _print_networks()
 

@@ -1,4 +1,4 @@
-"""All commands; each is a thin layer over the library."""
+"""Definition of every ``dgc-topo`` command; each is a thin layer over the library."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def compare(
 ) -> None:
     """Train a scenario over each of its topologies, predict other networks, and report.
 
-    A [ladder] goes on where it was left.
+    An interrupted [ladder] continues where it stopped.
 
     For example:
 
@@ -128,7 +128,7 @@ def train(
 ) -> None:
     """Train a scenario over one topology, on local processes or on those of a launcher.
 
-    Started by torchrun, srun or mpirun, each process is one rank of the training.
+    Under torchrun, srun or mpirun each process is one rank of the training.
 
     For example:
 
@@ -223,7 +223,7 @@ def sizes(
     ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Print what a model's gradient takes on the wire when DGC compresses it."""
+    """Print the bytes of a model's gradient on the wire, dense and compressed by DGC."""
     from dgc_topo.cli.sizes import GradientCoding, print_sizes
     from dgc_topo.zoo import load_model
 
@@ -238,7 +238,7 @@ for listing in (lists.topologies, lists.networks, lists.scenarios, lists.schema,
 
 
 class Downloadable(StrEnum):
-    """Data sets that can be fetched."""
+    """Data sets that ``dgc-topo data`` can fetch."""
 
     FASHION_MNIST = "fashion-mnist"
 
@@ -291,7 +291,7 @@ def report(
 
 def main() -> NoReturn:
     """Run the command line."""
-    # Being asked to end must clean up (workers, temporary folders) just as Ctrl-C does.
+    # SIGTERM must clean up (workers, temporary folders) just as Ctrl-C does.
     signal.signal(signal.SIGTERM, _end)
     run(app)
 

@@ -1,4 +1,4 @@
-"""One topology run once on one cluster: what it takes, as a table or one JSON object."""
+"""One simulated collective of one topology on one cluster: a table, or one JSON object."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_once(
     """Simulate one topology once and print it.
 
     Args:
-        topology: Topology; of one that varies, its first iteration.
+        topology: Topology; if its schedule changes between iterations, the first one is run.
         cluster: Ranks on a network.
         buffer: Buffer that every rank contributes.
         seed: Seed of a topology that draws at random.
@@ -43,7 +43,9 @@ def run_once(
     schedule = topology.schedule(cluster.num_ranks, seed=seed)
     if goal_file is not None:
         text = io.StringIO()
-        write_goal(schedule, buffer.sizes(schedule), text)  # all of it, before a file is touched
+        write_goal(
+            schedule, buffer.sizes(schedule), text
+        )  # simulate first, so that an error leaves no file behind
         write_whole(goal_file, text.getvalue())
     simulation = simulate_buffer(topology, schedule, cluster, buffer)
     if as_json:

@@ -1,4 +1,4 @@
-"""Options that several commands take, and what the network among them becomes."""
+"""Options shared by several commands, and the cluster that the network options describe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 
 def fraction(text: str) -> float:
-    """Return a fraction that is given as an option: ``0.001``, or ``0.1%``."""
+    """Return the number that an option gives as ``0.001`` or ``0.1%``."""
     try:
         return fraction_from(str(text), "given")  # a default is a number already
     except ValueError as error:
@@ -26,7 +26,7 @@ def fraction(text: str) -> float:
 
 
 def scenario_file(text: str) -> Path:
-    """Return the file of a scenario that is given by name or as a path."""
+    """Return the path of a scenario that is given by name or by path."""
     from dgc_topo.experiments.shipped import scenario_path
 
     try:
@@ -36,7 +36,7 @@ def scenario_file(text: str) -> Path:
 
 
 def each_once(option: str, values: Iterable[Value]) -> list[Value]:
-    """Return the values of a repeatable option.
+    """Return the values of a repeatable option, and refuse a value given twice.
 
     Raises:
         ValueError: naming the option, if one is given twice.
@@ -98,11 +98,11 @@ Latency = Annotated[
 
 
 def cluster_from(name: str, num_ranks: int, bandwidth: str | None, latency: str | None) -> Cluster:
-    """Return *num_ranks* ranks on the network that --network names.
+    """Return a cluster of *num_ranks* ranks on the network that --network names.
 
     Raises:
-        ValueError: naming the option that is missing or means nothing there, or what is wrong in
-            the network's file.
+        ValueError: if an option is missing or has no effect on that network (the error names it),
+            or the network's file is wrong.
     """
     from dgc_topo.network import load_cluster, load_fabric
     from dgc_topo.tables.keys import at_key
@@ -126,20 +126,21 @@ def cluster_from(name: str, num_ranks: int, bandwidth: str | None, latency: str 
 
 
 def check_seed(seed: int, topology: Topology, *, draws: bool = False) -> None:
-    """Refuse a seed where nothing is drawn at random.
+    """Refuse a seed where nothing is random.
 
     Raises:
-        ValueError: if neither the topology nor what else is run (*draws*) takes one.
+        ValueError: if a seed is given, but neither the topology nor the rest of the run (*draws*)
+            uses one.
     """
     if seed and not topology.is_seeded and not draws:
         raise ValueError(f"--seed: nothing is drawn at random over {topology.label}, expected none")
 
 
 def needed(value: Value | None, name: str, expected: str) -> Value:
-    """Return the value of the option called *name*.
+    """Return the value of the option called *name*, or refuse to go on without it.
 
     Raises:
-        ValueError: if it was left out.
+        ValueError: if the option is missing.
     """
     if value is None:
         raise ValueError(f"{name}: missing, expected {expected}")
@@ -147,7 +148,7 @@ def needed(value: Value | None, name: str, expected: str) -> Value:
 
 
 def refuse_options(context: typer.Context, refused: Callable[[str], bool], why: str) -> None:
-    """Refuse options that are given on the command line though they mean nothing there."""
+    """Refuse options that are given on the command line although they have no effect here."""
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)

@@ -1,4 +1,4 @@
-"""Files and folders that a command is asked to write: checked before its work begins."""
+"""Output files and folders of a command: checks made before its work begins."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Final
 #: Formats that need nothing but matplotlib.
 PICTURE_SUFFIXES: Final = (".png", ".svg", ".pdf", ".eps", ".ps", ".jpg", ".jpeg", ".webp", ".tif")
 
-#: How files begin that a command writes and may write again, by the option that names them.
+#: First bytes of the files that each option writes; a file that begins so may be overwritten.
 _BEGINNINGS = {"--trace": b'{\n "traceEvents"', "--goal": b"num_ranks "}
 
 
 def check_file(option: str, path: Path | None) -> None:
-    """Check that a file could be written, and that none would be lost that this does not make.
+    """Check that a file can be written and that no file of another kind would be overwritten.
 
     Raises:
-        ValueError: naming the option, if it could not.
+        ValueError: naming the option, if not.
     """
     if path is None:
         return
@@ -41,10 +41,10 @@ def check_file(option: str, path: Path | None) -> None:
 
 
 def check_picture(option: str, path: Path | None) -> None:
-    """Check as `check_file`, and that the suffix names a format.
+    """Check a picture's path as `check_file` does, and that its suffix names a format.
 
     Raises:
-        ValueError: naming the option, and the suffixes that there are.
+        ValueError: naming the option and the known suffixes.
     """
     check_file(option, path)
     if path is not None and path.suffix.lower() not in PICTURE_SUFFIXES:
@@ -56,12 +56,12 @@ def check_picture(option: str, path: Path | None) -> None:
 
 
 def check_folder(option: str, path: Path | None) -> None:
-    """Check that there could be a folder, before the work begins that it is to hold.
+    """Check, before the work begins, that the folder for its results exists or can be made.
 
-    Folders above it are made as well, unless they are files or may not be written to.
+    Missing parents can be made too, unless one of them is a file or is not writable.
 
     Raises:
-        ValueError: naming the option, if there could not.
+        ValueError: naming the option, if the folder cannot be made.
     """
     if path is None:
         return
@@ -73,11 +73,11 @@ def check_folder(option: str, path: Path | None) -> None:
 
 
 def moved_text(folder: Path, aside: Path) -> str:
-    """Say where the earlier results are that were in the way of new ones."""
+    """Return a sentence that says where earlier results were moved."""
     return f"earlier results: {folder} is now {aside}"
 
 
 def warn_of_old_command(old: str, new: str) -> None:
-    """Say on standard error that a command has another name now; of all ranks, rank 0 says it."""
+    """Say on standard error that a command has a new name; under a launcher only rank 0 says it."""
     if os.environ.get("RANK", "0") == "0":
         sys.stderr.write(f"warning: 'python {old}' is now 'python {new}'\n")

@@ -1,4 +1,4 @@
-"""Progress bars: of experiments, of a known number of things, and of downloads."""
+"""Progress bars: of experiments, of counted things, and of downloads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar while inside; yields a function that is told how many more are done."""
+    """Show a bar while inside; yield a function that takes the number of things newly done."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
@@ -39,7 +39,7 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int]
 
 @contextmanager
 def downloading(console: Console) -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a bar per file while inside; yields a function that is told file, bytes and total."""
+    """Show a bar per file while inside; yield a function of file name, bytes done and total."""
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
@@ -53,9 +53,9 @@ def downloading(console: Console) -> Iterator[Callable[[str, int, int | None], N
 
 
 class ProgressBars:
-    """One bar over all runs, one over the steps of the current run, then one for predictions.
+    """Bars of an experiment: all runs, the steps of the current run, and then the predictions.
 
-    Where the output is not a terminal, a line per finished run is printed instead.
+    If the output is no terminal, one line per finished run is printed instead.
     """
 
     def __init__(self, console: Console) -> None:
@@ -91,7 +91,7 @@ class ProgressBars:
         self._console.print(moved_text(folder, aside), soft_wrap=True)
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
-        """Show a bar over the runs; print what is left out."""
+        """Show a bar over the runs, and print which runs are left out."""
         self._jobs = jobs
         for line in left_out:
             self._console.print(f"left out: {line}")
@@ -101,7 +101,7 @@ class ProgressBars:
         self._steps = self._progress.add_task("starting workers", total=None, note="")
 
     def event(self, event: Event) -> None:
-        """Move the bars; print a line for a run that is over."""
+        """Move the bars; print a line when a run ends."""
         from dgc_topo.training.launch import Evaluated, Finished, StepDone
 
         if self._steps is None or self._runs is None:

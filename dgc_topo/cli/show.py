@@ -1,4 +1,4 @@
-"""Results on the terminal."""
+"""Results, proofs and drawings, as commands show them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def print_findings(folder: ResultsFolder) -> None:
-    """Write the report; print the comparison, what it says in words, and where everything is."""
+    """Write the report of *folder*; print its comparison, findings and the paths of its files."""
     write_report(folder)
     records = folder.measurements()
     comparison, lines = summarise(records)
@@ -44,7 +44,7 @@ def print_markdown(folder: ResultsFolder) -> None:
 
 
 def print_proof(proof: Proof) -> None:
-    """Print what was proved, what it costs beside the bounds, and the weights of small gossip."""
+    """Print what was proved, its cost beside the bounds, and the weights if it is small gossip."""
     console.print(
         Text(printable(proof.label), "bold") + Text(f" with {proof.world_size} ranks: proved")
     )
@@ -61,5 +61,5 @@ def print_proof(proof: Proof) -> None:
 
 
 def write_drawing(schedule: Schedule, label: str, path: Path) -> None:
-    """Draw *schedule* into a file; the suffix decides the format."""
+    """Draw *schedule* into a file; the path's suffix decides the format."""
     save_picture(draw_schedule(schedule, title=label), path)

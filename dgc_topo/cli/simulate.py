@@ -1,4 +1,4 @@
-"""Simulating a scenario file, or one topology once on one network."""
+"""Command ``dgc-topo simulate``: a whole scenario, or one topology once on one network."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         check_seed(seed, topology)
         num_ranks = needed(world_size, "--world-size", "a number of ranks")
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
-        topology.schedule(num_ranks)  # refuse what it cannot run before anything else
+        topology.schedule(num_ranks)  # refuse a topology that cannot run before any other work
         cluster = cluster_from(network, num_ranks, bandwidth, latency)
         buffer = Buffer(num_bytes, density, union_exponent=union_exponent)
         run_once(topology, cluster, buffer, seed=seed, goal_file=goal, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Sizes of a zoo model's gradient on the wire: one JSON object, or a table."""
+"""Command ``dgc-topo sizes``: bytes of a zoo model's gradient, as a table or one JSON object."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dgc_topo.zoo import Layer, Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradientCoding:
-    """Coding of a gradient by DGC: the fraction that it sends, and the bytes of a sent element.
+    """Coding of a gradient by DGC: the fraction that is sent, and the bytes of each sent element.
 
     Attributes:
-        density: Fraction of the compressed tensors' elements.
-        bytes_per_element: Value and index, as the DGC paper counts.
-        wire: GradientCoding of this library's messages.
+        density: Fraction of the compressed tensors' elements that is sent.
+        bytes_per_element: Bytes of a value with its index, as the DGC paper counts them.
+        wire: Coding of this library's real messages.
     """
 
     density: float

@@ -1,4 +1,4 @@
-"""`dgc-topo step`: one simulated training step, on the terminal and in files."""
+"""Command ``dgc-topo step``: one simulated training step, on the terminal and in files."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def step(  # noqa: PLR0913 - one argument per option
     plot: Annotated[Path | None, typer.Option(help="picture to write, such as step.svg")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
 ) -> None:
-    """Simulate one training step of a model: what its time is spent on, and what bounds it.
+    """Simulate one training step of a model; print where its time goes and what limits it.
 
     For example:
 
@@ -76,7 +76,7 @@ def step(  # noqa: PLR0913 - one argument per option
         check_picture("--plot", plot)
         chosen = topology_from(topology, option or [])
         check_seed(seed, chosen, draws=jitter > 0)
-        chosen.schedule(world_size)  # refuse what it cannot run before anything else
+        chosen.schedule(world_size)  # refuse a topology that cannot run before any other work
         simulation = simulate_step(
             load_workload(model, compute_s=compute, batch_size=batch),
             chosen,
@@ -95,7 +95,7 @@ def step(  # noqa: PLR0913 - one argument per option
 
 
 def _write_files(simulation: StepSimulation, trace: Path | None, plot: Path | None) -> None:
-    """Write a trace and a plot; of many ranks the first 64 are in them."""
+    """Write a trace and a plot; they show the first 64 ranks if there are more."""
     from dgc_topo.simulation.training.trace import MAX_RANKS, write_chrome_trace
 
     run, ranks = simulation.runs[0], range(min(simulation.world_size, MAX_RANKS))

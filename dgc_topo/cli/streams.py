@@ -1,9 +1,9 @@
-"""Standard output and error, as a command line uses them.
+"""Standard output and standard error of the command line.
 
-Standard output is for what commands print, and for nothing else: while a command works, everything
-that other code writes there (a topology's ``print``, a library in C, a child) goes to standard
-error.  A stream that breaks (a full disk, a reader that is gone) ends no work: what follows is
-dropped, and `run` says so at the end.
+Only commands print to standard output.  While a command runs, everything that other code writes
+there (a topology's ``print``, a C library, a child process) goes to standard error.  If a stream
+breaks (a full disk, a reader that is gone), the work goes on: later output is dropped, and `run`
+says so at the end.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _FAILED: Final = 1
 _SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
 _LARGEST_SIZE = 10_000
 
-_ours: TextIO | None = None  # what commands print to while sys.stdout is for everybody else
+_ours: TextIO | None = None  # the commands' own stream, while other code writes to sys.stdout
 
 
 class _Descriptor(io.RawIOBase):
-    """A file descriptor that is written to until that fails; then all else is dropped."""
+    """A file descriptor that drops all further output once a write has failed."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -60,10 +60,10 @@ def stdout() -> TextIO:
 
 @contextmanager
 def own_stdout() -> Iterator[None]:
-    """Keep standard output for `stdout`; what else is written there goes to standard error.
+    """Reserve standard output for `stdout`, and send all other writes to standard error.
 
-    A program that `run` started keeps it to its end: other code may write as late as that.
-    Elsewhere (in tests) only what goes through ``sys.stdout`` is led away, and only inside.
+    In a program that `run` started the redirection lasts until the process ends, because other code
+    may write that late.  Elsewhere (in tests) it covers only ``sys.stdout``, and only while inside.
     """
     global _ours  # noqa: PLW0603  # there is one standard output
     if _ours is not None:
@@ -88,8 +88,8 @@ def own_stdout() -> Iterator[None]:
 def run(program: Callable[[], object]) -> NoReturn:
     """Run a command line, and end the process with its exit status.
 
-    The status is 1 where the work went well, but what was printed could not be written; a reader
-    that wanted no more (``| head``) is no failure.
+    The status is 1 if the work succeeded but its output could not be written.  A reader that stops
+    early (``| head``) is no failure.
     """
     _forget_impossible_sizes()
     written = _replace_streams()
@@ -98,16 +98,16 @@ def run(program: Callable[[], object]) -> NoReturn:
         status: object = 0
     except SystemExit as ended:
         status = ended.code
-    except KeyboardInterrupt:  # before a command began to listen for it
+    except KeyboardInterrupt:  # interrupted before a command could handle it
         status = 128 + 2
     if written.failure is not None and written.failure.errno != errno.EPIPE:
         sys.stderr.write(f"error: standard output: {written.failure.strerror}\n")
         status = status or _FAILED
-    sys.exit(status)  # type: ignore[arg-type]  # what sys.exit was given
+    sys.exit(status)  # type: ignore[arg-type]  # the argument of sys.exit
 
 
 def _replace_streams() -> _Descriptor:
-    """Put streams that never fail in the place of Python's; return that of standard output."""
+    """Replace Python's streams by streams that never fail; return the one for standard output."""
     closed = _open_missing()
     written = _Descriptor(_CLOSED if _STDOUT in closed else _STDOUT)
     said = _Descriptor(_CLOSED if _STDERR in closed else _STDERR)
@@ -117,14 +117,14 @@ def _replace_streams() -> _Descriptor:
 
 
 def _open_missing() -> set[int]:
-    """Open the standard descriptors that are closed: files opened later would get their numbers."""
+    """Open the standard descriptors that are closed, so that no later file gets their numbers."""
     closed = set()
     for number in (0, _STDOUT, _STDERR):
         try:
             os.fstat(number)
         except OSError:
             closed.add(number)
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+            os.open(os.devnull, os.O_RDWR)  # os.open takes the lowest free number
     return closed
 
 
@@ -139,7 +139,7 @@ def _text(raw: _Descriptor, like: TextIO | None, errors: str) -> TextIO:
 
 
 def _forget_impossible_sizes() -> None:
-    """Take sizes out of the environment that no terminal has; rich would print nothing, or fail."""
+    """Remove impossible terminal sizes from the environment: rich would print nothing, or fail."""
     for name in _SIZES:
         value = os.environ.get(name)
         if value is not None and not (value.isdecimal() and 0 < int(value[:9]) <= _LARGEST_SIZE):

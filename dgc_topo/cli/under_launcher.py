@@ -1,4 +1,4 @@
-"""Work of one rank under torchrun or any launcher that sets RANK, WORLD_SIZE and MASTER_ADDR."""
+"""Commands run as one rank under torchrun or any launcher that sets RANK and WORLD_SIZE."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from dgc_topo.workers.seat import seat_from
 
 
 def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | None) -> None:
-    """Train a part of a scenario as one rank of several; rank 0 keeps and prints the results.
+    """Train one part of a scenario as one rank of several; rank 0 keeps and prints the results.
 
     Args:
-        scenario: Its file.
-        get_part: Returns the part; other ranks are told of what it raises.
-        output: Results folder, if it is given.
+        scenario: Scenario file.
+        get_part: Function that returns the part; if it raises, the other ranks get the error too.
+        output: Results folder, if one is given.
 
     Raises:
-        ValueError: if the scenario, the part or the launcher's variables make no sense.
+        ValueError: if the scenario, the part or the launcher's variables are invalid.
         RuntimeError: if a rank is lost.
     """
     with announcing_failure():
@@ -65,7 +65,7 @@ def _check_world_size(wanted: int, path: Path) -> None:
 
 
 def _settings_of(scenario: Scenario, path: Path) -> TrainSection:
-    """Return the ``[train]`` section, if a launcher's processes can train it."""
+    """Return the ``[train]`` section, if the processes of a launcher can train it."""
     if scenario.train is None:
         raise ScenarioError(f"{path}: has no [train] section, there is nothing to train")
     if scenario.lab is not None:
@@ -106,7 +106,7 @@ def _run(place: Place, scenario: Scenario, worker: Worker) -> None:
 
 
 def calibrate_as_rank(file: Path, rate: str | None, timeout_s: float) -> None:
-    """Run the probes as one rank of several, one to a host; rank 0 writes the network file.
+    """Run the probes as one rank of several, one per host; rank 0 writes the network file.
 
     Args:
         file: Network file (TOML).
@@ -114,13 +114,13 @@ def calibrate_as_rank(file: Path, rate: str | None, timeout_s: float) -> None:
         timeout_s: Time after which a silent rank is an error.
 
     Raises:
-        ValueError: if the rate, the file or the launcher's variables make no sense.
+        ValueError: if the rate, the file or the launcher's variables are invalid.
         RuntimeError: if a rank is lost.
     """
     nominal = None if rate is None else link_rate_from(rate, "--rate")
     asked = {"--rate": nominal, "--timeout-s": timeout_s}
     with join_workers("cpu", "gloo", timedelta(seconds=timeout_s), asked) as worker:
-        if worker.rank == 0:  # the others may be on machines without such a folder
+        if worker.rank == 0:  # the folder may not exist on the other ranks' machines
             check_file("--output", file)
             CalibratedNetwork.check_place(file)
         cases = probes(worker.world_size, nominal)

@@ -41,9 +41,9 @@ def calibrate(
         ),
     ] = 120,
 ) -> None:
-    """Measure point-to-point facts, and write a network file: of a lab here, or of a cluster.
+    """Measure point-to-point messages of a lab or a cluster, and write a network file.
 
-    Started by torchrun, srun or mpirun, one process to a host, it measures between those hosts.
+    Under torchrun, srun or mpirun, with one process per host, it measures between those hosts.
 
     For example:
 
@@ -96,7 +96,7 @@ def validate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the rows as JSON")] = False,
 ) -> None:
-    """Measure what a scenario lists, predict it from a calibration alone, and report the errors.
+    """Run the cases of a scenario, predict them from a calibration alone, and report the errors.
 
     The scenario has a section [validate].
 
@@ -131,12 +131,12 @@ def validate(
 
 
 def _tell_moved(folder: Path, aside: Path) -> None:
-    """Say where earlier results are; standard output may be for JSON alone."""
+    """Say on standard error where earlier results were moved; standard output may be JSON."""
     errors.print(moved_text(folder, aside), soft_wrap=True)
 
 
 def _open_folder(path: Path, scenario: Path) -> ValidationFolder:
-    """Return the folder of a validation, made empty."""
+    """Return an empty folder for a validation; an earlier one is renamed."""
     from dgc_topo.experiments.validation.records import ValidationFolder
 
     made = ValidationFolder(path, scenario)
@@ -148,7 +148,7 @@ def _open_folder(path: Path, scenario: Path) -> ValidationFolder:
 def _measure(
     scenario: Scenario, network: str | None, open_folder: Callable[[], ValidationFolder]
 ) -> list[ValidationRow]:
-    """Calibrate unless there is a network file, measure, and write the folder."""
+    """Calibrate if no network file is given, measure, and write the results folder."""
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.experiments.validation.collectives import cases_of, section_of, validate
     from dgc_topo.experiments.validation.training import num_trainings, validate_training
@@ -188,7 +188,7 @@ def _predict_again(
     network: CalibratedNetwork,
     open_folder: Callable[[], ValidationFolder],
 ) -> list[ValidationRow]:
-    """Predict what an earlier validation measured, and write the folder."""
+    """Predict the measurements of an earlier validation again, and write the results folder."""
     from dgc_topo.experiments.validation.collectives import predict_again
     from dgc_topo.experiments.validation.records import COLLECTIVES, load_rows, load_trainings
     from dgc_topo.experiments.validation.training import predict_trainings

@@ -1,6 +1,6 @@
-"""Compression: gradients to payloads and back, by DGC or by what it is compared with.
+"""Compression: gradients to payloads and back, by DGC or by another method to compare it with.
 
-Every name is loaded when it is first used, so that settings can be read without torch.
+Each name is loaded when it is first used, so that settings can be read without torch.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Momentum correction (Lin et al., ICLR 2018, equations 7 and 8), per rank and ele
     plain      u = m*u + g;     v = v + u
     Nesterov   u = m*(u + g);   v = v + u + g
 
-An element of v is sent once it is large, and stays otherwise: nothing is lost, only late.
+An element of v is sent once it is large.  Until then it stays in v: it is late, never lost.
 
-Two simpler laws are there to be compared with: gradient dropping, ``v = v + g``, and naive
-sparsification, ``v = g``, which forgets what it does not send.
+Two simpler laws serve for comparison: gradient dropping, ``v = v + g``, and naive sparsification,
+``v = g``, which drops every element that it does not send.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class _Bounds(NamedTuple):
 
 
 class Accumulation:
-    """One rank's velocity u and residual v, float32, flat over the compressed tensors.
+    """One rank's velocity u and residual v: float32, flat over the compressed tensors.
 
-    Without momentum correction there is no velocity: it has no elements.
+    Without momentum correction the velocity has no elements.
 
     Args:
         layout: Where each tensor lies in u and v.
-        device: Where they are kept.
-        config: Says which law holds.
-        num_workers: Ranks whose contributions are summed.
+        device: Device of u and v.
+        config: Settings, which choose the law.
+        num_workers: Number of ranks whose contributions are summed.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Accumulation:
         self._tiles = tuple(tiles_of(layout, tile_size(layout.length, device)))
 
     def has_room(self, largest: float) -> bool:
-        """Return True if a gradient with this *largest* element can be added; it will be.
+        """Return True if a gradient with this *largest* element can be added without overflow.
 
-        That costs no pass over the state unless values come near the end of float32, which only
-        gradients of 64 bits do: the norm of others overflows long before.
+        The caller must then add it.  The check reads the state only if values come near the end of
+        float32.  Only float64 gradients do: the norm of all others overflows long before.
         """
         most = self._after(self._most, largest)
         if not most.residual <= FLOAT32_MAX:
@@ -77,11 +77,11 @@ class Accumulation:
         return True
 
     def forget_bounds(self) -> None:
-        """Forget the bounds, since the state was replaced: `has_room` measures it anew."""
+        """Forget the bounds, because the state was replaced; `has_room` measures it again."""
         self._most = _Bounds(math.inf, math.inf)
 
     def _after(self, most: _Bounds, largest: float) -> _Bounds:
-        """Return the bounds after a gradient is added, an upper bound for every law."""
+        """Return upper bounds, valid for every law, on the state after a gradient is added."""
         velocity = self._momentum * most.velocity + largest
         ahead = largest if self._nesterov else 0.0
         return _Bounds(velocity, most.residual + velocity + ahead)
@@ -98,9 +98,9 @@ class Accumulation:
         """Accumulate the gradient ``g = sum of factor * tensors``, tile by tile.
 
         Args:
-            terms: Tensors by parameter name, any floating-point type, with their factor.
-            pool: Sees every tile of the residual as soon as it is written, while it is in the
-                cache.
+            terms: Tensors by parameter name, of any floating-point type, each group with its
+                factor.
+            pool: Observer that gets each tile of the residual while it is still in the cache.
         """
         size = max((tile.length for tile in self._tiles), default=0)
         gathered = Gatherer(terms, size, self.residual.device)
@@ -111,7 +111,7 @@ class Accumulation:
                 pool.watch(tile.start, residual)
 
     def _accumulate(self, gradient: Tensor, velocity: Tensor, residual: Tensor) -> None:
-        """Apply the law to a tile; every operation rounds, so the tiles leave no trace."""
+        """Apply the law to one tile; each operation rounds by itself, so tiles change no result."""
         if not self._keeps:
             residual.copy_(gradient)
         elif not self._corrects:
@@ -144,14 +144,14 @@ class Accumulation:
     def take_all(self, into: Tensor) -> None:
         """Move the whole residual to *into*, shape (length,).
 
-        The velocity is left alone: masking keeps *delayed* gradients from being carried on by
-        momentum, and here nothing is delayed.  Masked, density 1 would be SGD without momentum.
+        The velocity stays: masking prevents momentum from repeating *delayed* gradients, and here
+        nothing is delayed.  With masking, density 1 would be SGD without momentum.
         """
         into.copy_(self.residual)
         self.residual.zero_()
 
     def send(self, indices: Tensor, wire_dtype: torch.dtype) -> Tensor:
-        """Take elements in numbers whose sum *wire_dtype* can hold; their rest stays behind."""
+        """Take elements, rounded so that *wire_dtype* can hold their sum; the remainders stay."""
         taken = self.take(indices)
         sent = to_wire(taken, wire_dtype, self._num_workers)
         if sent is not taken:
@@ -159,7 +159,7 @@ class Accumulation:
         return sent
 
     def send_all(self, into: Tensor, wire_dtype: torch.dtype) -> None:
-        """Move the residual in numbers whose sum *wire_dtype* can hold; the rest of them stays."""
+        """Move the residual, rounded so that *wire_dtype* can hold the sum; the rest stays."""
         self.take_all(into)
         sent = to_wire(into, wire_dtype, self._num_workers)
         if sent is not into:
@@ -169,7 +169,7 @@ class Accumulation:
     def give_back(self, indices: Tensor, values: Tensor) -> None:
         """Add *values* to the residual at *indices*, which may repeat.
 
-        Without accumulation they are dropped, as whatever else was not sent.
+        Without accumulation they are dropped, like everything else that was not sent.
         """
         if self._keeps:
             self.residual.index_add_(0, indices, values)
@@ -180,13 +180,13 @@ _TILE = 1 << 20  # elements at once: the temporary memory stays small
 
 
 class Staleness(NamedTuple):
-    """Histograms over waits in steps; bin b counts waits from ``2**b`` to below ``2**(b+1)``.
+    """Histograms over waiting times in steps; bin b counts from ``2**b`` to below ``2**(b+1)``.
 
-    An element that is sent in two steps running has waited 1.
+    An element that is sent in two consecutive steps has waited 1.
 
     Attributes:
-        sent: Of all elements ever sent, when they were sent.
-        waiting: Of all elements now, since they were last sent.
+        sent: Waiting times of all elements ever sent, at the moment when they were sent.
+        waiting: Current waiting times of all elements, since each was last sent.
     """
 
     sent: list[int]
@@ -196,11 +196,11 @@ class Staleness(NamedTuple):
 class Ages:
     """The step in which each element was last sent: one int32 per element.
 
-    Nothing has to be counted up: what is written are the few elements that are sent.
+    A step writes only the elements that it sends; no counter has to be advanced.
 
     Args:
-        length: Elements.
-        device: Where they are.
+        length: Number of elements.
+        device: Device of the numbers.
     """
 
     def __init__(self, length: int, device: torch.device) -> None:
@@ -238,7 +238,7 @@ class Ages:
             part.masked_fill_(last <= step - steps, 0.0)
 
     def staleness(self, step: int) -> Staleness:
-        """Return both histograms after *step*; an element just sent waits from 1 on."""
+        """Return both histograms after *step*; an element sent in *step* counts as waiting 1."""
         waiting = torch.zeros_like(self.sent_histogram)
         for part in self._parts(self.last_sent):
             waiting += self._histogram(step + 1 - part)

@@ -1,4 +1,4 @@
-"""Momentum SGD after the sum, and the compressors that keep no residual and end with it."""
+"""Momentum SGD after the sum, and the base class of compressors that keep no residual."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def check_sgd(
 def clip_by_norm(gradient: Tensor, clip_norm: float) -> None:
     """Scale *gradient* in place so that its L2 norm is at most *clip_norm*.
 
-    Stays on the device, without synchronising.  Of a norm that overflows float32 nobody can tell by
-    what to scale: the gradient becomes NaN, for the next loss to show, rather than silently 0.
+    Works on the device, without synchronising.  If the norm overflows float32, the right factor is
+    unknown: the gradient becomes NaN, which the next loss shows, rather than silently 0.
     """
     norm = torch.linalg.vector_norm(gradient)
     factor = (clip_norm / norm).clamp(max=1.0)  # a norm of 0 gives infinity, hence 1
@@ -72,8 +72,8 @@ class MomentumSGD:
     to the update.  The buffer b is float32 whatever the parameters are.
 
     Args:
-        parameters: Live references; read for weight decay.
-        device: Where they and the buffer are.
+        parameters: Live parameters; read for weight decay.
+        device: Device of the parameters and the buffer.
         momentum: m, from 0 to below 1; 0 keeps no buffer.
         nesterov: Look ahead by one step of momentum.
         weight_decay: Factor on the parameters, at least 0.
@@ -162,13 +162,13 @@ class SGDSettings:
 
 
 class AfterSum(ABC):
-    """Base of such compressors: tensors with one dimension travel dense, the rest as each encodes.
+    """Base of compressors without a residual: 1-D tensors travel dense, the rest is encoded.
 
     Args:
         parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
             one device.
-        sgd: What follows the sum.
-        seed: Of the random numbers; the same on every rank.
+        sgd: Settings of the momentum SGD that follows the sum.
+        seed: Seed of the random numbers; the same on every rank.
 
     Raises:
         ValueError: if the parameters do not fit together.
@@ -210,12 +210,12 @@ class AfterSum(ABC):
         """Fraction of each compressed tensor's elements that is sent."""
 
     def set_progress(self, epoch: float) -> None:
-        """Check *epoch*; nothing warms up."""
+        """Check *epoch*; these compressors have no warm-up."""
         check_epoch(self.name, epoch)
 
     @torch.no_grad()
     def compress(self, gradients: Gradients) -> BundlePayload:
-        """Return this rank's contribution, and forget the rest.
+        """Return this rank's contribution; the remainder of the gradient is dropped.
 
         Raises:
             ValueError: as `Compressor.compress`.
@@ -228,7 +228,7 @@ class AfterSum(ABC):
         return BundlePayload([sent, DensePayload(self._others.flatten(whole, self._device))])
 
     def neutral(self) -> BundlePayload:
-        """Return a payload that adds nothing; in the same step as the others' `compress`."""
+        """Return a payload that adds nothing; call it in the step of the others' `compress`."""
         self.step += 1
         others = torch.zeros(self._others.length, dtype=torch.float32, device=self._device)
         return BundlePayload([self._nothing(), DensePayload(others)])
@@ -250,7 +250,7 @@ class AfterSum(ABC):
         return {name: views[name] for name in self._parameters}
 
     def describe(self) -> str:
-        """Describe the tensors that are compressed, the others, and their bytes."""
+        """Describe which tensors are compressed and which are not, with their bytes."""
         with torch.no_grad():
             zeros = torch.zeros(self._compressed.length, dtype=torch.float32, device=self._device)
             num_bytes = self._encode(zeros).encoded_bytes()
@@ -275,15 +275,15 @@ class AfterSum(ABC):
 
     @abstractmethod
     def _encode(self, gradient: Tensor) -> Payload:
-        """Return the payload of the compressed tensors, shape (length,), in step `step`."""
+        """Return the payload of the compressed tensors, shape (length,), for the current `step`."""
 
     @abstractmethod
     def _nothing(self) -> Payload:
-        """Return a payload that adds nothing to a sum of `_encode`'s."""
+        """Return a payload that adds nothing to a sum of payloads from `_encode`."""
 
     @abstractmethod
     def _decode(self, payload: Payload) -> Tensor:
-        """Return the sum as float32, shape (length,), in memory of its own."""
+        """Return the sum as a new float32 tensor, shape (length,)."""
 
     def _dense(self, payload: Payload) -> Tensor:
         return dense_part(self.name, payload, self._others.length)

@@ -1,6 +1,6 @@
-"""Assembly of DGC: the parts that settings and device ask for.
+"""Assembly of DGC from its parts, as settings and device require.
 
-Those for GPUs are imported where there are kernels: they need Triton.
+The parts for GPUs are imported only where Triton's kernels can run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dgc_topo.wire.tensors import has_kernels
 def accumulation_of(
     layout: FlatLayout, device: torch.device, config: DGCConfig, num_workers: int = 1
 ) -> Accumulation:
-    """Return velocity and residual, accumulated by a fused kernel where there can be one."""
+    """Return velocity and residual; a fused kernel accumulates them where kernels can run."""
     if has_kernels(device):
         from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
 
@@ -37,7 +37,7 @@ def accumulation_of(
 
 
 def groups_of(config: DGCConfig, layout: FlatLayout) -> Groups:
-    """Return the groups of elements that compete with each other."""
+    """Return the groups of elements within which the largest are selected."""
     return Groups.per_layer(layout) if config.scope == "layer" else Groups.whole(layout)
 
 
@@ -47,9 +47,9 @@ def selector(
     """Return the selector of the elements to send: *rule* if given, else the one of *config*.
 
     Args:
-        config: Names the rule and who competes with whom.
-        accumulation: Whose residual it picks from.
-        rule: A rule of the caller's.
+        config: Settings, which name the rule and the groups.
+        accumulation: Holds the residual to select from.
+        rule: The caller's own rule, or None.
     """
     per_layer = config.scope == "layer"
     layout, device = accumulation.layout, accumulation.residual.device
@@ -79,12 +79,12 @@ def step_of(
     """Return a step over all *parameters*, of which those in *layout* are compressed.
 
     Args:
-        where: What to call the compressor in an error.
-        parameters: By name, all on one device.
-        layout: Names of those that are accumulated, and where they lie.
+        where: Name of the compressor in errors.
+        parameters: Parameters by name, all on one device.
+        layout: Places of the compressed parameters in the flat buffer.
         config: Settings.
-        rule: A rule of the caller's to select by.
-        num_workers: Ranks whose contributions are summed.
+        rule: The caller's own selection rule, or None.
+        num_workers: Number of ranks whose contributions are summed.
     """
     device = next(iter(parameters.values())).device
     accumulation = accumulation_of(layout, device, config, num_workers)

@@ -1,4 +1,4 @@
-"""The compressor: what turns gradients into a payload, and the summed payload into an update.
+"""The `Compressor` protocol: gradients to a payload, and the summed payload to an update.
 
 One training step, on every rank that trains::
 
@@ -8,9 +8,8 @@ One training step, on every rank that trains::
     for name, update in compressor.finish(payload).items():
         parameters[name] -= lr * update
 
-The update rule is the same for every compressor, so momentum and weight decay belong to the
-compressor: where they are applied (before the selection, or after the sum) is what distinguishes
-one algorithm from another.
+The last line is the same for every compressor.  Momentum and weight decay therefore belong to the
+compressor: it decides whether they act before the selection or after the sum.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Compressor(Protocol):
     """One rank's side of gradient compression; state is keyed by parameter name.
 
     Every rank constructs it with the same parameters in the same order and the same settings, and
-    calls `set_progress` with the same values: ranks never exchange settings, they derive them.
+    calls `set_progress` with the same values: ranks never exchange settings.
     """
 
     @property
@@ -44,14 +43,14 @@ class Compressor(Protocol):
 
     @property
     def density(self) -> float:
-        """Fraction sent at the current progress, over the tensors that are compressed."""
+        """Fraction of the compressed tensors' elements that is sent at the current progress."""
 
     def set_progress(self, epoch: float) -> None:
         """Set the training's progress, before the step's `compress`.
 
         Args:
-            epoch: Epochs done, fractions included: ``step / steps_per_epoch``; any real number,
-                NumPy's and those of tensors without shape too.
+            epoch: Epochs done, fractions included: ``step / steps_per_epoch``; a Python or NumPy
+                number, or a tensor of shape ().
 
         Raises:
             ValueError: if *epoch* is negative, not finite or no number.
@@ -80,11 +79,11 @@ class Compressor(Protocol):
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the update of every parameter from the payload summed over the ranks.
 
-        All ranks hold the same sum, so what this reads and keeps is the same on all of them; nor
-        does `compress` depend on it.  (Virtual workers therefore call it once for all.)
+        All ranks hold the same sum, so this method's state is the same on all of them, and
+        `compress` does not depend on it.  (Virtual workers therefore call it once for all.)
 
         Args:
-            payload: What the schedule made of this rank's payload.  Not modified.
+            payload: Sum of all ranks' payloads, as the schedule returned it.  Not modified.
 
         Returns:
             float32 tensors shaped like the parameters, in their order, to be applied as
@@ -98,7 +97,7 @@ class Compressor(Protocol):
         """Describe the parameters that are compressed and those that are not, with their bytes."""
 
     def state_dict(self) -> dict[str, object]:
-        """Return a snapshot of everything the next step depends on besides parameters."""
+        """Return a snapshot of all state that the next step depends on, except the parameters."""
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from a snapshot, bit for bit.
@@ -130,8 +129,8 @@ def check_optimizer(optimizer: Optimizer, compressor: Compressor) -> None:
     """Refuse an optimizer that would apply momentum a second time.
 
     Args:
-        optimizer: What would apply the compressor's updates, given to it as gradients.
-        compressor: Where they come from.
+        optimizer: Optimizer that receives the compressor's updates as gradients and applies them.
+        compressor: Compressor that makes the updates.
 
     Raises:
         ValueError: if the compressor owns the momentum and a parameter group has momentum of its
@@ -153,7 +152,7 @@ Sections = Mapping[str, Mapping[str, Tensor]]  #: section name to parameter name
 
 
 def snapshot(sections: Sections) -> dict[str, object]:
-    """Return copies of the tensors, so that later steps leave the snapshot alone."""
+    """Return copies of the tensors, which later steps leave unchanged."""
     return {
         section: {name: tensor.clone() for name, tensor in tensors.items()}
         for section, tensors in sections.items()
@@ -197,10 +196,10 @@ def check_owner(where: str, state: Mapping[str, object]) -> None:
 
 
 def position_of(where: str, state: Mapping[str, object]) -> tuple[int, float | None]:
-    """Return the step of a snapshot, and the epochs done if any were told.
+    """Return the step of a snapshot, and the epochs done if the snapshot holds them.
 
     Raises:
-        ValueError: if they are no numbers, or below 0.
+        ValueError: if they are not numbers, or below 0.
     """
     step, epoch = state.get("step"), state.get("epoch")
     try:
@@ -239,7 +238,7 @@ def _checked(where: str, saved: object, live: Mapping[str, Tensor]) -> dict[str,
 
 
 def _can_be_copied(value: Tensor, live: Tensor) -> bool:
-    """Return True if copying a saved tensor into the live one loses no more than precision."""
+    """Return True if copying a saved tensor into the live one can lose only precision."""
     if value.is_meta or value.layout != torch.strided or value.is_complex():
         return False
     if value.is_floating_point() != live.is_floating_point():

@@ -1,4 +1,4 @@
-"""The settings of DGC, checked when they are made."""
+"""Settings of DGC (`DGCConfig`), checked when they are made."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ class DGCConfig:
             less.  Text such as ``"0.1%"`` is taken, too.
         momentum: m of the momentum correction ``u = m*u + g``; from 0 to below 1.
         nesterov: Look ahead: ``u = m*(u + g); v = v + u + g``.
-        selection: Search for the largest elements.  All three send the same ones, bit for bit:
-            ``exact`` asks torch.topk; ``sampled`` trims what exceeds a threshold taken from a
-            sample (the paper; a GPU looks at all elements instead, which is faster there);
-            ``reused`` takes the threshold from the last step while it lets enough through: the
-            fastest.
-        scope: Elements that compete to be sent: those of each ``layer`` (the paper), or of the
-            whole ``model``.
-        merge: Use of the merged sum: apply all of it (``union``), or only as many elements as one
-            rank sends, the largest (``reselect``); ranks take their shares of the others back.
-        accumulation: Keep what is not sent for later.  Without it (naive sparsification) the rest
-            of each gradient is dropped, and momentum is applied after the sum whatever
-            *momentum_correction* says.
+        selection: Way to find the largest elements.  All three send the same elements, bit for bit:
+            ``exact`` uses torch.topk; ``sampled`` takes a threshold from a sample and keeps the
+            largest elements above it (the paper; a GPU searches all elements instead, which is
+            faster there); ``reused`` takes the threshold from the last step while enough elements
+            exceed it, which is the fastest.
+        scope: Range from which the largest elements are selected: each ``layer`` (the paper), or
+            the whole ``model``.
+        merge: Use of the merged sum: ``union`` applies all of it; ``reselect`` applies only its
+            largest elements, as many as one rank sends, and each rank takes its share of the
+            others back into its residual.
+        accumulation: Keep unsent elements for later steps.  Without it (naive sparsification) they
+            are dropped, and momentum is applied after the sum whatever *momentum_correction* says.
         momentum_correction: Accumulate velocities.  Without it (gradient dropping, Aji & Heafield
             2017) the raw gradients are accumulated and ordinary momentum is applied after the sum.
         masking: Momentum factor masking: where an element is sent, its velocity becomes 0 as well.
-        clear_velocities: Velocities to zero every *clear_every_steps* steps: ``all`` (no
-            bookkeeping), or the ``stale`` ones, whose elements have not been sent in that time.
-            Residuals stay: no gradient is lost, only its momentum.
+        clear_velocities: Velocities to set to zero every *clear_every_steps* steps: ``all`` (no
+            bookkeeping), or only ``stale`` ones: those of elements not sent in that time.
+            Residuals stay: momentum is lost, but no gradient.
         clear_every_steps: Steps between two clearings.
         track_ages: Remember when each element was last sent, for `DGC.staleness`; one int32 per
             element, which ``stale`` clearing needs as well.
@@ -76,11 +76,12 @@ class DGCConfig:
         warm_up_epochs: Length of the whole warm-up; the paper takes about 1 % of training.
         warm_up_stages: Stages of the geometric warm-up; None is one per epoch, as in the authors'
             code.
-        wire_dtype: Type of all values in messages.  With ``float16`` or ``bfloat16`` what rounding
-            takes from a sent element of a compressed tensor stays in the residual.  So does what
-            exceeds the type's range (65504 of ``float16``) over the number of ranks, so that no
-            sum of them becomes infinite.  Tensors that are not compressed have no residual: they
-            are rounded, and become infinite, as in any dense 16-bit all-reduce.
+        wire_dtype: Type of all values in messages.  With ``float16`` or ``bfloat16`` the rounding
+            error of a sent element stays in the residual.  Each rank sends at most the type's
+            largest number (65504 for ``float16``) divided by the number of ranks, so that no sum
+            becomes infinite; the excess stays in the residual, too.  Tensors that are not
+            compressed have no residual: they round, and can overflow, as in any dense 16-bit
+            all-reduce.
         index_encoding: Coding of a sparse message's indices: ``run-length``, ``bit-packed``,
             ``bitmap``, ``int32``, ``dense`` (no indices), or for each message the smallest of
             them: ``auto``.
@@ -162,7 +163,7 @@ class DGCConfig:
 
 
 def config_of(config: DGCConfig | None, settings: Mapping[str, Any]) -> DGCConfig:
-    """Return DGC's settings, given as one object, by name, or not at all.
+    """Return DGC's settings, which may be given as one object, by name, or not at all.
 
     Raises:
         ValueError: if they are given in both ways, or one is unknown or out of range.
@@ -189,7 +190,7 @@ def _kinds() -> dict[str, Any]:
 
 
 def _check(setting: Field[Any], value: Any) -> None:
-    """Refuse a value that is none of a setting's choices, or out of its bounds."""
+    """Refuse a value that is not among a setting's choices, or is out of its bounds."""
     kind, bounds = _kinds()[setting.name], setting.metadata
     if get_origin(kind) is Literal:
         fits, expected = value in get_args(kind), "one of " + ", ".join(get_args(kind))
@@ -213,7 +214,7 @@ def _lies_within(value: float, bounds: Mapping[str, float]) -> bool:
 
 
 def _bounds_text(key: str, bounds: Mapping[str, float], *, is_whole: bool) -> str:
-    """Return the expectation of a number, as errors put it."""
+    """Return the range of a number, as errors print it after "expected"."""
     above, least = bounds.get("gt"), bounds.get("ge")
     below, most = bounds.get("lt"), bounds.get("le")
     if below is not None or most is not None:

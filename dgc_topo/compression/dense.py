@@ -1,4 +1,4 @@
-"""No compression: the baseline that everything else has to beat."""
+"""No compression (`Dense`): the baseline for every compressor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dgc_topo.wire.coding import VALUE_BYTES, WireDtype, check_dtype
 
 
 class Dense:
-    """Send every element; equals torch.optim.SGD on the mean gradient, to rounding.
+    """Send every element; the updates equal torch.optim.SGD on the mean gradient, up to rounding.
 
     Clipping, weight decay and momentum come after the sum, as in ordinary data-parallel training.
 

@@ -1,6 +1,6 @@
-"""Density over training: the warm-up that starts dense and ends at the target.
+"""Density over training: the warm-up from dense to the target density.
 
-Density is a function of the epoch, which every rank knows, so all ranks agree without talking.
+Density is a function of the epoch, which every rank knows, so no messages are needed to agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAPER_STAGES = (0.25, 0.0625, 0.015625, 0.004)
 
 
 class DensitySchedule(Protocol):
-    """Fraction of the elements that is sent, as training goes on."""
+    """Fraction of the elements to send, as a function of the epoch."""
 
     @property
     def target(self) -> float:

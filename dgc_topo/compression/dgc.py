@@ -9,8 +9,8 @@ Lin, Han, Mao, Wang, Dally: Deep Gradient Compression, ICLR 2018.  One step on o
     select       the largest abs(v), per layer
     mask         where sent: v = 0, u = 0
 
-Then the payloads are summed and the parameters move by the sum.  The invariant, at every step and
-element: what all ranks have sent plus all residuals is everything ever accumulated.
+Then the payloads are summed, and the parameters move by the sum.  The invariant, at every step and
+element: sum of all values sent + sum of all residuals = sum of all values ever accumulated.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class DGC:
             one device; read for weight decay.
         num_workers: N, the ranks that contribute gradients; by default those of the process group.
         config: Settings; the paper's by default.
-        select: Which elements of the residual to send, instead of what *config* describes.
+        select: Rule that selects the elements to send, instead of the one that *config* describes.
         density_schedule: Density by epoch, instead of the one that *config* describes.
         settings: Those of `DGCConfig`, by name, instead of *config*: ``DGC(model, density=0.01)``.
 
     Raises:
-        ValueError: if the parameters do not fit together, *num_workers* is below 1 or nowhere to
-            be found, or a setting is unknown or given beside *config*.
+        ValueError: if the parameters do not fit together, *num_workers* is below 1, or missing
+            without a process group, or a setting is unknown or given beside *config*.
     """
 
     name = "dgc"
@@ -98,7 +98,7 @@ class DGC:
         self._settled = {f"dgc's {key}": value for key, value in asdict(config).items()}
         self._settled["dgc's num_workers"] = num_workers
         self._schedule = density_schedule or config.density_schedule()
-        # Without a warm-up there is nothing to forget: any progress gives the same density.
+        # Without a warm-up every progress gives the same density, so it need not be set.
         self._epoch: float | None = None if self._schedule.warm_up_epochs else 0.0
         self.step = 0  #: steps compressed so far
 
@@ -159,8 +159,8 @@ class DGC:
 
         Raises:
             ValueError: as `Compressor.compress`.
-            NonFiniteGradientError: if a gradient holds NaN or infinity, or what is so large that
-                adding it up would overflow float32; nothing has changed then.
+            NonFiniteGradientError: if a gradient holds NaN or infinity, or adding it up would
+                overflow float32; nothing has changed then.
         """
         density = self.density
         whole = whole_gradients(self.name, gradients, self._parameters)
@@ -177,18 +177,18 @@ class DGC:
         return payload
 
     def neutral(self) -> Payload:
-        """Return a payload of zeros, of the kind that the current density asks for."""
+        """Return a payload of zeros, of the kind that `compress` makes at the current density."""
         payload = self._payloads.neutral(self.density)
         payload.made_with = self._settings(self.density)
         return payload
 
     def _settings(self, density: float) -> dict[str, object]:
-        """Return settings that have to be the same on every rank, beside the parameters' shapes."""
+        """Return the settings that must be equal on every rank, beside the parameters' shapes."""
         return {**self._settled, "dgc's density now": density}
 
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:
-        """Return the updates: the sum itself, and momentum on what travelled dense."""
+        """Return the updates: the sum itself, with momentum on the tensors that travelled dense."""
         compressed, dense = self._payloads.parts(self.name, payload)
         if self._reselection is not None and is_sparse(self.density):
             self._reselection.apply(compressed, self.density)
@@ -222,7 +222,7 @@ class DGC:
         self._accumulation.give_back(indices, values)
 
     def describe(self) -> str:
-        """Return a table of what is compressed after the warm-up and what stays dense."""
+        """Return a table of the tensors that are compressed after the warm-up, and of the rest."""
         return describe_dgc(self._parameters, self._schedule.target, self._config.coding)
 
     def check_optimizer(self, optimizer: Optimizer) -> None:
@@ -246,10 +246,10 @@ class DGC:
         return state.layout.views(state.velocity) if self._config.corrects_momentum else {}
 
     def staleness(self) -> Staleness:
-        """Return histograms of how long sent elements waited, and how long all wait now.
+        """Return histograms of how many steps sent elements waited, and of how many all wait now.
 
         Raises:
-            RuntimeError: if the settings do not ask for ages.
+            RuntimeError: if the settings do not track ages.
         """
         if self._ages is None:
             raise RuntimeError("dgc: staleness needs ages, expected track_ages in the settings")

@@ -1,4 +1,4 @@
-"""Gradients, made whole and checked before they touch any state."""
+"""Gradients in front of a compressor: made whole, and checked before any state changes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _TAKEN_AS_THEY_ARE = frozenset({Tensor, torch.nn.Parameter})
 #: As `Compressor.compress` gets them.
 Gradients = Mapping[str, Tensor | None]
 
-#: A quick way to the L2 norm over all tensors together; None if it cannot tell, or a plain way that
-#: names what is not finite has to look.
+#: A fast function for the L2 norm over all tensors together.  It returns None if the slow function
+#: must be used, which also names the gradient that is not finite.
 QuickNorm = Callable[[Mapping[str, Tensor]], float | None]
 
 
 class NonFiniteGradientError(ValueError):
     """A gradient with NaN or infinity; raised before any state has changed.
 
-    A loop that scales the loss may catch it and skip the step, provided that all ranks do.
+    A loop that scales the loss may catch this error and skip the step, if all ranks do so.
     """
 
 
 def whole_gradients(
     where: str, gradients: Gradients, parameters: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Return one plain dense gradient per parameter, shaped and placed like it.
+    """Return one plain dense gradient per parameter, with its shape and device.
 
-    A gradient of None (of a layer that is frozen, or took no part in the loss) becomes zeros, one
-    of a sparse layout dense.
+    None (a frozen layer, or one that took no part in the loss) becomes zeros.  A gradient of a
+    sparse layout becomes dense.
 
     Raises:
         ValueError: naming the first parameter whose gradient is missing or of another kind.
@@ -68,9 +68,9 @@ def whole_gradients(
 
 
 def _fit(gradients: Gradients, parameters: Mapping[str, Tensor]) -> TypeGuard[Mapping[str, Tensor]]:
-    """Return True if all can be taken as they are, in a quarter of the time of a close look.
+    """Return True if all gradients can be used as they are; a close check takes four times longer.
 
-    It never fails: whoever looks closely says what is wrong.
+    This function raises no errors: the close check that follows a False names what is wrong.
     """
     if gradients.keys() != parameters.keys():
         return False
@@ -78,7 +78,7 @@ def _fit(gradients: Gradients, parameters: Mapping[str, Tensor]) -> TypeGuard[Ma
     if not _TAKEN_AS_THEY_ARE.issuperset(map(type, maybe)):
         return False
     found = cast(list[Tensor], maybe)
-    device = next(iter(parameters.values())).device  # of all, as construction made sure
+    device = next(iter(parameters.values())).device  # one for all, as checked at construction
     try:
         shapes = [gradient.shape for gradient in found]
     except RuntimeError:  # a nested tensor has none
@@ -121,7 +121,7 @@ def _whole(where: str, name: str, gradients: Gradients, parameter: Tensor) -> Te
 
 
 def _dense(gradient: Tensor) -> Tensor:
-    """Return a gradient of any layout dense; what it lists twice is added in 32 bits at least."""
+    """Return a gradient as a dense tensor; repeated entries are added in at least 32 bits."""
     if gradient.layout == torch.strided:
         return gradient
     wide = torch.promote_types(gradient.dtype, torch.float32)
@@ -131,18 +131,18 @@ def _dense(gradient: Tensor) -> Tensor:
 def checked_norm(
     where: str, gradients: Mapping[str, Tensor], quick: QuickNorm | None = None
 ) -> float:
-    """Return the L2 norm of the whole gradient, which also tells whether it is finite.
+    """Return the L2 norm of the whole gradient, and refuse a gradient that is not finite.
 
     The norms of all tensors come to the host in one copy, so that clipping and checking cost one
     pass and, on a GPU, one synchronisation.
 
     Args:
-        where: What to call the caller in an error.
-        gradients: Any shapes; empty tensors are fine.
-        quick: Asked first, if there is one.
+        where: Name of the caller in errors.
+        gradients: Tensors of any shapes; empty tensors are fine.
+        quick: Fast norm that is tried first, or None.
 
     Raises:
-        NonFiniteGradientError: if an element is NaN, infinite or, as a float32, infinite, or the
+        NonFiniteGradientError: if an element is NaN, infinite, or too large for a float32, or the
             L2 norm of a tensor of at most 32 bits overflows float32.
     """
     norm = None if quick is None else quick(gradients)
@@ -158,7 +158,7 @@ def clip_factor(norm: float, max_norm: float | None) -> float:
 
 
 def check_float32(where: str, gradients: Mapping[str, Tensor]) -> None:
-    """Refuse finite numbers of 64 bits that no float32 can hold; looks at no others.
+    """Refuse float64 gradients whose finite numbers exceed float32; read no other gradients.
 
     Raises:
         NonFiniteGradientError: naming the gradient that has one.
@@ -179,7 +179,7 @@ def _checked_norm(where: str, gradients: Mapping[str, Tensor]) -> float:
     found = torch._foreach_norm(list(named.values()), 2, dtype)  # noqa: SLF001  # no other
     norms: list[float] = torch.stack(list(found)).tolist()
     for (name, gradient), norm in zip(named.items(), norms, strict=True):
-        # No element is larger than the norm, so a norm that a float32 holds needs no second look.
+        # No element is larger than the norm: if the norm fits a float32, so does each element.
         if not norm <= FLOAT32_MAX:
             finite = bool(gradient.to(torch.float32).isfinite().all())
             if not (finite and math.isfinite(norm)):

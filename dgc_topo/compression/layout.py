@@ -1,4 +1,4 @@
-"""The flat buffer: where each tensor lies in it, which elements compete, and its tiles."""
+"""The flat buffer: the place of each tensor in it, groups of elements, and tiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-# For a model of many small tensors a third of the time that one call per tensor takes.
+# For many small tensors this takes a third of the time of one call per tensor.
 from torch._utils import _flatten_dense_tensors as _flatten
 from torch._utils import _unflatten_dense_tensors as _unflatten
 
@@ -23,8 +23,8 @@ from dgc_topo.sizes import entries_of
 class FlatLayout:
     """Named tensors laid end to end, in order, each row-major.
 
-    One buffer instead of one tensor per parameter: elementwise work on all of them is then a
-    single kernel, and an index into the buffer is an index into the payload.
+    With one buffer, elementwise work on all tensors is a single kernel, and an index into the
+    buffer is an index into the payload.
 
     Attributes:
         names: Names of the tensors.
@@ -49,7 +49,7 @@ class FlatLayout:
         return self.offsets[-1]
 
     def slices(self) -> Iterable[tuple[str, slice]]:
-        """Return the name and the place of each tensor, in order."""
+        """Return the name and the slice of each tensor, in order."""
         places = itertools.starmap(slice, itertools.pairwise(self.offsets))
         return zip(self.names, places, strict=True)
 
@@ -70,14 +70,14 @@ class FlatLayout:
 
 
 class FlatBuffer:
-    """Memory that holds the tensors of a layout end to end, to be filled again and again.
+    """Reused memory that holds the tensors of a layout end to end.
 
-    New memory of some megabytes costs several times what filling it does: the system hands it out
-    page by page.
+    New memory of some megabytes costs several times as much as filling it, because the system hands
+    it out page by page.
 
     Args:
-        layout: Where each tensor lies.
-        device: Where the memory is.
+        layout: Place of each tensor.
+        device: Device of the memory.
     """
 
     def __init__(self, layout: FlatLayout, device: torch.device) -> None:
@@ -86,7 +86,7 @@ class FlatBuffer:
 
     @torch.no_grad()
     def fill(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Copy tensors of these names and shapes here; return all of it, shape (length,)."""
+        """Copy tensors of these names and shapes into the buffer; return it, shape (length,)."""
         torch._foreach_copy_(list(self.views.values()), [tensors[name] for name in self.views])
         return self.flat
 
@@ -101,8 +101,8 @@ def _shaped(shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
 class Groups:
     """Consecutive ranges that cover a flat buffer; each sends its own largest elements.
 
-    One per layer is the paper's rule and keeps every layer learning; a single one over the whole
-    model sends the largest elements wherever they are.
+    One group per layer is the paper's rule and keeps every layer learning.  A single group over
+    the whole model sends the largest elements wherever they are.
 
     Attributes:
         offsets: First element of each group, then the length of the buffer.
@@ -130,8 +130,8 @@ class Groups:
         return [entries_of(stop - start, density) for start, stop in pairwise(self.offsets)]
 
 
-#: Elements per tile.  On a CPU three of these in float32 fit the caches, and more would cost calls;
-#: a GPU wants few launches.
+#: Elements per tile.  On a CPU three float32 tiles fit the caches, and smaller tiles would cost
+#: more calls; on a GPU large tiles need few launches.
 CPU_TILE = 1 << 18
 MAX_TILE = 1 << 24
 
@@ -174,7 +174,7 @@ class Tile:
 
 
 def tile_size(length: int, device: torch.device) -> int:
-    """Return the most elements of a buffer of *length* to work on at once."""
+    """Return the number of elements per tile, for a buffer of *length* elements."""
     return CPU_TILE if device.type == "cpu" else min(max(length // 64, CPU_TILE), MAX_TILE)
 
 
@@ -199,16 +199,16 @@ def tiles_of(layout: FlatLayout, size: int) -> Iterator[Tile]:
 
 
 class Gatherer:
-    """Gather the weighted sum of tensors, one tile after the other.
+    """Weighted sum of tensors, computed one tile after the other.
 
-    A tile of one float32 tensor with factor 1 is a view of it; anything else is put together in
-    memory of the gatherer's own.  Products are rounded before they are added, so that the sum does
-    not depend on where a tile begins.
+    A tile of one float32 tensor with factor 1 is a view of it; any other is put together in the
+    gatherer's own memory.  Products are rounded before they are added, so that the sum does not
+    depend on where a tile begins.
 
     Args:
-        terms: What to sum; tensors of any floating-point type.
+        terms: Tensors to sum, of any floating-point type, with their factors.
         size: Elements of the largest tile.
-        device: Where the tensors are.
+        device: Device of the tensors.
     """
 
     def __init__(self, terms: Terms, size: int, device: torch.device) -> None:
@@ -252,7 +252,7 @@ def _flat(tensor: Tensor) -> Tensor:
 
 
 def _run(tensor: Tensor, start: int, stop: int) -> Tensor:
-    """Return a run of a tensor's elements; of one that is not contiguous only those are copied."""
+    """Return a run of a tensor's elements; if it is not contiguous, only that run is copied."""
     if tensor.dim() == 1:
         return tensor[start:stop]
     row = tensor[0].numel()

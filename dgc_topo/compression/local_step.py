@@ -1,4 +1,4 @@
-"""One step of DGC up to what is sent: check and clip the gradient, accumulate, select, mask."""
+"""One step of DGC before the sum: check and clip the gradient, accumulate, select, mask."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
-#: In their order; the last one is the payload's, unless its message is there already.
+#: Phases in order; the last one belongs to the payload, unless the message exists already.
 PHASES = ("check", "accumulate", "select", "mask", "encode")
 
 Term = tuple[Mapping[str, Tensor], float]
@@ -31,7 +31,7 @@ class Sent(NamedTuple):
     Attributes:
         indices: Shape (n,), int64, strictly ascending.
         values: Shape (n,), float32, as the wire can hold them.
-        message: All of it in the wire format, if it is there already.
+        message: The same elements in the wire format, if a kernel has written them already.
     """
 
     indices: Tensor
@@ -46,8 +46,8 @@ class LocalStep:
         where: What to call the compressor in an error.
         accumulation: Velocity and residual.
         selector: Picks what is sent.
-        norm: A quick norm of the gradient, if there is one.
-        coding: How messages are coded.
+        norm: Fast norm of the gradient, or None.
+        coding: Coding of messages.
     """
 
     def __init__(
@@ -61,8 +61,12 @@ class LocalStep:
         self.where = where
         self.accumulation = accumulation
         self.selector = selector
-        self.on_phase: Callable[[str], None] = _ignore  #: told the name of each that ends
-        self.in_phases = False  #: whether to keep them apart where they could be launched as one
+        self.on_phase: Callable[[str], None] = (
+            _ignore  #: called with the name of each phase that ends
+        )
+        self.in_phases = (
+            False  #: True to launch phases one by one even where one launch could do all
+        )
         self._norm = norm
         self._coding = coding
         self._wire_dtype = TORCH_DTYPES[coding.wire_dtype]
@@ -75,20 +79,21 @@ class LocalStep:
         clip_norm: float | None = None,
         decay: Term | None = None,
     ) -> float | Tensor:
-        """Accumulate a gradient, clipped, and what decays the weights.
+        """Accumulate a gradient, clipped, and the weight decay.
 
         Args:
-            gradients: By name; those of other parameters count in the norm, and to be checked.
+            gradients: Gradients by name; those that are not compressed still count in the norm, and
+                are checked.
             density: Fraction that is going to be sent.
             clip_norm: Bound on the L2 norm over all gradients together.
-            decay: Another term.
+            decay: Weight decay, as another term of the sum.
 
         Returns:
             The factor by which the gradients were clipped; shape () if it is a tensor.
 
         Raises:
             NonFiniteGradientError: if an element is NaN or infinite; nothing has changed then.
-                `sent` raises it where a GPU has to be waited for.
+                If only the GPU knows yet, `sent` raises it instead.
         """
         norm = checked_norm(self.where, gradients, self._norm)
         factor = clip_factor(norm, clip_norm)
@@ -102,7 +107,7 @@ class LocalStep:
         return factor
 
     def _look_for_room(self, gradients: Mapping[str, Tensor], factor: float) -> None:
-        """Refuse the gradient if its largest element, rather than its norm, is too large."""
+        """Refuse the gradient if its largest element would overflow the state."""
         largest = max(float(g.abs().max()) for g in gradients.values() if g.numel()) * factor
         if not self.accumulation.has_room(largest):
             raise NonFiniteGradientError(

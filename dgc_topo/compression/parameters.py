@@ -1,4 +1,4 @@
-"""Parameters of a model: which ones compressors can work on, and what DGC sends of each."""
+"""Parameters of a model: which ones compressors accept, and how DGC sends each of them."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Parameters = nn.Module | Mapping[str, Tensor] | Iterable[tuple[str, Tensor]]
 
 
 def named_parameters(where: str, given: Parameters) -> dict[str, Tensor]:
-    """Return live parameters by name, from whatever names them.
+    """Return the live parameters by name.
 
     Args:
         where: What to call the compressor in an error.
         given: A module, tensors by name, or pairs such as ``model.named_parameters()``.
 
     Raises:
-        ValueError: if it is nothing of that, or two pairs have one name.
+        ValueError: if *given* is none of these, or two pairs have one name.
     """
     if isinstance(given, nn.Module):
         return dict(given.named_parameters())
@@ -98,16 +98,16 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
 
 
 def is_frozen(parameter: Tensor) -> bool:
-    """Return True if no optimizer moves this parameter: it does not decay either."""
+    """Return True if no optimizer moves this parameter; it gets no weight decay either."""
     return isinstance(parameter, torch.nn.Parameter) and not parameter.requires_grad
 
 
 def check_kind(what: str, tensor: object) -> None:
-    """Refuse a value that only looks like a tensor in memory; the error says what works instead.
+    """Refuse a value that is not a plain tensor in memory; the error says what works instead.
 
     Args:
-        what: Whose it is, for the error.
-        tensor: Anything.
+        what: Name of the value in the error.
+        tensor: Value to check.
 
     Raises:
         ValueError: if it is no tensor, one without a shape yet, a nested one, or of a class whose
@@ -137,7 +137,7 @@ def _check_apart(where: str, parameters: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: naming both, or the one whose own elements do.
     """
-    begun: list[tuple[int, str, npt.NDArray[Any]]] = []  # where they end, and what they are
+    begun: list[tuple[int, str, npt.NDArray[Any]]] = []  # end address, and name
     for address, name, parameter in _by_address(where, parameters):
         size = _extent(parameter)
         if parameter.numel() > size:
@@ -179,7 +179,7 @@ def _extent(tensor: Tensor) -> int:
 
 
 def _outline(tensor: Tensor) -> npt.NDArray[Any]:
-    """Return an array where the tensor is, be it on a GPU: not to be read."""
+    """Return an array at the tensor's address, even on a GPU; its elements must not be read."""
     width = tensor.element_size()
     interface = {
         "version": 3,
@@ -192,11 +192,11 @@ def _outline(tensor: Tensor) -> npt.NDArray[Any]:
 
 
 def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireCoding) -> str:
-    """Return a table of which parameters are compressed at *density* and which stay dense.
+    """Return a table of the parameters that are compressed at *density*, and of the dense ones.
 
-    Each row gives the shape, the elements, how the tensor travels, the entries it sends per step,
-    and the bytes to expect of them: all compressed tensors are one message, whose indices and
-    header are shared out by entries.  The first line is the verdict.
+    Each row gives the shape, the elements, the way the tensor travels, the entries it sends per
+    step, and their expected bytes.  All compressed tensors are one message: its indices and header
+    are shared out by entries.  The first line sums up the table.
     """
     counts = [_count(tensor, density) for tensor in parameters.values()]
     length = sum(t.numel() for t, n in zip(parameters.values(), counts, strict=True) if n)

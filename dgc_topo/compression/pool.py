@@ -1,8 +1,8 @@
-"""The pool: candidates for the largest elements, gathered while each tile is in the cache.
+"""Candidates for the largest elements (`Pool`), gathered while each tile is in the cache.
 
-A candidate is what exceeds its group's threshold.  However it was guessed, the threshold decides
-only how many candidates there are, never what is sent: if a group has at least as many as it
-sends, its largest elements are all among them.
+A candidate is an element above its group's threshold.  The threshold decides only how many
+candidates there are, never which elements are sent: if a group has at least as many candidates as
+it sends, its largest elements are all among them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def exceeding(
         places = torch.gt(magnitudes, threshold, out=above).nonzero().flatten()
         return places, magnitudes[places]
     found, passes = np.abs(values.numpy(), out=scratch.numpy()), above.numpy()
-    # Memory that is new for every tile would cost more than the comparison.
+    # Allocating memory for every tile would cost more than the comparison.
     limit = threshold.numpy() if isinstance(threshold, Tensor) else threshold
     at = np.flatnonzero(np.greater(found, limit, out=passes))
     return torch.from_numpy(at), torch.from_numpy(found[at])
@@ -87,12 +87,13 @@ class Trimmed(NamedTuple):
 
 
 def trim(magnitudes: Tensor, ends: Tensor, counts: Tensor) -> Trimmed:
-    """Keep the *counts* largest magnitudes of each group; of equal ones those that come first.
+    """Keep the *counts* largest magnitudes of each group; of equal ones the first.
 
     Args:
-        magnitudes: Of all candidates, group by group, shape (n,), float32, none negative.
-        ends: Where each group's candidates end, shape (num_groups,), int64, ascending.
-        counts: How many of each group to keep, shape (num_groups,), int64; all if it has fewer.
+        magnitudes: Magnitudes of all candidates, group by group, shape (n,), float32, none
+            negative.
+        ends: End of each group's candidates, shape (num_groups,), int64, ascending.
+        counts: Number to keep of each group, shape (num_groups,), int64; all if it has fewer.
     """
     sizes = ends.diff(prepend=ends.new_zeros(1))  # none of no groups
     starts = ends - sizes
@@ -123,7 +124,7 @@ def _limits(keys: Tensor, starts: Tensor, wanted: Tensor) -> Tensor:
 def _first_of_equals(keys: Tensor, group: Tensor, limits: Tensor, wanted: Tensor) -> Tensor:
     """Return a mask of *keys*, none above its group's limit, that leaves *wanted* of each group.
 
-    What goes are the last of the keys equal to the limit.
+    Of the keys equal to the limit, the last ones are left out.
     """
     tied = keys == limits[group]
     num_tied, num_all = (
@@ -167,14 +168,14 @@ class Chosen(NamedTuple):
 class Pool:
     """Candidates of all groups, gathered in ascending order of their indices.
 
-    If far too many pass, the pool is trimmed to the largest, and the smallest of those becomes its
-    group's threshold: an element that comes later has to exceed it, since of equal ones the lower
-    index is sent.
+    If far too many pass, the pool keeps only the largest, and the smallest of those becomes its
+    group's threshold.  A later element must exceed it, because of equal elements the one with the
+    lower index is sent.
 
     Args:
-        groups: Who competes with whom.
-        counts: How many each group sends.
-        thresholds: Of each group, at least 0; shape (num_groups,), float32.
+        groups: Groups of elements; each sends its own largest.
+        counts: Number of elements that each group sends.
+        thresholds: Threshold of each group, at least 0; shape (num_groups,), float32.
     """
 
     def __init__(self, groups: Groups, counts: Sequence[int], thresholds: Tensor) -> None:
@@ -215,7 +216,7 @@ class Pool:
             self.watch(start + at, values[at : at + size])
 
     def put(self, indices: Tensor, magnitudes: Tensor) -> None:
-        """Add candidates, which come after all that are there, ascending."""
+        """Add candidates; they must be ascending and come after all earlier ones."""
         self._indices.append(indices)
         self._magnitudes.append(magnitudes)
         self._waiting += len(indices)
@@ -223,7 +224,7 @@ class Pool:
             self._tighten()
 
     def choose(self) -> Chosen:
-        """Return the largest candidates of each group; all of them where they are too few."""
+        """Return the largest candidates of each group; all of them if there are too few."""
         indices, trimmed = self._trimmed()
         return Chosen(indices[trimmed.places], self._found + trimmed.sizes, trimmed.smallest)
 

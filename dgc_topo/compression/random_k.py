@@ -1,8 +1,9 @@
 """Random-k: the same random elements on every rank, so that only their values travel.
 
-All ranks draw the places from one seed and the step, hence no index is sent, and the values add up
-like a short dense buffer.  Scaled by n / k of each layer the sum is unbiased: an element is drawn
-with probability k / n.  (Stich, Cordonnier, Jaggi, NeurIPS 2018, without their memory.)
+All ranks draw the places from the same seed and step.  No index is sent, therefore, and the values
+add up like a short dense buffer.  An element is drawn with probability k / n, so scaling by n / k
+of each layer makes the sum unbiased.  (Stich, Cordonnier, Jaggi, NeurIPS 2018, without their
+memory.)
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from dgc_topo.sizes import entries_of
 
 
 class RandomK(AfterSum):
-    """One rank's random-k; ordinary momentum follows the sum.
+    """One rank's random-k compressor; ordinary momentum follows the sum.
 
     Args:
         parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
             one device.
         density: Fraction of each compressed tensor that is sent, above 0, at most 1.
-        sgd: What follows the sum.
-        seed: Of the places; the same on every rank.
+        sgd: Settings of the momentum SGD that follows the sum.
+        seed: Seed of the places; the same on every rank.
 
     Raises:
         ValueError: if *density* is out of range, or the parameters do not fit together.

@@ -1,7 +1,7 @@
-"""Selection of the elements of the residual that are sent in a step.
+"""Selection rules: they pick the elements of the residual that a step sends.
 
 The rules of this package send the same elements, exactly the largest magnitudes of each group; they
-differ in what finding them costs.
+differ only in their cost.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from torch import Tensor
 from dgc_topo.compression.layout import FlatLayout, Groups
 from dgc_topo.compression.pool import Watcher
 
-#: Any rule: residual of shape (length,), its layout, and the density to the indices to send, shape
-#: (n,), int64, strictly ascending.  The residual is finite, and not to be modified.
+#: A rule: function of the residual, shape (length,), its layout and the density; returns the
+#: indices to send, shape (n,), int64, strictly ascending.  The residual is finite and must not be
+#: modified.
 Selection = Callable[[Tensor, FlatLayout, float], Tensor]
 
 
 class Selector(Protocol):
-    """Rule that picks the elements to send; it may look on while the gradient is accumulated."""
+    """Rule that picks the elements to send; it may observe the residual while it is written."""
 
     def begin(self, density: float) -> Watcher | None:
         """Return the observer of the tiles of the residual, None if the rule needs none.
@@ -67,12 +68,12 @@ def top_k_per_layer(residual: Tensor, layout: FlatLayout, density: float) -> Ten
 
 
 def top_k_of_all(residual: Tensor, layout: FlatLayout, density: float) -> Tensor:
-    """Select exactly the largest magnitudes of the whole model, as `top_k_per_layer` otherwise."""
+    """Select exactly the largest magnitudes of the whole model; otherwise as `top_k_per_layer`."""
     return top_k(residual, Groups.whole(layout), density)
 
 
 def top_k(residual: Tensor, groups: Groups, density: float) -> Tensor:
-    """Select exactly the largest magnitudes of each group; what the other rules are held to."""
+    """Select exactly the largest magnitudes of each group; the reference for the other rules."""
     places = zip(groups.offsets, groups.offsets[1:], groups.counts(density), strict=False)
     picked = [largest(residual[start:stop].abs(), count) + start for start, stop, count in places]
     return torch.cat([*picked, torch.empty(0, dtype=torch.int64, device=residual.device)])
@@ -84,7 +85,7 @@ def largest(magnitudes: Tensor, count: int) -> Tensor:
         return torch.empty(0, dtype=torch.int64, device=magnitudes.device)
     values, indices = torch.topk(magnitudes, count, sorted=False)
     threshold = values.min()
-    # topk leaves open which of equal elements it returns, so those at the threshold are taken anew.
+    # topk does not define which of equal elements it returns: those at the limit are chosen here.
     above = indices[values > threshold]
     tied = ((magnitudes == threshold) & (threshold > 0)).nonzero().flatten()
     return torch.cat([above, tied[: count - len(above)]]).sort().values

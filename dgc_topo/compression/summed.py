@@ -1,4 +1,4 @@
-"""DGC's payloads: what a step sends, and the update that the sum of all ranks' payloads makes."""
+"""DGC's payloads, and the update that follows from their sum over all ranks."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Reselection:
         self._own = own
 
     def apply(self, total: Tensor, density: float) -> None:
-        """Keep only the largest of the sum, and take back this rank's share of the rest.
+        """Keep only the largest elements of the sum; take this rank's share of the others back.
 
         Args:
             total: Shape (length,), float32; changed in place.
@@ -174,7 +174,7 @@ class Reselection:
         indices = places_of(total != 0)
         best = best_entries(Entries(indices, total[indices]), self._groups, density)
         total.zero_()[best.indices] = best.values
-        if self._own is not None:  # a rank that only serves has sent nothing
+        if self._own is not None:  # a server has sent nothing
             self._accumulation.give_back(*without(self._own, best.indices))
             self._own = None
 

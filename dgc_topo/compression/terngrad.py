@@ -23,16 +23,16 @@ from dgc_topo.seeds import stream_seed
 
 
 class TernGrad(AfterSum):
-    """One rank's TernGrad; ordinary momentum follows the sum.
+    """One rank's TernGrad compressor; ordinary momentum follows the sum.
 
     Args:
         parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
             one device.
-        rank: Whose gradients these are: every rank draws other random numbers.
-        sgd: What follows the sum.
-        clip_sigmas: Clip each layer at so many of its standard deviations (around 0); None does
-            not, and is unbiased.
-        seed: Of the random numbers.
+        rank: Rank whose gradients these are: every rank draws other random numbers.
+        sgd: Settings of the momentum SGD that follows the sum.
+        clip_sigmas: Clip each layer at this many of its standard deviations (around 0); None does
+            not clip, and is unbiased.
+        seed: Seed of the random numbers.
 
     Raises:
         ValueError: if a setting is out of range, or the parameters do not fit together.

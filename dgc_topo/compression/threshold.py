@@ -1,8 +1,8 @@
-"""Selection by thresholds: the elements of exact top-k at a small part of its cost.
+"""Selection by thresholds (`Threshold`): the elements of exact top-k at a fraction of its cost.
 
-A threshold per group, guessed from a sample or from the last step, lets few candidates through
-while the residual is in the cache anyway; the largest of them are the largest of all (see
-`dgc_topo.compression.pool`).  Where too few pass, that group alone is searched again.
+Each group has a threshold, taken from a sample or from the last step.  Few elements exceed it; they
+become candidates while the residual is in the cache anyway, and the largest of them are the largest
+of all (see `dgc_topo.compression.pool`).  If too few exceed it, that group alone is searched again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ FIRST_SLACK = 1.5  #: residuals grow by about 2 from the first step to the secon
 FIRST_AIM = 2.0
 FIRST_WIDTH = 1 / 12
 LEAST_WIDTH, MOST_WIDTH = 5e-4, 1 / 6
-FOLDS = 0.2  #: a slope is measured between points that are so many powers of e apart, at least
-SHRINKS, GROWS = 0.8, 1.6  #: factors that residuals are expected to change by, at the utmost
-MISSED, FOUND = 1.5, 0.99  #: factors on what is aimed at, by what came out
+FOLDS = 0.2  #: a slope is measured only between points at least this many powers of e apart
+SHRINKS, GROWS = 0.8, 1.6  #: largest factors by which residuals are expected to change
+MISSED, FOUND = 1.5, 0.99  #: factors on *aim*, chosen by the number of candidates found
 
 
 class Goal(NamedTuple):
-    """Number of candidates that a search aims at: ``aim * k + spare + root * sqrt(k)`` of k sent.
+    """Number of candidates that a search aims at: ``aim * k + spare + root * sqrt(k)`` for k sent.
 
     Attributes:
-        least: In multiples of what is sent, at least.
-        most: In multiples of what is sent, at most.
-        spare: Candidates besides, for groups that send next to nothing.
-        root: Factor on the root of what is sent, for deviations by chance.
+        least: Smallest *aim*, as a multiple of k.
+        most: Largest *aim*, as a multiple of k.
+        spare: Further candidates, for groups that send next to nothing.
+        root: Factor on ``sqrt(k)``, for random deviations.
     """
 
     least: float
@@ -45,12 +45,12 @@ class Goal(NamedTuple):
 
 @dataclass(slots=True)
 class Tail:
-    """Tails of all groups as far as they are known; float32, shape (num_groups,), each.
+    """Estimated tails of the groups' magnitudes; each float32, shape (num_groups,).
 
     Attributes:
-        slack: A threshold is this times the smallest magnitude sent; may exceed 1.
-        aim: Candidates aimed at, in multiples of what is sent.
-        width: Relative growth of a threshold that lets a factor e fewer pass.
+        slack: Threshold over the smallest magnitude sent; may exceed 1.
+        aim: Candidates aimed at, as a multiple of the elements sent.
+        width: Relative growth of the threshold that divides the number of candidates by e.
     """
 
     slack: Tensor
@@ -71,16 +71,16 @@ class Tail:
     def learn(
         self, before: Tensor, smallest: Tensor, found: Tensor, counts: Tensor, goal: Goal
     ) -> None:
-        """Take in one search, in place, and find the slack of the next threshold.
+        """Learn from one search, in place, and find the slack of the next threshold.
 
         Args:
             before: Smallest magnitude that was sent the last time, by group; 0 if too few were.
-            smallest: That which is sent this time; 0 if too few are.
-            found: Magnitudes above ``before * slack``.
-            counts: How many are sent.
-            goal: How many should have been found.
+            smallest: Smallest magnitude that is sent this time; 0 if too few are.
+            found: Number of magnitudes above ``before * slack``.
+            counts: Number of elements sent.
+            goal: Number of candidates that was aimed at.
         """
-        # Quotients and roots of integers would be of torch's default type.
+        # Quotients and roots of integers would have torch's default type.
         found, counts = found.to(torch.float32), counts.to(torch.float32)
         threshold = before * self.slack
         known = (smallest > 0) & (threshold > 0)
@@ -115,13 +115,13 @@ class _Search(NamedTuple):
 class Threshold:
     """The largest magnitudes of each group, found by thresholds.
 
-    It sends what `top_k` sends, bit for bit, hence nothing of it need be in a checkpoint.
+    It sends the elements of `top_k`, bit for bit, so its state need not be in a checkpoint.
 
     Args:
         groups: Who competes with whom.
         device: Where the residual is.
-        reuse: Take thresholds from the last step if it sent as many elements; otherwise from a
-            sample each time.
+        reuse: Take thresholds from the last step if it sent as many elements; if False, take
+            them from a sample in each step.
     """
 
     def __init__(self, groups: Groups, device: torch.device, *, reuse: bool = True) -> None:
@@ -166,7 +166,7 @@ class Threshold:
         return search.chosen.indices
 
     def _searched_again(self, residual: Tensor, search: _Search) -> _Search:
-        """Complete a search in groups of which too few candidates passed and more might."""
+        """Complete a search in the groups that had too few candidates and may have more."""
         again = self._retried(residual, search, self._sampled)
         return search if again is search else self._retried(residual, again, self._zeros)
 
@@ -176,7 +176,7 @@ class Threshold:
         self.tail.learn(self.smallest, smallest, found, counts, _GOAL)
 
     def _retried(self, residual: Tensor, search: _Search, guess: _Guess) -> _Search:
-        """Search groups again of which too few candidates passed and more might."""
+        """Search the groups again that had too few candidates and may have more."""
         chosen, thresholds = search
         counts = constant(tuple(self.counts), residual.device)
         short = ((chosen.found < counts) & (thresholds > 0)).nonzero().flatten().tolist()
@@ -195,7 +195,7 @@ class Threshold:
         return _Search(merged, torch.where(anew, lower, thresholds))
 
     def _searched(self, residual: Tensor, groups: Sequence[int], thresholds: Tensor) -> _Search:
-        """Look through the finished residual of *groups*."""
+        """Search the finished residual of *groups*."""
         pool = Pool(self.groups, self.counts, thresholds)
         offsets = self.groups.offsets
         whole = len(groups) == self.groups.num_groups
@@ -209,7 +209,7 @@ class Threshold:
         return torch.zeros_like(self.tail.slack)
 
     def _sampled(self, residual: Tensor, groups: Sequence[int]) -> Tensor:
-        """Return a threshold for each of *groups*, 0 for others, that probably lets enough pass."""
+        """Return thresholds that probably enough elements exceed; 0 for groups not in *groups*."""
         thresholds = torch.zeros_like(self.tail.slack)
         for some in self._batches(groups):
             samples, ranks = [], []
@@ -246,7 +246,7 @@ class Threshold:
 def sample_stride(num_elements: int) -> int:
     """Return the distance between the elements sampled of a group; 1 samples all.
 
-    It is odd, since layers are shaped in powers of two: an even one would see few of the channels.
+    It is odd, because layers have powers of two as sizes: an even stride would skip channels.
     """
     size = max(_SMALL, int(_SAMPLE * num_elements))
     return 1 if num_elements <= size else num_elements // size | 1

@@ -1,7 +1,7 @@
-"""Settings as plain Python numbers, whatever library their numbers came from.
+"""Settings as plain Python numbers, also if they came as NumPy scalars or tensors.
 
-They end in checkpoints and in records: what is stored as a NumPy scalar or a tensor can be saved,
-but neither `torch.load` with ``weights_only`` nor JSON reads it back.
+Settings end in checkpoints and records.  A NumPy scalar or a tensor could be saved there, but
+neither `torch.load` with ``weights_only`` nor JSON reads it back.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 _Settings = TypeVar("_Settings")
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)  #: what parameters move by has to fit a float32
+FLOAT32_MAX = float(np.finfo(np.float32).max)  #: updates have to fit a float32
 
 
 def plain_float(what: str, value: object) -> float:
-    """Return a real number (of Python, NumPy or a tensor of one element without shape) as a float.
+    """Return a real number of Python, NumPy or a tensor of shape () as a float.
 
     Args:
-        what: The setting and whose it is, for an error.
-        value: Numbers that no float can hold become infinite.
+        what: Name of the setting and its owner in errors.
+        value: The number; one too large for a float becomes infinite.
 
     Raises:
-        ValueError: if it is no number, or true or false.
+        ValueError: if it is not a number, or true or false.
     """
     scalar = _scalar(value, Real)
     if scalar is None:
@@ -59,7 +59,7 @@ _KINDS = {"float": plain_float, "int": plain_int, "bool": plain_bool}
 
 
 def make_plain(where: str, settings: DataclassInstance) -> None:
-    """Replace the numbers of a frozen dataclass by plain ones, as its annotations say.
+    """Replace the numbers of a frozen dataclass by plain ones of the annotated types.
 
     Raises:
         ValueError: naming *where* and the field that holds something else.
@@ -74,10 +74,10 @@ def make_plain(where: str, settings: DataclassInstance) -> None:
 
 
 def checked_settings(where: str, given: _Settings | None, kind: type[_Settings]) -> _Settings:
-    """Return the settings that are given, or the usual ones.
+    """Return *given*, or default settings if it is None.
 
     Raises:
-        ValueError: if they are of another kind.
+        ValueError: if the settings are of another kind.
     """
     settings = kind() if given is None else given
     if not isinstance(settings, kind):

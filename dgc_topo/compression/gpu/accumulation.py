@@ -1,4 +1,4 @@
-"""A step's passes over its tensors: the norm of the gradient, and accumulation."""
+"""Fused kernels' launches for the gradient's norm and for accumulation."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class FusedNorm:
     """The L2 norm over all tensors together, by one launch and one wait.
 
     Args:
-        tensors: Like the gradients will be: names, shapes and device.
-        device: Where they are.
+        tensors: Tensors with the gradients' names, shapes and device.
+        device: Device of the tensors.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
@@ -37,7 +37,7 @@ class FusedNorm:
         self._total = torch.empty((), dtype=torch.float64, device=device)
 
     def __call__(self, gradients: Mapping[str, Tensor]) -> float | None:
-        """Return the norm, or None if a kernel cannot read them or it is not finite."""
+        """Return the norm; None if it is not finite, or no kernel can read the gradients."""
         dtype = self.reader.read(gradients)
         if dtype is None or not self._blocks.count:
             return None
@@ -46,11 +46,11 @@ class FusedNorm:
         return math.sqrt(total) if math.isfinite(total) else None
 
     def launch(self, dtype: torch.dtype, total: Tensor) -> None:
-        """Sum the squares of what the reader has read, without waiting for the GPU.
+        """Launch the sum of the squares of the tensors that the reader has read; do not wait.
 
         Args:
-            dtype: What the reader said.
-            total: Shape (), float64; overwritten.
+            dtype: Type of the tensors, as the reader returned it.
+            total: Sum, shape (), float64; overwritten.
         """
         blocks = self._blocks
         with blocks.on_device():
@@ -74,11 +74,11 @@ _TERMS = 2  #: that the kernel can sum: gradients, and weights
 
 
 class Source(NamedTuple):
-    """Tensors that a kernel adds.
+    """Tensors that a kernel adds up.
 
     Attributes:
-        addresses: Addresses of its tensors, int64.
-        dtype: Their type.
+        addresses: Addresses of the tensors, int64.
+        dtype: Type of the tensors.
         factor: Factor on all of them.
     """
 
@@ -102,15 +102,15 @@ class Clipped(NamedTuple):
 
 
 class FusedAccumulation(Accumulation):
-    """Twin of `Accumulation`, bit for bit, in one launch and one pass over the memory.
+    """Counterpart of `Accumulation`: the same bits in one launch and one pass over the memory.
 
-    Gradients of several types, or not contiguous, take the plain path.
+    Gradients that are not contiguous or of several types use the plain operations.
 
     Args:
         layout: Where each tensor lies in u and v.
-        device: Where they are kept.
-        config: Says which law holds.
-        num_workers: Ranks whose contributions are summed.
+        device: Device of u and v.
+        config: Settings, which choose the law.
+        num_workers: Number of ranks whose contributions are summed.
         block: Elements per program of the kernel, a power of two.
     """
 
@@ -143,7 +143,7 @@ class FusedAccumulation(Accumulation):
             pool.watch(0, self.residual)
 
     def _sources(self, terms: Sequence[Term]) -> list[Source] | None:
-        """Return the sources that the kernel reads, None if it cannot read them."""
+        """Return the sources for the kernel, or None if it cannot read them."""
         found = []
         for reader, (tensors, factor) in zip(self._readers, terms, strict=False):
             dtype = reader.read(tensors)
@@ -153,7 +153,7 @@ class FusedAccumulation(Accumulation):
         return found if len(found) == len(terms) else None
 
     def numbers_among(self, names: Sequence[str]) -> Tensor:
-        """Return the place in *names* of each block's tensor, shape (num_blocks,), int32."""
+        """Return the index in *names* of each block's tensor, shape (num_blocks,), int32."""
         places = {name: place for place, name in enumerate(names)}
         numbers = [places[name] for name in self.layout.names]
         device = self.blocks.device
@@ -179,13 +179,13 @@ class FusedAccumulation(Accumulation):
         wire_dtype: torch.dtype,
         given: Tensor | None = None,
     ) -> None:
-        """Remove elements and write what the wire can hold to *values*.
+        """Launch the removal of elements, and write them to *values* as the wire can hold them.
 
         Args:
             indices: Shape (n,), int64.
             values: Shape (n,), float32; overwritten.
-            wire_dtype: Whose numbers they are to be.
-            given: Nothing happens unless this number, int64, is n.
+            wire_dtype: Type of the numbers on the wire.
+            given: Number of valid indices, int64; unless it equals n, nothing is done.
         """
         with self.blocks.on_device():
             kernels.take[(-(-len(indices) // _TAKEN),)](
@@ -208,14 +208,14 @@ class FusedAccumulation(Accumulation):
         clipped: Clipped | None = None,
         numbers: Tensor | None = None,
     ) -> None:
-        """Accumulate one source or two, and list candidates if they are wanted.
+        """Launch the accumulation of one source or two, and the listing of candidates if wanted.
 
         Args:
-            sources: What to add.
+            sources: Tensors to add.
             listed: Candidates to list.
             clipped: The gradient's norm, instead of the first source's factor; nothing is added if
-                it is not finite.
-            numbers: Of each block's tensor among the addresses; those of the layout by default.
+                the norm is not finite.
+            numbers: Index of each block's tensor among the addresses; by default the layout's.
         """
         blocks = self.blocks
         with blocks.on_device():

@@ -1,4 +1,4 @@
-"""Tables that a kernel reads: where each block of each tensor lies."""
+"""Tables for kernels: where each block of each tensor lies, and the tensors' addresses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Blocks:
         self._offsets, self._ends = layout.offsets, [0, *ends.tolist()]
 
     def on_device(self) -> torch.cuda.device:
-        """Return a context in which kernels run where the blocks are, not on the current GPU."""
+        """Return a context in which kernels run on the blocks' device, not on the current GPU."""
         return torch.cuda.device(self.tensor.get_device())  # none for -1, a CPU
 
     def group_blocks(self, groups: Groups) -> Tensor:
@@ -64,8 +64,8 @@ class Reader:
     """Addresses of named tensors, as kernels need them; they seldom change between steps.
 
     Args:
-        names: Of the tensors, in the order of their numbers.
-        device: Where they are.
+        names: Names of the tensors, in the order of their numbers.
+        device: Device of the tensors.
     """
 
     def __init__(self, names: Sequence[str], device: torch.device) -> None:
@@ -77,8 +77,9 @@ class Reader:
         """Read the addresses of the tensors of these names, without waiting for the GPU.
 
         Returns:
-            Their type, or None if they are of several types, of one that no kernel reads, or not
-            contiguous; nothing is noted then.
+            Type of the tensors; or None, with nothing read, if they have several types or one that
+            no
+            kernel reads, or are not contiguous.
         """
         named = [tensors[name] for name in self.names]
         types = {tensor.dtype for tensor in named}
@@ -98,7 +99,8 @@ def spans(sizes: Tensor, size: int, device: torch.device) -> tuple[Tensor, Tenso
     """Cut lists of these *sizes* into spans of *size*, at least one per list.
 
     Returns:
-        Which list each span is of, int32, and its first place there, int64; on *device*.
+        Number of the list that each span belongs to, int32, and its first place in that list,
+        int64; both on *device*.
     """
     counts = ((sizes + size - 1) // size).clamp(min=1)
     number = _counted(len(sizes)).repeat_interleave(counts)

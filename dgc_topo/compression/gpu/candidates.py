@@ -1,4 +1,4 @@
-"""Candidates on a GPU: listed by the pass that accumulates, and the largest of them picked."""
+"""Candidates on a GPU: the lists that accumulation fills, and the choice of the largest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgc_topo.compression.layout import Groups
 from dgc_topo.compression.threshold import Goal, Tail
 
 CHUNK = 1024  #: candidates per program
-NOTES = 16  #: numbers that others may keep where the outcome is
+NOTES = 16  #: further numbers that other kernels may store beside the outcome
 _OUTCOME = 2
 _SPARE_ROOM = 256  #: places of a group's list besides a multiple of what it sends
 _FEW = 0.02  #: up to this density lists may be generous
@@ -23,8 +23,8 @@ _FEW = 0.02  #: up to this density lists may be generous
 class _Plan(NamedTuple):
     """Number of candidates to aim at, and room for them.
 
-    They cost less than on a CPU, and a search that found too few costs more: so more are to spare,
-    but well below what there is room for.
+    On a GPU spare candidates cost less than on a CPU, and a search that finds too few costs more.
+    The plan therefore has more of them to spare, but far fewer than there is room for.
 
     Attributes:
         room: Places of a list, in multiples of what is sent.
@@ -46,7 +46,7 @@ class Facts(NamedTuple):
     Attributes:
         num_missed: Groups that have to be searched again.
         num_kept: Candidates kept, of all groups.
-        notes: Numbers that others have written to `Lists.notes`.
+        notes: Numbers that other kernels have written to `Lists.notes`.
     """
 
     num_missed: int
@@ -70,9 +70,9 @@ class Lists:
     """Memory for the candidates of all groups, used again in every step.
 
     Args:
-        groups: Who competes with whom.
-        counts: How many each group sends.
-        blocks: The blocks that the kernel which lists them works on.
+        groups: Groups of elements; each sends its own largest.
+        counts: Number of elements that each group sends.
+        blocks: Blocks of the kernel that fills the lists.
     """
 
     def __init__(self, groups: Groups, counts: list[int], blocks: Blocks) -> None:
@@ -80,7 +80,7 @@ class Lists:
         device, num_groups = blocks.device, groups.num_groups
         sizes = torch.tensor(groups.offsets, dtype=torch.int64, device="cpu").diff()
         self.num_wanted = sum(counts)
-        self.few = self.num_wanted <= _FEW * blocks.elements  #: is little sent?
+        self.few = self.num_wanted <= _FEW * blocks.elements  #: True if little is sent
         self.plan = _GENEROUS if self.few else _THRIFTY
         wanted = torch.tensor(counts, dtype=torch.int64, device="cpu")
         rooms = torch.minimum(sizes, (self.plan.room * wanted).to(torch.int64) + _SPARE_ROOM)
@@ -114,15 +114,15 @@ class Lists:
 
 
 class Candidates:
-    """One step's candidates: what exceeds the threshold that the last step suggests.
+    """One step's candidates: elements above the threshold that the last step suggests.
 
     Args:
-        lists: Where they are kept; cleared.
-        smallest: Magnitude that each group sent in the last step, and 0 where too few passed; this
-            step's as soon as the largest are picked, but where they have to be searched again.
-        tail: Likewise.
-        wanted: How many each group sends, shape (num_groups,), int32; as many as lists are made
-            for by default.
+        lists: Memory for them; cleared.
+        smallest: Smallest magnitude that each group sent in the last step, 0 where too few passed.
+            Choosing replaces it by this step's, except in groups that have to be searched again.
+        tail: The groups' tails, updated in the same way.
+        wanted: Number of elements that each group sends, shape (num_groups,), int32; by default
+            the number that the lists are made for.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Candidates:
 
     @property
     def buffers(self) -> tuple[Tensor, ...]:
-        """Return the arguments of a kernel that lists them, in its order."""
+        """Return the arguments of a kernel that lists candidates, in the kernel's order."""
         lists = self.lists
         return (
             lists.block_group,
@@ -157,7 +157,7 @@ class Candidates:
         )
 
     def watch(self, start: int, values: Tensor) -> None:
-        """List the candidates of the finished residual, if no kernel could while it was written.
+        """List the candidates of the finished residual, if no kernel could list them before.
 
         Args:
             start: 0.
@@ -192,10 +192,11 @@ class Candidates:
         return self._facts
 
     def choose(self) -> Found:
-        """Return the largest candidates of each group, all of them where they are too few.
+        """Return the largest candidates of each group; all of them if there are too few.
 
-        A group with more candidates than its list has room for gets none.  It waits for the GPU
-        once, for their number.
+        A group with more candidates than its list has room for gets none.  The method waits for the
+        GPU
+        once, for the number of candidates.
         """
         if self._indices is None:
             device = self.lists.blocks.device

@@ -1,4 +1,4 @@
-"""A step on a GPU that waits once: at its end, when the message is there."""
+"""A step on a GPU as one launch: the host waits once, at the end, when the message is there."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from dgc_topo.wire.coding import MAX_RUN, WireCoding
 
 
 class RecordedLaunches:
-    """Work on the same memory at every call.
+    """Kernel launches on the same memory at every call, recorded as a CUDA graph.
 
-    The first call launches kernels one by one, which compiles them; from the second on they are a
-    graph.  On a CPU, where kernels are interpreted, there is none.
+    The first call launches the kernels one by one, which compiles them; later calls replay a graph.
+    On a CPU, where kernels are interpreted, there is no graph.
 
     Args:
-        work: Launches kernels on the current stream; it must not wait, nor ask for results.
-        device: Where they run.
+        work: Function that launches kernels on the current stream; it must neither wait nor ask
+            for results.
+        device: Device of the kernels.
     """
 
     def __init__(self, work: Callable[[], None], device: torch.device) -> None:
@@ -40,7 +41,7 @@ class RecordedLaunches:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        """Do the work."""
+        """Launch the kernels."""
         if self._graph is None and self._called and self._device.type == "cuda":
             self._graph = self._recorded()
         if self._graph is None:
@@ -90,7 +91,7 @@ class _Outputs(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """Properties that a step was prepared for."""
+    """Properties for which a step was prepared."""
 
     listed: Candidates
     types: tuple[torch.dtype, ...]
@@ -126,22 +127,22 @@ class _LaunchedStep(NamedTuple):
 
 
 class FusedStep(LocalStep):
-    """Twin of `LocalStep` that sends the same, but whose phases do not wait for each other.
+    """Counterpart of `LocalStep` that sends the same elements, but waits for the GPU only once.
 
-    All of it is launched on the assumption that the gradient is finite and that every group finds
-    as many candidates as it sends.  The kernels see for themselves: where the first is not so, they
-    do nothing; where the second is not, nothing is taken yet, and the groups that lack some are
-    searched as `LocalStep` does.  Steps that have no thresholds yet go that way from the start.
+    All phases are launched on two assumptions: the gradient is finite, and every group finds as
+    many candidates as it sends.  The kernels check both.  If the gradient is not finite, they do
+    nothing.  If groups lack candidates, nothing is taken yet, and those groups are searched as
+    `LocalStep` does.  Steps without thresholds from an earlier step use that way from the start.
 
-    As long as gradients are of the same kind and as many elements are sent, all of it is one
-    launch, of a graph; or each phase is, if they are to be watched.
+    While the gradients' kind and the number of sent elements stay the same, the whole step is one
+    launch of a graph; if the phases are observed, each phase is one.
 
     Args:
-        where: As `LocalStep`, like the others.
-        accumulation: That keeps what it does not send.
-        selector: Of the same blocks.
-        norm: Of all gradients.
-        coding: How messages are coded.
+        where: Name of the compressor in errors, as for `LocalStep`.
+        accumulation: Velocity and residual.
+        selector: Selector on the same blocks.
+        norm: Norm of all gradients.
+        coding: Coding of messages.
     """
 
     def __init__(

@@ -1,10 +1,10 @@
-"""Radix select: exactly the largest of each group's candidates, in ascending order.
+"""Kernels of radix select: exactly the largest of each group's candidates, in ascending order.
 
-The bits of floats that are not negative are ordered as the floats are.  Digit by digit, from the
-top, a histogram of those candidates that agree with what is known of the limit tells the limit's
-next digit.  Of candidates equal to the limit the first ones are kept, so that all devices choose
-the same.  A program handles one chunk of one group's list; the order of a list is that of its
-blocks' arrival, and ascending within a block.
+The bits of non-negative floats, read as integers, have the order of the floats.  The limit (the
+smallest magnitude to keep) is found digit by digit from the top: a histogram over the candidates
+that share the known digits gives the next one.  Of candidates equal to the limit the first ones
+are kept, so that all devices choose the same.  A program handles one chunk of one group's list.
+Blocks join a list in the order in which they finish; within a block the order is ascending.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOBODY = tl.constexpr(0x7FFFFFFF)  #: a limit above the key of every number
 
 @triton.jit
 def _descend(histogram, wanted, values: tl.constexpr):
-    """Return the digit of the *wanted*-th largest, and how many are wanted of those with it."""
+    """Return the digit of the *wanted*-th largest key, and how many keys with it are wanted."""
     digits = tl.arange(0, values)
     counts = tl.load(histogram + digits).to(tl.int64)
     at_least = tl.cumsum(counts, axis=0, reverse=True)
@@ -40,7 +40,7 @@ def _first_digits(
     digits: tl.constexpr,
     values: tl.constexpr,
 ):
-    """Return the limit's first digits, and how many are wanted of those that begin so."""
+    """Return the limit's first digits, and how many keys that begin with them are wanted."""
     known = want * 0
     for digit in tl.static_range(digits):
         if want > 0:
@@ -55,7 +55,7 @@ def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
     span_group,  # int32: which group a span of the residual is of
     span_first,  # int64: its first element in that group
     group_begin,  # int64: where each group begins, and where the last one ends
-    wanted,  # int32, by group: of how many to find the smallest; 0 if it is not searched
+    wanted,  # int32, by group: number of elements to send; 0 if the group is not searched
     residual,
     histograms,
     digit: tl.constexpr,
@@ -64,7 +64,7 @@ def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
     chunk: tl.constexpr,
     chunks: tl.constexpr,  # of a span
 ):
-    """Count digits of all magnitudes of the groups but zeros, which are never sent."""
+    """Count digits of the magnitudes of the groups; zeros, which are never sent, do not count."""
     group = tl.load(span_group + tl.program_id(0)).to(tl.int64)
     want = tl.load(wanted + group)
     histogram = histograms + group * digits * values
@@ -95,7 +95,7 @@ def count_everywhere(  # noqa: PLR0913, PLR0917 - one argument per buffer
 def write_thresholds(
     wanted,  # as above
     histograms,  # with the first digits
-    thresholds,  # float32, by group: at least as many as wanted exceed it; infinity if none are
+    thresholds,  # float32, by group: at least *wanted* elements exceed it; infinity for 0
     known: tl.constexpr,  # digits
     digits: tl.constexpr,
     values: tl.constexpr,
@@ -208,7 +208,7 @@ def count_kept(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer
         tl.store(missed + group, misses)
         tl.atomic_add(outcome, misses.to(tl.int64), sem="relaxed")
         tl.atomic_add(outcome + 1, kept.to(tl.int64), sem="relaxed")
-        if misses == 0:  # else the host learns from them, and has what they were
+        if misses == 0:  # other groups are learned from on the host, which has their old values
             now = limit.to(tl.float32, bitcast=True)
             now = tl.where((kept == count) & (count > 0), now, 0.0)
             tl.store(smallest + group, now)

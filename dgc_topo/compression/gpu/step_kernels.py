@@ -1,7 +1,7 @@
-"""The passes over a step's tensors: every byte is read once and written once.
+"""Kernels that pass over a step's tensors; they read and write each byte once.
 
 A program handles one block of one tensor.  All tensors share one launch: a table says where each
-block's gradient lies.  All offsets are int64: a buffer may exceed 2**31 elements.
+block's gradient lies.  All offsets are int64, because a buffer may exceed 2**31 elements.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def accumulate(  # noqa: PLR0913, PLR0915, PLR0917 - one kernel, one argument pe
     """Accumulate one block by the law of `dgc_topo.compression.accumulation`, list its candidates.
 
     Products and sums are rounded one by one (the launch forbids fusing them), so results equal
-    those of the plain operations bit for bit.  Of a gradient that is not finite nothing is done.
+    those of the plain operations bit for bit.  A gradient that is not finite changes nothing.
     """
     program = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, block)
@@ -216,7 +216,7 @@ def take(  # noqa: PLR0913, PLR0917 - one argument per buffer
 ):
     """Remove the elements at some indices from the residual, and from the velocity if it masks.
 
-    What rounding takes from them, or what exceeds the largest to be sent, stays in the residual.
+    Rounding errors, and whatever exceeds the largest number to be sent, stay in the residual.
     """
     lanes = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     if given is not None:

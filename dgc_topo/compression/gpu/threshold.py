@@ -1,4 +1,4 @@
-"""`Threshold` on a GPU, where kernels list the candidates and pick among them."""
+"""Selection by thresholds on a GPU (`FusedThreshold`): kernels list and choose the candidates."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dgc_topo.compression.pool import constant
 from dgc_topo.compression.selection import largest
 from dgc_topo.compression.threshold import Tail, Threshold
 
-CHUNK = 1024  #: elements that a program looks at together
-_CHUNKS = 16  #: which it does so many times
-DIGITS = 3  #: of a threshold; 2**-16 of it stays unknown: tails are never so dense
+CHUNK = 1024  #: elements that a program reads at once
+_CHUNKS = 16  #: times that a program does so
+DIGITS = 3  #: digits of a threshold; its error of 2**-16 adds hardly any candidates
 _VALUES: int = kernels.VALUES.value
 
 
 class Search:
-    """Finds a threshold per group that no fewer than what it sends exceed, and hardly more.
+    """Search for a threshold per group that just enough elements exceed, and hardly more.
 
     Args:
-        groups: Who competes with whom.
-        device: Where the residual is.
+        groups: Groups of elements; each sends its own largest.
+        device: Device of the residual.
     """
 
     def __init__(self, groups: Groups, device: torch.device) -> None:
@@ -33,12 +33,12 @@ class Search:
         self._group, self._first = spans(offsets.diff(), CHUNK * _CHUNKS, device)
 
     def thresholds(self, residual: Tensor, lists: Lists, searched: Tensor) -> Tensor:
-        """Return a threshold of each *searched* group, infinity for others.
+        """Return the threshold of each *searched* group, infinity for others.
 
         Args:
-            residual: The finished one.
-            lists: Its counters are made use of, and left so.
-            searched: Of which groups, shape (num_groups,), bool.
+            residual: The finished residual.
+            lists: Its counters are used here, and stay changed.
+            searched: True for the groups to search, shape (num_groups,), bool.
         """
         lists.clear()
         wanted = torch.where(searched, lists.wanted, 0)
@@ -70,15 +70,15 @@ class Search:
 
 
 class FusedThreshold(Threshold):
-    """Twin of `Threshold` that finds the same elements in a few launches.
+    """Counterpart of `Threshold` that finds the same elements in a few launches.
 
-    Where the last step suggests no thresholds, the whole residual is searched for them: on a GPU
-    that is faster than to draw samples and sort them.
+    If the last step suggests no thresholds, the whole residual is searched for them: on a GPU that
+    is faster than drawing and sorting samples.
 
     Args:
-        groups: Who competes with whom.
-        blocks: Of `FusedAccumulation`.
-        reuse: As `Threshold`.
+        groups: Groups of elements; each sends its own largest.
+        blocks: Blocks of `FusedAccumulation`.
+        reuse: As for `Threshold`.
     """
 
     def __init__(self, groups: Groups, blocks: Blocks, *, reuse: bool = True) -> None:
@@ -118,7 +118,7 @@ class FusedThreshold(Threshold):
         return indices
 
     def _usual_now(self) -> Candidates:
-        """Return the candidates of all groups, the same ones for the same counts."""
+        """Return the candidates of all groups; the same object for the same counts."""
         if self._usual is None or self._usual[0] != self.counts:
             self._usual = None  # gives its memory back first
             lists = Lists(self.groups, self.counts, self._blocks)
@@ -126,7 +126,7 @@ class FusedThreshold(Threshold):
         return self._usual[1]
 
     def _completed(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
-        """Return the indices to send: *indices*, but those of *missed* groups from a search."""
+        """Return the indices to send: *indices*, with those of *missed* groups searched again."""
         listed = self._listed_anew(residual, missed)
         found = listed.choose()
         self._held.copy_(torch.where(missed, listed.smallest, self._held))
@@ -134,7 +134,7 @@ class FusedThreshold(Threshold):
         return indices if found.missed is None else self._exact(residual, indices, found.missed)
 
     def _learn_from(self, before: Tensor, found: Tensor, missed: Tensor) -> None:
-        """Learn from *missed* groups what the kernel has learned from the others."""
+        """Update the tails of *missed* groups, as the kernel did for the others."""
         tail, lists = self.tail, self._usual_now().lists
         anew = Tail(tail.slack.clone(), tail.aim.clone(), tail.width.clone())
         anew.learn(before, self._held, found, lists.wanted, lists.plan.goal)
@@ -153,7 +153,7 @@ class FusedThreshold(Threshold):
         return listed
 
     def _exact(self, residual: Tensor, indices: Tensor, missed: Tensor) -> Tensor:
-        """Complete *indices* by torch.topk: too many of a group are equal."""
+        """Complete *indices* by torch.topk, for groups with too many equal elements."""
         picked = []
         for group in missed.nonzero().flatten().tolist():
             start, stop = self.groups.offsets[group : group + 2]
@@ -165,7 +165,7 @@ class FusedThreshold(Threshold):
         return self._replaced(indices, missed, torch.cat(picked))
 
     def _replaced(self, indices: Tensor, missed: Tensor, others: Tensor) -> Tensor:
-        """Return *indices*, ascending, with *others* in the place of those of *missed* groups."""
+        """Return *indices*, ascending, with *others* in place of those of *missed* groups."""
         if not len(indices):
             return others
         ends = constant(self.groups.offsets[1:], indices.device)
