@@ -41,6 +41,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dgc_topo import old_names
+
 if TYPE_CHECKING:
     from dgc_topo.compression.config import DGCConfig
     from dgc_topo.compression.dgc import DGC
@@ -129,6 +131,8 @@ __all__ = [
     "simulate",
     "simulate_step",
 ]
+
+old_names.install()
 
 
 def __getattr__(name: str) -> object:
