@@ -9,9 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
-from dgc_topo.experiments.scenario.simulate import claims_in
 from dgc_topo.report.draw import draw_schedule
-from dgc_topo.report.findings import check_claims
 from dgc_topo.report.report import write_report
 from dgc_topo.report.style import save_picture
 from dgc_topo.report.summary import summarise
@@ -28,11 +26,9 @@ def print_findings(folder: ResultsFolder) -> None:
     """Write the report of *folder*; print its comparison, findings and the paths of its files."""
     write_report(folder)
     records = folder.measurements()
-    comparison, lines = summarise(records)
+    comparison, lines = summarise(records, folder.known_scenario_text())
     console.print(rich_table(comparison, console.width))
     for line in lines:
-        console.print(f"- {line}")
-    for line in check_claims(claims_in(folder.known_scenario_text()), records):
         console.print(f"- {line}")
     console.print(f"records: {folder.measurements_path}", soft_wrap=True)
     console.print(f"report:  {folder.report_path}", soft_wrap=True)

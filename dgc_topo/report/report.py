@@ -16,13 +16,11 @@ import matplotlib as mpl
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from dgc_topo.experiments.scenario.simulate import claims_in
 from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration, measured, predicted
 from dgc_topo.records.folder import Origin, ResultsFolder
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.report.comparison import Cell, Comparison, Heading
-from dgc_topo.report.findings import check_claims
 from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
 from dgc_topo.report.plots import (
     phases_figure,
@@ -92,10 +90,8 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     """
     folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
     records = folder.measurements()
-    comparison, sentences = summarise(records)
     origin, scenario_text = folder.known_origin(), folder.known_scenario_text()
-    claims = check_claims(claims_in(scenario_text), records)
-    lines = [*sentences, *claims]
+    comparison, lines = summarise(records, scenario_text)
     template = resources.files("dgc_topo.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from dgc_topo.units import fraction_from
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from dgc_topo.experiments.runner import Observer
     from dgc_topo.topology import Topology
@@ -71,10 +72,47 @@ class Results:
         return to_quality_frame(self.records)
 
     def findings(self) -> list[str]:
-        """Return sentences: findings, and what the numbers assume."""
+        """Return sentences: findings, what the numbers assume, the claims of the scenario."""
         from dgc_topo.report.summary import summarise  # noqa: PLC0415  # reading needs no tables
 
-        return summarise(self.records)[1]
+        text = ResultsFolder(self.path).known_scenario_text() if self.path.is_dir() else ""
+        return summarise(self.records, text)[1]
+
+    def plot(self, name: str, records: Iterable[Measurement] | None = None) -> Figure:
+        """Return a plot, which a notebook shows.
+
+        Args:
+            name: One of
+
+                - ``quality``, ``phases``, ``wire-bytes``: of trainings;
+                - ``speedup``, ``step-time``: of predictions, over the number of ranks;
+                - ``ladder-quality``, ``ladder-endings``, ``ladder-density``,
+                  ``ladder-staleness``: of a ladder.
+            records: Records to draw; all by default.
+
+        Raises:
+            ValueError: if there is no such plot, or no ladder in the records to draw one of.
+
+        Example:
+            >>> results = dt.run("dgc-paper-figure6", train=False)
+            >>> results.plot("speedup").savefig("speedup.png")
+        """
+        from dgc_topo.report import ladder_plots, plots  # noqa: PLC0415  # takes matplotlib
+
+        drawings = {
+            "quality": plots.quality_figure,
+            "phases": plots.phases_figure,
+            "wire-bytes": plots.wire_bytes_figure,
+            "speedup": plots.speedup_figure,
+            "step-time": plots.step_time_figure,
+            "ladder-quality": ladder_plots.curves_figure,
+            "ladder-endings": ladder_plots.endings_figure,
+            "ladder-density": ladder_plots.density_figure,
+            "ladder-staleness": ladder_plots.staleness_figure,
+        }
+        if name not in drawings:
+            raise ValueError(f"plot {name!r}: unknown, expected one of {', '.join(drawings)}")
+        return drawings[name](self.records if records is None else records)
 
     def report(self) -> Path:
         """Write ``report.html`` into the folder, and return its path.

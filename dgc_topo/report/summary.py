@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dgc_topo.experiments.scenario.simulate import claims_in
 from dgc_topo.records.configuration import Setting, predicted
 from dgc_topo.records.measurement import ONE_DENSE_WORKER, Measurement
 from dgc_topo.report.comparison import Comparison, compare
-from dgc_topo.report.findings import findings
+from dgc_topo.report.findings import check_claims, findings
 from dgc_topo.report.ladder import compare_rungs, ladder_findings
 from dgc_topo.units import seconds_text
 
@@ -20,12 +21,20 @@ def is_ladder(records: Sequence[Measurement]) -> bool:
     return any(record.rung is not None for record in records)
 
 
-def summarise(records: Sequence[Measurement]) -> tuple[Comparison, list[str]]:
-    """Return the table of a comparison or of a ladder, and what it says in sentences."""
+def summarise(
+    records: Sequence[Measurement], scenario_text: str = ""
+) -> tuple[Comparison, list[str]]:
+    """Return the table of a comparison or of a ladder, and sentences on it.
+
+    Args:
+        records: Records, measured and predicted.
+        scenario_text: Their scenario, whose claims get a sentence each.
+    """
+    claims = check_claims(claims_in(scenario_text), records)
     if is_ladder(records):
-        return compare_rungs(records), list(ladder_findings(records))
+        return compare_rungs(records), [*ladder_findings(records), *claims]
     notes = [*prediction_notes(predicted(records)), *ratio_notes(records)]
-    return compare(records), [*findings(records), *notes]
+    return compare(records), [*findings(records), *notes, *claims]
 
 
 def ratio_notes(records: Sequence[Measurement]) -> Iterator[str]:

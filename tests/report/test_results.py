@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
+import dgc_topo
 from dgc_topo.records.configuration import measured
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
@@ -101,6 +102,19 @@ def test_results_show_their_table_and_write_their_report(folder):
     )
     assert results.report() == folder.report_path
     assert folder.report_path.is_file()
+
+
+def test_results_are_drawn_by_name_all_records_or_some(folder):
+    results = load_results("mine")
+    whole, some = results.plot("wire-bytes"), results.plot("wire-bytes", results.measured[:1])
+    assert len(whole.axes[0].patches) > len(some.axes[0].patches) == 1
+    with pytest.raises(ValueError, match="plot 'bytes': unknown, expected one of quality, phases"):
+        results.plot("bytes")
+
+
+def test_findings_hold_the_claims_of_the_scenario(folder, tmp_path):
+    lines = dgc_topo.run("dgc-paper-figure6", tmp_path / "paper", train=False).findings()
+    assert any("Claimed by" in line for line in lines)
 
 
 def test_results_are_read_without_large_libraries(folder):
