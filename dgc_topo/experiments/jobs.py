@@ -1,4 +1,4 @@
-"""Training runs that a scenario, or the part of it that is wanted, asks for."""
+"""Training runs (jobs) that a scenario, or one part of it, asks for."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dgc_topo.training.settings import TrainSection
 
 ALONE = "one worker"  #: name of the run with whose throughput others are compared
 
-_OF_A_MACHINE = {"data_path", "folder"}  #: of ``[train]``: may be others on every machine
+_OF_A_MACHINE = {"data_path", "folder"}  #: keys of ``[train]`` that may differ between machines
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The part of a scenario with one topology and, unless None, one density and world size.
+    """Part of a scenario: one topology and, unless None, one density and one world size.
 
     Attributes:
-        topology: One of the scenario's, or another.
+        topology: Topology, of the scenario or another.
         density: Fraction of the elements that is sent.
         world_size: Number of ranks that train.
     """
@@ -34,10 +34,10 @@ class Part:
     world_size: int | None = None
 
     def of(self, scenario: Scenario) -> Scenario:
-        """Return that part of *scenario*.
+        """Return *scenario* reduced to this part.
 
         Raises:
-            ScenarioError: if the density or the world size makes no sense there.
+            ScenarioError: if the density or the world size is impossible there.
         """
         compression = scenario.compression
         if self.density is not None:
@@ -63,7 +63,7 @@ class Part:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Options of a command that take this part, from whatever folder."""
+        """Options of a command that runs this part, valid in any folder."""
         topology = self.topology
         if topology.is_file:
             path = Path(topology.folder, topology.name).absolute()
@@ -79,7 +79,7 @@ class Part:
 def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     """Return the runs that *scenario* asks for, and a line for each that is left out.
 
-    Gossip averages parameters (D-PSGD), which DGC does not compress: it is run dense only.
+    Gossip averages parameters (D-PSGD), which DGC does not compress, so it runs dense only.
 
     Raises:
         ScenarioError: if the scenario has no [train] section.
@@ -90,7 +90,7 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
 
 
 def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
-    """Return the runs that ``[throughput]`` asks for, one worker alone first; and what is left out.
+    """Return the runs of ``[throughput]``, a lone worker first; and a line for each left out.
 
     Raises:
         ScenarioError: if the scenario has no [train] and [throughput] sections.
@@ -126,9 +126,9 @@ def _without_compressed_gossip(variants: Iterable[Job]) -> tuple[list[Job], list
 
 
 def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:
-    """Yield all that the scenario names; a ladder seed by seed, so that each is whole early.
+    """Yield all variants of the scenario; a ladder's seed by seed, so that seeds complete early.
 
-    World sizes come one after the other: what is interrupted has all seeds of the first ones.
+    World sizes follow each other, so that an interrupted ladder has all seeds of the first ones.
     """
     if scenario.ladder is None:
         yield from _jobs(scenario, train, scenario.compression, scenario.seed, None)
@@ -150,7 +150,7 @@ def _jobs(
     seed: int,
     rung: str | None,
 ) -> Iterator[Job]:
-    # DDP leaves the way to the backend; a ring's ranks all train, as DDP's do.
+    # DDP has no topology here; a ring stands for it, because all of a ring's ranks train, too.
     for topology in (load_topology("ring"),) if compression.uses_ddp else scenario.topologies:
         for density in compression.densities:
             yield Job(
@@ -176,7 +176,7 @@ def compared_settings(scenario: Scenario) -> dict[str, Any]:
     topologies = [
         topology_settings(topology, world_size, scenario.seed) for topology in scenario.topologies
     ]
-    # A launch has one.
+    # A launch has one world size.
     about = topologies[0] if len(topologies) == 1 else {"topologies": topologies}
     return {"seed": scenario.seed, **about, **dict(_flat("", sections))}
 

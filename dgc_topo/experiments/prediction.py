@@ -1,6 +1,6 @@
-"""Predictions of training steps on networks that nobody has here, from runs or models.
+"""Predictions of training steps on other networks, from recorded runs or models of the zoo.
 
-A step is simulated whole (`dgc_topo.simulation.training`): compute, compression and update of a
+A whole step is simulated (`dgc_topo.simulation.training`): compute, compression and update of a
 worker that has its machine to itself, and communication over the schedule, overlapped or not.
 """
 
@@ -24,7 +24,7 @@ def predict(
     """Yield one predicted record per case, network and world size.
 
     Args:
-        scenario: Names the networks and world sizes.
+        scenario: Scenario that names the networks and world sizes.
         cases: Training steps to run on them.
         advance: Called after each record, for a progress bar.
     """
@@ -87,7 +87,7 @@ def predict_one(
 def simulated(
     scenario: Scenario, case: TrainingCase, network: str, world_size: int
 ) -> StepSimulation:
-    """Return the simulated steps behind a prediction: several if the topology or jitter varies."""
+    """Return the simulated steps of a prediction: several if the topology or compute times vary."""
     cluster = scenario.cluster(network, world_size)
     num_steps = VARYING_ITERATIONS if case.topology.varies else 1
     if case.step.compute_factors.varies:
@@ -104,7 +104,7 @@ def simulated(
 
 
 def _phases(phases: StepPhases) -> Phases:
-    """Return phases as a run would have measured them: it cannot tell wires from late peers."""
+    """Return phases as a run measures them: waiting for wires and for late peers is one phase."""
     return Phases(
         compute_s=phases.compute_s,
         compress_s=phases.compress_s,
@@ -114,7 +114,7 @@ def _phases(phases: StepPhases) -> Phases:
     )
 
 
-# Finding the versions of all that is installed takes longer than to predict.
+# Reading the versions of all installed packages takes longer than predicting.
 @cache
 def _machine() -> str:
     return str(describe_environment())

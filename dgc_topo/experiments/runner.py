@@ -1,4 +1,4 @@
-"""Train what a scenario names, predict it elsewhere, and keep everything in a folder."""
+"""Running a scenario: train its jobs, predict other networks, keep all records in a folder."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from dgc_topo.workers.lab import Lab
 
 
 class Observer(Protocol):
-    """Listener to how far an experiment is."""
+    """Listener that is told about an experiment's progress."""
 
     def moved(self, folder: Path, aside: Path) -> None:
-        """Hear that earlier results at the place of new ones have been renamed."""
+        """Note that earlier results in the same place have been renamed."""
 
     def plan(self, jobs: list[Job], left_out: list[str]) -> None:
-        """Hear of the runs to come, and of those that are left out and why."""
+        """Note the runs to come, and the lines about those that are left out."""
 
     def event(self, event: Event) -> None:
-        """Hear that something happened in a run."""
+        """Note an event of a run."""
 
     def plan_predictions(self, total: int) -> None:
-        """Hear how many records are going to be predicted."""
+        """Note the number of records that are going to be predicted."""
 
     def predicted(self) -> None:
-        """Hear that one more record was predicted."""
+        """Note that one more record was predicted."""
 
 
 class Silent:
-    """The observer who says nothing."""
+    """Observer that ignores everything."""
 
     def moved(self, folder: Path, aside: Path) -> None:
         """Ignore it."""
@@ -70,14 +70,14 @@ Runner = Callable[[list[Job], Callable[[Event], None]], None]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Place of a scenario's results, and where they come from.
+    """Scenario file, its content, and the place of its results.
 
     Attributes:
         path: The scenario file.
-        text: Contents of the file.
-        scenario: What the text describes.
+        text: Content of the file.
+        scenario: Scenario that the text describes.
         output: Folder for the results; ``results/NAME`` by default.
-        command: The command that runs it, and its options.
+        command: Command that runs the scenario, with its options.
     """
 
     path: Path
@@ -93,11 +93,11 @@ class Place:
         return default if self.output is None else Path(self.output)
 
     def open(self, told: OnMoved, keep: Sequence[str] | None = None) -> ResultsFolder:
-        """Return the folder, made empty; or with the records of the jobs to *keep*.
+        """Return a folder without records, or with only the records of the jobs to *keep*.
 
         Args:
-            told: Called with what was renamed for it.
-            keep: Fingerprints of jobs.
+            told: Called with the old and the new name of a folder that had to be renamed.
+            keep: Fingerprints of the jobs.
         """
         make = ResultsFolder.create
         if keep is not None:
@@ -126,25 +126,25 @@ def run_scenario(
 ) -> ResultsFolder:
     """Run a scenario on local worker processes.
 
-    Every record is on disk as soon as it is made; what an interrupt leaves can be reported.  What
-    fails before the first record leaves earlier results where they were.  A ladder goes on where
-    it was left: runs whose records are there are not run again.
+    Every record is on disk as soon as it is made, so that an interrupted run can be reported.  A
+    failure before the first record leaves earlier results in place.  An interrupted ladder
+    continues: runs that have records are not run again.
 
     Args:
-        path: The scenario file, or the name of one that comes with the package.
+        path: Scenario file, or the name of one that comes with the package.
         output: Results folder; ``results/NAME`` by default.
-        observer: Listens to the progress.
+        observer: Is told about the progress.
         train: False leaves out the training, for scenarios that describe their workloads.
-        part: The part of the scenario that is wanted; all of it by default.
-        limit_s: Begin no run of a ladder after so many seconds.
+        part: Part of the scenario to run; all of it by default.
+        limit_s: Seconds after which no further run of a ladder begins.
 
     Raises:
         ValueError: if no scenario that comes with the package has that name.
         ScenarioError: if the scenario is wrong, or has nothing to do without training.
-        ResultsError: if there is no room for results; said before anything is done.
+        ResultsError: if there is no room for results; raised before anything is done.
         LaunchError: if a worker fails.
-        LabError: if the scenario names a lab that this machine cannot build; said before anything
-            else is done.
+        LabError: if this machine cannot build the scenario's lab; raised before anything else is
+            done.
     """
     path = scenario_path(path)
     text = read_scenario(path)
@@ -179,7 +179,7 @@ def run_scenario(
 
 
 def _check_options(path: Path, train: TrainSection) -> None:
-    """Refuse options that no model or task takes, before anything is touched.
+    """Refuse options that no model or task has, before any file is touched.
 
     Raises:
         ScenarioError: naming the option.
@@ -195,7 +195,7 @@ def _check_options(path: Path, train: TrainSection) -> None:
 
 
 def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
-    """Return the hosts that a scenario trains on; None is this machine's loopback."""
+    """Return the hosts on which a scenario trains; None is this machine's loopback."""
     if scenario is None or scenario.train is None or scenario.lab is None:
         return nullcontext()
     return Lab(scenario.lab.spec(scenario.train.world_size))
@@ -210,7 +210,7 @@ class _OutOfTimeError(Exception):
 
 
 def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
-    """Run what is missing of a ladder, as far as the time allows."""
+    """Run the missing jobs of a ladder, until the time limit."""
     folder = place.open(observer.moved, keep=[job.key for job in jobs])
     there = {record.job for record in folder.measurements()}
     missing = [job for job in jobs if job.key not in there]
@@ -237,7 +237,7 @@ def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: floa
 def collect(
     jobs: list[Job], runner: Runner, folder: ResultsFolder, observer: Observer
 ) -> list[Measurement]:
-    """Run the jobs, keep each record as soon as it is there, and return them."""
+    """Run the jobs, write each record at once, and return all."""
     records: list[Measurement] = []
 
     def listen(event: Event) -> None:
@@ -254,8 +254,8 @@ def collect(
 def finish(
     scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
 ) -> None:
-    """Predict everything on the scenario's networks."""
-    # Of DDP's all-reduce there is no schedule to simulate.
+    """Predict all runs and workloads on the scenario's networks."""
+    # DDP's all-reduce has no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
     runs = cases_of_runs(known, scenario.simulate, scenario.topologies)
     workloads = [*cases_of_scenario(scenario), *runs]

@@ -1,4 +1,4 @@
-"""Scenarios that come with the package: `quickstart` names ``scenarios/quickstart.toml``."""
+"""Scenarios that come with the package, by name: `quickstart` is ``scenarios/quickstart.toml``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 _PACKAGE = Path(__file__).parents[1]
 
-#: Sections that decide which command a scenario is for, the most telling first.
+#: Sections that decide which command a scenario is for; the first one present decides.
 _COMMANDS = {
     "validate": "validate",
     "throughput": "bench training",
@@ -24,9 +24,9 @@ class ShippedScenario(NamedTuple):
     """A scenario that comes with the package.
 
     Attributes:
-        name: What commands call it.
-        description: One line.
-        command: Command of ``dgc-topo`` that it is for.
+        name: Name in commands.
+        description: Description in one line.
+        command: Command of ``dgc-topo`` that runs it.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ShippedScenario(NamedTuple):
 
 
 def scenario_path(name_or_path: str | Path) -> Path:
-    """Return the file of a scenario: a shipped one's name, or the path of any.
+    """Return the file of a scenario, given a shipped scenario's name or any path.
 
     A path has a suffix or a slash, so that no file or folder of the user's is taken for a name.
 
@@ -69,6 +69,6 @@ def _shipped(file: Path) -> ShippedScenario:
 
 
 def _folder() -> Path:
-    """Return the folder of a wheel, which has them inside the package, or of a checkout."""
+    """Return the folder of scenarios: inside the package in a wheel, else that of the checkout."""
     inside = _PACKAGE / "scenarios"
     return inside if inside.is_dir() else _PACKAGE.parent / "scenarios"

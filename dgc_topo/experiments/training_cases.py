@@ -1,4 +1,4 @@
-"""Training steps to predict: those of recorded runs, and those of a scenario's workloads."""
+"""Training steps to predict: from recorded runs, or from a scenario's workloads."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class TrainingCase:
         topology: Topology with its options.
         compression: Name of the compression in records.
         density: Fraction of elements sent.
-        seed: Seed of topologies that draw at random, and of jitter.
-        step: What every worker does, with its workload.
+        seed: Seed of random topologies and of random compute times.
+        step: Step of every worker, with its workload.
         sparse: Sizes of the sparse gradient for the record, if it is sparse.
         union_exponent: Growth of sparse unions, see `power_growth`.
         num_draws: Steps to average over if compute times are drawn at random.
@@ -64,7 +64,7 @@ class TrainingCase:
 
     @property
     def workload(self) -> Workload:
-        """Work of one worker in one pass."""
+        """Workload of one worker in one step."""
         return self.step.workload
 
     @property
@@ -90,15 +90,14 @@ def cases_of_runs(
 ) -> list[TrainingCase]:
     """Return the steps of recorded runs, ready to be predicted elsewhere.
 
-    Each run stands for itself: what is predicted of it depends on no other record.  Buckets are
-    sent as the recorded profile says that they are ready, if the run did that, or *simulate* asks
-    for it.
+    Each run is predicted from its own record only.  Buckets are sent when the recorded profile says
+    that they are ready, if the run overlapped or *simulate* asks for it.
 
     Args:
         records: Records of training runs.
-        simulate: Section that says how the machines differ; all are alike if left out.
-        topologies: Topologies that were trained over; others are found by the recorded name, a
-            file in the current folder.
+        simulate: Section that says how the machines differ; without it all are alike.
+        topologies: Topologies of the trainings; others are found by the recorded name, which may be
+            a file in the current folder.
 
     Raises:
         ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.
@@ -158,9 +157,9 @@ def _bucket_bytes(measured: Measurement, simulate: SimulateSection | None) -> fl
 
 
 def union_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
-    """Return e such that the recorded union of all workers is ``num_workers ** e`` times one's.
+    """Return e such that the union of all workers has ``num_workers ** e`` times one's entries.
 
-    1 if the workers' entries are disjoint, 0 if they are the same ones.
+    e is 1 if the workers' entries are disjoint, and 0 if they are the same.
     """
     if sparse is None or num_workers == 1 or not sparse.entries:
         return 1.0
@@ -169,9 +168,9 @@ def union_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
 
 
 def cases_of_scenario(scenario: Scenario) -> Iterator[TrainingCase]:
-    """Yield the configurations of a scenario that describes its workloads itself.
+    """Yield the cases of a scenario that describes its workloads itself.
 
-    Gossip averages whole parameters, so it comes dense only.
+    Gossip averages whole parameters, so it is predicted dense only.
     """
     if scenario.simulate is None:
         return

@@ -1,1 +1,1 @@
-"""Measure single parts and whole collectives, beside what the hardware or others can do."""
+"""Benchmarks: collectives and training, measured beside what torch or the hardware can do."""

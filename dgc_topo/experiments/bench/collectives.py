@@ -1,4 +1,4 @@
-"""All-reduces over our topologies beside `torch.distributed.all_reduce`, on the same hosts."""
+"""Benchmark of all-reduces: our topologies beside `torch.distributed.all_reduce`, same hosts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP = 10
 _MAX_BYTES = 2**34
 _MIN_ROUNDS, _MAX_ROUNDS = 3, 100
 
-#: Options that make another algorithm of a topology, beside its defaults.
+#: Options that turn a topology into another algorithm; measured in addition to the defaults.
 _VARIANTS: Mapping[str, Sequence[Mapping[str, OptionValue]]] = {
     "butterfly": [{"algorithm": "doubling"}],
     "ring": [{"segments": 2}, {"segments": 4}],
@@ -42,7 +42,7 @@ class BenchPlan(BaseModel):
     slowest: float = Field(description="a way that takes so many times as long as Gloo runs once")
 
     def num_rounds(self, round_s: float) -> int:
-        """Return the number of runs of each way, if a round of all takes *round_s*."""
+        """Return the number of runs of each way, if one round of all ways takes *round_s*."""
         return max(_MIN_ROUNDS, min(_MAX_ROUNDS, int(self.budget_s / round_s)))
 
 
@@ -54,7 +54,7 @@ def sizes_from(text: str) -> list[int]:
             one on, and the last.
 
     Raises:
-        ValueError: if that is not what it is, or a size is no number of float32.
+        ValueError: if *text* has another form, or a size is not a multiple of 4 bytes (float32).
     """
     sizes: set[int] = set()
     for part in text.split(","):
@@ -112,7 +112,7 @@ def _sums(topology: Topology, world_size: int) -> bool:
 
 
 class CollectiveRow(BaseModel):
-    """One way to all-reduce at one size; rows of one run were measured in turn."""
+    """Measured time of one way to all-reduce at one size; the ways of one run took turns."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -128,7 +128,7 @@ class CollectiveRow(BaseModel):
 
     @property
     def algbw_bytes_per_s(self) -> float:
-        """Buffer over time."""
+        """Algorithm bandwidth: bytes of the buffer over the time."""
         return self.size_bytes / self.time_s
 
     @property
@@ -143,7 +143,7 @@ class CollectiveRow(BaseModel):
         return factor * self.size_bytes / self.goodput_bytes_per_s
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record with what follows from it."""
+        """Return the record with the numbers derived from it."""
         return self.model_dump() | {
             "algbw_bytes_per_s": self.algbw_bytes_per_s,
             "busbw_bytes_per_s": self.busbw_bytes_per_s,
@@ -158,18 +158,18 @@ def bench_collectives(
     topologies: Sequence[str] = (),
     budget_s: float = 5.0,
 ) -> Iterator[CollectiveRow]:
-    """Yield the row of every way at every size, world size by world size as they are measured.
+    """Yield one row per way and size; the rows of a world size come once it is measured.
 
     Args:
-        hosts: Where, already up.
+        hosts: Hosts, already running.
         world_sizes: Numbers of ranks.
         sizes: Bytes of the buffer, multiples of 4.
-        topologies: As `topologies_from` takes them; all that are all-reduces by default.
-        budget_s: Seconds that the rounds of one size are to take, if that allows 3 rounds.
+        topologies: Texts for `topologies_from`; by default all that are all-reduces.
+        budget_s: Seconds for the rounds of one size, unless 3 rounds take longer.
 
     Raises:
         ValueError: if a topology can't be measured, or *world_sizes* don't fit the hosts.
-        LaunchError: if a worker fails, because a result is wrong, for example.
+        LaunchError: if a worker fails, for example because a result is wrong.
     """
     plans = {n: _plan(topologies_from(topologies, n), sizes, budget_s) for n in world_sizes}
     with Session(hosts, max(world_sizes)) as session:
@@ -183,7 +183,7 @@ def bench_collectives(
 
 
 def best(rows: Sequence[CollectiveRow]) -> tuple[CollectiveRow, CollectiveRow]:
-    """Return the fastest of our rows, and Gloo's, of one size and world size."""
+    """Return our fastest row and Gloo's row, for one size and world size."""
     ours = min((row for row in rows if row.way != GLOO), key=lambda row: row.time_s)
     return ours, next(row for row in rows if row.way == GLOO)
 

@@ -1,4 +1,4 @@
-"""Speed of training over each topology, beside what everybody uses and one worker alone."""
+"""Benchmark of training: each topology beside DistributedDataParallel and a lone worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dgc_topo.workers.lab import Lab
 
 
 class TrainingRow(BaseModel):
-    """One way to train, on so many workers; rows of one run were measured in turn."""
+    """Measured speed of one way to train at one world size; the ways of one run took turns."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class TrainingRow(BaseModel):
 
     @property
     def label(self) -> str:
-        """Way to train, and its topology."""
+        """Name of the way to train, and of its topology."""
         return self.way if self.way == ALONE else f"{self.way}, {self.topology}"
 
     def as_json(self) -> dict[str, Any]:
@@ -52,14 +52,15 @@ class TrainingRow(BaseModel):
 
 
 class TrainingBench:
-    """Everything that ``[throughput]`` asks for, round by round.
+    """All runs that ``[throughput]`` asks for, round by round.
 
     Args:
-        scenario: With ``[train]`` and ``[throughput]``; on a lab if it has one, else on loopback.
+        scenario: Scenario with ``[train]`` and ``[throughput]``; it runs on its lab if it has
+            one, else on loopback.
 
     Attributes:
-        jobs: What a round runs.
-        left_out: What cannot be run, and why.
+        jobs: Runs of one round.
+        left_out: Runs that are impossible, and why.
 
     Raises:
         ScenarioError: if a section is missing.
@@ -75,7 +76,7 @@ class TrainingBench:
 
     @property
     def num_runs(self) -> int:
-        """Runs of all rounds together."""
+        """Number of runs of all rounds together."""
         return len(self.jobs) * self._rounds
 
     def run(self, advance: Callable[[int], None] = lambda _: None) -> None:
@@ -101,9 +102,9 @@ class TrainingBench:
 
     @property
     def rows(self) -> list[TrainingRow]:
-        """One worker alone first, then by world size, in the scenario's order.
+        """Rows: the lone worker first, then by world size, in the scenario's order.
 
-        Of the rounds that are whole; before the first one there is no row.
+        Only complete rounds count; there are no rows before the first one is complete.
         """
         rounds = min(map(len, self._runs))
         if not rounds:

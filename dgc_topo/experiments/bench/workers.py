@@ -1,4 +1,4 @@
-"""One rank's part in a benchmark of collectives: run both sides in turn, check, and time."""
+"""One rank's part in a benchmark of all-reduces: run all ways in turn, check, and time them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dgc_topo.workers.group import Worker
 
 AllReduce = Callable[[], object]
 _STREAMS = 3  # how often the one-way stream is sent
-_LONG_S = 1.0  # a first run that took longer needs no second one to be warm
+_LONG_S = 1.0  # if the first run took longer, no second run is needed to warm up
 
 
 def measure(worker: Worker, argument: Any) -> Any:
@@ -29,16 +29,16 @@ def measure(worker: Worker, argument: Any) -> Any:
 
     Args:
         worker: This rank.
-        argument: `dgc_topo.experiments.bench.collectives.Plan` as JSON.
+        argument: `dgc_topo.experiments.bench.collectives.BenchPlan` as JSON.
 
     Returns:
         On rank 0 the goodput of a one-way stream (bytes/s) and, by size and way, the seconds of
-        every round: of the slowest rank, from the end of a barrier on.  None on other ranks.
+        the slowest rank in every round, counted from the end of a barrier.  None on other ranks.
 
     Raises:
-        ValueError: if a way computes something else than Gloo, or not the same on every rank.
+        ValueError: if the result of a way differs from Gloo's, or between ranks.
     """
-    # Of all ranks on one host, Gloo would reduce in shared memory: compare what goes over TCP.
+    # If all ranks are on one host, Gloo reduces in shared memory; compare with Gloo over TCP.
     os.environ.pop("LOCAL_WORLD_SIZE", None)
     plan = BenchPlan.model_validate(argument)
     transport = DistributedTransport(timeout=worker.timeout)
@@ -79,7 +79,7 @@ def _measure_size(
 def _check(
     worker: Worker, ways: Mapping[str, AllReduce], given: Tensor, buffer: Tensor
 ) -> dict[str, float]:
-    """Warm up, compare every result with Gloo's, and return the last time, of the slowest rank."""
+    """Warm up, compare every result with Gloo's, and return the slowest rank's last time."""
     buffer.copy_(given)
     ways[GLOO]()
     expected = buffer.clone()
@@ -88,7 +88,7 @@ def _check(
         taken[way] = max(worker.gather(float, _timed(run, given, buffer), "warming up"))
         if taken[way] < _LONG_S:
             taken[way] = max(worker.gather(float, _timed(run, given, buffer), "warming up"))
-        # A sum of n numbers in another order differs by some roundings of the largest of them.
+        # Another order of adding n numbers changes the sum by a few rounding errors of the largest.
         tolerance = 1e-6 * worker.world_size * float(expected.abs().max())
         digest = crc32(buffer.numpy().tobytes())
         fits = torch.allclose(buffer, expected, rtol=0, atol=tolerance)
@@ -123,7 +123,9 @@ def _slowest(worker: Worker, taken: Mapping[str, Sequence[float]]) -> dict[str, 
 
 def _goodput(worker: Worker, num_bytes: int) -> float:
     """Return the payload bytes per second of one stream from rank 0 to rank 1, alone."""
-    message = torch.full((num_bytes,), 1, dtype=torch.uint8)  # written: not one page, in a cache
+    message = torch.full(
+        (num_bytes,), 1, dtype=torch.uint8
+    )  # written, because unwritten memory is one shared page in a cache
     seconds = []
     for _ in range(_STREAMS):
         dist.barrier()
@@ -134,4 +136,6 @@ def _goodput(worker: Worker, num_bytes: int) -> float:
             dist.recv(message, 0)
         seconds.append(time.perf_counter() - start)
     everyone = worker.gather(float, median(seconds), "measuring a stream")
-    return float(num_bytes / everyone[1])  # a sender is done when the system has taken its bytes
+    return float(
+        num_bytes / everyone[1]
+    )  # a send is over when the system has taken its bytes, so wait for the receiver

@@ -1,1 +1,1 @@
-"""Calibrate the model from point-to-point probes of real processes; `calibrate` is the way in."""
+"""Calibration: the model's parameters from point-to-point probes; start at `calibrate`."""

@@ -1,4 +1,4 @@
-"""Calibrate: measure the probes, fit the parameters, and say how well they fit."""
+"""Calibration of a lab or cluster: measure the probes, fit the parameters, report the fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dgc_topo.workers.lab import Lab, LabSpec
 
 ROUNDS = 5
 
-_REFERENCE_ELEMENTS = 16_000_000  #: far more than caches hold
+_REFERENCE_ELEMENTS = 16_000_000  #: far more bytes than caches hold
 
 #: Measured probes and the rate of the links they were measured on; None is unshaped.
 ProbesAtRate = tuple[float | None, Sequence[Measured]]
@@ -29,14 +29,15 @@ def calibrate_lab(
     rounds: int = ROUNDS,
     advance: Callable[[int], None] = lambda _: None,
 ) -> CalibratedNetwork:
-    """Return the network of labs on this machine, at any rate between and around those given.
+    """Return the network of labs on this machine, valid at and between the given rates.
 
     Args:
         rates_bits_per_s: Rates of the labs to measure; None is unshaped.
-        num_hosts: Of each lab; several processes on few cores show only if there are as many.
-        name: What to call the network.
+        num_hosts: Hosts of each lab.  The effect of several processes on few cores can only be
+            measured with that many hosts.
+        name: Name for the network.
         rounds: Rounds behind each median.
-        advance: Called with how many probes have been measured.
+        advance: Called with the number of probes measured since the last call.
 
     Raises:
         LabError: if this machine cannot have a lab.
@@ -65,7 +66,7 @@ def calibrate_lab(
 def reference_for(
     rate_bits_per_s: float | None, expected_s: float | None = None
 ) -> Reference | None:
-    """Return the case that tells a lab's state; None where links are slower than cores."""
+    """Return the case that shows the machine's state; None if links are slower than cores."""
     if rate_bits_per_s is not None:
         return None
     buffer = DenseBuffer(num_elements=_REFERENCE_ELEMENTS)
@@ -84,10 +85,10 @@ def fit_network(
     """Return the network that fits measured probes.
 
     Args:
-        name: What to call it.
-        found: What was measured, at one rate or several.
-        fixed: Cores and machines.
-        rate_bits_per_s: Of the network's links, unless a scenario says another.
+        name: Name for the network.
+        found: Measured probes, at one rate or several.
+        fixed: Parameters of cores and machines, which are not fitted.
+        rate_bits_per_s: Rate of the network's links, unless a scenario gives another.
     """
     observations = [Observation(row.case, rate, row.time_s) for rate, rows in found for row in rows]
     parameters = fit_parameters(observations, fixed)

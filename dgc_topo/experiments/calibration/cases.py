@@ -1,8 +1,8 @@
-"""Cases: what is measured on real processes and predicted for them, described once.
+"""Cases: runs that are measured on real processes and predicted, described once for both.
 
-A case is a schedule and what flows over it, run several times in a row.  Probes are cases of two
-ranks, or of pairs and fans of them: point-to-point facts, from a few bytes to 64 MB, from which a
-network is calibrated.
+A case is a schedule, the buffer that it moves, and the number of runs in a row.  Probes are cases
+of two ranks, or of pairs and fans of ranks.  They measure point-to-point messages from a few bytes
+to 64 MB, and a network is calibrated from them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ ProbeKind = Literal[
     "rallying-pairs",
 ]
 
-_INDEX_BYTES = 8  # in memory; the wire has other ways
+_INDEX_BYTES = 8  # bytes in memory; messages code them in other ways
 _PAIR = 2
-_RALLIES = 4  #: there and back
+_RALLIES = 4  #: round trips of a run
 
 _KB, _MB = 1000, 1_000_000
 _BITS = 8
@@ -45,11 +45,17 @@ _PING_PONG_BYTES = (4, _KB, 4 * _KB, 16 * _KB, 64 * _KB, 256 * _KB, _MB, 4 * _MB
 _LARGEST_BYTES = 64 * _MB
 _RELAY_BYTES = (4 * _KB, 64 * _KB, _MB)
 _OTHER_BYTES = (4 * _KB, 64 * _KB, 256 * _KB, _MB, 8 * _MB)
-_SPARSE_ELEMENTS = (100_000, 1_000_000, 4_000_000, 12_000_000, 30_000_000)  #: 1 % sent
+_SPARSE_ELEMENTS = (
+    100_000,
+    1_000_000,
+    4_000_000,
+    12_000_000,
+    30_000_000,
+)  #: elements per entry: 1 % are sent
 _SPARSE_DENSITY = 0.01
 _EXCHANGES: tuple[ProbeKind, ...] = ("exchange", "reducing-exchange", "mixing-exchange")
 
-#: Short runs are repeated in a row until they take about this long together.
+#: Total time of a short run's repetitions.
 _BLOCK_S = 0.06
 _MOST_RUNS = 40
 _GUESSED_S = 300e-6  # per message
@@ -63,16 +69,20 @@ class _Record(BaseModel):
 class Probe(_Record):
     """A point-to-point pattern.
 
-    ``ping-pong``: rank 0 to rank 1 and back, so a run is two messages one after the other.
-    ``rally``: four times there and back.  ``relay``: as ping-pong, among more ranks: from each to
-    the next, and from the last to rank 0.
-    ``exchange``: ranks 0 and 1 send each other half a buffer, other halves, so that what arrives
-    can be received where it belongs.  ``reducing-exchange``: the same, and both add up.
-    ``mixing-exchange``: they take the mean, as gossip does.  ``incast``: every other rank sends a
-    chunk to rank 0.  ``reducing-incast``: every other rank sends all of its buffer, and rank 0 adds
-    it up.  ``fan-out``: every other rank gets one from it.  ``pairs``: ranks 0 and 1, 2 and 3, ...
-    all exchange at once, which on one machine have to share its cores.  ``reducing-pairs``: the
-    same, and all add up.  ``rallying-pairs``: eight times in a run, halves in turn.
+    ``ping-pong``: rank 0 to rank 1 and back; the two messages follow each other.
+    ``rally``: four times there and back.
+    ``relay``: like ping-pong among more ranks: each sends to the next, and the last to rank 0.
+    ``exchange``: ranks 0 and 1 send each other different halves of a buffer, so that each half
+    can be received at its place.
+    ``reducing-exchange``: the same, and both ranks add.
+    ``mixing-exchange``: both ranks take the mean, as gossip does.
+    ``incast``: every other rank sends a chunk to rank 0.
+    ``reducing-incast``: every other rank sends its whole buffer, and rank 0 adds them up.
+    ``fan-out``: rank 0 sends a chunk to every other rank.
+    ``pairs``: ranks 0 and 1, 2 and 3, ... all exchange at once; on one machine they share its
+    cores.
+    ``reducing-pairs``: the same, and all ranks add.
+    ``rallying-pairs``: eight exchanges in a run, of alternating halves.
     """
 
     kind: ProbeKind
@@ -120,7 +130,7 @@ class Collective(_Record):
     topology: Topology
 
     def schedule(self, world_size: int) -> Schedule:
-        """Return one run."""
+        """Return the schedule of one run."""
         return self.topology.schedule(world_size)
 
 
@@ -137,12 +147,12 @@ class DenseBuffer(_Record):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that a process holds in memory for it."""
+        """Bytes that a process holds in memory for the buffer."""
         return self.num_bytes
 
 
 class SparseBuffer(_Record):
-    """Entries drawn at random from a buffer of *num_elements*, other ones on every rank."""
+    """Entries drawn at random from a buffer of *num_elements*; each rank draws its own."""
 
     kind: Literal["sparse"] = "sparse"
     num_elements: int = Field(ge=1)
@@ -163,7 +173,7 @@ Buffer = Annotated[DenseBuffer | SparseBuffer, Field(discriminator="kind")]
 
 
 class Case(_Record):
-    """A pattern among ranks, what flows over it, and how often in a row."""
+    """A pattern among ranks, the buffer that it moves, and the number of runs in a row."""
 
     pattern: Probe | Collective
     world_size: int = Field(ge=2)
@@ -176,7 +186,7 @@ class Case(_Record):
         return self
 
     def schedule(self) -> Schedule:
-        """Return one run's schedule."""
+        """Schedule of one run."""
         return self.pattern.schedule(self.world_size)
 
     @property
@@ -190,11 +200,12 @@ class Case(_Record):
 
 
 def probes(num_hosts: int, rate_bits_per_s: float | None) -> list[Case]:
-    """Return the probes for links of a rate; None is unshaped.
+    """Return the probes for links of one rate.
 
     Args:
-        num_hosts: Hosts there are; at least 2.
-        rate_bits_per_s: Decides how often short ones are repeated.
+        num_hosts: Number of hosts; at least 2.
+        rate_bits_per_s: Rate of the links; decides how often short runs are repeated.  None is
+            unshaped.
 
     Raises:
         ValueError: if there are fewer hosts.
@@ -219,20 +230,20 @@ def _probes(num_hosts: int, rate: float | None) -> Iterator[Case]:
         yield _dense("reducing-incast", fans[-1] if fans else 2, num_bytes / 4, rate)
         for size in (size for size in (4, 8, 16, 32, 64) if size <= num_hosts):
             yield _dense("pairs", size, num_bytes, rate)
-    # What a run costs once, and what each of its steps does, where nobody ever sleeps.
+    # Costs of starting a run and of each step, where no process ever sleeps.
     for num_bytes, size in product(_RELAY_BYTES, sorted({2, num_hosts - num_hosts % 2})):
         yield _dense("rallying-pairs", size, num_bytes, rate, messages=8)
     yield from _sparse(num_hosts)
 
 
 def _sparse(num_hosts: int) -> Iterator[Case]:
-    """Yield sparse cases: ranks that code and add one after the other, and all at once.
+    """Yield sparse cases: ranks that code and add one after the other, or all at once.
 
-    Each by itself, as a training step has it, when caches are cold.
+    Each is run only once in a row, as in a training step, so that caches are cold.
     """
     some: list[tuple[ProbeKind, int]] = [("ping-pong", 2), ("rally", 2), ("reducing-incast", 2)]
     if num_hosts > _FEWEST_HOSTS:
-        some.append(("reducing-incast", min(4, num_hosts)))  # entries of three places are sorted
+        some.append(("reducing-incast", min(4, num_hosts)))  # entries from three ranks are sorted
     crowd = num_hosts - num_hosts % 2
     if crowd > _FEWEST_HOSTS:
         some += [("pairs", crowd), ("reducing-pairs", crowd)]
@@ -251,7 +262,7 @@ def _dense(
 
 
 def runs_in_a_row(messages: int, num_bytes: float, rate_bits_per_s: float | None) -> int:
-    """Return the number of runs, of so many messages in sequence, that are worth timing."""
+    """Return the number of runs to time in a row, each of *messages* messages in sequence."""
     bandwidth = _GUESSED_BYTES_PER_S if rate_bits_per_s is None else rate_bits_per_s / _BITS
     one_s = messages * (_GUESSED_S + num_bytes / bandwidth)
     return max(1, min(_MOST_RUNS, round(_BLOCK_S / one_s)))

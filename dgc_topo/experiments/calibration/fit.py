@@ -1,8 +1,8 @@
-"""Fit the model's parameters to probes: the same simulator that predicts, run backwards.
+"""Fit of the model's parameters to measured probes, by the simulator that also predicts.
 
-Every probe's time is simulated with trial parameters, and the squared logarithms of simulated over
-measured times are made as small as can be (bounded least squares of scipy).  No parameter is of a
-topology: what is fitted is links, processes and cores.
+Every probe's time is simulated with trial parameters.  Bounded least squares (scipy) minimise the
+squared logarithms of simulated over measured times.  The parameters describe links, processes and
+cores; none belongs to a topology.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from dgc_topo.simulation.training.stream import BucketStream
 from dgc_topo.workers.children import end_with_parent, safe_path
 
 _BITS = 8
-#: Ridge weight: a parameter that is e times its usual value costs as much as a 1 % error in one
-#: probe.  What the probes tell is found all the same; what they do not (such as the cost of a byte
-#: where links are slow) stays near the usual, and cannot spoil what was never probed.
+#: Ridge weight: a parameter e times its prior costs as much as a 1 % error in one probe.  It hardly
+#: moves parameters that the probes determine; the others (such as the cost of a byte where links
+#: are slow) stay near their priors.
 _RIDGE_WEIGHT = 0.01
-#: Buffers that pass one after the other in a run: there and back, or half a one each way.
+#: Buffers that pass one after the other in a run: two of a ping-pong, half of one of an exchange.
 _BUFFERS_IN_A_ROW: dict[ProbeKind, float] = {"ping-pong": 2, "exchange": 0.5}
 
 _SIMULATED_RUNS = 4
@@ -51,9 +51,9 @@ class Observation:
     """A measured probe.
 
     Attributes:
-        case: What was run.
-        rate_bits_per_s: Of the links; None for unshaped ones.
-        time_s: Of one run.
+        case: Case that was run.
+        rate_bits_per_s: Rate of the links; None for unshaped ones.
+        time_s: Measured time of one run.
     """
 
     case: Case
@@ -104,13 +104,13 @@ _ENDS = (
 
 
 def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Parameters:
-    """Return the parameters under which the model is closest to what was measured.
+    """Return the parameters under which the simulated times are closest to the measured ones.
 
     Args:
-        observations: Probes; with several rates, what depends on the rate is told apart from what
-            does not.
-        fixed: Gives everything that is not fitted: cores and machines, and without any shaped
-            link also those of links.
+        observations: Measured probes; several rates separate costs that depend on the rate from
+            costs that do not.
+        fixed: Values of all parameters that are not fitted: of cores and machines and, if no
+            link is shaped, of links.
 
     Raises:
         ValueError: if there are no observations.
@@ -120,7 +120,7 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
     has_rate = any(each.rate_bits_per_s is not None for each in observations)
     free = (*_LINK, *_ENDS) if has_rate else _ENDS
     usual = np.log(_starts(free, observations))
-    # Spawned: a worker of a process group has threads, which a forked process would miss.
+    # Spawned, not forked: a worker of a process group has threads, which a fork would lose.
     spawned = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
     with safe_path(), spawned(num_cores(), initializer=end_with_parent) as pool:
         solution = least_squares(
@@ -130,8 +130,9 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
                 [math.log(each.lowest) for each in free],
                 [math.log(each.highest) for each in free],
             ),
-            diff_step=[1e-3] * len(free),  # the model has kinks: look further than rounding
-            loss="soft_l1",  # a disturbed probe pulls less
+            diff_step=[1e-3]
+            * len(free),  # the model has kinks: take finite differences over larger steps
+            loss="soft_l1",  # a disturbed probe counts less
             f_scale=0.05,
             ftol=1e-4,
             xtol=1e-3,
@@ -142,9 +143,9 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
 
 
 def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:
-    """Return starting values: those of the links as the largest messages tell them.
+    """Return starting values; those of the links come from the largest messages.
 
-    The model has kinks; from far away the solver ends in one of them.
+    The model has kinks, and a solver that starts far away stops at one of them.
     """
     starts = {each.name: each.start for each in free}
     one_way = _largest("ping-pong", observations)
@@ -158,7 +159,7 @@ def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[
 
 
 def _largest(kind: ProbeKind, observations: Sequence[Observation]) -> Observation | None:
-    """Return the dense probe of a kind with the most bytes, at the lowest rate; None if none."""
+    """Return the dense probe of *kind* with the most bytes at the lowest rate, or None."""
     found = [
         each
         for each in observations
@@ -171,7 +172,7 @@ def _largest(kind: ProbeKind, observations: Sequence[Observation]) -> Observatio
 
 
 def _wire_s(observation: Observation) -> float:
-    """Return the seconds that messages of one direction take on a link of their own."""
+    """Return the seconds that the messages of one direction take on an otherwise idle link."""
     case, rate = observation.case, observation.rate_bits_per_s
     assert isinstance(case.pattern, Probe)
     assert isinstance(case.buffer, DenseBuffer)
@@ -186,9 +187,9 @@ def _misfits(
     fixed: Parameters,
     logarithms: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """Return the logarithm of simulated over measured time of each observation, and the ridge.
+    """Return log(simulated / measured) of each observation, then the ridge residuals.
 
-    The ridge is how far the parameters are from the *usual* ones.
+    The ridge residuals are the weighted distances of the parameters from the *usual* ones.
     """
     parameters = _with(fixed, free, logarithms)
     errors = [math.log(fitted_s(parameters, each) / each.time_s) for each in observations]
@@ -196,7 +197,7 @@ def _misfits(
 
 
 def fitted_s(parameters: Parameters, observation: Observation) -> float:
-    """Return the seconds that an observation takes by the model."""
+    """Return the simulated seconds of an observation."""
     case = observation.case
     return predict_case(case, parameters, observation.rate_bits_per_s)
 
@@ -209,12 +210,12 @@ def _with(
 
 
 def predict_case(case: Case, parameters: Parameters, rate_bits_per_s: float | None) -> float:
-    """Return the seconds that one of a case's runs takes on average, by the model.
+    """Return the mean simulated seconds of one of a case's runs.
 
     Args:
-        case: What is run.
-        parameters: Of the network.
-        rate_bits_per_s: Of its links; None is unlimited.
+        case: Case to run.
+        parameters: Parameters of the network.
+        rate_bits_per_s: Rate of its links; None is unlimited.
     """
     network = parameters.network(case.world_size, rate_bits_per_s, touched_bytes(case))
     return simulate_runs(case, network)
@@ -223,15 +224,15 @@ def predict_case(case: Case, parameters: Parameters, rate_bits_per_s: float | No
 def simulate_runs(case: Case, network: Network) -> float:
     """Return the mean seconds of one of a case's runs on a network.
 
-    Several runs are simulated one after the other, as they are timed: a rank that is done with one
-    begins the next, so that runs may overlap.  A few of them tell what many would take.
+    Runs follow each other as in the measurement: a rank that has finished one begins the next, so
+    runs can overlap.  A few simulated runs stand for many.
     """
     schedule, runs = case.schedule(), min(case.runs, _SIMULATED_RUNS)
     fluid = Fluid(simpy.Environment(), network)
     stream = BucketStream(
         fluid,
         [schedule] * runs,
-        [sizes_of(case, schedule)] * runs,  # they start anew with the first step
+        [sizes_of(case, schedule)] * runs,  # step numbers start again in each run
         np.zeros((runs, case.world_size)),
         np.arange(case.world_size),
     )

@@ -1,4 +1,4 @@
-"""Measure cases on hosts: medians of several rounds, measured again where something disturbed."""
+"""Measurement of cases on hosts: medians of several rounds, repeated if they were disturbed."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from dgc_topo.experiments.calibration.cases import Case
 from dgc_topo.workers.lab import HostCounters, Lab, check_sent
 
-if TYPE_CHECKING:  # for importing torch takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from dgc_topo.experiments.calibration.runs import Answer
 
 #: A row was disturbed if the quartiles of its rounds are farther apart than this (relative).
 DISTURBED = 0.15
 MAX_ATTEMPTS = 5
 _FUNCTION = "dgc_topo.experiments.calibration.runs:time_cases"
-MAX_FOR_SPREAD = 3  #: attempts: more do not make a median of a wide spread another one
+MAX_FOR_SPREAD = 3  #: attempts if only the spread is wide; more of them hardly change the median
 _FEW_ROUNDS = 3
 _TIMEOUT_S = 60.0
-_MESSAGES_OF_A_BARRIER = 2  #: at most, per rank and peer
+_MESSAGES_OF_A_BARRIER = 2  #: at most, from each rank to each other
 
-#: A round was disturbed if its reference was so many times slower or faster than it should be.
+#: A round was disturbed if its reference was this many times slower or faster than expected.
 _TOLERANCE = 1.35
 
-#: As `dgc_topo.experiments.calibration.runs.time_cases` returns it for one rank and case.
+#: Result of `dgc_topo.experiments.calibration.runs.time_cases` for one rank and case.
 Timed = Sequence[tuple[float, int, float, float] | None]
 
 
 class Calls(Protocol):
-    """Calls a function on the first ranks, as `dgc_topo.workers.Session` does."""
+    """Caller of functions on the first ranks, such as `dgc_topo.workers.Session`."""
 
     def call(self, function: str, argument: Any = None, *, world_size: int | None = None) -> Any:
         """Return the function's results, by rank."""
@@ -43,8 +43,8 @@ class Round(NamedTuple):
 
     Attributes:
         time_s: The slowest rank's time.
-        bytes_sent: By the busiest rank.
-        references_s: What the reference took before and after it.
+        bytes_sent: Bytes that the busiest rank sent.
+        references_s: Times of the reference before and after the run.
     """
 
     time_s: float
@@ -54,24 +54,24 @@ class Round(NamedTuple):
 
 @dataclass(slots=True)
 class Reference:
-    """Case that tells the state of the machine.
+    """Case that shows the state of the machine.
 
-    The cores of a virtual machine move between physical ones, near to each other or far apart: on
+    The cores of a virtual machine move between physical cores, near to each other or far apart.  On
     one such machine 64 MB between two processes took 24 ms for some minutes, and 68 ms for others,
     while every core by itself was as fast as ever.  No model predicts that, and medians do not
-    help; but a round can be told to be of another state than the calibration.
+    help.  The reference finds the rounds that were run in another state than the calibration.
 
     Attributes:
-        case: What is run before and after each round of each case.
-        expected_s: What it takes in the state that counts; None until it is known: that of the
-            fastest tenth of the first rounds then.
+        case: Case that is run before and after each round of each case.
+        expected_s: Its time in the usual state.  None until it is known; the fastest tenth of
+            the first rounds then decides it.
     """
 
     case: Case
     expected_s: float | None = None
 
     def accepts(self, references_s: Sequence[float]) -> bool:
-        """Return True if a round's references are those of the state that counts."""
+        """Return True if a round's references have the time of the usual state."""
         assert self.expected_s is not None
         return all(
             1 / _TOLERANCE < taken_s / self.expected_s < _TOLERANCE for taken_s in references_s
@@ -80,18 +80,18 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Measured time of a case.
+    """Measured time of a case, from several rounds.
 
     Attributes:
-        case: What was run.
-        time_s: Seconds of one run: the slowest rank's, median of the rounds that count.
-        spread: Between the quartiles of these, relative.
-        bytes_sent: In one run, by the busiest rank, as the executor counts them.
-        attempts: How often it was measured.
-        rounds: How many rounds count.
-        in_usual_state: Whether these are the rounds of the machine's usual state; if there were
-            fewer than three, all rounds count.
-        load: Runnable processes of the machine, mean of the last minute (its load average).
+        case: Case that was run.
+        time_s: Seconds of one run of the slowest rank, median of the rounds that count.
+        spread: Distance between the quartiles of these times, relative to the median.
+        bytes_sent: Bytes that the busiest rank sent in one run, as the executor counts them.
+        attempts: Number of times that the case was measured.
+        rounds: Number of rounds that count.
+        in_usual_state: True if only rounds in the machine's usual state count; if there were
+            fewer than three of them, all rounds count.
+        load: Load average of the machine over the last minute.
     """
 
     case: Case
@@ -114,21 +114,22 @@ def measure_cases(
 ) -> list[Measured]:
     """Measure cases on a session's processes, in the order given.
 
-    Cases of one world size are interleaved: a round runs each once.  What was disturbed is measured
+    Cases of one world size are interleaved: a round runs each once.  A disturbed case is measured
     again, up to five times (three if only its spread is wide), and never left out.
 
     Args:
-        session: Of as many processes as the largest case has ranks.
-        cases: What to measure.
-        rounds: At least 3.
-        advance: Called with how many cases have been measured.
-        reference: Tells which rounds count; without one all do.  Its *expected_s* is set if it
-            was not.
-        lab: Where the session is, one rank to a host, for its interfaces to confirm what was sent.
+        session: Session with at least as many processes as the largest case has ranks.
+        cases: Cases to measure.
+        rounds: Number of rounds, at least 3.
+        advance: Called with the number of cases measured since the last call.
+        reference: Decides which rounds count; without it all do.  Its *expected_s* is set if it
+            was None.
+        lab: Lab of the session, with one rank per host.  If given, the counters of its
+            interfaces must confirm the bytes sent.
 
     Raises:
         LaunchError: if a worker fails.
-        CounterError: if an interface carried something else than its rank says it sent.
+        CounterError: if an interface carried other bytes than its rank reports.
     """
     found: dict[int, Measured] = {}
     by_size = sorted(range(len(cases)), key=lambda index: cases[index].world_size)
@@ -154,12 +155,12 @@ def measure_cases(
 def timeout_s(cases: Iterable[Case], rate_bits_per_s: float | None) -> float:
     """Return the seconds after which a silent peer is an error.
 
-    A minute, or twice what all ranks' buffers together take over one link: a rank may have to wait
-    for all others.
+    At least a minute, and at least twice the time of all ranks' buffers over one link, because a
+    rank may have to wait for all others.
 
     Args:
-        cases: What is to be measured.
-        rate_bits_per_s: Of the links; None is unshaped.
+        cases: Cases to measure.
+        rate_bits_per_s: Rate of the links; None is unshaped.
     """
     if rate_bits_per_s is None:
         return _TIMEOUT_S
@@ -197,7 +198,7 @@ def _call(
 def _check_counters(
     before: Sequence[HostCounters], after: Sequence[HostCounters], answers: Sequence[Answer]
 ) -> None:
-    """Compare what the hosts' interfaces carried with what their ranks, one each, say they sent."""
+    """Compare the bytes that each host's interface carried with those that its rank reports."""
     sent = sum(answer["num_messages"] for answer in answers)
     barriers = _MESSAGES_OF_A_BARRIER * len(answers) * answers[0]["num_barriers"]
     for host, answer in enumerate(answers):
@@ -249,7 +250,7 @@ def measured(
 
 
 def median_and_spread(times_s: Sequence[float]) -> tuple[float, float]:
-    """Return the median of some times, and the relative distance of their quartiles."""
+    """Return the median of *times_s*, and the distance of their quartiles relative to it."""
     if len(times_s) == 1:
         return times_s[0], 0.0
     low_s, middle_s, high_s = quantiles(times_s, n=4, method="inclusive")

@@ -1,6 +1,7 @@
-"""Run cases on real processes, through the executor that training uses, and time them.
+"""One rank's part in measuring cases: runs on real processes, timed.
 
-The entry `time_cases` is called on every rank inside a process group (see `dgc_topo.workers`).
+Cases run through the executor that training uses.  `time_cases` is called on every rank inside a
+process group (see `dgc_topo.workers`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from dgc_topo.workers.group import Worker
 CASES = TypeAdapter(list[Case])
 
 _WARM_UP_ELEMENTS = 25_000
-_FEW = 8  # entries are few if there are so many times as many elements
+_FEW = 8  # entries are few if there are this many times as many elements
 
-#: Of all runs of a case: seconds, bytes sent, and what the reference took before and after them
-#: (0 without one, or on ranks that have no part in it).
+#: Seconds of all runs of a case, bytes sent in them, and the reference's seconds before and after
+#: (0 without a reference, or on ranks that take no part in it).
 Block = tuple[float, int, float, float]
 
-#: A case's blocks, one per round; None for a rank that has no part in it.
+#: A case's blocks, one per round; None for a rank that takes no part in it.
 Timed = list[Block | None]
 
 
@@ -37,9 +38,9 @@ class Answer(TypedDict):
 
     Attributes:
         timed: Blocks of each case.
-        sent_bytes: In all runs, warming up and reference included.
-        num_messages: Sent in them.
-        num_barriers: Between them.
+        sent_bytes: Bytes sent in all runs, warming up and reference included.
+        num_messages: Messages sent in all runs.
+        num_barriers: Barriers between the runs.
     """
 
     timed: list[Timed]
@@ -49,7 +50,7 @@ class Answer(TypedDict):
 
 
 class _Runner:
-    """One rank's side of a case; it has been run once with a short buffer: ranks are connected."""
+    """One rank's side of a case; a first run with a short buffer has connected the ranks."""
 
     def __init__(
         self, case: Case, rank: int, transport: DistributedTransport, answer: Answer
@@ -82,9 +83,9 @@ class _Runner:
 
 
 def time_cases(worker: Worker, argument: dict[str, Any]) -> Answer:
-    """Run every case once per round, the cases of a round one after the other.
+    """Run every case once per round; the cases of a round follow each other.
 
-    A case of fewer ranks than there are is run by the first ones; the others wait, idle.
+    If a case has fewer ranks than there are, the first ranks run it while the others are idle.
 
     Args:
         worker: This rank.
@@ -92,7 +93,7 @@ def time_cases(worker: Worker, argument: dict[str, Any]) -> Answer:
             before each of them and after the last, or None.
 
     Returns:
-        Per case what this rank measured in each round, and all that it sent.
+        For each case this rank's measurements by round, and everything that it sent.
     """
     cases = CASES.validate_python(argument["cases"])
     references = CASES.validate_python(list(filter(None, [argument["reference"]])))
@@ -122,7 +123,7 @@ def _runner(
 
 
 def _time_reference(worker: Worker, reference: list[_Runner | None]) -> float:
-    """Return the reference's seconds; 0 if there is none, or this rank has no part in it."""
+    """Return the reference's seconds; 0 without one, or if this rank takes no part in it."""
     taken_s = 0.0
     for runner in reference:
         worker.barrier("timing the reference")  # on every rank
@@ -145,8 +146,8 @@ def _transports(worker: Worker, sizes: set[int]) -> dict[int, DistributedTranspo
 def payload_maker(case: Case, rank: int) -> Callable[[], Payload]:
     """Return a function that makes a rank's payload for one run; payloads share memory.
 
-    Dense buffers hold zeros, so that sums of sums stay finite however often they are run; written
-    ones, because the kernel maps memory that nobody has written to one page, which is in a cache.
+    Dense buffers hold zeros, so that repeated sums stay finite.  The zeros are written, because the
+    kernel maps all unwritten memory to one page, which would be in a cache.
     """
     buffer = case.buffer
     if isinstance(buffer, DenseBuffer):
@@ -163,7 +164,7 @@ def draw_entries(buffer: SparseBuffer, rank: int) -> torch.Tensor:
     count, length = buffer.num_entries, buffer.num_elements
     if _FEW * count > length:
         return torch.sort(torch.randperm(length, generator=generator)[:count]).values
-    # A permutation of a large buffer would take seconds.  Of few entries few are drawn twice.
+    # A permutation of a large buffer would take seconds.  Few entries are drawn twice.
     drawn: torch.Tensor = torch.empty(0, dtype=torch.int64)
     while len(drawn) < count:
         more = torch.randint(length, (count,), generator=generator)

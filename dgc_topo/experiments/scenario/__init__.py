@@ -1,4 +1,4 @@
-"""Scenario files: how people say what they want."""
+"""Scenario files: their sections and keys, and how they are read and checked."""
 
 from dgc_topo.experiments.scenario.load import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.experiments.scenario.scenario import Scenario

@@ -1,4 +1,4 @@
-"""Sections ``[lab]`` and ``[validate]``: emulated clusters, and what is measured on them."""
+"""Sections ``[lab]`` and ``[validate]``: an emulated cluster, and the cases measured on it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TimeText = Annotated[str, AfterValidator(_is_time)]
 
 
 class LinkChangeChoice(Table):
-    """Event on a host's link, at a time from the start of every training."""
+    """Change of a host's link, at a time counted from the start of every training."""
 
     at: TimeText = Field(description="such as '5 s'")
     host: int = Field(ge=0, description="number of the host, which is the rank")
@@ -39,7 +39,7 @@ class LinkChangeChoice(Table):
     rate: RateText | None = Field(default=None, description="with action = 'rate' only")
 
     def change(self) -> LabChange:
-        """Return it with its numbers read."""
+        """Return the change with its texts read as numbers."""
         rate = None if self.rate is None else link_rate_from(self.rate, "rate")
         return LabChange(
             at_s=seconds_from(self.at, "at"),
@@ -74,10 +74,10 @@ class LabSection(Table):
     changes: tuple[LinkChangeChoice, ...] = ()
 
     def spec(self, num_hosts: int) -> LabSpec:
-        """Return the lab with so many hosts.
+        """Return the description of the lab with *num_hosts* hosts.
 
         Raises:
-            ValueError: if a host is named that there is not, or a number is out of range.
+            ValueError: if a named host does not exist, or a number is out of range.
         """
         return LabSpec(
             num_hosts=num_hosts,
@@ -94,7 +94,7 @@ class LabSection(Table):
 
 
 class ExtraRows(Table):
-    """Further rows, such as at a rate between the calibrated ones."""
+    """Additional cases to measure, for example at a rate between the calibrated ones."""
 
     rate_bits_per_s: Rate = Field(alias="rate")
     world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(min_length=1)
@@ -124,7 +124,7 @@ class ValidateSection(Table):
 
     @property
     def measures_collectives(self) -> bool:
-        """True if anything is to be measured but training steps."""
+        """True if anything but training steps is to be measured."""
         return bool(self.dense_bytes or self.sparse_densities or self.extra)
 
     @model_validator(mode="after")

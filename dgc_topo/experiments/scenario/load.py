@@ -1,4 +1,4 @@
-"""Read scenario files: what to train, over which topologies, and for which networks to predict.
+"""Reading and checking of scenario files.
 
 A scenario is one TOML file.  Units are in the keys; an unknown key, a bad value, an unknown
 topology or network, or an impossible world size is an error that names file and key and lists what
@@ -22,14 +22,14 @@ from dgc_topo.topology import Topology
 
 
 class ScenarioError(ValueError):
-    """A scenario file that says something impossible; the text names file and key."""
+    """Error in a scenario file; the text names file and key."""
 
 
 def load_scenario(path: str | Path) -> Scenario:
     """Return the scenario in a file, checked as a whole.
 
     Args:
-        path: The file, or the name of a scenario that comes with the package.
+        path: Scenario file, or the name of a scenario that comes with the package.
 
     Raises:
         ValueError: if there is no scenario of that name.
@@ -58,12 +58,12 @@ def read_scenario(path: str | Path) -> str:
 
 
 def text_to_keep(text: str, scenario: Scenario, folder: Path) -> str:
-    """Return a scenario's text for another folder, where it has to find the same files.
+    """Return a scenario's text for another folder, with paths that lead to the same files.
 
     Args:
-        text: Contents of the scenario file.
-        scenario: What it describes.
-        folder: Where the file is.
+        text: Content of the scenario file.
+        scenario: Scenario that the text describes.
+        folder: Folder of the file.
     """
     if scenario.folder is not None or not scenario.names_files:
         return text
@@ -74,16 +74,16 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
     """Return the scenario that *text* (TOML) describes.
 
     Args:
-        text: Contents of a scenario file.
-        where: Names it in errors.
-        folder: Where files are that it names.
+        text: Content of a scenario file.
+        where: Name of the file in errors.
+        folder: Folder in which the file's relative paths begin.
 
     Raises:
         ScenarioError: as `load_scenario`.
     """
     try:
         tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # numbers and nesting have limits, too
+    except (ValueError, RecursionError) as error:  # TOML's numbers and nesting have limits, too
         raise ScenarioError(f"{where}: not valid TOML: {error}") from error
     said = tables.get("folder")
     try:
@@ -99,7 +99,7 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
 
 
 _TRAINED = "all-reduce", "doubly-stochastic"  #: goals that keep the ranks' average
-_TRAINING = "train", "ladder", "throughput"  #: sections of which the runs train
+_TRAINING = "train", "ladder", "throughput"  #: sections whose runs train
 
 
 def _check_topologies(scenario: Scenario, where: str) -> None:
@@ -118,12 +118,12 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
 
 
 def _check_schedule(schedule: Schedule, topology: Topology, key: str) -> None:
-    """Refuse what cannot be run for a key.
+    """Refuse a schedule that cannot be run for a key.
 
     Raises:
         ValueError: saying why.
     """
-    if topology.is_file:  # its steps may be made only when they are asked for
+    if topology.is_file:  # steps may be made lazily, and fail only here
         deque(schedule.steps(), maxlen=0)
     if key.partition(".")[0] in _TRAINING and schedule.goal not in _TRAINED:
         raise ValueError(
@@ -132,7 +132,7 @@ def _check_schedule(schedule: Schedule, topology: Topology, key: str) -> None:
 
 
 def _world_sizes(scenario: Scenario, topology: Topology) -> dict[str, tuple[int, ...]]:
-    """Return all world sizes that a topology must take, by key."""
+    """Return all world sizes that a topology must be able to run with, by key."""
     sizes: dict[str, tuple[int, ...]] = {}
     if scenario.train:
         sizes["train.world_size"] = (scenario.train.world_size,)

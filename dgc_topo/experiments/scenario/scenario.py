@@ -1,4 +1,4 @@
-"""A scenario as a whole: its sections, and which of them fit together."""
+"""The `Scenario`: all sections of a scenario file, and the checks that they fit together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dgc_topo.training.settings import EMULATED, TrainSection
 
 
 class Scenario(Table):
-    """One experiment: everything that decides its result."""
+    """One experiment: all settings that decide its result."""
 
     name: Name
     folder: AnyPath | None = Field(
@@ -55,14 +55,14 @@ class Scenario(Table):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Files of the topologies and networks, where they are."""
+        """Paths of the files that the scenario's topologies and networks use."""
         topologies = [Path(each.folder, each.name) for each in self.topologies if each.is_file]
         networks = [network.file for network in self.networks if hasattr(network, "file")]
         return tuple(dict.fromkeys([*topologies, *networks]))
 
     @property
     def names_files(self) -> bool:
-        """True if there is a file that is relative to the scenario, or may be."""
+        """True if a file may be named by a path relative to the scenario."""
         files = [topology.name for topology in self.topologies if topology.is_file]
         if self.train is not None and self.train.data_path is not None:
             files.append(str(self.train.data_path))
@@ -72,11 +72,11 @@ class Scenario(Table):
         return read or not all(Path(file).is_absolute() for file in files)
 
     def cluster(self, network: str, world_size: int) -> Cluster:
-        """Return *world_size* ranks on a network of ``[simulate] networks``.
+        """Return a cluster of *world_size* ranks on a network of ``[simulate] networks``.
 
         Raises:
-            ValueError: if there is no such network, listing all; or naming the key that makes no
-                sense with so many ranks.
+            ValueError: if there is no such network (the error lists all), or a key does not allow
+                so many ranks (the error names it).
         """
         for index, table in enumerate(self.networks):
             if table.name == network:
@@ -115,7 +115,7 @@ class Scenario(Table):
 
     @model_validator(mode="after")
     def _what_is_predicted_can_overlap(self) -> Self:
-        """Refuse to predict runs in a way in which they cannot be trained."""
+        """Refuse predictions of runs that could not be trained that way."""
         if self.train is None or self.simulate is None or not self.simulate.overlap:
             return self
         if self.train.clip_norm is not None:
@@ -249,7 +249,7 @@ class Scenario(Table):
 
 
 def _check_trainable(where: str, train: TrainSection, compression: CompressionSection) -> None:
-    """Refuse what no worker could do."""
+    """Refuse a training that no worker could do."""
     try:
         compression.check_warm_up(train.epochs)
         if train.overlap:

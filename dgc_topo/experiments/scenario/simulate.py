@@ -1,4 +1,4 @@
-"""Sections ``[simulate]`` and ``[[claims]]``: what is predicted, and what others claim of it."""
+"""Sections ``[simulate]`` and ``[[claims]]``: predictions, and published speed-ups to compare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dgc_topo.tables.places import FolderOfScenario, Label
 from dgc_topo.tables.table import NewKey, Table
 from dgc_topo.training.compression import CompressionSection
 
-#: Of a step that [[simulate.workloads]] describe; what [train] measured brings its own.
+#: Keys of a step of [[simulate.workloads]]; a measured run of [train] has its own values.
 _OF_WORKLOADS = (
     "dense_dtypes",
     "accumulation_steps",
@@ -24,12 +24,12 @@ _OF_WORKLOADS = (
     "union_exponent",
 )
 _OF_COMPRESSED = ("encode_s_per_element", "decode_s_per_element", "union_exponent")
-#: What [compression] says that predictions of [[simulate.workloads]] go by.
+#: Keys of [compression] that predictions of [[simulate.workloads]] use.
 _PREDICTED = ("method", "densities", "wire_dtype", "index_encoding", "scope")
 
 
 class SimulateSection(StepKeys):
-    """Networks and sizes to predict for."""
+    """Networks and world sizes to predict for, and the keys of a simulated step."""
 
     old_keys: ClassVar = {"overlap_exponent": NewKey("union_exponent", table="simulate")}
 
@@ -89,12 +89,12 @@ class SimulateSection(StepKeys):
 def refuse_idle_keys(
     simulate: SimulateSection, compression: CompressionSection, *, trains: bool
 ) -> None:
-    """Refuse what a scenario says of its predictions without any effect on them.
+    """Refuse keys for predictions that would have no effect.
 
     Args:
-        simulate: What is predicted.
-        compression: What is sent.
-        trains: Whether there is anything to train as well.
+        simulate: Section ``[simulate]``.
+        compression: Section ``[compression]``.
+        trains: True if the scenario trains as well.
 
     Raises:
         ValueError: naming the key, and what would give it an effect.
@@ -124,7 +124,7 @@ def refuse_idle_keys(
 
 
 def _refuse_other_methods(compression: CompressionSection, *, trains: bool) -> None:
-    """Refuse compression other than what workloads are predicted with: dense, and DGC's unions."""
+    """Refuse compression that cannot be predicted for workloads; only dense and DGC's union can."""
     if compression.method != "dgc":
         raise ValueError(
             f"compression.method = {compression.method!r}: [[simulate.workloads]] are predicted "
@@ -144,13 +144,13 @@ def _refuse_other_methods(compression: CompressionSection, *, trains: bool) -> N
 
 
 def _said(section: BaseModel, keys: tuple[str, ...] | list[str]) -> Iterator[str]:
-    """Yield those of the *keys* that are not as they are by default."""
+    """Yield those of the *keys* whose values differ from the defaults."""
     fields = type(section).model_fields
     return (key for key in keys if getattr(section, key) != fields[key].default)
 
 
 class Claim(Table):
-    """A speed-up that somebody published: throughput of one world size over another's."""
+    """A published speed-up: throughput at one world size over that at another."""
 
     source: Label = Field(description="who says so, and where")
     workloads: Annotated[tuple[str, ...], EachOnce] = Field(

@@ -1,4 +1,4 @@
-"""Keys of a scenario for simulated training steps: workloads, overlap, stragglers."""
+"""Keys for simulated training steps: workloads, overlap, random compute times, slow ranks."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from dgc_topo.wire.coding import WireDtype
 from dgc_topo.zoo import known_models
 
 _MIB = 2**20
-_DEFAULT_BUCKET_MIB = 25.0  # DistributedDataParallel's
+_DEFAULT_BUCKET_MIB = 25.0  # as in DistributedDataParallel
 _DEFAULT_JITTER_STEPS = 8
 _COUNTS = ("compressible_elements", "dense_elements")
 _NEEDED = ("name", "source", *_COUNTS, "compute_s", "batch_size_per_worker")
 
 
 class WorkloadChoice(Table):
-    """Model of the zoo, or counts of elements, for scenarios that only simulate."""
+    """Model of the zoo, or numbers of elements, for scenarios that only simulate."""
 
     old_keys: ClassVar = {"overlap_exponent": NewKey("union_exponent", table="simulate.workloads")}
 
@@ -96,7 +96,7 @@ class WorkloadChoice(Table):
 
 
 class JitterChoice(Table):
-    """Distribution of every worker's compute time around its usual one, drawn in every step."""
+    """Random distribution of every worker's compute time around its usual value, per step."""
 
     kind: Literal["lognormal", "tail"] = Field(
         description="lognormal: always a little off, mean 1; tail: sometimes late"
@@ -180,7 +180,7 @@ class StepKeys(Table):
         """Return the bytes of a bucket; None for one bucket after the backward pass.
 
         Args:
-            trained: What it was in the training, which is the default.
+            trained: Value in the recorded training, which is the default.
         """
         if self.overlap is None:
             return trained

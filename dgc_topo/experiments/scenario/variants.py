@@ -1,4 +1,4 @@
-"""Variants of a training that are compared: rungs of a ladder, and ways to send gradients."""
+"""Sections ``[ladder]`` and ``[throughput]``: variants of one training that are compared."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Variant(CompressionSection):
-    """Settings of compression that hold instead of those in [compression]."""
+    """Settings that replace those of ``[compression]`` in one variant."""
 
     name: Label = Field(description="in tables and plots")
 
     def over(self, base: CompressionSection, where: str = "rung") -> CompressionSection:
-        """Return *base* with this variant's own keys instead.
+        """Return *base* with this variant's keys in place of its own.
 
         Raises:
             ValueError: that begins with *where*, if they do not go with the others.
@@ -32,10 +32,10 @@ class Variant(CompressionSection):
 
 
 def refuse_one_name_twice(variants: Sequence[Variant], kind: str) -> list[str]:
-    """Return the names of variants, which tables tell apart by them.
+    """Return the variants' names; tables need them to differ.
 
     Raises:
-        ValueError: if two have the same one.
+        ValueError: if two variants have the same name.
     """
     names = [variant.name for variant in variants]
     for index, name in enumerate(names):
@@ -45,9 +45,9 @@ def refuse_one_name_twice(variants: Sequence[Variant], kind: str) -> list[str]:
 
 
 class LadderSection(Table):
-    """A study: every rung at its densities, over world sizes and seeds.
+    """Section ``[ladder]``: every rung at its densities, over world sizes and seeds.
 
-    All share [train], so they take the same steps with the same learning rates; a step's global
+    All rungs share [train], so they take the same steps with the same learning rates.  The global
     batch is that of [train] at its own world size, whatever the world size of a run.
     """
 
@@ -68,7 +68,7 @@ class LadderSection(Table):
         return self
 
     def check_baseline(self, base: CompressionSection) -> None:
-        """Refuse a baseline that is not the first dense rung: at any density, the same is meant.
+        """Refuse a *base* other than the first dense rung, which is the baseline at every density.
 
         Raises:
             ValueError: if it is another.
@@ -84,7 +84,7 @@ class LadderSection(Table):
 
 
 class TrainingVariant(Variant):
-    """Settings that hold instead of those in [compression] and [train]."""
+    """Settings that replace those of ``[compression]`` and ``[train]`` in one variant."""
 
     overlap: bool | None = Field(default=None, description="instead of train.overlap")
     bucket_mib: BucketMiB = None
@@ -93,7 +93,7 @@ class TrainingVariant(Variant):
     )
 
     def training(self, base: TrainSection, where: str = "way") -> TrainSection:
-        """Return *base* with this variant's own keys instead.
+        """Return *base* with this variant's keys in place of its own.
 
         Raises:
             ValueError: that begins with *where*, if they do not go with the others.
@@ -101,14 +101,14 @@ class TrainingVariant(Variant):
         keys = {"overlap", "bucket_mib"} & self.model_fields_set
         own = {key: getattr(self, key) for key in keys}
         if self.overlap is False:
-            own["bucket_mib"] = self.bucket_mib  # none, whatever [train] says
+            own["bucket_mib"] = self.bucket_mib  # no buckets, whatever [train] says
         if not own:
             return base
         return with_keys(base, own, where)
 
 
 class ThroughputSection(Table):
-    """Every way, over every topology that it goes over, beside one worker alone.
+    """Section ``[throughput]``: every way to train, over its topologies, beside a lone worker.
 
     A worker's batch is the same for all (weak scaling).
     """
@@ -120,7 +120,7 @@ class ThroughputSection(Table):
     ways: tuple[TrainingVariant, ...] = Field(min_length=1)
 
     def goes_over(self, topology: str) -> bool:
-        """Return True if any way goes over that topology."""
+        """Return True if any way uses *topology*."""
         return any(not way.over_topologies or topology in way.over_topologies for way in self.ways)
 
     @model_validator(mode="after")

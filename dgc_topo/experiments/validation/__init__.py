@@ -1,1 +1,1 @@
-"""Validate: predict what calibration never saw, measure it, and report the signed errors."""
+"""Validation: predict runs that the calibration never saw, measure them, report the errors."""

@@ -1,4 +1,4 @@
-"""Measure collectives in labs, and predict each from the calibration alone."""
+"""Validation of collectives: measured in labs, and predicted from the calibration alone."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def validate(
     network: CalibratedNetwork,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Iterator[ValidationRow]:
-    """Yield a row per collective of a scenario's ``[validate]``, lab after lab.
+    """Yield a row per collective that ``[validate]`` lists, lab after lab.
 
     Args:
-        scenario: Names topologies, sizes, rates.
-        network: Predicts; it has been calibrated before, and is not touched.
-        advance: Called with how many cases have been measured.
+        scenario: Scenario that names topologies, sizes and rates.
+        network: Calibrated network that predicts; it is not changed.
+        advance: Called with the number of cases measured since the last call.
 
     Raises:
         ValueError: if the scenario has no ``[validate]``.
@@ -59,7 +59,7 @@ def validate(
             reference = reference_for(rate, network.reference_s)
             for size in dict.fromkeys(case.world_size for case in cases):
                 some = [case for case in cases if case.world_size == size]
-                # First of all: what cannot be predicted costs no measured row.
+                # Predict first: a case that cannot be predicted then wastes no measurement.
                 predicted_s = [predict_case(case, network.parameters, rate) for case in some]
                 found = measure_cases(session, some, section.rounds, advance, reference, lab)
                 for measured, predicted in zip(found, predicted_s, strict=True):
@@ -69,15 +69,15 @@ def validate(
 def predict_again(
     scenario: Scenario, network: CalibratedNetwork, rows: Sequence[ValidationRow]
 ) -> Iterator[ValidationRow]:
-    """Yield rows that were measured before with what another calibration predicts.
+    """Yield earlier rows with the predictions of another calibration.
 
     Args:
-        scenario: Whose rows they are.
-        network: Predicts.
-        rows: Collectives; for training steps see `predict_trainings`.
+        scenario: Scenario of the rows.
+        network: Calibrated network that predicts.
+        rows: Rows of collectives; for training steps see `predict_trainings`.
 
     Raises:
-        ValueError: if the scenario has no ``[validate]``, or none of its collectives is a row's.
+        ValueError: if the scenario has no ``[validate]``, or a row is none of its collectives.
     """
     known = {
         (case.label, case.world_size, rate, _payload(case), _own_bytes(case.buffer)): case
@@ -129,7 +129,7 @@ def _cases(
             if topology.gossips and buffer.kind == "sparse":
                 continue  # gossip averages whole parameters
             pattern = Collective(topology=topology)
-            runs = 1  # merging sparse entries takes long enough
+            runs = 1  # merging more sparse entries would take too long
             if isinstance(buffer, DenseBuffer):
                 steps = count_cost(pattern.schedule(size)).num_steps
                 runs = runs_in_a_row(max(1, steps), buffer.num_bytes / size, rate)

@@ -1,4 +1,4 @@
-"""Validation on disk: a row per measured case, trainings (JSON Lines), the calibration, a plot."""
+"""A validation's folder: a row per case, the records of trainings, the calibration, a plot."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from dgc_topo.units import rate_text
 
 COLLECTIVES, TRAINING_STEPS = "collectives", "training steps"  #: groups of rows
 
-#: Rows from so many bytes on are large: what a link or a processor can carry decides.
+#: Rows with at least this many bytes are large: bandwidth decides their time, not latency.
 LARGE_BYTES = 1_000_000
 
 
 class ValidationRow(BaseModel):
-    """Measured time of one case, and the one that the calibrated model had predicted."""
+    """Measured time of one case, and the time that the calibrated model had predicted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,7 +62,7 @@ class ValidationRow(BaseModel):
 
 
 class ErrorSummary(NamedTuple):
-    """Absolute errors of some rows."""
+    """Summary of the absolute errors of some rows."""
 
     what: str
     num_rows: int
@@ -72,7 +72,7 @@ class ErrorSummary(NamedTuple):
 
 
 def summarize(rows: Sequence[ValidationRow]) -> list[ErrorSummary]:
-    """Return a summary per group, rate and size class; those without rows are left out."""
+    """Return a summary per group, rate and size class that has rows."""
     summaries = []
     for group in dict.fromkeys(row.group for row in rows):
         for rate in dict.fromkeys(row.rate_bits_per_s for row in rows):
@@ -103,18 +103,17 @@ def _summary(what: str, rows: Iterable[ValidationRow]) -> ErrorSummary:
 
 
 class ValidationFolder:
-    """A new validation; earlier results at its place are renamed.
+    """Folder of a new validation; earlier results in its place are renamed.
 
-    Rows and trainings are written as they come, so that what was measured is not lost if anything
-    fails later.
+    Rows and trainings are written at once, so that a later failure loses no measurement.
 
     Args:
         path: Folder to make; it may exist if it is empty or holds earlier results.
-        scenario: The file of the scenario, whose own folder is never renamed.
+        scenario: The scenario's file; its own folder is never renamed.
 
     Attributes:
         path: The folder.
-        aside: Where the earlier results are now, if there were any.
+        aside: New path of the earlier results, if there were any.
 
     Raises:
         ResultsError: if *path* holds anything else, or another run is writing to it.
@@ -128,7 +127,7 @@ class ValidationFolder:
         self.aside = self._room.aside
 
     def or_as_it_was(self, told: OnMoved | None = None) -> AbstractContextManager[None]:
-        """Leave everything as it was if what is done now fails before anything was measured."""
+        """Put everything back if the code inside fails before anything was measured."""
         return self._room.or_as_it_was(self._rows, self._trainings, told=told)
 
     def keep_network(self, network: CalibratedNetwork) -> None:
@@ -156,7 +155,7 @@ class ValidationFolder:
 def load_rows(path: Path) -> list[ValidationRow]:
     """Return the rows of a validation folder, or of its ``validation.jsonl``.
 
-    A last line that was cut off by a crash is left out with a warning.
+    If a crash cut off the last line, it is left out with a warning.
 
     Raises:
         OSError: if there is no such file.
@@ -166,11 +165,11 @@ def load_rows(path: Path) -> list[ValidationRow]:
 
 
 def load_trainings(path: Path, rows: Iterable[ValidationRow]) -> list[Measurement]:
-    """Return the trainings of a validation folder, some of which have no row if it was cut short.
+    """Return the records of a validation folder's trainings; some may not have a row yet.
 
     Args:
         path: The folder.
-        rows: Its rows, so that trainings are missed.
+        rows: Its rows, which decide whether trainings are required.
 
     Raises:
         ResultsError: if there are rows of training steps, but no file of their trainings.

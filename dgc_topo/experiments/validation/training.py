@@ -1,8 +1,9 @@
-"""Measure whole training steps in a lab, and predict each from its parts and the calibration.
+"""Validation of whole training steps: measured in a lab, and predicted from their parts.
 
-What a step computes and compresses is taken from workers that did nothing else before the trainings
-began, all of them at once, for they share the machine; what it communicates, from the calibrated
-network.
+The times of computing and compressing come from workers that did only this before the trainings
+began, all of them at once, because they share the machine.  The time of communication comes from
+the
+calibrated network.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from dgc_topo.workers.lab import Lab
 
 
 def num_trainings(scenario: Scenario) -> int:
-    """Return the number of trainings that `validate_training` runs if nothing disturbs them."""
+    """Return the number of trainings that `validate_training` runs if none is disturbed."""
     if scenario.train is None or scenario.lab is None:
         return 0
     return section_of(scenario).rounds * len(plan_jobs(scenario)[0])
@@ -41,14 +42,14 @@ def validate_training(
 ) -> Iterator[ValidationRow]:
     """Yield a row per training that ``[train]`` and ``[lab]`` describe, when all are done.
 
-    In each of the scenario's rounds all of them take turns.  Those whose rounds differ too much get
-    as many again, twice at most.
+    In each of the scenario's rounds every training is run once.  A training whose rounds differ too
+    much is measured in as many further rounds, at most twice.
 
     Args:
-        scenario: With a ``[validate]``; without both others there is nothing to do.
-        network: Predicts the communication.
-        keep: Called with the record of each run as soon as it is there.
-        advance: Called with how many runs are done, of as many as `num_trainings` says.
+        scenario: Scenario with ``[validate]``; without ``[train]`` and ``[lab]`` nothing is done.
+        network: Calibrated network, which predicts the communication.
+        keep: Called with the record of each run as soon as it is made.
+        advance: Called with the number of runs done, of the `num_trainings`.
 
     Raises:
         LabError: if this machine cannot have the lab.
@@ -95,17 +96,17 @@ def _by_job(records: Iterable[Measurement]) -> dict[str | None, list[Measurement
 def predict_trainings(
     scenario: Scenario, network: CalibratedNetwork, records: Iterable[Measurement]
 ) -> Iterator[ValidationRow]:
-    """Yield a row for each training of which runs have been measured.
+    """Yield a row for each training that has measured runs.
 
-    What workers compute and compress are medians over all runs that did the same.
+    Times of computing and compressing are medians over all runs with the same work.
 
     Args:
-        scenario: Whose trainings they are.
-        network: Predicts the communication.
-        records: What was measured.
+        scenario: Scenario of the trainings.
+        network: Calibrated network, which predicts the communication.
+        records: Records of the measured runs.
 
     Raises:
-        ValueError: if a record is of no training that the scenario describes.
+        ValueError: if the scenario does not describe a record's training.
     """
     lab, records = scenario.lab, list(records)
     known = {job.key for job in plan_jobs(scenario)[0]} if scenario.train and lab else set()
@@ -128,13 +129,13 @@ def predict_trainings(
 
 
 def _as_measured(record: Measurement) -> Measurement:
-    """Return a record whose workers are as slow as they were: scaled, and all on one machine."""
+    """Return a record at the real speed of workers that share one machine."""
     phases = record.crowd_phases or record.solo_phases
     return record.model_copy(update={"time_scale": 1.0, "solo_phases": phases})
 
 
 def _pooled(records: Sequence[Measurement]) -> list[Measurement]:
-    """Return records with medians of what a lone worker took in all runs that did the same.
+    """Return records whose lone worker's times are medians over all runs with the same work.
 
     A lone worker's time does not depend on the topology, and only compressing depends on the
     density: noise in one topology's runs must not make that topology look slower.
