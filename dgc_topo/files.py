@@ -13,7 +13,7 @@ _TEMPORARY = ".dgc-topo-"  #: begins the name of a file that is not whole yet
 
 
 class WriteError(OSError):
-    """A file that could not be written; what was there before is as it was."""
+    """A file that could not be written; the earlier file is unchanged."""
 
     def __str__(self) -> str:
         """Name the file, and say why."""
@@ -28,10 +28,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def opened_whole(path: Path) -> Iterator[BinaryIO]:
-    """Give a file to write that takes the place of *path* once it is whole and on disk.
+    """Open a new file that replaces *path* once it is complete and on disk.
 
-    Readers see the earlier file or all of the new one, whatever ends the writer.  A link is
-    followed; a device or a pipe is written to as it is.
+    Readers see the earlier file or the complete new one, even if the writer is killed.  A link is
+    followed; a device or a pipe is written to directly.
 
     Raises:
         WriteError: naming *path*, if the disk or the folder refuses.
@@ -49,7 +49,7 @@ def opened_whole(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _replacement(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes the place of *path*, in the same folder and with the same rights."""
+    """Open a file in the folder of *path*, with the same rights, that will replace it."""
     temporary = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -71,13 +71,13 @@ def is_temporary(path: Path) -> bool:
 
 
 def _is_stream(path: Path) -> bool:
-    """Return True if *path* is no file on a disk, or one that a shell has opened."""
+    """Return True if *path* is not a file on a disk, or was opened by a shell."""
     beside_disks = any(path.absolute().is_relative_to(place) for place in ("/dev", "/proc"))
     return path.exists() and (beside_disks or not path.is_file())
 
 
 def _sync_folder(folder: Path) -> None:
-    """Keep what was renamed in *folder* also if the machine stops now, where a disk can."""
+    """Make renamings in *folder* survive a power loss, if the disk can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:

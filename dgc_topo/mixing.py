@@ -1,4 +1,4 @@
-"""Proofs about gossip: its mixing matrices, the ranks they connect, and how fast ranks agree."""
+"""Proofs about gossip: mixing matrices, connected ranks, and the spectral gap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dgc_topo.topology import Topology
 
 Matrix = npt.NDArray[np.float64]
 
-#: Rest that rounding leaves of a distance of 1 that an iteration brings to 0.
+#: Rounding error of a distance that an iteration brings from 1 to exactly 0.
 _ROUNDING = 1e-12
 
 
@@ -28,8 +28,8 @@ class Mixing(NamedTuple):
     """Gossip that has been proved.
 
     Attributes:
-        iterations: Number of iterations after which the ranks are connected, everyone to everyone.
-        spectral_gap: As of `Contraction`.
+        iterations: Number of iterations after which every rank has reached every other.
+        spectral_gap: As in `Contraction`.
         matrix: Mixing matrix of the first iteration.
     """
 
@@ -41,13 +41,14 @@ class Mixing(NamedTuple):
 def proved_iterations(
     topology: Topology, world_size: int, *, seed: int = 0
 ) -> Iterator[tuple[str, Schedule]]:
-    """Yield the schedules that a proof follows, and how to name each in an error.
+    """Yield the schedules that a proof follows, each with its name for errors.
 
-    One of a topology that never changes; else a few times the logarithm of *world_size*.
+    A topology that never changes yields one schedule; others yield a small multiple of
+    log(*world_size*).
 
     Raises:
-        ScheduleError: if a later iteration has another goal, or other servers, than the first, or
-            the first comes out otherwise when it is made again.
+        ScheduleError: if a later iteration has another goal or other servers than the first, or
+            building the first again gives another schedule.
     """
     first = topology.schedule(world_size, seed=seed)
     for iteration in range(8 * world_size.bit_length() + 8 if topology.varies else 1):
@@ -65,7 +66,7 @@ def proved_iterations(
 
 
 def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> Mixing:
-    """Prove that the mixing is stochastic as promised and, over some iterations, connected.
+    """Prove that the mixing keeps its stochastic promise and, in time, connects all ranks.
 
     Raises:
         ScheduleError: naming the iteration, rank, chunk and step whose weights are wrong, or the
@@ -76,7 +77,7 @@ def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> Mixin
     contraction = Contraction(world_size, goal)
     connected_after = iterations = 0
     first: Matrix | None = None
-    parts: IntArray = np.arange(world_size)  # which strongly connected part each rank is in
+    parts: IntArray = np.arange(world_size)  # number of each rank's strongly connected part
     before = None
     for where, schedule in proved_iterations(topology, world_size, seed=seed):
         if before is None or not _same(before, schedule):
@@ -128,12 +129,12 @@ def mixing_matrix(schedule: Schedule, *, where: str = "schedule") -> Matrix:
 
 
 class Contraction:
-    """Factor by which an iteration brings the ranks nearer to each other.
+    """Factor by which one iteration brings the ranks nearer to each other.
 
-    Of a doubly stochastic W that never changes, a distance from the average shrinks by at most its
-    second singular value; of matrices that change, by the geometric mean of what their product
-    comes to; of a column-stochastic W, whose ranks agree on other shares than the average, by the
-    second largest magnitude of its eigenvalues in the long run.
+    For a doubly stochastic W that never changes, a distance from the average shrinks by at most the
+    second singular value of W.  For matrices that change, the factor is the geometric mean of the
+    factor of their product.  For a column-stochastic W, under which ranks agree on shares other
+    than the average, it is the second largest magnitude of the eigenvalues, in the long run.
 
     Args:
         world_size: Number of ranks.
@@ -150,7 +151,7 @@ class Contraction:
         self._log = 0.0
 
     def add(self, matrix: Matrix) -> None:
-        """Add an iteration's matrix; the same as before costs little."""
+        """Add an iteration's matrix; a repeated matrix costs little."""
         if self._count == 0:
             self._same = matrix
         elif self._same is not None and not np.array_equal(matrix, self._same):
@@ -209,7 +210,7 @@ def _check_chunks(
 
 
 def _check_sums(schedule: Schedule, first: Weights, axis: int, where: str) -> None:
-    """Refuse sums that are not 1: of what is given of each rank (axis 0), or that it receives."""
+    """Refuse sums of weights that are not 1: those of a rank's value (axis 0), or at a rank (1)."""
 
     def wrong(weights: Weights) -> npt.NDArray[np.bool_]:
         return np.asarray(weights.matrix().sum(axis=axis) != weights.denominator)

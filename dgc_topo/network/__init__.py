@@ -1,4 +1,4 @@
-"""Networks and clusters: hosts and links, what messages cost at their ends, where ranks are."""
+"""Networks and clusters: hosts, links, costs at the ends of messages, and places of ranks."""
 
 from dgc_topo.network.changes import (
     Background,

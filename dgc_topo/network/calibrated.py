@@ -1,4 +1,4 @@
-"""A calibrated network: the parameters of the model, and the probes that they were fitted to."""
+"""Calibrated networks: the fitted parameters of the model, and the probes behind them."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ from dgc_topo.network.costs import Cost, EndCosts
 from dgc_topo.network.network import Network, star
 from dgc_topo.tables.table import Table
 
-#: Bandwidth of a link that is no limit.
+#: Bandwidth of an unlimited link.
 _NO_LIMIT_BYTES_PER_S = 1e18
 _BITS = 8
-#: Costs that bytes have more of where they come from no cache.
+#: Costs that are higher for bytes outside the caches.
 _UNCACHED = ("reduce_s_per_byte", "scale_s_per_byte", "send_s_per_byte", "receive_s_per_byte")
 
 
 class Parameters(EndCosts):
-    """Parameters of links, processes and machines, as point-to-point measurements tell them.
+    """Parameters of links, processes and machines, fitted to point-to-point measurements.
 
-    A link of a rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
-    ``latency_s``, and as long as *latency_bytes* take on the link (frames wait in whole at every
-    switch).  After a pause a link lets ``burst_bytes``, and what it carries in ``burst_s``, pass at
-    once.
+    A link of rate R carries ``goodput * R`` bytes of payload.  The first byte of a message takes
+    ``latency_s`` plus the time of *latency_bytes* on the link, because every switch waits for whole
+    frames.  After a pause a link passes at once ``burst_bytes``, plus the bytes that it carries in
+    ``burst_s``.
 
-    A byte costs less CPU time where it comes from a cache: sending, receiving and adding up cost
-    what is given here for bytes in a cache, and *uncached_factor* times that for others: a part
-    ``1 - cache_bytes / f`` of the f bytes that all processes of a machine touch in their buffers.
+    A byte costs less CPU time if it comes from a cache.  The costs of sending, receiving and adding
+    given here are for bytes in a cache; others cost *uncached_factor* times as much.  If the
+    processes
+    of a machine touch f bytes in their buffers, a fraction ``1 - cache_bytes / f`` is not cached.
 
-    Where there are more processes than cores, these never sleep, so that nobody has to wait until
-    they are awake: the latency is *crowded_latency_s*.  But they have to switch between processes:
-    each step of a rank costs *crowded_overhead_s* more CPU time.
+    If there are more processes than cores, the cores never sleep and no process waits to be woken:
+    the latency is *crowded_latency_s*.  But the cores have to switch between processes: each step
+    of
+    a rank costs *crowded_overhead_s* more CPU time.
 
-    A rank works for ``start_overhead_s`` before its first step of a run, and *step_overhead_s*
-    before each: a run of many steps costs less per step than one of few.
+    A rank works for ``start_overhead_s`` before the first step of a run, and for *step_overhead_s*
+    before each step: in a run of many steps, a step costs less than in a run of few.
 
-    Cores that are all busy slow each other down, be it for the memory or because they are threads
-    of one physical core: together they do what *busy_core_speed* times as many would do alone.
+    Cores that are all busy slow each other down, because they share the memory or are threads of
+    one physical core: together they work like *busy_core_speed* times as many cores.
 
-    Other costs are as `EndCosts` has them.
+    Other costs are those of `EndCosts`.
     """
 
     goodput: float = Field(default=1.0, gt=0, description="payload bytes per byte of a link's rate")
@@ -65,9 +67,10 @@ class Parameters(EndCosts):
         """Return a star of hosts.
 
         Args:
-            num_hosts: How many.
-            rate_bits_per_s: Of every link; None is unlimited.
-            touched_bytes: Of the buffers of all hosts; far larger than any cache if left out.
+            num_hosts: Number of hosts.
+            rate_bits_per_s: Rate of every link; None is unlimited.
+            touched_bytes: Bytes of the buffers of all hosts; by default far more than any cache
+                holds.
         """
         on_machine = min(num_hosts, self.hosts_per_machine)
         costs = self.costs(touched_bytes * on_machine / num_hosts)
@@ -84,10 +87,10 @@ class Parameters(EndCosts):
         return star(num_hosts, bandwidth, latency_s / 2, costs=costs)
 
     def costs(self, touched_bytes: float = float("inf")) -> EndCosts:
-        """Return what messages cost at their ends.
+        """Return the costs of messages at their ends.
 
         Args:
-            touched_bytes: What all processes of a machine touch in their buffers.
+            touched_bytes: Bytes that all processes of a machine touch in their buffers.
         """
         uncached = max(0.0, 1 - self.cache_bytes / touched_bytes) if touched_bytes else 0.0
         factor = 1 + (self.uncached_factor - 1) * uncached
@@ -96,13 +99,13 @@ class Parameters(EndCosts):
         return EndCosts(**costs | {"cores_per_machine": self._cores_at_once(), "burst_bytes": 0.0})
 
     def _cores_at_once(self) -> float | None:
-        """Return how many processes' work a machine does at once; one never slows itself down."""
+        """Return the number of processes that a machine runs at full speed at once, at least 1."""
         cores = self.cores_per_machine
         return None if cores is None else max(self.busy_core_speed * cores, min(cores, 1.0))
 
 
 class ProbeRow(Table):
-    """One probe: what it took, and what the fitted model says that it takes."""
+    """One probe: its measured time, and its time by the fitted model."""
 
     probe: str
     world_size: int
@@ -119,7 +122,7 @@ class ProbeRow(Table):
 
 
 class CalibratedNetwork(Table):
-    """A network file: parameters, and how well they fit what they were made from."""
+    """Content of a calibrated network file: parameters, and the probes that they were fitted to."""
 
     name: str
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
@@ -140,25 +143,25 @@ class CalibratedNetwork(Table):
         return self.parameters.network(num_hosts, self.rate_bits_per_s)
 
     def at_rate(self, rate_bits_per_s: float) -> CalibratedNetwork:
-        """Return the same with links of another rate."""
+        """Return the same network with links of another rate."""
         return self.model_copy(update={"rate_bits_per_s": rate_bits_per_s})
 
     @classmethod
     def check_place(cls, path: Path) -> None:
-        """Check that a file at *path*, if there is one, is a network file: no other is replaced.
+        """Refuse to replace a file at *path* that is not a calibrated network file.
 
         Raises:
-            ValueError: if it is anything else.
+            ValueError: if there is any other file.
         """
         if path.is_file() and path.stat().st_size:
             cls.load(path)
 
     def save(self, path: Path) -> Path | None:
-        """Write the file (TOML).
+        """Write the file (TOML); an earlier one is renamed.
 
         Returns:
-            Where the network is now that was there before: ``lab.toml`` becomes
-            ``lab-20260131-174502.toml``, after the time it was made.  None if there was none.
+            New path of the earlier file: ``lab.toml`` becomes ``lab-20260131-174502.toml``, after
+            the time it was made.  None if there was none.
         """
         self.check_place(path)
         earlier = None
@@ -172,7 +175,7 @@ class CalibratedNetwork(Table):
 
     @classmethod
     def load(cls, path: Path) -> CalibratedNetwork:
-        """Return what a file says.
+        """Return the calibrated network in a file.
 
         Raises:
             ValueError: naming the file and the key, if it is not a network file.

@@ -1,6 +1,7 @@
-"""The same network, a little different: several GPUs in a host, slower hosts and links, limits.
+"""Changes to a network: GPUs in hosts, slower hosts and links, limits, events over time.
 
-Other jobs' traffic, and links that change on the way, are values beside the network.
+The functions return a changed copy.  Other jobs' traffic (`Background`), and links that change
+during a run (`LinkChange`), are values beside the network.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ _ROUNDING = 1e-9  # relative, of the bytes that a link carries
 
 @dataclass(frozen=True, slots=True)
 class LinkChange:
-    """Links whose bandwidth changes while the simulation runs.
+    """Links whose bandwidth changes at a given time.
 
     Attributes:
-        at_s: When.
-        links: Which links.
-        factor: New bandwidth as a multiple of the network's; 0 is a failure: flows on the link
+        at_s: Time of the change, in seconds.
+        links: Numbers of the links.
+        factor: New bandwidth as a multiple of the network's.  0 is a failure: flows on the link
             wait until a later change brings it back.
 
     Raises:
@@ -62,15 +63,15 @@ class Background(NamedTuple):
 def carry_times_s(
     network: Network, num_bytes: FloatArray, changes: Sequence[LinkChange] = ()
 ) -> FloatArray:
-    """Return the times by which links, always busy, would have carried some bytes each.
+    """Return the times at which links that are always busy would have carried their bytes.
 
     Args:
-        network: Bandwidths before any change, and what links have saved up at first.
-        num_bytes: Of each link, shape (num_links,).
-        changes: Of bandwidths.
+        network: Network with the bandwidths before any change, and the bytes saved up at first.
+        num_bytes: Bytes of each link, shape (num_links,).
+        changes: Changes of bandwidths.
 
     Returns:
-        Seconds, shape (num_links,); infinite for what a link that fails for good cannot carry.
+        Seconds, shape (num_links,); infinite if a link fails for good before it has carried all.
     """
     left = np.maximum(num_bytes - network.costs.burst_bytes, 0.0)
     times_s = left / network.bandwidth_bytes_per_s
@@ -88,7 +89,7 @@ def _carry_s(num_bytes: float, bandwidth: float, changes: Sequence[LinkChange]) 
     now, rate, left = 0.0, bandwidth, num_bytes
     for change in changes:
         if change.at_s > now:
-            # Up to rounding: a message may end at the very moment at which its link fails.
+            # Allow for rounding: a message may end exactly when its link fails.
             if left <= rate * (change.at_s - now) + _ROUNDING * num_bytes:
                 return now + min(left / rate, change.at_s - now) if rate else now
             left -= rate * (change.at_s - now)
@@ -118,7 +119,7 @@ def slow_host(network: Network, host: int, factor: float) -> Network:
 
 
 def links_of_host(network: Network, host: int) -> tuple[int, ...]:
-    """Return a host's own links: those on which all its traffic leaves and reaches it.
+    """Return a host's own links, which all its traffic crosses.
 
     Raises:
         ValueError: if there is no such host.
@@ -140,19 +141,19 @@ def links_of_host(network: Network, host: int) -> tuple[int, ...]:
 def add_gpus(
     network: Network, gpus_per_host: int, bandwidth_bytes_per_s: float, latency_s: float = 0.0
 ) -> Network:
-    """Return the network with several GPUs in each host, which take a rank each.
+    """Return the network with several GPUs in each host, one rank per GPU.
 
-    A switch inside each host (NVLink, PCIe) joins its GPUs with each other and with whatever the
-    host's links were.  Slot ``host * gpus_per_host + gpu`` is a GPU.
+    A switch inside each host (NVLink, PCIe) joins its GPUs with each other and with the host's
+    links.  Slot ``host * gpus_per_host + gpu`` is a GPU.
 
     Args:
-        network: Of hosts with one slot each.
-        gpus_per_host: GPUs in each host.
-        bandwidth_bytes_per_s: Of each GPU's link inside its host, each way.
-        latency_s: Of such a link; two GPUs of a host are two links apart.
+        network: Network of hosts with one slot each.
+        gpus_per_host: Number of GPUs in each host.
+        bandwidth_bytes_per_s: Bandwidth of each GPU's link inside its host, each way.
+        latency_s: Latency of such a link; two GPUs of a host are two links apart.
 
     Raises:
-        ValueError: if a number makes no sense, or there are GPUs already.
+        ValueError: if a number is out of range, or there are GPUs already.
     """
     if gpus_per_host < 1 or network.slots_per_host > 1:
         raise ValueError(
@@ -195,18 +196,18 @@ def limit_hosts(
     *,
     each: Literal["host", "slot"] = "host",
 ) -> Network:
-    """Return the network with a limit on what each host, or slot, sends and receives together.
+    """Return the network with a limit on the bytes that each host, or slot, sends plus receives.
 
-    Measured full-duplex links often carry less both ways than twice one way (a *duplex limiter*:
-    160-187.5 MB/s instead of 240 on 1 GbE; Graphene cluster, SimGrid's guide).  A cap on the
-    bytes that a process can move in a second is the same thing for a slot.  What stays inside a
-    host is not limited by the host's limit.
+    Full-duplex links often carry less both ways than twice the rate of one way (a *duplex limiter*:
+    160-187.5 MB/s instead of 240 on 1 GbE; Graphene cluster, SimGrid's guide).  A cap on the bytes
+    that a process can move per second is the same limit for a slot.  Traffic inside a host does not
+    count for the host's limit.
 
     Args:
         network: The network without the limit.
-        limit_bytes_per_s: Of each host (or slot), or an array of shape (num_hosts,).
+        limit_bytes_per_s: Limit of each host (or slot), or an array of shape (num_hosts,).
         name: Name of the limit for people: ``host 3 both ways``.
-        each: Owner of such a limit.
+        each: Owner of each limit: a host or a slot.
 
     Raises:
         ValueError: if a limit is not above 0.
@@ -221,7 +222,7 @@ def limit_hosts(
         ends = np.stack([src, dst]) // of_each
         ends = np.where(ends[0] == ends[1], -1, ends + first)
         routes: IntArray = np.concatenate([ends, network.router(src, dst).T]).T
-        # What pads stays last, unless two slots of one host are below its limit.
+        # Padding stays last, unless both slots are on one host, which its limit does not count.
         return routes if of_each == 1 else pack_routes(routes)
 
     def link_name(link: int) -> str:
@@ -241,7 +242,7 @@ def limit_hosts(
 
 
 def checked_links(network: Network, links: Sequence[int]) -> None:
-    """Refuse links that a network does not have, and those without a bandwidth to change."""
+    """Refuse links that *network* does not have, and links without a bandwidth to change."""
     wrong = [link for link in links if not 0 <= link < network.num_links]
     if wrong:
         raise ValueError(f"link {wrong[0]}: expected 0 to {network.num_links - 1}")

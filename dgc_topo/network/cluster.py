@@ -1,4 +1,4 @@
-"""Clusters: a network with the ranks on it, and what else happens there; and how to get one."""
+"""Clusters: a network with ranks on its hosts; `load_cluster` makes one from any source."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from dgc_topo.units import seconds_text
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cluster:
-    """Ranks on the hosts of a network, and other jobs' traffic there.
+    """Ranks on the hosts of a network, with other jobs' traffic and changes of links.
 
     Attributes:
         name: Name for people: a fabric, a file, or ``FILE:NAME``.
-        network: Hosts and links, and what messages cost at their ends.
+        network: Hosts, links, and the costs of messages at their ends.
         placement: Slot of each rank, shape (num_ranks,).
         background: Flows of other jobs, if any.
         changes: Links that fail, or change their bandwidth, while a collective runs.
-        differs: A line for each host and link that is not like the others, for people.
-        fabric: The fabric of which it is a plain star, if it is one.
+        differs: A line of text for each host and link that differs from the others.
+        fabric: The fabric, if the cluster is a plain star of one; else None.
 
     Raises:
         ValueError: if a rank has no slot.
@@ -106,7 +106,7 @@ class Cluster:
         return found
 
 
-#: Names or describes a cluster.
+#: Anything that `load_cluster` accepts.
 Source = str | Path | Cluster | NetworkTable | Network | Fabric | nx.Graph  # type: ignore[type-arg]
 
 
@@ -124,13 +124,13 @@ def load_cluster(
             - ``FILE.toml:NAME``, a network of a file that has several, or of a scenario;
             - a networkx graph, as `from_graph` takes it, or a `Network`;
             - a `Cluster`, which is returned as it is.
-        num_ranks: Number of ranks.  If it is left out, there are as many as the network takes,
-            which has to say how large it is.
-        folder: Where relative paths begin.
+        num_ranks: Number of ranks.  By default as many as the network has room for, if the network
+            has a size of its own.
+        folder: Folder in which relative paths begin.
 
     Raises:
         ValueError: if there is no such network, the number of ranks is missing or does not fit, or
-            a file says something impossible; naming the file and the key.
+            a file has an impossible value (the error names the file and the key).
 
     Example:
         >>> dt.load_cluster("1gbe", 64)
@@ -155,7 +155,7 @@ def load_cluster(
 
 
 def _network_of(source: object) -> tuple[str, Network]:
-    """Return what somebody made in Python, and a name for it."""
+    """Return a network that was made in Python, and a name for it."""
     if isinstance(source, nx.Graph):
         return str(source.name or "graph"), from_graph(source)
     if isinstance(source, Network):
@@ -207,13 +207,13 @@ def _of_table(name: str, table: NetworkTable, num_ranks: int | None) -> Cluster:
     )
 
 
-@lru_cache(maxsize=32)  # a network keeps its routes: one serves all runs of a size
+@lru_cache(maxsize=32)  # a network caches its routes, so one is kept for all runs of a size
 def _kept_network(table: NetworkTable, num_hosts: int) -> Network:
     return table.build(num_hosts)
 
 
 def _needed(name: str, num_ranks: int | None, key: str = "") -> int:
-    """Return the number of ranks of what grows with them.
+    """Return the number of ranks, which a network without a size of its own needs.
 
     Raises:
         ValueError: if there is none.

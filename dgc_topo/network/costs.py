@@ -19,46 +19,47 @@ Cost = NonNegativeFloat
 class EndCosts(Table):
     """Costs at the ends of a message; all zero by default (a network of wires only).
 
-    This is the only declaration of these costs: they are keys of a network file under the same
-    names and in the same units, and what a calibration finds.
+    This is the only declaration of these costs: a network file has keys of the same names and
+    units,
+    and a calibration finds their values.
 
-    Where CPU time per byte or a machine's cores are given, processors are resources that messages
-    and work share like links (see `dgc_topo.simulation.resources`): overheads and additions then
-    take longer if more processes work than there are cores.
+    If CPU time per byte or a machine's cores are given, processors become resources that messages
+    and work share like links (see `dgc_topo.simulation.resources`).  Overheads and additions then
+    take longer when more processes work than there are cores.
+
+    *Serial* costs of a rank are paid one after the other.
 
     Attributes:
-        overhead_s: Software time per message, on each side; serial per rank, so the third
-            message that a rank posts in a step is posted three overheads after the step began.
-        receive_overhead_s: Software time per received message once it is there, before the rank
-            goes on; serial as well.
-        step_overhead_s: Software time per step of a rank, before its messages; serial as well.
-        start_overhead_s: Software time of a rank before its first step of a run; serial as well.
-        reduce_s_per_byte: Time to add one received byte (gamma); serial per rank, at a step's end.
-        scale_s_per_byte: Time to multiply one byte by a weight, as gossip does with what it
-            receives and with what it keeps; serial as well.
+        overhead_s: Software time per message, on each side, serial: the third message that a rank
+            posts in a step is posted three overheads after the step began.
+        receive_overhead_s: Software time per received message after its arrival; serial.
+        step_overhead_s: Software time per step of a rank, before its messages; serial.
+        start_overhead_s: Software time of a rank before the first step of a run; serial.
+        reduce_s_per_byte: Time to add one received byte (gamma), at a step's end; serial.
+        scale_s_per_byte: Time to multiply one byte by a weight, as gossip does with the received
+            and with the own value; serial.
         message_curve: Extra time of a message by its size, as pairs (bytes, seconds) with growing
             bytes: straight lines between them, constant outside.  See `curve_from_times`.
-        send_s_per_byte: CPU seconds to send a byte, beside whatever else the process does.
+        send_s_per_byte: CPU seconds to send a byte, while the process may do other work.
         receive_s_per_byte: CPU seconds to receive a byte.
-        code_s_per_byte: CPU seconds to make a byte of a sparse message, before it can be sent, and
-            again to read it.  What goes from one place to many is made once.
-        merge_s_per_byte: CPU seconds per byte of sparse entries that adding goes through: those
-            that arrived, and the receiver's own.
-        sort_s_per_byte: The same where many entries of three and more places come together: these
-            are sorted.
-        code_s_per_message: CPU seconds per sparse message, to make it and again to read it.
-        merge_s_per_message: CPU seconds per sparse message that is added to what is there.
-        cold_code_s: CPU seconds more to make sparse messages, and to read them, if the rank has not
-            done so in this run: caches have forgotten how.
-        cooling_s: Within this time after it has done so, all of *cold_code_s* but a part of
-            ``1 / e`` comes back.
+        code_s_per_byte: CPU seconds to encode a byte of a sparse message before it is sent, and
+            again to decode it.  A message to several receivers is encoded once.
+        merge_s_per_byte: CPU seconds per byte of sparse entries that an addition reads: the
+            received entries and the receiver's own.
+        sort_s_per_byte: The same, if many entries from three or more ranks meet: they are sorted.
+        code_s_per_message: CPU seconds per sparse message to encode it, and again to decode it.
+        merge_s_per_message: CPU seconds per sparse message that is added.
+        cold_code_s: Additional CPU seconds to encode or decode sparse messages if the rank has not
+            done so yet in this run, because its caches are cold.
+        cooling_s: Time constant of the cache's cooling: this long after a rank last encoded or
+            decoded, all but a fraction ``1 / e`` of *cold_code_s* is due again.
         cores_per_process: Cores that one rank's process can use at once: its CPU cap.
         cores_per_machine: Cores that the processes of a machine share; None for enough.
         hosts_per_machine: Hosts whose processes share one machine's cores: 1, unless hosts are
-            emulated on one machine, as a lab's are.
+            emulated on one machine, as in a lab.
         reverse_share: Bytes of acknowledgements on the way back, per byte sent.
-        burst_bytes: Bytes that every link lets pass at once after a pause (its token bucket's
-            depth); see `dgc_topo.simulation.resources`.
+        burst_bytes: Bytes that every link passes at once after a pause (the depth of its token
+            bucket); see `dgc_topo.simulation.resources`.
 
     Raises:
         ValueError: if a cost is negative, or the sizes of the curve do not grow.
@@ -125,7 +126,7 @@ class EndCosts(Table):
                 problem = dict(error.errors()[0])
                 raise ValueError(f"end costs: {explain(problem, type(self))}") from error
 
-        #: Tables are read from files as always: this is for those who write Python.
+        #: Signature for Python; tables in files are read without it.
         __init__.__pydantic_base_init__ = True
 
     @model_validator(mode="after")
@@ -155,12 +156,12 @@ class EndCosts(Table):
 
     @property
     def is_serial(self) -> bool:
-        """True if ranks are ever busy themselves, other than by sharing processors."""
+        """True if ranks have work of their own that does not share processors."""
         return not self.has_processors and (self.has_overhead or self.has_merging)
 
     @property
     def has_merging(self) -> bool:
-        """True if a rank is busy with a dense message once it is there."""
+        """True if a rank works on a dense message after its arrival."""
         return bool(self.receive_overhead_s or self.reduce_s_per_byte or self.scale_s_per_byte)
 
     @property
@@ -177,12 +178,12 @@ class EndCosts(Table):
 def curve_from_times(
     times: tuple[tuple[float, float], ...], bandwidth_bytes_per_s: float, latency_s: float
 ) -> tuple[tuple[float, float], ...]:
-    """Return the message curve of measured one-way times, so that one message takes just those.
+    """Return the message curve under which single messages take the measured one-way times.
 
     Args:
         times: Pairs (bytes, seconds) of single messages, with growing bytes.
-        bandwidth_bytes_per_s: Of the route in the model.
-        latency_s: Of the route in the model.
+        bandwidth_bytes_per_s: Bandwidth of the route in the model.
+        latency_s: Latency of the route in the model.
     """
     return tuple(
         (size, max(time - latency_s - size / bandwidth_bytes_per_s, 0.0)) for size, time in times

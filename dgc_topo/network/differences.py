@@ -1,4 +1,4 @@
-"""Keys of a network file for what differs on single hosts and links, and for other jobs' traffic.
+"""Keys of a network file for single hosts and links that differ, and for other jobs' traffic.
 
 Hosts are machines, numbered from 0.  Times count from the start of each simulated collective, not
 of the training run.
@@ -22,11 +22,11 @@ NotNegative = Annotated[float, Field(ge=0)]
 HostNumber = Annotated[int, Field(ge=0)]
 
 GBIT = 1e9 / 8  #: bytes
-FROM_MB = times(8e-3)  #: Gbit of so many MB
+FROM_MB = times(8e-3)  #: MB per Gbit
 
 
 class WithBandwidth(Table):
-    """A table that may give a bandwidth."""
+    """Table with a bandwidth, which may be given in several units."""
 
     bandwidth_gbit_per_s: Positive | None = Field(default=None, description="10^9 bits per second")
 
@@ -34,7 +34,7 @@ class WithBandwidth(Table):
 
     @property
     def given_bytes_per_s(self) -> float | None:
-        """The bandwidth that the table gives, if any."""
+        """Bandwidth in the table, or None."""
         return None if self.bandwidth_gbit_per_s is None else self.bandwidth_gbit_per_s * GBIT
 
 
@@ -57,7 +57,7 @@ class SlowLink(Table):
 
 
 class BackgroundFlow(Table):
-    """A flow of another job, between the first GPUs of two hosts where hosts have several."""
+    """A flow of another job between two hosts; if they have several GPUs, between the first."""
 
     src: HostNumber = Field(alias="from", description="sending host")
     dst: HostNumber = Field(alias="to", description="receiving host")
@@ -88,7 +88,7 @@ class Change(WithBandwidth):
         return self
 
     def on(self, network: Network) -> list[LinkChange]:
-        """Return what happens to which link of *network*.
+        """Return the change with the numbers of its links in *network*.
 
         Raises:
             ValueError: if there is no such link or host.
@@ -132,7 +132,7 @@ class Differences(Table):
         return network
 
     def link_changes(self, network: Network) -> tuple[LinkChange, ...]:
-        """Return what changes on *network* while a collective runs.
+        """Return the changes of links of *network* while a collective runs.
 
         Raises:
             ValueError: naming the key, if there is no such host or link.
@@ -164,7 +164,7 @@ class Differences(Table):
         )
 
     def described(self) -> tuple[str, ...]:
-        """Return a line for each thing that differs."""
+        """Return one line of text per difference."""
         return (
             *(
                 f"host {slow.host}: bandwidth x {slow.bandwidth_factor:g}"
@@ -178,7 +178,7 @@ def check_host(network: Network, host: int) -> None:
     """Refuse a host that *network* does not have.
 
     Raises:
-        ValueError: saying which there are.
+        ValueError: naming the hosts that there are.
     """
     if host >= network.num_hosts:
         raise ValueError(f"host {host}, expected 0 to {network.num_hosts - 1}")
@@ -198,7 +198,7 @@ def find_link(network: Network, name: str) -> int:
     """Return the number of the link called *name*.
 
     Raises:
-        ValueError: if there is no such link, with names that are like it.
+        ValueError: if there is no such link; the error lists similar names.
     """
     names = [network.link_names(link) for link in range(network.num_links)]
     if name in names:

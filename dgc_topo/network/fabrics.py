@@ -15,13 +15,13 @@ _OSU = "OSU benchmarks, public gist 2021"
 
 @dataclass(frozen=True, slots=True)
 class Fabric:
-    """A network as its hosts see it: around one switch, all alike.
+    """A network of equal hosts around one switch.
 
     Attributes:
         name: Name for people.
         bandwidth_bytes_per_s: Payload bytes per second of a host's port, each way.
-        latency_s: One way, host to host, small message (alpha).
-        source: Where the numbers come from.
+        latency_s: Latency of a small message one way, host to host (alpha).
+        source: Source of the numbers.
 
     Raises:
         ValueError: if the bandwidth is not above 0 or the latency is below 0.
@@ -40,7 +40,7 @@ class Fabric:
             raise ValueError(f"fabric {self.name}: latency {self.latency_s} s, expected 0 or more")
 
     def star(self, num_hosts: int, *, costs: EndCosts | None = None) -> Network:
-        """Return a star; each of the two links of a route has half the latency."""
+        """Return a star of *num_hosts* hosts; each of a route's two links has half the latency."""
         return star(num_hosts, self.bandwidth_bytes_per_s, self.latency_s / 2, costs=costs)
 
 
@@ -87,10 +87,11 @@ def load_fabric(
     """Return a named fabric.
 
     Args:
-        name: One of `known_fabrics`, in capital letters or not, with spaces or without; ``ideal``
-            is whatever the other two arguments say.
-        bandwidth_bytes_per_s: Of every link, for ``ideal`` (needed) only.
-        link_latency_s: Per link, for ``ideal`` only, 0 if left out; host to host is two links.
+        name: One of `known_fabrics`; capitals and spaces do not matter.  ``ideal`` has the
+            bandwidth and latency of the other two arguments.
+        bandwidth_bytes_per_s: Bandwidth of every link; for ``ideal`` only, which needs it.
+        link_latency_s: Latency per link, for ``ideal`` only, by default 0; host to host is two
+            links.
 
     Raises:
         ValueError: if there is no such fabric, or the other arguments do not fit it.
@@ -110,13 +111,13 @@ def load_fabric(
 
 
 def find_fabric(name: str) -> str | None:
-    """Return the fabric that *name* means (``1GbE``, ``10 gbe``, ``ib_hdr``), or None."""
+    """Return the fabric called *name*, however spelt (``10 gbe``, ``ib_hdr``), or None."""
     spellings = {_letters(known): known for known in known_fabrics()}
     return spellings.get(_letters(name))
 
 
 def like_fabric(name: str, *others: str) -> str:
-    """Return the names of all fabrics, and *others*, for errors; and which may be meant."""
+    """Return a text for errors: all fabrics and *others*, and the names most like *name*."""
     likely = difflib.get_close_matches(name.lower(), known_fabrics(), n=1)
     hint = f"; did you mean {likely[0]!r}?" if likely else ""
     return f"{', '.join((*known_fabrics(), *others))}{hint}"

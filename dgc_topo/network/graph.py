@@ -1,9 +1,8 @@
 """Networks from networkx graphs: any fabric that can be drawn.
 
-Nodes are hosts and switches, edges are links.  A flow takes a path with the fewest links; where
-several are as short, its destination's number picks one, digit by digit, so that destinations
-spread evenly over parallel paths (d-mod-k routing, as in InfiniBand fat trees: Zahavi, JPDC
-72(11), 2012).
+Nodes are hosts and switches, edges are links.  A flow takes a path with the fewest links.  Among
+several such paths its destination's number picks one, digit by digit, so that destinations spread
+evenly over parallel paths (d-mod-k routing, as in InfiniBand fat trees: Zahavi, JPDC 72(11), 2012).
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ FAR = np.iinfo(np.int32).max
 def from_graph(
     graph: Graph, *, hosts: Sequence[Node] | None = None, costs: EndCosts | None = None
 ) -> Network:
-    """Return the network that a graph draws.
+    """Return the network that a networkx graph describes.
 
     Args:
-        graph: Every edge has ``bandwidth_bytes_per_s`` and may have ``latency_s`` (0 if not).
-            An edge of an undirected graph stands for two links, one each way, unless its
-            ``half_duplex`` is true: then both ways share one.
-        hosts: Nodes that are hosts, in order of their numbers; if left out, the nodes whose
+        graph: Every edge has ``bandwidth_bytes_per_s`` and may have ``latency_s`` (by default 0).
+            An edge of an undirected graph stands for two links, one each way; if its
+            ``half_duplex`` is true, both ways share one link.
+        hosts: Nodes that are hosts, in order of their numbers; by default the nodes whose
             ``host`` is true, in the order of the graph.
-        costs: Costs of a message at its ends; nothing if left out.
+        costs: Costs of a message at its ends; by default none.
 
     Raises:
         ValueError: if there is no host, an edge has no bandwidth, or a host cannot be reached.
@@ -66,14 +65,14 @@ def from_graph(
 
 
 class _Links:
-    """Directed links, numbered; parallel arrays and each node's neighbours."""
+    """Numbered directed links: their properties as arrays, and each node's neighbours."""
 
     def __init__(self, graph: Graph, number: dict[Node, int]) -> None:
         self.bandwidth: list[float] = []
         self.latency: list[float] = []
         self.names: list[str] = []
         self.after: list[list[tuple[int, int]]] = [[] for _ in number]  # per node: (next, link)
-        self.before: list[list[int]] = [[] for _ in number]  # per node: from where one gets here
+        self.before: list[list[int]] = [[] for _ in number]  # per node: nodes with a link to it
         for start, end, data in graph.edges(data=True):
             if "bandwidth_bytes_per_s" not in data:
                 raise ValueError(
@@ -108,10 +107,10 @@ class _Links:
 
 
 class _Paths:
-    """Shortest paths between hosts; those asked for once are kept.
+    """Shortest paths between hosts, cached.
 
-    Hosts that hang off one switch by one link are all as far as that switch, plus one: only the
-    *anchors* (such switches, and other hosts themselves) need a search of their own.
+    Only *anchors* need a search.  The anchor of a host with a single link to a switch is that
+    switch, one link away; any other host is its own anchor.
     """
 
     def __init__(self, links: _Links, hosts: list[int], nodes: list[Node]) -> None:
@@ -159,7 +158,7 @@ class _Paths:
         return self._kept[np.searchsorted(self._keys, keys)]
 
     def _walk(self, src: IntArray, dst: IntArray) -> IntArray:
-        """Go from all sources to all destinations, one destination after the other."""
+        """Fill in the routes from all sources, one destination after the other."""
         found = np.full((len(src), self.max_links), -1)
         order = np.argsort(dst, kind="stable")
         firsts = np.flatnonzero(np.diff(dst[order], prepend=-1))
@@ -188,7 +187,7 @@ class _Paths:
             at = ends[choice]
 
     def _next_links(self, anchor: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-        """Return the links that lead nearer to *anchor*: per node first and count, links, ends."""
+        """Return the links that lead nearer to *anchor*: first and count by node, links, ends."""
         if anchor not in self._candidates:
             distance = self._distance[anchor]
             links: list[int] = []

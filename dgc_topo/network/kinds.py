@@ -1,11 +1,11 @@
-"""Tables of a network file: the kinds of networks, and what they have in common.
+"""Kinds of networks in a network file: star, racks, fat tree, ring, torus, SimGrid, calibrated.
 
-They stand at the top of a file of one network, or under ``[[networks]]`` in a file of several or in
-a scenario.  A network grows with the number of ranks, unless its table says how large it is.
+The tables stand at the top of a file of one network, or under ``[[networks]]`` in a file of several
+or in a scenario.  A network grows with the number of ranks, unless its table gives a size.
 
 A *host* is a machine, and takes one rank, or one for each of its GPUs.  Hosts are numbered from 0.
-Links are named as the network names them: ``host 3 up`` and ``host 3 down`` around one switch, else
-``host 3 -> rack 0``, ``rack 0 -> core`` and so on; ``host 3 GPU 0 up`` inside a host.
+Links have the names ``host 3 up`` and ``host 3 down`` around one switch, otherwise ``host 3 -> rack
+0``, ``rack 0 -> core`` and so on; ``host 3 GPU 0 up`` is inside a host.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Star(Link, NetworkTable):
 
 
 class Uplink(Link):
-    """The uplink of one rack, where it is not like the others."""
+    """The uplink of one rack, if it differs from the others."""
 
     rack: Annotated[int, Field(ge=0)]
 
@@ -106,7 +106,7 @@ class Racks(Link, NetworkTable):
         return from_graph(graph)
 
     def _set_uplinks(self, uplinks: list[dict[str, float]]) -> None:
-        """Give uplinks, the edges of a graph, the numbers that the table has for them.
+        """Give the uplinks of a graph the numbers in the table.
 
         Raises:
             ValueError: naming the key of an uplink that does not exist.
@@ -189,7 +189,7 @@ class Torus(Link, NetworkTable):
 
 
 class SimGrid(NetworkTable):
-    """A network that a SimGrid platform file describes."""
+    """A network from a SimGrid platform file."""
 
     kind: Literal["simgrid"]
     file: File = Field(description="XML, relative to this file")
@@ -226,7 +226,7 @@ class Calibrated(NetworkTable):
         return ""
 
     def load(self) -> CalibratedNetwork:
-        """Return what the file says, with another rate if there is one here."""
+        """Return the file's calibrated network, with this table's rate if it has one."""
         with at_key("file"):
             network = CalibratedNetwork.load(self.file)
         return network if self.rate is None else network.at_rate(self.rate)
@@ -236,7 +236,7 @@ class Calibrated(NetworkTable):
         return self.load().network(num_hosts)
 
     def costs_on(self, network: Network) -> EndCosts:
-        """Return what the file says."""
+        """Return the costs in the file."""
         return network.costs
 
 
@@ -251,7 +251,7 @@ _COUNTED_GPUS = ("slow_hosts", "background", "changes", "hosts_per_machine")
 
 
 def _without_gpu_hosts(table: object, info: ValidationInfo) -> object:
-    """Return a table of the kind gpu-hosts, which earlier releases had, as a star."""
+    """Return a table of the old kind gpu-hosts as a star with GPUs."""
     if not isinstance(table, dict) or table.get("kind") != "gpu-hosts":
         return table
     changed = [key for key in _COUNTED_GPUS if key in table]

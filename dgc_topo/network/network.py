@@ -1,10 +1,10 @@
-"""Networks: hosts joined by directed links, and the route of links between any two slots.
+"""The `Network`: hosts joined by directed links, and the route of links between two slots.
 
-A *host* is a machine.  It has one *slot* for each rank that it takes: its only one, or one for each
-of its GPUs.  Slots are numbered host by host.
+A *host* is a machine.  It has one *slot* for each rank that it can take: a single one, or one for
+each of its GPUs.  Slots are numbered host by host.
 
-A network holds numbers only (arrays over links) and one vectorised route function, so that a
-star of a million hosts needs no storage per pair of hosts.
+A network holds arrays over links and one vectorised route function, but nothing per pair of hosts,
+so that a star of a million hosts fits in memory.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy.typing as npt
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.costs import EndCosts
 
-#: Maps arrays of source and destination slots, shape (num_flows,), to links, shape
-#: (num_flows, max_links): the links in the order they are crossed, padded with -1.
+#: Function from arrays of source and destination slots, shape (num_flows,), to links, shape
+#: (num_flows, max_links), in the order in which they are crossed, padded with -1.
 Router = Callable[[IntArray, IntArray], IntArray]
 
 
@@ -31,13 +31,13 @@ class Network:
         num_slots: Number of slots for ranks, numbered from 0.
         bandwidth_bytes_per_s: Bandwidth of each link, shape (num_links,), above 0.
         latency_s: Latency of each link, shape (num_links,).
-        router: Gives the links between slots; see `routes`.
+        router: Function that returns the links between slots; see `routes`.
         link_names: Function from a link's number to a name for people.
         costs: Costs of a message at its ends, beside the links.
-        own_links: Function from a host to the links that are its alone, as the network was drawn;
-            without it, they are found where the host's routes begin and end.  A limit on what a
-            host moves is no such link, nor is a link inside a host.
-        slots_per_host: Ranks that each host takes: slot s is on host ``s // slots_per_host``.
+        own_links: Function from a host to its own links, which only its traffic crosses; by default
+            the first and last links of the host's routes.  Limits of a host and links inside it
+            do not count.
+        slots_per_host: Slots of each host: slot s is on host ``s // slots_per_host``.
 
     Raises:
         ValueError: if there is no slot, a bandwidth is not above 0 or a latency is below 0.
@@ -97,8 +97,8 @@ class Network:
             dst: Receiving slots, shape (num_flows,).
 
         Returns:
-            Links, shape (num_flows, max_links), padded with -1.  A slot reaches itself over no
-            link at all.
+            Links, shape (num_flows, max_links), padded with -1.  The route from a slot to itself
+            has no links.
 
         Raises:
             ValueError: if a slot does not exist, or cannot be reached.
@@ -132,16 +132,18 @@ def star(
 
     Args:
         num_hosts: Number of hosts.
-        bandwidth_bytes_per_s: Of every link, or an array of shape (2 * num_hosts,).
-        latency_s: Of every *link* (host to host crosses two), or such an array.
-        costs: Costs of a message at its ends; nothing if left out.
+        bandwidth_bytes_per_s: Bandwidth of every link, or an array of shape (2 * num_hosts,).
+        latency_s: Latency of every *link* (host to host crosses two), or such an array.
+        costs: Costs of a message at its ends; by default none.
 
     Raises:
         ValueError: if a number makes no sense.
     """
 
     def route(src: IntArray, dst: IntArray) -> IntArray:
-        links = np.empty((2, len(src)), np.int64)  # hop-major: solvers read one hop at a time
+        links = np.empty(
+            (2, len(src)), np.int64
+        )  # hop-major, because solvers read one hop of all flows at a time
         links[0] = src
         np.add(dst, num_hosts, out=links[1])
         if (src == dst).any():

@@ -1,4 +1,4 @@
-"""Files of networks: this package's own keys, calibrations, and SimGrid's platforms."""
+"""Reading of network files: this package's own, calibrated ones, and SimGrid's platforms."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from dgc_topo.tables.keys import at_key
 
 
 def load_calibrated(source: str | Path) -> CalibratedNetwork:
-    """Return a network that was calibrated: of its own file, or a table that names that file.
+    """Return a calibrated network from its own file, or from a table that names that file.
 
     Raises:
-        ValueError: if it is any other network; naming the file and the key.
+        ValueError: naming the file and the key, if it is another kind of network.
     """
     found = read_file(str(source), "")
     if isinstance(found, Calibrated):
@@ -42,7 +42,7 @@ def names_file(source: str) -> bool:
 def read_file(
     source: str, folder: str | Path
 ) -> Network | Fabric | CalibratedNetwork | NetworkTable:
-    """Return what a file describes.
+    """Return the network that a file describes.
 
     Raises:
         ValueError: naming the file and what is wrong.
@@ -100,6 +100,6 @@ def _find_table(tables: dict[str, Any], path: Path, name: str) -> NetworkTable:
 
 
 def _split(source: str) -> tuple[str, str] | None:
-    """Return the file and the name in it that *source* says; None if it names no file."""
+    """Return the file and the name of the network in it, or None if *source* names no file."""
     found = re.fullmatch(r"(.+\.(?:toml|xml))(?::([^:/\\]+))?", source, re.IGNORECASE | re.DOTALL)
     return None if found is None else (found[1], found[2] or "")

@@ -1,6 +1,6 @@
-"""Well-known shapes of networks, drawn as networkx graphs.
+"""Well-known shapes of networks, as networkx graphs, and round-robin placement.
 
-Each function returns a graph for `from_graph`; change its edges before if a link differs.
+Each ``draw_`` function returns a graph for `from_graph`; change its edges first if links differ.
 Hosts are the nodes ``host 0``, ``host 1``, ... in this order.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def draw_star(num_hosts: int, bandwidth_bytes_per_s: float, latency_s: float = 0.0) -> Graph:
-    """Return hosts around one switch (`star` is the same network without a graph)."""
+    """Return a graph of hosts around one switch (`star` is the same network without a graph)."""
     return draw_racks(1, num_hosts, bandwidth_bytes_per_s, latency_s=latency_s)
 
 
@@ -30,14 +30,14 @@ def draw_racks(
     oversubscription: float = 1.0,
     latency_s: float = 0.0,
 ) -> Graph:
-    """Return racks of hosts whose switches are joined by one core switch.
+    """Return a graph of racks of hosts; one core switch joins the racks' switches.
 
     Args:
         num_racks: Number of racks; one rack needs no core.
         hosts_per_rack: Hosts on each rack's switch.
-        bandwidth_bytes_per_s: Of a host's link, each way.
+        bandwidth_bytes_per_s: Bandwidth of a host's link, each way.
         oversubscription: Bandwidth of all hosts of a rack over that of its uplink.
-        latency_s: Of every link.
+        latency_s: Latency of every link.
 
     Raises:
         ValueError: if a number makes no sense.
@@ -109,14 +109,14 @@ def draw_ring(num_hosts: int, bandwidth_bytes_per_s: float, latency_s: float = 0
 
 
 def place_round_robin(world_size: int, num_groups: int, slots_per_group: int) -> IntArray:
-    """Return the slot of each rank when ranks are dealt to racks (or hosts) in turn.
+    """Return the slot of each rank if racks (or hosts) take ranks in turn.
 
-    In order, rank r is on slot r, which needs no function.
+    (In order, rank r is simply on slot r.)
 
     Args:
         world_size: Number of ranks.
-        num_groups: Racks, or hosts.
-        slots_per_group: Slots in each: ``group * slots_per_group`` is the first.
+        num_groups: Number of racks, or hosts.
+        slots_per_group: Slots in each; ``group * slots_per_group`` is the first.
 
     Returns:
         Slots, shape (world_size,).

@@ -1,4 +1,4 @@
-"""Keys that all networks of a network file have in common: GPUs, end costs, a link."""
+"""Keys common to all kinds of networks in a network file: GPUs, end costs, links."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dgc_topo.tables.places import Name
 from dgc_topo.tables.table import NewKey, times
 
 Count = Annotated[int, Field(ge=1, le=2**20)]
-_MOST_HOSTS = 2**16  # of a network that is drawn as a graph
+_MOST_HOSTS = 2**16  # most hosts of a network that is drawn as a graph
 _US, _FROM_US, _FROM_NS = 1e-6, times(1e-6), times(1e-9)
 
 
@@ -44,7 +44,7 @@ def _inverse_gb(gb_per_s: float) -> float:
 
 
 class NetworkTable(EndCosts, Differences, ABC):
-    """A network: its hosts and links, what differs on some of them, and what its ends cost."""
+    """A network: its hosts and links, those that differ, and the costs at messages' ends."""
 
     name: Name = Field(description="for [simulate] networks, or after FILE:")
     gpus_per_host: Count = Field(default=1, description="ranks that a host takes, one per GPU")
@@ -114,13 +114,13 @@ class NetworkTable(EndCosts, Differences, ABC):
 
     @abstractmethod
     def draw(self, num_hosts: int) -> Network:
-        """Return the bare network, without GPUs, for *num_hosts* hosts that are needed."""
+        """Return the bare network, without GPUs, with room for at least *num_hosts* hosts."""
 
     def build(self, num_hosts: int) -> Network:
-        """Return the network for *num_hosts* hosts that are needed, with everything that differs.
+        """Return the network with room for at least *num_hosts* hosts, with all differences.
 
         Raises:
-            ValueError: naming the key that makes no sense.
+            ValueError: naming the key that is impossible.
         """
         network = self.draw(num_hosts)
         if self.gpus_per_host > 1:
@@ -136,7 +136,7 @@ class NetworkTable(EndCosts, Differences, ABC):
         return network
 
     def costs_on(self, network: Network) -> EndCosts:
-        """Return what messages cost at their ends on *network*."""
+        """Return the costs of messages at their ends on *network*."""
         costs = {name: getattr(self, name) for name in EndCosts.model_fields}
         if self.message_times_us and network.num_hosts > 1:
             [route] = network.routes(np.array([0]), np.array([network.slots_per_host]))
@@ -156,7 +156,7 @@ class NetworkTable(EndCosts, Differences, ABC):
 
     @property
     def hosts_per_group(self) -> int:
-        """Hosts that round-robin placement takes together: those of a rack."""
+        """Number of hosts that round-robin placement treats as one group: a rack."""
         return 1
 
     def _inside(self) -> tuple[float, float]:
@@ -170,7 +170,7 @@ class NetworkTable(EndCosts, Differences, ABC):
 
 
 class Link(WithBandwidth):
-    """A link: that of a fabric, or given, or a fabric's but for some numbers."""
+    """A link: a fabric's, or with given numbers, or a fabric's with some numbers replaced."""
 
     base: str | None = Field(default=None, description="fabric to take bandwidth and latency from")
     latency_us: NotNegative | None = Field(
@@ -186,8 +186,8 @@ class Link(WithBandwidth):
         """Return bandwidth (bytes per second) and latency (seconds) of each link.
 
         Args:
-            hosts_only: Links join hosts without switches: each then has a fabric's whole latency,
-                not half of it.
+            hosts_only: True if links join hosts without switches; each then has the fabric's whole
+                latency, not half of it.
 
         Raises:
             ValueError: if neither a fabric nor a bandwidth is given.
@@ -203,7 +203,7 @@ class Link(WithBandwidth):
 
 
 def check_size(num_hosts: int, keys: str, what: str = "hosts") -> None:
-    """Refuse what would take all memory to draw.
+    """Refuse a network that would take too much memory to draw.
 
     Raises:
         ValueError: naming the keys.

@@ -1,18 +1,17 @@
 """Read SimGrid platform files (https://simgrid.org/doc/latest/Platform.html).
 
-Understood are ``<zone>`` (or ``<AS>``) of routing Full, Floyd, Dijkstra, DijkstraCache, Cluster,
-Vivaldi and None, one within another; in them ``<cluster>`` (flat, torus or fat tree),
-``<cabinet>``, ``<peer>``, ``<host>``, ``<router>``, ``<link>``, ``<host_link>``, ``<backbone>``,
-``<route>``, ``<zoneRoute>`` (``<ASroute>``) and their bypasses.  Routes are those that SimGrid
-takes.
+Supported are ``<zone>`` (or ``<AS>``) of routing Full, Floyd, Dijkstra, DijkstraCache, Cluster,
+Vivaldi and None, also nested; in them ``<cluster>`` (flat, torus or fat tree), ``<cabinet>``,
+``<peer>``, ``<host>``, ``<router>``, ``<link>``, ``<host_link>``, ``<backbone>``, ``<route>``,
+``<zoneRoute>`` (``<ASroute>``) and their bypasses.  Routes are the same as SimGrid's.
 
 Numbers are taken as written: SimGrid's own TCP corrections (97 % of the bandwidth, 13 times the
-latency, 5 % of the way back; its LV08 model) are not applied, whatever a ``<config>`` says of them.
+latency, 5 % of the way back; its LV08 model) are not applied, even if a ``<config>`` asks for them.
 
-Ignored, for they say nothing about communication: speeds and cores, a ``<prop>`` or ``<config>``,
-disks and storage, actors (processes), loopbacks (a message to oneself costs nothing), and how the
-speed of a host changes.  Everything else is refused by name: links and hosts that change or fail
-over time (a scenario can say so), Wi-Fi, dragonflies, entities, and whatever contradicts itself.
+Ignored, because they do not concern communication: speeds and cores, ``<prop>`` and ``<config>``,
+disks and storage, actors (processes), loopbacks (a message to oneself costs nothing), and changes
+of a host's speed.  Everything else is refused by name: links and hosts that change or fail over
+time (a scenario can describe that), Wi-Fi, dragonflies, entities, and contradictions.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from dgc_topo.network.simgrid.reader import read_platform
 
 __all__ = ["read_simgrid"]
 
-#: Pairs of hosts for which a link of their own may be kept.
+#: Most pairs of hosts that may each get a link of their own.
 _MOST_PAIRS = 1 << 22
 
 
@@ -43,8 +42,8 @@ def read_simgrid(path: Path | str, *, costs: EndCosts | None = None) -> Network:
     Hosts are numbered in the order of the file, those of a cluster in the order of its radical.
 
     Args:
-        path: A file with one ``<cluster>`` or one ``<zone>`` of whatever the module describes.
-        costs: Costs of a message at its ends; nothing if left out.
+        path: A file with one ``<cluster>`` or one ``<zone>``, as described in this module.
+        costs: Costs of a message at its ends; by default none.
 
     Raises:
         ValueError: naming the file, line and element, if it isn't such a file.
@@ -80,7 +79,7 @@ def _own_links(places: Places, pieces: Pieces, host: int) -> tuple[int, ...]:
     """Return the links at a host's end of its routes.
 
     Raises:
-        ValueError: if traffic between others crosses them as well, or one has no bandwidth.
+        ValueError: if traffic between other hosts crosses them as well, or one has no bandwidth.
     """
     links = places.links
     ends, others = pieces.ends(host)
@@ -98,10 +97,10 @@ def _own_links(places: Places, pieces: Pieces, host: int) -> tuple[int, ...]:
 def _cap_flows(
     network: Network, pieces: Pieces, bandwidth: FloatArray, is_pipe: np.ndarray
 ) -> Network:
-    """Return the network with what pipes (FATPIPE) leave each flow.
+    """Return the network with the bandwidths to which pipes (FATPIPE) limit single flows.
 
-    A pipe is not shared: in *network* it only delays.  Where it is narrower than all shared links
-    of a route, the two hosts get a link of their own here, one way, that no other flow crosses.
+    A pipe is not shared; in *network* it only has a latency.  If it is narrower than all shared
+    links of a route, the two hosts get a one-way link of their own that no other flow crosses.
     """
     piped = pieces.narrowest(np.where(is_pipe, bandwidth, np.inf))
     shared = pieces.narrowest(np.where(is_pipe, np.inf, bandwidth))

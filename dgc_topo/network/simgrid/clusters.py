@@ -1,4 +1,4 @@
-"""Many hosts in one element: clusters and cabinets; and peers."""
+"""Readers of SimGrid elements that hold many hosts: clusters and cabinets; and of peers."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _HOSTS = SPEEDS | {"id", "prefix", "suffix", "radical", "bw", "lat"}
 _CLUSTER = _HOSTS | {"sharing_policy", "bb_bw", "bb_lat", "bb_sharing_policy", "limiter_link"}
 _CLUSTER |= {"router_id", "topology", "topo_parameters", "loopback_bw", "loopback_lat"}
 _CLUSTER |= {"state_file"}
-#: Of a torus or fat tree; more is taken for a mistake.
+#: Most hosts of a torus or fat tree; more are taken for a mistake.
 _MOST_LINKS = 1 << 20
 _PEER = SPEEDS | {"id", "bw_in", "bw_out", "lat", "coordinates", "state_file"}
 
 
 def read_cluster(element: Element, places: Places, around: Zone | None) -> Zone:
-    """Add a cluster: hosts around one router, behind links of their own; a torus; a fat tree.
+    """Add a cluster: hosts with own links around a router, a torus, or a fat tree.
 
     Raises:
-        ValueError: naming what makes no sense, or isn't supported.
+        ValueError: naming the impossible or unsupported value.
     """
     element.refuse_others(_CLUSTER, {"prop"})
     refuse_changes(element)
@@ -82,7 +82,7 @@ class _Links:
     places: Places
     rate: tuple[float, float]
     policy: str
-    most_bytes_per_s: float  #: that pass a host, both ways; 0 for no limit
+    most_bytes_per_s: float  #: bytes per second that pass a host, both ways; 0 for no limit
 
     def link(self, start: str, end: str) -> Ways:
         """Add a link between two ends."""
@@ -92,7 +92,7 @@ class _Links:
         return Ways(there, there if shared else links.add(f"{end} -> {start}", *self.rate))
 
     def limit(self, name: str) -> tuple[int, ...]:
-        """Add the limit on what passes an end both ways, if there is one."""
+        """Add the limit on an end's traffic both ways, if there is one."""
         if not self.most_bytes_per_s:
             return ()
         links = self.places.links
@@ -119,7 +119,7 @@ def read_grid(element: Element, topology: str, around: Zone | None) -> GridZone:
     """Return an empty torus or fat tree as ``topo_parameters`` describe it.
 
     Raises:
-        ValueError: if they don't, or there are not as many hosts.
+        ValueError: if they describe none, or the number of hosts differs.
     """
     text = element.needed("topo_parameters")
     parts = [part.split(",") for part in text.replace(" ", "").split(";")]
@@ -148,7 +148,7 @@ def read_grid(element: Element, topology: str, around: Zone | None) -> GridZone:
 
 
 def read_cabinet(element: Element, places: Places, zone: Zone) -> None:
-    """Add the hosts of a cabinet to its cluster; the cluster's backbone is between them.
+    """Add the hosts of a cabinet to its cluster; routes between them cross its backbone.
 
     Raises:
         ValueError: naming what makes no sense.
@@ -214,7 +214,7 @@ def read_backbone(element: Element, places: Places, zone: Zone) -> None:
 
 
 def _add_hosts(element: Element, places: Places, zone: Zone) -> Iterator[Point]:
-    """Add the hosts of a radical, and give one after the other."""
+    """Add the hosts of a radical (ranges of numbers), and yield them one by one."""
     prefix, suffix = element.get("prefix"), element.get("suffix")
     for number in read_radical(element):
         host = Point(f"{prefix}{number}{suffix}", zone, element.line, is_host=True)

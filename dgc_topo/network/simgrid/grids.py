@@ -1,4 +1,4 @@
-"""Clusters that are a torus or a fat tree, with the links and routes that SimGrid gives them."""
+"""Zones that are a torus or a fat tree, with SimGrid's links and routes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from math import prod
 from dgc_topo.network.simgrid.links import Ways
 from dgc_topo.network.simgrid.zones import Point, Route, Zone
 
-#: Adds a link between two named ends: from the first to the second, and back.
+#: Function that adds a link between two named ends, for both ways.
 Joiner = Callable[[str, str], Ways]
-#: Adds the limit on what passes an end, if there is one.
+#: Function that adds the limit on an end's traffic, if there is one.
 Limiter = Callable[[str], tuple[int, ...]]
 
 #: A node of a fat tree: its level and its label.
@@ -24,9 +24,9 @@ class TreeShape:
     """Levels of a fat tree, from the hosts up.
 
     Attributes:
-        children: Of a switch of each level.
-        parents: Of a node below each level.
-        ports: Links between a node below each level and each of its parents.
+        children: Number of children of a switch, by level.
+        parents: Number of parents of a node below each level.
+        ports: Number of links between a node below each level and each of its parents.
     """
 
     children: tuple[int, ...]
@@ -35,10 +35,10 @@ class TreeShape:
 
 
 class GridZone(Zone):
-    """A zone whose hosts come all at once, in an order that says where each is.
+    """A zone whose hosts are given together, in the order of their places in a grid or tree.
 
     Attributes:
-        position: Of each host, from 0.
+        position: Number of each host, from 0.
         at: Links that leave and reach each host.
     """
 
@@ -81,7 +81,7 @@ class TorusZone(GridZone):
         for here, host in enumerate(hosts):
             for dimension, size in enumerate(self._sizes):
                 there = self._step(here, dimension, 1)
-                # Between two hosts in a row, SimGrid's routes use only one of the two links.
+                # In a dimension of two hosts, SimGrid's routes use only one of the two links.
                 if size > 2 or there > here:  # noqa: PLR2004
                     ways = self._link(link, host.name, hosts[there].name)
                     self._next[here, dimension] = ways
@@ -112,8 +112,8 @@ class TorusZone(GridZone):
 class FatTreeZone(GridZone):
     """Levels of switches over the hosts (Zahavi, JPDC 72(11), 2012: parallel-ports tree).
 
-    On its way up, a route's destination picks the parents (d-mod-k); on its way down, its source
-    picks one of parallel links.
+    On the way up the destination decides the parents (d-mod-k); on the way down the source decides
+    among parallel links.
     """
 
     routing = "fat tree"

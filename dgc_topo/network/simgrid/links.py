@@ -1,4 +1,4 @@
-"""The links of a platform: numbers for the network, names for its routes."""
+"""The links of a SimGrid platform: numbers for the network, names for routes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from dgc_topo.network.simgrid.markup import Element, nearest
 
-#: Sharing policies: a link each way (two names for it), one both ways, or no sharing at all.
+#: Sharing policies: one link per way (two names for that), one for both ways, or no sharing.
 POLICIES = ("SPLITDUPLEX", "SHARED", "FATPIPE", "FULLDUPLEX")
 
 
 class Ways(NamedTuple):
-    """The links behind one name: towards and back, or the same twice."""
+    """The two links behind one name, there and back; the same link twice if both ways share it."""
 
     up: int
     down: int
@@ -26,11 +26,11 @@ class Links:
     """All links, by number.
 
     Attributes:
-        bandwidth_bytes_per_s: Of each link.
-        latency_s: Of each link.
+        bandwidth_bytes_per_s: Bandwidth of each link.
+        latency_s: Latency of each link.
         names: Names for people.
-        pipes: Those that flows do not share: each flow may have the whole bandwidth.
-        limits: Those that are a host's limit both ways, not a wire.
+        pipes: Links that flows do not share: each flow may have the whole bandwidth.
+        limits: Links that stand for a host's limit both ways, not for a wire.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,9 @@ class Links:
         return Ways(link, link)
 
     def define(self, element: Element, name: str, ways: Ways) -> None:
-        """Let routes call a link *name*; if it has two ways, ``_UP`` and ``_DOWN`` name one each.
+        """Give links the *name* that routes use, and names for each way if the ways differ.
+
+        The names for each way end with ``_UP`` and ``_DOWN``.
 
         Raises:
             ValueError: if there is such a name already.
@@ -80,7 +82,7 @@ class Links:
                 raise element.error(f"link {other} again, expected it once{before}")
 
     def _one_way(self, name: str) -> Ways | None:
-        """Return one way of a link with two, as ``_UP`` and ``_DOWN`` after its name say it."""
+        """Return one way of a link, for a name that ends with ``_UP`` or ``_DOWN``."""
         base, _, way = name.rpartition("_")
         if way not in {"UP", "DOWN"} or base not in self._known:
             return None
@@ -103,7 +105,7 @@ class Links:
         return ways
 
     def of_route(self, route: Element) -> tuple[list[int], list[int]]:
-        """Return the links that a route crosses, and those of its way back.
+        """Return the links that a route crosses, and the links of its way back.
 
         Raises:
             ValueError: if there is none, or one is unknown, or is named a way that it hasn't got.

@@ -1,6 +1,6 @@
-"""XML as a tree of elements that know their lines, and the values of their attributes.
+"""XML as a tree of elements that know their lines, and readers of their attributes.
 
-Nothing but elements and attributes counts.
+Only elements and attributes are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BYTES_PER_S |= {prefix + "bps": factor / 8 for prefix, factor in _PREFIXES.item
 _SHOWN = ("Bps", "kBps", "MBps", "GBps", "bps", "kbps", "Mbps", "Gbps")
 _NUMBER = re.compile(r"\+?((?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)")
 
-#: Hosts of one cluster; a longer range is taken for a mistake.
+#: Most hosts of one cluster; a longer range is taken for a mistake.
 _MOST_HOSTS = 1 << 22
 
 
@@ -58,14 +58,14 @@ class Element:
         return value
 
     def error(self, message: str) -> ValueError:
-        """Return an error that says where the element is and what it is called."""
+        """Return an error that names the element and its line."""
         name = self.get("id") or " - ".join(
             self.get(end) for end in ("src", "dst") if self.get(end)
         )
         return ValueError(f"line {self.line}: <{self.tag}> {name}".rstrip() + f": {message}")
 
     def refuse_others(self, known: Collection[str], tags: Collection[str] = ()) -> None:
-        """Refuse attributes that are not *known*, and what is inside that is none of *tags*.
+        """Refuse attributes that are not *known*, and inner elements that are not in *tags*.
 
         Raises:
             ValueError: naming the first one.
@@ -80,13 +80,13 @@ class Element:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return the few names that are most like *name*, for an error."""
+    """Return the names that are most like *name*, for an error."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.0)
     return f"one of {len(known)} such as {', '.join(close)}" if close else "none"
 
 
 def _refuse_unprintable(element: Element) -> None:
-    """Refuse names that would do something to a terminal, or to the line that they stand in."""
+    """Refuse names with control characters or line breaks."""
     for attribute, value in element.attributes.items():
         if element.tag != "prop" and not value.isprintable():
             raise ValueError(
@@ -98,8 +98,8 @@ def _refuse_unprintable(element: Element) -> None:
 def parse_markup(content: bytes) -> Element:
     """Return the outermost element of an XML text.
 
-    No other file is read, and entities are refused: an outer one could be any file of this
-    machine, an inner one can grow without bound.
+    No other file is read, and entities are refused: an external one could be any file of this
+    machine, and an internal one can grow without bound.
 
     Raises:
         ValueError: if it isn't XML, has entities of its own, control characters, or nests too

@@ -1,6 +1,6 @@
-"""Routes as arrays, without storage per pair of hosts of a cluster.
+"""Routes of a SimGrid platform as arrays, without memory per pair of a cluster's hosts.
 
-A route is three pieces: from the host to its *anchor*, from anchor to anchor, and from there to
+A route has three pieces: from the host to its *anchor*, from anchor to anchor, and from there to
 the other host.  The anchor of a cluster's hosts is the cluster's centre; other hosts are their own.
 """
 
@@ -19,7 +19,7 @@ from dgc_topo.network.simgrid.places import Places
 from dgc_topo.network.simgrid.routing import find_path
 from dgc_topo.network.simgrid.zones import Point, StarZone, VivaldiZone, Zone
 
-#: Any two of them take room.
+#: Most anchors; every pair of them takes memory.
 _MOST_ANCHORS = 1 << 13
 
 
@@ -52,7 +52,7 @@ class Pieces:
         self._refuse_nothing_between()
 
     def _refuse_nothing_between(self) -> None:
-        """Refuse hosts that no link separates: SimGrid has no way between them."""
+        """Refuse pairs of hosts without a link between them: SimGrid has no route there."""
         bare = np.flatnonzero((self.up < 0).all(axis=1))
         at = self.anchor_of[bare]
         empty = self._middle.is_empty[np.ix_(at, at)] & (bare[:, None] != bare)
@@ -70,7 +70,7 @@ class Pieces:
     def ends(self, host: int) -> tuple[set[int], set[int]]:
         """Return the links at a host's end of its routes, and those between all other hosts.
 
-        A host that others pass through has its links all the same, where its zone gives it some.
+        A host that others' routes pass through has own links, too, if its zone gives it some.
         """
         point = self._hosts[host]
         given = point.zone.ends(point) if point.zone else None
@@ -85,7 +85,7 @@ class Pieces:
         return ends, set(np.unique(middle[np.ix_(others, others)]).tolist())
 
     def narrowest(self, bandwidth: FloatArray) -> Narrowest:
-        """Return the narrowest of a bandwidth on each piece, infinite where there is no link."""
+        """Return the smallest bandwidth on each piece of the routes, infinite without a link."""
         padded_too = np.append(bandwidth, np.inf)
         return Narrowest(
             padded_too[self.up].min(axis=1, initial=np.inf),
@@ -96,7 +96,7 @@ class Pieces:
 
 
 class Narrowest:
-    """The narrowest bandwidth on each piece of the routes."""
+    """The smallest bandwidth on each piece of the routes."""
 
     def __init__(
         self, up: FloatArray, middle: FloatArray, down: FloatArray, anchor_of: IntArray
@@ -105,16 +105,16 @@ class Narrowest:
         self._anchor_of = anchor_of
 
     def of_flows(self, src: IntArray, dst: IntArray) -> FloatArray:
-        """Return the narrowest on each route."""
+        """Return the smallest bandwidth on each route."""
         middle = self._middle[self._anchor_of[src], self._anchor_of[dst]]
         return np.minimum(np.minimum(self._up[src], middle), self._down[dst])
 
     def least(self) -> FloatArray:
-        """Return the narrowest of all routes between two anchors."""
+        """Return the smallest bandwidth of all routes, for each pair of anchors."""
         return self._extreme(np.minimum, np.inf)
 
     def most(self) -> FloatArray:
-        """Return a bound on the widest of all routes between two anchors."""
+        """Return an upper bound on the bandwidth of all routes, for each pair of anchors."""
         return self._extreme(np.maximum, 0.0)
 
     def _extreme(self, extreme: np.ufunc, start: float) -> FloatArray:
@@ -136,7 +136,7 @@ def _centres(places: Places) -> dict[Zone | None, Point]:
 
 
 def _is_uniform(zone: StarZone, places: Places) -> bool:
-    """Return True if hosts of a zone are alike for the rest of the platform."""
+    """Return True if a zone's hosts are interchangeable for the rest of the platform."""
     hosts = [point for point in zone.points if point.is_host]
     if isinstance(zone, VivaldiZone) or not all(host in zone.up for host in hosts):
         return False
@@ -149,8 +149,7 @@ def _is_uniform(zone: StarZone, places: Places) -> bool:
 class Middle:
     """The links between any two anchors.
 
-    Within a torus or fat tree, every host reaches every other: these routes are found when they
-    are asked for.
+    Routes inside a torus or fat tree are found when they are asked for.
 
     Attributes:
         is_empty: True where there is no link between two anchors, shape (num_anchors, num_anchors).

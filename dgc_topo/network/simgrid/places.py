@@ -1,4 +1,4 @@
-"""The points of a platform by name, and what all readers of elements share."""
+"""The points (hosts, routers, zones) of a SimGrid platform by name, shared by all readers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dgc_topo.network.simgrid.links import Links
 from dgc_topo.network.simgrid.markup import Element, nearest
 from dgc_topo.network.simgrid.zones import Point
 
-#: Elements without meaning for communication, with all that is inside.
+#: Elements without meaning for communication; their content is ignored, too.
 IGNORED = frozenset(
     {"prop", "config", "random", "model_prop", "disk", "storage", "storage_type", "mount"}
     | {"actor", "process"}
@@ -19,12 +19,12 @@ SPEEDS |= {"availability"}
 
 
 class Places:
-    """A platform as far as it is read.
+    """A platform, as far as it has been read.
 
     Attributes:
         links: All links.
         hosts: Hosts in the order of the file.
-        busy: Points that routes name as gateways, or bypasses as ends.
+        busy: Points that are gateways of routes or ends of bypasses.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Places:
 
 
 def refuse_changes(element: Element) -> None:
-    """Refuse what changes over time.
+    """Refuse an element that changes over time.
 
     Raises:
         ValueError: naming the attribute.

@@ -1,4 +1,4 @@
-"""Read elements as zones, points, links and routes."""
+"""Reading of a SimGrid platform's elements: zones, points, links and routes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _LINK |= {"bandwidth_file", "latency_file", "state_file"}
 _POINTS = frozenset({"src", "dst"})
 _ENDS = _POINTS | {"gw_src", "gw_dst"}
 _SYMMETRICAL = frozenset({"symmetrical"})
-#: Versions of the format: before 3, units and names are others.
+#: Known versions of the format; before 3, units and names differ.
 _OLDEST, _NEWEST = 3.0, 4.1
 
 
 def read_platform(root: Element) -> Places:
-    """Return what a ``<platform>`` describes.
+    """Return the points, links and routes of a ``<platform>``.
 
     Raises:
         ValueError: naming the line and element that contradicts itself or isn't supported.
@@ -107,7 +107,7 @@ def _new_zone(element: Element, places: Places, around: Zone | None) -> Zone:
 
 
 def _find_gateway(zone: Zone, places: Places) -> None:
-    """Take a zone's only host, or its only point, for the gateway of routes that name none."""
+    """Make a zone's only host, or its only point, the gateway of routes that name none."""
     hosts = [point for point in zone.points if point.is_host]
     only = hosts if len(hosts) == 1 else zone.points if not hosts else []
     if len(only) == 1 and not isinstance(only[0], Zone):
@@ -131,7 +131,7 @@ def _read_router(element: Element, places: Places, zone: Zone) -> None:
 
 
 def _read_link(element: Element, places: Places, zone: Zone) -> None:
-    del zone  # links are known everywhere after
+    del zone  # links are known in all zones from here on
     element.refuse_others(_LINK, ("prop",))
     refuse_changes(element)
     policy = read_choice(element, "sharing_policy", POLICIES, "SHARED")
@@ -141,7 +141,7 @@ def _read_link(element: Element, places: Places, zone: Zone) -> None:
 
 
 def _read_trace(element: Element, *places: object) -> None:
-    """Ignore how speeds change, and traces that nobody asks for."""
+    """Ignore changes of a host's speed, and traces that no element uses."""
     del places
     if element.tag == "trace_connect" and element.get("kind") not in {"SPEED", "POWER"}:
         raise element.error(
@@ -151,7 +151,7 @@ def _read_trace(element: Element, *places: object) -> None:
 
 
 def _read_route(element: Element, places: Places, zone: Zone) -> None:
-    """Add a route, and the way back unless it says otherwise.
+    """Add a route, and the way back unless the element excludes it.
 
     Raises:
         ValueError: if an end, a gateway or a link is unknown or elsewhere, or there is a route.
@@ -172,7 +172,7 @@ def _read_route(element: Element, places: Places, zone: Zone) -> None:
 
 
 def _read_bypass(element: Element, places: Places, zone: Zone) -> None:
-    """Add a route that holds before all others, one way.
+    """Add a one-way route that overrides all others.
 
     Raises:
         ValueError: if an end, a gateway or a link is unknown or elsewhere, or there is one.
@@ -207,7 +207,7 @@ def _read_ends(
 
 
 def _gateway(element: Element, places: Places, zone: Point, attribute: str) -> Point | None:
-    """Return the point of a zone that a route joins; its own gateway if the route says none."""
+    """Return the gateway of a zone in a route; by default the zone's own."""
     if not element.get(attribute):
         return zone.gateway if isinstance(zone, Zone) else None
     gateway = places.find(element, attribute)

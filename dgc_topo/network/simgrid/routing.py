@@ -1,6 +1,6 @@
-"""Routes between any two points of a platform, however deep their zones are.
+"""Routes between any two points of a SimGrid platform, across nested zones.
 
-Some zones name all of their routes; others name a few, of which shortest paths are made.
+Some zones name all of their routes; others name a few, from which shortest paths are made.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dgc_topo.network.simgrid.zones import FullZone, Point, Route, Zone
 def find_path(src: Point, dst: Point) -> tuple[int, ...]:
     """Return the links from one point to another.
 
-    The zone around both knows the way between its parts; inside each part, the way leads from or
-    to the gateway that this route names.
+    The innermost zone around both knows the route between its parts.  Inside each part, the route
+    leads to or from the gateway that the outer route names.
 
     Raises:
         ValueError: if there is no route.
@@ -53,7 +53,7 @@ def _bypass(
         return ends, None
     if len(from_points) == len(to_points) == 1:
         return ends, zone.bypasses.get(ends)
-    # SimGrid looks at the zones around both, from the inside; the zone itself is the last.
+    # SimGrid searches the zones around both points from the inside; the zone itself comes last.
     one, other = ([*reversed(points[:-1]), zone] for points in (from_points, to_points))
     at = sorted(
         product(range(len(one)), range(len(other))),
@@ -78,11 +78,11 @@ def _inside(point: Point, part: Point, gateway: Point | None, *, leaves: bool) -
 
 
 class ShortestZone(FullZone):
-    """A zone that names some routes; the others are chains of these.
+    """A zone that names some routes; all others are chains of these.
 
-    Where one such route ends at another gateway than the next begins, the way between them counts
-    as well, but not when chains are compared.  Of chains with as many links, SimGrid's algorithms
-    take different ones; so do the two zones here.
+    If one route ends at another gateway than the next one begins, the way between the gateways
+    is added, but does not count when chains are compared.  Among chains with equally many links,
+    SimGrid's two algorithms choose different ones, and so do the two zones here.
     """
 
     def __init__(self, name: str, zone: Zone | None, line: int = 0) -> None:

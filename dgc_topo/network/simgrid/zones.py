@@ -1,4 +1,4 @@
-"""Zones: points, and the routes between the points of one zone."""
+"""Zones of a SimGrid platform: points, and the routes between the points of one zone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dgc_topo.network.simgrid.links import Links
 
 
 class Point:
-    """A host, a router, or a zone as others see it.
+    """A host, a router, or a zone seen from outside.
 
     Attributes:
         name: Unique in a platform.
         zone: The zone that it belongs to; None for the outermost zone.
-        line: Where the file says so.
+        line: Line of the file.
         is_host: True for a host.
-        coordinates: Where it is in a Vivaldi zone: x, y and height, in ms.
+        coordinates: Position in a Vivaldi zone: x, y and height, in ms.
     """
 
     __slots__ = ("coordinates", "is_host", "line", "name", "zone")
@@ -43,7 +43,7 @@ class Point:
 
 
 class Route(NamedTuple):
-    """Links between two points of a zone; where these are zones, the points inside that it joins.
+    """Links between two points of a zone, and the gateways inside them if these are zones.
 
     A gateway that is None is the point itself.
     """
@@ -58,8 +58,8 @@ class Zone(Point, ABC):
 
     Attributes:
         points: Hosts, routers and zones right inside.
-        gateway: The point that a route to the zone ends at, if it doesn't say.
-        bypasses: Routes that hold before all others, from anywhere inside to anywhere inside.
+        gateway: The point at which a route to the zone ends, unless the route names another.
+        bypasses: Routes that override all others, between any two points inside.
     """
 
     routing = "Full"
@@ -88,9 +88,9 @@ class Zone(Point, ABC):
         """
 
     def ends(self, point: Point) -> tuple[set[int], set[int]] | None:
-        """Return the links at a point's end of all its routes, and those of the points around it.
+        """Return the links at a point's end of all its routes, those around its zone included.
 
-        None if only its routes tell.
+        Returns None if only its routes can tell.
         """
         del point
         return None
@@ -137,9 +137,9 @@ class FullZone(Zone):
 
 
 class StarZone(Zone):
-    """A cluster: each point has links to the centre and back, and all cross the backbone, if any.
+    """A cluster: each point has links to and from the centre; routes cross the backbone, if any.
 
-    A link that a way up and a way down have in common is crossed once.
+    A link that is on the way up and on the way down is crossed once.
     """
 
     routing = "Cluster"
@@ -174,7 +174,7 @@ class StarZone(Zone):
 
 
 class VivaldiZone(StarZone):
-    """A cloud of hosts: latencies follow from coordinates (Dabek et al., SIGCOMM 2004)."""
+    """A cloud of hosts with latencies from coordinates (Dabek et al., SIGCOMM 2004)."""
 
     routing = "Vivaldi"
 
