@@ -1,7 +1,7 @@
-"""Functions of topologies, found by an installed name or in a file, and their faults explained.
+"""Plugins: a topology's function, by installed name or file, and errors that explain its faults.
 
-Whatever such code does wrong becomes a `TopologyError` that names its file and line; only
-``os._exit`` and crashes of the interpreter end the process without a word.
+Every error in such code becomes a `TopologyError` that names its file and line.  Only ``os._exit``
+and crashes of the interpreter end the process without a message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dgc_topo.text import name_of, one_line
 ENTRY_POINT_GROUP = "dgc_topo.topologies"
 Builder = Callable[..., Schedule]
 
-_MODULE = "dgc_topo_topology_"  # how the names of files' modules begin
+_MODULE = "dgc_topo_topology_"  # prefix of the module names of files
 _SIGNATURE = "schedule(world_size, **options)"
 
 
@@ -33,7 +33,7 @@ class TopologyError(ValueError):
 
 
 class AskedToEnd(SystemExit):
-    """An exit that was asked of the process from outside; no topology's own."""
+    """An exit requested from outside, not by a topology."""
 
 
 _PASSED_ON = (KeyboardInterrupt, GeneratorExit, AskedToEnd)
@@ -76,12 +76,12 @@ def builder_of(name: str, folder: str | Path = "") -> Builder:
 
 @contextmanager
 def explained(label: str, builder: Builder) -> Iterator[None]:
-    """Turn what the function of the topology *label* raises into a `TopologyError`.
+    """Turn every exception of the topology *label*'s function into a `TopologyError`.
 
-    A ValueError says itself what is wrong; of a user's own file, the line is added.
+    The text of a ValueError is kept; for a user's own file, the line is added.
 
     Raises:
-        TopologyError: for everything but what ends the whole command.
+        TopologyError: for all exceptions except those that end the whole command.
     """
     try:
         yield
@@ -110,12 +110,12 @@ def _place(builder: Builder, error: BaseException) -> str:
     code = getattr(inspect.unwrap(builder), "__code__", None)
     if code is not None:
         return _last_line(error, code.co_filename) or f"{code.co_filename}:{code.co_firstlineno}"
-    file = getattr(sys.modules.get(builder.__module__), "__file__", None)  # a class, say
+    file = getattr(sys.modules.get(builder.__module__), "__file__", None)  # for example a class
     return _last_line(error, file) if file else ""
 
 
 def _last_line(error: BaseException, file: str) -> str:
-    """Return ``FILE:LINE`` where *error* left *file*; empty if it was never there."""
+    """Return ``FILE:LINE`` where *error* was raised in *file*; empty if it was raised elsewhere."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == file]
     return f"{file}:{lines[-1]}" if lines else ""
@@ -159,10 +159,10 @@ def _builder_from_file(name: str, folder: str | Path) -> Builder:
 
 @cache
 def _load(path: Path, source: bytes) -> ModuleType:
-    """Return the module of a file; another text, or the same in another file, is another module.
+    """Return the module of a file; each file and each version of its text has its own module.
 
-    No cached bytecode is read or left beside the file: Python's tells two edits within a second
-    by their size alone.  What a file imports is loaded once, as always.
+    No cached bytecode is read or written, because Python's cache does not see a second edit of the
+    same size within a second.  Modules that the file imports are loaded once, as always.
     """
     digest = hashlib.sha256(bytes(path) + b"\0" + source).hexdigest()[:16]
     module = ModuleType(f"{_MODULE}{path.stem}_{digest}")

@@ -1,8 +1,8 @@
-"""Prove by exact weights what a schedule computes.
+"""Proofs by exact weights of what a schedule computes.
 
-Every rank starts with its own input; following the schedule symbolically gives, for each rank and
-chunk, the exact multiple of every rank's input that it ends up holding.  All ones is an
-all-reduce; for gossip the weights are a mixing matrix.
+Every rank starts with its own input.  Following the schedule symbolically gives, for each rank and
+chunk, the exact multiple of every rank's input that it ends up holding.  If all multiples are one,
+the schedule is an all-reduce; for gossip they are a mixing matrix.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _proof(topology: Topology, world_size: int, seed: int) -> Proof:
 
 
 def _all_reduce_claim(topology: Topology, world_size: int, seed: int) -> str:
-    """Prove an all-reduce, of topologies that change in many iterations; return what is proved."""
+    """Prove an all-reduce (in many iterations if the topology changes); return the proved claim."""
     proved = 0
     for where, schedule in proved_iterations(topology, world_size, seed=seed):
         try:
@@ -173,7 +173,7 @@ def check_all_reduce(schedule: Schedule) -> None:
 
 
 def _explain(schedule: Schedule, rank: int, chunk: int, row: list[Fraction]) -> str:
-    """Say what is wrong with what *rank* ends up holding of *chunk*, and where it went wrong."""
+    """Return a text: the fault in *rank*'s result for *chunk*, and the step that caused it."""
     expected = np.isin(np.arange(len(row)), schedule.contributors).tolist()
     origin = next(i for i, share in enumerate(row) if share != expected[i])
     what, step, at = _origin_of_fault(schedule, rank, chunk, origin, row[origin])
@@ -187,7 +187,7 @@ def _explain(schedule: Schedule, rank: int, chunk: int, row: list[Fraction]) -> 
 def _origin_of_fault(
     schedule: Schedule, rank: int, chunk: int, origin: int, final: Fraction
 ) -> tuple[str, int, int]:
-    """Return the fault in words, its step and its rank."""
+    """Return the fault as text, its step and its rank."""
     last_write = index = -1
     for index, (step, weights) in enumerate(states(schedule, chunk)):
         too_much = weights.numerators[:, 0, origin] > weights.denominator

@@ -1,4 +1,4 @@
-"""Payloads of transfers: dense slices, sparse entries, ternary codes, or several together."""
+"""Payloads: the buffers that schedules move: dense, sparse, ternary, or several together."""
 
 from dgc_topo.payload.base import (
     MIXTURE,

@@ -1,11 +1,13 @@
-"""The payload: one rank's buffer, as the schedule sees it.
+"""The `Payload` protocol: one rank's buffer, as the schedule sees it.
 
-A schedule speaks of chunk *numbers*; the payload decides where a chunk begins and ends, packs a
-run of chunks into a message, and merges the messages of one step.  The law of merging, for every
-kind of payload: what is added follows from the order in which the step lists the arrivals (see
-`dgc_topo.schedule.order`); where messages and the receiver's own value meet, the weighted terms
-are added **in rank order, the receiver's own term at its own rank's place**.  Ranks that add the
-same terms therefore end bit-identical, whoever received what from whom.
+A schedule speaks of chunk *numbers*.  The payload decides where a chunk begins and ends, packs a
+run
+of chunks into a message, and merges the messages of one step.  The law of merging, for every kind
+of
+payload: the order in which the step lists the arrivals decides which terms are added (see
+`dgc_topo.schedule.order`); the weighted terms are then added **in rank order, the receiver's own
+term at its own rank's place**.  Ranks that add the same terms therefore end bit-identical, whoever
+received what from whom.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ from torch import Tensor, device
 
 from dgc_topo.schedule import Goal, Transfer, unroll
 
-#: ``(length, num_chunks)`` to the num_chunks + 1 sorted offsets that delimit the chunks, from 0 to
-#: length.  All ranks must derive the same ones.
+#: Function from ``(length, num_chunks)`` to the num_chunks + 1 sorted offsets of the chunks, from 0
+#: to length.  All ranks must get the same offsets.
 BoundsOf = Callable[[int, int], Sequence[int]]
 
-#: Of what means something only as the sum of all ranks' parts.
+#: Goals for a payload that has a meaning only as the sum of all ranks' parts.
 SUM: frozenset[Goal] = frozenset({"all-reduce"})
 
-#: Of a buffer that each rank may have a mixture of.  Column-stochastic mixing is not among them: it
-#: keeps the total and not the averages, so what is mixed has to bring its weight along (push-sum).
+#: Goals for a buffer whose weighted averages have a meaning, too.  Column-stochastic mixing is not
+#: among them: it keeps the total but not the averages, so the buffer must carry a weight
+#: (push-sum).
 MIXTURE: frozenset[Goal] = SUM | {"doubly-stochastic", "part"}
 
 
@@ -56,35 +59,35 @@ class Arrival(NamedTuple):
 class Payload(Protocol):
     """One rank's buffer during one run of a schedule.
 
-    The executor calls `cut` once; then for every step `pack` for each message to send, and `merge`
-    with what arrived; and `finish` once.  What arrived for chunks that overlap comes in one
-    `merge`, after all messages that carry those chunks have left; of disjoint chunks, some may be
-    merged while others are still under way, and packed for the next step while others are merged.
+    The executor calls `cut` once; then, for every step, `pack` for each message to send and `merge`
+    with the arrivals; and `finish` once.  Arrivals that share chunks are merged in one call, after
+    all messages that carry those chunks have left.  Arrivals for other chunks may be merged earlier
+    or later, and their chunks packed for the next step meanwhile.
 
     Attributes:
-        made_with: Settings of what made it, by key: JSON values, the same on every rank.
+        made_with: Settings of its maker by key, as JSON values; the same on every rank.
     """
 
     made_with: Mapping[str, object]
 
     @property
     def device(self) -> device:
-        """Device of the buffer, where arriving messages have to be as well."""
+        """Device of the buffer; arriving messages have to be there, too."""
 
     @property
     def layout(self) -> Hashable:
-        """Key of the sizes of messages, and of where they can land, beside *num_chunks*."""
+        """Key of the sizes and landing places of messages: with *num_chunks* it determines both."""
 
     @property
     def goals(self) -> frozenset[Goal]:
-        """Promises of a schedule after which this payload means something."""
+        """Goals of the schedules after which this payload has a meaning."""
 
     def cut(self, num_chunks: int, *, agree: bool = True) -> None:
         """Fix the chunk boundaries, before a run.
 
         Args:
-            num_chunks: Number of chunks the schedule speaks of.
-            agree: Whether all ranks are to end with the same bits, as in an all-reduce; gossip
+            num_chunks: Number of chunks in the schedule.
+            agree: True if all ranks are to end with the same bits, as in an all-reduce; gossip
                 only brings them nearer to each other.
 
         Raises:
@@ -101,7 +104,7 @@ class Payload(Protocol):
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
         """Return the most bytes of the message for these chunks, from any rank.
 
-        What a peer claims to be longer is refused before memory is taken for it.
+        A message that claims to be longer is refused before memory is allocated for it.
         """
 
     def encoded_bytes(self) -> int:
@@ -118,7 +121,7 @@ class Payload(Protocol):
     def landing(self, chunk: int, count: int) -> Tensor | None:
         """Return memory that may receive a message for these chunks instead of a merge.
 
-        Asked only for a message that replaces them, and that nothing else overlaps.
+        It is called only for a message that replaces these chunks, if no other message overlaps it.
 
         Returns:
             1-D contiguous uint8 tensor in the buffer's memory, as long as the message; None if the
@@ -126,7 +129,7 @@ class Payload(Protocol):
         """
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Apply the arrivals at *rank* of one step: all of them, or all for some of the chunks.
+        """Apply the arrivals of one step at *rank*: all, or all for some of the chunks.
 
         Args:
             arrivals: Messages of one step, as listed in it, valid during the call only and not to
@@ -138,7 +141,7 @@ class Payload(Protocol):
         """
 
     def finish(self) -> None:
-        """End a run: round the result to what every other rank holds, if they are to agree."""
+        """End a run; if ranks are to agree, round the result as messages are rounded."""
 
 
 class Term(NamedTuple, Generic[A]):
@@ -146,7 +149,7 @@ class Term(NamedTuple, Generic[A]):
 
     Attributes:
         coefficient: Its weight.
-        arrival: What arrived; None is the receiver's own value.
+        arrival: The arrival; None is the receiver's own value.
     """
 
     coefficient: float
@@ -154,10 +157,10 @@ class Term(NamedTuple, Generic[A]):
 
 
 def check_goal(where: str, payload: Payload, goal: Goal) -> None:
-    """Refuse a schedule after which *payload* would mean nothing, before anything is sent.
+    """Refuse, before anything is sent, a schedule after which *payload* would have no meaning.
 
     Raises:
-        ValueError: naming *where*, the schedule's goal and those that the payload can do with.
+        ValueError: naming *where*, the schedule's goal, and the goals that the payload accepts.
     """
     if goal not in payload.goals:
         expected = " or ".join(sorted(payload.goals)) or "one goal for all its parts"
@@ -176,7 +179,7 @@ _GOALS: dict[Goal, str] = {
 
 
 def equal_bounds(length: int, num_chunks: int) -> list[int]:
-    """Return offsets of *num_chunks* equal slices: chunk c ends where ``(c+1)*length//n`` is.
+    """Return offsets of *num_chunks* equal slices: chunk c ends at ``(c+1)*length//n``.
 
     Raises:
         ValueError: if *num_chunks* is below 1.
@@ -187,7 +190,7 @@ def equal_bounds(length: int, num_chunks: int) -> list[int]:
 
 
 def runs(arrivals: Sequence[A]) -> Iterator[tuple[int, int, list[A]]]:
-    """Split what the arrivals cover wherever one of them begins or ends.
+    """Split the chunks that arrivals cover into runs, wherever an arrival begins or ends.
 
     Yields:
         First chunk, one past the last chunk, and the arrivals that cover this run, in the order of
@@ -209,7 +212,7 @@ def runs(arrivals: Sequence[A]) -> Iterator[tuple[int, int, list[A]]]:
 
 
 def weighted_terms(arrivals: Sequence[A], rank: int) -> list[Term[A]]:
-    """Return the terms whose sum a run of chunks becomes, to be added in this order.
+    """Return the terms to add, in this order, to get the new value of a run of chunks.
 
     Terms with coefficient 0 are left out, so a copy never touches what it overwrites.
 

@@ -1,4 +1,4 @@
-"""Several buffers that travel together: one message, one latency."""
+"""Bundles: several payloads that travel together in one message, with one latency."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ SIZE_BYTES = 8  #: int64 size of each part that only the sender knows
 class BundlePayload:
     """Payloads that share every message: chunk c is chunk c of every part.
 
-    A message is, first, the sizes in bytes of the parts whose size only the sender knows, int64
-    each; then every part, each padded to a multiple of 8 bytes.
+    A message begins with the sizes in bytes of those parts whose size only the sender knows, int64
+    each.  Every part follows, padded to a multiple of 8 bytes.
 
     Args:
         parts: The payloads, all on one device; merged in place.
@@ -35,7 +35,7 @@ class BundlePayload:
                 "expected at least one part, and one device"
             )
         self.parts = tuple(parts)
-        #: What all parts can do with.
+        #: Goals that all parts accept.
         self.made_with: Mapping[str, object] = {}
         self.goals: frozenset[Goal] = frozenset.intersection(*(part.goals for part in parts))
 

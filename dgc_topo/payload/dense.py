@@ -1,4 +1,4 @@
-"""A dense buffer: every chunk is a slice, every message its bytes."""
+"""Dense payloads: every chunk is a slice of a flat buffer, every message its bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Run(NamedTuple):
 
     Attributes:
         own: Elements of the buffer.
-        message: The same as bytes, if they travel like that.
+        message: The same elements as bytes, if they travel unrounded.
         num_bytes: Bytes of their message.
     """
 
@@ -39,12 +39,11 @@ class _Run(NamedTuple):
 class DensePayload:
     """A flat float32 buffer, merged in place.
 
-    With a 16-bit *wire_dtype* messages are rounded to it and sums are still taken in float32.
-    Where the ranks are to agree, packing rounds the sender's own slice too (otherwise a rank would
-    add its own value unrounded, and the others the rounded one), and the result is rounded at the
-    end (otherwise ranks that computed it would keep float32, and those that received it the rounded
-    copy).  In gossip the own value stays float32: rounding a model's weights in every iteration
-    would swallow small updates.
+    With a 16-bit *wire_dtype* messages are rounded, and sums are still taken in float32.  If the
+    ranks are to agree, packing also rounds the sender's own slice: otherwise a rank would add its
+    own value unrounded, and the others the rounded one.  For the same reason the result is rounded
+    at the end: some ranks computed it, others received a rounded copy.  In gossip the own value
+    stays float32: rounding a model's weights in every iteration would swallow small updates.
 
     A value beyond the range of float16 (65504) becomes infinite, on the sender as well, so every
     rank sees the overflow and a loss scaler can react to it; bfloat16 has the range of float32.
@@ -52,10 +51,10 @@ class DensePayload:
     Args:
         buffer: Shape (length,), float32, contiguous; overwritten by a run.
         wire_dtype: Element type of messages: ``float32``, ``float16`` or ``bfloat16``.
-        bounds_of: Where chunks begin and end; equal slices by default.
-        goals: What a schedule may promise: by default whatever leaves each rank a sum or a mixture
-            that means something by itself.  `SUM` for gradients; ``{"column-stochastic"}`` for a
-            buffer that carries its push-sum weight.
+        bounds_of: Function for the offsets of chunks; equal slices by default.
+        goals: Accepted goals of schedules: by default all after which each rank has a sum or an
+            average.  `SUM` for gradients; ``{"column-stochastic"}`` for a buffer that carries its
+            push-sum weight.
 
     Raises:
         ValueError: if *buffer* or *wire_dtype* is anything else.
@@ -87,7 +86,7 @@ class DensePayload:
         self.layout: Hashable = (len(buffer), wire_dtype, bounds_of)
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, len(buffer))
-        # By first chunk and count.  Hot paths look here before they call `_run`: a call less.
+        # By first chunk and count.  Hot paths look here first, which saves a call of `_run`.
         self._runs: dict[tuple[int, int], _Run] = {}
         self._round_own = wire_dtype != "float32"
 
@@ -130,7 +129,7 @@ class DensePayload:
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
         """Apply the arrivals of one step, in the order listed, adding in rank order."""
         if len(arrivals) == 1 and arrivals[0].transfer.is_plain:
-            # As the general way does, but in a tenth of its time.
+            # Same result as the general way, in a tenth of its time.
             transfer, message = arrivals[0]
             place = transfer.chunk, transfer.count
             run = self._runs.get(place) or self._run(*place)
@@ -159,7 +158,7 @@ class DensePayload:
             self.buffer.copy_(self.buffer.to(self._dtype))
 
     def _run(self, chunk: int, count: int) -> _Run:
-        """Return a run, made once: that takes longer than the rest of a short message."""
+        """Return a run, cached because making it takes longer than the rest of a short message."""
         run = self._runs.get((chunk, count))
         if run is None:
             own = self.buffer[self._bounds[chunk] : self._bounds[chunk + count]]
@@ -219,8 +218,8 @@ def _sum(terms: list[tuple[float, Tensor]]) -> Tensor:
 def _product(coefficient: float, value: Tensor) -> Tensor:
     """Return the term as float32; the message itself if there is nothing to compute.
 
-    Not ``add(..., alpha=coefficient)``: whether that rounds once or twice depends on where the
-    vector loop ends, hence on the number of threads.
+    ``add(..., alpha=coefficient)`` is not used: it rounds once or twice depending on where the
+    vector loop ends, and so on the number of threads.
     """
     value = value.to(torch.float32)
     return value if coefficient == 1 else value * coefficient

@@ -1,4 +1,4 @@
-"""A sparse buffer: a run of chunks is the entries whose indices fall in it."""
+"""Sparse payloads: a run of chunks is the entries whose indices fall in it."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ class _Received(NamedTuple):
 class SparsePayload:
     """Entries of a flat buffer of *length* elements; merging is a union-sum.
 
-    The same index adds, in rank order; a copy replaces the run's entries; other weights scale.
-    Entries whose sum cancels to 0 stay: dropping them would cost more than sending them.
+    Values at the same index are added in rank order; a copy replaces the run's entries; other
+    weights scale.  Entries whose sum is 0 stay: dropping them would cost more than sending them.
 
     The entries are kept per run of chunks and cut or joined where a transfer begins or ends, so
     that a step costs what it moves, not what the buffer holds.
 
-    Every message is coded on its own (wire/FORMAT.md): as run lengths, packed gaps, a
-    bitmap, or dense where that is fewest bytes.  A run that arrives dense has an entry for each of
-    its elements from then on.
+    Every message is coded on its own (wire/FORMAT.md): as run lengths, packed gaps, a bitmap, or
+    dense, whichever takes the fewest bytes.  A run that arrives dense has an entry for each of its
+    elements from then on.
 
-    With 16-bit values in its *coding* the values of messages are rounded to it, by the law of
-    `DensePayload`: where the ranks are to agree, packing rounds the sender's own values too, and
-    the end rounds the result.  Whoever makes the payload from float32 values should round them
-    with `to_wire` first and keep the difference, or it is lost; what sums lose on the way is at
-    most half a unit of the last place of the 16-bit type per hop, as in any 16-bit all-reduce.
+    If the *coding* has 16-bit values, the values of messages are rounded, by the law of
+    `DensePayload`: if the ranks are to agree, packing also rounds the sender's own values, and
+    `finish` rounds the result.  The maker of the payload should round its float32 values with
+    `to_wire` first and keep the difference; otherwise it is lost.  Sums lose at most half a unit in
+    the last place of the 16-bit type per hop, as in any 16-bit all-reduce.
 
     Args:
         indices: Shape (n,), int64, strictly ascending, from 0 to length - 1 (trusted: checking
@@ -57,11 +57,11 @@ class SparsePayload:
         values: Shape (n,), float32, on the same device; not modified by a run.
         length: Elements of the buffer.
         coding: Type of the values in messages, and coding of the indices.
-        bounds_of: Where chunks begin and end; equal slices by default.
-        message: What `pack` would return for all chunks, if that is known already; *values* are
-            numbers of the coding's type then.
-        goals: What a schedule may promise: by default nothing but a sum, as entries that a rank
-            selects from what it has accumulated mean nothing by themselves.
+        bounds_of: Function for the offsets of chunks; equal slices by default.
+        message: Message of all chunks, if it is known already; *values* then have to be numbers
+            of the coding's type.
+        goals: Accepted goals of schedules: by default only a sum, because a rank's selected
+            entries have no meaning by themselves.
 
     Raises:
         ValueError: if shapes, element types or devices do not fit.
@@ -89,7 +89,7 @@ class SparsePayload:
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
         self._pieces = [Entries(indices.detach(), values.detach())]
-        # What a run of chunks held, and its message; the first before anything was merged.
+        # Entries of a run of chunks, and their message; only the first one before any merge.
         self._first = None if message is None else (self._pieces[0], message)
         self._packed = self._first
 

@@ -1,13 +1,13 @@
-"""Ternary gradients: two bits per element and one scale per layer, from every rank that gave one.
+"""Ternary payloads: two bits per element and one scale per layer, from each contributing rank.
 
 A sum of ternary gradients is not ternary, so the contributions stay apart on their way: a reduce
-joins two sets of them, and every rank adds them up at the end, in rank order.  What a message of n
-elements takes is therefore c times as much after c ranks have met in it::
+joins two sets of them, and every rank adds them up at the end, in rank order.  After c ranks have
+met in a message of n elements, it is c times as long::
 
     int32 c | c int32 ranks | c x layers float32 scales | c x ceil(n / 4) bytes, 2 bits an element
 
-with the layers that the run touches.  A code is 0, 1 (plus the scale), 2 (minus it), or 3: this
-rank is not in the sum here yet.
+with the layers that the run touches.  A code is 0, 1 (plus the scale), 2 (minus the scale), or 3:
+this rank's part of the element has not arrived here yet.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class _Received(NamedTuple):
 
 
 class TernaryPayload:
-    """Ternary gradients by the rank that gave them: they only sum.
+    """Ternary gradients, kept by rank; they can only be summed.
 
     Args:
-        given: By rank; none from a rank that only serves.
+        given: Gradients by rank; a server gives none.
         offsets: First element of each layer, then the length of the buffer.
-        device: Where it lives.
-        bounds_of: Where chunks begin and end; equal slices by default.
+        device: Device of the codes.
+        bounds_of: Function for the offsets of chunks; equal slices by default.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class TernaryPayload:
         self._bounds = self._bounds_of(self.length, num_chunks)
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
-        """Return 0 for a run without elements, else None: only the sender knows who is in it."""
+        """Return 0 for a run without elements, else None: only the sender knows the ranks in it."""
         return None if self._bounds[chunk + count] > self._bounds[chunk] else 0
 
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
@@ -142,7 +142,7 @@ class TernaryPayload:
         """Return None: codes are unpacked here."""
 
     def merge(self, arrivals: Sequence[Arrival], rank: int) -> None:
-        """Join the arrivals to the parts held; a copy replaces what was there, or came before it.
+        """Join the arrivals to the parts held; a copy replaces all that came before it.
 
         Raises:
             ValueError: if a message does not fit its run, a rank's part would count twice, or a
@@ -195,7 +195,9 @@ class TernaryPayload:
                 f"ternary payload: elements {start} to {stop - 1} of rank {source} arrived twice, "
                 "expected each rank once in the sum"
             )
-        layers = self._layers(start, stop)  # of some of which the sender may hold nothing: 0
+        layers = self._layers(
+            start, stop
+        )  # scales of layers of which the sender holds nothing are 0
         mine.scales[layers] = torch.where(scales != 0, scales, mine.scales[layers])
         mine.codes[start:stop] = torch.where(coming, codes, mine.codes[start:stop])
 

@@ -1,4 +1,4 @@
-"""Sums of sparse entries: the union of their indices, and at each the sum of the values."""
+"""Sums of sparse entries: the union of their indices, with the sum of values at each."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Entries(NamedTuple):
 def union_sum(terms: Sequence[tuple[float, Entries]], device: device) -> Entries:
     """Return the sum of ``coefficient * entries``, taken in the order given.
 
-    The result owns its values.  Every addition touches an index at most once, so the sums come
-    out the same on a GPU, where the order of additions to one place is otherwise undefined.
+    The result owns its values.  Every addition touches an index at most once, so that the sums are
+    the same on a GPU, where additions to one place otherwise have no defined order.
     """
     if len(terms) == 1:
         coefficient, (indices, values) = terms[0]
@@ -42,17 +42,17 @@ def union_sum(terms: Sequence[tuple[float, Entries]], device: device) -> Entries
 
 
 def union(runs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the union of ascending runs of indices, ascending, and where each index is in it.
+    """Return the ascending union of ascending runs of indices, and each index's place in it.
 
-    On a CPU two runs, and few indices in more of them, are merged by numpy's stable sort, which
-    finds runs: 1.5 to 8 times as fast as `torch.unique` (measured from 2,000 to 500,000 indices),
-    which sorts.
+    On a CPU two runs, or few indices in more runs, are merged by numpy's stable sort, which makes
+    use of runs: 1.5 to 8 times as fast as sorting by `torch.unique` (measured from 2,000 to
+    500,000 indices).
 
     Args:
         runs: Of int64, at least one, all on one device.
     """
     joined = torch.cat(list(runs))
-    # From so many on torch sorts by radix: faster than three runs and more are merged.
+    # From this many on, torch sorts by radix, faster than numpy merges three runs or more.
     merges = len(runs) <= _PAIR or len(joined) < SORTED_ENTRIES
     if joined.device.type != "cpu" or not merges or not len(joined):
         unique, places = torch.unique(joined, return_inverse=True)

@@ -1,1 +1,1 @@
-"""Records of runs and predictions: one schema for both, their files and folders."""
+"""Records of runs and predictions: one schema for both, with their files and folders."""

@@ -1,4 +1,4 @@
-"""Grouping of records by configuration, measured or predicted, at any size."""
+"""Grouping of records by configuration, whether measured or predicted, at any world size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dgc_topo.records.measurement import Measurement
 from dgc_topo.sizes import is_sparse
 from dgc_topo.units import percent_text
 
-#: Where a record stands in its row: its kind, network and world size.
+#: Column of a record: its kind, network and world size.
 _Place = tuple[str, str, int]
 
 
 class Configuration(NamedTuple):
-    """Choices of a user, but for world size, network and seed.
+    """A user's choices, except world size, network and seed.
 
-    Records that differ in more than these, or in nothing at all, are no repeats of each other: the
-    second such series has *repeat* 1, and so on (see `by_configuration`).
+    Records of one configuration that differ in anything else, or in nothing at all, belong to
+    different series: the second series has *repeat* 1, and so on (see `by_configuration`).
     """
 
     workload: str
@@ -81,8 +81,8 @@ def networks(measurements: Iterable[Measurement]) -> list[str]:
 def by_configuration(measurements: Iterable[Measurement]) -> dict[Configuration, list[Measurement]]:
     """Return the records of every configuration, in order of appearance.
 
-    Of one kind, network and world size, records of one configuration differ in their seeds alone,
-    so that they can be averaged.
+    Records of one configuration, kind, network and world size differ only in their seeds, so that
+    they can be averaged.
     """
     groups: dict[Configuration, list[Measurement]] = {}
     works: dict[Configuration, tuple[object, ...]] = {}
@@ -102,7 +102,7 @@ def by_configuration(measurements: Iterable[Measurement]) -> dict[Configuration,
 
 
 class Setting(NamedTuple):
-    """Facts that decide a record beside its configuration, its world size and its seed."""
+    """Facts that decide a record, beside its configuration, world size and seed."""
 
     scenario: str
     workload: str
@@ -133,7 +133,7 @@ class Setting(NamedTuple):
 
 
 def _place(record: Measurement) -> _Place:
-    """Return a record's place in its row; measured runs have one column for all networks."""
+    """Return a record's column; measured runs share one column for all networks."""
     network = record.network if record.kind == "predicted" else ""
     return record.kind, network, record.world_size
 

@@ -1,4 +1,4 @@
-"""The machine and the software behind a result, found without importing torch."""
+"""The machine and software behind a result, found without importing torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Environment(BaseModel):
     packages: dict[str, str]
 
     def __str__(self) -> str:
-        """Return one line, fit for a record's *machine*."""
+        """Return one line of text, as in a record's *machine*."""
         gpus = "".join(f", {self.gpus.count(gpu)} x {gpu}" for gpu in dict.fromkeys(self.gpus))
         cores = "1 core" if self.num_cores == 1 else f"{self.num_cores} cores"
         memory = f"{self.memory_bytes / 2**30:.0f} GiB"
@@ -52,7 +52,7 @@ def describe_environment() -> Environment:
     )
 
 
-#: Variables that say how this process was started; no others, which may hold secrets.
+#: Variables of launchers; all others are left out, because they may hold secrets.
 _LAUNCHER_VARIABLES = re.compile(
     r"(LOCAL_)?RANK|(LOCAL_)?WORLD_SIZE|MASTER_(ADDR|PORT)|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES"
     r"|(NCCL|GLOO)_\w+|OMPI_COMM_WORLD_\w+|PMI_(RANK|SIZE)|MPI_LOCAL(RANKID|NRANKS)"

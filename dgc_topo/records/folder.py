@@ -1,4 +1,4 @@
-"""A results folder: the scenario, what it gave, the machine it ran on and the report."""
+"""A results folder: the scenario, its records, the machine it ran on, and the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Origin(BaseModel):
         scenario: Its name.
         created: When the run was started.
         environment: The machine; None if it is not known.
-        command: Runs the scenario again, in a folder where it is called ``scenario.toml``.
+        command: Command that runs the scenario again, in a folder with its ``scenario.toml``.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,7 +61,7 @@ class ResultsFolder:
 
     Attributes:
         path: The folder.
-        aside: Where the earlier results are that `create` found in its place, if there were any.
+        aside: New path of earlier results that `create` has renamed, if there were any.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -101,19 +101,19 @@ class ResultsFolder:
         Args:
             path: Folder to make; it may exist if it is empty or holds earlier results.
             scenario_text: Exact text of the scenario file.
-            scenario_name: What the scenario calls itself.
+            scenario_name: Name in the scenario.
             command: See `Origin`.
-            scenario: The file of the scenario, whose own folder is never renamed.
-            records: What the folder begins with.
-            files: Files that the scenario uses, of which the folder keeps copies.
+            scenario: The scenario's file; its own folder is never renamed.
+            records: First records of the folder.
+            files: Files that the scenario uses; the folder keeps copies.
 
         Raises:
             ResultsError: if *path* holds anything else, or another run is writing to it.
-            OSError: if the disk refuses; earlier results are where they were.
+            OSError: if the disk refuses; earlier results are then back in place.
         """
         origin = _origin(scenario_name, command)
         room = make_room(Path(path), scenario)
-        # First of all: from here on the folder is ours alone.
+        # First, because from here on the folder is locked.
         file = RecordFile.create(Path(path) / MEASUREMENTS)
         folder = cls(path)
         folder._records, folder._room, folder.aside = file, room, room.aside
@@ -137,15 +137,15 @@ class ResultsFolder:
     ) -> ResultsFolder:
         """Go on with the results at *path*, or make a folder as `create` does.
 
-        Records of *jobs* are kept.  If there are others, the folder is renamed and a new one made
-        that begins with those kept: a folder holds nothing that its scenario does not ask for.
-        Other files that are missing or were left unreadable are made again.
+        Records of *jobs* are kept.  If there are others, the folder is renamed, and a new one
+        begins with the kept records: a folder holds only records that its scenario asks for.
+        Other files that are missing or unreadable are written again.
 
         Args:
             path: Results folder, existing or not.
             scenario_text: Exact text of the scenario file.
             scenario_name: What the scenario calls itself.
-            jobs: Fingerprints of all that is to be run.
+            jobs: Fingerprints of all jobs to be run.
             command: See `Origin`.
             scenario: The file of the scenario, whose own folder is never renamed.
             files: As in `create`.
@@ -157,7 +157,7 @@ class ResultsFolder:
         if (Path(path) / MEASUREMENTS).is_file():
             check_content(Path(path))
             folder = cls(path)
-            folder._records.open()  # first of all: nobody else writes from here on
+            folder._records.open()  # first, because from here on the file is locked
             earlier = folder.measurements()
             kept = [record for record in earlier if record.job in jobs]
             if len(kept) == len(earlier):
@@ -175,7 +175,7 @@ class ResultsFolder:
         )
 
     def _describe(self, scenario_text: str, origin: Origin, files: Collection[Path]) -> None:
-        """Write the scenario, its files, and the origin of the results unless the folder has it."""
+        """Write the scenario, its files, and the origin of the results if it is missing."""
         write_whole(self.scenario_path, scenario_text)
         for number, file in enumerate(files):
             (self.path / FILES).mkdir(exist_ok=True)
@@ -189,7 +189,7 @@ class ResultsFolder:
 
     @contextmanager
     def or_as_it_was(self, told: OnMoved | None = None) -> Iterator[None]:
-        """Undo `create` if anything fails before the first record is there, and tell of it."""
+        """Undo `create` if the code inside fails before the first record is written."""
         undone = self._room.or_as_it_was(self._records, told=told) if self._room else nullcontext()
         with undone:
             yield
@@ -224,7 +224,7 @@ class ResultsFolder:
         self._records.append(measurement)
 
     def close(self) -> None:
-        """Let other runs write; a later `append` would begin anew."""
+        """Release the lock, so that other runs may write; a later `append` takes it again."""
         self._records.close()
 
     def measurements(self) -> list[Measurement]:
@@ -251,7 +251,7 @@ class ResultsFolder:
         return _read(self.scenario_path)
 
     def known_origin(self) -> Origin:
-        """Return the origin, or what the records say of it and a warning if its file is missing.
+        """Return the origin; if its file is missing, warn and return the records' part of it.
 
         Raises:
             ResultsError: if there are no records, either.
@@ -267,7 +267,7 @@ class ResultsFolder:
             return Origin(scenario=first.scenario, created=first.created, environment=None)
 
     def known_scenario_text(self) -> str:
-        """Return the text of the scenario, or nothing and a warning if its file is missing."""
+        """Return the text of the scenario; if its file is missing, warn and return ""."""
         try:
             return self.scenario_text()
         except ResultsError as error:

@@ -1,4 +1,4 @@
-"""Measurements as pandas frames, for whoever wants to ask their own questions."""
+"""Measurements as pandas data frames."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class _Nothing(BaseModel):
-    """Record without fields, in the place of a nested one that is missing."""
+    """Record without fields, in place of a missing nested record."""
 
 
-#: Fields that are records themselves: their columns, after this prefix.
+#: Fields that are records themselves, with the prefix of their columns.
 _NESTED: dict[str, tuple[str, type[BaseModel]]] = {
     "phases": ("", Phases),
     "solo_phases": ("solo_", Phases),
     "crowd_phases": ("crowd_", Phases),
     "sparse": ("sparse_", SparseSizes),
 }
-#: Of no single value, or shown as a label.
+#: Fields left out: they hold several values, or are shown as a label.
 _LEFT_OUT = ("options", "profile", "quality")
 _PLAIN = [name for name in Measurement.model_fields if name not in {*_NESTED, *_LEFT_OUT}]
 _COLUMNS = [

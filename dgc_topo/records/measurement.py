@@ -1,8 +1,4 @@
-"""One record for one configuration, measured or predicted: the same schema for both.
-
-Units are in the names.  A record says where its time was spent, what went over the wire and, for
-training runs, what quality was reached.
-"""
+"""The `Measurement`: one record for one configuration, measured or predicted."""
 
 from __future__ import annotations
 
@@ -24,13 +20,13 @@ from pydantic_core import PydanticCustomError
 
 from dgc_topo.wire.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
 
-SCHEMA_VERSION = 1  #: counts changes after which older versions cannot read records
+SCHEMA_VERSION = 1  #: raised by changes after which older versions cannot read the records
 
-#: Ends the name of a workload whose workers waited instead of computing, and learnt nothing.
+#: Suffix of a workload's name if its workers waited instead of computing, and learnt nothing.
 EMULATED_COMPUTE = "(emulated compute)"
 
 
-#: What a speed-up is relative to.
+#: Reference of a speed-up.
 ONE_DENSE_WORKER = (
     "one dense worker, whose forward pass, backward pass and update take as long as the row's own, "
     "and which neither compresses nor communicates"
@@ -38,12 +34,12 @@ ONE_DENSE_WORKER = (
 
 
 class _Record(BaseModel):
-    # A diverged run has an infinite perplexity: JSON knows it only as text.
+    # A diverged run has an infinite perplexity, which JSON can hold only as text.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Phases(_Record):
-    """Seconds of one training step, by what they were spent on (medians over steps)."""
+    """Seconds of one training step by phase (medians over steps)."""
 
     compute_s: NonNegativeFloat = Field(description="batch, forward and backward pass")
     compress_s: NonNegativeFloat = Field(description="momentum, selection, encoding, decoding")
@@ -53,7 +49,7 @@ class Phases(_Record):
 
     @classmethod
     def alone(cls, *, compute_s: float, compress_s: float, update_s: float) -> Phases:
-        """Return those of one worker alone, which communicates with nobody."""
+        """Return the phases of a lone worker, which does not communicate."""
         return cls(
             compute_s=compute_s,
             compress_s=compress_s,
@@ -87,7 +83,7 @@ class SparseSizes(_Record):
 
 
 class ProfileLayer(_Record):
-    """Gradients that are complete together."""
+    """Layer of a profile: gradients that are complete together."""
 
     name: str
     ready_s: NonNegativeFloat = Field(description="seconds after the backward pass began")
@@ -107,7 +103,8 @@ class RecordedProfile(_Record):
 class StalenessCounts(_Record):
     """Waiting times of elements: bin b counts those from ``2**b`` to below ``2**(b+1)`` steps.
 
-    An element that is sent in two steps running has waited 1.  Counts are of all workers together.
+    An element that is sent in two consecutive steps has waited 1.  Counts are for all workers
+    together.
     """
 
     sent: tuple[NonNegativeInt, ...] = Field(description="elements ever sent, when they were sent")
@@ -278,7 +275,7 @@ class Measurement(_Record):
 
     @model_validator(mode="after")
     def _is_relative_to_one_dense_worker(self) -> Self:
-        """Derive a prediction's speed-up from what the record itself says, or leave it out."""
+        """Derive a prediction's speed-up from the record itself, or leave it out."""
         if self.kind == "predicted":
             solo, speedup = self.solo_phases, nan
             if solo is not None and self.step_time_s:
@@ -289,7 +286,7 @@ class Measurement(_Record):
         return self
 
     def __repr__(self) -> str:
-        """Return what was run, where, and how long a step took."""
+        """Return a short text: the run, its place, and the time of a step."""
         return (
             f"Measurement({self.kind}: {self.workload}, {self.topology}, {self.compression} "
             f"{self.density:g}, {self.world_size} ranks on {self.network}, "

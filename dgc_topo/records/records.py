@@ -1,7 +1,7 @@
-"""The records of a results folder: ``measurements.jsonl``, one per line.
+"""Files of records (JSON Lines), such as ``measurements.jsonl``, with one writer at a time.
 
-Each is forced to disk before the next run starts: a crash costs at most the record that was being
-written.
+Each record is forced to disk before the next run starts: a crash costs at most the record that was
+being written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Record = TypeVar("_Record", bound=BaseModel)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MEASUREMENTS = "measurements.jsonl"
-VALIDATION = "validation.jsonl"  #: what a validation has in its place
+VALIDATION = "validation.jsonl"  #: file of a validation, in place of the above
 HINT = "make one with: dgc-topo compare quickstart"
 
 
@@ -45,10 +45,10 @@ class RecordFile:
 
     @classmethod
     def create(cls, path: Path, records: Iterable[BaseModel] = ()) -> Self:
-        """Make the file, which nobody else may write to from here on, with some records in it.
+        """Make the file with some records in it, and lock it against other writers.
 
         Raises:
-            ResultsError: if it is there, for then another run has just made it.
+            ResultsError: if it exists already, because another run has just made it.
         """
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o666)
@@ -62,7 +62,7 @@ class RecordFile:
         return file
 
     def open(self) -> int:
-        """Lock the file and return its descriptor; a record cut off by a crash is taken away.
+        """Lock the file and return its descriptor; a record that a crash cut off is removed.
 
         Raises:
             ResultsError: if another run is writing to it.
@@ -92,14 +92,16 @@ class RecordFile:
             while line:
                 line = line[os.write(writer, line) :]
             os.fsync(writer)
-        except BaseException as error:  # an interrupt as well: half a record would spoil the next
+        except (
+            BaseException
+        ) as error:  # on an interrupt, too, because half a record would spoil the next one
             os.ftruncate(writer, end)
             if isinstance(error, OSError):
                 raise WriteError(error.errno, error.strerror, str(self._path)) from error
             raise
 
     def close(self) -> None:
-        """Let other runs write; a later `append` would begin anew."""
+        """Release the lock, so that other runs may write; a later `append` takes it again."""
         if self._writer is not None:
             self._finalizer()
             self._writer = None
@@ -132,7 +134,7 @@ def load_measurements(path: str | Path) -> list[Measurement]:
 
 
 def read_records(file: Path, kind: type[_Record]) -> list[_Record]:
-    """Return the records of a JSON Lines file; of a last line that was cut off it warns.
+    """Return the records of a JSON Lines file; warn of a last line that was cut off.
 
     Raises:
         ResultsError: naming file and line of the first record that is wrong.
@@ -155,7 +157,7 @@ def read_records(file: Path, kind: type[_Record]) -> list[_Record]:
 
 
 def why_missing(folder: Path) -> str:
-    """Say why *folder* has no records, and what to do."""
+    """Return a text that says why *folder* has no records, and what to do."""
     if not folder.exists():
         return f"no such folder, expected one of results; {HINT}"
     if not folder.is_dir():
@@ -169,10 +171,10 @@ def why_missing(folder: Path) -> str:
 
 
 def lock(file: Path) -> int:
-    """Return a descriptor that nobody else may have as long as it is open.
+    """Lock *file*, and return the descriptor that holds the lock while it is open.
 
     Raises:
-        ResultsError: if another run has one.
+        ResultsError: if another run holds the lock.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_APPEND)
     try:
@@ -190,7 +192,7 @@ def _taken(folder: Path) -> ResultsError:
 
 
 def _mend(file: Path, writer: int) -> None:
-    """Make the file end with a whole line, so that the next record starts on its own."""
+    """Make the file end with a whole line, so that the next record starts on a new one."""
     content = file.read_bytes()
     last = content.rpartition(b"\n")[2]
     if _is_torn(last):
@@ -220,7 +222,7 @@ def _parse(line: bytes, where: str, kind: type[_Record]) -> _Record:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Say in one line what is wrong, with its key."""
+    """Return the first problem of a validation error in one line, with its key."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     return f"{key}: {first['msg']}" if key else first["msg"]

@@ -21,24 +21,24 @@ TRAININGS = "trainings.jsonl"
 NETWORK = "network.toml"
 PLOT = "predicted-against-measured.svg"
 
-#: All that there is in a folder of results, by the file of its records.
+#: All files that a results folder may hold, by the file of its records.
 _CONTENT: dict[str, Collection[str]] = {
     MEASUREMENTS: (MEASUREMENTS, SCENARIO, ENVIRONMENT, REPORT),
     VALIDATION: (VALIDATION, TRAININGS, NETWORK, PLOT),
 }
 
 
-#: Called where earlier results are renamed, with the folder and what it is called now.
+#: Called when earlier results are renamed, with the folder's old and new path.
 OnMoved = Callable[[Path, Path], None]
 
 
 class Room(NamedTuple):
-    """A place for results, made empty.
+    """An empty folder for results.
 
     Attributes:
         path: The folder itself, behind all links.
-        aside: Where the earlier results are now, if there were any.
-        made: Whether there was no such folder before.
+        aside: New path of the earlier results, if there were any.
+        made: True if the folder did not exist before.
     """
 
     path: Path
@@ -47,11 +47,11 @@ class Room(NamedTuple):
 
     @contextmanager
     def or_as_it_was(self, *records: RecordFile, told: OnMoved | None = None) -> Iterator[None]:
-        """Leave the place as it was if anything fails before a record is in one of the files.
+        """Put everything back if the code inside fails before a record is in one of the files.
 
         Args:
             records: The files.
-            told: Called with where the earlier results were for a while, and where they are again.
+            told: Called with the temporary and the restored path of the earlier results.
         """
         try:
             yield
@@ -65,7 +65,7 @@ class Room(NamedTuple):
             raise
 
     def _give_back(self) -> None:
-        """Take away what was written here, and put the earlier results back."""
+        """Remove the new files, and put the earlier results back."""
         for file in list(self.path.iterdir()) if self.path.is_dir() else ():
             if file.name == FILES and file.is_dir():
                 shutil.rmtree(file)  # made here: the place was empty
@@ -88,7 +88,7 @@ def check_room(path: Path, scenario: Path | None = None) -> Path | None:
         The file of the earlier records, if there is one.
 
     Raises:
-        ResultsError: saying what is in the way.
+        ResultsError: naming the obstacle.
     """
     if path.exists() and not path.is_dir():
         raise ResultsError(f"{path}: a file, expected a folder for results")
@@ -107,7 +107,7 @@ def check_room(path: Path, scenario: Path | None = None) -> Path | None:
 
 
 def check_content(path: Path) -> Path:
-    """Return the file of records in *path*, a folder that holds results and nothing else.
+    """Return the file of records in *path*, and refuse a folder that holds anything but results.
 
     Raises:
         ResultsError: naming what else it holds.
@@ -138,8 +138,8 @@ def make_room(path: Path, scenario: Path | None = None) -> Room:
     """Leave an empty folder at *path*.
 
     Earlier results there are renamed: ``results/quickstart`` becomes
-    ``results/quickstart-20260131-174502``, after the time of its last record.  Where *path* is a
-    link it stays one, and it is the folder behind it that is renamed.
+    ``results/quickstart-20260131-174502``, after the time of its last record.  If *path* is a link,
+    it stays one, and the folder that it points to is renamed.
 
     Args:
         path: Folder for results, existing or not.
