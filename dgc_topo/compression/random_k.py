@@ -19,6 +19,7 @@ from dgc_topo.compression.parameters import Parameters
 from dgc_topo.compression.values import plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
 from dgc_topo.sizes import entries_of
+from dgc_topo.units import fraction_from
 
 
 class RandomK(AfterSum):
@@ -27,7 +28,8 @@ class RandomK(AfterSum):
     Args:
         parameters: A module, tensors by name, or pairs such as ``model.named_parameters()``, all on
             one device.
-        density: Fraction of each compressed tensor that is sent, above 0, at most 1.
+        density: Fraction of each compressed tensor that is sent, above 0, at most 1,
+            such as 0.001 or "0.1%".
         sgd: Settings of the momentum SGD that follows the sum.
         seed: Seed of the places; the same on every rank.
 
@@ -41,10 +43,12 @@ class RandomK(AfterSum):
         self,
         parameters: Parameters,
         *,
-        density: float,
+        density: float | str,
         sgd: SGDSettings | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(density, str):
+            density = fraction_from(density, "random-k: density")
         density = plain_float("random-k: density", density)
         if not 0 < density <= 1:
             raise ValueError(f"random-k: density {density}, expected above 0, at most 1")

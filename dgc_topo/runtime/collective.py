@@ -80,8 +80,7 @@ def all_reduce(
             "dgc_topo.runtime.Communicator"
         )
     if not isinstance(value, Tensor):
-        if average:
-            raise ValueError("all_reduce: average of a payload, expected a tensor, or no average")
+        _check_payload(value, average=average)
         return communicator.run(value, iteration)
     _check(value)
     is_server = dist.get_rank(group) in schedule.servers
@@ -96,6 +95,17 @@ def all_reduce(
     return traffic
 
 
+def _check_payload(value: Payload, *, average: bool) -> None:
+    """Refuse what is no payload either, and the average of one."""
+    if not hasattr(value, "goals"):
+        raise ValueError(
+            f"all_reduce: {type(value).__name__}, expected a tensor, or a payload such as what "
+            "DGC.compress returns"
+        )
+    if average:
+        raise ValueError("all_reduce: average of a payload, expected a tensor, or no average")
+
+
 def _check(value: Tensor) -> None:
     """Refuse a tensor that cannot be summed in place, as float32."""
     if value.layout != torch.strided or value.dtype not in _WIRE_DTYPES:
@@ -103,18 +113,27 @@ def _check(value: Tensor) -> None:
             f"all_reduce: tensor of {value.dtype} and layout {value.layout}, expected a dense one "
             "of float32, float16 or bfloat16 (or a payload, such as SparsePayload)"
         )
-    if any(
-        stride == 0 and size > 1 for stride, size in zip(value.stride(), value.shape, strict=True)
-    ):
+    if _shares_memory(value):
         raise ValueError(
-            "all_reduce: an expanded tensor, whose elements share memory, expected one that can be "
-            "written in place (clone it first)"
+            "all_reduce: an expanded or unfolded tensor, whose elements share memory, expected one "
+            "that can be written in place (clone it first)"
         )
+
+
+def _shares_memory(value: Tensor) -> bool:
+    """Return True unless each dimension steps over all that those of smaller strides reach."""
+    reach = 0
+    for stride, size in sorted(zip(value.stride(), value.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
 
 
 def _flat(value: Tensor) -> Tensor:
     """Return the elements as 1-D contiguous float32: the tensor's own memory, where it is that."""
-    return value.detach().reshape(-1).to(torch.float32).contiguous()
+    return value.detach().resolve_neg().reshape(-1).to(torch.float32).contiguous()
 
 
 def _write_back(flat: Tensor, value: Tensor) -> None:

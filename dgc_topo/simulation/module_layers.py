@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,8 +32,8 @@ def layers_of(module: nn.Module, compute_s: float, example: Any = None) -> Workl
         example: Input of the module, see `load_workload`; without it parameters are counted.
 
     Raises:
-        ValueError: if no parameter is trained, or the module cannot run *example* on the meta
-            device.
+        ValueError: if no parameter is trained, one has no shape yet, or the module cannot run
+            *example* on the meta device.
     """
     shapes = _shapes(module)
     if not shapes:
@@ -72,6 +73,11 @@ def _shapes(module: nn.Module) -> dict[str, list[torch.Size]]:
     """Return the shapes of the trained parameters of each part, shared ones once."""
     shapes: dict[str, list[torch.Size]] = {}
     for full_name, parameter in module.named_parameters():  # each once
+        if is_lazy(parameter):
+            raise ValueError(
+                f"module {type(module).__name__}: parameter {full_name!r} has no shape yet, "
+                "expected one: run the model on a batch first (lazy modules)"
+            )
         if parameter.requires_grad:
             shapes.setdefault(full_name.rpartition(".")[0], []).append(parameter.shape)
     return shapes

@@ -64,6 +64,7 @@ def test_settings_by_name_are_those_of_a_config():
     config = DGCConfig(density=0.001, momentum=0.8)
     named = DGC(net(), num_workers=1, density="0.1%", momentum=0.8)
     assert named._config == config
+    assert RandomK(net(), density="0.1%").density == config.density
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,23 @@ def what_lies_around(group: dist.ProcessGroup) -> list[list[float]]:
     return memory.tolist()
 
 
+def of_negative_and_transposed_views(group: dist.ProcessGroup) -> list[object]:
+    """Sum a view whose sign is turned when it is read, and one whose dimensions are swapped."""
+    numbers = torch.arange(6.0).reshape(2, 3)
+    turned = torch.complex(numbers, numbers).conj().imag
+    assert turned.is_neg()
+    swapped = numbers.clone().t()
+    for values in (turned, swapped):
+        all_reduce(values, "ring", group)
+    return [turned.tolist(), swapped.tolist()]
+
+
+def test_views_of_any_strides_and_sign(cluster: Cluster):
+    whole = torch.arange(6.0).reshape(2, 3) * 2
+    for said in cluster.run(2, of_negative_and_transposed_views):
+        assert said == [(-whole).tolist(), whole.t().tolist()]
+
+
 def test_of_a_view_only_its_own_elements_change(cluster: Cluster):
     assert cluster.run(3, what_lies_around) == [[3, 1, 1, 3, 1, 1, 3, 1, 1]] * 3
 
@@ -112,6 +129,8 @@ def refused(group: dist.ProcessGroup) -> list[str]:
         lambda: all_reduce(ones.double(), "ring", group),
         lambda: all_reduce(ones.to_sparse(), "ring", group),
         lambda: all_reduce(torch.ones(1).expand(4), "ring", group),
+        lambda: all_reduce(ones.unfold(0, 3, 1), "ring", group),
+        lambda: all_reduce([1.0], "ring", group),  # type: ignore[arg-type]
         lambda: all_reduce(DensePayload(ones), "ring", group, average=True),
         lambda: all_reduce(torch.ones(4 + rank), "ring:segments=2", group),
         lambda: all_reduce(ones, ["ring:segments=3", "ring:segments=4"][rank], group),
@@ -128,17 +147,19 @@ def refused(group: dist.ProcessGroup) -> list[str]:
 
 def test_what_cannot_be_summed_is_refused_by_name(cluster: Cluster):
     both = cluster.run(2, refused)
-    assert both[0][:5] == both[1][:5]
-    gossip, double, sparse, expanded, average, shape, *_ = both[0]
+    assert both[0][:7] == both[1][:7]
+    gossip, double, sparse, expanded, unfolded, numbers, average, shape, later = both[0]
     assert "topology gossip is doubly-stochastic, expected an all-reduce" in gossip
     assert "Communicator" in gossip
     assert "tensor of torch.float64" in double
     assert "layout torch.sparse_coo" in sparse
-    assert "an expanded tensor" in expanded
+    assert "whose elements share memory" in expanded
+    assert unfolded == expanded
+    assert "all_reduce: list, expected a tensor, or a payload" in numbers
     assert "average of a payload" in average
     assert shape.startswith(RanksDifferError.__name__)
     assert "payload's elements is 5 on rank 1, 4 on rank 0" in shape
-    assert both[0][6].startswith("PeerError: rank 0: topology ring, step 0: transport unusable")
+    assert later.startswith("PeerError: rank 0: topology ring, step 0: transport unusable")
 
 
 def test_without_a_process_group():

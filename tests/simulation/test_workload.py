@@ -109,6 +109,7 @@ def test_it_is_hashable_and_shows_itself_in_few_words():
         ((("results/none",), {}), "unknown; expected one of alexnet"),
         (((Net(),), {}), "compute_s: missing for a module .* median"),
         (((nn.ReLU(),), {"compute_s": 1.0}), "expected parameters to train"),
+        (((nn.LazyLinear(3),), {"compute_s": 1.0}), "parameter 'weight' has no shape yet"),
         (((Net(),), {"compute_s": 1, "example": torch.empty(2, 5)}), "cannot run the example"),
         (((), {"elements": 10}), "compute_s: missing beside elements"),
         (((), {}), "nothing given"),
