@@ -128,7 +128,8 @@ def test_a_session_that_is_interrupted_while_it_starts_leaves_no_worker(monkeypa
 
     def slowly(*arguments):
         begun.set()
-        time.sleep(0.5)
+        for _ in range(1000):  # until it is interrupted, however late that thread gets its turn
+            time.sleep(0.01)
         return start(*arguments)
 
     def interrupt():
