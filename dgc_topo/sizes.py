@@ -1,4 +1,4 @@
-"""Sizes of gradients and of what DGC sends of them, by arithmetic alone."""
+"""Sizes of gradients, dense and compressed by DGC, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def dgc_bytes(
 def entries_of(num_elements: int, density: float) -> int:
     """Return the number of entries that a group sends: ``round(density * n)``, at least one.
 
-    A group is what competes to be sent: a tensor, or with scope ``model`` all compressed tensors
-    together.  A real run sends fewer only where fewer elements differ from zero.
+    A group is a tensor, or with scope ``model`` all compressed tensors together; its largest
+    elements are sent.  A real run sends fewer entries only if fewer elements differ from zero.
 
     Args:
         num_elements: Elements n of the group.
@@ -74,13 +74,13 @@ def count_elements(shapes: Iterable[Sequence[int]]) -> tuple[int, int]:
 def bucket_ends(num_elements: Sequence[int], bucket_bytes: float) -> list[int]:
     """Return the ends of buckets of layers, the layers in the order of the backward pass.
 
-    As PyTorch's DistributedDataParallel: a bucket is closed as soon as it holds *bucket_bytes* of
-    float32 or more, so one large layer makes one large bucket.  (DDP's first bucket is smaller,
-    1 MiB; here all are alike.)
+    As in PyTorch's DistributedDataParallel, a bucket is closed once it holds *bucket_bytes* of
+    float32 or more, so one large layer makes one large bucket.  (DDP's first bucket is smaller, 1
+    MiB; here all have the same limit.)
 
     Args:
-        num_elements: Of each layer.
-        bucket_bytes: Of a bucket.
+        num_elements: Number of elements of each layer.
+        bucket_bytes: Size at which a bucket is closed.
 
     Raises:
         ValueError: if *bucket_bytes* is not above 0.

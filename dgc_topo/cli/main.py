@@ -91,7 +91,7 @@ def compare(
 ) -> None:
     """Train a scenario over each of its topologies, predict other networks, and report.
 
-    An interrupted [ladder] continues where it stopped.
+    A [ladder] goes on where it stopped.
 
     For example:
 

@@ -1,1 +1,1 @@
-"""Report of what came out: tables, sentences, plots, drawings, and one HTML page."""
+"""Reports of results: tables, sentences, plots, drawings, and one HTML page."""

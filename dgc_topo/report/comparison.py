@@ -1,6 +1,6 @@
-"""The comparison as rows of text: one row per configuration, measured and predicted apart.
+"""The comparison table as rows of text: measured and predicted columns per configuration.
 
-Whoever draws it (terminal, Markdown, HTML) draws these rows and headings.
+The terminal, Markdown and HTML versions all show these rows and headings.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Heading(NamedTuple):
     """Heading of a column.
 
     Attributes:
-        group: "" for what names the row, "measured" or "predicted NETWORK".
-        name: What the column shows.
-        detail: Such as "4 ranks".
-        meaning: One sentence for the report.
+        group: "" for columns that name the row, else "measured" or "predicted NETWORK".
+        name: Name of the column's quantity.
+        detail: Detail such as "4 ranks".
+        meaning: Explanation in one sentence, for the report.
     """
 
     group: str
@@ -64,10 +64,10 @@ class _Row:
     """One configuration at one world size.
 
     Attributes:
-        configuration: What was chosen.
-        world_size: Ranks that were measured, or the most that were predicted.
-        measured: Its runs, one per seed.
-        predicted: Its predictions on all networks, at all world sizes.
+        configuration: The configuration.
+        world_size: Number of measured ranks, or the largest predicted one.
+        measured: Records of the runs, one per seed.
+        predicted: Records of the predictions on all networks, at all world sizes.
     """
 
     configuration: Configuration
@@ -83,12 +83,12 @@ class _Row:
 
     @property
     def first(self) -> Measurement:
-        """One of its records; all say the same of what a worker does."""
+        """First record; all records of a row agree on the work of a worker."""
         return (*self.measured, *self.predicted)[0]
 
     @property
     def num_seeds(self) -> int:
-        """Number of seeds that it is the mean of."""
+        """Number of seeds behind the means."""
         return len({record.seed for record in (*self.measured, *self.predicted)})
 
     def on(self, network: str, world_size: int) -> tuple[Measurement, ...]:
@@ -98,7 +98,7 @@ class _Row:
 
 
 class _Column(NamedTuple):
-    """How a column is made: the text of each row, and the number by which one is the best."""
+    """Functions for a column: the text of each row, and the number that decides the best row."""
 
     heading: Heading
     text: Callable[[_Row], str | None]
@@ -109,8 +109,8 @@ class _Column(NamedTuple):
 def compare(measurements: Iterable[Measurement]) -> Comparison:
     """Return the comparison of all configurations, in the order of the records.
 
-    Records of one configuration and world size that differ in nothing but their seed become one row
-    of means, which says of how many seeds; all others have rows of their own.
+    Records of one configuration and world size that differ only in their seeds become one row of
+    means, with the number of seeds; all others have rows of their own.
     """
     records = list(measurements)
     rows = _rows_of(records)
@@ -140,7 +140,7 @@ def _rows_of(records: Sequence[Measurement]) -> list[_Row]:
 
 
 def _name_columns(rows: Sequence[_Row], sizes: Sequence[int]) -> list[_Column]:
-    """Return the columns that name a row; most are only there if rows differ in them."""
+    """Return the columns that name a row; most are left out if all rows agree in them."""
 
     def column(name: str, meaning: str, text: Callable[[_Row], str]) -> _Column:
         return _Column(Heading("", name, "", meaning), text)
@@ -185,7 +185,7 @@ def _differ(rows: Sequence[_Row], value: Callable[[_Row], object]) -> bool:
 
 
 def _run_columns(records: Sequence[Measurement], ranks: str, rows: Sequence[_Row]) -> list[_Column]:
-    """Return the columns of what runs did, or without any of what would go over the wire."""
+    """Return the columns of measured runs; if there are none, those of the bytes on the wire."""
     group = "measured" if measured(records) else "predicted"
     sent = "Bytes that the busiest rank sends in one training step, after the warm-up."
     ratio = (
@@ -301,7 +301,7 @@ def _means(
     text: Callable[[float], str],
     best: Literal["lowest", "highest"] | None = None,
 ) -> _Column:
-    """Return a column of means over a row's records; those without a number do not count."""
+    """Return a column of means over a row's records, skipping records without a number."""
 
     def mean(row: _Row) -> float | None:
         known = [number for number in numbers(row) if number is not None]
@@ -321,7 +321,7 @@ def _cells(column: _Column, rows: Sequence[_Row]) -> list[Cell]:
     if column.best is None or not known:
         return [Cell(text) for text in texts]
     best = min(known) if column.best == "lowest" else max(known)
-    # What reads the same as the best is as good: the digits left out are noise.
+    # Cells with the same text as the best are as good: further digits are noise.
     shown = texts[numbers.index(best)]
     everyone = all(text == shown for text in texts)
     return [Cell(text, text == shown and not everyone) for text in texts]

@@ -1,4 +1,4 @@
-"""Drawings: a schedule in space and time or as a graph, and a simulated training step."""
+"""Drawings: a schedule in space and time or as a graph, and the timeline of a simulated step."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from dgc_topo.simulation.training.trace import chosen_ranks, spans_of
 KINDS = {"reduce": "#0072B2", "copy": "#D55E00", "mix": "#009E73"}
 _FILL = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#C9C3E6", "#7A6BB8", "#2B1A6B"])
 _MAX_RANKS = 64
-_MAX_LABELS = 80  # more chunk labels than that cover each other
-_MAX_CELLS = 16  # more chunks than that are too narrow to see
-_MAX_EDGES = 8  # more chunks than that are drawn without lines between them
+_MAX_LABELS = 80  # more chunk labels than this overlap
+_MAX_CELLS = 16  # more chunks than this are too narrow to see
+_MAX_EDGES = 8  # more chunks than this are drawn without lines between them
 _STRIP = 0.34  # width of a rank's chunks, in steps
 _STEP_PHASES = ("compute", "compress", "communicate", "update")
 _BARS = {"processor": -0.2, "network": 0.2}  # how far a bar is from its rank's line
@@ -71,7 +71,7 @@ def draw_schedule(schedule: Schedule, *, title: str = "", max_steps: int = 32) -
 
 
 def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
-    """Draw who sends to whom over all steps; the wider an arrow, the more it carries.
+    """Draw the graph of all transfers; the width of an arrow shows the bytes between two ranks.
 
     Args:
         schedule: What to draw, of at most 64 ranks.
@@ -153,7 +153,7 @@ def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None
 
 
 def communication_graph(schedule: Schedule) -> nx.DiGraph[int]:
-    """Return who sends to whom: edges carry how often the whole ``buffers`` crosses them."""
+    """Return the graph of all transfers; an edge's attribute ``buffers`` is its whole buffers."""
     sent: Counter[tuple[int, int]] = Counter()
     for step in schedule.steps():
         for src, dst, count in zip(step.src, step.dst, step.count, strict=True):

@@ -1,4 +1,4 @@
-"""Findings in sentences: does compression pay, which topology is fastest, do claims hold?"""
+"""Findings as sentences: does compression pay, which topology is fastest, do claims hold?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dgc_topo.units import seconds_text, three_digits, times_text
 
 
 def findings(measurements: Iterable[Measurement]) -> list[str]:
-    """Return one sentence per question the records answer; each says measured or predicted."""
+    """Return one sentence per question that the records answer; each says measured or predicted."""
     records = list(measurements)
     return [
         *_emulated(measured(records)),
@@ -99,7 +99,7 @@ def _fastest_here(records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _all_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
-    """Answer for each workload apart: their speed-ups cannot be compared."""
+    """Answer for each workload separately, because their speed-ups cannot be compared."""
     here = [record for record in records if record.network == network]
     for work, name in _names(here).items():
         alike = [record for record in here if Setting.of(record).work == work]
@@ -107,7 +107,7 @@ def _all_on(network: str, records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _names(records: Sequence[Measurement]) -> dict[tuple[object, ...], str]:
-    """Return a name for each kind of work that tells it from the others; none for the only one."""
+    """Return a distinct name for each kind of work; no name if there is only one."""
     works = dict.fromkeys(Setting.of(record).work for record in records)
     if len(works) == 1:
         return dict.fromkeys(works, "")
@@ -124,7 +124,7 @@ def _names(records: Sequence[Measurement]) -> dict[tuple[object, ...], str]:
 def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
     largest = max(record.world_size for record in on_network)
     known = [r for r in on_network if r.world_size == largest and r.speedup is not None]
-    # A step of gossip does less than an all-reduce: its speed alone does not make it the best.
+    # A step of gossip does less than an all-reduce, so its speed alone does not make it best.
     whole = [record for record in known if record.goal == "all-reduce"]
     what = "fastest all-reduce" if whole and len(whole) < len(known) else "fastest"
     known = whole or known
@@ -144,7 +144,7 @@ def _fastest_on(named: str, on_network: Sequence[Measurement]) -> Iterator[str]:
         yield f"{start}; compression does not pay there (at best {_reach(other)})."
     else:
         other = max(dense, key=_throughput)
-        # Not the ratio of their speed-ups: each is relative to the worker that its own run timed.
+        # Not the ratio of the speed-ups: each is relative to its own run's lone worker.
         gain = times_text(best.samples_per_s / max(other.samples_per_s, 1e-12))
         yield f"{start}, {gain} the throughput of the best dense one ({_reach(other)})."
 
@@ -171,7 +171,7 @@ def _span(values: Sequence[float], text: Callable[[float], str]) -> str:
 
 
 def check_claims(claims: Iterable[Claim], records: Iterable[Measurement]) -> Iterator[str]:
-    """Yield a sentence per claim: what is claimed, what is predicted, and the note."""
+    """Yield a sentence per claim: the claimed and the predicted speed-up, and the note."""
     forecast = predicted(records)
     for claim in claims:
         said = (

@@ -1,4 +1,4 @@
-"""A ladder as a table: rung by rung, quality over seeds, against the baseline, and compression."""
+"""A ladder as a table: each rung's quality over seeds, against the baseline, and compression."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dgc_topo.units import percent_text, three_digits, times_text
 
 
 class Condition(NamedTuple):
-    """Under which a rung was run."""
+    """Density and number of workers of a rung's runs."""
 
     density: float
     num_workers: int
@@ -33,7 +33,7 @@ class Ladder:
     The first rung that is dense is the baseline; it stands beside the others at every density.
 
     Attributes:
-        records: With a rung, each.
+        records: Records, each with a rung.
 
     Raises:
         ValueError: if there are none.
@@ -88,7 +88,7 @@ class Ladder:
         return sorted(found, key=lambda record: record.seed)
 
     def ended(self, rung: str, condition: Condition) -> list[Measurement]:
-        """Return the `runs` that did not diverge, nor end with a quality that is no number."""
+        """Return the `runs` that did not diverge and have a final quality."""
         return [run for run in self.runs(rung, condition) if not _diverged(run)]
 
     def differences(self, rung: str, condition: Condition) -> list[float]:
@@ -121,7 +121,7 @@ def compare_rungs(measurements: Iterable[Measurement]) -> Comparison:
 
 
 def ladder_findings(measurements: Iterable[Measurement]) -> Iterator[str]:
-    """Yield, for the last rung under every condition, whether it is as good as the baseline.
+    """Yield a sentence per condition: is the last rung as good as the baseline?
 
     Raises:
         ValueError: if no record has a rung.
@@ -134,7 +134,7 @@ def ladder_findings(measurements: Iterable[Measurement]) -> Iterator[str]:
         finals = [_quality(record).final for record in ladder.ended(last, condition)]
         dense = [_quality(record).final for record in ladder.ended(baseline, condition)]
         if not finals or not dense:
-            continue  # the table says what diverged
+            continue  # the table shows the diverged seeds
         worst = min(dense) if ladder.metric == "accuracy" else max(dense)
         as_good = _no_worse(fmean(finals), worst, ladder.metric)
         verdict = "no worse than" if as_good else "worse than"

@@ -1,4 +1,4 @@
-"""Plots of a ladder: how its rungs learn, where they end, and what they send."""
+"""Plots of a ladder: learning curves, final quality, densities and staleness of its rungs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def curves_figure(measurements: Iterable[Measurement]) -> Figure:
         _curve(axes, ladder, rung, [_points(run) for run in runs])
     panels[0].set_ylabel(QUALITY_LABELS[ladder.metric])
     if ladder.metric == "perplexity" and any(map(_shows, panels)):
-        _log_scale(panels)  # what is far from the best would hide all others
+        _log_scale(panels)  # values far from the best would hide all others
         for axes in panels:
             axes.minorticks_off()
     _without_invented_ticks(panels)
@@ -53,9 +53,9 @@ def curves_figure(measurements: Iterable[Measurement]) -> Figure:
 
 
 def endings_figure(measurements: Iterable[Measurement]) -> Figure:
-    """Draw what every seed of every rung ends with; the band is the baseline's range.
+    """Draw the final quality of every seed of every rung; the band is the baseline's range.
 
-    What diverged has no end to draw: a cross at the panel's edge stands for each such seed.
+    A cross at the panel's edge stands for each seed that diverged.
 
     Raises:
         ValueError: if no record has a rung.
@@ -102,7 +102,7 @@ def density_figure(measurements: Iterable[Measurement]) -> Figure:
 
 
 def staleness_figure(measurements: Iterable[Measurement]) -> Figure:
-    """Draw how long the elements that were sent had waited, as shares of all that were sent.
+    """Draw the waiting times of sent elements, as fractions of all sent elements.
 
     Raises:
         ValueError: if no record has a rung.
@@ -171,7 +171,7 @@ def _curve(axes: Axes, ladder: Ladder, rung: str, runs: Sequence[tuple[QualityPo
         return
     length = min(map(len, runs))  # a seed that diverged ends early
     columns = [[_shown(ladder, run[index].value) for run in runs] for index in range(length)]
-    # Without all seeds there is no mean to compare: a gap.
+    # A mean over fewer seeds could not be compared, so leave a gap.
     columns = [column if all(map(isfinite, column)) else [nan] for column in columns]
     steps = [point.step for point in runs[0][:length]]
     _line(axes, ladder, rung, steps, [fmean(column) for column in columns])
@@ -187,7 +187,7 @@ def _ending(axes: Axes, ladder: Ladder, rung: str, condition: Condition, row: in
         axes.plot([fmean(finals)] * 2, [row - 0.3, row + 0.3], color=TEXT, lw=1.4)
     diverged = len(ladder.runs(rung, condition)) - len(finals)
     if diverged:
-        # Where the axis would go on to worse values, whatever they were.
+        # At the end of the axis where worse values would be.
         edge, inwards = (0.0, 1) if ladder.metric == "accuracy" else (1.0, -1)
         axes.plot(
             [edge + inwards * _CROSS * index for index in range(diverged)],

@@ -1,7 +1,7 @@
 """Plots of a comparison, as matplotlib figures that touch no global state.
 
 Every function takes all records, so that a topology keeps its colour from plot to plot, and draws
-those it is about.
+only the records that it needs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _Line = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Quantity:
-    """Something over world size; doubling it with the ranks is ideal, or nothing is."""
+    """Quantity plotted over world size; growth in proportion to the ranks may be ideal."""
 
     label: str
     value: Callable[[Measurement], float | None]
@@ -70,7 +70,7 @@ _STEP_TIME = _Quantity("step time", lambda record: record.step_time_s, has_ideal
 
 
 def quality_figure(measurements: Iterable[Measurement]) -> Figure:
-    """Draw quality over epochs, one panel per density, and what every run ends with.
+    """Draw quality over epochs, one panel per density, and the final quality of every run.
 
     The last panel names the topologies and is the legend of the others.
     """
@@ -106,7 +106,7 @@ def quality_figure(measurements: Iterable[Measurement]) -> Figure:
 
 
 def phases_figure(measurements: Iterable[Measurement]) -> Figure:
-    """Draw what a measured step's time is spent on: stacked bars, one panel per density."""
+    """Draw the phases of a measured step: stacked bars, one panel per density."""
     records = list(measurements)
     runs = by_configuration(measured(records))
     title = "Measured: time of one training step, by phase"
@@ -138,7 +138,7 @@ def phases_figure(measurements: Iterable[Measurement]) -> Figure:
 
 
 def wire_bytes_figure(measurements: Iterable[Measurement]) -> Figure:
-    """Draw what the busiest rank sends per step, on a logarithmic axis."""
+    """Draw the bytes that the busiest rank sends per step, on a logarithmic axis."""
     records = list(measurements)
     runs = by_configuration(measured(records))
     title = "Measured: bytes that the busiest rank sends per training step"
@@ -259,7 +259,7 @@ def _set_scale(axes: Axes, which: str, quantity: _Quantity) -> None:
 
 
 def _draw_lines(axes: Axes, lines: Sequence[tuple[Configuration, _Line]], styles: Styles) -> None:
-    """Draw from wide to narrow: exact all-reduces learn the same, and equal lines stay visible."""
+    """Draw lines from wide to narrow, so that equal lines (of exact all-reduces) stay visible."""
     for width, (configuration, line) in zip(nested_widths(len(lines)), lines, strict=True):
         name = configuration.topology_label
         axes.plot(
@@ -277,9 +277,9 @@ def _draw_lines(axes: Axes, lines: Sequence[tuple[Configuration, _Line]], styles
 def _draw_endings(
     axes: Axes, points: Sequence[tuple[Configuration, float]], styles: Styles, *, x: str, title: str
 ) -> None:
-    """Draw where the lines beside it end: one row per topology, the names on the right.
+    """Draw the final values of the neighbouring lines: one row per topology, with its name.
 
-    Lines may lie on top of each other, rows cannot; the names make it the legend of its figure.
+    Lines may overlap, but rows cannot; the names serve as the figure's legend.
     """
     found = [configuration for configuration, _ in points]
     topologies, densities = _topologies_of(found), _densities_of(found, styles)

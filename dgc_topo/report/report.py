@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds everything it shows and loads nothing."""
+"""The HTML report: one file that contains everything it shows."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Plot(NamedTuple):
 
     Attributes:
         kind: "measured" or "predicted".
-        text: How to read it.
-        source: The image itself, as a data URI.
+        text: Instructions for reading it.
+        source: The image, as a data URI.
     """
 
     kind: str
@@ -56,8 +56,8 @@ class PhaseRow(NamedTuple):
     """Phases of one configuration's step.
 
     Attributes:
-        topology: Its label.
-        density: Its label.
+        topology: Label of the topology.
+        density: Label of the density.
         phases: Time of each phase, and its share of the step.
         step: Time of the whole step.
     """
@@ -72,8 +72,8 @@ class ColumnGroup(NamedTuple):
     """Neighbouring columns of one kind.
 
     Attributes:
-        kind: "measured", "predicted", or "" for what names the row.
-        name: Such as "predicted 1gbe".
+        kind: "measured", "predicted", or "" for columns that name the row.
+        name: Name such as "predicted 1gbe".
         headings: One per column.
     """
 
@@ -119,12 +119,12 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
 
 
 def _shown(value: object) -> object:
-    """Return a value for a template, without marks that turn or hide the text around them."""
+    """Return a value for a template, without characters that reverse or hide other text."""
     return printable(value) if isinstance(value, str) else value
 
 
 def _again(folder: ResultsFolder, origin: Origin) -> str:
-    """Return the command that runs a scenario again, beside the folder and from within it."""
+    """Return the commands that run a scenario again from outside and from inside the folder."""
     return shlex.join([*origin.command, "-o", f"../{folder.path.resolve().name}-again"])
 
 
@@ -134,7 +134,7 @@ def _groups(comparison: Comparison) -> list[ColumnGroup]:
 
 
 def _rows(comparison: Comparison) -> list[tuple[str, list[tuple[Cell, ...]]]]:
-    """Return the rows by what their first column says, which is then named once."""
+    """Return the rows grouped by their first column, which is then named once."""
     runs = groupby(comparison.rows, key=lambda row: row[0].text)
     return [(name, [row[1:] for row in rows]) for name, rows in runs]
 
@@ -181,7 +181,7 @@ def _ladder_plots(records: Sequence[Measurement]) -> list[Plot]:
 
 def _svg(figure: Figure) -> str:
     file = io.BytesIO()
-    # A fixed salt and no date: the same records give the same report.
+    # A fixed salt and no date, so that the same records give the same report.
     with mpl.rc_context({"svg.hashsalt": "dgc-topo"}), unknown_glyphs_as_boxes():
         figure.savefig(file, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()

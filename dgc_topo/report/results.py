@@ -1,4 +1,4 @@
-"""Results of a scenario, as one object to ask and to show in a notebook."""
+"""`Results` of a scenario, to query and to show in a notebook; `run` and `load_results`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dgc_topo.experiments.runner import Observer
     from dgc_topo.topology import Topology
 
-_FOLDER = Path("results")  # where commands put them
+_FOLDER = Path("results")  # folder in which commands put results
 
 
 class Results:
@@ -72,7 +72,7 @@ class Results:
         return to_quality_frame(self.records)
 
     def findings(self) -> list[str]:
-        """Return sentences: findings, what the numbers assume, the claims of the scenario."""
+        """Return sentences: findings, the assumptions behind numbers, the scenario's claims."""
         from dgc_topo.report.summary import summarise  # noqa: PLC0415  # reading needs no tables
 
         text = ResultsFolder(self.path).known_scenario_text() if self.path.is_dir() else ""
@@ -133,7 +133,7 @@ class Results:
 
 
 def load_results(path_or_name: str | Path) -> Results:
-    """Return results: of a folder or file, or of ``results/NAME`` where commands put them.
+    """Return the results in a folder or file, or in ``results/NAME``, where commands put them.
 
     Args:
         path_or_name: A path, or a name such as ``quickstart``, which has no slash and no suffix.
@@ -165,20 +165,20 @@ def run(
     """Run a scenario: train what it names on local workers, predict, and write the report.
 
     Args:
-        scenario: Its file, or the name of one that comes with the package.
+        scenario: Scenario file, or the name of one that comes with the package.
         output: Results folder; ``results/NAME`` by default.  Earlier results there are renamed.
-        topology: Train over this one alone, one of the scenario's or another.
-        density: With *topology*: train at this density alone, such as ``0.001`` or ``"0.1%"``.
-        world_size: With *topology*: so many ranks, instead of the scenario's.
+        topology: Train over this topology only, whether the scenario has it or not.
+        density: With *topology*: train at this density only, such as ``0.001`` or ``"0.1%"``.
+        world_size: With *topology*: number of ranks, instead of the scenario's.
         train: False predicts the workloads that the scenario describes, and trains nothing.
-        observer: Told of progress; nobody is by default.
+        observer: Object that is told about progress; none by default.
 
     Returns:
         Measured and predicted records, which are in the folder as well.
 
     Raises:
         ScenarioError: if the scenario is wrong, or options do not go together.
-        ResultsError: if there is no room for results; said before anything is done.
+        ResultsError: if there is no room for results; raised before anything is done.
         LaunchError: if a worker fails.
         LabError: if this machine cannot build the lab that the scenario names.
 

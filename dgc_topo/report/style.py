@@ -1,4 +1,4 @@
-"""Look of figures: a colour and marker per topology, a line style per density; and their files."""
+"""Style of figures: a colour and marker per topology, a line style per density; picture files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dgc_topo.records.configuration import by_configuration
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.text import printable
 
-# Okabe and Ito's colours that show on white, then Tol's: told apart with any colour vision.
+# Okabe and Ito's colours that are visible on white, then Tol's: distinct for any colour vision.
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9",
     "#332288", "#882255", "#999933", "#44AA99",
 )  # fmt: skip
-# Shapes whose filling shows; their number shares no factor with that of the colours.
+# Shapes with a visible filling; their number shares no factor with that of the colours.
 _MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p", "h", "d", "H")
 LineStyle = str | tuple[int, tuple[float, ...]]
 _DASHES: tuple[LineStyle, ...] = (
@@ -37,7 +37,7 @@ _DASHES: tuple[LineStyle, ...] = (
     (0, (1.2, 1.4)),
     (0, (6, 1.5, 1.2, 1.5)),
 )
-#: What a step's time is spent on, in the order it is spent, with its colour.
+#: Phases of a step in their order, with their colours.
 PHASES = {
     "compute": "#4477AA",
     "compress": "#CCBB44",
@@ -45,7 +45,7 @@ PHASES = {
     "wait": "#BBBBBB",
     "update": "#228833",
 }
-# Digits that an axis of so many decades or fewer has ticks at; with more, labels would overlap.
+# Digits with ticks on an axis of at most this many decades; more labels would overlap.
 _DIGITS = ((1.5, (1, 2, 5)), (2.5, (1, 3)), (inf, (1,)))
 QUALITY_LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
 TEXT = "#222222"
@@ -59,7 +59,7 @@ Grid = Literal["x", "y", "both"]
 
 @dataclass(frozen=True, slots=True)
 class Styles:
-    """Looks of topologies and densities, given out in order of first appearance."""
+    """Styles of topologies and densities, assigned in order of first appearance."""
 
     topologies: tuple[str, ...]
     densities: tuple[str, ...]
@@ -70,7 +70,7 @@ class Styles:
         found = list(by_configuration(measurements))
         topologies = dict.fromkeys(c.topology_label for c in found)
         densities = dict.fromkeys(c.density_label for c in found)
-        # Dense lines are solid, whatever came first.
+        # Dense lines are always solid.
         return cls(
             tuple(topologies),
             tuple(sorted(densities, key=lambda d: (d != "dense", not d.startswith("dense")))),
@@ -142,7 +142,7 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def legend_name(name: str) -> str:
-    """Return a name so that a legend shows it: one that begins with ``_`` would be left out."""
+    """Return a name in a form that a legend shows; it would leave out a leading ``_``."""
     return f" {printable(name)}" if name.startswith("_") else printable(name)
 
 
@@ -156,7 +156,7 @@ def empty_figure(title: str, why: str) -> Figure:
 def style_axes(
     axes: Axes, *, x: str = "", y: str = "", title: str = "", grid: Grid = "both"
 ) -> None:
-    """Label *axes* and take away the ink that says nothing."""
+    """Label *axes*, and remove ink without information."""
     axes.set_xlabel(x, fontsize=_SMALL + 1, color=TEXT)
     axes.set_ylabel(y, fontsize=_SMALL + 1, color=TEXT)
     named = axes.set_title(printable(title), loc="left", fontsize=_SMALL + 1, color=TEXT)
@@ -177,7 +177,7 @@ def name_rows(axes: Axes, topologies: Sequence[str]) -> None:
 
 
 def add_density_legend(figure: Figure, densities: Sequence[str], *, others: bool = False) -> None:
-    """Say below what line styles and marker fills mean; *others*: and the grey lines."""
+    """Add a legend of line styles and marker fills below; with *others*, of grey lines, too."""
     styles = Styles(("",), tuple(densities))
     handles = [
         Line2D([], [], color=FAINT, ls=styles.dashes(density), marker="o", ms=7, mew=1.6,

@@ -1,4 +1,4 @@
-"""Summary of records: a table, and in sentences the findings and what numbers assume and count."""
+"""Summary of records: a table, findings, and notes on assumptions and on what is counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from dgc_topo.report.findings import check_claims, findings
 from dgc_topo.report.ladder import compare_rungs, ladder_findings
 from dgc_topo.units import seconds_text
 
-_STEADY = 1.1  # how far one worker's times for the same work may be apart, before it is said
+_STEADY = (
+    1.1  # relative difference of a lone worker's times for the same work that leads to a warning
+)
 FREE = "nothing: it is assumed to be free"
 
 
@@ -24,12 +26,7 @@ def is_ladder(records: Sequence[Measurement]) -> bool:
 def summarise(
     records: Sequence[Measurement], scenario_text: str = ""
 ) -> tuple[Comparison, list[str]]:
-    """Return the table of a comparison or of a ladder, and sentences on it.
-
-    Args:
-        records: Records, measured and predicted.
-        scenario_text: Their scenario, whose claims get a sentence each.
-    """
+    """Return the table of a comparison or of a ladder, and its findings as sentences."""
     claims = check_claims(claims_in(scenario_text), records)
     if is_ladder(records):
         return compare_rungs(records), [*ladder_findings(records), *claims]
@@ -38,7 +35,7 @@ def summarise(
 
 
 def ratio_notes(records: Sequence[Measurement]) -> Iterator[str]:
-    """Yield a sentence on what compression ratios count, if anything is sent sparse."""
+    """Yield a sentence that defines compression ratios, if anything is sent sparse."""
     if any(record.sparse is not None for record in records):
         yield (
             "Compression ratios are of one worker's own gradient; sums of several workers hold "
@@ -64,7 +61,7 @@ def prediction_notes(records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _unsteady(records: Sequence[Measurement]) -> Iterator[str]:
-    """Warn where runs of the same work found one worker's own time to differ."""
+    """Yield a warning if a lone worker's time differs between runs of the same work."""
     times_s: dict[tuple[object, ...], set[float]] = {}
     for record in records:
         if (solo := record.solo_phases) is not None:
@@ -95,7 +92,7 @@ def _overlaps(records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _compressing(records: Sequence[Measurement]) -> str:
-    """Say what compressing and decompressing take of a step, workload by workload."""
+    """Yield the time of compressing and decompressing in a step, workload by workload."""
     of_workload: dict[str, set[float]] = {}
     for record in records:
         solo = record.solo_phases or record.phases

@@ -1,4 +1,4 @@
-"""Comparison table for a terminal, for Markdown and for notebooks, from the same rows."""
+"""The comparison table for terminals, Markdown and notebooks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dgc_topo.text import markdown, one_line, printable
 
 _STYLES = {"": "bold", "measured": "bold green", "predicted": "bold magenta"}
 _WIDE = 10_000  # columns; wider than any table
-_HEADING_WIDTH = 9  # columns; headings of several words are folded, cells never
-_NAME_WIDTH = 20  # columns; the least that is left for the topology
+_HEADING_WIDTH = 9  # columns; headings of several words may be wrapped, cells never
+_NAME_WIDTH = 20  # columns; smallest width of the topology
 _GAP = 2  # columns between two columns
 
 
@@ -27,8 +27,8 @@ def rich_table(comparison: Comparison, width: int | None = None) -> Table | Grou
 
     Args:
         comparison: From `dgc_topo.report.comparison.compare`.
-        width: Columns of the terminal.  A table that does not fit comes as several, one for what
-            was measured and one per predicted network, rather than with broken cells.
+        width: Columns of the terminal.  A table that does not fit is split into several: one for
+            measurements and one per predicted network.  Cells are never broken.
     """
     names = [i for i, heading in enumerate(comparison.headings) if not heading.group]
     values = [i for i, heading in enumerate(comparison.headings) if heading.group]
@@ -78,7 +78,7 @@ def _html_cell(cell: Cell) -> str:
 def _fit(
     comparison: Comparison, columns: Sequence[int], width: int | None, *, grouped: bool = True
 ) -> Table:
-    """Return a table whose first column is folded to what the others leave of *width*."""
+    """Return a table with the first column wrapped to the width that the others leave."""
     if width is None:
         return _table(comparison, columns, grouped=grouped)
     rest = _width(_table(comparison, columns[1:], grouped=grouped)) + _GAP
@@ -101,7 +101,7 @@ def _table(
             no_wrap=True,
             vertical="bottom",
         )
-    # Named once, the densities of a topology read as a group; a long name runs down its rows.
+    # A topology is named once for all its densities; a long name is wrapped over their rows.
     for name, group in groupby(comparison.rows, key=lambda row: row[columns[0]].text):
         rows = list(group)
         lines = wrap(one_line(name), first_width)

@@ -1,4 +1,4 @@
-"""Results of a validation: tables, and a plot."""
+"""Tables and a plot of a validation's results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PERCENT = 100
 def write_validation(
     folder: ValidationFolder, rows: Iterable[ValidationRow]
 ) -> list[ValidationRow]:
-    """Write rows as they come, then the plot of those that there are, and return them."""
+    """Write each row at once, then a plot of all rows, and return the rows."""
     try:
         return folder.write(rows)
     finally:
@@ -81,7 +81,7 @@ def error_figure(rows: Sequence[ValidationRow] | Mapping[str, Sequence[Validatio
     """Draw predicted over measured times, and the line on which they are equal.
 
     Args:
-        rows: What to draw: one colour for each group and rate, or for each name.
+        rows: Rows to draw; each group and rate, or each name, has its own colour.
     """
     figure = new_figure(7, 6, "Predicted against measured")
     axes = figure.subplots()

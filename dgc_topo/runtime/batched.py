@@ -1,8 +1,9 @@
-"""Batches: all messages of a step at once, in the payload's own memory: NCCL and others.
+"""Channel for NCCL and others: all messages of a step as one batch, in the payload's memory.
 
-A batch's sends and receives must match in size, so where only the sender knows a size, a first
-batch exchanges sizes.  NCCL returns one work for the whole batch and cannot be asked to wait for a
-limited time; its progress is a CUDA event, polled here until the time-out.
+The sends and receives of a batch must match in size.  If only the sender knows a size, a first
+batch
+exchanges sizes.  NCCL returns one work object for the whole batch, and cannot wait with a time-out;
+its progress is a CUDA event, polled here until the time-out.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from dgc_topo.runtime.program import Program, ProgramStep, Receive, Send
 from dgc_topo.runtime.traffic import StepTraffic
 from dgc_topo.schedule import Schedule
 
-#: A step shorter than this is polled without sleeping, which would cost it some 60 us.
+#: Seconds of polling without sleeping, because a sleep would cost a short step some 60 us.
 SPIN_S = 1e-3
 SLEEP_S = 50e-6
 
-#: Messages of a batch: the peer of each, and what is received or sent.
+#: Messages of a batch: the peer and the tensor of each.
 Messages = list[tuple[int, Tensor]]
 
 
 class BatchedChannel:
-    """Exchanges a step's messages by `batch_isend_irecv`, one step after the other.
+    """Channel that exchanges a step's messages by `batch_isend_irecv`, step by step.
 
     Several messages between the same two ranks are matched by their order.
 
@@ -101,7 +102,7 @@ class BatchedChannel:
         """Return the size of each message to receive, exchanging the unknown ones.
 
         Raises:
-            WireError: if a size cannot be.
+            WireError: if a size is impossible.
         """
         unknown = [receive for receive in receives if receive.num_bytes is None]
         told = [
@@ -109,7 +110,7 @@ class BatchedChannel:
             for send, message in zip(sends, outgoing, strict=True)
             if send.num_bytes is None
         ]
-        # Rows of 1 element: each is a message of its own.
+        # Each row has 1 element and is a message of its own.
         heard = torch.empty(len(unknown), 1, dtype=torch.int64, device=payload.device)
         said = torch.tensor([[size] for _, size in told], dtype=torch.int64, device=payload.device)
         self.exchange(

@@ -1,4 +1,4 @@
-"""One call that sums a tensor or a payload over any topology."""
+"""`all_reduce`: one call that sums a tensor or a payload over any topology."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dgc_topo.topology import Topology
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 _WIRE_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
-_MOST_COMMUNICATORS = 64  #: that a group keeps
+_MOST_COMMUNICATORS = 64  #: communicators that a group keeps
 
 
 def all_reduce(
@@ -37,8 +37,8 @@ def all_reduce(
 
     Args:
         value: A dense tensor of any shape, float32, float16 or bfloat16, in CPU or GPU memory that
-            the group's backends reach; or a payload.  What a dedicated server brings is not
-            counted: its tensor is taken as zeros, its payload is to hold nothing.
+            the group's backends reach; or a payload.  A dedicated server's tensor counts as
+            zeros; its payload has to be empty.
         topology: An all-reduce: a topology, its text form such as ``butterfly:order=far``, or the
             path of its file.
         group: The process group; None is the default one.
@@ -132,22 +132,22 @@ def _shares_memory(value: Tensor) -> bool:
 
 
 def _flat(value: Tensor) -> Tensor:
-    """Return the elements as 1-D contiguous float32: the tensor's own memory, where it is that."""
+    """Return the elements as 1-D contiguous float32, in the tensor's own memory if possible."""
     return value.detach().resolve_neg().reshape(-1).to(torch.float32).contiguous()
 
 
 def _write_back(flat: Tensor, value: Tensor) -> None:
-    """Bring the result to where the elements came from, unless it is there."""
+    """Copy the result back into *value*, unless it is there already."""
     if flat.data_ptr() != value.data_ptr():
         value.detach().copy_(flat.view(value.shape))
 
 
-#: Of groups that are alive: what carries their messages, and their communicators by use.
+#: Transport of each living group, and its communicators in order of use.
 _GROUPS: dict[
     dist.ProcessGroup,
     tuple[DistributedTransport, dict[tuple[Topology, int], Communicator]],
 ] = {}
-# Before torch takes itself down: groups that outlive it may abort the process.
+# Before torch shuts down: groups that outlive it may abort the process.
 atexit.register(_GROUPS.clear)
 
 

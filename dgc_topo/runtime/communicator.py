@@ -1,4 +1,4 @@
-"""Run a topology's schedule on one rank."""
+"""The `Communicator`: runs a topology's schedules on one rank."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dgc_topo.runtime.transport import Transport
 from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology
 
-_MOST_PROGRAMS = 64  #: that are kept: one per layout, such as a bucket's
+_MOST_PROGRAMS = 64  #: programs that are kept, one per layout (such as a bucket's)
 
 
 class Communicator:
     """One rank's side of a topology.
 
     All ranks call `run` in the same order with payloads of the same shape.  A rank waits only for
-    its own transfers, so ranks may drift apart by as much as the schedule allows.  Where messages
-    complete one by one (Gloo), each leaves as soon as what it carries is known (see `compiler`);
-    else all of a step travel as one batch (NCCL).
+    its own transfers, so ranks may drift apart as far as the schedule allows.  If messages complete
+    one by one (Gloo), each leaves as soon as its content is known (see `compiler`); otherwise all
+    messages of a step travel as one batch (NCCL).
 
     Args:
         topology: Source of the schedule.
         transport: Carries the messages; its world size is the schedule's.
         seed: For topologies that draw at random; the same on every rank.
-        compare: True if the first run compares topology, seed and what made the payload with those
-            of every other rank; it costs two small messages to each.
+        compare: True if the first run compares topology, seed and the payload's settings with those
+            of every other rank, at the cost of two small messages to each.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Communicator:
         return len(self.schedule().contributors)
 
     def schedule(self, iteration: int = 0) -> Schedule:
-        """Return the schedule of an iteration; of a topology that never varies, always the same."""
+        """Return the schedule of an iteration; always the same one if the topology never varies."""
         if self._kept is not None:
             return self._kept
         world_size = self._transport.world_size
@@ -70,9 +70,9 @@ class Communicator:
         Raises:
             PeerError: if a peer is lost or silent for longer than the transport's time-out.
             RanksDifferError: in the first run, if ranks differ in topology, seed or payload.
-            ValueError: if the payload means nothing after such a schedule (a part of a sum after
-                gossip), before anything is sent; or if a message does not fit (the payloads of two
-                ranks differ in shape), and other ranks then run into their time-out.
+            ValueError: if the payload has no meaning after such a schedule (a part of a sum after
+                gossip), before anything is sent; or if a message does not fit, because the
+                payloads of two ranks differ in shape: other ranks then reach their time-out.
         """
         schedule = self.schedule(iteration)
         name, world_size = self._topology.name, self._transport.world_size

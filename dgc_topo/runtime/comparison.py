@@ -1,4 +1,4 @@
-"""Settings that have to be the same on every rank, compared before anything is run with them."""
+"""Comparison of settings that must be the same on every rank, before they are used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dgc_topo.runtime.failure import StepPlace, Watch
 from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology
 
-_MOST_BYTES = 1 << 20  # of a rank's settings as text
+_MOST_BYTES = 1 << 20  # bytes of a rank's settings as text
 
 
 class RanksDifferError(ValueError):
@@ -59,9 +59,9 @@ def settings_of(topology: Topology, world_size: int, seed: int, payload: Payload
 def topology_settings(topology: Topology, world_size: int, seed: int) -> dict[str, Any]:
     """Return the settings that tell a topology from others, as JSON values by key.
 
-    A topology's file is compared by its content: it may lie elsewhere on another machine.  What is
-    not of this package, whose version is compared, may depend on more than that, such as a module
-    or a list of edges beside it; there, the (first) schedule itself is compared as well.
+    A topology's file is compared by its content, because its path may differ between machines.  A
+    topology from outside this package may depend on other files, too, such as a list of edges;
+    its first schedule is therefore compared as well.  (The package's version is compared anyway.)
     """
     options = dict(topology.options)
     found = {
@@ -105,7 +105,7 @@ def compare_ranks(
 ) -> None:
     """Compare the settings of all ranks of a group; each of them calls this.
 
-    What only one of two knows is left out: a server need not know what made the others' payloads.
+    Keys that only one of two ranks has are skipped: a server need not know the others' compressor.
 
     Raises:
         RanksDifferError: on every rank, if those of one differ from rank 0's.

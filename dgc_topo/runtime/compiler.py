@@ -1,23 +1,23 @@
-"""Compile a schedule into what one rank does, in order, for payloads of one layout.
+"""The compiler: from a schedule to the ordered acts of one rank, for one layout of payloads.
 
-A step's transfers read the state before the step.  That does not mean that a rank has to finish a
-step before it begins the next one: a message may leave as soon as the chunks it carries have got
-everything that earlier steps bring them, while other messages of that step are still on their way.
-With a schedule of several parts side by side (`dgc_topo.schedule.beside`) the link then never
-waits for a reduction, nor for the slowest message of a step.  But a rank that still sends to one
-peer does not begin to send to another: both would take twice as long, and the rank that waits for
-the first would wait for nothing.  (Measured at 100 Mbit/s: a tree of 10 MB took 4.1 s that way
-among 4 ranks and 6.6 s among 8, not 3.4 s and 5.2 s.)
+A step's transfers read the state before the step.  Still, a rank need not finish a step before it
+begins the next one: a message may leave as soon as the chunks it carries have received everything
+from earlier steps, while other messages of those steps are under way.  In a schedule of several
+parts side by side (`dgc_topo.schedule.beside`) the link then never waits for a reduction, nor for
+the slowest message of a step.  But while a rank sends to one peer, it does not begin to send to
+another: both messages would take twice as long, and the rank that needs the first one would be
+delayed for nothing.  (Measured at 100 Mbit/s, a tree of 10 MB without this rule took 4.1 s among 4
+ranks and 6.6 s among 8, instead of 3.4 s and 5.2 s.)
 
-A rank runs ahead by one step at most, so scratch memory and the drift between ranks stay bounded,
-and an error can still say in which step a rank was stuck.
+A rank runs ahead by one step at most, so that scratch memory and the drift between ranks stay
+bounded, and an error can still name the step in which a rank was stuck.
 
 No cycle of ranks can wait for each other: a rank posts all sends of a step before it waits for
-anything of that step, and all its receives before it waits for one of these sends.
+anything of that step, and all receives of the step before it waits for one of these sends.
 
-All of this is settled before a run, so that the run spends its time on messages.  That matters most
-where ranks outnumber cores: each finds the caches full of what the others do, and Python costs
-several times what it costs in a loop.
+All of this is decided before a run, so that the run spends its time on messages.  That matters most
+if ranks outnumber cores: each rank then finds the caches full of the others' data, and Python code
+costs several times as much as in a tight loop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dgc_topo.schedule import RankStep, Schedule, Transfer
 
 _WINDOW = 3  #: receives of a stream that are posted at a time
 
-#: A message of so many bytes takes longer than the round trip that a late receive costs.
+#: A message of this many bytes takes longer than the round trip that a late receive costs.
 _LONG_BYTES = 1 << 16
 
 _ALIGNMENT = 64  #: bytes of a line of a cache
@@ -49,14 +49,14 @@ def compile_program(
 ) -> Program:
     """Compile the program of *rank* in *schedule* for payloads of *payload*'s layout.
 
-    A message without bytes (a chunk without elements) is known to both ends: nobody sends it.
+    A message without bytes (a chunk without elements) is not sent, because both ends know its size.
 
     Args:
         schedule: Of all ranks.
         rank: The rank to compile for.
         payload: Any with that layout, which has been cut into the schedule's chunks.
-        memory: Function that returns so many bytes of memory for a run; None if messages can't be
-            received in a payload's own memory, nor sent from there.
+        memory: Function from a number of bytes to memory for a run; None if messages can be neither
+            received in a payload's own memory nor sent from there.
 
     Raises:
         ScheduleError: if there is no such rank, or a transfer does not fit the schedule.
@@ -75,11 +75,11 @@ def compile_program(
 
 
 def _step(now: _Draft, after: _Draft | None) -> ProgramStep:
-    """Put the acts of a step, and those for the next one that fit in, in their order."""
+    """Return a step's acts in order, together with acts for the next step that may come early."""
     acts: list[Receive | Send | Complete] = [*now.receive(now.room(0))]
-    # Sends come before receives of the next step: to post one takes as long as to send.  (Measured
-    # in a bare loop of the same messages: a butterfly of 8 ranks and 50 kB at 100 Mbit/s took
-    # 11.2 ms the other way round, not 9.9.)
+    # Sends come before receives of the next step, because posting a receive takes as long as a
+    # send. (Measured in a bare loop of the same messages: a butterfly of 8 ranks and 50 kB at 100
+    # Mbit/s took 11.2 ms in the opposite order, instead of 9.9 ms.)
     acts += now.send(range(len(now.sends)))
     if after is not None:
         acts += _receive_ahead(now, 0, after)
@@ -109,7 +109,7 @@ def _sizes(sends: Sequence[Send], receives: Sequence[Receive]) -> tuple[int, int
 
 
 def _arrivals(steps: Iterable[ProgramStep], memory: Callable[[int], Tensor]) -> dict[int, Arrival]:
-    """Give messages places in scratch memory; the place used last, which is in a cache, first."""
+    """Assign places in scratch memory to messages; reuse the latest place, which is in a cache."""
     sizes: list[int] = []  # of places
     free: list[int] = []
     taken: dict[int, tuple[Receive, int, int]] = {}  # by slot: its place and size
@@ -134,11 +134,11 @@ def _arrivals(steps: Iterable[ProgramStep], memory: Callable[[int], Tensor]) -> 
 
 
 class _Messages:
-    """Numbers a run's messages, and finds how each travels.
+    """Numbers and properties of a run's messages.
 
-    Messages between two ranks are numbered alike on both ends.  Every message takes two tags, the
-    second for what does not fit: with one tag for both, the rest of a message could be taken for
-    the head of the next one.
+    Both ends number the messages between them alike.  Every message has two tags, the second one
+    for the rest that does not fit its first buffer: with a single tag, the rest of a message could
+    be taken for the head of the next one.
     """
 
     def __init__(self, payload: Payload, *, reaches_payload: bool) -> None:
@@ -181,14 +181,14 @@ class _Group:
     """Receives of one step whose runs of chunks overlap, directly or by way of each other.
 
     Attributes:
-        receives: Those with bytes, in the order in which they apply.
-        sources: Ranks they come from, those of messages without bytes included.
+        receives: Receives with bytes, in the order in which they apply.
+        sources: Sending ranks, those of messages without bytes included.
         span: First chunk, and one past the last.
-        awaits: The step's sends that read these chunks, and so come first.
-        early: True if they may be received while the step before is still going on.
-        competes: True if they share the link with messages that the step before brings from other
-            ranks, and are long.
-        releases: The next step's sends, by place, that may leave once this is merged.
+        awaits: The step's sends that read these chunks, and therefore come first.
+        early: True if they may be received during the previous step.
+        competes: True if they are long, and share the incoming link with the previous step's
+            messages from other ranks.
+        releases: The next step's sends, by place, that may leave once the group is merged.
     """
 
     receives: tuple[Receive, ...]
@@ -200,7 +200,7 @@ class _Group:
     releases: list[int] = field(default_factory=list)
 
     def completion(self) -> Complete:
-        """Return the act that waits for all that belongs to this, and merges it."""
+        """Return the act that waits for the group's messages and merges them."""
         merged = tuple(receive.slot for receive in self.receives if not receive.lands)
         staged = tuple(receive for receive in self.receives if receive.staged)
         return Complete(self.receives, self.awaits, merged, staged)
@@ -212,20 +212,19 @@ class _Draft:
     Args:
         step: The rank's part of it.
         before: The step before, if there is one.
-        messages: Of the whole run.
+        messages: Messages of the whole run.
 
     Attributes:
         sent: The rank's outgoing transfers, as listed.
         received: The incoming ones.
-        sends: Of those sent, in the same order; None for those without bytes.
-        receives: Of those received with bytes, in the same order.
+        sends: Acts for *sent*, in the same order; None for transfers without bytes.
+        receives: Acts for those of *received* with bytes, in the same order.
         groups: Receives to wait for and merge together, in this order.
-        releases: The *next* step's sends, by place, that may leave at once: they carry nothing that
-            this step changes.
+        releases: The *next* step's sends, by place, that may leave at once, because this step does
+            not change what they carry.
         is_stream: True if all messages come from one rank and none waits for a send.  Only then
-            may receives be posted a few at a time: in another order than the sender's, or while
-            holding back a send, that could make a cycle of ranks wait for each other; and it could
-            hide which rank is silent.
+            may receives be posted a few at a time.  In other cases a cycle of ranks could wait for
+            each other, or an error could not tell which rank is silent.
     """
 
     def __init__(self, step: RankStep, before: _Draft | None, messages: _Messages) -> None:
@@ -251,10 +250,9 @@ class _Draft:
         self._has_left = [False] * len(self.sent)
 
     def find_releases(self, after: _Draft) -> None:
-        """Find which of the next step's sends are held up by which group, or by none.
+        """Find the group, if any, for which each of the next step's sends has to wait.
 
-        Those to other peers than the ones that this step sends to are left out: they follow when
-        that is over.
+        Sends to peers to which this step does not send are left out: they follow after the step.
         """
         busy = {transfer.dst for transfer in self.sent}
         for place, send in enumerate(after.sent):
@@ -265,16 +263,16 @@ class _Draft:
     def room(self, number: int) -> int:
         """Return the number of groups that may be posted while group *number* is waited for.
 
-        Of a stream a few, so that its scratch memory stays in a cache; else all.
+        It is small for a stream, so that its scratch memory stays in a cache; otherwise all.
         """
         return number + _WINDOW if self.is_stream else len(self.groups)
 
     def receive(self, end: int, *, early: bool = False) -> Iterator[Receive]:
         """Post the receives of the first *end* groups, as far as they are not posted yet.
 
-        With *early*, only up to the first that would disturb the step before, or slow it down:
-        ranks that wait for nothing of that step send as soon as they may.  (Measured: a butterfly
-        of 3 ranks and 10 MB at 100 Mbit/s took 2.9 s that way, not 2.6 s.)
+        With *early*, stop before the first group that would disturb the previous step or slow it
+        down, because ranks that do not wait for that step send at once.  (Measured: without this
+        rule a butterfly of 3 ranks and 10 MB at 100 Mbit/s took 2.9 s instead of 2.6 s.)
         """
         while self._num_posted < min(end, len(self.groups)):
             group = self.groups[self._num_posted]
@@ -292,11 +290,11 @@ class _Draft:
                 yield send
 
     def send_early(self, places: Sequence[int]) -> Iterator[Send]:
-        """Post sends while the step before still goes on; the others follow in their own step.
+        """Post sends during the previous step, if possible; the others follow in their own step.
 
-        Not to a peer of whose messages one is still to be posted: over Gloo, where two ranks send
-        to each other before they receive, one message waits for the other (measured: two ranks'
-        halving and doubling of 1 MB at 100 Mbit/s took 128 ms, not 88).
+        A send waits if a receive from the same peer has yet to be posted.  Over Gloo, if two ranks
+        send to each other before they receive, one message waits for the other (measured: halving
+        and doubling of 1 MB by two ranks at 100 Mbit/s took 128 ms instead of 88 ms).
         """
         peers = {peer for group in self.groups[self._num_posted :] for peer in group.sources}
         return self.send(place for place in places if self.sent[place].dst not in peers)
@@ -323,7 +321,7 @@ class _Draft:
         awaits = tuple(send for t, send in awaited if send is not None and _meet(t, span))
         sources = frozenset(t.src for t in transfers)
         around = () if before is None else (*before.sent, *before.received)
-        # Only what lands in place can disturb the step before, by coming while it still goes on.
+        # Only a message that lands in place can disturb the previous step.
         early = not in_place or not any(_meet(t, span) for t in around)
         others = set() if before is None else {t.src for t in before.received} - sources
         size = sum(receive.num_bytes or 0 for receive in receives)

@@ -1,8 +1,4 @@
-"""TCP connections and interfaces of this process, as the kernel sees them.
-
-Their counters, and the queues of what waits in the kernel to be sent, which `SendQueues` keeps
-short.
-"""
+"""This process's TCP connections and interfaces: counters, and limits on queued bytes (Linux)."""
 
 from __future__ import annotations
 
@@ -17,13 +13,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-#: The thread that fills a connection is woken when half of what may wait has left.
+#: The sending thread is woken when half of the allowed bytes have left.
 LONGEST_WAIT_S: Final = 2.5e-3
-_FEWEST_BYTES = 32_000  # so many at least, or it is woken for a few packets each
-_BULK_BYTES = 256_000  # connections that send less than this between two looks are left alone
+_FEWEST_BYTES = 32_000  # smallest limit; with less, the thread is woken for a few packets each time
+_BULK_BYTES = (
+    256_000  # connections that sent fewer bytes than this since the last look are left alone
+)
 _INTERVAL_S = 0.5
 
-_TX_BYTES = 8  # place among the numbers after the interface's name in /proc/net/dev
+_TX_BYTES = 8  # position among the numbers after the interface's name in /proc/net/dev
 _NAME_BYTES = 16
 _TCP_CONGESTION, _TCP_NOTSENT_LOWAT = 13, 25
 _INFO_BYTES = 256
@@ -38,7 +36,7 @@ class Delivery(NamedTuple):
     Attributes:
         bytes_sent: Payload since it was opened, retransmissions left out.
         rate_bytes_per_s: Rate that the peer acknowledged, as the kernel measured last.
-        by_network: True if the network set the pace; else there was not enough to send.
+        by_network: True if the network limited the rate; False if too little was sent.
     """
 
     bytes_sent: int
@@ -71,8 +69,8 @@ def congestion_controls() -> list[str]:
 def tcp_bytes_sent() -> int:
     """Return the payload bytes sent on all TCP connections open now, retransmissions left out.
 
-    Libraries that communicate on their own (Gloo) are included; a connection's bytes go when it is
-    closed, so differences mean something only while the same connections are open.
+    Libraries that communicate on their own (Gloo) are included.  A closed connection no longer
+    counts, so differences are valid only while the same connections are open.
 
     Raises:
         OSError: if the kernel does not tell; Linux 4.19 and later do.
@@ -95,7 +93,7 @@ def delivery(connection: socket.socket) -> Delivery:
 
 
 def limit_unsent(connection: socket.socket, num_bytes: int) -> None:
-    """Let the kernel take no more of a TCP connection while so many bytes wait to leave."""
+    """Limit the unsent bytes that the kernel queues for a TCP connection."""
     connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, num_bytes)
 
 
@@ -107,7 +105,7 @@ def connections() -> Iterator[socket.socket]:
                 continue
             copy = socket.socket(fileno=os.dup(int(name)))
         except OSError:
-            continue  # closed meanwhile, such as the descriptor that listed the folder
+            continue  # closed meanwhile, for example the descriptor of the listed folder
         with closing(copy):
             try:
                 copy.getpeername()
@@ -118,21 +116,20 @@ def connections() -> Iterator[socket.socket]:
 
 
 class SendQueues:
-    """Keeps short what waits in the kernel to be sent on this process's TCP connections.
+    """Limits on the bytes that wait in the kernel to be sent on this process's connections.
 
-    A send counts as over when the kernel has taken all of it.  What a schedule sends next, to
-    another peer, then shares the link with the rest, and the message that somebody waits for comes
-    late: the kernel takes up to 4 MB of a connection, more the longer it has been open.  In a tree
-    of 4 ranks and 1 MB at 100 Mbit/s that took 22 of 363 ms.  So it is allowed little more than
-    what leaves until the sender's thread has its next turn.
+    A send counts as complete when the kernel has taken all of its bytes: up to 4 MB per connection,
+    more the longer it has been open.  The schedule's next message, to another peer, then shares the
+    link with bytes that still wait, and the first message arrives late.  In a tree of 4 ranks and
+    1 MB at 100 Mbit/s that cost 22 of 363 ms.  The kernel is therefore allowed little more than the
+    bytes that leave until the sender's thread runs again.
 
-    Fast connections are not slowed: where a link carries 1.6 GB/s, all that the kernel takes by
-    itself (4 MB) leaves in the time allowed.  Where the kernel does not tell how fast a connection
-    delivers (other systems than Linux), nothing is done.
+    Fast connections are not slowed: on a link of 1.6 GB/s, all that the kernel takes by itself
+    (4 MB) leaves in the allowed time.  If the system does not tell how fast a connection delivers
+    (systems other than Linux), nothing is done.
 
     Args:
-        longest_wait_s: Longest time that waiting bytes take to leave, at the rate that the
-            connection delivered lately.
+        longest_wait_s: Longest time for waiting bytes to leave, at the connection's recent rate.
     """
 
     def __init__(self, longest_wait_s: float = LONGEST_WAIT_S) -> None:
@@ -141,7 +138,7 @@ class SendQueues:
         self._sent: dict[int, int] = {}
 
     def keep_short(self) -> None:
-        """Fit the queues to what the connections deliver; cheap, so call it after every run."""
+        """Fit the limits to the connections' recent rates; cheap enough to call after every run."""
         now = time.monotonic()
         if now < self._next_look or not sys.platform.startswith("linux"):
             return

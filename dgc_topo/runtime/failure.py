@@ -1,4 +1,4 @@
-"""Errors about lost and frozen peers, and the waiting that finds out which they are."""
+"""Errors about lost and silent peers, and the waiting that finds out which peers they are."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class StepPlace(NamedTuple):
 
 
 class PeerError(RuntimeError):
-    """A peer was lost, or did nothing within the time-out; the transport is unusable from here.
+    """A peer was lost or silent for the time-out; the transport cannot be used any more.
 
     Attributes:
         rank: Rank that noticed.
         place: Topology and step.
-        peers: Ranks that were lost or silent, sorted; on backends that complete all messages of a
-            step as one, those that may have been.
+        peers: Sorted ranks that were lost or silent; on backends that complete all messages of a
+            step at once, all ranks that may have been.
         reason: Cause, in words.
     """
 
     def __init__(self, rank: int, place: StepPlace, peers: Sequence[int], reason: str) -> None:
-        super().__init__(rank, place, peers, reason)  # as args, so that it survives pickling
+        super().__init__(rank, place, peers, reason)  # as args, so that the error can be pickled
         self.rank = rank
         self.place = place
         self.peers = tuple(sorted(peers))
@@ -60,11 +60,11 @@ class Posted(NamedTuple):
 
 
 class Watch:
-    """Waits for the messages of one step at a time, until one time-out for all of them.
+    """Waiting for the messages of one step at a time, with one time-out for all of them.
 
     Args:
         rank: The waiting rank.
-        timeout: From the step's beginning on.
+        timeout: Longest time of a step, from its beginning.
 
     Attributes:
         waited_s: Seconds in all waits so far.
@@ -160,7 +160,8 @@ class Watch:
         return self._error(suspects, f"lost connection to {_ranks(suspects)}: {_in_short(error)}")
 
     def _silent(self, first: Posted, others: Iterable[Posted]) -> PeerError:
-        # A time-out makes Gloo fail whatever is still under way, so waiting again costs nothing.
+        # After a time-out Gloo fails all other messages, too, so that waiting for them costs
+        # nothing.
         lost: dict[int, RuntimeError] = {}
         silent = [first]
         for pending in others:
@@ -176,7 +177,7 @@ class Watch:
         reasons = [f"nothing from {_ranks(sorted(mute))}"] if mute else []
         reasons += [f"{_ranks(sorted(deaf))} took no message"] if deaf else []
         silence = [f"{' and '.join(reasons)} {self._within}"] if reasons else []
-        # A rank that left may be the cause of the silence, or have left because of it: name both.
+        # A rank that left may be the cause of the silence or its victim, so name both ranks.
         return self._error(mute | deaf | lost.keys(), "; ".join(silence + _losses(lost)))
 
     def lost(self, peer: int, error: RuntimeError) -> PeerError:
@@ -192,7 +193,7 @@ class Watch:
 
 
 def _at_least_a_millisecond(seconds: float) -> timedelta:
-    # Gloo cuts off fractions of a millisecond, and takes 0 ms to mean its own default.
+    # Gloo cuts off fractions of a millisecond, and 0 ms means its own default.
     return timedelta(milliseconds=max(math.ceil(seconds * 1000), 1))
 
 
@@ -210,7 +211,7 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 
 def _in_short(error: RuntimeError) -> str:
-    """Return a backend's message without source location, advice and cheer."""
+    """Return a backend's message without its source location and advice."""
     first_line = (str(error).splitlines() or [repr(error)])[0]
     text = re.sub(r"^\[[^\]]*:\d+\] ", "", first_line)
     return re.split(r"\. (?=[A-Z])", text, maxsplit=1)[0].rstrip(".")

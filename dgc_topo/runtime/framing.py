@@ -1,9 +1,9 @@
-"""The eight bytes before a message whose size only the sender knows.
+"""The eight-byte head of a message whose size only the sender knows.
 
-From the lowest byte on: five of the length, two of a checksum over the length and the message's
-last bytes, and a mark.  A peer's length decides how much memory is taken and which bytes count as
-the message, and Gloo does not tell how many have come: where fewer came than are claimed, the last
-bytes are an older message's, and the checksum tells.
+From the lowest byte on: five bytes of length, two of a checksum over the length and the message's
+last bytes, and a mark.  The length decides how much memory is allocated and which bytes belong to
+the message.  Gloo does not tell how many bytes have come: if fewer came than announced, the last
+bytes belong to an older message, and the checksum does not match.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dgc_topo.payload import WireError
 
-LENGTH_BYTES = 8  #: on Gloo the head described here, in a batch an int64
+LENGTH_BYTES = 8  #: bytes of the head described here (Gloo), or of the int64 size in a batch
 _SIZE_BITS, _CHECK_BITS = 40, 16
-MARK = 0x5D  #: changes with what these bytes mean
+MARK = 0x5D  #: changed with every new meaning of these bytes
 _MOST_BYTES = (1 << _SIZE_BITS) - 1
 _TAIL_BYTES = 8
 
@@ -44,10 +44,10 @@ def announced_bytes(head: Tensor, peer: int, most_bytes: int | None) -> int:
     Args:
         head: The beginning of what arrived, in CPU memory.
         peer: Sending rank, for errors.
-        most_bytes: Of any message that can be expected; None if that is not known.
+        most_bytes: Most bytes of a possible message; None if that is not known.
 
     Raises:
-        WireError: if it is no head, or announces more.
+        WireError: if it is not a head, or announces more bytes.
     """
     word = _word(head)
     if word >> _SIZE_BITS + _CHECK_BITS != MARK:
@@ -61,10 +61,10 @@ def announced_bytes(head: Tensor, peer: int, most_bytes: int | None) -> int:
 
 
 def check_size(num_bytes: int, peer: int, most_bytes: int | None) -> None:
-    """Refuse a length that a peer tells, before memory is taken for it.
+    """Refuse an impossible length from a peer, before memory is allocated for it.
 
     Raises:
-        WireError: if it is negative, or above what any message here takes.
+        WireError: if it is negative, or above *most_bytes*.
     """
     if num_bytes < 0 or (most_bytes is not None and num_bytes > most_bytes):
         most = "" if most_bytes is None else f" to {most_bytes}"
@@ -72,12 +72,12 @@ def check_size(num_bytes: int, peer: int, most_bytes: int | None) -> None:
 
 
 def check_arrived(head: Tensor, peer: int, message: Tensor) -> None:
-    """Refuse a message of which less has come than its head announces, or something else.
+    """Refuse a message that is shorter than its head announces, or that has other content.
 
     Args:
         head: As `announced_bytes`.
         peer: As `announced_bytes`.
-        message: So many bytes as it announces, in CPU memory.
+        message: The announced number of bytes, in CPU memory.
 
     Raises:
         WireError: if its last bytes are not the ones that were sent.

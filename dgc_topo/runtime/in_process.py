@@ -1,6 +1,7 @@
-"""Run a schedule on all ranks' payloads in one process.
+"""`run_in_process`: a schedule on all ranks' payloads in one process.
 
-The arithmetic is that of the real run, bit for bit: same messages, same merges, in the same order.
+The arithmetic is that of the real run, bit for bit: the same messages and merges, in the same
+order.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traf
     """Run *schedule* on one payload per rank, in place.
 
     Args:
-        schedule: Of ``len(payloads)`` ranks.
-        payloads: Shape as on the real ranks; index r is rank r's.
+        schedule: Schedule of ``len(payloads)`` ranks.
+        payloads: One payload per rank, in the order of the ranks.
 
     Returns:
-        Per rank what a real run would have sent and received (see `StepTraffic`), and the seconds
-        this rank's own packing and merging took; nobody waits.
+        Traffic of each rank in a real run (see `StepTraffic`), with the seconds of its own packing
+        and merging; nobody waits.
 
     Raises:
-        ValueError: if the number of payloads is not the schedule's world size, or a payload means
-            nothing after such a schedule.
+        ValueError: if the number of payloads is not the schedule's world size, or a payload has no
+            meaning after such a schedule.
     """
     if len(payloads) != schedule.world_size:
         raise ValueError(
@@ -90,7 +91,7 @@ def _run_step(index: int, step: Step, ranks: Sequence[_Rank]) -> None:
         src, dst = ranks[transfer.src], ranks[transfer.dst]
         touched.update((src.rank, dst.rank))
         size = src.payload.message_bytes(transfer.chunk, transfer.count)
-        if size == 0:  # as in the real run, nobody sends it
+        if size == 0:  # not sent, as in the real run
             continue
         start = time.perf_counter()
         # A copy: the message may be a view of the sender's buffer, which merges in this step too.

@@ -1,4 +1,4 @@
-"""The program of one rank: everything that it does in a run, in order."""
+"""The compiled program of one rank: all acts of a run, in order."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Receive:
     """Act: post the receive of a message.
 
     Attributes:
-        slot: Its number among the run's receives.
+        slot: Number of the message among the run's receives.
         transfer: The schedule's transfer.
         peer: Sending rank.
-        tag: Number by which both ends know it; the next one is its continuation's.
+        tag: Number of the message at both ends; the next number is its rest's.
         num_bytes: Size; None if only the sender knows.
-        lands: True if it is received where it belongs.
-        staged: True if it takes more than its bytes in CPU memory.
+        lands: True if it is received at its place in the buffer.
+        staged: True if it needs staging: its size is unknown, or it is on a GPU.
     """
 
     slot: int
@@ -37,7 +37,7 @@ class Send:
     """Act: pack a message, and post its send.
 
     Attributes:
-        slot: Its number among the run's sends.
+        slot: Number of the message among the run's sends.
         chunk: First chunk.
         count: Number of chunks.
         peer: Receiving rank.
@@ -57,13 +57,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Complete:
-    """Act: wait for messages and for the sends that read what they change, then merge them.
+    """Act: wait for messages, and for the sends of the chunks that they change; then merge.
 
     Attributes:
         receives: Messages to wait for.
         sends: Messages that have to leave first.
-        merged: Slots of the messages that have not landed where they belong.
-        staged: Those of *receives* that are.
+        merged: Slots of the messages that have not landed at their places.
+        staged: Those of *receives* that are staged.
     """
 
     receives: tuple[Receive, ...]
@@ -74,13 +74,14 @@ class Complete:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProgramStep:
-    """One step of the schedule, with what may already be done in it for the next one.
+    """One step of the schedule, with early acts for the next step.
 
     Attributes:
         index: The step's number in the whole schedule.
-        acts: Receives, sends and merges, in their order.
-        receives: The step's messages as the schedule lists them, whenever they are posted.
-        sends: The same; the step is over when they have left.
+        acts: Receives, sends and merges, in order.
+        receives: Receives of the step's messages, in the schedule's order; some may have been
+            posted earlier.
+        sends: Sends of the step's messages, likewise; the step is over when they have left.
         num_bytes: Bytes sent and received, if all sizes are known.
     """
 
@@ -99,8 +100,8 @@ class Program:
         steps: The steps in which the rank does something.
         num_receives: Number of messages to receive.
         num_sends: Number of messages to send.
-        arrivals: By slot, the messages that are received in scratch memory, which is set aside for
-            them; others land where they belong, or are staged.
+        arrivals: By slot, the messages with a place in scratch memory; others land at their places
+            in the buffer, or are staged.
     """
 
     steps: tuple[ProgramStep, ...]

@@ -1,4 +1,4 @@
-"""Single messages in CPU memory (Gloo, MPI): each leaves as soon as it can."""
+"""Channel for Gloo and MPI: single messages in CPU memory, each sent as early as possible."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dgc_topo.schedule import Schedule
 
 
 class SinglyChannel:
-    """Posts every message by itself, and waits for each when it is needed.
+    """Channel that posts every message by itself, and waits for each when it is needed.
 
     Messages of known size in CPU memory need nothing but the group's own methods and scratch
     memory; others are staged.
@@ -35,8 +35,8 @@ class SinglyChannel:
     Attributes:
         group: The group, for its own methods: `dist.isend` and `irecv` look the group up again for
             every message.
-        watch: Over one step of a run at a time.
-        staging: For messages that need more than that.
+        watch: Waiting for the messages of one step at a time.
+        staging: Staging of messages of unknown size or on a GPU.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class SinglyChannel:
         return tuple(map(run.perform, program.steps))
 
     def _memory_of(self, num_bytes: int) -> Tensor:
-        """Return CPU memory for the messages of a run, the same for all: one runs at a time.
+        """Return CPU memory for the messages of a run, shared by all runs, which never overlap.
 
-        A larger one replaces it; programs that hold the smaller one keep that.
+        A request for more replaces it; older programs keep the smaller one.
         """
         if self._memory.numel() < num_bytes:
             self._memory = torch.empty(num_bytes, dtype=torch.uint8, device="cpu")
@@ -82,8 +82,8 @@ class SinglyChannel:
 class _Run:
     """The messages of one run.
 
-    Most are neither of unknown size nor on a GPU, and take few calls: where ranks outnumber cores,
-    a call costs some two microseconds, as what it touches is no longer in a cache.
+    Most messages are not staged, and take few calls: if ranks outnumber cores, a call costs some
+    two microseconds, because its data is no longer in a cache.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class _Run:
         self._began = time.perf_counter()
 
     def perform(self, step: ProgramStep) -> StepTraffic:
-        """Do all that belongs to a step, and return what it moved."""
+        """Perform all acts of a step, and return its traffic."""
         start, watch = time.perf_counter(), self._watch
         waited_s = watch.waited_s
         watch.begin(self._topology, step.index)
@@ -136,7 +136,7 @@ class _Run:
             return
         if act.lands:
             buffer = self._payload.landing(act.transfer.chunk, act.transfer.count)
-            assert buffer is not None  # so it was for this layout
+            assert buffer is not None  # the compiler has checked this for the layout
         else:
             buffer = self._arrivals[slot].message
         try:
@@ -158,7 +158,7 @@ class _Run:
             raise self._watch.lost(act.peer, error) from error
 
     def _complete(self, act: Complete) -> None:
-        """Wait for everything that belongs to a merge, and merge it."""
+        """Wait for all messages of a merge, and merge them."""
         receives, watch = self._receives, self._watch
         for receive in act.receives:
             work, receives[receive.slot] = receives[receive.slot], None
@@ -178,14 +178,14 @@ class _Run:
             self._close(act.staged)
 
     def _receive_rest(self, act: Receive) -> None:
-        """Post the receive of what is missing of a message, now that its head is there."""
+        """Post the receive of a message's rest, now that its head is there."""
         head = self._receipts[act.slot]
         whole = self._staging.receive_rest(head, act.tag)
         if whole is not head:
             self._receipts[act.slot], self._receives[act.slot] = whole, whole.work
 
     def _open(self, staged: tuple[Receive, ...]) -> None:
-        """Wait for what was missing of staged messages, and make arrivals of them."""
+        """Wait for the rest of staged messages, and return them as arrivals."""
         for receive in staged:
             rest, self._receives[receive.slot] = self._receives[receive.slot], None
             if rest is not None:

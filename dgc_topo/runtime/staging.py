@@ -1,9 +1,11 @@
-"""Messages that take more than their bytes in CPU memory: of unknown size, or of a GPU.
+"""Staging of messages whose size is unknown to the receiver, or that are on a GPU.
 
-Gloo facts this rests on (measured with torch 2.13): a receive completes with a message shorter
-than its buffer; a message *longer* than its buffer aborts the receiving process; messages of one
-tag between two ranks arrive in order; a send completes only once its receive is posted, and costs
-a round trip if it is posted first; a wait that times out closes every connection of the group.
+Facts about Gloo that this relies on (measured with torch 2.13): a receive completes with a message
+shorter than its buffer; a message *longer* than its buffer aborts the receiving process; messages
+of
+one tag between two ranks arrive in order; a send completes only once its receive is posted, and
+costs a round trip if it is posted first; a wait that times out closes every connection of the
+group.
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ class Receipt(NamedTuple):
     """A staged message to receive, under way.
 
     Attributes:
-        work: Of the backend.
-        buffer: For all of the message; or for its length and its beginning.
-        memory: Scratch to give back when it has been merged.
+        work: Handle of the backend.
+        buffer: Buffer for the whole message, or for its head and beginning.
+        memory: Scratch memory to give back after the merge.
         peer: Sending rank.
-        most_bytes: Most that it can have, if only the sender knows how many.
+        most_bytes: Most bytes of the message, if only the sender knows their number.
     """
 
     work: dist.Work
@@ -40,9 +42,9 @@ class Dispatch(NamedTuple):
     """A staged message to send, under way.
 
     Attributes:
-        work: Of the backend.
-        rest: The same, of what did not fit the receiver's buffer.
-        memory: Scratch to give back when it has left.
+        work: Handle of the backend.
+        rest: Handle for the rest that did not fit the receiver's buffer.
+        memory: Scratch memory to give back when the message has left.
     """
 
     work: dist.Work
@@ -51,17 +53,17 @@ class Dispatch(NamedTuple):
 
 
 class Staging:
-    """Posts messages by way of scratch memory.
+    """Sends and receives through scratch memory.
 
-    A message of unknown size starts with its length and is received into a buffer of *eager_bytes*.
-    What does not fit follows as a second message, whose receive can be posted only when the length
-    is known: one more round trip, small beside the time of so many bytes.  GPU memory is staged
-    through pinned memory.
+    A message of unknown size begins with its length, and is received into a buffer of
+    *eager_bytes*. A rest that does not fit follows as a second message.  Its receive is posted when
+    the length is known, which costs one more round trip, little compared with the time of that many
+    bytes.  GPU memory is staged through pinned memory.
 
     Args:
         group: The process group.
         device: Device of the payloads.
-        watch: Makes the errors.
+        watch: Maker of errors.
         eager_bytes: Bytes, at least 16, the same on every rank.
     """
 
@@ -80,8 +82,8 @@ class Staging:
         Args:
             peer: Sending rank.
             tag: Number of the message among the peer's.
-            num_bytes: Its size; None if only the sender knows.
-            most_bytes: Most that it can have; None if that is not known either.
+            num_bytes: Size of the message; None if only the sender knows it.
+            most_bytes: Most bytes of the message; None if that is not known either.
         """
         size = self._eager_bytes if num_bytes is None else num_bytes
         memory = self._scratch.take(size)
@@ -89,14 +91,14 @@ class Staging:
         return Receipt(self._receive(buffer, peer, tag), buffer, memory, peer, most_bytes)
 
     def receive_rest(self, head: Receipt, tag: int) -> Receipt:
-        """Post the receive of what is missing of a message of unknown size, now its head is there.
+        """Post the receive of a message's rest, now that its head is there.
 
         Returns:
-            *head* itself if it is the whole message; else one of the same message that holds
-            its beginning, and the head's memory has been given back.
+            *head* itself if it holds the whole message; otherwise a new receipt with the
+            message's beginning, and the head's memory has been given back.
 
         Raises:
-            WireError: if its length cannot be.
+            WireError: if its length is impossible.
         """
         size = announced_bytes(head.buffer, head.peer, head.most_bytes)
         if (end := LENGTH_BYTES + size) <= self._eager_bytes:
@@ -125,7 +127,7 @@ class Staging:
         return Dispatch(work, rest, memory)
 
     def message(self, receipt: Receipt, *, sized: bool) -> Tensor:
-        """Return the message in a receipt that is complete, where the payload lives.
+        """Return the message of a complete receipt, on the payload's device.
 
         Raises:
             WireError: if less has come than was announced.
@@ -156,9 +158,9 @@ class Staging:
 
 
 class _Scratch:
-    """Memory that is used again and again; what was used last, and is in a cache, first.
+    """Reused memory; the buffer that was used last, and is in a cache, is reused first.
 
-    What a GPU may still be about to read is handed out again only when it has been read.
+    A buffer that a GPU may still have to read is reused only after it has been read.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -170,7 +172,7 @@ class _Scratch:
         """Return a buffer of at least *num_bytes*, 1 or more, whose content is undefined."""
         whole = self._large_enough(num_bytes)
         if whole is None:
-            # Sparse messages vary in size: a little room saves allocating again next time.
+            # Sparse messages vary in size: some spare room avoids new allocations.
             room = num_bytes + num_bytes // 4
             whole = torch.empty(room, dtype=torch.uint8, device="cpu", pin_memory=self._pinned)
         return whole
@@ -184,7 +186,7 @@ class _Scratch:
         self._free.append((whole, read))
 
     def _large_enough(self, num_bytes: int) -> Tensor | None:
-        """Return a free buffer; if all are too small let one go, so that they don't pile up."""
+        """Return a free buffer; if all are too small, drop one, so that they do not pile up."""
         if not self._free:
             return None
         place = len(self._free) - 1

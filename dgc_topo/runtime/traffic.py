@@ -1,4 +1,4 @@
-"""Bytes, messages and seconds of a run of a schedule."""
+"""Traffic of a run: its bytes, messages and seconds, step by step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dgc_topo.units import bytes_text, seconds_text
 
 
-@dataclass(slots=True)  # not frozen: it is made in a fifth of the time, in every step
+@dataclass(slots=True)  # not frozen, because making it in every step then takes a fifth of the time
 class StepTraffic:
     """One rank's part in one step.
 

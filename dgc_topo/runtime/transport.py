@@ -1,10 +1,10 @@
-"""Transports: how the messages of a program travel.
+"""Transports: they carry the messages of a rank's program, over torch.distributed.
 
-The two ways, one module each, differ in what a backend can do:
+There are two channels, one module each, for backends with different abilities:
 
-* `singly` (Gloo, MPI): CPU memory, one work per message, so that each one leaves as soon as what it
-  carries is known.  A receive completes with a message *shorter* than its buffer, so even a message
-  whose size only the sender knows needs no separate size message.  (Measured over Gloo: a size
+* `singly` (Gloo, MPI): CPU memory, one work object per message, so that each leaves as soon as its
+  content is known.  A receive completes with a message *shorter* than its buffer, so even a message
+  of a size that only the sender knows needs no separate size message.  (Measured over Gloo: a size
   message first takes 2 to 4 times as long for small messages, because Gloo starts to send only once
   the receive is posted.)  GPU memory is staged through pinned memory.
 * `batched` (NCCL and others): the payload's own memory, all messages of a step as one batch of
@@ -34,17 +34,17 @@ from dgc_topo.schedule import Schedule
 
 DEFAULT_TIMEOUT = timedelta(seconds=60)
 
-#: Bytes of a message of unknown size that travel without a round trip.  What is longer waits for
-#: one, behind what the receiver itself is sending: in a butterfly of 4 ranks whose messages grow
-#: to 2.5 MB, at 100 Mbit/s, that took 100 of 620 ms when this was 1 MiB.  It is memory that is set
-#: aside for each message to come, and touched only as far as the message goes.
+#: Bytes of a message of unknown size that travel without a round trip.  The rest of a longer
+#: message waits for one, behind the receiver's own sends: in a butterfly of 4 ranks whose messages
+#: grow to 2.5 MB, at 100 Mbit/s, that took 100 of 620 ms when this was 1 MiB.  This much memory is
+#: reserved for each coming message, but only the message's own bytes are touched.
 DEFAULT_EAGER_BYTES = 16 << 20
 
 _SINGLY = ("gloo", "mpi")
 
 
 class Channel(Protocol):
-    """One way to run programs."""
+    """Way to run programs on one kind of backend."""
 
     def compile(self, schedule: Schedule, payload: Payload) -> Program:
         """Return this rank's program for payloads of *payload*'s layout, which has been cut."""
@@ -81,8 +81,8 @@ class Transport(Channel, Protocol):
 class DistributedTransport:
     """Point-to-point messages over torch.distributed.
 
-    After any error in the middle of a step the connections hold messages of unknown state, so the
-    transport refuses to go on; start anew with a new process group.
+    After an error in the middle of a step, the connections hold messages of unknown state.  The
+    transport then refuses to go on; start again with a new process group.
 
     Args:
         group: The process group; None is the default one.  Ranks are ranks in this group.  With
@@ -139,7 +139,7 @@ class DistributedTransport:
     def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
         """Run a program that `compile` made for such payloads (see `Channel.run`).
 
-        What waits in the kernel is kept short by what one run after the other delivers.
+        After each run the bytes that may wait in the kernel are limited to the rates that it had.
 
         Raises:
             PeerError: if a peer is lost or the time-out passes, or after an earlier error.
@@ -157,13 +157,13 @@ class DistributedTransport:
         """
         on_cpu = "cpu" in self._backends and self._backends["cpu"] != "nccl"
         device = torch.device("cpu") if on_cpu else torch.device("cuda")
-        # Too little is sent to tell from it how fast connections deliver, and a look at the queues
-        # afterwards would only put off the one after the first payload.
+        # These messages are too short to measure rates, and a look at the queues here would only
+        # delay the look after the first payload.
         with self._guarded(topology, looks_at_queues=False):
             compare_ranks(self._group, device, self._timeout, StepPlace(topology, 0), settings)
 
     def _channel(self, device: torch.device) -> Channel:
-        """Return the way that the backend for *device* can go."""
+        """Return the channel for the backend of *device*."""
         channel = self._channels.get(device)
         if channel is None:
             channel = self._channels[device] = self._new_channel(device)
@@ -183,7 +183,7 @@ class DistributedTransport:
 
     @contextmanager
     def _guarded(self, topology: str, *, looks_at_queues: bool = True) -> Iterator[None]:
-        """Refuse to begin after an error, and remember one; keep queues short if there is none."""
+        """Refuse to begin after an error; note an error, or otherwise limit the kernel's queues."""
         if self._failure is not None:
             reason = f"transport unusable after an earlier error: {self._failure}"
             raise PeerError(self.rank, StepPlace(topology, 0), (), reason) from self._failure

@@ -1,4 +1,4 @@
-"""Schedules: transfers between ranks, step by step."""
+"""Schedules: transfers between ranks, step by step; their composition, text form and cost."""
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.order import turns, unroll

@@ -1,4 +1,4 @@
-"""Cost of a schedule in steps, messages and bytes, whatever the network."""
+"""Cost of a schedule in steps, messages and bytes, independent of the network."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
 """The order in which a step's arrivals apply, for the proof and for every run.
 
-All transfers of a step read the state before it.  What arrives at one rank for one chunk is applied
-**in the order in which the step lists it**, one arrival after the other::
+All transfers of a step read the state before it.  Arrivals at one rank for one chunk are applied
+**in the order in which the step lists them**, one after the other::
 
     dst = keep * dst + weight * src        # src as it was before the step
 
-so a copy replaces what was listed before it, and what is listed after it is added to the copy.
-Arrivals at different ranks, or for different chunks, have nothing to do with each other.
+A copy therefore replaces all that was listed before it, and later arrivals are added to the copy.
+Arrivals at different ranks, or for different chunks, are independent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def turns(step: Step, num_chunks: int) -> Iterator[tuple[IntArray, IntArray]]:
 
 
 def unroll(arrivals: Sequence[Transfer]) -> tuple[Fraction, list[Fraction]]:
-    """Return the factors that *arrivals* at one rank and chunk come to, in the order given.
+    """Return the total factors of *arrivals* at one rank and chunk, applied in the order given.
 
     Returns:
         The exact factor on the receiver's own value, and on the value of each arrival: its weight

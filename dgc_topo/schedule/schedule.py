@@ -1,4 +1,4 @@
-"""The schedule: who sends what to whom, step by step.
+"""The `Schedule`: steps of transfers between ranks, and ways to compose schedules.
 
 All transfers of a step read the state *before* that step, so two ranks may swap a chunk.  A rank
 waits only for its own transfers; there is no global barrier, so ranks may drift.
@@ -22,7 +22,7 @@ from dgc_topo.schedule.step import ScheduleError, Step, check_is_step, copy, gat
 #: Promise of a schedule.  Stochastic: the rows (and columns) of its mixing matrix sum to 1.
 Goal = Literal["all-reduce", "doubly-stochastic", "column-stochastic", "part"]
 
-#: Of a buffer; the largest has not many more elements.
+#: Most chunks of a buffer; the largest buffers have not many more elements.
 MAX_CHUNKS = 2**31 - 1
 
 #: Yields, step by step, at least every transfer that touches one of the given ranks.
@@ -108,7 +108,7 @@ class Schedule:
         """Return a schedule of the given steps, kept in memory."""
         kept = tuple(steps)
         schedule = cls(world_size, num_chunks, lambda _: iter(kept), goal, servers)
-        for _ in schedule.steps():  # refuse now what would be refused later
+        for _ in schedule.steps():  # check here rather than at the first use
             pass
         return schedule
 
@@ -155,7 +155,7 @@ class Schedule:
         outside = (
             (step.src >= self.world_size)
             | (step.dst >= self.world_size)
-            | (step.count > self.num_chunks - step.chunk)  # whose sum may exceed 64 bits
+            | (step.count > self.num_chunks - step.chunk)  # their sum may exceed 64 bits
         )
         if outside.any():
             shape = f"{self.world_size} ranks x {self.num_chunks} chunks"
@@ -232,7 +232,7 @@ def place(schedule: Schedule, ranks: IntArray, world_size: int) -> Schedule:
 
 
 def fold(world_size: int, of_power: Callable[[int], Schedule]) -> Schedule:
-    """Return an all-reduce of any size from one of powers of two.
+    """Return an all-reduce for any world size, made from all-reduces for powers of two.
 
     With p the largest power of two in *world_size*, rank p + i adds its buffer to rank i's before
     and takes the result from it after.

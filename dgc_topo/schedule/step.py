@@ -1,8 +1,8 @@
 """One step of a schedule: transfers, as arrays, that all read the state before the step.
 
 On arrival of a transfer the receiver computes ``dst = keep * dst + weight * src`` on a run of
-chunks; what arrives at one rank applies in the order listed (see `order`).  Naming both ends in one
-place makes an unmatched send impossible to write.
+chunks; arrivals at one rank apply in the order listed (see `order`).  A transfer names both ends,
+so that a send without a receive cannot be written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dgc_topo.arrays import IntArray
 
 Ints = int | npt.NDArray[np.int64]
 
-#: Largest magnitude of what a step holds, so that the sum of two fits 64 bits.
+#: Largest magnitude of numbers in a step; the sum of two fits 64 bits.
 MOST = (1 << 62) - 1
 
 
@@ -131,7 +131,7 @@ class Step:
 
     def select(self, which: npt.NDArray[np.bool_] | IntArray) -> Step:
         """Return the step with only the transfers that *which* (mask or positions) names."""
-        part = object.__new__(Step)  # of what has been checked
+        part = object.__new__(Step)  # without checks, because the step has been checked
         for name in ("src", "dst", "chunk", "count", "keep", "weight"):
             object.__setattr__(part, name, getattr(self, name)[which])
         object.__setattr__(part, "denominator", self.denominator)
@@ -182,9 +182,9 @@ def mix(
 ) -> Step:
     """Gossip: move each receiver ``weight / denominator`` of the way to its sender.
 
-    With several senders per receiver in one step, give *keep* (a numerator) as well: the
-    receiver's own share on the one listed first and *denominator* (that is, 1) on the others, which
-    add to what the first has left (see `dgc_topo.schedule.order`).
+    With several senders per receiver in one step, give *keep* (a numerator) as well.  The first
+    transfer listed has the receiver's own share; the others have *denominator* (a factor of 1), so
+    that they only add (see `dgc_topo.schedule.order`).
 
     Args:
         src: Sending ranks: one number, or an array with one entry per transfer.
@@ -238,7 +238,7 @@ def gather(steps: Iterable[Step]) -> Step:
 def with_peers(ranks: IntArray, peers: IntArray, world_size: int) -> IntArray:
     """Return the sorted union of *ranks* and *peers*, for a schedule's ``steps_of``.
 
-    When everyone's steps are asked for there is nothing to add, and nothing is sorted.
+    If *ranks* are all ranks, there is nothing to add or sort.
     """
     return ranks if len(ranks) == world_size else np.union1d(ranks, peers)
 

@@ -1,7 +1,7 @@
-"""Checks that a rank's own steps are those of the whole schedule.
+"""Checks that each rank's own steps agree with the steps of the whole schedule.
 
-A proof reads the steps of all ranks, a run those of one rank.  A schedule that makes the two in
-different ways could be proved, and then hang, or compute something else.
+A proof reads the steps of all ranks; a run reads those of one rank.  If a schedule makes the two in
+different ways, it could be proved and still hang or compute something else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dgc_topo.arrays import IntArray
 from dgc_topo.schedule.schedule import RankStep, Schedule
 from dgc_topo.schedule.step import ScheduleError, Step, Transfer
 
-#: Steps of single ranks that are compared; of larger schedules not all ranks' are.
+#: Most steps of single ranks to compare; in larger schedules only some ranks are compared.
 _RANK_STEPS = 1 << 11
 _LEAST_RANKS = 4
 _WHOLE_ITERATIONS = 2
@@ -24,9 +24,9 @@ _WHOLE_ITERATIONS = 2
 def check_views(schedule: Schedule, *, iteration: int = 0) -> None:
     """Prove that ranks' own steps are those of the whole schedule, transfer by transfer, in order.
 
-    All ranks' are compared where ranks times steps are at most 2048 (a ring of 32).  Of a larger
-    schedule, and from the third iteration on, they are those of its servers and of ranks spread
-    evenly from the first to the last, as many as come to that, and at least 4.
+    All ranks are compared if ranks times steps are at most 2048 (a ring of 32).  In a larger
+    schedule, and from the third iteration on, servers and some ranks spread evenly from the first
+    to the last are compared: as many as fit that number of steps, and at least 4.
 
     Args:
         schedule: The schedule that is proved.
@@ -51,7 +51,7 @@ def check_views(schedule: Schedule, *, iteration: int = 0) -> None:
 
 
 def check_made_alike(where: str, first: Schedule, again: Schedule) -> None:
-    """Refuse a topology that makes other steps when it is asked again: every rank asks for itself.
+    """Refuse a topology that makes other steps when it is built again, as every rank does.
 
     Raises:
         ScheduleError: naming *where*, the step and the first transfer that differs.

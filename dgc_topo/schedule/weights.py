@@ -1,7 +1,8 @@
 """Exact weights: the share of each rank's input in every chunk of every rank.
 
-Whole numbers over one common denominator, in the smallest integers that certainly hold them, and in
-Python's own where 64 bits may not do: nothing is rounded, and nothing overflows.
+Weights are whole numbers over one common denominator.  They are kept in the smallest integer type
+that certainly holds them, or in Python integers if 64 bits may not suffice: nothing is rounded, and
+nothing overflows.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dgc_topo.schedule.order import turns
 from dgc_topo.schedule.schedule import Schedule
 from dgc_topo.schedule.step import Step
 
-#: Integers of any size, or Python's own.
+#: Arrays of integers of any size, or of Python integers.
 Numerators = npt.NDArray[Any]
 
 _BATCH_ENTRIES = 1 << 25  # numbers held at once; larger schedules are followed chunk by chunk
@@ -45,7 +46,7 @@ class Weights:
         self.numerators[own, :, own] = 1
         self.denominator = 1
         self._most = 1  # no numerator is larger in magnitude
-        self._signed = False  # whether one may be negative
+        self._signed = False  # True if a numerator may be negative
 
     def of(self, rank: int, chunk: int = 0) -> list[Fraction]:
         """Return the multiple of every rank's input that a rank holds."""
@@ -73,7 +74,7 @@ class Weights:
         rounds = list(turns(step, self.numerators.shape[1]))
         d = step.denominator
         if d > 1:
-            # A turn that scales what is already there divides once more; keep 0 and 1 do not.
+            # A turn that scales existing values divides once more; a keep of 0 or 1 does not.
             scaling = [t for t, _ in rounds[1:] if not np.isin(step.keep[t], (0, d)).all()]
             self._scale(d ** (1 + len(scaling)))
         before, given_most = self.numerators, self._most
@@ -132,7 +133,7 @@ def contributions(schedule: Schedule) -> tuple[Numerators, int]:
 def follow(schedule: Schedule) -> Iterator[tuple[IntArray, Weights]]:
     """Follow a schedule to its end, for as many chunks at a time as fit in memory.
 
-    Chunks that no transfer tells apart hold the same, so of those only the first is followed.
+    Chunks that always travel together have equal weights, so only the first of them is followed.
 
     Yields:
         Which chunks are followed, and their weights in the end.
@@ -157,7 +158,7 @@ def states(schedule: Schedule, chunk: int) -> Iterator[tuple[Step, Weights]]:
 
 
 def last_change(schedule: Schedule, chunk: int, is_wrong: Callable[[Weights], bool]) -> int:
-    """Return the step since which a chunk's weights are wrong; -1 if they are from the start."""
+    """Return the step that made a chunk's weights wrong for good; -1 if they began wrong."""
     since, was_wrong = -1, is_wrong(Weights(schedule, 1))
     for index, (_, weights) in enumerate(states(schedule, chunk)):
         if is_wrong(weights) and not was_wrong:
@@ -206,5 +207,5 @@ def _top(numbers: Numerators) -> int:
 
 
 def _magnitude(numbers: Numerators) -> int:
-    """Return the largest magnitude, as a Python integer: that of the least int64 fits no int64."""
+    """Return the largest magnitude as a Python integer: that of the least int64 is no int64."""
     return max(_top(numbers), -int(numbers.min(initial=0)))
