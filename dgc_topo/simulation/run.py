@@ -7,13 +7,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import simpy
 
-from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.arrays import FloatArray
 from dgc_topo.network.changes import Background, LinkChange
-from dgc_topo.network.cluster import Cluster, load_cluster
-from dgc_topo.network.fabrics import Fabric
+from dgc_topo.network.cluster import Source, load_cluster
 from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.flows import Flows
@@ -69,12 +67,8 @@ class ScheduleRun:
 
 def simulate_schedule(
     schedule: Schedule,
-    cluster: Cluster | Network | Fabric | str,
+    cluster: Source,
     sizes: Sizes | float,
-    *,
-    placement: IntArray | None = None,
-    background: Background | None = None,
-    changes: Sequence[LinkChange] = (),
 ) -> ScheduleRun:
     """Run a schedule once, from time 0, in simulated time.
 
@@ -85,18 +79,14 @@ def simulate_schedule(
         schedule: Schedule to run.
         cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.
         sizes: Bytes of each transfer, made for this schedule; a number is that of a dense buffer.
-        placement: Slot of each rank, shape (world_size,); rank r is on slot r if left out.  A
-            cluster has its own, as it has what follows.
-        background: Flows of other jobs on the same network.
-        changes: Links that fail or change their bandwidth on the way.
 
     Raises:
-        ValueError: if there are more ranks than hosts, a size is not a number >= 0, or the sizes
-            were made for another schedule.
+        ValueError: if the cluster has other ranks or too few hosts, a size is not a number >= 0,
+            or the sizes were made for another schedule.
         UnreachableError: if links fail for good and ranks wait for ever.
     """
     started = time.perf_counter()
-    cluster = cluster_for(schedule.world_size, cluster, placement, background, changes)
+    cluster = load_cluster(cluster, schedule.world_size)
     fluid = Fluid(simpy.Environment(), cluster.network)
     sized = fit_sizes(sizes, schedule)
     progress = ScheduleProgress(fluid, schedule, sized, cluster.placement)
@@ -153,42 +143,3 @@ def _some(things: list[str]) -> str:
     """Return the first few of *things*, and how many more there are."""
     more = len(things) - _SHOWN
     return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def cluster_for(
-    world_size: int,
-    source: Cluster | Network | Fabric | str,
-    placement: IntArray | None = None,
-    background: Background | None = None,
-    changes: Sequence[LinkChange] = (),
-) -> Cluster:
-    """Return the cluster of *source* for *world_size* ranks.
-
-    Args:
-        world_size: Number of ranks.
-        source: A cluster, or what `load_cluster` makes one of.
-        placement: Slot of each rank, if not the cluster's.
-        background: Flows of other jobs, if there are any beside the cluster's.
-        changes: Links that fail or change on the way, likewise.
-
-    Raises:
-        ValueError: if the ranks do not fit, or a cluster says already what else is given.
-    """
-    is_given = placement is not None or background is not None or bool(changes)
-    if isinstance(source, Cluster) and (is_given or source.num_ranks != world_size):
-        raise ValueError(
-            f"{source!r}: expected {world_size} ranks, and placement, background and changes in it"
-        )
-    if not is_given:
-        return load_cluster(source, world_size)
-    used = [np.arange(world_size) if placement is None else np.asarray(placement, np.int64)]
-    if background is not None:
-        used += [np.asarray(background.src), np.asarray(background.dst)]
-    # A fabric's star has as many hosts as are needed.
-    size = max(world_size, *(int(slots.max(initial=-1)) + 1 for slots in used))
-    network = source if isinstance(source, Network) else load_cluster(source, size).network
-    if used[0].shape != (world_size,):
-        raise ValueError(
-            f"simulate: placement of shape {used[0].shape}, expected ({world_size},) slots"
-        )
-    return Cluster("network", network, used[0], background=background, changes=tuple(changes))

@@ -33,6 +33,7 @@ from dgc_topo.simulation import (
 from dgc_topo.simulation.unions import Growth
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import EntryCoding, FlatCoding, WireCoding
+from tests.simulation.placed import placed
 from tests.strategies import ALL_REDUCE, GOSSIP
 
 LENGTH, ENTRIES = 1000, 30.0
@@ -70,14 +71,14 @@ def test_nothing_beats_its_bound(network, placement, world_size):
         cost = count_cost(schedule)
         for num_bytes in (0.0, 1e4):
             sizes = DenseSizes(num_bytes, schedule.num_chunks)
-            result = simulate_schedule(schedule, network, sizes, placement=hosts)
+            result = simulate_schedule(schedule, placed(network, world_size, hosts), sizes)
             bound_s = network_bound_s(schedule, cost, dense(num_bytes), network, hosts)
             assert bound_s <= result.time_s * (1 + 1e-12), (name, options)
         for (exponent, growth), coding in product(growths.items(), CODINGS):
             sizes_now = UnionSizes(
                 schedule, length=LENGTH, entries=ENTRIES, union_exponent=exponent, coding=coding
             )
-            result = simulate_schedule(schedule, network, sizes_now, placement=hosts)
+            result = simulate_schedule(schedule, placed(network, world_size, hosts), sizes_now)
             bound_s = network_bound_s(
                 schedule,
                 cost,

@@ -41,6 +41,7 @@ from dgc_topo.simulation.training import (
 from dgc_topo.simulation.unions import growth_of
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import WireCoding
+from tests.simulation.placed import placed
 from tests.strategies import ALL_REDUCE, GOSSIP
 
 NUM_CASES, BATCHES = 2000, 8
@@ -186,11 +187,14 @@ def test_no_time_is_below_its_bound(batch):
         sizes, union_bytes, is_dense = draw_sizes(rng, world.schedule)
         result = simulate_schedule(
             world.schedule,
-            world.network,
+            placed(
+                world.network,
+                world.schedule.world_size,
+                world.hosts,
+                world.background,
+                world.changes,
+            ),
             sizes,
-            placement=world.hosts,
-            background=world.background,
-            changes=world.changes,
         )
         bound_s = network_bound_s(
             world.schedule,
@@ -231,10 +235,13 @@ def test_no_training_step_is_below_its_bound(batch):
         result = simulate_training_step(
             step,
             world.schedule,
-            world.network,
-            placement=world.hosts,
-            background=world.background,
-            changes=world.changes,
+            placed(
+                world.network,
+                world.schedule.world_size,
+                world.hosts,
+                world.background,
+                world.changes,
+            ),
         )
         least_s = max(
             result.traffic.bounds.largest_s,

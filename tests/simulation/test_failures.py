@@ -10,6 +10,7 @@ from dgc_topo.simulation import DenseSizes, UnreachableError, simulate_schedule
 from dgc_topo.simulation.training import TrainingStep, simulate_training_step
 from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
+from tests.simulation.placed import placed
 
 
 @pytest.mark.parametrize("num_other", [0, 40])
@@ -18,13 +19,9 @@ def test_a_failed_link_holds_its_flows_until_it_is_back(num_other):
     src = np.arange(2, 2 + num_other)
     others = Background(src, src + 50, 1000.0 + src, 0.01 * src)
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
-    result = simulate_schedule(
-        schedule,
-        star(100, 100.0),
-        DenseSizes(100, 1),
-        background=others,
-        changes=[LinkChange(0.5, (0,), 0.0), LinkChange(2.5, (0,), 1.0)],
-    )
+    changes = [LinkChange(0.5, (0,), 0.0), LinkChange(2.5, (0,), 1.0)]
+    cluster = placed(star(100, 100.0), 2, background=others, changes=changes)
+    result = simulate_schedule(schedule, cluster, DenseSizes(100, 1))
     assert result.time_s == pytest.approx(3.0)
 
 
@@ -32,7 +29,9 @@ def test_a_link_that_fails_for_good_names_it_and_who_waits_for_whom():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     with pytest.raises(UnreachableError) as stuck:
         simulate_schedule(
-            schedule, star(2, 1.0), DenseSizes(1, 1), changes=[LinkChange(0.5, (0,), 0.0)]
+            schedule,
+            placed(star(2, 1.0), 2, changes=[LinkChange(0.5, (0,), 0.0)]),
+            DenseSizes(1, 1),
         )
     assert str(stuck.value) == (
         "simulate: failed for good: host 0 up (at 0.5 s); no longer reached: rank 1 by rank 0; "
@@ -55,8 +54,9 @@ def test_a_host_that_fails_for_good_in_a_ring(world_size, latency_s, costs):
     schedule = load_topology("ring").schedule(world_size)
     sizes = DenseSizes(1e3 * world_size, schedule.num_chunks)
     other = Background(*ends, np.array([1e4]), np.array([0.0]))
+    cluster = placed(network, world_size, background=other, changes=changes)
     with pytest.raises(UnreachableError) as stuck:
-        simulate_schedule(schedule, network, sizes, background=other, changes=changes)
+        simulate_schedule(schedule, cluster, sizes)
     text = str(stuck.value)
     assert "host 0 up (at 2 s)" in text
     assert "rank 1 by rank 0" in text
@@ -69,9 +69,8 @@ def arrives_s(num_bytes, changes, *, burst_bytes=0.0, latency_s=0.0, num_other=0
     others = Background(src_hosts, src_hosts + 50, 1000.0 + src_hosts, 0.01 * src_hosts)
     network = star(100, 100.0, latency_s / 2, costs=EndCosts(burst_bytes=burst_bytes))
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
-    return simulate_schedule(
-        schedule, network, num_bytes, background=others, changes=changes
-    ).time_s
+    cluster = placed(network, 2, background=others, changes=changes)
+    return simulate_schedule(schedule, cluster, num_bytes).time_s
 
 
 @pytest.mark.parametrize(("num_bytes", "burst_bytes"), [(0, 0), (0, 50), (30, 50), (150, 50)])
@@ -102,14 +101,16 @@ def test_nothing_crosses_a_dead_link_in_a_training_step_or_of_another_job():
     step = TrainingStep(workload=whole(1.0, 0, 0))
     ring, dead = load_topology("ring").schedule(3), LinkChange(0.0, (0,), 0.0)
     with pytest.raises(UnreachableError, match="host 0 up"):
-        simulate_training_step(step, ring, "1gbe", changes=[dead])
+        simulate_training_step(step, ring, placed("1gbe", 3, changes=[dead]))
     back = LinkChange(4.0, (0,), 1.0)
     latency_s = load_fabric("1gbe").latency_s
-    took = simulate_training_step(step, ring, "1gbe", changes=[dead, back]).step_time_s
+    cluster = placed("1gbe", 3, changes=[dead, back])
+    took = simulate_training_step(step, ring, cluster).step_time_s
     # Its first message waits; the ring's other steps follow.
     assert took == pytest.approx(4.0 + (2 * (3 - 1) - 1) * latency_s)
     # Empty flows of another job end when they can, and hold nobody up.
     other = Background(np.array([0]), np.array([2]), np.array([0.0]), np.array([0.0]))
     part = Schedule.from_steps(2, 1, [reduce(1, 0)], goal="part")
-    result = simulate_schedule(part, star(3, 100.0), 100.0, background=other, changes=[dead])
+    cluster = placed(star(3, 100.0), 2, background=other, changes=[dead])
+    result = simulate_schedule(part, cluster, 100.0)
     assert result.time_s == pytest.approx(1.0)

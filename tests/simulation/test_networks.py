@@ -28,6 +28,7 @@ from dgc_topo.network.changes import Background
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
 from dgc_topo.topology import load_topology
+from tests.simulation.placed import placed
 from tests.simulation.slow import slow_flows, slow_schedule
 
 GRAPHS = {
@@ -43,9 +44,8 @@ GRAPHS = {
 
 def time_of(topology, network, num_bytes, world_size=None, options=None, **settings):
     schedule = load_topology(topology, options or {}).schedule(world_size or network.num_hosts)
-    return simulate_schedule(
-        schedule, network, DenseSizes(num_bytes, schedule.num_chunks), **settings
-    ).time_s
+    cluster = placed(network, schedule.world_size, **settings)
+    return simulate_schedule(schedule, cluster, num_bytes).time_s
 
 
 def all_pairs(num_hosts):
@@ -212,14 +212,16 @@ def test_a_limit_is_no_link_of_the_host(network):
 def test_background_flows_take_their_share():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     other = Background(np.array([0]), np.array([2]), np.array([50.0]), np.array([0.5]))
-    result = simulate_schedule(schedule, star(3, 100.0), DenseSizes(100, 1), background=other)
+    cluster = placed(star(3, 100.0), 2, background=other)
+    result = simulate_schedule(schedule, cluster, DenseSizes(100, 1))
     assert result.time_s == pytest.approx(1.5)
 
 
 def test_a_link_slows_down_and_recovers():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     changes = [LinkChange(0.5, (0,), 0.5), LinkChange(0.75, (0,), 1.0)]
-    result = simulate_schedule(schedule, star(2, 100.0), DenseSizes(100, 1), changes=changes)
+    cluster = placed(star(2, 100.0), 2, changes=changes)
+    result = simulate_schedule(schedule, cluster, DenseSizes(100, 1))
     assert result.time_s == pytest.approx(1.125)
 
 
@@ -317,5 +319,7 @@ def test_a_change_of_no_link_is_refused():
     schedule = Schedule.from_steps(2, 1, [reduce(0, 1)], goal="part")
     with pytest.raises(ValueError, match="link 9: expected 0 to 3"):
         simulate_schedule(
-            schedule, star(2, 1.0), DenseSizes(1, 1), changes=[LinkChange(0.0, (9,), 0.5)]
+            schedule,
+            placed(star(2, 1.0), 2, changes=[LinkChange(0.0, (9,), 0.5)]),
+            DenseSizes(1, 1),
         )

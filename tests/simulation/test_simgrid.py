@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import LinkChange, links_of_host, read_simgrid, slow_host, slow_links
-from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
+from dgc_topo.simulation import simulate_flows, simulate_schedule
 from dgc_topo.topology import load_topology
+from tests.simulation.placed import placed
 from tests.simulation.platforms import FLAT, TWO_LEVELS, cluster, platform_of
 
 PLATFORMS = Path(__file__).parent / "platforms"
@@ -134,9 +135,8 @@ def test_units(platform):
 
 def ring_time(network, **settings):
     schedule = load_topology("ring", {}).schedule(network.num_hosts)
-    return simulate_schedule(
-        schedule, network, DenseSizes(4e6, schedule.num_chunks), **settings
-    ).time_s
+    cluster = placed(network, schedule.world_size, **settings)
+    return simulate_schedule(schedule, cluster, 4e6).time_s
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from dgc_topo.simulation import (
     simulate_schedule,
 )
 from dgc_topo.topology import load_topology
+from tests.simulation.placed import placed
 from tests.strategies import ALL_REDUCE
 
 MIB = 2**20
@@ -80,9 +81,11 @@ def test_ranks_drift():
 def test_placement_puts_ranks_on_hosts():
     schedule = Schedule.from_steps(3, 1, [gather([reduce(0, 1), reduce(2, 1)])], goal="part")
     network = star(8, 1.0)
-    apart = simulate_schedule(schedule, network, DenseSizes(1, 1), placement=np.array([7, 3, 5]))
+    apart = simulate_schedule(schedule, placed(network, 3, np.array([7, 3, 5])), DenseSizes(1, 1))
     assert apart.time_s == 2.0
-    together = simulate_schedule(schedule, network, DenseSizes(1, 1), placement=np.array([7, 3, 3]))
+    together = simulate_schedule(
+        schedule, placed(network, 3, np.array([7, 3, 3])), DenseSizes(1, 1)
+    )
     assert together.time_s == 1.0  # inside a host nothing crosses a link
 
 
@@ -139,7 +142,10 @@ def test_bad_fabrics():
         (lambda: star(2, [1, 2, 3]), r"bandwidth_bytes_per_s of shape \(3,\), expected one number"),
         (lambda: place_two_ranks(star(1, 1)), "2 ranks on 1 hosts"),
         (lambda: place_two_ranks(star(2, 1), np.array([0, 2])), "slots 0 to 2, expected 0 to 1"),
-        (lambda: place_two_ranks(star(2, 1), np.array([0])), "placement of shape"),
+        (
+            lambda: place_two_ranks(star(2, 1), np.array([0])),
+            "has its ranks already, expected no others",
+        ),
         (lambda: flow(src=5), "src hosts 5 to 5, expected 0 to 1"),
         (lambda: flow(num_bytes=-1), "flow 0: num_bytes -1.0, expected"),
         (lambda: flow(start=float("nan")), "flow 0: start_s nan"),
@@ -156,7 +162,8 @@ def test_nonsense_is_refused(call, message):
 
 def place_two_ranks(network, placement=None):
     schedule, sizes = one_message()
-    simulate_schedule(schedule, network, sizes, placement=placement)
+    cluster = network if placement is None else placed(network, 2, placement)
+    simulate_schedule(schedule, cluster, sizes)
 
 
 def flow(src=0, num_bytes=1.0, start=0.0):

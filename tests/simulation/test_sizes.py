@@ -30,6 +30,7 @@ from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding
 from tests.schedule.edits import drawn
+from tests.simulation.placed import placed
 from tests.strategies import ALL_REDUCE
 
 LENGTH, ENTRIES = 10_000, 10
@@ -241,8 +242,8 @@ def test_a_fabric_and_a_number_of_bytes_just_work(num_bytes):
     expected = simulate_schedule(RING, fabric.star(4), DenseSizes(1e8, 4)).time_s
     assert simulate_schedule(RING, fabric, num_bytes).time_s == expected
     assert simulate_schedule(RING, "1gbe", num_bytes).time_s == expected
-    hosts = np.array([9, 3, 4, 5])  # the star has as many hosts as are used
-    assert simulate_schedule(RING, fabric, num_bytes, placement=hosts).time_s == expected
+    hosts = np.array([9, 3, 4, 5])
+    assert simulate_schedule(RING, placed(fabric.star(10), 4, hosts), num_bytes).time_s == expected
     ends = np.array([0, 11]), np.array([11, 12])
     flows = fabric.star(13), *ends, np.array([1e6, 1e6]), np.zeros(2)
     assert (simulate_flows("1gbe", *flows[1:]) == simulate_flows(*flows)).all()

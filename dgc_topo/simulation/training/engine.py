@@ -9,15 +9,12 @@ from functools import lru_cache, partial
 import numpy as np
 import simpy
 
-from dgc_topo.arrays import IntArray
-from dgc_topo.network.changes import Background, LinkChange
-from dgc_topo.network.cluster import Cluster
+from dgc_topo.network.cluster import Cluster, Source, load_cluster
 from dgc_topo.network.fabrics import Fabric
-from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
-from dgc_topo.simulation.run import cluster_for, run_to_end
+from dgc_topo.simulation.run import run_to_end
 from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
 from dgc_topo.simulation.training.result import SimulatedTraffic, StepRun
 from dgc_topo.simulation.training.stream import BucketStream
@@ -92,12 +89,9 @@ class TrainingStep:
 def simulate_training_step(
     step: TrainingStep,
     schedule: Schedule | ScheduleOf,
-    cluster: Cluster | Network | Fabric | str,
+    cluster: Source,
     *,
     iteration: int = 0,
-    placement: IntArray | None = None,
-    background: Background | None = None,
-    changes: Sequence[LinkChange] = (),
 ) -> StepRun:
     """Run one training step in simulated time, which all ranks begin together.
 
@@ -110,16 +104,12 @@ def simulate_training_step(
         schedule: Schedule of each bucket, or a function that gives it for a bucket.
         cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.  On a
             fabric, schedules that keep equal ranks in step are summed up instead of simulated,
-            with the same result.
+            with the same result.  Its links change at times since the step began.
         iteration: Which step it is, for jitter.
-        placement: Slot of each rank, shape (world_size,); rank r is on slot r if left out.  A
-            cluster has its own, as it has what follows.
-        background: Flows of other jobs on the same network.
-        changes: Links that fail or change their bandwidth on the way; times count from the
-            beginning of the step.
 
     Raises:
-        ValueError: if schedules differ in their ranks, or there are more ranks than hosts.
+        ValueError: if schedules differ in their ranks, or the cluster has other ranks or too few
+            hosts.
         UnreachableError: if links fail for good and ranks wait for ever.
     """
     buckets = step.buckets
@@ -132,7 +122,7 @@ def simulate_training_step(
                 f"servers {first.servers} and {other.servers}, expected the same in all"
             )
     timeline = step.timeline(first, iteration)
-    cluster = cluster_for(first.world_size, cluster, placement, background, changes)
+    cluster = load_cluster(cluster, first.world_size)
     traffic = None
     if cluster.fabric is not None:
         traffic = _in_step(step, schedules, cluster.fabric, timeline)

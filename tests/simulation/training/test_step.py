@@ -27,6 +27,7 @@ from dgc_topo.simulation.workload_sources import load_workload, of_model, whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding
 from dgc_topo.zoo import load_model
+from tests.simulation.placed import placed
 from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
 
 MB = 250_000  # elements whose float32 take 1 MB
@@ -203,7 +204,7 @@ def test_buckets_of_different_ranks_share_links():
     step = TrainingStep(
         workload=workload, bucket_bytes=1e6, compute_factors=ComputeFactors({2: 1.5, 3: 1.5})
     )
-    result = simulate_training_step(step, pairs, star(2, 1e6), placement=np.array([0, 1, 0, 1]))
+    result = simulate_training_step(step, pairs, placed(star(2, 1e6), 4, np.array([0, 1, 0, 1])))
     assert pytest.approx(np.array([[2.5, 4.5], [3.5, 5.0]])) == result.traffic.end_s[:, [0, 2]].T
 
 
