@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 # What a terminal obeys instead of showing it: control characters (ESC begins colours and worse),
@@ -43,6 +43,12 @@ def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
     body = "".join(line("td", row) for row in rows)
     return f"<table><thead>{line('th', head)}</thead><tbody>{body}</tbody></table>"
+
+
+def html_facts(caption: str, facts: Mapping[str, str]) -> str:
+    """Return an HTML table with a heading and a text per row."""
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
+    return f"<table><caption>{escape(caption)}</caption>{rows}</table>"
 
 
 def name_of(error: BaseException) -> str:

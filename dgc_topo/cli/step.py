@@ -109,19 +109,9 @@ def _write_files(simulation: StepSimulation, trace: Path | None, plot: Path | No
 
 
 def _print_table(simulation: StepSimulation) -> None:
-    from dgc_topo.units import seconds_text, times_text
-
     table = Table("one training step (means over workers)", "", show_header=True)
-    for name, seconds in simulation.phases._asdict().items():
-        table.add_row(name.removesuffix("_s"), seconds_text(seconds))
-    table.add_row("step", seconds_text(simulation.step_time_s))
-    hidden = f"{seconds_text(simulation.communication_s)}, {simulation.exposed_share:.0%} exposed"
-    table.add_row("communication", hidden)
-    samples = simulation.workload.samples
-    table.add_row("throughput", f"{simulation.samples_per_s:,.4g} {samples}/s")
-    gain = f"{times_text(simulation.speedup)} ({simulation.scaling_efficiency:.0%})"
-    table.add_row("speed-up", gain)
-    table.add_row("bound by", simulation.bound_by)
+    for row in simulation.facts().items():
+        table.add_row(*row)
     console.print(table)
     for line in _assumptions(simulation):
         console.print(f"- {line}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from math import ceil, isinf
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from dgc_topo.network.network import Network
 from dgc_topo.network.network_files import read_file
 from dgc_topo.network.tables import NetworkTable
 from dgc_topo.tables.keys import at_key
+from dgc_topo.text import html_facts
 from dgc_topo.units import seconds_text
 
 
@@ -89,11 +89,7 @@ class Cluster:
             "costs at the ends": ", ".join(f"{key} = {cost}" for key, cost in costs.items()),
             "what differs": "; ".join(self._differences()),
         }
-        body = "".join(
-            f"<tr><th>{key}</th><td>{escape(text or 'nothing')}</td></tr>"
-            for key, text in rows.items()
-        )
-        return f"<table><caption>{escape(self.name)}</caption>{body}</table>"
+        return html_facts(self.name, {key: text or "nothing" for key, text in rows.items()})
 
     def _differences(self) -> list[str]:
         found = list(self.differs)

@@ -17,8 +17,8 @@ from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
 from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
 from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, growth_of
-from dgc_topo.simulation.workload import html_table
 from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
+from dgc_topo.text import html_facts
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_from, bytes_text, fraction_from, seconds_text
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
@@ -219,7 +219,7 @@ class Simulation:
         }
         size = bytes_text(self.buffer.num_bytes)
         title = f"{self.topology}, {self.world_size} ranks on {self.cluster}, {size}{density}"
-        return html_table(title, rows)
+        return html_facts(title, rows)
 
 
 def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to set

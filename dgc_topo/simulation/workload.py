@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from html import escape
 from itertools import pairwise
 from math import inf
 from typing import NamedTuple
 
 from dgc_topo.sizes import FLOAT_BYTES, bucket_ends
+from dgc_topo.text import html_facts
 from dgc_topo.units import bytes_text, seconds_text
 
 
@@ -145,13 +145,7 @@ class Workload:
             "batch": f"{self.batch_size}, {self.batch_samples:g} {self.samples}",
             "source": self.source,
         }
-        return html_table(self.name, rows)
-
-
-def html_table(caption: str, rows: dict[str, str]) -> str:
-    """Return a table with a heading and a text per row, for notebooks."""
-    body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows.items())
-    return f"<table><caption>{escape(caption)}</caption>{body}</table>"
+        return html_facts(self.name, rows)
 
 
 @dataclass(frozen=True, slots=True)

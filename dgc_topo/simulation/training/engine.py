@@ -139,7 +139,6 @@ def simulate_training_step(
         decode_start_s=decode_start_s,
         decode_end_s=decode_end_s,
         update_s=step.workload.update_s * timeline.factors,
-        alone_s=step.alone_s,
     )
 
 

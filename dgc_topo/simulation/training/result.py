@@ -63,7 +63,6 @@ class StepRun:
         decode_start_s: Begin of decompressing each bucket, shape (num_buckets, world_size).
         decode_end_s: End of it, same shape.
         update_s: Length of each rank's update, shape (world_size,).
-        alone_s: A step of one worker that neither compresses nor communicates.
     """
 
     step_time_s: float
@@ -74,7 +73,6 @@ class StepRun:
     decode_start_s: FloatArray
     decode_end_s: FloatArray
     update_s: FloatArray
-    alone_s: float
 
     @property
     def end_s(self) -> FloatArray:
@@ -108,21 +106,6 @@ class StepRun:
         """Seconds for which a bucket was under way, peers' lateness included (mean of workers)."""
         under_way = self.traffic.end_s - self.traffic.start_s
         return float(under_way[:, self.workers].sum(axis=0).mean())
-
-    @property
-    def exposed_share(self) -> float:
-        """Fraction of the communication that nothing hides; 0 if there is none."""
-        return self.phases.exposed_s / self.communication_s if self.communication_s else 0.0
-
-    @property
-    def speedup(self) -> float:
-        """Throughput over that of one worker that neither compresses nor communicates."""
-        return len(self.workers) * self.alone_s / self.step_time_s
-
-    @property
-    def scaling_efficiency(self) -> float:
-        """Speed-up per worker, 1 at best."""
-        return self.alone_s / self.step_time_s
 
     @property
     def bound_by(self) -> str:

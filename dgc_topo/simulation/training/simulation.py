@@ -29,10 +29,11 @@ from dgc_topo.simulation.training.engine import TrainingStep, simulate_training_
 from dgc_topo.simulation.training.result import StepPhases, StepRun
 from dgc_topo.simulation.training.timeline import Codec, ComputeFactors, Jitter, LognormalJitter
 from dgc_topo.simulation.unions import independent_growth
-from dgc_topo.simulation.workload import Workload, html_table
+from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import bucket_bytes_of
+from dgc_topo.text import html_facts
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_from, seconds_text, times_text
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
@@ -174,19 +175,20 @@ class StepSimulation:
         )
 
     def _repr_html_(self) -> str:
-        rows = {
-            name.removesuffix("_s"): seconds_text(seconds)
-            for name, seconds in self.phases._asdict().items()
-        }
-        hidden = f"{seconds_text(self.communication_s)}, {self.exposed_share:.0%} exposed"
-        rows |= {
+        return html_facts(self._title, self.facts())
+
+    def facts(self) -> dict[str, str]:
+        """Return what came out, as texts with units: phases, step, throughput, bound."""
+        phases = self.phases._asdict().items()
+        exposed = f"{seconds_text(self.communication_s)}, {self.exposed_share:.0%} exposed"
+        return {
+            **{name.removesuffix("_s"): seconds_text(seconds) for name, seconds in phases},
             "step": seconds_text(self.step_time_s),
-            "communication": hidden,
+            "communication": exposed,
             "throughput": f"{self.samples_per_s:,.4g} {self.workload.samples}/s",
             "speed-up": f"{times_text(self.speedup)} ({self.scaling_efficiency:.0%})",
             "bound by": self.bound_by,
         }
-        return html_table(self._title, rows)
 
 
 def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want to set
