@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, print_json, print_raw
-from dgc_topo.cli.options import TOPOLOGY, ScenarioFile, each_once
+from dgc_topo.cli.options import TOPOLOGY, AsJsonRows, ScenarioFile, each_once
 from dgc_topo.cli.progress import counting
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def collectives(  # noqa: PLR0913 - one argument per option
     ] = None,
     budget: Annotated[str, typer.Option(help="time for the rounds of one size")] = "5s",
     everything: Annotated[bool, typer.Option("--all", help="a row per topology")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per line")] = False,
+    as_json: AsJsonRows = False,
 ) -> None:
     """Time our all-reduces beside torch's over Gloo, in turn, and check that the sums agree.
 
@@ -143,7 +143,7 @@ def _ratios(row: CollectiveRow, gloo: CollectiveRow) -> tuple[str, str]:
 def training(
     scenario: ScenarioFile,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
+    as_json: AsJsonRows = False,
 ) -> None:
     """Time training over each topology, beside DDP, and say how it scales from one worker.
 

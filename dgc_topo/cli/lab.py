@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, print_json, print_raw
+from dgc_topo.cli.options import AsJson
 from dgc_topo.units import link_rate_from, seconds_from
 from dgc_topo.workers.lab import Diagnosis, Lab, LabSpec, examine
 from dgc_topo.workers.lab.command import run_command
@@ -23,9 +24,7 @@ lab = typer.Typer(
 
 
 @lab.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
-) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """Report what a lab needs and what this machine lacks; exit status 0 if a lab can run."""
     with clear_errors():
         diagnosis = examine()

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from dgc_topo.cli.console import clear_errors, console, print_json
+from dgc_topo.cli.options import AsJson
 
 
 def _table(*headings: str, lines: bool = True) -> Table:
@@ -72,9 +73,7 @@ def scenarios() -> None:
         console.print(table)
 
 
-def env(
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
-) -> None:
+def env(as_json: AsJson = False) -> None:
     """Print versions, hardware, interfaces and launcher variables: paste it into a report."""
     from dgc_topo.records.environment import describe_installation
 

@@ -25,6 +25,7 @@ from dgc_topo.cli.console import (
 from dgc_topo.cli.lab import lab
 from dgc_topo.cli.options import (
     TOPOLOGY,
+    AsJson,
     Fraction,
     OneDensity,
     Options,
@@ -32,6 +33,7 @@ from dgc_topo.cli.options import (
     Output,
     ScenarioFile,
     Seed,
+    WorldSize,
 )
 from dgc_topo.cli.outputs import check_folder, check_picture
 from dgc_topo.cli.simulate import simulate
@@ -78,7 +80,6 @@ def root(
 
 
 TopologyName = Annotated[str, typer.Argument(help=TOPOLOGY)]
-WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
 
 
 @app.command()
@@ -221,7 +222,7 @@ def sizes(
     wire_dtype: Annotated[
         str, typer.Option(help="of values in them: " + ", ".join(WIRE_DTYPES))
     ] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the bytes of a model's gradient on the wire, dense and compressed by DGC."""
     from dgc_topo.cli.sizes import GradientCoding, print_sizes

@@ -60,6 +60,9 @@ ScenarioFile = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="results folder (default: results/NAME)")
 ]
+WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
+AsJsonRows = Annotated[bool, typer.Option("--json", help="one JSON object per row")]
 Fraction = Annotated[
     float,
     typer.Option(

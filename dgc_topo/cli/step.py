@@ -19,12 +19,14 @@ from dgc_topo.cli.console import (
 )
 from dgc_topo.cli.options import (
     TOPOLOGY,
+    AsJson,
     Bandwidth,
     Fraction,
     Latency,
     NetworkName,
     Options,
     Seed,
+    WorldSize,
     check_seed,
     cluster_from,
 )
@@ -40,7 +42,7 @@ def step(  # noqa: PLR0913 - one argument per option
         str, typer.Argument(help="model of the zoo, such as resnet50, or a results folder")
     ],
     *,
-    world_size: Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")],
+    world_size: WorldSize,
     topology: Annotated[str, typer.Option(help=TOPOLOGY)] = "ring",
     option: Options = None,
     network: NetworkName = "1gbe",
@@ -58,7 +60,7 @@ def step(  # noqa: PLR0913 - one argument per option
     seed: Seed = 0,
     trace: Annotated[Path | None, typer.Option(help="Chrome trace (JSON) to write")] = None,
     plot: Annotated[Path | None, typer.Option(help="picture to write, such as step.svg")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate one training step of a model; print where its time goes and what limits it.
 

@@ -24,20 +24,12 @@ UnionRule = Callable[[int, float], Growth]
 
 def power_rule(union_exponent: float) -> UnionRule:
     """Return the rule of `power_growth`: 1 for disjoint supports, 0 for identical ones."""
-    return partial(_power_union, union_exponent)
-
-
-def _power_union(union_exponent: float, length: int, entries: float) -> Growth:
-    return power_growth(length, entries, union_exponent)
+    return partial(power_growth, union_exponent=union_exponent)
 
 
 def recorded_rule(points: Sequence[tuple[int, float]]) -> UnionRule:
     """Return the rule of `recorded_growth`: what a run showed, interpolated."""
-    return partial(_recorded_union, tuple(points))
-
-
-def _recorded_union(points: tuple[tuple[int, float], ...], length: int, entries: float) -> Growth:
-    return recorded_growth(length, entries, points)
+    return partial(recorded_growth, points=tuple(points))
 
 
 class Encoding(Protocol):
