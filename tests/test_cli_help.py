@@ -53,7 +53,7 @@ def test_help_says_all_that_is_written(help_of, name):
 @pytest.mark.parametrize(
     ("name", "section"),
     [
-        ("dgc-topo compare", "A [ladder] goes on"),
+        ("dgc-topo compare", "An interrupted [ladder] continues"),
         ("dgc-topo validate", "has a section [validate]"),
         ("dgc-topo bench training", "has a section [throughput]"),
     ],

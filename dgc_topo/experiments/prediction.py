@@ -14,7 +14,7 @@ from dgc_topo.experiments.training_cases import TrainingCase
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.simulation.training import StepPhases, StepSimulation
-from dgc_topo.simulation.training.simulation import VARYING_ITERATIONS, average_steps
+from dgc_topo.simulation.training.simulation import average_steps
 from dgc_topo.tables.keys import at_key
 
 
@@ -89,9 +89,6 @@ def simulated(
 ) -> StepSimulation:
     """Return the simulated steps of a prediction: several if the topology or compute times vary."""
     cluster = scenario.cluster(network, world_size)
-    num_steps = VARYING_ITERATIONS if case.topology.varies else 1
-    if case.step.compute_factors.varies:
-        num_steps = max(num_steps, case.num_draws)
     with at_key(f"network {network} with {world_size} ranks"):
         return average_steps(
             case.step,
@@ -99,7 +96,7 @@ def simulated(
             cluster,
             density=case.density,
             seed=case.seed,
-            num_steps=num_steps,
+            num_draws=case.num_draws,
         )
 
 

@@ -22,6 +22,7 @@ from dgc_topo.simulation.training import (
     TrainingStep,
     power_rule,
 )
+from dgc_topo.simulation.training.simulation import JITTER_STEPS
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import lone_phases, of_record
 from dgc_topo.sizes import count_entries, is_sparse
@@ -51,7 +52,7 @@ class TrainingCase:
     step: TrainingStep
     sparse: RecordedSparse | None
     union_exponent: float
-    num_draws: int = 1
+    num_draws: int = JITTER_STEPS
 
     @property
     def phases(self) -> Phases:
@@ -141,7 +142,7 @@ def _case_of_run(
         step=step,
         sparse=measured.sparse,
         union_exponent=exponent,
-        num_draws=simulate.num_draws if simulate else 1,
+        num_draws=simulate.num_draws if simulate else JITTER_STEPS,
     )
 
 

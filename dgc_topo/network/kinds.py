@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from math import ceil, isqrt
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -36,12 +36,9 @@ class Star(Link, NetworkTable):
     """Hosts around one switch that never blocks."""
 
     kind: Literal["star"]
-    num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
+    size_keys: ClassVar = ("num_hosts",)
 
-    @property
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is, if the table does not."""
-        return None if self.num_hosts else "num_hosts"
+    num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
 
     def draw(self, num_hosts: int) -> Network:
         """Return the bare network; see `NetworkTable.draw`."""
@@ -58,6 +55,8 @@ class Racks(Link, NetworkTable):
     """Racks of hosts whose switches are joined by one core switch."""
 
     kind: Literal["racks"]
+    size_keys: ClassVar = ("num_racks",)
+
     hosts_per_rack: Count
     num_racks: Count | None = Field(default=None, description="as many as needed if left out")
     oversubscription: Positive = Field(
@@ -78,11 +77,6 @@ class Racks(Link, NetworkTable):
                 "oversubscription and uplink_bandwidth_gbit_per_s, expected one of them"
             )
         return self
-
-    @property
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is, if the table does not."""
-        return None if self.num_racks else "num_racks"
 
     @property
     def hosts_per_group(self) -> int:
@@ -128,17 +122,14 @@ class FatTree(Link, NetworkTable):
     """A three-level fat tree: nothing is oversubscribed."""
 
     kind: Literal["fat-tree"]
+    size_keys: ClassVar = ("ports",)
+
     ports: int | None = Field(
         default=None,
         ge=2,
         multiple_of=2,
         description="of each switch, for ports^3 / 4 hosts; as many as needed if left out",
     )
-
-    @property
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is, if the table does not."""
-        return None if self.ports else "ports"
 
     def draw(self, num_hosts: int) -> Network:
         """Return the bare network; see `NetworkTable.draw`."""
@@ -154,12 +145,9 @@ class Ring(Link, NetworkTable):
     """Hosts joined in a ring, without switches; hosts in between pass messages on."""
 
     kind: Literal["ring"]
-    num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
+    size_keys: ClassVar = ("num_hosts",)
 
-    @property
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is, if the table does not."""
-        return None if self.num_hosts else "num_hosts"
+    num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
 
     def draw(self, num_hosts: int) -> Network:
         """Return the bare network; see `NetworkTable.draw`."""
@@ -172,13 +160,10 @@ class Torus(Link, NetworkTable):
     """Hosts joined to four neighbours, without switches; hosts in between pass messages on."""
 
     kind: Literal["torus"]
+    size_keys: ClassVar = ("num_rows", "num_columns")
+
     num_rows: Count | None = Field(default=None, description="as square as can be if left out")
     num_columns: Count | None = Field(default=None, description="as many as needed if left out")
-
-    @property
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is, if the table does not."""
-        return None if self.num_rows and self.num_columns else "num_rows and num_columns"
 
     def draw(self, num_hosts: int) -> Network:
         """Return the bare network; see `NetworkTable.draw`."""
@@ -193,11 +178,6 @@ class SimGrid(NetworkTable):
 
     kind: Literal["simgrid"]
     file: File = Field(description="XML, relative to this file")
-
-    @property
-    def size_key(self) -> str | None:
-        """Key that would say how large the network is, if the table does not."""
-        return None
 
     def draw(self, num_hosts: int) -> Network:
         """Return the bare network; see `NetworkTable.draw`."""

@@ -83,6 +83,8 @@ class NetworkTable(EndCosts, Differences, ABC):
         "cpu_receive_ns_per_byte": NewKey("receive_s_per_byte", _FROM_NS),
     }
 
+    #: Keys that say how large the network is; it grows with the ranks unless all are there.
+    size_keys: ClassVar[tuple[str, ...]] = ()
     #: Keys that GPUs inside hosts have.
     _INSIDE: ClassVar = ("inside_base", "inside_bandwidth_gbit_per_s", "inside_latency_us")
 
@@ -108,9 +110,10 @@ class NetworkTable(EndCosts, Differences, ABC):
         return self
 
     @property
-    @abstractmethod
     def size_key(self) -> str | None:
         """Key that would say how large the network is; None if the table does say it."""
+        said = all(getattr(self, key) for key in self.size_keys)
+        return None if said else " and ".join(self.size_keys)
 
     @abstractmethod
     def draw(self, num_hosts: int) -> Network:

@@ -232,14 +232,17 @@ def _quality_column(metric: str) -> _Column:
         finals = [quality.final for quality in qualities if quality.metric == metric]
         if not finals:
             return None
-        mean, spread = fmean(finals), stdev(finals) if len(finals) > 1 else None
         if metric == "accuracy":
-            shown = f"{100 * mean:.1f}"
-            return f"{shown} %" if spread is None else f"{shown} ± {100 * spread:.1f} %"
-        shown = three_digits(mean)
-        return shown if spread is None else f"{shown} ± {three_digits(spread)}"
+            return f"{spread_text(finals, lambda value: f'{100 * value:.1f}')} %"
+        return spread_text(finals, three_digits)
 
     return _Column(Heading("measured", f"final {metric}", "", meaning), text)
+
+
+def spread_text(values: Sequence[float], text: Callable[[float], str]) -> str:
+    """Return mean and standard deviation of values, the latter if there are several."""
+    mean = text(fmean(values))
+    return f"{mean} ± {text(stdev(values))}" if len(values) > 1 else mean
 
 
 def _prediction_columns(records: Sequence[Measurement], sizes: Sequence[int]) -> list[_Column]:

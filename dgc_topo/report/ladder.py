@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
 from dgc_topo.records.configuration import measured
 from dgc_topo.records.measurement import Measurement, Quality
-from dgc_topo.report.comparison import MISSING, Cell, Comparison, Heading
+from dgc_topo.report.comparison import MISSING, Cell, Comparison, Heading, spread_text
 from dgc_topo.units import percent_text, three_digits, times_text
 
 
@@ -193,11 +193,9 @@ def _ratio_text(ladder: Ladder, rung: str, density: float) -> str:
 
 
 def _spread_text(values: Sequence[float], metric: str) -> str:
-    mean, spread = fmean(values), stdev(values) if len(values) > 1 else None
     if metric == "accuracy":
-        shown = f"{100 * mean:.2f}"
-        return f"{shown} %" if spread is None else f"{shown} ± {100 * spread:.2f} %"
-    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
+        return f"{spread_text(values, lambda value: f'{100 * value:.2f}')} %"
+    return spread_text(values, lambda value: f"{value:.3f}")
 
 
 def _value_text(value: float, metric: str) -> str:

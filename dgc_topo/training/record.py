@@ -33,7 +33,7 @@ from dgc_topo.training.world import World
 from dgc_topo.wire.coding import VALUE_BYTES
 
 _SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
-_PHASES = ("compute_s", "compress_s", "communicate_s", "wait_s", "update_s")
+_PHASES = tuple(Phases.model_fields)
 
 #: Columns by name, each of shape (ranks, steps).
 Columns = Mapping[str, npt.NDArray[np.float64]]

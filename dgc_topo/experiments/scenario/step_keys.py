@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from dgc_topo.simulation.training import Codec, ComputeFactors, Jitter, LognormalJitter, TailJitter
+from dgc_topo.simulation.training.simulation import JITTER_STEPS
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of, once_by
@@ -19,9 +20,6 @@ from dgc_topo.tables.table import NewKey, Table
 from dgc_topo.wire.coding import WireDtype
 from dgc_topo.zoo import known_models
 
-_MIB = 2**20
-_DEFAULT_BUCKET_MIB = 25.0  # as in DistributedDataParallel
-_DEFAULT_JITTER_STEPS = 8
 _COUNTS = ("compressible_elements", "dense_elements")
 _NEEDED = ("name", "source", *_COUNTS, "compute_s", "batch_size_per_worker")
 
@@ -162,7 +160,7 @@ class StepKeys(Table):
         default=None,
         ge=1,
         le=100_000,
-        description=f"steps drawn and averaged with jitter ({_DEFAULT_JITTER_STEPS} by default)",
+        description=f"steps drawn and averaged with jitter ({JITTER_STEPS} by default)",
     )
 
     @model_validator(mode="after")
@@ -201,8 +199,8 @@ class StepKeys(Table):
 
     @property
     def num_draws(self) -> int:
-        """Number of steps to average over."""
-        return (self.jitter_steps or _DEFAULT_JITTER_STEPS) if self.jitter else 1
+        """Number of steps to average over if compute times are drawn."""
+        return self.jitter_steps or JITTER_STEPS
 
 
 def _names(names: tuple[str, ...] | list[str]) -> str:

@@ -22,6 +22,7 @@ from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.cluster import load_cluster
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.simulation.training.simulation import average_steps
+from dgc_topo.simulation.workload_sources import lone_phases
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.workers.lab import Lab
@@ -147,21 +148,12 @@ def _pooled(records: Sequence[Measurement]) -> list[Measurement]:
             r for r in same if (r.compression, r.density) == (record.compression, record.density)
         ]
         phases = Phases.alone(
-            compute_s=median(_solo(r).compute_s for r in same),
-            compress_s=median(_solo(r).compress_s for r in alike),
-            update_s=median(_solo(r).update_s for r in same),
+            compute_s=median(lone_phases(r).compute_s for r in same),
+            compress_s=median(lone_phases(r).compress_s for r in alike),
+            update_s=median(lone_phases(r).update_s for r in same),
         )
         found.append(record.model_copy(update={"solo_phases": phases}))
     return found
-
-
-def _solo(record: Measurement) -> Phases:
-    if record.solo_phases is None:
-        raise ValueError(
-            f"training over {record.topology} at density {record.density:g}: has no solo_phases, "
-            "expected a record of a training run"
-        )
-    return record.solo_phases
 
 
 def _predicted_s(

@@ -265,6 +265,7 @@ def average_steps(
     density: float,
     seed: int = 0,
     num_steps: int | None = None,
+    num_draws: int = JITTER_STEPS,
 ) -> StepSimulation:
     """Return the means of as many steps as it takes: one if all are alike.
 
@@ -274,13 +275,14 @@ def average_steps(
         cluster: Ranks on a network.
         density: Fraction of the compressible elements that *step* sends.
         seed: Seed of a topology that draws at random.
-        num_steps: Steps to average over, if not 8 of a topology that varies or of jitter.
+        num_steps: Steps to average over, whatever varies.
+        num_draws: Steps to average over with jitter, otherwise; 8 of a topology that varies.
     """
     varies = isinstance(topology, Topology) and topology.varies
     if num_steps is None:
         num_steps = max(
             VARYING_ITERATIONS if varies else 1,
-            JITTER_STEPS if step.compute_factors.varies else 1,
+            num_draws if step.compute_factors.varies else 1,
         )
     runs = []
     for iteration in range(num_steps):

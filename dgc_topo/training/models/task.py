@@ -22,7 +22,7 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.training.data import Dataset, Shard
+from dgc_topo.training.data import Dataset, SampleBatches, Shard, StreamBatches
 from dgc_topo.training.models.build import Option, build_model
 
 Metric = Literal["accuracy", "perplexity"]
@@ -125,14 +125,21 @@ class LearningTask(Task):
         dataset: The data set.
         model_name: Name of the model that `build_model` makes.
         model_options: Its options.
+        plan: Data of each step.
     """
 
     dataset: Dataset
     model_name: str
     model_options: Mapping[str, Option]
+    plan: SampleBatches | StreamBatches
 
     metric: ClassVar[Metric]
     higher_is_better: ClassVar[bool]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of steps in an epoch, the same on every worker."""
+        return self.plan.steps_per_epoch
 
     def build_model(self) -> nn.Module:
         """Return the model on the task's device, alike on every worker: the seed decides."""

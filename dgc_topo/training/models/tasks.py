@@ -51,11 +51,6 @@ class ImageTask(LearningTask):
     higher_is_better = True
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch, the same on every worker."""
-        return self.plan.steps_per_epoch
-
-    @property
     def batch_samples(self) -> int:
         """Number of images that this worker learns from in one step."""
         return self.shard.batch_size
@@ -124,11 +119,6 @@ class TextTask(LearningTask):
 
     def __post_init__(self) -> None:
         self._state: LstmState | None = None
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch, the same on every worker."""
-        return self.plan.steps_per_epoch
 
     @property
     def batch_samples(self) -> int:
