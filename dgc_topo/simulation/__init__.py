@@ -1,8 +1,10 @@
-"""Run a schedule in simulated time on a modelled network (SimPy owns the clock).
+"""Simulation of schedules and training steps on a modelled network (SimPy owns the clock).
 
-The ways in are `simulate` (a topology on a cluster) and, below it, `simulate_schedule` and
-`simulate_flows` (independent flows).  Read `run`, `progress` (ranks and steps), `fluid` (flows and
-time) and `sharing` (who gets how much) in this order.  Whole training steps of a `Workload` are in
+Start at `simulate` (a topology on a cluster).  Below it are `simulate_schedule` and
+`simulate_flows`
+(independent flows).  Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and
+`sharing`
+(fair rates) in this order.  Whole training steps of a `Workload` are in
 `dgc_topo.simulation.training`.
 """
 

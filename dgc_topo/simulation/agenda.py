@@ -1,7 +1,7 @@
-"""The steps under way, as tables: places, flows, and which flows belong to which place.
+"""Tables of the steps under way: places, flows, and the flows that belong to each place.
 
-A *place* is one rank's part in one step.  Rows are added step by step and dropped from the
-front when finished, so the tables hold what lies between the slowest and the fastest rank.
+A *place* is one rank's part in one step.  Rows are added step by step, and dropped from the front
+when they are finished, so that the tables hold the steps between the slowest and the fastest rank.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.simulation.pattern import Pattern
 from dgc_topo.simulation.pool import view_any
 
-#: ``open`` of a place that its rank has left, and ``waiting`` of a flow that has ended.
+#: Value of ``open`` after a rank has left a place, and of ``waiting`` after a flow has ended.
 OVER = -1
 
 
@@ -38,7 +38,7 @@ class Agenda:
     """
 
     def __init__(self, world_size: int, pad: int) -> None:
-        self.hop_names: list[str] = []  # as many as the longest route so far has links
+        self.hop_names: list[str] = []  # number of links of the longest route so far
         self._pad = pad
         self.last_place = np.full(world_size, -1)
         self.flows = Window(
@@ -61,9 +61,9 @@ class Agenda:
         return int(self.places["first_end"][unfinished])
 
     def is_idle(self, ranks: IntArray) -> BoolArray:
-        """Return which ranks have left every place that they have so far."""
+        """Return a mask of the ranks that have left all places they have had so far."""
         last = self.last_place[ranks] - self.places.base
-        idle = last < 0  # never had one, or it has been dropped
+        idle = last < 0  # it never had a place, or the place has been dropped
         if not idle.all():
             known = ~idle
             idle[known] = self.places["open"][last[known]] == OVER
@@ -84,12 +84,12 @@ class Agenda:
             pattern: The step's flows and members.
             num_bytes: Size of each flow, shape (num_flows,).
             delay_s: Latency of each flow, shape (num_flows,).
-            busy_s: How long each member is busy at the end, shape (num_members,), or None.
-            start_s: How long each member takes to begin the run, likewise.
-            kind: What each flow does with sparse messages, see `dgc_topo.simulation.work`.
+            busy_s: Seconds that each member is busy at the end, shape (num_members,), or None.
+            start_s: Seconds that each member takes to begin the run, likewise.
+            kind: Kind of each flow's work on sparse messages, see `dgc_topo.simulation.work`.
 
         Returns:
-            Which members have reached the step already, shape (num_members,).
+            Mask of the members that have reached the step already, shape (num_members,).
         """
         here = self.is_idle(pattern.members)
         all_here = bool(here.all())
@@ -210,7 +210,7 @@ class Window:
         return len(next(iter(self._columns.values())))
 
     def extend(self, count: int) -> slice:
-        """Add *count* rows with any content; return where they are."""
+        """Add *count* rows with undefined content; return their positions."""
         if self.end - self.base + count > self._capacity:
             self._make_room(count)
         rows = slice(self.end - self.base, self.end - self.base + count)
@@ -223,7 +223,7 @@ class Window:
         self.base = first
         if not kept and count <= self._capacity:
             return
-        # Half free afterwards: the cost of copying is spread over as many rows.
+        # Half is free afterwards, so that the cost of copying is spread over many rows.
         capacity = max(SMALL, 2 * (kept + count))
         for name, column in self._columns.items():
             new = np.zeros(capacity, column.dtype)

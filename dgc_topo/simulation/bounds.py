@@ -14,7 +14,7 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.cost import Cost
 from dgc_topo.simulation.unions import Growth
 
-#: Of more ranks than this not every pair is looked at.
+#: Most ranks of which every pair is examined.
 MAX_RANKS = 1024
 
 
@@ -30,17 +30,17 @@ def lower_bound_s(
 
     The larger of two:
 
-    - ``ceil(lg p) * alpha``: a contribution reaches at most twice as many ranks per message time;
+    - ``ceil(lg p) * alpha``: per message time a contribution reaches at most twice as many ranks;
       with k messages at once ``k + 1`` times as many, so the base of the logarithm is ``k + 1``.
-    - ``2 (p - 1) / p * n / bandwidth``: bytes that some rank's port has to carry when the ranks do
-      the reduction themselves (Patarasuk & Yuan, 2009).  Dedicated servers are such ranks as well:
-      count them, or know that they can beat this bound.
+    - ``2 (p - 1) / p * n / bandwidth``: bytes that some rank's port has to carry if the ranks do
+      the reduction themselves (Patarasuk & Yuan, 2009).  Count dedicated servers as ranks, too;
+      otherwise they can beat this bound.
 
     Args:
         num_ranks: Ranks that take part (p), at least 1.
         num_bytes: Size of the buffer (n).
         bandwidth_bytes_per_s: Bandwidth of a rank's port, each way.
-        latency_s: One way, host to host (alpha).
+        latency_s: Latency one way, host to host (alpha).
         messages_at_once: Messages that a rank sends in one step (k).
 
     Raises:
@@ -59,7 +59,7 @@ def lower_bound_s(
         raise ValueError(f"lower bound: bandwidth {bandwidth_bytes_per_s}, expected above 0")
     port_s = 2 * (num_ranks - 1) / num_ranks * num_bytes / bandwidth_bytes_per_s
     rounds, reached = 0, 1
-    while reached < num_ranks:  # in integers: a logarithm may round the wrong way
+    while reached < num_ranks:  # in integers, because a logarithm may round the wrong way
         rounds, reached = rounds + 1, reached * (messages_at_once + 1)
     return max(rounds * latency_s, port_s)
 
@@ -72,7 +72,7 @@ def goal_bound_s(
     latency_s: float,
     merged_bytes: float | None = None,
 ) -> float:
-    """Return a time that no schedule with the same goal and ranks can beat among equal ports.
+    """Return a time that no schedule of the same goal and ranks can beat with equal ports.
 
     - An all-reduce: `lower_bound_s`.  With s servers, which contribute nothing, w contributors send
       and receive every byte at least once, and ``2 (w - 1)`` times in all over ``w + s`` ports.
@@ -81,12 +81,12 @@ def goal_bound_s(
 
     Args:
         schedule: Schedule whose goal, ranks and servers count.
-        cost: Cost of the schedule; a rank sends as many messages at once as it ever does there.
+        cost: Cost of the schedule, which limits the messages that a rank sends at once.
         num_bytes: Bytes that one contributor gives (n).
         bandwidth_bytes_per_s: Bandwidth of a rank's port, each way.
         latency_s: One way, host to host (alpha).
-        merged_bytes: For sparse gradients, bytes of the union of all contributors but one: what
-            each must at least receive in an all-reduce.  Dense if left out.
+        merged_bytes: For sparse gradients, bytes of the union of all contributors but one, the
+            least that each must receive in an all-reduce.  By default the gradients are dense.
 
     Raises:
         ValueError: if a number makes no sense, or the cost is another schedule's.
@@ -99,7 +99,7 @@ class _Port(NamedTuple):
     """Speed at which a rank can send, or receive, over all its links."""
 
     bandwidth_bytes_per_s: float
-    burst_bytes: float = 0.0  #: that its links may have saved before
+    burst_bytes: float = 0.0  #: bytes that its links may have saved up before
 
     def time_s(self, num_bytes: float) -> float:
         return max(num_bytes - self.burst_bytes, 0.0) / self.bandwidth_bytes_per_s
@@ -152,25 +152,25 @@ def network_bound_s(
 
     - `goal_bound_s`, if all ports were as wide as the widest and all routes as short as the
       shortest;
-    - in an all-reduce, for each link that cuts the ranks in two: what those on one side gave has
-      to cross it at least once.  A host's down link is such a cut, the uplink of a rack as well;
-    - in an all-reduce, for each link that carries all that a contributor sends and receives, such
-      as a duplex limit: what it gave, and what the others did.
+    - in an all-reduce, for each link that cuts the ranks in two: the bytes of the ranks on one side
+      have to cross it at least once.  A host's down link is such a cut, and so is a rack's uplink;
+    - in an all-reduce, for each link that carries all traffic of a contributor, such as a duplex
+      limit: the contributor's bytes and those of the others.
 
-    Links carry at once what they have saved up (`EndCosts.burst_bytes`), and their bandwidth
-    changes when it does.  All that messages cost beside links only adds to it, as do other jobs.
+    The bound includes the bytes that links have saved up (`EndCosts.burst_bytes`) and changes of
+    bandwidth.  Costs at the ends of messages and other jobs' traffic can only add to it.
 
     Args:
         schedule: Schedule whose goal, ranks and servers count.
         cost: Cost of the schedule.
-        union_bytes: Function from numbers of contributors to bytes of what they give together.
+        union_bytes: Function from numbers of contributors to the bytes of their union.
         network: Bandwidths, latencies and routes.
         hosts: Host of each rank, shape (world_size,).
-        is_dense: Whether *union_bytes* is the same for any number of contributors.
+        is_dense: True if *union_bytes* is the same for any number of contributors.
         changes: Links that fail or change their bandwidth on the way.
 
     Returns:
-        Seconds; 0 if the ranks are too many to look at each pair.
+        Seconds; 0 if there are too many ranks to examine each pair.
     """
     if not 1 < len(hosts) <= MAX_RANKS:
         return 0.0
@@ -203,8 +203,8 @@ class _Ways(NamedTuple):
         src: Sending rank of each pair.
         dst: Receiving rank.
         routes: Links of each, padded with -1.
-        is_contributor: Which ranks contribute, shape (world_size,).
-        num_links: Of the network.
+        is_contributor: Mask of the contributing ranks, shape (world_size,).
+        num_links: Number of links of the network.
     """
 
     src: IntArray
@@ -225,14 +225,14 @@ class _Ways(NamedTuple):
         return cls(src, dst, routes, is_contributor, network.num_links)
 
     def _crossings(self, ranks: IntArray) -> IntArray:
-        """Return the routes of each rank that cross each link, shape (num_links, ranks)."""
+        """Return the number of each rank's routes over each link, shape (num_links, ranks)."""
         flows, hops = np.nonzero(self.routes >= 0)
         size = len(self.is_contributor)
         cells = self.routes[flows, hops] * size + ranks[flows]
         return np.bincount(cells, minlength=self.num_links * size).reshape(self.num_links, size)
 
     def cuts(self) -> tuple[IntArray, IntArray]:
-        """Return links that all traffic from some ranks to all the others crosses.
+        """Return the links that all traffic from some ranks to all others crosses.
 
         Returns:
             The links, and how many contributors are on the sending side of each; only those with a
@@ -247,7 +247,7 @@ class _Ways(NamedTuple):
         return np.flatnonzero(cut), given[cut]
 
     def both_ways(self) -> IntArray:
-        """Return links that carry all that some contributor, one of several, sends and receives."""
+        """Return the links that carry all traffic of a contributor, if there are several."""
         others = len(self.is_contributor) - 1
         both = (self._crossings(self.src) == others) & (self._crossings(self.dst) == others)
         several = np.count_nonzero(self.is_contributor) > 1
@@ -255,7 +255,7 @@ class _Ways(NamedTuple):
 
 
 def _widest_port(network: Network, ways: _Ways, changes: Sequence[LinkChange]) -> _Port:
-    """Return the fastest port that any rank may have, at its links' best."""
+    """Return the fastest port that any rank can have, at its links' highest bandwidth."""
     best = network.bandwidth_bytes_per_s.copy()
     for change in changes:
         links = list(change.links)

@@ -1,4 +1,4 @@
-"""Simulation of one collective: a topology run once on a cluster, dense or sparse."""
+"""`simulate`: one collective, run once by a topology on a cluster, dense or sparse."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Buffer that every rank contributes to a collective, sent dense or as its largest entries.
+    """Buffer that every rank contributes to a collective, dense or as sparse entries.
 
     Attributes:
         num_bytes: Size of the dense float32 buffer.
@@ -89,7 +89,7 @@ class Buffer:
         )
 
     def union_bytes(self) -> Growth:
-        """Return the bytes that what some contributors give together takes at least."""
+        """Return the least bytes of the union of some contributors' buffers."""
         if not self.is_sparse:
             return lambda contributors: np.where(contributors > 0, self.dense_bytes, 0.0)
         growth = growth_of(self.num_elements, self.num_entries, self.union_exponent)
@@ -179,7 +179,7 @@ class Simulation:
         return self.bytes_per_rank / self.time_s
 
     def as_dict(self) -> dict[str, object]:
-        """Return what was asked and what came out, as plain numbers and texts."""
+        """Return the settings and the results as plain numbers and texts."""
         return {
             "topology": self.topology,
             "world_size": self.world_size,
@@ -235,23 +235,23 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
 ) -> Simulation:
-    """Return what a topology takes, run once on a cluster.
+    """Simulate a topology once on a cluster, and return its time, traffic and bounds.
 
     Args:
         topology: Topology, its text such as ``ring`` or ``gossip:graph=ring``, or a schedule.
-        cluster: Cluster, or what `load_cluster` makes one of, such as ``1gbe``.
+        cluster: Cluster, or a source for `load_cluster`, such as ``1gbe``.
         nbytes: Size of every rank's dense float32 buffer, in bytes or as a text such as ``100MB``.
         density: Fraction of the elements that are sent, such as 0.001 or ``0.1%``; 1 is dense.
-        world_size: Number of ranks, if neither a schedule nor the cluster says it.
+        world_size: Number of ranks, if neither a schedule nor the cluster has it.
         iteration: Iteration of a topology that varies.
         seed: Seed of a topology that draws at random.
-        union_exponent: Growth of sparse unions: c ranks' entries merge into c**exponent times one
-            rank's (1: disjoint, 0: identical); entries are independent if left out.
+        union_exponent: Growth of sparse unions: the entries of c ranks merge into c**exponent times
+            one rank's (1: disjoint, 0: identical); by default entries are independent.
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
 
     Raises:
-        ValueError: if something does not fit or makes no sense, saying what.
+        ValueError: if an argument is out of range or does not fit the others, naming it.
         UnreachableError: if links fail for good and ranks wait for ever.
 
     Example:
@@ -275,7 +275,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
 def simulate_buffer(
     topology: Topology | Schedule, schedule: Schedule, cluster: Cluster, buffer: Buffer
 ) -> Simulation:
-    """Return what the *schedule* of a topology takes for a buffer on a cluster."""
+    """Simulate the *schedule* of a topology for a buffer on a cluster."""
     return Simulation(
         topology_text(topology),
         cluster.name,
@@ -290,10 +290,10 @@ def simulate_buffer(
 def number_of_ranks(
     topology: Topology | Schedule | str, cluster: Source, world_size: int | None
 ) -> int:
-    """Return the number of ranks that the arguments say, each by itself or all alike.
+    """Return the number of ranks; the arguments that have one must agree.
 
     Raises:
-        ValueError: if none says it, or two say different ones.
+        ValueError: if none has one, or two differ.
     """
     said = {
         "world_size": world_size,
@@ -312,21 +312,21 @@ def number_of_ranks(
 
 
 def as_topology(topology: Topology | Schedule | str) -> Topology | Schedule:
-    """Return the topology that a text means; others as they are."""
+    """Return the topology for a text; any other value is returned unchanged."""
     return Topology.parse(topology) if isinstance(topology, str) else topology
 
 
 def schedule_of(
     topology: Topology | Schedule, world_size: int, iteration: int, seed: int
 ) -> Schedule:
-    """Return a topology's schedule; a schedule as it is."""
+    """Return a topology's schedule; a schedule is returned unchanged."""
     if isinstance(topology, Schedule):
         return topology
     return topology.schedule(world_size, iteration=iteration, seed=seed)
 
 
 def topology_text(topology: Topology | Schedule) -> str:
-    """Return what reports call a topology, or a schedule of nobody's name."""
+    """Return the name of a topology, or of an unnamed schedule, for reports."""
     return f"a schedule ({topology.goal})" if isinstance(topology, Schedule) else str(topology)
 
 
@@ -336,7 +336,7 @@ def as_fraction(value: float | str) -> float:
 
 
 def check_density(density: float) -> None:
-    """Refuse what is no fraction to send.
+    """Refuse a density out of range.
 
     Raises:
         ValueError: unless *density* is above 0 and at most 1.

@@ -1,4 +1,4 @@
-"""Independent flows given as arrays: background traffic, and the model itself to look at."""
+"""Simulation of independent flows given as arrays, such as background traffic."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dgc_topo.simulation.fluid import Fluid
 
 
 class Flows:
-    """Owner of independent flows, started at given times; every one is a connection of its own.
+    """Owner of independent flows with given start times; each is a connection of its own.
 
     Args:
         fluid: The network's flows.
@@ -44,7 +44,7 @@ class Flows:
         if not self._left:
             self.finished.succeed()
             return
-        # A flow that has not begun is one that waits: its delay is its start and its latency.
+        # A flow that has not begun is a waiting flow: its delay is its start plus its latency.
         hops, latency_s = fluid.resources.of_messages(src, dst)
         delay_s = np.maximum(start_s - self._env.now, 0.0) + latency_s
         fluid.start(hops, delay_s, num_bytes, np.arange(len(src)), self._number)

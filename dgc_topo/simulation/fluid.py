@@ -1,12 +1,13 @@
-"""Flows that share links: the fluid model, driven by a SimPy clock.
+"""The fluid model: flows that share links, driven by a SimPy clock.
 
 State of a flow: *waiting* (its route's latency; uses no bandwidth), then *active* (moves bytes at
 its max-min fair rate), then gone.  Rates change only when a flow becomes active, when one ends
 or when a link changes.
 
-Everything that happens at one instant is handled at once: all flows due are taken from a heap
-of batches, their owners are told (and may start new flows), and then bandwidth is shared anew,
-once.  So cost follows the number of instants, not of messages.
+Everything that happens at one instant is handled together: all flows that are due are taken from a
+heap of batches, their owners are told (and may start new flows), and then bandwidth is shared
+again,
+once.  The cost therefore depends on the number of instants, not of messages.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ from dgc_topo.simulation.pool import FlowPool
 from dgc_topo.simulation.resources import Resources
 from dgc_topo.simulation.sharing import Sharing
 
-#: Times closer than this (relative) are one instant: they differ by rounding only.
+#: Times closer than this (relative) are one instant; they differ only by rounding.
 SAME_INSTANT = 1e-12
 
-#: Up to so many flows are handled one by one: calls on tiny arrays would cost more.
+#: Up to this many flows are handled one by one, because calls on tiny arrays would cost more.
 FEW = 6
 
-#: An entry of the heap: time, order of entry, and either one flow or several and their times.
+#: An entry of the heap: time, order of entry, and one flow or several with their times.
 Entry = tuple[float, int, int | IntArray, FloatArray]
 
 NO_TIMES = np.empty(0)
 
 
 class Owner(Protocol):
-    """Owner of flows, which starts them and is told when they end."""
+    """Owner of flows: it starts them, and is told when they end."""
 
     def ended(self, tags: IntArray) -> None:
-        """Take note that the flows with these tags have ended now."""
+        """Note that the flows with these tags have ended now."""
 
     def ended_one(self, tag: int) -> None:
-        """Take note that one flow has ended now."""
+        """Note that one flow has ended now."""
 
     def settled(self) -> None:
-        """Go on: every flow that ended at this instant has been told."""
+        """Go on, after all ends of flows at this instant have been noted."""
 
 
 class Fluid:
@@ -61,7 +62,7 @@ class Fluid:
     def __init__(self, env: simpy.Environment, network: Network) -> None:
         self.env = env
         self.network = network
-        self.instants = 0  #: how many times flows were due: what the simulation's cost follows
+        self.instants = 0  #: number of instants at which flows were due
         self.resources = Resources(network)
         self._pool = FlowPool(self.resources.pad)
         self._sharing = Sharing(self._pool, self.resources)
@@ -74,7 +75,7 @@ class Fluid:
 
     @property
     def moved_at_once(self) -> FloatArray | None:
-        """Use of each resource that took no time, as links had saved it up; else None."""
+        """Use of each resource that took no time, from what links saved up; None without bursts."""
         return self._sharing.moved_at_once
 
     def add_owner(self, owner: Owner) -> int:
@@ -125,9 +126,9 @@ class Fluid:
         self._arm()
 
     def stalled(self, owner: int) -> tuple[IntArray, dict[int, float]]:
-        """Return the tags of an owner's flows on dead links, and since when those links are dead.
+        """Return the tags of an owner's flows on dead links, and the times of the failures.
 
-        Only right between instants.
+        The result is valid only between instants.
         """
         pool = self._pool
         slots = np.flatnonzero(pool.active & (pool.owner == owner) & (pool.rate == 0))
@@ -142,7 +143,7 @@ class Fluid:
             return
         self._pool.due[slots] = times
         first, last = times.min(), times.max()
-        if last == np.inf:  # on a dead link: nothing to wait for
+        if last == np.inf:  # on a dead link there is nothing to wait for
             alive = times < np.inf
             slots, times = slots[alive], times[alive]
         if last > first:
@@ -165,10 +166,10 @@ class Fluid:
             time, _, slots, _ = heap[0]
             if not isinstance(slots, int) or due_at[slots] == time:
                 break
-            heappop(heap)  # the flow's time has changed since
+            heappop(heap)  # outdated: the flow's time has changed
         if heap and heap[0][0] < self._armed:
             self._armed = heap[0][0]
-            # Rounding may put the alarm a hair before the flow's time; SAME_INSTANT covers it.
+            # Rounding may put the alarm slightly before the flow's time; SAME_INSTANT covers that.
             alarm = self.env.timeout(max(self._armed - self.env.now, 0.0))
             assert alarm.callbacks is not None
             alarm.callbacks.append(self._wake)
@@ -205,7 +206,7 @@ class Fluid:
         return np.concatenate([*many, np.array(ones, np.int64)])
 
     def _split(self, slots: IntArray, times: FloatArray, limit: float) -> IntArray:
-        """Take from one entry what is due; the rest goes back to the heap."""
+        """Take the due flows from one entry; put the rest back into the heap."""
         due = self._pool.due
         if times[-1] > limit:
             count = int(np.searchsorted(times, limit, "right"))
@@ -246,9 +247,9 @@ class Fluid:
 def change_links(
     change: LinkChange, env: simpy.Environment, fluid: Fluid
 ) -> Generator[simpy.Event, None, None]:
-    """Process: change the links of *fluid* when it is time."""
+    """Process that changes the links of *fluid* at the given time."""
     checked_links(fluid.network, change.links)
-    if change.at_s:  # what fails at once carries nothing, not even what takes no time
+    if change.at_s:  # a link that fails at time 0 carries nothing, not even bytes that take no time
         yield env.timeout(change.at_s)
     links = np.array(change.links, np.int64)
     fluid.set_bandwidth(links, fluid.network.bandwidth_bytes_per_s[links] * change.factor)

@@ -1,15 +1,17 @@
-"""Write a schedule as GOAL text, for LogGOPSim, ATLAHS and whoever else reads it.
+"""Export of a schedule as GOAL text, for LogGOPSim, ATLAHS and other simulators.
 
 (Hoefler, Siebert & Lumsdaine, "Group Operation Assembly Language", ICPP 2009.)  A transfer is a
-``send`` at its source and a ``recv`` at its destination, with the step's number as tag; what a
-rank does in a step requires everything it did in its step before.  Adding up what a step brought is
-a ``calc`` (in nanoseconds, as LogGOPSim reads it) after all of the rank's sends and receives in it.
+``send`` at its source and a ``recv`` at its destination, with the step's number as tag.  A rank's
+operations in a step require all of its operations in its previous step.  Adding what arrived in a
+step is a ``calc`` (in nanoseconds, as LogGOPSim reads it) after all of the rank's sends and
+receives
+in that step.
 
-Readers with one serial NIC per rank send in the order of the text.  So each rank's messages of a
-step begin with the one to the rank after it, then the one to the next but one, and so on: if all
-began with rank 0, its NIC would be the only one that receives.  Empty messages are left out
-(LogGOPSim takes a size of 0 for 2^64), and a rank that has nothing to do computes for 0 ns, for a
-program without any operation is none.
+Readers with one serial NIC per rank send in the order of the text.  Each rank's messages of a step
+therefore begin with the one to the next rank, then the one after that, and so on: if all began with
+rank 0, its NIC would be the only one that receives.  Empty messages are left out (LogGOPSim takes a
+size of 0 for 2^64).  A rank that has nothing to do computes for 0 ns, because a program needs at
+least one operation.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.transfer_sizes import Sizes, checked_sizes
 
-#: Readers keep sizes and times in 64 bits: this is too much.
+#: Readers keep sizes and times in 64 bits; this is the first number that is too large.
 _TOO_MUCH = 2.0**64
 
 
@@ -32,8 +34,8 @@ def write_goal(
 ) -> None:
     """Write *schedule* to *file*; bytes and nanoseconds are rounded up.
 
-    The text of all ranks is collected before it is written: GOAL goes rank by rank, a schedule
-    step by step.
+    All ranks' lines are collected before they are written, because GOAL is ordered by rank and a
+    schedule by step.
 
     Args:
         schedule: Schedule to write.
@@ -69,7 +71,7 @@ def write_goal(
 
 
 def _next_ranks_first(step: Step, world_size: int) -> IntArray:
-    """Return the order of a step's transfers, by how many ranks each goes forward."""
+    """Return the order of a step's transfers by distance, from the source forward."""
     return np.argsort((step.dst - step.src) % world_size, kind="stable")
 
 
@@ -101,7 +103,7 @@ class _Rank:
         self.lines += [f"l{self._count} requires l{label}" for label in self._before]
 
     def compute(self, nanoseconds: int) -> None:
-        """End the step with a computation that requires all of it; the next step requires this."""
+        """End the step with a computation that follows all of it and precedes the next step."""
         self._count += 1
         self.lines.append(f"l{self._count}: calc {nanoseconds}")
         self.lines += [f"l{self._count} requires l{label}" for label in self._now]

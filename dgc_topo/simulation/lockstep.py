@@ -1,10 +1,11 @@
-"""Schedules that keep all ranks in step: their time is a sum, exact and free of events.
+"""Schedules that keep all ranks in step: their time is a sum, exact and without events.
 
-On a star of equal links, a step's flows start together if one end of each was busy until the
-step before ended, and end together if they carry the same bytes and are shared alike.  Then
-the fluid model has nothing left to decide: a step takes ``latency + bytes * flows / bandwidth``,
-with the number of flows that share the busiest link.  Whether this holds depends on the schedule
-alone, so one look at it serves every network, model and density.
+On a star of equal links, a step's flows start together if one end of each was busy until the end
+of the previous step.  They end together if they carry the same bytes and are shared alike.  The
+time
+of a step is then ``latency + bytes * flows / bandwidth``, with the number of flows that share the
+busiest link.  These conditions depend on the schedule alone, so one pass over it serves every
+network, model and density.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.tally import SAME, Bounds
 from dgc_topo.simulation.unions import MAX_COUNTERS, Contributors
 
-#: Maps numbers of contributors, and of chunks that have merged so many, to bytes of messages.
+#: Function from numbers of merged contributors, and of chunks, to bytes of messages.
 MessageBytes = Callable[[IntArray, IntArray], FloatArray]
 
 
@@ -29,9 +30,9 @@ class LockStep:
     """Schedule whose flows of every step all start together and end together.
 
     Attributes:
-        contributors: Contributors that each chunk has merged when it is sent in a step, shape
-            (num_steps,), or None if chunks of one step differ, or several messages are one flow
-            (then only dense sizes are in lock step).
+        contributors: Number of contributors that each chunk has merged when it is sent in a step,
+            shape (num_steps,).  None if chunks of one step differ, or several messages are one
+            flow; then only dense sizes are in lock step.
         chunks: Chunks that each flow carries in a step, shape (num_steps,).
         share: Flows on the busiest link of each flow, shape (num_steps,).
         pattern: Number of the step's pattern of ranks, shape (num_steps,).
@@ -77,8 +78,8 @@ def star_bounds(fabric: Fabric, link_bytes: FloatArray, num_steps: int) -> Bound
 
     Args:
         fabric: Fabric of the star.
-        link_bytes: Bytes on every link of all that is run, see `LockStep.link_bytes`.
-        num_steps: Number of steps of all that is run.
+        link_bytes: Bytes on every link in all runs, see `LockStep.link_bytes`.
+        num_steps: Number of steps in all runs.
     """
     as_busy = link_bytes >= link_bytes.max() * (1 - SAME)
     busiest, like_it = int(np.argmax(as_busy)), int(as_busy.sum()) - 1
@@ -96,7 +97,7 @@ def star_bounds(fabric: Fabric, link_bytes: FloatArray, num_steps: int) -> Bound
 def find_lock_step(schedule: Schedule) -> LockStep | None:
     """Return the lock step of *schedule* if it keeps its ranks in step, else None.
 
-    Costs one pass over the schedule; reads no bytes and no network.
+    It takes one pass over the schedule, and needs no sizes and no network.
     """
     look = _Look(schedule)
     for step in schedule.steps():
@@ -113,7 +114,7 @@ class _Pattern:
     src: IntArray
     dst: IntArray
     flow_of: IntArray
-    share: int  #: of every flow's busiest link; 0 if flows differ
+    share: int  #: number of flows on every flow's busiest link; 0 if flows differ
 
     def fits(self, step: Step) -> bool:
         return np.array_equal(self.step.src, step.src) and np.array_equal(self.step.dst, step.dst)
@@ -146,7 +147,7 @@ class _Look:
         if self._merged is not None:
             merged, _, _ = self._merged.advance(step)
             self._contributors.append(int(merged[0]))
-            # Messages that share a flow have a header each, which only a simulation adds up.
+            # Messages that share a flow have a header each; only a simulation adds these up.
             if (merged != merged[0]).any() or len(step) > len(pattern.src):
                 self._merged = None
         return True

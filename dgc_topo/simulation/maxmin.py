@@ -1,4 +1,4 @@
-"""Max-min fair sharing of links by progressive filling, on arrays.
+"""Max-min fair rates of flows by progressive filling, on arrays.
 
 Law: a flow's rate can be raised only by lowering that of a flow that is no faster.  Every flow
 has a *bottleneck*: a full link on which no other flow is faster (Bertsekas & Gallager, *Data
@@ -7,8 +7,9 @@ Networks*, 6.5.2).
 Filling one bottleneck after the other takes as many rounds as there are different rates.  Here a
 round fills every *local* bottleneck: a link whose equal share is no larger than the share that
 any of its flows could have on its other links.  Filling a link never lowers the share of another
-one, so such a link stays the bottleneck of its flows whatever happens elsewhere; the result is
-the same and the number of rounds is the length of the longest chain of dependent bottlenecks.
+link, so a local bottleneck stays the bottleneck of its flows.  The result is therefore the same,
+and
+the number of rounds is the length of the longest chain of dependent bottlenecks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 
-#: Shares closer than this (relative) are one share: they differ by rounding only.
+#: Shares closer than this (relative) are equal; they differ only by rounding.
 SAME_RATE = 1e-12
 
 
@@ -31,14 +32,14 @@ def max_min_rates(
             solver reads one hop of all flows at a time.  A flow that crosses fewer links names a
             link of infinite capacity for the rest.
         capacity: Capacity of each link in bytes per second, shape (num_links,); 0 for a dead link.
-        weights: Use of each hop's capacity by one byte of a flow, shape (max_links,); 1 if left
-            out.  Flows are still served alike: an equal share is an equal rate.  A hop of weight 0
-            has to name a link of infinite capacity.
+        weights: Use of each hop's capacity by one byte of a flow, shape (max_links,); by default 1.
+            An equal share still is an equal rate, whatever the weights.  A hop of weight 0 has to
+            name a link of infinite capacity.
 
     Returns:
         Rates in bytes per second, shape (num_flows,); infinite without any finite link.
     """
-    if hops.size * 4 < len(capacity):  # few flows in a large network: look at their links only
+    if hops.size * 4 < len(capacity):  # few flows in a large network: use only their links
         links, inverse = np.unique(hops, return_inverse=True)
         return _fill(inverse.reshape(hops.shape), capacity[links], weights)
     return _fill(hops, capacity, weights)
@@ -54,7 +55,7 @@ def _fill(hops: IntArray, capacity: FloatArray, weights: FloatArray | None) -> F
         users = _use(hops, None, weights, num_links)
         share = np.divide(residual, users, out=np.full(num_links, np.inf), where=users > 0)
         per_hop = share[hops]
-        level = per_hop.min(axis=0)  # the best that each flow can still hope for
+        level = per_hop.min(axis=0)  # highest rate that each flow can still get
         if level.min() >= level.max() * (1 - SAME_RATE):
             rates[waiting] = level
             return rates

@@ -1,4 +1,4 @@
-"""Layers of a torch module: parameters to send, and when their gradients are ready."""
+"""Workloads from torch modules: each layer's parameters, and when its gradients are ready."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _META = torch.device("meta")
 
 
 def layers_of(module: nn.Module, compute_s: float, example: Any = None) -> Workload:
-    """Return the workload of a module: a layer for each part of it that has parameters of its own.
+    """Return the workload of a module, with a layer for each part that has parameters of its own.
 
-    A third of the time is the forward pass; in the backward pass each layer takes a share by the
-    arithmetic of its forward pass, the last one used first.  A parameter that several parts share
-    belongs to the first of them, where its gradient is complete.
+    A third of the time is the forward pass.  The backward pass visits the layers in reverse order
+    of use, and each takes a share in proportion to the arithmetic of its forward pass.  A parameter
+    that several parts share belongs to the first of them, where its gradient is complete.
 
     Args:
         module: Module with parameters to train, on any device.
         compute_s: Seconds of both passes.
-        example: Input of the module, see `load_workload`; without it parameters are counted.
+        example: Input of the module, see `load_workload`; without it, time is shared by parameters.
 
     Raises:
         ValueError: if no parameter is trained, one has no shape yet, or the module cannot run
@@ -45,12 +45,12 @@ def layers_of(module: nn.Module, compute_s: float, example: Any = None) -> Workl
     else:
         order, work = _arithmetic(module, example)
         order = [part for part in order if part in shapes]
-        unused = [part for part in shapes if part not in order]  # their gradients come at the end
+        unused = [part for part in shapes if part not in order]  # ready at the end
         order, source = [*unused, *order], "ready times by the layers' arithmetic"
     backward_s = (1 - FORWARD_SHARE) * compute_s
     total = sum(work.get(part, 0.0) for part in order) or 1.0
     done = list(accumulate(work.get(part, 0.0) / total for part in reversed(order)))
-    done[-1] = 1.0  # not a rounding error away from it
+    done[-1] = 1.0  # exactly, without a rounding error
     layers = tuple(
         ReadyLayer(
             part or name,
@@ -84,7 +84,7 @@ def _shapes(module: nn.Module) -> dict[str, list[torch.Size]]:
 
 
 def _arithmetic(module: nn.Module, example: Any) -> tuple[list[str], dict[str, float]]:
-    """Return the parts in the order of their first use, and the operations that are their own."""
+    """Return the parts in the order of their first use, with the operations of each part itself."""
     order: list[str] = []
     hooks = [
         part.register_forward_pre_hook(lambda _, __, part_name=part_name: order.append(part_name))
@@ -112,7 +112,7 @@ def _arithmetic(module: nn.Module, example: Any) -> tuple[list[str], dict[str, f
 
 
 def _own_operations(module: nn.Module, counter: FlopCounterMode) -> dict[str, float]:
-    """Return the operations of each part, less those of the parts inside it."""
+    """Return the operations of each part without those of the parts inside it."""
     root = type(module).__name__
     counted = {
         name.removeprefix(root).removeprefix("."): float(sum(operations.values()))

@@ -1,4 +1,4 @@
-"""Patterns of communication, prepared once for every step between the same ranks."""
+"""Patterns of communication: the flows of a step, reused for all steps between the same ranks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Step
 from dgc_topo.simulation.fluid import Fluid
 
-#: Patterns kept, and the number of transfers they may hold together.
+#: Most patterns to keep, and most transfers in them.
 KEPT_PATTERNS = 4
 KEPT_TRANSFERS = 1 << 18
 
@@ -23,7 +23,7 @@ class Pattern:
     Attributes:
         src: Source rank of each transfer of the step.
         dst: Destination rank.
-        flow_of: Flow that carries each transfer, or None where each has its own.
+        flow_of: Flow that carries each transfer, or None if each has its own.
         members: Ranks that take part, sorted, shape (num_members,).
         degree: Number of flows of each member.
         src_at: Position in *members* of each flow's source, shape (num_flows,).
@@ -44,7 +44,7 @@ class Pattern:
 
     @classmethod
     def of_selves(cls, members: IntArray, hops: IntArray) -> Pattern:
-        """Return the pattern of flows from each member to itself: work, or waiting.
+        """Return the pattern of flows from each member to itself, for work or waiting.
 
         Args:
             members: Ranks, sorted, shape (num_members,).
@@ -70,7 +70,7 @@ class Pattern:
 
     @cached_property
     def turns(self) -> tuple[IntArray, IntArray]:
-        """Each flow's turn among the flows of its source, and of its destination, from 0."""
+        """Position of each flow among the flows of its source, and of its destination, from 0."""
         first = np.cumsum(self.degree) - self.degree
         turns = np.empty_like(self._order)
         turns[self._order] = np.arange(len(turns)) - np.repeat(first, self.degree)
@@ -78,7 +78,7 @@ class Pattern:
 
 
 class Patterns:
-    """Maker of patterns that remembers the last few.
+    """Maker of patterns, with a cache of the last few.
 
     Args:
         fluid: Flows on the network, which knows the routes.
@@ -104,7 +104,7 @@ class Patterns:
         return pattern
 
     def of_work(self, members: IntArray) -> Pattern:
-        """Return the pattern of ranks that are busy themselves."""
+        """Return the pattern of ranks with work of their own."""
         for pattern in self._kept_work:
             if _same(pattern.members, members):
                 return pattern
@@ -122,7 +122,7 @@ class Patterns:
         return Pattern(src, dst, flow_of, members, degree, src_at, dst_at, hops, latency_s)
 
     def _merge(self, src: IntArray, dst: IntArray) -> tuple[IntArray, IntArray, IntArray | None]:
-        """Give the transfers of one ordered pair one flow: they share one connection."""
+        """Give all transfers of an ordered pair one flow, because they share a connection."""
         pairs = src * self._world_size + dst
         if (pairs[1:] > pairs[:-1]).all():
             return src, dst, None
@@ -135,7 +135,7 @@ class Patterns:
         self, src: IntArray, dst: IntArray
     ) -> tuple[IntArray, IntArray, IntArray, IntArray]:
         size = self._world_size
-        if 8 * len(src) < size:  # few of many ranks: cost must follow the few
+        if 8 * len(src) < size:  # if few of many ranks take part, the cost must depend on the few
             members, at, degree = np.unique(
                 np.concatenate([src, dst]), return_inverse=True, return_counts=True
             )
@@ -150,5 +150,5 @@ class Patterns:
 
 
 def _same(one: IntArray, other: IntArray) -> bool:
-    """Return True if two arrays are equal; a schedule often gives the very same one again."""
+    """Return True if two arrays are equal; often they are the same object."""
     return one is other or np.array_equal(one, other)

@@ -1,4 +1,4 @@
-"""Storage of flows: one column per property, one slot per flow, slots used again."""
+"""Storage of flows: one column per property, one reusable slot per flow."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class FlowPool:
         hops: Resources used, shape (max_hops, capacity); an infinite one pads.
         remaining: Bytes still to move at time *since*.
         rate: Current rate in bytes per second.
-        since: When *remaining* was right.
-        due: When the flow will next change its state.
-        active: Whether it is past its latency.
-        tag: The owner's name for the flow.
+        since: Time for which *remaining* holds.
+        due: Time at which the flow will next change its state.
+        active: True if it is past its latency.
+        tag: The owner's number for the flow.
         owner: Number of the owner.
     """
 
@@ -62,7 +62,7 @@ class FlowPool:
             row[slots] = self.pad
         self.remaining[slots] = num_bytes
         if len(hops) == 0 or (hops[0] == self.pad).any():
-            # From a host to itself: no link, no time.
+            # From a host to itself there is no link, and it takes no time.
             self.remaining[slots[(hops == self.pad).all(axis=0)]] = 0.0
         self.tag[slots] = tags
         self.owner[slots] = owner

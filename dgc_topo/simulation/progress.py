@@ -1,12 +1,14 @@
-"""A schedule under way: which rank has reached which step, and which transfers that starts.
+"""Progress of a schedule: the step that each rank has reached, and the flows that it starts.
 
-A rank reaches a step when it has finished its part in the ones before; a transfer starts when
-both its ends have reached the step; a rank's part in a step is finished when all its transfers,
-sent and received, have ended (and what it received is added up).  There is no global barrier.
+A rank reaches a step when it has finished its part in all earlier ones.  A transfer starts when
+both
+its ends have reached the step.  A rank's part in a step is finished when all its transfers, sent
+and
+received, have ended, and the received values have been added.  There is no global barrier.
 
-Steps are read from the schedule as late as possible and forgotten when finished.  A step has to
-be read as soon as two ranks have nothing left to do in the steps read before: it may be those
-two that talk next.
+Steps are read from the schedule as late as possible, and forgotten when finished.  A step has to be
+read once two ranks have nothing left to do in the steps read before: these two may be the next to
+exchange a message.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class ScheduleProgress:
         self.tally = Tally(fluid.resources, fluid.network.costs, size)
         self._world_size = size
         self._fluid, self._env, self._costs = fluid, fluid.env, fluid.network.costs
-        # Without shared processors a rank posts its messages one overhead after the other.
+        # Without shared processors a rank posts its messages one by one, an overhead apart.
         self._staggers = self._costs.is_serial and self._costs.has_overhead
         self._has_processors = self._costs.has_processors
         self._stays_busy = self._costs.has_merging and not self._has_processors
@@ -71,7 +73,7 @@ class ScheduleProgress:
             self.finished.succeed()
 
     def stalled(self) -> tuple[list[tuple[int, int]], dict[int, float]]:
-        """Return pairs of ranks (from, to) that dead links hold up, and since when each is dead."""
+        """Return pairs of ranks (from, to) that dead links hold up, and the failures' times."""
         tags, dead = self._fluid.stalled(self._number)
         flows, places = self._agenda.flows, self._agenda.places
         rows = np.sort(tags) - flows.base
@@ -104,7 +106,7 @@ class ScheduleProgress:
             self._leave(finished)
 
     def _stay_busy(self, rows: IntArray) -> None:
-        """Leave places after the time it takes to add up what was received."""
+        """Leave places after the time that adding the received values takes."""
         busy_s = self._agenda.places["busy_s"][rows]
         ids = rows + self._agenda.places.base
         order = np.argsort(busy_s, kind="stable")
@@ -137,7 +139,7 @@ class ScheduleProgress:
             self._start(count_down(self._agenda.flows["waiting"], posted))
 
     def _start(self, rows: IntArray) -> None:
-        """Start flows that stand in the tables."""
+        """Start flows (rows of the tables)."""
         if not len(rows):
             return
         flows = self._agenda.flows
@@ -154,7 +156,7 @@ class ScheduleProgress:
         return np.asarray(places["rank"][at], np.int64)
 
     def _when_cold(self, rows: IntArray, units: FloatArray) -> FloatArray:
-        """Return sizes of flows (rows) that start now: work on messages may find caches cold."""
+        """Return the sizes of flows (rows) that start now, with the cold-cache penalty of work."""
         if not self._coding.matters:
             return units
         kinds = self._agenda.flows["kind"][rows]
@@ -162,7 +164,7 @@ class ScheduleProgress:
         return units + more_s / self._fluid.resources.work_unit_s
 
     def ended_one(self, tag: int) -> None:
-        """Finish the places whose last flow has been this one."""
+        """Finish the places for which this was the last flow."""
         if self._costs.is_serial:
             self.ended(np.array([tag]))
             return
@@ -185,7 +187,7 @@ class ScheduleProgress:
                     self._reach_one(following - base)
 
     def _reach_one(self, place: int) -> None:
-        """Post the flows of one place; start those that the other end has posted."""
+        """Post the flows of one place; start those that the other end has posted already."""
         agenda = self._agenda
         flows, places, ends = agenda.flows.views, agenda.places.views, agenda.ends.views["flow"]
         waiting, base = flows["waiting"], agenda.flows.base
@@ -204,7 +206,7 @@ class ScheduleProgress:
                 self._fluid.start_one(hops, delay_s, num_bytes, row + base, self._number)
 
     def _read(self, index: int, step: Step) -> None:
-        """Take a step into the tables and start what can start."""
+        """Add a step to the tables, and start the flows that can start."""
         pattern, work = self._patterns.of(step), self._work
         sizes = checked_sizes(self._sizes, index, step)
         num_bytes, busy_s = sizes.num_bytes, work.after_s(pattern, step, sizes)
@@ -222,7 +224,7 @@ class ScheduleProgress:
             self._read_work(members, busy_s[busy], READS * work.is_coded(sizes))
 
     def _read_work(self, members: IntArray, work_s: FloatArray, kind: IntArray | int) -> None:
-        """Let ranks be busy for so many CPU seconds before they go on.
+        """Keep ranks busy for some CPU seconds before they go on.
 
         Args:
             members: Ranks that are busy.
@@ -256,7 +258,7 @@ class ScheduleProgress:
         start_s: FloatArray | float = 0.0,
         kind: IntArray | int = 0,
     ) -> None:
-        """Take flows into the tables and start those that can start."""
+        """Add flows to the tables, and start those that can start."""
         first_flow = self._agenda.flows.end
         here = self._agenda.add(pattern, flow_bytes, delay_s, busy_s, start_s, kind)
         self._idle -= int(here.sum())
@@ -274,7 +276,7 @@ class ScheduleProgress:
     def _posted_s(
         self, pattern: Pattern, here: BoolArray, start_s: FloatArray | float
     ) -> FloatArray:
-        """Return the times at which ranks that are here have posted all their ends, in turn."""
+        """Return the times at which the present ranks have posted all their ends, one by one."""
         begun_s = self.finish_s[pattern.members] + self._costs.step_overhead_s + start_s
         reached_s = np.where(here, begun_s, -np.inf)
         src_turn, dst_turn = pattern.turns
@@ -286,14 +288,14 @@ class ScheduleProgress:
         return posted_s
 
     def _until_posted(self, rows: IntArray, delay_s: FloatArray) -> FloatArray:
-        """Return the delay of flows, from now, if it begins when both ends are posted."""
+        """Return the delays of flows from now on; each begins when both ends are posted."""
         if not self._staggers:
             return delay_s
         posted_s = self._agenda.flows["posted_s"][rows]
         return np.asarray(delay_s + np.maximum(posted_s - self._env.now, 0.0))
 
     def _start_s(self, members: IntArray) -> FloatArray:
-        """Return the seconds that members take to begin the run, and let them begin it."""
+        """Return the seconds that members take to begin the run, and note that they have begun."""
         start_s = np.where(self._have_begun[members], 0.0, self._costs.start_overhead_s)
         self._have_begun[members] = True
         return start_s

@@ -1,15 +1,16 @@
-"""Everything that flows share: links, and where it is modelled, the processors at their ends.
+"""Resources that flows share: links and, if they are modelled, the processors at their ends.
 
-A flow uses several resources at once.  Of a link it uses as many bytes as it moves; of a processor
-the CPU seconds that each byte costs, sending or receiving; and of the links on its way back a
-small share, for acknowledgements.  So every *hop* of a flow has a weight: what one byte uses of
-that hop's resource.  Weights belong to the position of a hop, which is the same for all flows:
+A flow uses several resources at once: of a link the bytes that it moves; of a processor the CPU
+seconds that each byte costs to send or receive; of the links on its way back a small share for
+acknowledgements.  Every *hop* of a flow therefore has a weight: the use of that hop's resource by
+one byte.  Weights belong to the position of a hop, which is the same for all flows:
 
     send: process, machine | receive: process, machine | work: process, machine | links ...
 
-*Work* is what a rank's process does itself, such as adding up what arrived.  It is a flow as well,
-of CPU seconds, over the process and machine that it keeps busy; so work and messages of all
-processes that share a machine share its cores, as the kernel's scheduler would have it.
+*Work* is a rank's own processing, such as adding what arrived.  It is a flow as well, of CPU
+seconds
+over the process and machine that it keeps busy.  Work and messages of all processes on a machine
+thus share its cores, as under the kernel's scheduler.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ class Resources:
         network: Links, and what messages cost at their ends.
 
     Attributes:
-        capacity: Of each resource, shape (num_resources + 1,): bytes per second of a link, cores
-            of a processor; the last one is infinite and pads hops.
-        pad: Its number.
+        capacity: Capacity of each resource, shape (num_resources + 1,): bytes per second of a link,
+            cores of a processor; the last one is infinite and pads hops.
+        pad: Number of that last one.
         num_links: Number of links: the first resources.
         network: Links, and what messages cost at their ends.
-        costs: What messages cost at their ends.
-        work_unit_s: CPU seconds that are one unit of work; beside a message, a process at work
-            gets as much of a core as the handling of that message.
+        costs: Costs of messages at their ends.
+        work_unit_s: CPU seconds in one unit of work, chosen so that work gets as much of a core as
+            the handling of a message beside it.
     """
 
     def __init__(self, network: Network) -> None:
@@ -139,22 +140,21 @@ class Resources:
 
 
 class TokenBuckets:
-    """Token buckets of all links, which are full at first.
+    """Token buckets of all links; they are full at first.
 
-    A shaped link (Linux's ``htb``, and what clouds rent out by rate) saves up what it does not
-    carry, to a limit, and so forgives short pauses: a message no longer than what was saved takes
-    no time on it, and a stream with gaps still gets its rate.  In the fluid model a flow that
-    becomes active moves at once what *all* links on its way have saved, and from then on its fair
-    share.
+    A shaped link (Linux's ``htb``, or a cloud's rate limit) saves up its unused bytes, to a limit.
+    A message no longer than the saved bytes takes no time on it, and a stream with short pauses
+    still gets its rate.  In the fluid model a flow that becomes active at once moves the bytes that
+    *all* links on its way have saved, and continues at its fair share.
 
     Args:
         pool: Storage of the flows.
         resources: Links, and the use that a byte makes of them.
-        burst_bytes: Bytes that a link saves at most.
+        burst_bytes: Most bytes that a link saves.
 
     Attributes:
-        moved_at_once: Use of each resource that took no time, so that no processor is busy with
-            it, shape (num_resources + 1,).
+        moved_at_once: Use of each resource that took no time and kept no processor busy, shape
+            (num_resources + 1,).
     """
 
     def __init__(self, pool: FlowPool, resources: Resources, burst_bytes: float) -> None:
@@ -173,7 +173,7 @@ class TokenBuckets:
             hops = pool.hops[:, slot]
             used = np.ones(len(hops)) if weights is None else weights
             crossed = hops < len(self._saved)
-            # A link that carries both ways is crossed by a message and by what acknowledges it.
+            # A message and its acknowledgements both cross a link that both ways share.
             links, which = np.unique(hops[crossed], return_inverse=True)
             if not len(links):
                 continue

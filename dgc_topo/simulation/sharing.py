@@ -1,8 +1,8 @@
-"""Fair shares of links, kept up to date as flows come and go.
+"""Fair rates of flows, updated as flows begin and end.
 
-Two ways to the same rates.  When much changes at once, all active flows are solved again, as
-arrays.  When little changes, only the connected components (flows joined by shared links) that
-hold a changed link are: no other flow's rate can depend on it.
+There are two ways to the same rates.  After large changes all active flows are solved again, as
+arrays.  After small changes only the connected components (flows joined by shared links) with a
+changed link are solved, because no other flow's rate can depend on that link.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates
 from dgc_topo.simulation.pool import FlowPool, view_floats
 from dgc_topo.simulation.resources import Resources, TokenBuckets
 
-#: After so many instants with few changes in a row the index of a link's users pays off.
+#: Consecutive instants with few changes after which an index of each link's users pays off.
 PATIENCE = 8
 
-#: A component this large (and a quarter of all flows) is solved together with all the rest.
+#: A component of this size (and a quarter of all flows) is solved together with all others.
 LARGE_COMPONENT = 256
 
 
-#: Flows whose time changed, and their new times: many of them, or one.
+#: Flows whose times changed, and their new times: many, or one.
 Retimed = tuple[IntArray, FloatArray]
 RetimedOne = tuple[int, float]
 
@@ -57,7 +57,7 @@ class Sharing:
 
     @property
     def moved_at_once(self) -> FloatArray | None:
-        """Use of each resource that took no time, if links save up anything; else None."""
+        """Use of each resource that took no time; None if links save up nothing."""
         return None if self._token_buckets is None else self._token_buckets.moved_at_once
 
     def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray, now: float) -> None:
@@ -126,7 +126,7 @@ class Sharing:
         return ended
 
     def _are_cut(self, slots: IntArray) -> BoolArray:
-        """Return which flows have a dead link on their way: not even an empty one gets through."""
+        """Return a mask of flows with a dead link on their way; even an empty flow waits there."""
         dead = self._capacity[self._pool.hops[:, slots]] == 0
         return np.asarray(dead.any(axis=0), np.bool_)
 
@@ -135,11 +135,11 @@ class Sharing:
         return set(which[self._are_cut(which)].tolist())
 
     def share(self, now: float) -> tuple[Sequence[RetimedOne], Sequence[Retimed]]:
-        """Share the links anew after the changes since the last call.
+        """Update the rates after the changes since the last call.
 
         Returns:
-            The flows whose rate changed, one by one and many together, with the times at which
-            they will end now.
+            The flows whose rates changed (single ones, and arrays of many), with their new end
+            times.
         """
         fresh = len(self._fresh) + sum(map(len, self._many_fresh))
         gone = len(self._gone) + sum(map(len, self._many_gone))
@@ -178,7 +178,7 @@ class Sharing:
         if not len(slots):
             return []
         hops = self._pool.hops[:, slots]
-        # A schedule often repeats one pattern (a ring always does): its rates are known then.
+        # A schedule often repeats a pattern (a ring always does), whose rates are known already.
         if not np.array_equal(self._solved[0], hops):
             self._solved = (hops, self._rates(hops))
         return self._retime(slots, self._solved[1], now)
@@ -217,7 +217,7 @@ class Sharing:
         return slot, (now + remaining / rate if rate > 0 else np.inf)
 
     def _share_locally(self, now: float) -> tuple[list[RetimedOne], list[Retimed]] | None:
-        """Solve the components that changed, or return None where everything is simpler."""
+        """Solve the changed components, or return None if solving all flows is simpler."""
         links = self._update_users()
         users = self._users
         assert users is not None
@@ -272,7 +272,7 @@ class Sharing:
             for slot in np.flatnonzero(pool.active).tolist():
                 for row in pool.hops_at:
                     users[row[slot]].add(slot)
-        users.pop(pad, None)  # the link that pads joins nobody
+        users.pop(pad, None)  # the padding link joins no flows
         links.discard(pad)
         return links
 

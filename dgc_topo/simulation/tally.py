@@ -1,13 +1,6 @@
-"""Demands of a schedule on each resource, and so the resource that bounds it.
+"""Lower bounds of a run by resource: the schedule's demands on links, processors and latency.
 
 Each of these is a time that this schedule cannot beat on this network:
-
-- a link: the bytes that cross it, less what it had saved up, over its bandwidth as it changes;
-- a processor: a rank's messages' overhead and its additions, which are serial, and where CPU time
-  is shared, all that a process or the processes of a machine do;
-- latency: the longest chain of transfers, if bytes took no time.
-
-The largest is what bounds the run; the others say how far behind they are.
 """
 
 from __future__ import annotations
@@ -80,7 +73,7 @@ class Tally:
         self._bytes_sent = np.zeros(world_size)
         self._messages_sent = np.zeros(world_size)
         self._resources, self._costs = resources, costs
-        self._used = np.zeros(len(resources.capacity))  # of each resource; the last one pads
+        self._used = np.zeros(len(resources.capacity))  # by resource; the last one pads
         self._cpu_s = np.zeros(world_size)
         self._chain_s = np.zeros(world_size)
         self._run: _Run | None = None
@@ -110,11 +103,11 @@ class Tally:
 
         Args:
             num_bytes: Bytes of each of its transfers.
-            pattern: Its transfers' ranks, and its flows.
+            pattern: Ranks of the transfers, and flows.
             flow_bytes: Bytes of each flow.
             delay_s: Latency of each flow.
-            busy_s: How long each member adds up what it received, or None.
-            start_s: How long each member takes to begin the run.
+            busy_s: Seconds of each member for adding what it received, or None.
+            start_s: Seconds of each member to begin the run.
         """
         self.messages += len(num_bytes)
         if self._run is None or self._run.pattern is not pattern:
@@ -129,8 +122,8 @@ class Tally:
         """Add work of ranks that share processors.
 
         Args:
-            pattern: Of the ranks, each with itself.
-            work_s: CPU seconds of each.
+            pattern: Pattern of flows from each rank to itself.
+            work_s: CPU seconds of each rank.
         """
         self._use(pattern, work_s / self._resources.work_unit_s)
         alone_s = work_s / min(self._costs.cores_per_process, self._costs.machine_cores)
@@ -193,7 +186,7 @@ class Tally:
         return Bounds(link_s, link, cpu_s, cpu, latency_s)
 
     def _busiest(self, needed_s: FloatArray, first: int) -> tuple[float, str]:
-        """Return the largest time that resources, from number *first* on, need, and whose."""
+        """Return the largest time needed by a resource, from number *first* on, and its name."""
         if not len(needed_s):  # a single host, without a switch
             return 0.0, "no link"
         busiest = int(np.argmax(needed_s))
@@ -203,7 +196,7 @@ class Tally:
 
 
 def _add_at(total: FloatArray, where: IntArray, values: FloatArray) -> None:
-    if 8 * len(where) < len(total):  # few of many: cost must follow the few
+    if 8 * len(where) < len(total):  # if few of many change, the cost must depend on the few
         np.add.at(total, where, values)
     else:
         total += np.bincount(where, values, len(total))
@@ -216,7 +209,7 @@ class _Run:
         self.pattern = pattern
         self.num_steps = 0
         self.num_bytes = np.zeros(len(pattern.src))
-        # Where every transfer has its own flow, one sum serves both.
+        # If every transfer has its own flow, one sum serves both.
         merges = pattern.flow_of is not None
         self.flow_bytes = np.zeros(pattern.num_flows) if merges else self.num_bytes
         self.busy_s = np.zeros(len(pattern.members))

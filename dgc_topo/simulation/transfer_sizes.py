@@ -1,7 +1,7 @@
-"""Sizes of the transfers of a schedule.
+"""Sizes of a schedule's transfers: dense slices, or sparse unions that grow.
 
-They are asked for once per step, in the order of the steps, so that sparse sizes may follow
-how many ranks' contributions a chunk has merged by then.
+The sizes are requested once per step, in the order of the steps, so that sparse sizes can depend on
+the number of contributions that a chunk has merged by then.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 
 
 class Merging(NamedTuple):
-    """Work of adding the coded transfers of a step to what their receivers have.
+    """Work of adding the coded transfers of a step to their receivers' entries.
 
     Attributes:
-        num_bytes: Bytes that adding each transfer goes through, shape (num_transfers,): what
-            arrives and what the receiver has there; nothing where a transfer only replaces.
-        is_sort: True where that is a sort, because many entries come together; same shape.
+        num_bytes: Bytes that adding each transfer reads, shape (num_transfers,): those that arrive
+            and the receiver's own; 0 if a transfer only replaces.
+        is_sort: True for transfers that are sorted, because many entries meet; same shape.
     """
 
     num_bytes: FloatArray
@@ -53,7 +53,7 @@ class Sizes(Protocol):
 
 @runtime_checkable
 class CutSizes(Sizes, Protocol):
-    """Sizes of a buffer that has been cut for some schedules, and fits no others."""
+    """Sizes of a buffer that has been cut into chunks, and fits only schedules with these."""
 
     def check_fit(self, schedule: Schedule) -> None:
         """Refuse a schedule for which these sizes were not made.
@@ -64,7 +64,7 @@ class CutSizes(Sizes, Protocol):
 
 
 def fit_sizes(sizes: Sizes | float, schedule: Schedule) -> Sizes:
-    """Return the sizes of a schedule's transfers: *sizes*, or slices of so many dense bytes.
+    """Return the sizes of a schedule's transfers: *sizes*, or slices if it is a number of bytes.
 
     Raises:
         ValueError: if they were made for another schedule, or are neither sizes nor a number.
@@ -135,16 +135,16 @@ class DenseSizes:
 class UnionSizes:
     """Sparse gradients whose unions grow as contributions are merged.
 
-    Follows how many contributors each chunk of each rank has merged: a reduce adds the sender's
-    number, a copy replaces by it.  That is exact for a correct all-reduce, where no contribution
-    is merged twice; the number never exceeds that of all contributors.
+    The class counts the contributors that each chunk of each rank has merged: a reduce adds the
+    sender's number, a copy replaces by it.  That is exact for a correct all-reduce, in which no
+    contribution is merged twice; a number never exceeds that of all contributors.
 
     Args:
         schedule: Schedule to be run.
         length: Elements of the tensors that are sent sparse.
         entries: Entries of them that each contributor sends.
-        coding: Coding of messages of entries; real ones by default.
-        dense_bytes: Bytes of what is sent dense beside them (1-D tensors).
+        coding: Coding of messages of entries; by default that of real messages.
+        dense_bytes: Bytes of the tensors that are sent dense beside them (1-D tensors).
         union_exponent: See `power_growth`; None for independent supports.
         growth: A union model of your own, instead.
 
@@ -174,7 +174,7 @@ class UnionSizes:
         self._last_index = sys.maxsize
 
     def check_fit(self, schedule: Schedule) -> None:
-        """Refuse a schedule with other chunks, ranks or servers: these decide how unions grow."""
+        """Refuse a schedule with other chunks, ranks or servers, which decide the unions."""
         mine = self._schedule
         _check_same("chunks", mine.num_chunks, schedule.num_chunks)
         _check_same("ranks", mine.world_size, schedule.world_size)
@@ -188,8 +188,8 @@ class UnionSizes:
     def of_step(self, step_index: int, step: Step) -> StepSizes:
         """Return the sizes of a step's transfers; call it for every step, in order.
 
-        An index that is not above the last one begins a new run.  What travels dense beside the
-        entries takes bytes, and no merging.
+        An index that is not above the last one begins a new run.  Dense tensors beside the entries
+        add bytes, but no work of merging.
         """
         if step_index <= self._last_index:
             self._merged.restart()
@@ -211,7 +211,7 @@ class UnionSizes:
         coded: FloatArray,
         own_entries: FloatArray,
     ) -> Merging:
-        """Return the work of adding: messages of one place together, and what is there."""
+        """Return the work of adding messages to each other and to the receivers' entries."""
         place = step.dst * self._num_chunks + step.chunk
         _, which = np.unique(place, return_inverse=True)
         together = np.maximum(np.bincount(which, adds), 1)[which]
@@ -221,7 +221,7 @@ class UnionSizes:
         return Merging(np.where(adds, coded + own, 0.0), is_sort)
 
     def _entries(self, contributors: IntArray, first: IntArray | None) -> FloatArray:
-        """Return the entries that so many contributors gave, per transfer."""
+        """Return the entries in the union of some contributors, per transfer."""
         entries = self._growth(contributors) / self._num_chunks
         if first is not None and len(first):
             entries = np.add.reduceat(entries, first)
@@ -230,7 +230,7 @@ class UnionSizes:
     def _coded_bytes(self, step: Step, entries: FloatArray) -> FloatArray:
         """Return the bytes of messages of so many entries."""
         lengths = np.asarray(step.count * (self._length / self._num_chunks), np.float64)
-        # A step's messages are of few kinds: each is coded once.
+        # A step's messages have few different sizes, and each size is computed once.
         kinds, which = np.unique(lengths + 1j * entries, return_inverse=True)
         coded = self._coding.expected_bytes(kinds.real, kinds.imag)
         return np.asarray(coded[which], np.float64)

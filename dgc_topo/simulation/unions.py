@@ -1,4 +1,4 @@
-"""Unions of sparse gradients: who has contributed to a chunk, and how many entries that makes."""
+"""Growth of sparse unions: contributors of each chunk, and the entries in their union."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
 
-#: Maps numbers of contributors, any shape, to entries in the union of their supports.
+#: Function from numbers of contributors, any shape, to entries in the union of their supports.
 Growth = Callable[[IntArray], FloatArray]
 
 
@@ -56,10 +56,11 @@ def independent_growth(length: int, entries: float) -> Growth:
 
 
 def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, float]]) -> Growth:
-    """Return the union model that a recorded run showed, interpolated.
+    """Return the union model of a recorded run, interpolated.
 
-    Straight lines between the points on logarithmic axes, the last one continued beyond them (with
-    a single point the one from ``(1, 1)``); never fewer than one contributor's entries.
+    The model has straight lines between the points on logarithmic axes.  The last line is continued
+    beyond the points (with a single point, the line from ``(1, 1)``).  A union never has fewer
+    entries than one contributor.
 
     Args:
         length: Number of elements of the tensor.
@@ -84,7 +85,7 @@ def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, flo
 
 
 def require(holds: bool, what: str, expected: str) -> None:
-    """Refuse a size that makes no sense.
+    """Refuse an impossible size.
 
     Raises:
         ValueError: unless it *holds*.
@@ -93,12 +94,12 @@ def require(holds: bool, what: str, expected: str) -> None:
         raise ValueError(f"sizes: {what}, expected {expected}")
 
 
-#: More counters than this (one per rank and chunk) are refused: 1 GiB of them.
+#: Most counters (one per rank and chunk); they take 1 GiB.
 MAX_COUNTERS = 1 << 27
 
 
 class Contributors:
-    """Counters of the ranks' contributions that each chunk of each rank has merged.
+    """Numbers of contributions that each chunk of each rank has merged.
 
     A reduce adds the sender's number, a copy replaces by it; see `UnionSizes`.
 
@@ -131,9 +132,9 @@ class Contributors:
         """Merge what a step sends.
 
         Returns:
-            Contributors of every chunk, before the step, transfer after transfer: as its sender
-            has it, and as its receiver does; and where each transfer's run of chunks begins, or
-            None if every transfer has just one.
+            For every chunk of every transfer, in order: the sender's number of contributors before
+            the step, and the receiver's.  Then the position at which each transfer's run of chunks
+            begins, or None if every transfer has one chunk.
         """
         sent, received, first = self._cells(step)
         given, had = self._merged[sent], self._merged[received]
@@ -151,11 +152,11 @@ class Contributors:
         return np.repeat(sent, step.count) + within, np.repeat(received, step.count) + within, first
 
     def _merge(self, step: Step, received: IntArray, contributors: IntArray) -> None:
-        """Count in the order listed: a copy replaces what came before it, and not what follows."""
+        """Count in the order listed: a copy replaces earlier counts, and later ones are added."""
         keeps, counts = step.keep != 0, step.weight != 0
         if len(received) > len(step):
             keeps, counts = np.repeat(keeps, step.count), np.repeat(counts, step.count)
-        if not keeps.any():  # of several copies to one place the last stays
+        if not keeps.any():  # the last of several copies to one place stays
             self._merged[received] = np.where(counts, contributors, 0)
             return
         if not keeps.all():

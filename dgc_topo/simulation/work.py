@@ -1,4 +1,4 @@
-"""Work of ranks on the messages of a step: before these leave, and once they are there."""
+"""Ranks' own work on the messages of a step: before these leave, and after they have arrived."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Work:
         self._world_size = world_size
 
     def is_coded(self, sizes: StepSizes) -> bool:
-        """Return True if messages are sparse, and it costs time to make and to read them."""
+        """Return True if messages are sparse and take time to encode and decode."""
         return self._has_coding and sizes.merging is not None
 
     def before_s(
         self, pattern: Pattern, step: Step, sizes: StepSizes
     ) -> tuple[FloatArray, BoolArray]:
-        """Return the seconds that members work before their messages are posted, and who codes.
+        """Return the seconds of work before messages are posted, and a mask of those who encode.
 
         Args:
             pattern: Ranks that take part in the step.
@@ -83,7 +83,7 @@ class Work:
 
 
 def _is_made(step: Step) -> BoolArray:
-    """Return which transfers are the first of their run of chunks, which is made once for all."""
+    """Return a mask of the first transfer of each run of chunks, for which the message is made."""
     if (step.src[1:] > step.src[:-1]).all():
         return np.ones(len(step), np.bool_)
     places = np.stack([step.src, step.chunk, step.count])
@@ -94,17 +94,17 @@ def _is_made(step: Step) -> BoolArray:
 
 
 def _products(step: Step) -> IntArray:
-    """Return by how many weights each transfer makes its receiver multiply."""
+    """Return the multiplications by a weight that each transfer causes at its receiver."""
     weights, unit = np.stack([step.keep, step.weight]), step.denominator
     return np.asarray(((weights != 0) & (weights != unit)).sum(axis=0), np.int64)
 
 
-#: What a rank does with sparse messages; 0 is nothing.
+#: Kinds of work on sparse messages; 0 is none.
 MAKES, READS = 1, 2
 
 
 class CodingHistory:
-    """Cold-cache penalty for coding sparse messages, by when each rank last did so.
+    """Cold-cache penalty for coding sparse messages, by the time since a rank last did so.
 
     Args:
         costs: Cost of coding after a pause.
@@ -124,7 +124,7 @@ class CodingHistory:
         self._last_s[kinds, ranks] = now_s
 
     def note_one(self, kind: int, rank: int, now_s: float) -> None:
-        """Record it of one rank."""
+        """Record that one rank has just made or read sparse messages."""
         self._last_s[kind, rank] = now_s
 
     def cold_s(self, kinds: IntArray, ranks: IntArray, now_s: float) -> FloatArray:

@@ -1,4 +1,4 @@
-"""Workloads: what one worker computes in a training step, and when which gradients are ready."""
+"""The `Workload`: a worker's training step: compute times, and gradients with their ready times."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Workload:
                 raise ValueError(f"workload: layer {layer}, expected no fewer than 0 elements")
 
     def lasting(self, compute_s: float) -> Workload:
-        """Return the same workload stretched so that both passes together take *compute_s*."""
+        """Return the same workload, scaled so that both passes together take *compute_s*."""
         factor = compute_s / self.compute_s if self.compute_s else 0.0
         layers = (layer._replace(ready_s=factor * layer.ready_s) for layer in self.layers)
         return replace(self, forward_s=factor * self.forward_s, layers=tuple(layers))

@@ -1,4 +1,4 @@
-"""Sources of workloads: models of the zoo, torch modules, counts and recorded runs."""
+"""`load_workload`: workloads from zoo models, torch modules, counts or recorded runs."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
         compute_s: Seconds of one forward and backward pass, or a text such as ``0.21s``.  Models
             of the zoo and records have their own, unless you measured it.
         batch_size: Items per worker and pass; a model's own by default.
-        update_s: Seconds of the optimizer step, if they are not within *compute_s*.
-        name: Name in reports.  Of a results folder with several workloads, it chooses one.
+        update_s: Seconds of the optimizer step, if they are not included in *compute_s*.
+        name: Name in reports.  If a results folder has several workloads, it chooses one.
         elements: Elements in tensors of two dimensions or more, of which DGC sends a fraction.
         dense_elements: Elements in biases and normalisations, which always travel dense.
-        example: Input of a module: a tensor, or a tuple or dictionary of arguments.  Gradients are
-            then ready by the arithmetic of the layers, counted on the meta device; without it, by
-            their numbers of parameters, which is an approximation.
+        example: Input of a module: a tensor, or a tuple or dictionary of arguments.  Ready times
+            then follow from the arithmetic of the layers, counted on the meta device.  Without it
+            they follow from the layers' numbers of parameters, which is an approximation.
 
     Raises:
-        ValueError: if there is no such source, or it lacks something, saying what.
+        ValueError: if there is no such source, or it lacks a value (the error names it).
 
     Example:
         >>> dt.load_workload("resnet50", compute_s=0.21, batch_size=64)
@@ -125,7 +125,7 @@ def of_model(
 
 
 def of_record(record: Measurement) -> Workload:
-    """Return the workload of a recorded run: what a worker alone took, and its profile.
+    """Return the workload of a recorded run, from its lone worker's times and profile.
 
     Without a profile all gradients are ready at the end.
 
@@ -178,7 +178,7 @@ def whole(compute_s: float, compressible_elements: int, dense_elements: int) -> 
     """Return a workload whose gradients are all complete at the end.
 
     Args:
-        compute_s: Seconds of both passes; nothing is said of how they share it.
+        compute_s: Seconds of both passes together.
         compressible_elements: Elements of all tensors that DGC compresses; they count as one.
         dense_elements: See `ReadyLayer`.
     """
@@ -187,7 +187,7 @@ def whole(compute_s: float, compressible_elements: int, dense_elements: int) -> 
 
 
 def is_module(source: object) -> bool:
-    """Return True for a torch module; imports no torch, without which there can be none."""
+    """Return True for a torch module, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.nn.Module)
 

@@ -1,8 +1,8 @@
-"""The training step in simulated time: gradients become ready, buckets are sent, ranks differ.
+"""Simulation of training steps: gradients become ready, buckets are sent, ranks differ in speed.
 
-The way in is `simulate_step`; below it, `simulate_training_step` runs one `TrainingStep`.  Read
-`dgc_topo.simulation.workload` (what is ready when), then `timeline` (what a rank's processor does),
-`stream` (buckets on the network) and `step`.
+Start at `simulate_step`; below it, `simulate_training_step` runs one `TrainingStep`.  Read
+`dgc_topo.simulation.workload` (when gradients are ready), then `timeline` (a rank's processor),
+`stream` (buckets on the network) and `engine`.
 """
 
 from dgc_topo.simulation.training.encoding import (

@@ -1,4 +1,4 @@
-"""Runs of a training step in simulated time: phases, traffic and bounds."""
+"""Results of one simulated training step: phases, traffic and bounds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StepPhases(NamedTuple):
     Attributes:
         compute_s: Forward and backward passes.
         compress_s: Compressing and decompressing.
-        exposed_s: Communication behind which nothing is computed.
+        exposed_s: Communication that no computing hides.
         wait_s: Waiting for ranks that compute longer or end later than this one.
         update_s: The optimizer step.
     """
@@ -83,9 +83,9 @@ class StepRun:
     def phases(self) -> StepPhases:
         """Seconds of a step by what they were spent on (means over the workers).
 
-        A rank's wait for others is told from its communication by when gradients were ready: it
-        waits as long as its own were ready before the slowest rank's, and no longer than it had
-        nothing to do.
+        A rank's waiting is separated from its communication by the times at which gradients were
+        ready: it waits from its own ready time to the slowest rank's, but not longer than it was
+        idle.
         """
         ranks, timeline = self.workers, self.timeline
         encode_s = (timeline.ready_s - timeline.encode_start_s).sum(axis=0)[ranks]
@@ -103,16 +103,16 @@ class StepRun:
 
     @property
     def communication_s(self) -> float:
-        """Seconds for which a bucket was under way, peers' lateness included (mean of workers)."""
+        """Seconds during which a bucket was under way, late peers included (mean of workers)."""
         under_way = self.traffic.end_s - self.traffic.start_s
         return float(under_way[:, self.workers].sum(axis=0).mean())
 
     @property
     def bound_by(self) -> str:
-        """Name of what bounds the step: ``compute``, the slowest rank's, or a part of the network.
+        """Name of the bound of a step: ``compute`` (of the slowest rank), or a network resource.
 
-        The larger of what the busiest processor does and what the network's busiest resource
-        needs (a link, a host's CPU, latency): no overlap can make the step shorter than that.
+        No overlap can make the step shorter than the time of the busiest processor, or of the
+        network's busiest resource (a link, a host's CPU, latency); the larger one is the bound.
         """
         ready_s, starts = self.timeline.ready_s, self.decode_start_s
         busy_s = ready_s[-1] + (self.decode_end_s - starts).sum(axis=0) + self.update_s

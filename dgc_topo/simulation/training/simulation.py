@@ -1,4 +1,4 @@
-"""Simulation of a training step: a workload over a topology on a cluster."""
+"""`simulate_step`: a workload's training step over a topology on a cluster."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
     from dgc_topo.simulation.workload_sources import Source as WorkloadSource
 
-#: Steps to average over, of a topology that changes from one to the next.
+#: Number of steps to average over if the topology changes from step to step.
 VARYING_ITERATIONS = 8
-#: Steps to average over with compute times that are drawn at random.
+#: Number of steps to average over if compute times are random.
 JITTER_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class StepSimulation:
-    """Training step of all ranks in simulated time; means over steps that differ.
+    """Training step of all ranks in simulated time; means over several steps if they differ.
 
     Attributes:
         topology: Text of the topology.
@@ -59,7 +59,7 @@ class StepSimulation:
         goal: Goal of the schedules.
         density: Fraction of the compressible elements that is sent; 1 is dense.
         step: Work of every worker.
-        runs: Runs of single steps; several if the topology varies or compute times are drawn.
+        runs: Runs of single steps; several if the topology varies or compute times are random.
     """
 
     topology: str
@@ -137,7 +137,7 @@ class StepSimulation:
         return self.runs[0].bound_by
 
     def as_dict(self) -> dict[str, object]:
-        """Return what was asked and what came out, as plain numbers and texts."""
+        """Return the settings and the results as plain numbers and texts."""
         return {
             "workload": self.workload.name,
             "topology": self.topology,
@@ -210,18 +210,18 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     seed: int = 0,
     num_steps: int | None = None,
 ) -> StepSimulation:
-    """Return what a training step takes: computing, compressing, communicating, updating.
+    """Simulate a training step: computing, compressing, communicating and updating.
 
     Args:
-        workload: Workload, or what `load_workload` makes one of, such as ``resnet50``.
+        workload: Workload, or a source for `load_workload`, such as ``resnet50``.
         topology: Topology, its text such as ``ring`` or ``gossip:graph=ring``, or a schedule.
-        cluster: Cluster, or what `load_cluster` makes one of, such as ``1gbe``.
+        cluster: Cluster, or a source for `load_cluster`, such as ``1gbe``.
         density: Fraction of the compressible elements that are sent, such as 0.001 or ``0.1%``.
         overlap: Send gradients while the backward pass goes on.
         bucket_bytes: Size of a bucket of gradients that overlaps, such as ``25MiB``, the default.
-        world_size: Number of ranks, if neither a schedule nor the cluster says it.
+        world_size: Number of ranks, if neither a schedule nor the cluster has it.
         accumulation_steps: Forward and backward passes per step.
-        codec: Costs of compressing; it is free if left out.
+        codec: Costs of compressing; by default it is free.
         jitter: Relative spread of compute times, drawn in each step; or its distribution.
         slow_ranks: Factor on the compute time of single ranks.
         union_exponent: See `simulate`.
@@ -231,7 +231,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         num_steps: Steps to average over; 8 if they differ, else 1.
 
     Raises:
-        ValueError: if something does not fit or makes no sense, saying what.
+        ValueError: if an argument is out of range or does not fit the others, naming it.
         UnreachableError: if links fail for good and ranks wait for ever.
 
     Example:
@@ -267,7 +267,7 @@ def average_steps(
     num_steps: int | None = None,
     num_draws: int = JITTER_STEPS,
 ) -> StepSimulation:
-    """Return the means of as many steps as it takes: one if all are alike.
+    """Return the means over several steps, or a single step if all are alike.
 
     Args:
         step: Work of every worker.

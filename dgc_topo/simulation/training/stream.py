@@ -1,9 +1,10 @@
-"""Buckets under way: one schedule per bucket, one after the other on each rank.
+"""Buckets on the network: one schedule per bucket, one after the other on each rank.
 
-A rank goes on to its next bucket when it has finished its part in the one before and its gradients
-are ready.  That a bucket is ready is a message of the rank to itself: before each bucket every
-rank has a *gate*, a flow over no link that ends at the moment the bucket is ready.  Everything else
-(what starts when, sharing, reading steps late) is what `ScheduleProgress` does for one schedule.
+A rank goes on to its next bucket when it has finished its part in the previous one and its
+gradients
+are ready.  Readiness is modelled as a message of the rank to itself: before each bucket every rank
+has a *gate*, a flow over no link that ends when the bucket is ready.  Everything else (starting
+flows, sharing, late reading of steps) is done by `ScheduleProgress`, as for one schedule.
 """
 
 from __future__ import annotations

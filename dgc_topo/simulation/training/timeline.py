@@ -1,8 +1,10 @@
-"""Timelines of the ranks' processors until gradients are sent, and how fast ranks compute.
+"""Timelines of the ranks' processors before gradients are sent, and factors on compute times.
 
 A rank has one processor.  It compresses a bucket as soon as the backward pass has produced it,
-which holds up the rest of the backward pass; it decompresses when a bucket has arrived and the
-processor is free, in the order of the buckets; then it updates.
+which
+delays the rest of the backward pass.  It decompresses buckets in their order, when they have
+arrived
+and the processor is free; then it updates.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ class Codec:
     """Costs of compressing for a worker's processor.
 
     Attributes:
-        encode_s_per_element: Per compressible element, before sending.
-        decode_s_per_element: Per compressible element, after receiving.
-        fixed_s: Per step, before sending; shared by the buckets in proportion to their elements.
+        encode_s_per_element: Seconds per compressible element, before sending.
+        decode_s_per_element: Seconds per compressible element, after receiving.
+        fixed_s: Seconds per step, before sending; shared by the buckets by their elements.
 
     Raises:
         ValueError: if a cost is negative or not finite.
@@ -154,7 +156,7 @@ class LognormalJitter:
 
 @dataclass(frozen=True, slots=True)
 class TailJitter:
-    """Now and then a step takes longer: 1, plus an exponential delay with some probability.
+    """Factors of 1, plus an exponential delay with some probability.
 
     Attributes:
         probability: Probability that a rank is late in a step.
@@ -181,7 +183,7 @@ class TailJitter:
 
 @dataclass(frozen=True, slots=True)
 class ComputeFactors:
-    """Factors on each rank's compute time: 1 is as long as the workload says.
+    """Factors on each rank's compute time; 1 is the workload's time.
 
     Attributes:
         slow: Factors of single ranks, 1 for all others; ranks beyond the world are ignored.

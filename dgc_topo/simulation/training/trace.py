@@ -1,4 +1,4 @@
-"""A simulated step as spans of time, and as a trace for chrome://tracing or Perfetto."""
+"""Traces of a simulated step: spans of time, also as a file for chrome://tracing or Perfetto."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dgc_topo.simulation.training.result import StepRun
 
 SpanKind = Literal["compute", "compress", "communicate", "update"]
 
-#: More ranks than this are refused without an explicit choice: nobody could look at them.
+#: Most ranks without an explicit choice; more could not be looked at.
 MAX_RANKS = 64
 
 _US = 1e6
