@@ -1,4 +1,4 @@
-"""Simulate a schedule on a network."""
+"""`simulate_schedule`: one run of a schedule on a cluster, in simulated time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = 4  # links and pairs of ranks named in an error
 
 
 class UnreachableError(ValueError):
-    """Links that failed for good: some ranks wait for ever."""
+    """Ranks wait for ever, because links have failed for good."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class ScheduleRun:
     wall_s: float
 
     def algbw_bytes_per_s(self, total_bytes: float) -> float:
-        """Return bytes of the buffer over time; infinite if it took none."""
+        """Return the bytes of the buffer over the time; infinite if the run took no time."""
         return total_bytes / self.time_s if self.time_s else math.inf
 
     def busbw_bytes_per_s(self, total_bytes: float) -> float:
@@ -121,7 +121,7 @@ def run_to_end(
     progress.settled()
     try:
         env.run(until=progress.finished)
-    except RuntimeError as error:  # SimPy: nothing is going to happen any more
+    except RuntimeError as error:  # SimPy has no further events
         if progress.finished.triggered or env.peek() < math.inf:
             raise
         raise UnreachableError(_who_waits(progress, fluid.network)) from error
@@ -140,6 +140,6 @@ def _who_waits(progress: ScheduleProgress, network: Network) -> str:
 
 
 def _some(things: list[str]) -> str:
-    """Return the first few of *things*, and how many more there are."""
+    """Return the first few of *things*, and the number of the others, as text."""
     more = len(things) - _SHOWN
     return ", ".join(things[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

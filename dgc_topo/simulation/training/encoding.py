@@ -1,4 +1,4 @@
-"""Encodings of gradients: every element, or a fraction of them with indices."""
+"""Encodings of gradients in simulated messages: dense, or a fraction with indices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dgc_topo.simulation.workload import LayerBucket
 from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of
 from dgc_topo.wire.coding import EntryCoding, WireCoding
 
-#: Makes the union model of a bucket from its length and the entries one worker sends.
+#: Function from a bucket's length and one worker's entries to the bucket's union model.
 UnionRule = Callable[[int, float], Growth]
 
 
@@ -28,7 +28,7 @@ def power_rule(union_exponent: float) -> UnionRule:
 
 
 def recorded_rule(points: Sequence[tuple[int, float]]) -> UnionRule:
-    """Return the rule of `recorded_growth`: what a run showed, interpolated."""
+    """Return the rule of `recorded_growth`: a recorded run's unions, interpolated."""
     return partial(recorded_growth, points=tuple(points))
 
 
@@ -41,7 +41,7 @@ class Encoding(Protocol):
     def message_bytes(
         self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
     ) -> FloatArray:
-        """Return the bytes of messages of *count* chunks that have merged so many contributors."""
+        """Return the bytes of messages of *count* chunks after merging *contributors* of them."""
 
     def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return the bytes of every transfer of *schedule*."""
@@ -81,15 +81,16 @@ class DenseEncoding:
 
 @dataclass(frozen=True, slots=True)
 class SparseEncoding:
-    """Encoding that sends a fraction of the compressible elements, and the others dense.
+    """Encoding that sends a fraction of the compressible elements, and all other tensors dense.
 
     Attributes:
         density: Fraction of the compressible elements that a worker sends.
         coding: Coding of messages of entries; real ones by default.
         dense_element_bytes: Bytes of each element that travels dense.
         union: Growth of unions: `independent_growth`, a `power_rule` or a `recorded_rule`.
-        scope: ``layer`` if each tensor sends its share (whole entries, at least one), ``model`` if
-            all of a bucket do together, ``measured`` if *density* is what a run sent on average.
+        scope: ``layer`` if each tensor sends its own share (whole entries, at least one); ``model``
+            if all tensors of a bucket send one share together; ``measured`` if *density* is the
+            mean fraction that a run sent.
 
     Raises:
         ValueError: if a number makes no sense.
@@ -121,13 +122,13 @@ class SparseEncoding:
                 return min(max(1.0, self.density * length), length)
 
     def own_bytes(self, bucket: LayerBucket) -> float:
-        """Return the bytes of one worker's own entries and of what is dense, as one message."""
+        """Return the bytes of one worker's entries and dense elements, as one message."""
         return float(self.message_bytes(bucket, 1, np.ones(1, np.int64), np.ones(1, np.int64))[0])
 
     def message_bytes(
         self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
     ) -> FloatArray:
-        """Return the bytes of chunks of the union, and their share of what is dense."""
+        """Return the bytes of chunks of the union, with their share of the dense elements."""
         share = np.asarray(count / num_chunks, np.float64)
         total = share * self._dense_bytes(bucket)
         length = bucket.compressible_elements

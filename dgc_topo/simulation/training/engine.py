@@ -1,4 +1,4 @@
-"""One training step of all ranks: compute, compress, communicate, decompress, update."""
+"""`simulate_training_step`: compute, compress, communicate, decompress, update, on all ranks."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class TrainingStep:
         return float((self.codec.encode_s(buckets) + self.codec.decode_s(buckets)).sum())
 
     def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
-        """Return the times of all ranks' processors before sending; servers do nothing."""
+        """Return the times of all ranks' processors before sending; servers have none."""
         factors = self.compute_factors.of_ranks(schedule.world_size, iteration)
         factors[list(schedule.servers)] = 0.0
         buckets = self.buckets
@@ -95,9 +95,9 @@ def simulate_training_step(
 ) -> StepRun:
     """Run one training step in simulated time, which all ranks begin together.
 
-    Communication of a bucket begins on a rank when it is ready there and the rank has finished
-    the bucket before it (one communication stream, as in DDP); a transfer begins when both of
-    its ends have got to it.  Buckets of different ranks that are under way together share links.
+    Communication of a bucket begins on a rank when the bucket is ready there and the rank has
+    finished the previous bucket (one communication stream, as in DDP).  A transfer begins when both
+    of its ends have reached it.  Buckets that are under way at the same time share links.
 
     Args:
         step: Work of a worker.
@@ -189,7 +189,7 @@ def _in_step(
     return SimulatedTraffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
 
 
-@lru_cache(maxsize=1024)  # a few KiB each; scenarios ask again for every network and model
+@lru_cache(maxsize=1024)  # a few KiB each; scenarios need them again for every network and model
 def look_at(schedule: Schedule) -> LockStep | None:
     """Return `find_lock_step`, remembered for schedules that are kept."""
     return find_lock_step(schedule)
