@@ -1,4 +1,4 @@
-"""Text that others wrote (names, paths, messages), made fit to be shown as it was written."""
+"""Text from others (names, paths, messages), escaped so that it is shown as written."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The built-in topologies: a checkout keeps them in its folder ``topologies``, a wheel in here.
+"""The built-in topologies: the folder ``topologies`` of a checkout, under the package's name.
 
-A wheel has that folder in place of this module.  So ``dgc_topo.topologies.ring`` is the same in
-both, and no folder that somebody else calls ``topologies`` is ever looked into.
+A wheel has that folder in place of this module, so that ``dgc_topo.topologies.ring`` is the same in
+both.  No other folder called ``topologies`` is ever searched.
 """
 
 from pathlib import Path

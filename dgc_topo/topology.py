@@ -73,7 +73,8 @@ class TopologyTable(Table):
 class Topology:
     """A named family of schedules with its options fixed; `load_topology` makes one.
 
-    Topologies are equal if name, options, folder and function are: an edited file is another one.
+    Topologies are equal if name, options, folder and function are equal.  An edited file is another
+    topology.
     Its text form ``name:key=value,key=value`` is ``str(topology)``, and `Topology.parse` reads it.
 
     Attributes:
@@ -177,7 +178,7 @@ class Topology:
 
     @property
     def goal(self) -> Goal:
-        """Goal of its schedules, as the one for the fewest ranks (from 2) has it."""
+        """Goal of its schedules, read from the schedule for the fewest possible ranks (from 2)."""
         return _goal_of(self)
 
     @property

@@ -1,8 +1,8 @@
-"""Numbers with units as people type them: ``100MiB``, ``1Gbit/s``, ``50us``, ``0.1%``.
+"""Numbers with units, read and printed: ``100MiB``, ``1Gbit/s``, ``50us``, ``0.1%``.
 
-Texts such as ``1.31 MB`` for tables are made here, too.  Sizes are bytes; kB, MB, GB are powers
-of 1000 and KiB, MiB, GiB powers of 1024.  Case matters: a bit (b) is not a byte (B).  A plain
-number is bytes, or bytes per second.
+Sizes are bytes; kB, MB, GB are powers of 1000 and KiB, MiB, GiB powers of 1024.  Case matters: a
+bit
+(b) is not a byte (B).  A plain number is bytes, or bytes per second.
 """
 
 from __future__ import annotations
@@ -148,14 +148,14 @@ def _not_negative(text: str, name: str, quantity: _Quantity) -> float:
 
 
 def _hint(number: str, unit: str, quantity: _Quantity) -> str:
-    """Say what an unknown unit may stand for, with its factor where bits are meant."""
+    """Return a hint about an unknown unit: the units that it may mean."""
     close = _alike(unit, quantity.units)
     bits = _alike(unit, _BITS)
     if quantity is _SIZE and bits and (unit in _BITS or not close):
         prefix = bits[0].removesuffix("bit").removesuffix("b")
         as_bytes = f"{float(number) / _BITS_PER_BYTE:.15g}{prefix}B"
         return f" (bits: did you mean {as_bytes}, so many bytes, or {number}{prefix}B?)"
-    # Of a rate in the wrong case nobody can tell whether bits or bytes are meant: both are named.
+    # A rate in the wrong case may mean bits or bytes, so both are named.
     named = [f"{known!r}{_kind(known) if len(close) > 1 else ''}" for known in close]
     return f" (did you mean {' or '.join(named)}?)" if named else ""
 

@@ -24,8 +24,8 @@ def schedule(
     Args:
         world_size: Any number of ranks from 1.
         algorithm: Bandwidth-optimal (one chunk per rank) or latency-optimal (one chunk).
-        order: Whether distance 1 or the largest distance comes first; near first keeps the large
-            messages of halving-doubling between neighbours.
+        order: First distance: 1 (near) or the largest (far); near first keeps the large messages
+            of halving-doubling between neighbours.
     """
     build = _halving_doubling if algorithm == "halving-doubling" else _doubling
     return fold(world_size, lambda power: build(power, order))

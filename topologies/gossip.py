@@ -1,4 +1,4 @@
-"""Gossip averaging: each rank moves towards the average of its neighbours, nobody sees all.
+"""Gossip averaging: each rank moves towards the average of its neighbours.
 
 One step per iteration with Metropolis-Hastings weights, so the mixing is doubly stochastic and the
 ranks' average never changes.  (Xiao & Boyd 2004; D-PSGD: Lian et al., NeurIPS 2017; exponential
@@ -26,11 +26,11 @@ def schedule(world_size: int, graph: Graph = "ring", iteration: int = 0, seed: i
 
     Args:
         world_size: Any number of ranks from 1.
-        graph: Who talks to whom. ``torus`` is as square as the world size allows;
+        graph: Pairs of ranks that exchange. ``torus`` is as square as the world size allows;
             ``exponential`` sends to the ranks 1, 2, 4, ... above; ``one-peer-exponential`` takes
             those in turn, one an iteration; ``random-matching`` draws new pairs each iteration.
         iteration: Number of the training step.
-        seed: Where random pairs start.
+        seed: Seed of random pairs.
     """
     if graph == "one-peer-exponential":
         hops = max((world_size - 1).bit_length(), 1)

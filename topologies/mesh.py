@@ -1,7 +1,7 @@
-"""Mesh all-reduce: everyone sends everything to everyone in one step.
+"""Mesh all-reduce: every rank sends everything to every other rank in one step.
 
-n-1 whole buffers per rank: hopeless for dense gradients, but for sparse ones it is the all-gather
-that existing DGC implementations use, and so the baseline to beat.
+Each rank sends n-1 whole buffers.  That is hopeless for dense gradients; for sparse ones it is the
+all-gather that existing DGC implementations use, and therefore the baseline.
 """
 
 from collections.abc import Iterator

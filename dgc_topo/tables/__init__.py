@@ -1,1 +1,1 @@
-"""Tables of the files that people write: their keys, and what is wrong with them."""
+"""Tables of TOML files that people write: their keys, and errors about them."""

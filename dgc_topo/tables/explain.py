@@ -1,4 +1,4 @@
-"""Explanation of what is wrong in a scenario file, in the words of the file."""
+"""Explanations of errors in a table file, in the file's own terms."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST = 60  # characters of a value that are shown
 
 
 def explain_all(error: ValidationError, whole: type[BaseModel]) -> Iterator[str]:
-    """Yield a line for each thing that is wrong in a file, which *whole* was to be made of."""
+    """Yield one line per error in a file that was read as *whole*."""
     problems = error.errors()
     for problem in problems:
         inside = (p["loc"][: len(problem["loc"])] == problem["loc"] for p in problems)
@@ -27,11 +27,11 @@ def explain_all(error: ValidationError, whole: type[BaseModel]) -> Iterator[str]
 
 
 def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") -> str:
-    """Say in one line which key is wrong, and what was expected there.
+    """Return one line that names the wrong key and the expected value.
 
     Args:
         problem: One of `pydantic.ValidationError.errors`.
-        whole: What was to be made of the file, or of its part *where*.
+        whole: Type that the file, or its part *where*, was read as.
         where: Key of that part.
     """
     parts, valid = _look_up(problem["loc"], whole)
@@ -59,13 +59,13 @@ def explain(problem: dict[str, Any], whole: type[BaseModel], where: str = "") ->
 
 
 def shown(value: object) -> str:
-    """Return a value as a file has it, or the beginning of a long one."""
+    """Return a value as written in a file; a long one is cut off."""
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _valid_text(wrong: str, valid: list[str]) -> str:
-    """Say what is valid in the place of a wrong key: the likeliest first, and not too many."""
+    """Return the valid keys in place of a wrong one: the most similar first, and not too many."""
     likely = difflib.get_close_matches(wrong, valid, n=_FEW)
     ordered = [*likely, *(key for key in valid if key not in likely)]
     others = len(ordered) - _MANY

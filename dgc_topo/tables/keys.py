@@ -1,4 +1,4 @@
-"""Types of keys that several tables share, and changes to a table's keys."""
+"""Types of keys that several tables share, and replacement of a table's keys."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EachOnce = AfterValidator(_each_once)
 
 
 def once_by(key: str) -> AfterValidator:
-    """Return a check that no two tables of a list say the same under *key*."""
+    """Return a check that no two tables of a list have the same value for *key*."""
 
     def check(tables: tuple[Table, ...]) -> tuple[Table, ...]:
         said = [getattr(table, key) for table in tables]
@@ -106,7 +106,7 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=4, le=2**34)]
 
 @contextmanager
 def at_key(key: str) -> Iterator[None]:
-    """Put the key at which it happened in front of an error."""
+    """Put *key* in front of an error's text."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""Files that a scenario names, which are relative to its own folder; and names, which are none."""
+"""Types of keys for paths, which are relative to the file's folder, and for names."""
 
 from __future__ import annotations
 

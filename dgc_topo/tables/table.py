@@ -1,7 +1,4 @@
-"""Tables of the files that people write: what no table can mean is refused with its key.
-
-A key that gets another name or unit keeps its old spelling for one release: see `NewKey`.
-"""
+"""The base class `Table` of tables in files, and new spellings of old keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buckets: parts of the gradient that are compressed, and travel, each by itself."""
+"""Buckets: parts of the gradient, each compressed and sent by itself."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def add_up(found: Sequence[Staleness]) -> Staleness:
 def bucket_names(
     parameters: Mapping[str, Tensor], bucket_bytes: float | None
 ) -> list[tuple[str, ...]]:
-    """Return the names of each bucket's parameters, in the order in which gradients are complete.
+    """Return the names of each bucket's parameters, in the order of complete gradients.
 
-    That is taken to be the reverse of the order in which the model's modules were made, as in
-    DistributedDataParallel; a module's parameters stay together.
+    Gradients are assumed to be complete in the reverse order in which the model's modules were
+    made, as in DistributedDataParallel.  A module's parameters stay together.
 
     Args:
         parameters: The model's, by name.
@@ -132,7 +132,7 @@ def buckets_of(
     names = bucket_names(parameters, None if gossip else job.bucket_bytes)
     buckets = []
     with warnings.catch_warnings():
-        if len(names) > 1:  # some may well hold nothing that is worth compressing
+        if len(names) > 1:  # some buckets may have no tensors to compress
             warnings.filterwarnings("ignore", "dgc compresses nothing")
         for some in names:
             own = {name: parameters[name] for name in some}

@@ -14,7 +14,7 @@ from dgc_topo.training.job import Job
 
 
 class TrainingError(RuntimeError):
-    """A fault of a training that no result may hide."""
+    """A fault that makes a training's result invalid."""
 
 
 class DivergedError(TrainingError):
@@ -61,7 +61,7 @@ def same_bits(first: Payload, second: Payload) -> bool:
         case SparsePayload(), SparsePayload() if torch.equal(first.indices, second.indices):
             return torch.equal(_bits(first.values), _bits(second.values))
         case (SparsePayload() | TernaryPayload(), SparsePayload() | TernaryPayload()):
-            # A run that arrived dense has entries of 0, too: their places say nothing.
+            # A run that arrived dense has entries of 0, too, so indices need not agree.
             return torch.equal(_bits(first.to_dense()), _bits(second.to_dense()))
     return False
 

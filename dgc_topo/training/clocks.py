@@ -1,4 +1,4 @@
-"""Clocks of a training step: its phases, and the moments at which gradients are complete."""
+"""Clocks of a training step: its phases, and the times at which gradients are complete."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class PhaseClock:
 
     Args:
         device: Device that does the work.
-        time_scale: Factor by which a phase is stretched: its end waits until so many times its
-            processor time has passed.  (Processor time, because several workers share few cores:
-            the wait for others is no part of a worker's work.)
-        worked_s: Returns the processor time taken so far.
+        time_scale: Factor by which a phase is stretched: the phase ends when *time_scale* times its
+            processor time has passed.  (Processor time, because several workers share few cores,
+            and waiting for a core is not a worker's work.)
+        worked_s: Function that returns the processor time so far.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class PhaseClock:
 
 
 def wait_until(moment_s: float) -> None:
-    """Sleep until `time.perf_counter` says *moment_s*."""
+    """Sleep until `time.perf_counter` reaches *moment_s*."""
     while (left_s := moment_s - time.perf_counter()) > 0:
         time.sleep(left_s)
 

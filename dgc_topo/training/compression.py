@@ -1,4 +1,4 @@
-"""Keys of a scenario that say how gradients are compressed."""
+"""Section ``[compression]`` of a scenario: the method, and its settings."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class CompressionSection(Table):
         return any(self.method_at(density) in dense for density in self.densities)
 
     def method_at(self, density: float) -> Method | Literal["dense"]:
-        """Return the compressor at a density: of ``dgc`` density 1 is another algorithm, dense."""
+        """Return the method at a density; ``dgc`` at density 1 is another algorithm: ``dense``."""
         return self.method if self.method != "dgc" or is_sparse(density) else "dense"
 
     def dgc_config(self, density: float, train: TrainSection) -> DGCConfig:
@@ -127,7 +127,7 @@ class CompressionSection(Table):
         return self
 
     def check_warm_up(self, epochs: int) -> None:
-        """Refuse a warm-up that the density asked for never comes after.
+        """Refuse a warm-up that lasts as long as the training.
 
         Raises:
             ValueError: if training ends before.

@@ -1,11 +1,12 @@
-"""The usual way to train: DistributedDataParallel with a communication hook, and torch.optim.SGD.
+"""Training with PyTorch's DistributedDataParallel, a communication hook, and torch.optim.SGD.
 
-DDP all-reduces buckets of gradients while the backward pass still computes; a hook decides what
-travels.  The strategy here fits the same training loop and notes the same facts as the others:
+DDP all-reduces buckets of gradients during the backward pass; a hook decides what travels.
+`DdpStep` fits the same training loop as the other strategies, and records the same facts:
 
 * the bytes a rank sent, from the kernel's counters of the process's own TCP connections;
-* the bytes of its own gradient as the hook hands them to the all-reduce;
-* the time that communication was not hidden: from the last bucket's hook to the end of backward.
+* the bytes of its own gradient, as the hook gives them to the all-reduce;
+* the communication that was not hidden: the time from the last bucket's hook to the end of
+  backward.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Evaluation of a training: the workers' average model, and its score on the test set."""
+"""Evaluation during training: the workers' average model, and its score on the test set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training run: a topology and a density of a scenario, as it is sent to workers."""
+"""The `Job`: one training run's settings, as sent to the workers, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ class Job(BaseModel):
 
     @property
     def key(self) -> str:
-        """Fingerprint of everything that decides the result, for finding its record again.
+        """Fingerprint of all settings that decide the result; it finds the job's record again.
 
-        Defaults are left out, so that a setting added later does not change it; so is what only
-        adds to the record, which other densities are run, and where the scenario lies.  Records
-        keep it, so the keys that it is made of (version 1) stay when a setting is renamed.
+        Default values are left out, so that a new setting does not change the fingerprint.
+        Settings that only add to the record, the other densities, and the scenario's folder are
+        left out, too.  Records hold the fingerprint, so its keys (version 1) stay when a setting is
+        renamed.
         """
         return hashlib.sha256(to_json(_settings_version_1(self))).hexdigest()[:16]
 
@@ -87,7 +88,7 @@ class Job(BaseModel):
 
 
 def _settings_version_1(job: Job) -> dict[str, object]:
-    """Return what the fingerprint is made of, in the order and under the names of version 1."""
+    """Return the settings in the fingerprint, in the order and with the names of version 1."""
     train, compression, options = job.train, job.compression, job.topology.plain_options
     settings = {
         "seed": job.seed,
@@ -139,7 +140,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
 
 
 def _but_defaults(**settings: tuple[object, object]) -> dict[str, object]:
-    """Return the settings, each given with its default, that are not as they are by default."""
+    """Return the settings that differ from their defaults; each is given as (value, default)."""
     return {key: value for key, (value, default) in settings.items() if value != default}
 
 

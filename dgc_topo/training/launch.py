@@ -1,7 +1,4 @@
-"""Launches of training jobs on worker processes, and the events that rank 0 sends meanwhile.
-
-Events are JSON objects.
-"""
+"""Starting of training jobs on worker processes, and the events that they send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: train the ranks of a world that are here, and make the job's record.
+"""The training loop for the ranks of a world in this process, up to the job's record.
 
 Processes and virtual workers run the same loop: see `World`.
 """
@@ -82,7 +82,7 @@ class TrainingRun:
     def run(self) -> Measurement:
         """Train, and return the record, the same in every process.
 
-        Virtual workers whose loss is no longer finite end there, and the record says so.
+        Virtual workers stop when their loss is no longer finite, and the record says so.
 
         Raises:
             TrainingError: if the first loss is not finite, or that of processes at any time, or

@@ -1,8 +1,10 @@
-"""All-reduce of gradients in buckets, while the backward pass goes on.
+"""Overlapped all-reduce: buckets of gradients are summed while the backward pass goes on.
 
-As soon as the backward pass has produced a bucket's gradients they are compressed, which holds the
-pass up, and a thread of its own sums them over the ranks, bucket after bucket in the same order on
-every rank.  So only what is still under way when the pass is over has to be waited for.
+Once the backward pass has produced a bucket's gradients, they are compressed, which delays the
+pass.
+A separate thread sums them over the ranks, bucket after bucket in the same order on every rank.
+Only
+the buckets that are still under way at the end of the pass have to be waited for.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from dgc_topo.training.world import Exchange
 class OverlappedStep(Strategy):
     """An all-reduce with the arithmetic of an `AllReduceStep` that sends the same buckets.
 
-    The record's `wait_s` is what nothing hides; what the sending thread does besides is not in it.
+    The record's `wait_s` is the communication that nothing hides; the sending thread's other time
+    is not counted.
 
     Args:
         rank: The rank of this process; its buckets are in the order in which they become complete.
@@ -167,7 +170,7 @@ class OverlappedStep(Strategy):
 
 
 class _Sum(NamedTuple):
-    """A payload that becomes the sum of all ranks' once its traffic is known.
+    """A payload to be summed; it holds the sum over the ranks once *traffic* is set.
 
     Attributes:
         payload: The rank's own, at first.
@@ -215,7 +218,7 @@ class _Order(NamedTuple):
 
 
 def _serve(orders: SimpleQueue[_Order | None], exchange: Exchange, stream: _Stream) -> None:
-    """Sum what is ordered, until None is."""
+    """Sum the payloads in the queue, until it yields None."""
     while (order := orders.get()) is not None:
         try:
             with stream.after(order.ready):

@@ -1,4 +1,4 @@
-"""One rank of a training in this process: its data, model state and compressor."""
+"""One rank of a training in this process: its data, model, compressor and step records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.t
 
 
 class Computed(NamedTuple):
-    """Result of a rank's forward and backward pass; the defaults are a dedicated server's.
+    """Result of a rank's forward and backward pass; the defaults are those of a server.
 
     Attributes:
         loss: Mean over the batch.
@@ -94,7 +94,7 @@ FIELDS = tuple(field.name for field in fields(StepRecord))
 
 
 class TrainingRank:
-    """One rank, with all that it does not share with others.
+    """One rank, with all state of its own.
 
     Args:
         job: The job.
@@ -144,7 +144,7 @@ class TrainingRank:
         self._batches: Iterator[Batch] = iter(())
 
     def throw_away_copy(self) -> TrainingRank:
-        """Return a rank with the same task, and a model that may be spoilt."""
+        """Return a rank with the same task and a new model, for trials."""
         return TrainingRank(self._job, self.rank, self._contributors, self._device, task=self.task)
 
     def begin_epoch(self, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""The record of a job, made of the records of its ranks' steps."""
+"""Making of a job's record from the records of its ranks' steps."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Columns = Mapping[str, npt.NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All that a finished job found out, beside its settings.
+    """Results of a finished job, beside its settings.
 
     Attributes:
         schedule: Schedule of the first iteration.

@@ -1,4 +1,4 @@
-"""The section ``[train]`` of a scenario, and the timetable that follows from it."""
+"""Section ``[train]`` of a scenario, and the timetable of its steps and learning rates."""
 
 from __future__ import annotations
 

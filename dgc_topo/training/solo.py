@@ -1,4 +1,4 @@
-"""Workers that communicate with nobody: the times of a step, and of its gradients."""
+"""Lone workers, which do not communicate: times of their steps and ready times of gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training step: all-reduce of gradients, or D-PSGD gossip of parameters."""
+"""Strategies of a training step: all-reduce of gradients, or D-PSGD gossip of parameters."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
 from dgc_topo.training.world import Exchange
 from dgc_topo.wire.coding import WireDtype
 
-#: Kinds of mixing that parameters may take: the ranks' average has to stay as it was.
+#: Goals of gossip that parameters can use: the ranks' average must not change.
 AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
 
 
@@ -39,7 +39,7 @@ class Strategy(ABC):
         """Begin a step, after so many steps and epochs."""
 
     def contribute(self, rank: TrainingRank) -> None:
-        """Take the gradient that is in a rank's parameters now; the next rank's replaces it."""
+        """Take the gradient from a rank's parameters; the next rank's gradient replaces it."""
         del rank  # one rank alone leaves its gradient where it is
 
     @abstractmethod

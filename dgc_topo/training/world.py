@@ -1,7 +1,8 @@
-"""Worlds of workers: processes that exchange messages, or virtual workers in this process.
+"""Worlds of workers: real processes that exchange messages, or virtual workers in this process.
 
-The training loop runs the ranks of a world that are here, and leaves to the world all that takes
-other ranks.  Virtual workers do the arithmetic of real ones, bit for bit: the schedule runs on
+The training loop runs the ranks of a world that are in this process; the world does everything that
+needs other ranks.  Virtual workers do the arithmetic of real ones, bit for bit: the schedule runs
+on
 their payloads in this process, with the same messages and merges in the same order.
 """
 

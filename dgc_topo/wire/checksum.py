@@ -2,8 +2,8 @@
 
 Words w_1, w_2, ... are signed 32-bit integers; sums are ``sum(w_i) mod P`` and ``sum(i * w_i) mod
 P`` with ``P = 2**32 - 5``, the largest prime that fits 32 bits (Fletcher's checksum, 1982, with a
-prime as in Adler-32).  What it is sure to find, at any length (proofs in FORMAT.md): every single
-and double bit flip, and every burst of up to 31 bits; anything else but for one case in 2**64.
+prime as in Adler-32).  At any length it finds every single and double bit flip, and every burst of
+up to 31 bits (proofs in FORMAT.md).  Of other errors it misses one in 2**64.
 
 Unlike a CRC it is made of sums, which run on any device without leaving it.
 """

@@ -1,7 +1,7 @@
-"""Coding of sparse entries on the wire, and its cost; needs no torch.
+"""Sizes of sparse messages by arithmetic, exact or expected, without torch.
 
-The format itself, byte by byte, is ``dgc_topo/wire/FORMAT.md``.  Here is its arithmetic:
-the exact size of a message from four numbers, and the size to expect of entries that lie anywhere.
+The format itself, byte by byte, is ``dgc_topo/wire/FORMAT.md``.  Here are the exact size of a
+message from four numbers, and the expected size of a message with entries at random places.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class WireCoding:
 
 
 def _gap_reaches(gap: float | FloatArray, length: FloatArray, entries: FloatArray) -> FloatArray:
-    """Return the chance that at least *gap* elements without an entry precede a given entry.
+    """Return the probability that at least *gap* elements without an entry precede a given entry.
 
     Exactly ``prod(1 - gap / (length - i) for i in range(entries))``; here every factor is the one
     in the middle.

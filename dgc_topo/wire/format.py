@@ -1,4 +1,4 @@
-"""A message's coding: its first word, what is planned of it, and the error of a bad one."""
+"""First word and plan of a message, and the error `WireError` of a bad one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WORD_BYTES = 4
 
 
 class WireError(ValueError):
-    """Bytes that are no message of this format for this run; the text says what was expected."""
+    """Bytes that are not a valid message for this run; the text says what was expected."""
 
 
 class Header(NamedTuple):

@@ -1,4 +1,4 @@
-"""The header of a message: what it says, how it is sealed, and whether it can be believed."""
+"""The header of a message: writing it with its checksum, and checking it."""
 
 from __future__ import annotations
 

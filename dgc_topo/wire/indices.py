@@ -1,7 +1,7 @@
-"""Indices of a message: gaps between entries as numbers of a few bits, a bitmap, or whole numbers.
+"""Indices of a message: bit-packed gaps between entries, run lengths, a bitmap, or int32.
 
-Indices come as *gaps*: how many elements without an entry lie before each entry, since the last
-entry or the start of the run.  Gaps cannot be out of order, so of those only the sum needs a check.
+Indices come as *gaps*: the number of elements without an entry before each entry, since the last
+entry or the start of the run.  Gaps cannot be out of order, so only their sum needs a check.
 Bit b of a packed sequence is bit ``b % 8`` (the lowest is 0) of byte ``b // 8``.
 """
 

@@ -1,4 +1,4 @@
-"""Messages: entries of a run of elements, as bytes and back.  The layout is in FORMAT.md."""
+"""Encoding and decoding of messages: entries of a run to bytes and back (layout: FORMAT.md)."""
 
 from __future__ import annotations
 

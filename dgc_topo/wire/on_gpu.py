@@ -1,7 +1,7 @@
-"""Messages on a GPU: the same bytes with few launches, by kernels that need Triton.
+"""Messages on a GPU: the same bytes with few launches, by Triton kernels.
 
-A message of some ten thousand entries costs not what it moves but what it launches, some 10 us
-each.  Written here, one takes two launches, and one wait to know how long it is.
+The cost of a message of some ten thousand entries is its kernel launches, some 10 us each, and not
+its bytes.  Written here, a message takes two launches, and one wait for its length.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Small messages in a CPU's memory: the same bytes with fewer and cheaper calls.
+"""Small messages in CPU memory: the same bytes with fewer and cheaper calls.
 
-A message of some hundred entries costs not what it moves but what it calls, and a call of numpy
-costs a third of one of torch or less.  This module does what is common and small, gaps below 65536
-as run lengths or packed; everything else takes the general way, which any device can go.
+The cost of a message of some hundred entries is its function calls, and not its bytes; a call of
+numpy costs a third of one of torch, or less.  This module handles the common small case: gaps below
+65536, as run lengths or packed.  Everything else takes the general way, which works on any device.
 """
 
 from __future__ import annotations

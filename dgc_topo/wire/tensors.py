@@ -1,4 +1,4 @@
-"""Tensors as messages see them: element types, rounding, and which devices have kernels."""
+"""Tensors in messages: element types, rounding, and devices that have kernels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TORCH_DTYPES: dict[WireDtype, torch.dtype] = {
 
 
 def largest_addend(dtype: torch.dtype, num_ranks: int) -> float:
-    """Return the largest magnitude of which *num_ranks* addends stay in *dtype*'s range.
+    """Return the largest magnitude such that sums of *num_ranks* values stay in *dtype*'s range.
 
     It is the range over the number of ranks, cut to so few digits that all its multiples up to
     *num_ranks* times are numbers of the type: adding them in any order rounds nothing.  Rounding

@@ -1,4 +1,4 @@
-"""Run a function on worker processes: on this machine's loopback, or on the hosts of a lab.
+"""Worker processes: run a function on each, on this machine's loopback or on a lab's hosts.
 
 A function is named ``"module:function"`` and is called as ``function(worker, argument)`` on every
 rank, inside an initialised process group: *worker* is a `dgc_topo.workers.group.Worker`, *argument*

@@ -1,8 +1,8 @@
-"""Interpreters that this package starts: their imports, their lifetime, and files they share.
+"""Child processes: their Python path, their lifetime, and files that they share.
 
-A child never looks for modules where the user stands: a ``random.py`` there would be imported in
-place of Python's own.  What else is importable here is importable there, but comes last.  The
-files have no name where the system can do without: nothing remains of them after a crash.
+A child never imports modules from the user's current folder: a ``random.py`` there would replace
+Python's own.  Everything else that is importable here is importable there, but comes last.  Shared
+files have no name if the system allows it, so that nothing remains of them after a crash.
 """
 
 from __future__ import annotations

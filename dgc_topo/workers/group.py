@@ -1,4 +1,4 @@
-"""This process among the workers: rank, device, and the process group they share."""
+"""The `Worker`: this process's rank, device and process group."""
 
 from __future__ import annotations
 

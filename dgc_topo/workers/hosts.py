@@ -1,4 +1,4 @@
-"""Places for worker processes: the interface of each, and this machine's loopback."""
+"""Hosts for worker processes (the `Hosts` protocol), and the loopback of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that this process runs on: its name, its GPUs, and how workers share it."""
+"""This machine: its identity and GPUs, and how workers share its cores and memory."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Meeting of the ranks that a launcher started: compared before any of them goes on.
+"""Meeting of the ranks that a launcher started: they compare settings before they join.
 
-Rank 0 serves a store.  Every rank states there who it is and what it is about to do; rank 0
-reads the statements as they come, and says to all of them either who is who, or, as soon as it is
-sure, why nothing will come of it.  Only JSON travels.
+Rank 0 serves a store.  Every rank writes a statement there: who it is, and what it is about to do.
+Rank 0 reads the statements as they come.  It then tells all ranks who the others are or, once it
+is sure, why they cannot join.  Only JSON travels.
 """
 
 from __future__ import annotations

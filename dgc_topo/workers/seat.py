@@ -1,8 +1,8 @@
-"""This process's seat: its rank, and where that runs, as launchers say it in the environment.
+"""The `Seat`: this process's rank and its place on a machine, from the launcher's variables.
 
-torchrun's variables come first; what they leave out is taken from those of Open MPI, MPICH (Intel
-MPI, Hydra) and SLURM, where these speak of the same processes: under ``srun torchrun`` SLURM
-numbers the torchruns.  What nobody says stays unknown.
+torchrun's variables come first.  Missing ones are taken from Open MPI, MPICH (Intel MPI, Hydra) and
+SLURM, if these count the same processes: under ``srun torchrun`` SLURM numbers the torchruns.  What
+no launcher tells stays unknown.
 """
 
 from __future__ import annotations

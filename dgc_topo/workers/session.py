@@ -1,4 +1,4 @@
-"""Call functions on every rank and collect what they return."""
+"""Sessions: call functions on every rank, and collect the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One worker process: it waits for calls on its standard input, a socket, and answers there."""
+"""A worker process: it receives calls on its standard input, a socket, and answers there."""
 
 from __future__ import annotations
 

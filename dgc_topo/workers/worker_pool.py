@@ -1,4 +1,4 @@
-"""The worker processes of one run: started, listened to, and ended whatever happens."""
+"""The worker processes of one run: starting them, reading their messages, and ending them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The model zoo: true layer shapes, and compute times with their sources.  Needs no torch.
+"""The model zoo: true layer shapes, and compute times with their sources; needs no torch.
 
-Read `model` first; a family of models per module follows, written with the sizes in `layers`.
+Read `model` first; a module per family of models follows, written with the sizes in `layers`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Data sets, and the part of them that each worker sees."""
+"""Data sets, and each worker's part of them."""
 
 from dgc_topo.training.data.batches import SampleBatches, Shard, StreamBatches, TextWindow
 from dgc_topo.training.data.dataset import (

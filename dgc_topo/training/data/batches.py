@@ -1,8 +1,9 @@
-"""Batches of each worker: all draw the same plan from the seed, and each takes its part.
+"""Batches of each worker: all workers draw the same plan from a seed, and each takes its part.
 
-N workers with batches of b see, step by step, exactly the samples that one worker with batches
-of N*b would see: worker r has the r-th run of b in each global batch.  All workers have the
-same number of steps; what does not fill a global batch is left out, and differs per epoch.
+N workers with batches of b see, step by step, exactly the samples that one worker with batches of
+N*b would see: worker r has the r-th run of b in each global batch.  All workers have the same
+number
+of steps.  Samples that do not fill a global batch are left out; they differ from epoch to epoch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models, and the tasks that join a model with its data and its measure of quality, if any."""
+"""Models, and tasks that join a model with its data and its quality measure."""
 
 from dgc_topo.training.models.architectures import running_statistics
 from dgc_topo.training.models.build import Option, build_model, model_names, model_options

@@ -1,6 +1,7 @@
-"""Emulated compute: wait as long as a model of the zoo computes, and send gradients of its shapes.
+"""Emulated models: they sleep for a zoo model's compute time, and send gradients of its shapes.
 
-To isolate the network: communicating the gradients of a large model is measured on machines that
+They isolate the network: the communication of a large model's gradients is measured on machines
+that
 could not compute them.  Nothing is learnt.
 """
 
@@ -25,11 +26,11 @@ _GRADIENTS = 4  # purpose of the random numbers, beside those of dgc_topo.traini
 
 
 class EmulationPace:
-    """The pace of an emulated worker: its position in a step.
+    """Clock of an emulated worker: its position in a step.
 
-    It sleeps as long as it would compute, and that counts as processor time: so whoever stretches
-    processor time (a scaled lab, see `PhaseClock`) stretches the emulation.  What the emulation
-    itself takes is part of the time to wait, not added to it.
+    The worker sleeps for the time that it would compute.  Sleep counts as processor time, so a
+    scaled lab, which stretches processor time (see `PhaseClock`), stretches the emulation, too.
+    The emulation's own work is part of the time to sleep, not added to it.
     """
 
     def __init__(self) -> None:

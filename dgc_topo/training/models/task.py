@@ -1,6 +1,6 @@
-"""A task: a model and what it computes, so that one training loop fits them all.
+"""The `Task`: a model with its loss and batches, so that one training loop fits all.
 
-Most learn: they have data, and say how good the model is::
+A `LearningTask` also has data, and measures the model's quality::
 
     task = make_task("austen", "char-lstm", Shard(batch_size=32))
     model = task.build_model()

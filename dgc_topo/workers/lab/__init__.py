@@ -1,4 +1,4 @@
-"""The lab: hosts with real TCP at a chosen rate, on one machine."""
+"""The lab: an emulated cluster on one machine, with real TCP at chosen rates."""
 
 from dgc_topo.workers.lab.counters import CounterError, HostCounters, check_sent
 from dgc_topo.workers.lab.doctor import Diagnosis, examine

@@ -1,4 +1,4 @@
-"""Counters of the hosts' interfaces, compared with the bytes that runs say they sent."""
+"""Counters of the hosts' interfaces, compared with the bytes that a run reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SEGMENT_BYTES = 1448
 
 
 class CounterError(RuntimeError):
-    """An interface counted something else than what was said to be sent."""
+    """An interface counted other bytes than its host's processes report."""
 
 
 @dataclass(frozen=True, slots=True)

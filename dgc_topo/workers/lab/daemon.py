@@ -1,11 +1,11 @@
-"""The process that owns a lab's namespaces, and with which everything in the lab ends.
+"""The process that owns a lab's namespaces; when it ends, everything in the lab ends.
 
-Started by `Lab` as a fresh interpreter, it makes the network, starts processes on the hosts,
-and answers requests.  Nothing of the lab has a name outside, so all of it goes when the
-last process in it goes, and the processes are in a process-id namespace, whose first process takes
-all others along, whatever they did to get away.  That first process dies with the daemon, and the
-daemon with the owner: it sees the owner's end in three ways (the kernel's signal, the end of the
-control socket, and the owner's process descriptor).
+`Lab` starts it as a fresh interpreter.  It makes the network, starts processes on the hosts, and
+answers requests.  Nothing in the lab has a name outside, so all of it disappears with its last
+process.  The processes are in a process-id namespace: when its first process ends, the kernel ends
+all others.  That first process dies with the daemon, and the daemon with the owner, whose end it
+sees in three ways (the kernel's signal, the end of the control socket, and the owner's process
+descriptor).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Diagnosis of this machine's fitness for a lab: every item is tried, not guessed."""
+"""Diagnosis of this machine's fitness for a lab; every item is tried, not guessed."""
 
 from __future__ import annotations
 

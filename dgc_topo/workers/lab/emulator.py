@@ -1,4 +1,4 @@
-"""The lab: an emulated cluster on this machine, as its owner sees it."""
+"""The `Lab`: an emulated cluster on this machine, as its owner uses it."""
 
 from __future__ import annotations
 

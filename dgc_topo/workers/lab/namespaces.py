@@ -1,4 +1,4 @@
-"""Namespaces: the system calls that Python 3.11 lacks, and the rights that they take."""
+"""Linux namespaces: system calls that Python 3.11 lacks, and the rights that they need."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Messages between a lab's owner and its daemon, and processes that the owner sees through them.
-
-A message is a JSON value of any size, with descriptors.
-"""
+"""Messages between a lab's owner and its daemon, and the processes that the owner controls."""
 
 from __future__ import annotations
 

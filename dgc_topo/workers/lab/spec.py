@@ -1,4 +1,4 @@
-"""Specification of an emulated cluster: hosts, addresses, rates of links, and changes of these."""
+"""`LabSpec`: hosts, addresses, links' rates and their changes in an emulated cluster."""
 
 from __future__ import annotations
 
