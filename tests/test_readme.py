@@ -67,7 +67,8 @@ def test_the_training_loop_of_your_own_runs(tmp_path):
 def commands() -> list[list[str]]:
     """Return the words of every ``dgc-topo`` command that the README shows, without comments."""
     shown = re.findall(r"^(?:`|.*`)?(dgc-topo [^`#\n]+)", README, re.MULTILINE)
-    return [shlex.split(text)[1:] for text in shown]
+    launched = re.findall(r"-m (dgc_topo [a-z]+ [^`#\n]+)`", README)
+    return [shlex.split(text)[1:] for text in shown + launched]
 
 
 def test_every_command_and_option_shown_exists():
@@ -83,6 +84,9 @@ def test_every_command_and_option_shown_exists():
         own = rest[: rest.index("--")] if "--" in rest else rest
         assert {word for word in own if word.startswith("-")} <= known | {"--help"}, words
         assert asked or not own or command.params, words
+        for needed in (each for each in command.params if each.required):
+            is_there = own if needed.param_type_name == "argument" else {*needed.opts} & {*asked}
+            assert is_there, f"{words}: no {needed.name}"
 
 
 def test_every_scenario_shown_by_name_is_shipped():
