@@ -223,13 +223,13 @@ def _check_sums(schedule: Schedule, first: Weights, axis: int, where: str) -> No
     step = last_change(schedule, 0, lambda weights: bool(wrong(weights)[rank]))
     raise ScheduleError(
         f"{where}: rank {rank}, chunk 0: weights of {what} sum to {total}, expected 1 "
-        f"({schedule.goal}), {_told(step)}\n{schedule.grid(mark=(max(step, 0), rank))}"
+        f"({schedule.goal}), {_step_text(step)}\n{schedule.grid(mark=(max(step, 0), rank))}"
     )
 
 
 def _since(schedule: Schedule, chunk: int, is_wrong: Callable[[Weights], bool]) -> str:
-    return _told(last_change(schedule, chunk, is_wrong))
+    return _step_text(last_change(schedule, chunk, is_wrong))
 
 
-def _told(step: int) -> str:
+def _step_text(step: int) -> str:
     return f"since step {step}" if step >= 0 else "before step 0"

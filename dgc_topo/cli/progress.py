@@ -121,9 +121,9 @@ class ProgressBars:
             self._progress.update(self._runs, note=note)
         elif isinstance(event, Finished):
             self._progress.advance(self._runs)
-            self._tell_finished(event, label)
+            self._print_finished(event, label)
 
-    def _tell_finished(self, event: Finished, label: str) -> None:
+    def _print_finished(self, event: Finished, label: str) -> None:
         record = event.measurement
         quality = f"{record.quality.metric} {record.quality.final:.4g}, " if record.quality else ""
         self._console.print(

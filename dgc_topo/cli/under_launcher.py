@@ -99,7 +99,7 @@ def _run(place: Place, scenario: Scenario, worker: Worker) -> None:
     with ProgressBars(console) as bars:
         folder = place.open(bars.moved)
         bars.plan(jobs, left_out)
-        with folder.or_as_it_was(bars.moved):
+        with folder.restored_on_error(bars.moved):
             measured = collect(jobs, run_all, folder, bars)
         finish(scenario, measured, folder, bars)
     print_findings(folder)

@@ -130,7 +130,7 @@ def validate(
         console.print(f"folder: {folder}", soft_wrap=True)
 
 
-def _tell_moved(folder: Path, aside: Path) -> None:
+def _print_moved(folder: Path, aside: Path) -> None:
     """Say on standard error where earlier results were moved; standard output may be JSON."""
     errors.print(moved_text(folder, aside), soft_wrap=True)
 
@@ -141,7 +141,7 @@ def _open_folder(path: Path, scenario: Path) -> ValidationFolder:
 
     made = ValidationFolder(path, scenario)
     if made.aside is not None:
-        _tell_moved(path, made.aside)
+        _print_moved(path, made.aside)
     return made
 
 
@@ -165,7 +165,7 @@ def _measure(
     # Read first: the file may be in a folder that is about to be renamed.
     calibrated = None if network is None else load_calibrated(network)
     folder = open_folder()
-    with folder.or_as_it_was(_tell_moved):
+    with folder.restored_on_error(_print_moved):
         if calibrated is None:
             rates = section.calibrate_rates_bits_per_s
             total = num_probes(section.num_hosts, rates)
@@ -202,7 +202,7 @@ def _predict_again(
         *predict_trainings(scenario, network, trainings),
     ]
     folder = open_folder()
-    with folder.or_as_it_was(_tell_moved):
+    with folder.restored_on_error(_print_moved):
         folder.keep_network(network)
         for training in trainings:
             folder.keep_training(training)

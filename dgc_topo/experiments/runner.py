@@ -171,9 +171,9 @@ def run_scenario(
         folder = place.open(observer.moved)
         if jobs:
             observer.plan(jobs, left_out)
-        with folder.or_as_it_was(observer.moved):
+        with folder.restored_on_error(observer.moved):
             measured = collect(jobs, partial(_launch, hosts), folder, observer)
-    with folder.or_as_it_was(observer.moved):
+    with folder.restored_on_error(observer.moved):
         finish(scenario, measured, folder, observer)
     return folder
 
@@ -228,7 +228,7 @@ def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: floa
         with suppress(_OutOfTimeError):
             _launch(None, jobs, listen_in_time)
 
-    with folder.or_as_it_was(observer.moved):
+    with folder.restored_on_error(observer.moved):
         collect(missing, run_in_time, folder, observer)
     folder.close()
     return folder

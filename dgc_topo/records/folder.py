@@ -117,7 +117,7 @@ class ResultsFolder:
         file = RecordFile.create(Path(path) / MEASUREMENTS)
         folder = cls(path)
         folder._records, folder._room, folder.aside = file, room, room.aside
-        with folder.or_as_it_was():
+        with folder.restored_on_error():
             for record in records:
                 file.append(record)
             folder._describe(scenario_text, origin, files)
@@ -188,9 +188,11 @@ class ResultsFolder:
             write_whole(self.environment_path, origin.model_dump_json(indent=2) + "\n")
 
     @contextmanager
-    def or_as_it_was(self, told: OnMoved | None = None) -> Iterator[None]:
+    def restored_on_error(self, told: OnMoved | None = None) -> Iterator[None]:
         """Undo `create` if the code inside fails before the first record is written."""
-        undone = self._room.or_as_it_was(self._records, told=told) if self._room else nullcontext()
+        undone = (
+            self._room.restored_on_error(self._records, told=told) if self._room else nullcontext()
+        )
         with undone:
             yield
 

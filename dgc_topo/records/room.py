@@ -46,7 +46,9 @@ class Room(NamedTuple):
     made: bool
 
     @contextmanager
-    def or_as_it_was(self, *records: RecordFile, told: OnMoved | None = None) -> Iterator[None]:
+    def restored_on_error(
+        self, *records: RecordFile, told: OnMoved | None = None
+    ) -> Iterator[None]:
         """Put everything back if the code inside fails before a record is in one of the files.
 
         Args:

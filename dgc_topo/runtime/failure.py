@@ -78,7 +78,7 @@ class Watch:
         self._deadline_s = 0.0
         self._unit_s = max(self._timeout_s / 100, 1e-3)
         self._told_units = math.ceil(self._timeout_s / self._unit_s)
-        self._told = _at_least_a_millisecond(self._timeout_s)
+        self._granted = _at_least_a_millisecond(self._timeout_s)
         self.waited_s = 0.0
 
     def begin(self, topology: str, step: int) -> None:
@@ -109,10 +109,10 @@ class Watch:
         start_s = time.monotonic()
         units = math.ceil((self._deadline_s - start_s) / self._unit_s)
         if units != self._told_units:
-            self._told = _at_least_a_millisecond(units * self._unit_s)
+            self._granted = _at_least_a_millisecond(units * self._unit_s)
             self._told_units = units
         try:
-            work.wait(self._told)
+            work.wait(self._granted)
         except RuntimeError as error:
             if self.left_s > 0:
                 raise self.lost(peer, error) from error

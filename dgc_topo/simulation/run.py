@@ -124,11 +124,11 @@ def run_to_end(
     except RuntimeError as error:  # SimPy has no further events
         if progress.finished.triggered or env.peek() < math.inf:
             raise
-        raise UnreachableError(_who_waits(progress, fluid.network)) from error
+        raise UnreachableError(_waiting_text(progress, fluid.network)) from error
     return progress.tally.bounds(changes, fluid.moved_at_once)
 
 
-def _who_waits(progress: ScheduleProgress, network: Network) -> str:
+def _waiting_text(progress: ScheduleProgress, network: Network) -> str:
     """Return a text on the links that failed and the ranks that wait."""
     pairs, dead = progress.stalled()
     links = _some([f"{network.link_names(link)} (at {when:g} s)" for link, when in dead.items()])

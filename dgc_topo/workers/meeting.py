@@ -216,11 +216,11 @@ def announcing_failure() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         with suppress(ValueError, RuntimeError):
-            _tell(str(error))
+            _announce(str(error))
         raise
 
 
-def _tell(fault: str) -> None:
+def _announce(fault: str) -> None:
     seat = seat_from()
     if seat.world_size > 1:
         store = _open_store(seat, timedelta(seconds=_LINGER_S))

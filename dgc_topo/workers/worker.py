@@ -63,10 +63,10 @@ class CallServer:
         while (order := self._orders.next()) is not None:
             function = find_function(order["function"])
             worker = self._join(order)
-            self._say("ready", None)
+            self._send("ready", None)
             if self._orders.next() is None:  # it is the launcher's word to go
                 return
-            self._say("result", function(worker, order["argument"]))
+            self._send("result", function(worker, order["argument"]))
 
     def _join(self, order: Mapping[str, Any]) -> Worker:
         """Return the place in the group that a call wants; the last call's, if it is the same.
@@ -84,13 +84,13 @@ class CallServer:
                 timedelta(seconds=order["timeout_s"]),
                 None,
                 url_of(order["rendezvous"], descriptors),
-                lambda value: self._say("told", value),
+                lambda value: self._send("told", value),
             )
             self._leave = ExitStack()
             self._worker, self._group = self._leave.enter_context(joined), order["group"]
         return self._worker
 
-    def _say(self, kind: str, value: Any) -> None:
+    def _send(self, kind: str, value: Any) -> None:
         self._channel.sendall(json.dumps([kind, value]).encode() + b"\n")
 
 

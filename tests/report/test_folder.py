@@ -235,7 +235,7 @@ def test_files_that_a_scenario_uses_are_kept_beside_it(tmp_path):
     again = ResultsFolder.create(tmp_path / "out", SCENARIO, "q", files=used[:1])
     assert again.aside is not None
     assert (again.aside / "files" / "mine.py").read_text() == "# of a\n"
-    with pytest.raises(KeyboardInterrupt), again.or_as_it_was():
+    with pytest.raises(KeyboardInterrupt), again.restored_on_error():
         raise KeyboardInterrupt
     assert (tmp_path / "out" / "files" / "mine.py").read_text() == "# of a\n"
     assert not again.aside.exists()

@@ -93,12 +93,15 @@ def test_a_run_that_fails_before_its_first_record_leaves_everything_as_it_was(tm
     before, told = content(tmp_path), []
     folder = make(place)
     moved = folder.aside
-    with pytest.raises(KeyboardInterrupt), folder.or_as_it_was(lambda *paths: told.append(paths)):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        folder.restored_on_error(lambda *paths: told.append(paths)),
+    ):
         raise KeyboardInterrupt
     assert content(tmp_path) == before
     assert told == [(moved, place)]
     new = make(tmp_path / "new")
-    with pytest.raises(ValueError, match="no luck"), new.or_as_it_was():
+    with pytest.raises(ValueError, match="no luck"), new.restored_on_error():
         raise ValueError("no luck")
     assert content(tmp_path) == before
 
@@ -109,7 +112,7 @@ def test_a_run_that_fails_later_keeps_what_it_has(tmp_path):
     folder = make(place)
 
     def run():
-        with folder.or_as_it_was():
+        with folder.restored_on_error():
             folder.append(measurements()[1])
             raise ValueError("no luck")
 

@@ -100,7 +100,7 @@ def refuse_idle_keys(
         ValueError: naming the key, and what would give it an effect.
     """
     if not simulate.workloads:
-        for key in _said(simulate, _OF_WORKLOADS):
+        for key in _changed_keys(simulate, _OF_WORKLOADS):
             raise ValueError(
                 f"simulate.{key}: is for [[simulate.workloads]]; what [train] measures is "
                 "predicted as it was trained, expected no such key"
@@ -108,7 +108,7 @@ def refuse_idle_keys(
         return
     _refuse_other_methods(compression, trains=trains)
     if not any(map(is_sparse, compression.densities)):
-        where = [f"simulate.{key}" for key in _said(simulate, _OF_COMPRESSED)]
+        where = [f"simulate.{key}" for key in _changed_keys(simulate, _OF_COMPRESSED)]
         where += [
             f"simulate.workloads.{index}.union_exponent"
             for index, workload in enumerate(simulate.workloads)
@@ -117,7 +117,7 @@ def refuse_idle_keys(
         for key in where:
             raise ValueError(f"{key}: nothing is compressed, expected a density below 1")
     elif all(workload.union_exponent is not None for workload in simulate.workloads):
-        for key in _said(simulate, ("union_exponent",)):
+        for key in _changed_keys(simulate, ("union_exponent",)):
             raise ValueError(f"simulate.{key}: each workload has its own, expected no such key")
     if simulate.dense_dtypes and all(map(is_sparse, compression.densities)):
         raise ValueError("simulate.dense_dtypes: nothing is sent dense, expected a density of 1")
@@ -137,13 +137,13 @@ def _refuse_other_methods(compression: CompressionSection, *, trains: bool) -> N
         )
     if not trains:
         idle = [key for key in CompressionSection.model_fields if key not in _PREDICTED]
-        for key in _said(compression, idle):
+        for key in _changed_keys(compression, idle):
             raise ValueError(
                 f"compression.{key}: nothing is trained, expected [train] or no such key"
             )
 
 
-def _said(section: BaseModel, keys: tuple[str, ...] | list[str]) -> Iterator[str]:
+def _changed_keys(section: BaseModel, keys: tuple[str, ...] | list[str]) -> Iterator[str]:
     """Yield those of the *keys* whose values differ from the defaults."""
     fields = type(section).model_fields
     return (key for key in keys if getattr(section, key) != fields[key].default)

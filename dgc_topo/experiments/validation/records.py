@@ -126,9 +126,9 @@ class ValidationFolder:
         self._trainings = RecordFile(path / TRAININGS)
         self.aside = self._room.aside
 
-    def or_as_it_was(self, told: OnMoved | None = None) -> AbstractContextManager[None]:
+    def restored_on_error(self, told: OnMoved | None = None) -> AbstractContextManager[None]:
         """Put everything back if the code inside fails before anything was measured."""
-        return self._room.or_as_it_was(self._rows, self._trainings, told=told)
+        return self._room.restored_on_error(self._rows, self._trainings, told=told)
 
     def keep_network(self, network: CalibratedNetwork) -> None:
         """Write the network that predicts the rows."""

@@ -39,11 +39,11 @@ def unshare(flags: int) -> None:
     if _libc.unshare(flags) == 0:
         return
     number = ctypes.get_errno()
-    why = _used_up(flags) if number == errno.ENOSPC else os.strerror(number)
+    why = _limit_text(flags) if number == errno.ENOSPC else os.strerror(number)
     raise OSError(number, f"unshare: {why}")
 
 
-def _used_up(flags: int) -> str:
+def _limit_text(flags: int) -> str:
     """Return the text about a limit on namespaces that is reached."""
     limits = []
     for flag, name in _LIMITS.items():

@@ -69,7 +69,7 @@ class LabNetwork:
             br_mcast_snooping=0,
         )
         self._bridge = _index(self._switch, "switch")
-        _do_without_ipv6(self._switch, self._bridge)
+        _disable_ipv6(self._switch, self._bridge)
         self._switch.link("set", index=self._bridge, state="up")
         self._hosts = [self._make_host(host, fd) for host, fd in enumerate(namespaces)]
         for host in range(spec.num_hosts):
@@ -133,7 +133,7 @@ class LabNetwork:
         name = f"port{host}"
         self._switch.link("add", ifname=name, kind="veth", peer=peer)
         port = _index(self._switch, name)
-        _do_without_ipv6(self._switch, port)
+        _disable_ipv6(self._switch, port)
         self._switch.link("set", index=port, master=self._bridge, state="up")
         with inside(namespace, self._switch_namespace):
             route = IPRoute()  # stays in the namespace it was made in
@@ -141,7 +141,7 @@ class LabNetwork:
                 keep_windows()
         interface = _index(route, INTERFACE)
         route.link("set", index=_LOOPBACK_INDEX, state="up")
-        _do_without_ipv6(route, interface)
+        _disable_ipv6(route, interface)
         route.link("set", index=interface, address=hardware_address_of(host))
         route.addr("add", index=interface, address=address_of(host), prefixlen=PREFIX_LENGTH)
         route.link("set", index=interface, state="up")
@@ -210,7 +210,7 @@ def _set_congestion_control(route: IPRoute, interface: int, host: int, name: str
         ) from error
 
 
-def _do_without_ipv6(route: IPRoute, interface: int) -> None:
+def _disable_ipv6(route: IPRoute, interface: int) -> None:
     """Keep an interface from taking an IPv6 address and announcing it."""
     mode = {"attrs": [("IFLA_INET6_ADDR_GEN_MODE", _NO_ADDRESSES)]}
     try:

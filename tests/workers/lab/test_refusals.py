@@ -98,12 +98,12 @@ class _Route:
 
 @pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EOPNOTSUPP])
 def test_a_kernel_without_ipv6_is_fine(number):
-    network._do_without_ipv6(_Route(number), 1)
+    network._disable_ipv6(_Route(number), 1)
 
 
 def test_other_refusals_are_errors():
     with pytest.raises(NetlinkError, match="Operation not permitted"):
-        network._do_without_ipv6(_Route(errno.EPERM), 1)
+        network._disable_ipv6(_Route(errno.EPERM), 1)
 
 
 def test_a_congestion_control_that_the_kernel_lacks_is_named_with_those_it_has(lab: Lab):
