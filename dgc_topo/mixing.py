@@ -22,6 +22,7 @@ Matrix = npt.NDArray[np.float64]
 
 #: Rounding error of a distance that an iteration brings from 1 to exactly 0.
 _ROUNDING = 1e-12
+_NO_GAP = 1e-9  #: a spectral gap that is none
 
 
 class Mixing(NamedTuple):
@@ -94,7 +95,14 @@ def check_gossip(topology: Topology, world_size: int, *, seed: int = 0) -> Mixin
         if not connected_after and not parts.any():
             connected_after = iterations
     if connected_after and first is not None:
-        return Mixing(connected_after, contraction.spectral_gap(), first)
+        gap = contraction.spectral_gap()
+        if world_size > 1 and goal == "doubly-stochastic" and gap < _NO_GAP:
+            raise ScheduleError(
+                f"{topology.label}: does not mix: spectral gap 0 over {iterations} iterations, "
+                "values move between ranks and never come closer; expected ranks that keep a "
+                "part of their own"
+            )
+        return Mixing(connected_after, gap, first)
     apart = np.flatnonzero(parts == np.argmin(np.bincount(parts)))
     raise ScheduleError(
         f"{topology.label}: not connected over {iterations} iterations: ranks "

@@ -177,9 +177,11 @@ def _explain(schedule: Schedule, rank: int, chunk: int, row: list[Fraction]) -> 
     expected = np.isin(np.arange(len(row)), schedule.contributors).tolist()
     origin = next(i for i, share in enumerate(row) if share != expected[i])
     what, step, at = _origin_of_fault(schedule, rank, chunk, origin, row[origin])
+    mixes = any(share.denominator > 1 for share in row)
+    hint = " (for gossip, give Schedule goal='doubly-stochastic')" if mixes else ""
     return (
         f"rank {rank}, chunk {chunk}: ends with {_text(row[origin])} times the input of rank "
-        f"{origin}, expected {int(expected[origin])}; {what}\n"
+        f"{origin}, expected {int(expected[origin])}; {what}{hint}\n"
         f"{schedule.grid(mark=(step, at))}"
     )
 

@@ -6,6 +6,7 @@ import inspect
 import pydoc
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,23 @@ def test_every_name_explains_its_arguments(name):
 def test_help_begins_with_a_table_of_contents():
     text = pydoc.plain(pydoc.render_doc(dt))
     assert text.index("load_topology") < text.index("PACKAGE CONTENTS")
+
+
+def test_a_step_says_that_compressing_is_free_or_counts_it():
+    step = partial(dt.simulate_step, "resnet50", "ring", "1gbe", world_size=8, density=0.001)
+    free, paid, number = step(), step(codec="4ms"), step(codec=4e-3)
+    dense = dt.simulate_step("resnet50", "ring", "1gbe", world_size=8)
+    assert "compressing assumed free" in repr(free)
+    assert "compressing assumed free" in free._repr_html_()
+    assert "free" not in repr(paid) + repr(dense)
+    assert paid.step_time_s == pytest.approx(free.step_time_s + 4e-3)
+    assert number.step_time_s == paid.step_time_s
+    with pytest.raises(ValueError, match="codec"):
+        step(codec=-1.0)
+
+
+def test_a_network_file_says_how_many_ranks_there_are():
+    file = Path(__file__).parents[1] / "networks" / "gpus-in-two-racks.toml"
+    assert dt.simulate("ring", str(file), "1MB").world_size == 8
+    with pytest.raises(ValueError, match="world_size: missing"):
+        dt.simulate("ring", "1gbe", "1MB")

@@ -92,3 +92,17 @@ def test_push_sum_shrinks_by_its_second_eigenvalue():
     gap = check_gossip(pushes, 2).spectral_gap
     matrix = mixing_matrix(pushes.schedule(2))
     assert gap == pytest.approx(1 - sorted(abs(np.linalg.eigvals(matrix)))[0])
+
+
+def test_values_that_only_change_places_never_mix(tmp_path):
+    swap = tmp_path / "swap.py"
+    swap.write_text(
+        "from dgc_topo import Schedule, gather, mix\n"
+        "def schedule(world_size, iteration=0):\n"
+        "    pairs = [(i, (i + 1) % world_size) for i in range(iteration % 2, world_size, 2)]\n"
+        "    both = [*pairs, *((b, a) for a, b in pairs)]\n"
+        "    swaps = gather(mix(a, b, weight=1, denominator=1) for a, b in both)\n"
+        "    return Schedule.from_steps(world_size, 1, [swaps], goal='doubly-stochastic')\n"
+    )
+    with pytest.raises(ScheduleError, match="does not mix: spectral gap 0"):
+        prove(str(swap), 6)

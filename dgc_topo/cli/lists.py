@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -102,16 +102,26 @@ class SchemaOf(StrEnum):
     """Files that have a schema."""
 
     SCENARIO = "scenario"
+    NETWORK = "network"
     MEASUREMENT = "measurement"
 
 
 def schema(
-    of: Annotated[SchemaOf, typer.Argument(help="scenario files, or records")] = SchemaOf.SCENARIO,
+    of: Annotated[
+        SchemaOf, typer.Argument(help="scenario files, network files, or records")
+    ] = SchemaOf.SCENARIO,
 ) -> None:
-    """Print the JSON schema of scenario files, or of the records in a results folder."""
+    """Print the JSON schema of scenario files, network files, or the records in results folders."""
+    from pydantic import TypeAdapter
+
     from dgc_topo.experiments.scenario import Scenario
+    from dgc_topo.network.kinds import NetworkChoice
     from dgc_topo.records.measurement import Measurement
 
-    model = Scenario if of is SchemaOf.SCENARIO else Measurement
+    models: dict[str, Any] = {
+        "scenario": Scenario,
+        "network": NetworkChoice,
+        "measurement": Measurement,
+    }
     with clear_errors():
-        print_json(model.model_json_schema(), indent=2)
+        print_json(TypeAdapter(models[of.value]).json_schema(), indent=2)

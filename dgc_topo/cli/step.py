@@ -32,6 +32,7 @@ from dgc_topo.cli.options import (
 )
 from dgc_topo.cli.outputs import check_file, check_picture
 from dgc_topo.sizes import is_sparse
+from dgc_topo.units import seconds_from
 
 if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation
@@ -54,6 +55,10 @@ def step(  # noqa: PLR0913 - one argument per option
     ] = None,
     batch: Annotated[
         int | None, typer.Option(help="items per worker; the model's own by default", min=1)
+    ] = None,
+    compress: Annotated[
+        str | None,
+        typer.Option(help="compressing per step as you measured it, such as 4ms; else free"),
     ] = None,
     overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
     jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
@@ -84,6 +89,7 @@ def step(  # noqa: PLR0913 - one argument per option
             chosen,
             cluster_from(network, world_size, bandwidth, latency),
             density=density,
+            codec=None if compress is None else seconds_from(compress, "--compress"),
             overlap=overlap,
             jitter=jitter,
             seed=seed,

@@ -39,6 +39,13 @@ def names_file(source: str) -> bool:
     return find_fabric(source) is None and _split(source) is not None
 
 
+def file_of(source: str) -> str:
+    """Return the path in *source*, a text for which `names_file` is True."""
+    parts = _split(source)
+    assert parts is not None
+    return parts[0]
+
+
 def read_file(
     source: str, folder: str | Path
 ) -> Network | Fabric | CalibratedNetwork | NetworkTable:

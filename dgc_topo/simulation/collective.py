@@ -11,6 +11,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
+from dgc_topo.network.network_files import names_file
 from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
@@ -304,7 +305,7 @@ def number_of_ranks(
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name} has {ranks} ranks" for name, ranks in known.items())
         raise ValueError(f"world_size: {listed}; expected the same in all")
-    if not known and not isinstance(cluster, str | Path):
+    if not known and (not isinstance(cluster, str | Path) or names_file(str(cluster))):
         return load_cluster(cluster).num_ranks
     if not known:
         raise ValueError("world_size: missing, expected a number of ranks")

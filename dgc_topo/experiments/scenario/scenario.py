@@ -13,7 +13,7 @@ from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSect
 from dgc_topo.network.cluster import Cluster, load_cluster
 from dgc_topo.network.fabrics import find_fabric, like_fabric
 from dgc_topo.network.kinds import Networks
-from dgc_topo.network.network_files import names_file
+from dgc_topo.network.network_files import file_of, names_file
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce, at_key
 from dgc_topo.tables.places import AnyPath, Name
@@ -58,7 +58,16 @@ class Scenario(Table):
         """Paths of the files that the scenario's topologies and networks use."""
         topologies = [Path(each.folder, each.name) for each in self.topologies if each.is_file]
         networks = [network.file for network in self.networks if hasattr(network, "file")]
+        if self.simulate is not None:
+            folder = self.simulate.folder_of_networks
+            networks += [
+                Path(folder, file_of(name)) for name in self.simulate.networks if self._reads(name)
+            ]
         return tuple(dict.fromkeys([*topologies, *networks]))
+
+    def _reads(self, network: str) -> bool:
+        """Return True if a name of ``[simulate] networks`` is that of a file."""
+        return names_file(network) and network not in {table.name for table in self.networks}
 
     @property
     def names_files(self) -> bool:

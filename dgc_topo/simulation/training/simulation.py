@@ -35,7 +35,7 @@ from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import bucket_bytes_of
 from dgc_topo.text import html_facts
 from dgc_topo.topology import Topology
-from dgc_topo.units import bytes_from, seconds_text, times_text
+from dgc_topo.units import bytes_from, seconds_from, seconds_text, times_text
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
 if TYPE_CHECKING:
@@ -171,8 +171,13 @@ class StepSimulation:
     def __repr__(self) -> str:
         return (
             f"StepSimulation({self._title}: {seconds_text(self.step_time_s)}, "
-            f"{times_text(self.speedup)}, bound by {self.bound_by})"
+            f"{times_text(self.speedup)}, bound by {self.bound_by}{self._assumed})"
         )
+
+    @property
+    def _assumed(self) -> str:
+        free = is_sparse(self.density) and not self.phases.compress_s
+        return ", compressing assumed free" if free else ""
 
     def _repr_html_(self) -> str:
         return html_facts(self._title, self.facts())
@@ -187,7 +192,7 @@ class StepSimulation:
             "communication": exposed,
             "throughput": f"{self.samples_per_s:,.4g} {self.workload.samples}/s",
             "speed-up": f"{times_text(self.speedup)} ({self.scaling_efficiency:.0%})",
-            "bound by": self.bound_by,
+            "bound by": self.bound_by + self._assumed,
         }
 
 
@@ -201,7 +206,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     bucket_bytes: float | str | None = None,
     world_size: int | None = None,
     accumulation_steps: int = 1,
-    codec: Codec | None = None,
+    codec: Codec | float | str | None = None,
     jitter: Jitter | float = 0.0,
     slow_ranks: Mapping[int, float] | None = None,
     union_exponent: float | None = None,
@@ -221,7 +226,8 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         bucket_bytes: Size of a bucket of gradients that overlaps, such as ``25MiB``, the default.
         world_size: Number of ranks, if neither a schedule nor the cluster has it.
         accumulation_steps: Forward and backward passes per step.
-        codec: Costs of compressing; by default it is free.
+        codec: Seconds that compressing takes per step, measured, such as ``"4ms"``; or a `Codec`.
+            Compressing is assumed to be free if left out.
         jitter: Relative spread of compute times, drawn in each step; or its distribution.
         slow_ranks: Factor on the compute time of single ranks.
         union_exponent: See `simulate`.
@@ -248,13 +254,22 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     step = TrainingStep(
         workload=load_workload(workload),
         encoding=_encoding(fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent),
-        codec=codec or Codec(),
+        codec=_as_codec(codec),
         bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
         accumulation_steps=accumulation_steps,
         compute_factors=ComputeFactors(slow_ranks or {}, _as_jitter(jitter), seed),
     )
     loaded = load_cluster(cluster, num_ranks)
     return average_steps(step, topology, loaded, density=fraction, seed=seed, num_steps=num_steps)
+
+
+def _as_codec(codec: Codec | float | str | None) -> Codec:
+    """Return the costs of compressing that *codec* says; none by default."""
+    if isinstance(codec, Codec):
+        return codec
+    if isinstance(codec, str):
+        return Codec(fixed_s=seconds_from(codec, "codec"))
+    return Codec(fixed_s=codec or 0.0)
 
 
 def average_steps(
