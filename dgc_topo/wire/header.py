@@ -150,7 +150,9 @@ def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
         return on_gpu.ends_and_sums(message)
     sums = word_sums(message[HEADER_BYTES:end].view(torch.int32))
     ends = torch.cat([message[:HEADER_BYTES], message[-WORD_BYTES:]]).to(torch.int64)
-    *both, plain, weighted = torch.cat([ends, sums]).tolist()  # all at once: a GPU waits for it
+    *both, plain, weighted = torch.cat(
+        [ends, sums]
+    ).tolist()  # all in one copy, because the host waits for it
     return bytes(both[:HEADER_BYTES]), bytes(both[HEADER_BYTES:]), plain, weighted
 
 

@@ -83,7 +83,7 @@ def safe_path() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Have this process, which `multiprocessing` started, end when its parent does, however."""
+    """Make this process, started by `multiprocessing`, end whenever its parent ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
@@ -95,7 +95,7 @@ def _follow(sentinel: int) -> None:
 
 
 class Starter:
-    """A thread that starts processes, and lives until it is closed, or as long as this process.
+    """A thread that starts processes; it lives until `close`, or as long as this process.
 
     The kernel's signal at a parent's death (`PR_SET_PDEATHSIG`) is sent when the *thread* that
     started the child ends.  A thread of an executor may end at any time; this one does not.
@@ -129,11 +129,11 @@ class Starter:
         return done.result()
 
     def settle(self) -> None:
-        """Wait until the thread has done what it was asked to, even if nobody waited for it."""
+        """Wait until the thread has finished all calls."""
         self.call(lambda: None)
 
     def close(self) -> None:
-        """End the thread, once it has done what it was asked to, and with it what it started."""
+        """End the thread after its last call; the processes that it started end with it."""
         self._jobs.put(None)
         self._thread.join()
 

@@ -14,7 +14,7 @@ from dgc_topo.workers.children import PARENT_VARIABLE
 NETWORK_VARIABLE = "DGC_TOPO_NETWORK"
 #: Names the interface that carries all of a worker's traffic, and nobody else's.
 INTERFACE_VARIABLE = "DGC_TOPO_INTERFACE"
-#: Tells a worker how many times slower than the real thing it is to compute.
+#: Variable with the factor by which a worker has to slow its computing.
 TIME_SCALE_VARIABLE = "DGC_TOPO_TIME_SCALE"
 
 
@@ -65,7 +65,7 @@ class Hosts(Protocol):
         stdin: int,
         output: int,
     ) -> Process:
-        """Start a process where *rank* belongs; it ends when this process ends, however.
+        """Start a process on the host of *rank*; it ends whenever this process ends.
 
         Args:
             rank: Decides the host.
@@ -76,7 +76,7 @@ class Hosts(Protocol):
         """
 
     def begin(self) -> None:
-        """Start the clock of what is to happen to the network; all ranks are ready."""
+        """Start the clock of timed changes of the network; all ranks are ready."""
 
 
 class Loopback:
@@ -111,7 +111,7 @@ class Loopback:
         stdin: int,
         output: int,
     ) -> subprocess.Popen[bytes]:
-        """Start a process; it sees itself to its end with this one (see `children`)."""
+        """Start a process, which ends with this one (see `children`)."""
         return subprocess.Popen(
             command,
             env={**environment, PARENT_VARIABLE: str(os.getpid())},

@@ -131,7 +131,7 @@ def _decide_for_all(store: Store, own: Statement, patience_s: float) -> None:
 def _arriving(
     store: Store, patience_s: float, own: Statement, ranks: Mapping[int, Statement]
 ) -> Iterator[Statement]:
-    """Yield statements until every rank has come, and whoever has come beside them."""
+    """Yield statements until every rank has come, those of duplicate processes included."""
     deadline = time.monotonic() + patience_s
     number = 1
     while (came := store.check([f"statement {number}"])) or len(ranks) < own.seat.world_size:
@@ -194,7 +194,7 @@ def _wait_for(store: Store, key: str, patience_s: float, own: Statement) -> byte
 
 
 def _wait_until_heard(store: Store, expected: int) -> None:
-    """Wait until all have heard the verdict, those that may still come among them."""
+    """Wait until all ranks have read the verdict, those that may still come included."""
     deadline = time.monotonic() + _LINGER_S
     while store.add("heard", 0) < max(store.add("arrivals", 0), expected) - 1:
         if time.monotonic() > deadline:
@@ -208,9 +208,9 @@ def _ranks(ranks: Sequence[int]) -> str:
 
 @contextmanager
 def announcing_failure() -> Iterator[None]:
-    """Tell the ranks that would wait for this one why it does not come, if an error ends the block.
+    """If an error ends the block, tell the ranks that wait for this one why it does not come.
 
-    They are given some seconds to listen; whether they do, the error goes on.
+    They have some seconds to read it; then the error is raised in any case.
     """
     try:
         yield

@@ -64,7 +64,7 @@ class CallServer:
             function = find_function(order["function"])
             worker = self._join(order)
             self._send("ready", None)
-            if self._orders.next() is None:  # it is the launcher's word to go
+            if self._orders.next() is None:  # the launcher has closed its end: stop
                 return
             self._send("result", function(worker, order["argument"]))
 

@@ -27,8 +27,8 @@ class Lab:
     """Hosts with network namespaces of their own, joined by links of a given rate.
 
     Use it as a context manager; it is up inside the ``with`` block.  Run functions on it with
-    `dgc_topo.workers.run_on`.  Whatever ends this process ends everything in the lab, SIGKILL
-    included, and the machine's own network is never touched.  Methods may be called from any
+    `dgc_topo.workers.run_on`.  When this process ends, even by SIGKILL, everything in the lab ends.
+    The machine's own network is never touched.  Methods may be called from any
     thread, also while workers run.
 
     Args:

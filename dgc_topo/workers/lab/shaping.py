@@ -1,16 +1,19 @@
-"""Shape the two ends of a host's link: queueing disciplines of the kernel (``htb``).
+"""Shaping of the two ends of a host's link, by the kernel's queueing disciplines (``htb``).
 
-The switch's end has one queue, as a switch's port has.  The host's end does behind one rate what
-``fq_codel`` does, which hosts have by default.  Acknowledgements go first: in one queue those of
-what a host receives wait behind what it sends, so that two hosts that send to each other take
-turns; a butterfly of 8 ranks and 10 MB at 100 Mbit/s took 2.3 s, not 1.6 s.  And those that a host
-sends to take turns: in one queue, whoever is ready a little later than others waits for their whole
-windows, from everybody; a sharded parameter server of 4 ranks and 1 MB took 134 to 148 ms, not 131.
+The switch's end has one queue, like a switch's port.  The host's end shares one rate in the way of
+``fq_codel``, the default of hosts:
 
-A shaper passes whatever the kernel hands it at once, and unasked that is 64 kB of frames: short
-messages would leave a host faster than its link is, and wait at the switch, before
-acknowledgements of the way back.  So a host's interface takes few frames at a time (its
-``gso_max_segs``): a ring of 8 ranks and 1 MB took 153 ms, not 176.
+* Acknowledgements go first.  In a single queue they would wait behind the host's own data, so that
+  two hosts that send to each other would take turns: a butterfly of 8 ranks and 10 MB at 100 Mbit/s
+  took 2.3 s instead of 1.6 s.
+* Receivers take turns.  In a single queue, a receiver that is ready a little later would wait for
+  the whole windows of the others: a sharded parameter server of 4 ranks and 1 MB took 134 to 148 ms
+  instead of 131 ms.
+
+A shaper passes at once whatever the kernel hands it, by default 64 kB of frames.  Short messages
+would then leave a host faster than its link, and wait at the switch in front of acknowledgements.  A
+host's interface therefore takes few frames at a time (its ``gso_max_segs``): a ring of 8 ranks and
+1 MB took 153 ms instead of 176 ms.
 """
 
 from __future__ import annotations
@@ -116,7 +119,7 @@ def dropped_packets(route: IPRoute, interface: int) -> int:
 
 
 def _unshape(route: IPRoute, interface: int, old: Shape | None) -> None:
-    """Take the shaping away, if there is any; what waits is lost."""
+    """Remove the shaping, if there is any; queued packets are lost."""
     if old is not None:
         route.tc("del", index=interface, handle=_ROOT, root=True)
 
