@@ -74,8 +74,8 @@ class Topology:
     """A named family of schedules with its options fixed; `load_topology` makes one.
 
     Topologies are equal if name, options, folder and function are equal.  An edited file is another
-    topology.
-    Its text form ``name:key=value,key=value`` is ``str(topology)``, and `Topology.parse` reads it.
+    topology.  Its text form ``name:key=value,key=value`` is ``str(topology)``, and `Topology.parse`
+    reads it.
 
     Attributes:
         name: Installed name, or path of its file.

@@ -1,8 +1,7 @@
 """Numbers with units, read and printed: ``100MiB``, ``1Gbit/s``, ``50us``, ``0.1%``.
 
 Sizes are bytes; kB, MB, GB are powers of 1000 and KiB, MiB, GiB powers of 1024.  Case matters: a
-bit
-(b) is not a byte (B).  A plain number is bytes, or bytes per second.
+bit (b) is not a byte (B).  A plain number is bytes, or bytes per second.
 """
 
 from __future__ import annotations

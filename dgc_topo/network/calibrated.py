@@ -31,13 +31,12 @@ class Parameters(EndCosts):
 
     A byte costs less CPU time if it comes from a cache.  The costs of sending, receiving and adding
     given here are for bytes in a cache; others cost *uncached_factor* times as much.  If the
-    processes
-    of a machine touch f bytes in their buffers, a fraction ``1 - cache_bytes / f`` is not cached.
+    processes of a machine touch f bytes in their buffers, a fraction ``1 - cache_bytes / f`` is not
+    cached.
 
     If there are more processes than cores, the cores never sleep and no process waits to be woken:
     the latency is *crowded_latency_s*.  But the cores have to switch between processes: each step
-    of
-    a rank costs *crowded_overhead_s* more CPU time.
+    of a rank costs *crowded_overhead_s* more CPU time.
 
     A rank works for ``start_overhead_s`` before the first step of a run, and for *step_overhead_s*
     before each step: in a run of many steps, a step costs less than in a run of few.

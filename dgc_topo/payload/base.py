@@ -1,10 +1,8 @@
 """The `Payload` protocol: one rank's buffer, as the schedule sees it.
 
 A schedule speaks of chunk *numbers*.  The payload decides where a chunk begins and ends, packs a
-run
-of chunks into a message, and merges the messages of one step.  The law of merging, for every kind
-of
-payload: the order in which the step lists the arrivals decides which terms are added (see
+run of chunks into a message, and merges the messages of one step.  The law of merging, for every
+kind of payload: the order in which the step lists the arrivals decides which terms are added (see
 `dgc_topo.schedule.order`); the weighted terms are then added **in rank order, the receiver's own
 term at its own rank's place**.  Ranks that add the same terms therefore end bit-identical, whoever
 received what from whom.

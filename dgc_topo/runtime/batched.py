@@ -1,9 +1,8 @@
 """Channel for NCCL and others: all messages of a step as one batch, in the payload's memory.
 
 The sends and receives of a batch must match in size.  If only the sender knows a size, a first
-batch
-exchanges sizes.  NCCL returns one work object for the whole batch, and cannot wait with a time-out;
-its progress is a CUDA event, polled here until the time-out.
+batch exchanges sizes.  NCCL returns one work object for the whole batch, and cannot wait with a
+time-out; its progress is a CUDA event, polled here until the time-out.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Facts about Gloo that this relies on (measured with torch 2.13): a receive completes with a message
 shorter than its buffer; a message *longer* than its buffer aborts the receiving process; messages
-of
-one tag between two ranks arrive in order; a send completes only once its receive is posted, and
+of one tag between two ranks arrive in order; a send completes only once its receive is posted, and
 costs a round trip if it is posted first; a wait that times out closes every connection of the
 group.
 """

@@ -1,10 +1,8 @@
 """Simulation of schedules and training steps on a modelled network (SimPy owns the clock).
 
 Start at `simulate` (a topology on a cluster).  Below it are `simulate_schedule` and
-`simulate_flows`
-(independent flows).  Read `run`, `progress` (ranks and steps), `fluid` (flows and time) and
-`sharing`
-(fair rates) in this order.  Whole training steps of a `Workload` are in
+`simulate_flows` (independent flows).  Read `run`, `progress` (ranks and steps), `fluid` (flows and
+time) and `sharing` (fair rates) in this order.  Whole training steps of a `Workload` are in
 `dgc_topo.simulation.training`.
 """
 

@@ -4,8 +4,7 @@
 ``send`` at its source and a ``recv`` at its destination, with the step's number as tag.  A rank's
 operations in a step require all of its operations in its previous step.  Adding what arrived in a
 step is a ``calc`` (in nanoseconds, as LogGOPSim reads it) after all of the rank's sends and
-receives
-in that step.
+receives in that step.
 
 Readers with one serial NIC per rank send in the order of the text.  Each rank's messages of a step
 therefore begin with the one to the next rank, then the one after that, and so on: if all began with

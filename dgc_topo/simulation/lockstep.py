@@ -1,8 +1,7 @@
 """Schedules that keep all ranks in step: their time is a sum, exact and without events.
 
-On a star of equal links, a step's flows start together if one end of each was busy until the end
-of the previous step.  They end together if they carry the same bytes and are shared alike.  The
-time
+On a star of equal links, a step's flows start together if one end of each was busy until the end of
+the previous step.  They end together if they carry the same bytes and are shared alike.  The time
 of a step is then ``latency + bytes * flows / bandwidth``, with the number of flows that share the
 busiest link.  These conditions depend on the schedule alone, so one pass over it serves every
 network, model and density.

@@ -5,11 +5,10 @@ has a *bottleneck*: a full link on which no other flow is faster (Bertsekas & Ga
 Networks*, 6.5.2).
 
 Filling one bottleneck after the other takes as many rounds as there are different rates.  Here a
-round fills every *local* bottleneck: a link whose equal share is no larger than the share that
-any of its flows could have on its other links.  Filling a link never lowers the share of another
-link, so a local bottleneck stays the bottleneck of its flows.  The result is therefore the same,
-and
-the number of rounds is the length of the longest chain of dependent bottlenecks.
+round fills every *local* bottleneck: a link whose equal share is no larger than the share that any
+of its flows could have on its other links.  Filling a link never lowers the share of another link,
+so a local bottleneck stays the bottleneck of its flows.  The result is therefore the same, and the
+number of rounds is the length of the longest chain of dependent bottlenecks.
 """
 
 from __future__ import annotations

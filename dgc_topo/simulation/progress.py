@@ -1,10 +1,8 @@
 """Progress of a schedule: the step that each rank has reached, and the flows that it starts.
 
 A rank reaches a step when it has finished its part in all earlier ones.  A transfer starts when
-both
-its ends have reached the step.  A rank's part in a step is finished when all its transfers, sent
-and
-received, have ended, and the received values have been added.  There is no global barrier.
+both its ends have reached the step.  A rank's part in a step is finished when all its transfers,
+sent and received, have ended, and the received values have been added.  There is no global barrier.
 
 Steps are read from the schedule as late as possible, and forgotten when finished.  A step has to be
 read once two ranks have nothing left to do in the steps read before: these two may be the next to

@@ -8,9 +8,8 @@ one byte.  Weights belong to the position of a hop, which is the same for all fl
     send: process, machine | receive: process, machine | work: process, machine | links ...
 
 *Work* is a rank's own processing, such as adding what arrived.  It is a flow as well, of CPU
-seconds
-over the process and machine that it keeps busy.  Work and messages of all processes on a machine
-thus share its cores, as under the kernel's scheduler.
+seconds over the process and machine that it keeps busy.  Work and messages of all processes on a
+machine thus share its cores, as under the kernel's scheduler.
 """
 
 from __future__ import annotations

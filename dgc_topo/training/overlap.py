@@ -1,10 +1,8 @@
 """Overlapped all-reduce: buckets of gradients are summed while the backward pass goes on.
 
 Once the backward pass has produced a bucket's gradients, they are compressed, which delays the
-pass.
-A separate thread sums them over the ranks, bucket after bucket in the same order on every rank.
-Only
-the buckets that are still under way at the end of the pass have to be waited for.
+pass.  A separate thread sums them over the ranks, bucket after bucket in the same order on every
+rank.  Only the buckets that are still under way at the end of the pass have to be waited for.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 The training loop runs the ranks of a world that are in this process; the world does everything that
 needs other ranks.  Virtual workers do the arithmetic of real ones, bit for bit: the schedule runs
-on
-their payloads in this process, with the same messages and merges in the same order.
+on their payloads in this process, with the same messages and merges in the same order.
 """
 
 from __future__ import annotations

@@ -78,8 +78,7 @@ class Reader:
 
         Returns:
             Type of the tensors; or None, with nothing read, if they have several types or one that
-            no
-            kernel reads, or are not contiguous.
+            no kernel reads, or are not contiguous.
         """
         named = [tensors[name] for name in self.names]
         types = {tensor.dtype for tensor in named}

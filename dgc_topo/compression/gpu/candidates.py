@@ -195,8 +195,7 @@ class Candidates:
         """Return the largest candidates of each group; all of them if there are too few.
 
         A group with more candidates than its list has room for gets none.  The method waits for the
-        GPU
-        once, for the number of candidates.
+        GPU once, for the number of candidates.
         """
         if self._indices is None:
             device = self.lists.blocks.device

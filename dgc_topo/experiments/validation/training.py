@@ -2,8 +2,7 @@
 
 The times of computing and compressing come from workers that did only this before the trainings
 began, all of them at once, because they share the machine.  The time of communication comes from
-the
-calibrated network.
+the calibrated network.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Buckets on the network: one schedule per bucket, one after the other on each rank.
 
 A rank goes on to its next bucket when it has finished its part in the previous one and its
-gradients
-are ready.  Readiness is modelled as a message of the rank to itself: before each bucket every rank
-has a *gate*, a flow over no link that ends when the bucket is ready.  Everything else (starting
-flows, sharing, late reading of steps) is done by `ScheduleProgress`, as for one schedule.
+gradients are ready.  Readiness is modelled as a message of the rank to itself: before each bucket
+every rank has a *gate*, a flow over no link that ends when the bucket is ready.  Everything else
+(starting flows, sharing, late reading of steps) is done by `ScheduleProgress`, as for one schedule.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Timelines of the ranks' processors before gradients are sent, and factors on compute times.
 
 A rank has one processor.  It compresses a bucket as soon as the backward pass has produced it,
-which
-delays the rest of the backward pass.  It decompresses buckets in their order, when they have
-arrived
-and the processor is free; then it updates.
+which delays the rest of the backward pass.  It decompresses buckets in their order, when they have
+arrived and the processor is free; then it updates.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 N workers with batches of b see, step by step, exactly the samples that one worker with batches of
 N*b would see: worker r has the r-th run of b in each global batch.  All workers have the same
-number
-of steps.  Samples that do not fill a global batch are left out; they differ from epoch to epoch.
+number of steps.  Samples that do not fill a global batch are left out; they differ from epoch to
+epoch.
 """
 
 from __future__ import annotations

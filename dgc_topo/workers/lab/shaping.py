@@ -11,9 +11,9 @@ The switch's end has one queue, like a switch's port.  The host's end shares one
   instead of 131 ms.
 
 A shaper passes at once whatever the kernel hands it, by default 64 kB of frames.  Short messages
-would then leave a host faster than its link, and wait at the switch in front of acknowledgements.  A
-host's interface therefore takes few frames at a time (its ``gso_max_segs``): a ring of 8 ranks and
-1 MB took 153 ms instead of 176 ms.
+would then leave a host faster than its link, and wait at the switch in front of acknowledgements.
+A host's interface therefore takes few frames at a time (its ``gso_max_segs``): a ring of 8 ranks
+and 1 MB took 153 ms instead of 176 ms.
 """
 
 from __future__ import annotations
