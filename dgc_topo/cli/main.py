@@ -92,7 +92,7 @@ def compare(
 ) -> None:
     """Train a scenario over each of its topologies, predict other networks, and report.
 
-    A [ladder] goes on where it stopped.
+    An interrupted [ladder] continues where it stopped.
 
     For example:
 
