@@ -113,9 +113,7 @@ def prove(
         return _proof(Topology("schedule", lambda world_size: given), given.world_size, 0)
     if world_size is None:
         raise ValueError("prove: no world_size, expected a number of ranks for a topology")
-    if not isinstance(topology, Topology):
-        topology = load_topology(str(topology))
-    return _proof(topology, world_size, seed)
+    return _proof(load_topology(topology), world_size, seed)
 
 
 def _proof(topology: Topology, world_size: int, seed: int) -> Proof:

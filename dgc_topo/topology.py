@@ -31,6 +31,7 @@ from dgc_topo.plugins import (
     is_from_file,
     known_topologies,
 )
+from dgc_topo.scalars import plain_int
 from dgc_topo.schedule import Goal, Schedule, Step, check_is_step
 from dgc_topo.tables.places import FolderOfScenario, Label
 from dgc_topo.tables.table import Table
@@ -124,6 +125,8 @@ class Topology:
         Raises:
             TopologyError: if that is not its form, or there is no such topology or option.
         """
+        if not isinstance(text, str):
+            raise TopologyError(f"topology {text!r}: expected a text")
         name, found = split_text(text, options)
         return cls.named(name, found, folder)
 
@@ -207,7 +210,7 @@ class Topology:
             TopologyError: if the topology cannot run with this world size, or its function fails;
                 the schedule's steps, which may be made later, raise it as well.
         """
-        self._check_numbers(world_size, iteration, seed)
+        world_size, iteration, seed = self._plain_numbers(world_size, iteration, seed)
         given = {"iteration": iteration, "seed": seed}
         wanted = {k: v for k, v in given.items() if k in parameters_of(self.builder)}
         with explained(self.label, self.builder):
@@ -222,13 +225,18 @@ class Topology:
             )
         return replace(built, steps_of=lambda ranks: self._steps(built, ranks))
 
-    def _check_numbers(self, world_size: int, iteration: int, seed: int) -> None:
+    def _plain_numbers(self, world_size: int, iteration: int, seed: int) -> tuple[int, int, int]:
+        """Return the numbers as Python's own, which topologies' functions need not check."""
+        try:
+            world_size = plain_int(f"{self.label}: world_size", world_size)
+            iteration = plain_int(f"{self.label}: iteration", iteration, least=0)
+            seed = plain_int(f"{self.label}: seed", seed, least=0)
+        except ValueError as error:
+            raise TopologyError(str(error)) from error
         if not 1 <= world_size <= MAX_WORLD_SIZE:
             most = f"at most {MAX_WORLD_SIZE}" if world_size > 1 else "at least 1"
             raise TopologyError(f"{self.label}: world_size {world_size}, expected {most}")
-        for name, value in (("iteration", iteration), ("seed", seed)):
-            if value < 0:
-                raise TopologyError(f"{self.label}: {name} {value}, expected 0 or more")
+        return world_size, iteration, seed
 
     def _steps(self, built: Schedule, ranks: IntArray) -> Iterator[Step]:
         """Yield the steps of *built*; the topology's function may make them only now."""
@@ -276,8 +284,12 @@ def load_topology(
     """
     if isinstance(source, str):
         source = Topology.parse(source, folder)
-    elif not isinstance(source, Topology):
+    elif isinstance(source, os.PathLike):
         source = Topology.named(os.fspath(source), {}, folder)
+    elif not isinstance(source, Topology):
+        raise TopologyError(
+            f"topology {source!r}: expected a name, the path of a .py file, or a Topology"
+        )
     added = {**(options or {}), **more}
     if not added:
         return source

@@ -99,7 +99,7 @@ def test_lists_name_everything_with_options_and_sources(run):
     listed = run("topologies")
     assert "butterfly" in listed
     assert "near | far" in listed
-    assert "116.2" in run("networks")
+    assert "0.9296" in run("networks")
 
 
 def test_sizes_prints_one_json_object_or_a_table_with_the_source(run):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -109,9 +110,9 @@ def clear_errors() -> Iterator[None]:
     """Run a command's body: keep standard output for it, and turn its errors into one message.
 
     Errors that the user can correct, and numbers too large for this machine, end with exit status 2
-    and without a traceback (unless ``DGC_TOPO_TRACEBACK`` is set).
+    and without a traceback (unless ``DGC_TOPO_TRACEBACK`` is set).  Warnings become one line each.
     """
-    with streams.own_stdout():
+    with streams.own_stdout(), _clear_warnings():
         try:
             yield
         except (ValueError, RuntimeError, OSError) as error:
@@ -154,15 +155,40 @@ def about(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def clear_warnings() -> Iterator[None]:
-    """Collect the package's warnings; at the end print each once, in one line, on stderr."""
-    with warnings.catch_warnings(record=True) as caught:
+def _clear_warnings() -> Iterator[None]:
+    """Print what is warned of on stderr, each in one line and once."""
+    told: set[str] = set()
+
+    def print_once(message: Warning | str, *_: object, **__: object) -> None:
+        text = str(message)
+        if text not in told:
+            told.add(text)
+            errors.print_named("warning", text, "bold yellow")
+
+    with warnings.catch_warnings():
         warnings.filterwarnings("always", category=UserWarning, module="dgc_topo")
-        try:
-            yield
-        finally:
-            for text in dict.fromkeys(str(warned.message) for warned in caught):
-                errors.print_named("warning", text, "bold yellow")
+        warnings.showwarning = print_once
+        yield
+
+
+@contextmanager
+def naming_options(options: Mapping[str, str]) -> Iterator[None]:
+    """Begin errors with the options of a command, not with the library's arguments.
+
+    Args:
+        options: Option that gives each argument, such as ``{"density": "--density"}``.
+
+    Raises:
+        ValueError: for one that begins with the name of such an argument.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        for argument, option in options.items():
+            if re.match(rf"{argument}\b", text):
+                raise ValueError(option + text.removeprefix(argument)) from error
+        raise
 
 
 def topology_from(text: str, options: Iterable[str]) -> Topology:

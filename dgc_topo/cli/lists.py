@@ -51,14 +51,14 @@ def networks() -> None:
 def _print_networks() -> None:
     from dgc_topo.network import known_fabrics, load_fabric
 
-    table = _table("network", "MB/s", "latency (us)", "source", lines=False)
+    table = _table("network", "Gbit/s", "latency (us)", "source", lines=False)
     for name in known_fabrics():
         if name == "ideal":
             table.add_row(name, "any", "any", "given numbers and nothing else")
             continue
         fabric = load_fabric(name)
-        bandwidth, latency = fabric.bandwidth_bytes_per_s / 1e6, fabric.latency_s * 1e6
-        table.add_row(name, f"{bandwidth:,.1f}", f"{latency:g}", fabric.source)
+        bandwidth, latency = 8e-9 * fabric.bandwidth_bytes_per_s, fabric.latency_s * 1e6
+        table.add_row(name, f"{bandwidth:,.5g}", f"{latency:g}", fabric.source)
     console.print(table)
 
 

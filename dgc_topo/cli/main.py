@@ -17,8 +17,8 @@ from dgc_topo.cli.console import (
     HELP_MARKUP,
     about,
     clear_errors,
-    clear_warnings,
     console,
+    naming_options,
     print_raw,
     topology_from,
 )
@@ -144,7 +144,7 @@ def train(
     def get_part() -> Part:
         return Part(topology_from(topology, option or []), density, world_size)
 
-    with clear_errors():
+    with clear_errors(), naming_options({"density": "--density", "world_size": "--world-size"}):
         if was_launched():
             from dgc_topo.cli.under_launcher import train_as_rank
 
@@ -228,7 +228,13 @@ def sizes(
     from dgc_topo.cli.sizes import GradientCoding, print_sizes
     from dgc_topo.zoo import load_model
 
-    with clear_errors():
+    options = {
+        "density": "--density",
+        "bytes_per_element": "--bytes-per-element",
+        "coding: index_encoding": "--index-encoding",
+        "coding: wire_dtype": "--wire-dtype",
+    }
+    with clear_errors(), naming_options(options):
         wire = WireCoding.named(index_encoding, wire_dtype)
         coding = GradientCoding(density=density, bytes_per_element=bytes_per_element, wire=wire)
         print_sizes(load_model(model), coding, as_json=as_json)
@@ -277,7 +283,7 @@ def report(
     from dgc_topo.records.folder import ResultsFolder
     from dgc_topo.records.records import ResultsError
 
-    with clear_errors(), clear_warnings():
+    with clear_errors():
         results = ResultsFolder(folder)
         if not results.measurements():
             raise ResultsError(

@@ -13,8 +13,8 @@ from rich.text import Text
 from dgc_topo.cli.console import (
     about,
     clear_errors,
-    clear_warnings,
     console,
+    naming_options,
     print_json,
     topology_from,
 )
@@ -60,6 +60,8 @@ UnionExponent = Annotated[
 Goal = Annotated[
     Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
 ]
+#: Option of each of the library's arguments, for errors.
+_OPTIONS = {"density": "--density", "union_exponent": "--union-exponent"}
 
 
 def simulate(  # noqa: PLR0913  # each argument is an option on the command line
@@ -86,7 +88,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     - dgc-topo simulate scaling-1gbe-vs-infiniband
     - dgc-topo simulate ring -n 16 --bytes 100MB --network 10gbe
     """
-    with clear_errors(), clear_warnings(), about(target):
+    with clear_errors(), naming_options(_OPTIONS), about(target):
         scenario = _scenario_of(target)
         if scenario is not None:
             why = f"is for a topology; {target} is a scenario, which says it itself"

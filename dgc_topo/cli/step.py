@@ -12,8 +12,8 @@ from rich.table import Table
 from dgc_topo.cli.console import (
     about,
     clear_errors,
-    clear_warnings,
     console,
+    naming_options,
     print_json,
     topology_from,
 )
@@ -36,6 +36,14 @@ from dgc_topo.units import seconds_from
 
 if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation
+
+#: Option of each of the library's arguments, for errors.
+_OPTIONS = {
+    "density": "--density",
+    "compute_s": "--compute",
+    "batch_size": "--batch",
+    "jitter": "--jitter",
+}
 
 
 def step(  # noqa: PLR0913 - one argument per option
@@ -78,7 +86,7 @@ def step(  # noqa: PLR0913 - one argument per option
     from dgc_topo.simulation.training import simulate_step
     from dgc_topo.simulation.workload_sources import load_workload
 
-    with clear_errors(), clear_warnings(), about(topology):
+    with clear_errors(), naming_options(_OPTIONS), about(topology):
         check_file("--trace", trace)
         check_picture("--plot", plot)
         chosen = topology_from(topology, option or [])

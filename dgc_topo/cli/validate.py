@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dgc_topo.cli.console import clear_errors, clear_warnings, console, errors, print_json
+from dgc_topo.cli.console import clear_errors, console, errors, print_json
 from dgc_topo.cli.options import ScenarioFile, each_once, refuse_options
 from dgc_topo.cli.outputs import check_file, check_folder, moved_text
 from dgc_topo.cli.progress import counting
@@ -109,7 +109,7 @@ def validate(
     from dgc_topo.network.network_files import load_calibrated
     from dgc_topo.report.validation import rows_table, summary_table
 
-    with clear_errors(), clear_warnings():
+    with clear_errors():
         check_folder("--output", output)
         loaded = load_scenario(scenario)
         folder = output or Path("results") / loaded.name

@@ -25,14 +25,9 @@ from dgc_topo.compression.parameters import (
     is_frozen,
     named_parameters,
 )
-from dgc_topo.compression.values import (
-    FLOAT32_MAX,
-    check_epoch,
-    checked_settings,
-    make_plain,
-    plain_int,
-)
+from dgc_topo.compression.values import FLOAT32_MAX, check_epoch, checked_settings, make_plain
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
+from dgc_topo.scalars import plain_int
 from dgc_topo.sizes import FLOAT_BYTES, is_compressed
 
 

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dgc_topo.compression.gradients import Gradients
-from dgc_topo.compression.values import check_epoch, plain_int
+from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.scalars import plain_int
 
 
 class Compressor(Protocol):

@@ -17,8 +17,9 @@ from dgc_topo.compression.compressor import (
 from dgc_topo.compression.gradients import Gradients, check_float32, whole_gradients
 from dgc_topo.compression.layout import FlatBuffer
 from dgc_topo.compression.parameters import Parameters, check_parameters, named_parameters
-from dgc_topo.compression.values import check_epoch, plain_bool, plain_float
+from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import SUM, DensePayload, Payload
+from dgc_topo.scalars import plain_bool, plain_float
 from dgc_topo.wire.coding import VALUE_BYTES, WireDtype, check_dtype
 
 

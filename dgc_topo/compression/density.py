@@ -9,7 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from dgc_topo.compression.values import make_plain, plain_float
+from dgc_topo.compression.values import make_plain
+from dgc_topo.scalars import plain_float
 
 #: The paper's warm-up: sparsity 75, 93.75, 98.4375 and 99.6 %, one epoch each, then 99.9 %
 #: (Lin et al., ICLR 2018, section 3.3).

@@ -49,8 +49,9 @@ from dgc_topo.compression.parameters import (
 )
 from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.summed import Payloads, Reselection, SumRules
-from dgc_topo.compression.values import check_epoch, plain_float, plain_int
+from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
+from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.sizes import is_compressed, is_sparse
 from dgc_topo.wire.tensors import TORCH_DTYPES
 

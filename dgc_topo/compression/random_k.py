@@ -16,8 +16,8 @@ from torch import Tensor
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
 from dgc_topo.compression.compressor import dense_part
 from dgc_topo.compression.parameters import Parameters
-from dgc_topo.compression.values import plain_float
 from dgc_topo.payload import SUM, DensePayload, Payload
+from dgc_topo.scalars import plain_float
 from dgc_topo.sizes import entries_of
 from dgc_topo.units import fraction_from
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dgc_topo.compression.after_sum import AfterSum, SGDSettings
 from dgc_topo.compression.parameters import Parameters
-from dgc_topo.compression.values import plain_float, plain_int
 from dgc_topo.payload import Payload, Ternary, TernaryPayload
+from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.seeds import stream_seed
 
 

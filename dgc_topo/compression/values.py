@@ -1,17 +1,14 @@
-"""Settings as plain Python numbers, also if they came as NumPy scalars or tensors.
-
-Settings end in checkpoints and records.  A NumPy scalar or a tensor could be saved there, but
-neither `torch.load` with ``weights_only`` nor JSON reads it back.
-"""
+"""Settings as plain Python numbers, also if they came as NumPy scalars or tensors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import fields
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+from dgc_topo.scalars import plain_bool, plain_float, plain_int
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -19,40 +16,6 @@ if TYPE_CHECKING:
 _Settings = TypeVar("_Settings")
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)  #: updates have to fit a float32
-
-
-def plain_float(what: str, value: object) -> float:
-    """Return a real number of Python, NumPy or a tensor of shape () as a float.
-
-    Args:
-        what: Name of the setting and its owner in errors.
-        value: The number; one too large for a float becomes infinite.
-
-    Raises:
-        ValueError: if it is not a number, or true or false.
-    """
-    scalar = _scalar(value, Real)
-    if scalar is None:
-        raise ValueError(f"{what} {value!r}, expected a number")
-    try:
-        return float(scalar)
-    except OverflowError:
-        return math.inf if scalar > 0 else -math.inf
-
-
-def plain_int(what: str, value: object) -> int:
-    """Return a whole number as an int; as `plain_float` otherwise."""
-    scalar = _scalar(value, Integral)
-    if scalar is None:
-        raise ValueError(f"{what} {value!r}, expected a whole number")
-    return int(scalar)
-
-
-def plain_bool(what: str, value: object) -> bool:
-    """Return true or false as a bool; as `plain_float` otherwise."""
-    if value is not True and value is not False and not isinstance(value, np.bool_):
-        raise ValueError(f"{what} {value!r}, expected True or False")
-    return bool(value)
 
 
 _KINDS = {"float": plain_float, "int": plain_int, "bool": plain_bool}
@@ -96,10 +59,3 @@ def check_epoch(where: str, epoch: object) -> float:
     if not 0 <= plain < math.inf:
         raise ValueError(f"{where}: progress of {epoch} epochs, expected a finite number >= 0")
     return plain
-
-
-def _scalar(value: Any, kind: type[Any]) -> Any:
-    """Return a number as Python's own, unwrapped from NumPy or torch; None if it is none."""
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        value = value.item()
-    return value if isinstance(value, kind) and type(value) is not bool else None

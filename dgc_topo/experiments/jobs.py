@@ -46,7 +46,7 @@ class Part:
                 if scenario.train is not None:
                     compression.check_warm_up(scenario.train.epochs)
             except ValueError as error:
-                raise ScenarioError(f"--density {self.density:g}: {error}") from error
+                raise ScenarioError(f"density {self.density:g}: {error}") from error
         changed = {"topologies": (self.topology,), "compression": compression}
         return scenario.model_copy(update={**changed, "train": self._train_of(scenario)})
 
@@ -54,11 +54,11 @@ class Part:
         if self.world_size is None or scenario.train is None:
             return scenario.train
         if scenario.ladder is not None:
-            raise ScenarioError("--world-size: a [ladder] has world sizes of its own")
+            raise ScenarioError("world_size: a [ladder] has world sizes of its own")
         try:
             self.topology.schedule(self.world_size)
         except ValueError as error:
-            raise ScenarioError(f"--world-size {self.world_size}: {error}") from error
+            raise ScenarioError(f"world_size {self.world_size}: {error}") from error
         return scenario.train.model_copy(update={"world_size": self.world_size})
 
     @property

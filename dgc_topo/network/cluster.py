@@ -20,8 +20,10 @@ from dgc_topo.network.kinds import Calibrated, SimGrid
 from dgc_topo.network.network import Network
 from dgc_topo.network.network_files import read_file
 from dgc_topo.network.tables import NetworkTable
+from dgc_topo.scalars import plain_int
 from dgc_topo.tables.keys import at_key
 from dgc_topo.text import html_facts
+from dgc_topo.topology import MAX_WORLD_SIZE
 from dgc_topo.units import seconds_text
 
 
@@ -102,6 +104,10 @@ class Cluster:
         return found
 
 
+class NoSizeError(ValueError):
+    """A network that grows with the number of ranks was loaded without one."""
+
+
 #: Anything that `load_cluster` accepts.
 Source = str | Path | Cluster | NetworkTable | Network | Fabric | nx.Graph  # type: ignore[type-arg]
 
@@ -132,8 +138,8 @@ def load_cluster(
         >>> dt.load_cluster("1gbe", 64)
         Cluster('1gbe', 64 ranks, 64 hosts)
     """
-    if num_ranks is not None and num_ranks < 1:
-        raise ValueError(f"num_ranks {num_ranks}: expected at least 1")
+    if num_ranks is not None:
+        num_ranks = _checked_size(num_ranks)
     if isinstance(source, Cluster):
         if num_ranks not in {None, source.num_ranks}:
             raise ValueError(f"{source!r}: has its ranks already, expected no others ({num_ranks})")
@@ -148,6 +154,14 @@ def load_cluster(
             return _of_fabric(load_fabric(named), num_ranks)
         return _of_file(named, folder, num_ranks)
     return _of_network(*_network_of(source), num_ranks)
+
+
+def _checked_size(num_ranks: object) -> int:
+    size = plain_int("num_ranks", num_ranks)
+    if not 1 <= size <= MAX_WORLD_SIZE:
+        most = f"at most {MAX_WORLD_SIZE}" if size > 1 else "at least 1"
+        raise ValueError(f"num_ranks {size}: expected {most}")
+    return size
 
 
 def _network_of(source: object) -> tuple[str, Network]:
@@ -212,11 +226,11 @@ def _needed(name: str, num_ranks: int | None, key: str = "") -> int:
     """Return the number of ranks, which a network without a size of its own needs.
 
     Raises:
-        ValueError: if there is none.
+        NoSizeError: if there is none.
     """
     if num_ranks is None:
         more = f", or {key} in its table" if key else ""
-        raise ValueError(f"{name}: grows with the number of ranks, expected num_ranks{more}")
+        raise NoSizeError(f"{name}: grows with the number of ranks, expected num_ranks{more}")
     return num_ranks
 
 

@@ -61,8 +61,11 @@ def read_file(
             f"network {source!r}: unknown, expected one of {like_fabric(source, *files)}"
         )
     path, name = Path(folder) / parts[0], parts[1]
+    is_xml = path.suffix.lower() == ".xml"
+    if is_xml and name:
+        raise ValueError(f"{path}: a SimGrid platform is one network, expected no name ({name!r})")
     try:
-        if path.suffix.lower() == ".xml" and not name:
+        if is_xml:
             return read_simgrid(path)
         tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:

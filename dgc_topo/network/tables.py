@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from math import inf
 from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
@@ -40,7 +41,9 @@ def _known_fabric(name: str) -> str:
 
 
 def _inverse_gb(gb_per_s: float) -> float:
-    return 1e-9 / gb_per_s if gb_per_s < float("inf") else gb_per_s
+    if gb_per_s == 0:
+        return inf  # which is refused, as 0 was
+    return 1e-9 / gb_per_s if gb_per_s < inf else gb_per_s
 
 
 class NetworkTable(EndCosts, Differences, ABC):

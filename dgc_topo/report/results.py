@@ -11,7 +11,7 @@ from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import load_measurements
-from dgc_topo.units import fraction_from
+from dgc_topo.scalars import plain_int
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,16 +190,18 @@ def run(
     from dgc_topo.experiments.jobs import Part  # noqa: PLC0415 - reading results needs no runs
     from dgc_topo.experiments.runner import Silent, run_scenario  # noqa: PLC0415
     from dgc_topo.experiments.scenario import ScenarioError  # noqa: PLC0415
+    from dgc_topo.simulation.arguments import as_fraction  # noqa: PLC0415
     from dgc_topo.topology import load_topology  # noqa: PLC0415
 
     if topology is None and (density, world_size) != (None, None):
-        raise ScenarioError(f"{scenario}: density or world_size without topology, expected all")
+        raise ScenarioError(f"{scenario}: density or world_size, expected topology as well")
     if topology is not None and not train:
         raise ScenarioError(f"{scenario}: topology with train=False, expected the whole scenario")
     part = None
     if topology is not None:
-        fraction = fraction_from(density, "density") if isinstance(density, str) else density
-        part = Part(load_topology(topology), fraction, world_size)
+        fraction = as_fraction(density) if density is not None else None
+        ranks = None if world_size is None else plain_int("world_size", world_size)
+        part = Part(load_topology(topology), fraction, ranks)
     folder = run_scenario(scenario, output, observer or Silent(), train=train, part=part)
     results = Results(folder.path)
     results.report()

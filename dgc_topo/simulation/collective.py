@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,18 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
-from dgc_topo.network.network_files import names_file
+from dgc_topo.scalars import plain_float
 from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.schedule.cost import count_cost
+from dgc_topo.simulation.arguments import (
+    as_bytes,
+    as_fraction,
+    as_topology,
+    check_density,
+    number_of_ranks,
+    schedule_of,
+    topology_text,
+)
 from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
 from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
 from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
@@ -21,7 +31,7 @@ from dgc_topo.simulation.unions import Growth, growth_of
 from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
 from dgc_topo.text import html_facts
 from dgc_topo.topology import Topology
-from dgc_topo.units import bytes_from, bytes_text, fraction_from, seconds_text
+from dgc_topo.units import bytes_text, seconds_text
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
 if TYPE_CHECKING:
@@ -49,6 +59,8 @@ class Buffer:
     union_exponent: float | None = None
 
     def __post_init__(self) -> None:
+        if not 0 <= self.num_bytes < inf:
+            raise ValueError(f"nbytes {self.num_bytes}: expected 0 or more, and finite")
         check_density(self.density)
         if self.union_exponent is None:
             return
@@ -224,7 +236,7 @@ class Simulation:
 
 
 def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to set
-    topology: Topology | Schedule | str,
+    topology: Topology | Schedule | str | Path,
     cluster: Source,
     nbytes: float | str,
     *,
@@ -262,10 +274,10 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
         True
     """
     buffer = Buffer(
-        bytes_from(nbytes, "nbytes") if isinstance(nbytes, str) else nbytes,
+        as_bytes(nbytes, "nbytes"),
         as_fraction(density),
         WireCoding.named(index_encoding, wire_dtype),
-        union_exponent,
+        None if union_exponent is None else plain_float("union_exponent", union_exponent),
     )
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)
@@ -286,64 +298,6 @@ def simulate_buffer(
         simulate_schedule(schedule, cluster, buffer.sizes(schedule)),
         buffer.lower_bound_s(schedule, cluster),
     )
-
-
-def number_of_ranks(
-    topology: Topology | Schedule | str, cluster: Source, world_size: int | None
-) -> int:
-    """Return the number of ranks; the arguments that have one must agree.
-
-    Raises:
-        ValueError: if none has one, or two differ.
-    """
-    said = {
-        "world_size": world_size,
-        "the schedule": topology.world_size if isinstance(topology, Schedule) else None,
-        "the cluster": cluster.num_ranks if isinstance(cluster, Cluster) else None,
-    }
-    known = {name: ranks for name, ranks in said.items() if ranks is not None}
-    if len(set(known.values())) > 1:
-        listed = ", ".join(f"{name} has {ranks} ranks" for name, ranks in known.items())
-        raise ValueError(f"world_size: {listed}; expected the same in all")
-    if not known and (not isinstance(cluster, str | Path) or names_file(str(cluster))):
-        return load_cluster(cluster).num_ranks
-    if not known:
-        raise ValueError("world_size: missing, expected a number of ranks")
-    return next(iter(known.values()))
-
-
-def as_topology(topology: Topology | Schedule | str) -> Topology | Schedule:
-    """Return the topology for a text; any other value is returned unchanged."""
-    return Topology.parse(topology) if isinstance(topology, str) else topology
-
-
-def schedule_of(
-    topology: Topology | Schedule, world_size: int, iteration: int, seed: int
-) -> Schedule:
-    """Return a topology's schedule; a schedule is returned unchanged."""
-    if isinstance(topology, Schedule):
-        return topology
-    return topology.schedule(world_size, iteration=iteration, seed=seed)
-
-
-def topology_text(topology: Topology | Schedule) -> str:
-    """Return the name of a topology, or of an unnamed schedule, for reports."""
-    return f"a schedule ({topology.goal})" if isinstance(topology, Schedule) else str(topology)
-
-
-def as_fraction(value: float | str) -> float:
-    """Return a density that may be given as a text such as ``0.1%``."""
-    return fraction_from(value, "density") if isinstance(value, str) else float(value)
-
-
-def check_density(density: float) -> None:
-    """Refuse a density out of range.
-
-    Raises:
-        ValueError: unless *density* is above 0 and at most 1.
-    """
-    if not 0 < density <= 1:
-        raise ValueError(f"density {density}: expected above 0, at most 1")
 
 
 def frame_of(facts: Mapping[str, object]) -> pd.DataFrame:

@@ -78,7 +78,7 @@ class Workload:
         for key in ("forward_s", "update_s"):
             if not 0 <= getattr(self, key) < inf:
                 raise ValueError(f"workload: {key} {getattr(self, key)}, expected 0 or more")
-        if self.batch_size < 1 or not 0 <= self.samples_per_item < inf:
+        if not self.batch_size >= 1 or not 0 <= self.samples_per_item < inf:
             raise ValueError(
                 f"workload: batch_size {self.batch_size}, samples_per_item "
                 f"{self.samples_per_item}; expected at least 1, and 0 or more"

@@ -6,11 +6,13 @@ import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.records.records import load_measurements
+from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.simulation.workload import ReadyLayer, Workload
 from dgc_topo.sizes import FLOAT_BYTES, compressed_sizes
 from dgc_topo.units import seconds_from
@@ -70,12 +72,13 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
     """
     seconds = None if compute_s is None else _seconds(compute_s, "compute_s")
     update = None if update_s is None else _seconds(update_s, "update_s")
-    if seconds is not None and not seconds > 0:
-        raise ValueError(f"compute_s {compute_s}: expected above 0")
+    if seconds is not None and not 0 < seconds < inf:
+        raise ValueError(f"compute_s {compute_s}: expected above 0, and finite")
+    if batch_size is not None:
+        batch_size = plain_int("batch_size", batch_size, least=1)
+    _check_fits(source, name, elements, dense_elements, example)
     if source is None:
         found = _of_counts(elements, dense_elements, seconds)
-    elif elements is not None:
-        raise ValueError("elements: the source has its own, expected one of both")
     elif is_module(source):
         found = _of_module(source, seconds, example)
     elif isinstance(source, str) and source in known_models():
@@ -89,8 +92,22 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
         found,
         name=name or found.name,
         update_s=found.update_s if update is None else update,
-        batch_size=batch_size or found.batch_size,
+        batch_size=found.batch_size if batch_size is None else batch_size,
     )
+
+
+def _check_fits(
+    source: object, name: object, elements: object, dense_elements: object, example: object
+) -> None:
+    """Refuse arguments that mean nothing beside the others."""
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"name {name!r}: expected a text")
+    if elements is not None and source is not None:
+        raise ValueError("elements: the source has its own, expected one of both")
+    if dense_elements != 0 and elements is None:
+        raise ValueError("dense_elements: are given by counts alone, expected elements as well")
+    if example is not None and not is_module(source):
+        raise ValueError("example: is for a torch module, expected one as source")
 
 
 def of_model(
@@ -199,7 +216,9 @@ def _of_counts(elements: int | None, dense_elements: int, compute_s: float | Non
         )
     if compute_s is None:
         raise ValueError(f"compute_s: missing beside elements, {_HOW_TO_MEASURE}")
-    return replace(whole(compute_s, elements, dense_elements), source="given by counts")
+    compressible = plain_int("elements", elements, least=0)
+    dense = plain_int("dense_elements", dense_elements, least=0)
+    return replace(whole(compute_s, compressible, dense), source="given by counts")
 
 
 def _of_module(module: Any, compute_s: float | None, example: Any) -> Workload:
@@ -247,4 +266,4 @@ def _typical(records: Sequence[Measurement], where: str, name: str | None) -> Me
 
 
 def _seconds(value: float | str, name: str) -> float:
-    return seconds_from(value, name) if isinstance(value, str) else float(value)
+    return seconds_from(value, name) if isinstance(value, str) else plain_float(name, value)

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
+from dgc_topo.scalars import plain_bool, plain_float, plain_int
 from dgc_topo.schedule import Goal, Schedule
-from dgc_topo.simulation.collective import (
+from dgc_topo.simulation.arguments import (
+    as_bytes,
     as_fraction,
     as_topology,
     check_density,
-    frame_of,
+    factors_of,
     number_of_ranks,
     schedule_of,
     topology_text,
 )
+from dgc_topo.simulation.collective import frame_of
 from dgc_topo.simulation.training.encoding import (
     DenseEncoding,
     Encoding,
@@ -35,7 +39,7 @@ from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import bucket_bytes_of
 from dgc_topo.text import html_facts
 from dgc_topo.topology import Topology
-from dgc_topo.units import bytes_from, seconds_from, seconds_text, times_text
+from dgc_topo.units import seconds_from, seconds_text, times_text
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
 if TYPE_CHECKING:
@@ -198,7 +202,7 @@ class StepSimulation:
 
 def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want to set
     workload: WorkloadSource,
-    topology: Topology | Schedule | str,
+    topology: Topology | Schedule | str | Path,
     cluster: Source,
     *,
     density: float | str = 1.0,
@@ -247,7 +251,8 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         >>> step.step_time_s > step.phases.compute_s
         True
     """
-    fraction = as_fraction(density)
+    fraction, overlap = as_fraction(density), plain_bool("overlap", overlap)
+    seed = plain_int("seed", seed, least=0)
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)
     _check_averages(topology, schedule_of(topology, num_ranks, 0, seed), fraction)
@@ -256,9 +261,11 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         encoding=_encoding(fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent),
         codec=_as_codec(codec),
         bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
-        accumulation_steps=accumulation_steps,
-        compute_factors=ComputeFactors(slow_ranks or {}, _as_jitter(jitter), seed),
+        accumulation_steps=plain_int("accumulation_steps", accumulation_steps, least=1),
+        compute_factors=ComputeFactors(factors_of(slow_ranks, num_ranks), _as_jitter(jitter), seed),
     )
+    if num_steps is not None:
+        num_steps = plain_int("num_steps", num_steps, least=1)
     loaded = load_cluster(cluster, num_ranks)
     return average_steps(step, topology, loaded, density=fraction, seed=seed, num_steps=num_steps)
 
@@ -269,7 +276,7 @@ def _as_codec(codec: Codec | float | str | None) -> Codec:
         return codec
     if isinstance(codec, str):
         return Codec(fixed_s=seconds_from(codec, "codec"))
-    return Codec(fixed_s=codec or 0.0)
+    return Codec(fixed_s=0.0 if codec is None else plain_float("codec", codec))
 
 
 def average_steps(
@@ -316,9 +323,10 @@ def _kept_schedule(
 
 def _as_jitter(jitter: Jitter | float) -> Jitter | None:
     """Return the distribution of a relative spread; a distribution as it is."""
-    if isinstance(jitter, float | int):
-        return LognormalJitter(jitter) if jitter else None
-    return jitter
+    if isinstance(jitter, Jitter):
+        return jitter
+    spread = plain_float("jitter", jitter)
+    return LognormalJitter(spread) if spread else None
 
 
 def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: float) -> None:
@@ -333,7 +341,11 @@ def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: 
 def _encoding(density: float, coding: WireCoding, union_exponent: float | None) -> Encoding:
     value_bytes = VALUE_BYTES[coding.wire_dtype]
     if is_sparse(density):
-        union = independent_growth if union_exponent is None else power_rule(union_exponent)
+        union = (
+            independent_growth
+            if union_exponent is None
+            else power_rule(plain_float("union_exponent", union_exponent))
+        )
         return SparseEncoding(density, coding, value_bytes, union)
     if union_exponent is not None:
         raise ValueError("union_exponent: is for sparse sizes, expected density below 1")
@@ -345,6 +357,4 @@ def _bucket_bytes(bucket_bytes: float | str | None, *, overlap: bool) -> float |
         return bucket_bytes_of(overlap=overlap, bucket_mib=None)
     if not overlap:
         raise ValueError("bucket_bytes: without overlap there is one bucket, expected overlap=True")
-    return (
-        bytes_from(bucket_bytes, "bucket_bytes") if isinstance(bucket_bytes, str) else bucket_bytes
-    )
+    return as_bytes(bucket_bytes, "bucket_bytes")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -123,6 +123,7 @@ def decode_times(
     return begins, ends
 
 
+@runtime_checkable
 class Jitter(Protocol):
     """A distribution of the time of a step's compute over its usual time."""
 
