@@ -41,7 +41,7 @@ class World(ABC):
         device: Device that they compute on.
         network: Name of the network in records.
         interface: Network interface that carries this process's traffic alone, if known.
-        time_scale: Number of times that computing is slower than the real thing.
+        time_scale: Factor by which computing is slowed in a scaled lab, else 1.
     """
 
     kind: Literal["processes", "virtual"]

@@ -54,7 +54,7 @@ class Worker:
         tell: Function that gives a JSON value to the launcher, if it listens.
         network: Name of the network in records.
         interface: Interface that carries this worker's traffic and nobody else's, if known.
-        time_scale: Factor by which computing is to be slower than the real thing.
+        time_scale: Factor by which computing is slowed in a scaled lab, else 1.
     """
 
     rank: int

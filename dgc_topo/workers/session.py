@@ -53,8 +53,8 @@ def run_on(
 class Session:
     """Worker processes that stay up for several calls.
 
-    It is a context manager; leaving it, however that comes, leaves no process behind.  After a
-    `LaunchError` it is of no more use.
+    It is a context manager that ends all its processes, also after an error.  After a `LaunchError`
+    it cannot be used any more.
 
     Args:
         hosts: Place of the workers; up for as long as the session.
@@ -107,9 +107,8 @@ class Session:
     ) -> list[Any]:
         """Run a function once on every rank; see `run_on`.
 
-        With a *world_size*, only so many ranks (the first) take part, in a default process group
-        of their own; a call with the same world size as the one before it finds the group still
-        connected.
+        With a *world_size*, only that many first ranks take part, in a default process group of
+        their own; a call with the same world size as the previous one finds it still connected.
 
         Returns:
             What the function returned on each rank, in rank order.

@@ -22,8 +22,8 @@ def run_command(lab: Lab, command: Sequence[str], hear: Callable[[int, str], Non
         hear: Function called with rank and line for everything that is printed.
 
     Returns:
-        0 if all went well; else the exit status of the first rank that failed (as a shell tells
-        it, 128 and the signal's number), on which the others are ended.
+        0 if all went well; else the exit status of the first rank that failed (for a signal 128
+        plus its number, as in a shell); the others are then ended.
 
     Raises:
         LabError: if the command cannot be started.
