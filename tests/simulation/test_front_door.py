@@ -126,7 +126,7 @@ def test_results_show_themselves():
         (lambda: simulate("ring", "1gbe", 1e6, union_exponent=1, world_size=4), "is for sparse"),
         (
             lambda: simulate("ring", "1gbe", 1e6, density=0.1, union_exponent=2, world_size=4),
-            "union_exponent 2: expected 0 to 1",
+            "union_exponent 2.0: expected 0 to 1",
         ),
         (
             lambda: simulate_step("resnet50", "gossip", "1gbe", density=0.1, world_size=4),
