@@ -123,18 +123,18 @@ def test_workers_outlive_the_thread_that_opened_their_session():
 
 
 def test_a_session_that_is_interrupted_while_it_starts_leaves_no_worker(monkeypatch):
-    begun = threading.Event()
+    begun, interrupted = threading.Event(), threading.Event()
     start = Loopback.start
 
     def slowly(*arguments):
         begun.set()
-        for _ in range(1000):  # until it is interrupted, however late that thread gets its turn
-            time.sleep(0.01)
+        interrupted.wait(10)  # however late that thread gets its turn
         return start(*arguments)
 
     def interrupt():
         begun.wait(10)
         signal.raise_signal(signal.SIGINT)
+        interrupted.set()
 
     monkeypatch.setattr(Loopback, "start", slowly)
     threading.Thread(target=interrupt).start()
