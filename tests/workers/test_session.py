@@ -137,7 +137,12 @@ def test_a_session_that_is_interrupted_while_it_starts_leaves_no_worker(monkeypa
         interrupted.set()
 
     monkeypatch.setattr(Loopback, "start", slowly)
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt), Session(Loopback(), 1):
-        pass
+    # A job that a shell started in the background begins with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt), Session(Loopback(), 1):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert workers() == []
