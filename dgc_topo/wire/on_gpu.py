@@ -24,7 +24,7 @@ _ELEMENTS: dict[WireDtype, object] = {
     "float16": tl.float16,
     "bfloat16": tl.bfloat16,
 }
-#: What kernels write; others are measured only, and written the general way.
+#: Codings that kernels write; of the others they only count the bytes.
 _CHOICES: dict[IndexChoice, int] = {
     "run-length": kernels.RUN_LENGTH,
     "bit-packed": kernels.BIT_PACKED,

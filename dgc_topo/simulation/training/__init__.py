@@ -15,7 +15,8 @@ from dgc_topo.simulation.training.encoding import (
 )
 from dgc_topo.simulation.training.engine import TrainingStep, simulate_training_step
 from dgc_topo.simulation.training.result import SimulatedTraffic, StepPhases, StepRun
-from dgc_topo.simulation.training.simulation import StepSimulation, simulate_step
+from dgc_topo.simulation.training.simulation import simulate_step
+from dgc_topo.simulation.training.step_simulation import StepSimulation
 from dgc_topo.simulation.training.timeline import (
     Codec,
     ComputeFactors,
