@@ -117,6 +117,8 @@ class _Paths:
         self._links = links
         self._hosts = np.array(hosts)
         self._anchors = np.array([self._anchor(host) for host in hosts])
+        ends = zip(self._anchors.tolist(), hosts, strict=True)
+        self._last_links = np.array([self._last_link(anchor, host) for anchor, host in ends])
         self._distance = {
             int(anchor): _distances_to(int(anchor), links.before)
             for anchor in np.unique(self._anchors).tolist()
@@ -131,6 +133,12 @@ class _Paths:
         if len(around) == 1 and len(self._links.after[host]) == 1:
             return around.pop()
         return host
+
+    def _last_link(self, anchor: int, host: int) -> int:
+        """Return the link from an anchor to its host, or -1 for a host that is its own anchor."""
+        if anchor == host:
+            return -1
+        return next(link for end, link in self._links.after[anchor] if end == host)
 
     def _longest(self, nodes: list[Node]) -> int:
         """Return the most links on a path between hosts; refuse hosts that have no path."""
@@ -158,29 +166,31 @@ class _Paths:
         return self._kept[np.searchsorted(self._keys, keys)]
 
     def _walk(self, src: IntArray, dst: IntArray) -> IntArray:
-        """Fill in the routes from all sources, one destination after the other."""
+        """Fill in the routes of all flows, one anchor of destinations after the other."""
         found = np.full((len(src), self.max_links), -1)
-        order = np.argsort(dst, kind="stable")
-        firsts = np.flatnonzero(np.diff(dst[order], prepend=-1))
+        anchors = self._anchors[dst]
+        order = np.argsort(anchors, kind="stable")
+        firsts = np.flatnonzero(np.diff(anchors[order], prepend=-1))
         for flows in np.split(order, firsts[1:]):
-            self._walk_to(int(dst[flows[0]]), self._hosts[src[flows]], flows, found)
+            self._walk_to(int(anchors[flows[0]]), src[flows], dst[flows], flows, found)
         return found
 
-    def _walk_to(self, dst: int, at: IntArray, flows: IntArray, found: IntArray) -> None:
-        """Fill the rows *flows* of *found* with the links from the nodes *at* to host *dst*."""
-        goal, anchor = int(self._hosts[dst]), int(self._anchors[dst])
+    def _walk_to(
+        self, anchor: int, src: IntArray, dst: IntArray, flows: IntArray, found: IntArray
+    ) -> None:
+        """Fill the rows *flows* of *found* with the links to destinations that have one anchor."""
         first, count, links, ends = self._next_links(anchor)
-        digits = np.full(len(at), dst)
+        at, goals, last = self._hosts[src], self._hosts[dst], self._last_links[dst]
+        digits = dst.copy()
         for hop in range(self.max_links):
-            moving = at != goal
-            flows, at, digits = flows[moving], at[moving], digits[moving]
-            if not len(at):
+            there = (at == anchor) & (last >= 0)
+            found[flows[there], hop] = last[there]
+            moving = (at != goals) & ~there
+            if not moving.any():
                 return
-            if goal != anchor and (at == anchor).any():
-                there = at == anchor
-                [last] = [link for node, link in self._links.after[anchor] if node == goal][:1]
-                found[flows[there], hop] = last
-                flows, at, digits = flows[~there], at[~there], digits[~there]
+            flows, at, goals, last, digits = (
+                column[moving] for column in (flows, at, goals, last, digits)
+            )
             choice = first[at] + digits % count[at]
             digits = digits // count[at]
             found[flows, hop] = links[choice]

@@ -70,13 +70,15 @@ def test_routes_are_shortest_paths(name):
         assert at == f"host {d}"
 
 
-def test_routes_of_other_pairs_are_found_later():
-    """Routes are kept as they are asked for, in any order, with repetitions."""
-    graph = GRAPHS["torus"]
-    expected = from_graph(graph).routes(*all_pairs(12)).reshape(12, 12, -1)
+@pytest.mark.parametrize("name", ["torus", "racks", "fat tree"])
+def test_routes_of_other_pairs_are_found_later(name):
+    """Routes are kept as they are asked for, in any order, with repetitions and other company."""
+    graph = GRAPHS[name]
+    size = from_graph(graph).num_hosts
+    expected = from_graph(graph).routes(*all_pairs(size)).reshape(size, size, -1)
     network, rng = from_graph(graph), np.random.default_rng(0)
     for _ in range(20):
-        src, dst = rng.integers(0, 12, (2, 9))
+        src, dst = rng.integers(0, size, (2, 9))
         np.testing.assert_array_equal(network.routes(src, dst), expected[src, dst])
 
 
