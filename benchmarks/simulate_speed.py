@@ -60,33 +60,33 @@ def network_of(case: Case) -> Network:
     return star(case.world_size, fabric.bandwidth_bytes_per_s * factors, latency_s)
 
 
-def run(case: Case) -> tuple[int, int, float, float]:
-    """Return messages, instants, wall seconds and the peak memory of this process in bytes."""
+def run(case: Case) -> tuple[int, str, float, float]:
+    """Return messages, the engine, wall seconds and the peak memory of this process in bytes."""
     schedule = load_topology(case.topology, {}).schedule(case.world_size)
     result = simulate_schedule(
         schedule, network_of(case), DenseSizes(NUM_BYTES, schedule.num_chunks)
     )
     unit = 1 if sys.platform == "darwin" else 1024
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return result.messages, result.instants, result.wall_s, peak_bytes
+    return result.messages, result.engine, result.wall_s, peak_bytes
 
 
 def show(title: str, cases: tuple[Case, ...]) -> None:
     """Run cases and print a table."""
     print(f"\n{title}: {NUM_BYTES >> 20} MiB on a 1 GbE star")
     print(
-        f"{'topology':<11}{'ranks':>9} {'links':<9}{'messages':>11}{'instants':>10}"
+        f"{'topology':<11}{'ranks':>9} {'links':<9}{'messages':>11}{'engine':>10}"
         f"{'wall s':>9}{'messages/s':>12}{'peak MB':>9}  target"
     )
     for case in cases:
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            messages, instants, wall_s, peak_bytes = pool.apply(run, (case,))
+            messages, engine, wall_s, peak_bytes = pool.apply(run, (case,))
         target = "" if case.limit_s is None else f"< {case.limit_s:g} s"
         if case.limit_s is not None and wall_s > case.limit_s:
             target += " MISSED"
         print(
             f"{case.topology:<11}{case.world_size:>9} {case.network:<9}{messages:>11}"
-            f"{instants:>10}{wall_s:>9.3f}"
+            f"{engine:>10}{wall_s:>9.3f}"
             f"{messages / wall_s:>12.0f}{peak_bytes / 1e6:>9.0f}  {target}",
             flush=True,
         )

@@ -195,7 +195,7 @@ def _print_table(simulation: Simulation, cluster: Cluster) -> None:
             f"{bytes_text(simulation.busbw_bytes_per_s)}/s",
             "compares with a port's bandwidth",
         ),
-        ("wall", seconds_text(run.wall_s), f"to simulate {run.instants:,} instants"),
+        ("wall", seconds_text(run.wall_s), f"to simulate, engine {run.engine}"),
     ):
         table.add_row(*row)
     console.print(table)

@@ -186,6 +186,7 @@ def add_gpus(
         link_names=link_name,
         own_links=partial(links_of_host, network),
         slots_per_host=gpus_per_host,
+        link_slots=None,
     )
 
 
@@ -238,6 +239,7 @@ def limit_hosts(
         router=route,
         link_names=link_name,
         own_links=partial(links_of_host, network),  # the limits are not links of the host
+        link_slots=None,
     )
 
 

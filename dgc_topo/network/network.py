@@ -38,6 +38,8 @@ class Network:
             the first and last links of the host's routes.  Limits of a host and links inside it
             do not count.
         slots_per_host: Slots of each host: slot s is on host ``s // slots_per_host``.
+        link_slots: Slot whose traffic alone crosses each link, or -1, shape (num_links,); None if
+            nothing is known of any link.
 
     Raises:
         ValueError: if there is no slot, a bandwidth is not above 0 or a latency is below 0.
@@ -51,6 +53,7 @@ class Network:
     costs: EndCosts = field(default_factory=EndCosts)
     own_links: Callable[[int], tuple[int, ...]] | None = None
     slots_per_host: int = 1
+    link_slots: IntArray | None = None
 
     def __post_init__(self) -> None:
         if self.num_slots < 1:
@@ -59,6 +62,10 @@ class Network:
             raise ValueError(
                 f"network: {self.bandwidth_bytes_per_s.shape} bandwidths and "
                 f"{self.latency_s.shape} latencies, expected one of each per link"
+            )
+        if self.link_slots is not None and self.link_slots.shape != self.latency_s.shape:
+            raise ValueError(
+                f"network: link_slots of shape {self.link_slots.shape}, expected one per link"
             )
         self._refuse(~(self.bandwidth_bytes_per_s > 0), "bandwidth_bytes_per_s", "above 0")
         bad_latency = ~((self.latency_s >= 0) & np.isfinite(self.latency_s))
@@ -164,6 +171,7 @@ def star(
         name,
         costs or EndCosts(),
         lambda host: (host, num_hosts + host),
+        link_slots=np.tile(np.arange(num_hosts), 2),
     )
 
 

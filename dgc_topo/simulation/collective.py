@@ -25,6 +25,7 @@ from dgc_topo.simulation.arguments import (
     topology_text,
 )
 from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
+from dgc_topo.simulation.engines import Engine
 from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
 from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, growth_of
@@ -247,6 +248,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
     union_exponent: float | None = None,
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
+    engine: Engine = "auto",
 ) -> Simulation:
     """Simulate a topology once on a cluster, and return its time, traffic and bounds.
 
@@ -262,6 +264,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
             one rank's (1: disjoint, 0: identical); by default entries are independent.
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
+        engine: See `simulate_schedule`: ``auto`` is the fastest that is exact.
 
     Raises:
         ValueError: if an argument is out of range or does not fit the others, naming it.
@@ -282,11 +285,15 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)
     schedule = schedule_of(topology, num_ranks, iteration, seed)
-    return simulate_buffer(topology, schedule, load_cluster(cluster, num_ranks), buffer)
+    return simulate_buffer(topology, schedule, load_cluster(cluster, num_ranks), buffer, engine)
 
 
 def simulate_buffer(
-    topology: Topology | Schedule, schedule: Schedule, cluster: Cluster, buffer: Buffer
+    topology: Topology | Schedule,
+    schedule: Schedule,
+    cluster: Cluster,
+    buffer: Buffer,
+    engine: Engine = "auto",
 ) -> Simulation:
     """Simulate the *schedule* of a topology for a buffer on a cluster."""
     return Simulation(
@@ -295,7 +302,7 @@ def simulate_buffer(
         schedule.world_size,
         buffer,
         schedule.goal,
-        simulate_schedule(schedule, cluster, buffer.sizes(schedule)),
+        simulate_schedule(schedule, cluster, buffer.sizes(schedule), engine=engine),
         buffer.lower_bound_s(schedule, cluster),
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Step
-from dgc_topo.simulation.fluid import Fluid
+from dgc_topo.simulation.resources import Resources
 
 #: Most patterns to keep, and most transfers in them.
 KEPT_PATTERNS = 4
@@ -59,6 +59,48 @@ class Pattern:
         """Number of flows."""
         return len(self.src_at)
 
+    def sum_flows(self, num_bytes: FloatArray) -> FloatArray:
+        """Return the bytes of each flow, shape (num_flows,).
+
+        Args:
+            num_bytes: Bytes of each transfer, shape (num_transfers,).
+        """
+        if self.flow_of is None:
+            return num_bytes
+        return np.asarray(np.bincount(self.flow_of, num_bytes, self.num_flows), np.float64)
+
+    @cached_property
+    def flow_src(self) -> IntArray:
+        """Source rank of each flow, shape (num_flows,)."""
+        return self.src if self.flow_of is None else self.members[self.src_at]
+
+    @cached_property
+    def flow_dst(self) -> IntArray:
+        """Destination rank of each flow, shape (num_flows,)."""
+        return self.dst if self.flow_of is None else self.members[self.dst_at]
+
+    @cached_property
+    def is_single(self) -> bool:
+        """True if no rank sends, or receives, more than one flow."""
+        if self.inverse is not None:
+            return True
+        return all(np.bincount(at).max() == 1 for at in (self.src_at, self.dst_at))
+
+    @cached_property
+    def inverse(self) -> IntArray | None:
+        """Flow that each member receives, if the members send one each, in their order; or None."""
+        count = self.num_flows
+        if count != len(self.members) or not np.array_equal(self.src_at, _count_to(count)):
+            return None
+        inverse = np.full(self.num_flows, -1)
+        inverse[self.dst_at] = self.src_at
+        return inverse if inverse.min() >= 0 else None
+
+    @cached_property
+    def first_end(self) -> IntArray:
+        """Position in *ends* of each member's first flow, shape (num_members,)."""
+        return np.asarray(np.cumsum(self.degree) - self.degree, np.int64)
+
     @cached_property
     def _order(self) -> IntArray:
         return np.argsort(np.concatenate([self.src_at, self.dst_at]), kind="stable")
@@ -71,9 +113,8 @@ class Pattern:
     @cached_property
     def turns(self) -> tuple[IntArray, IntArray]:
         """Position of each flow among the flows of its source, and of its destination, from 0."""
-        first = np.cumsum(self.degree) - self.degree
         turns = np.empty_like(self._order)
-        turns[self._order] = np.arange(len(turns)) - np.repeat(first, self.degree)
+        turns[self._order] = np.arange(len(turns)) - np.repeat(self.first_end, self.degree)
         return turns[: self.num_flows], turns[self.num_flows :]
 
 
@@ -81,13 +122,13 @@ class Patterns:
     """Maker of patterns, with a cache of the last few.
 
     Args:
-        fluid: Flows on the network, which knows the routes.
+        resources: Links and processors, which knows the routes.
         world_size: Number of ranks.
         placement: Host of each rank, shape (world_size,).
     """
 
-    def __init__(self, fluid: Fluid, world_size: int, placement: IntArray) -> None:
-        self._fluid = fluid
+    def __init__(self, resources: Resources, world_size: int, placement: IntArray) -> None:
+        self._resources = resources
         self._world_size = world_size
         self._placement = placement
         self._kept: list[Pattern] = []
@@ -108,7 +149,7 @@ class Patterns:
         for pattern in self._kept_work:
             if _same(pattern.members, members):
                 return pattern
-        hops = self._fluid.resources.of_work(self._placement[members])
+        hops = self._resources.of_work(self._placement[members])
         pattern = Pattern.of_selves(members, hops)
         self._kept_work = [pattern, *self._kept_work[: KEPT_PATTERNS - 1]]
         return pattern
@@ -116,7 +157,7 @@ class Patterns:
     def _build(self, src: IntArray, dst: IntArray) -> Pattern:
         flow_src, flow_dst, flow_of = self._merge(src, dst)
         members, degree, src_at, dst_at = self._members(flow_src, flow_dst)
-        hops, latency_s = self._fluid.resources.of_messages(
+        hops, latency_s = self._resources.of_messages(
             self._placement[flow_src], self._placement[flow_dst]
         )
         return Pattern(src, dst, flow_of, members, degree, src_at, dst_at, hops, latency_s)
@@ -149,6 +190,16 @@ class Patterns:
         return members, degree[members], at[src], at[dst]
 
 
+def as_one(values: FloatArray) -> FloatArray | float:
+    """Return the one number that `numpy.broadcast_to` has spread; other arrays as they are."""
+    return float(values[0]) if values.strides == (0,) and len(values) else values
+
+
+@lru_cache(maxsize=8)
+def _count_to(number: int) -> IntArray:
+    return np.arange(number)
+
+
 def _same(one: IntArray, other: IntArray) -> bool:
-    """Return True if two arrays are equal; often they are the same object."""
-    return one is other or np.array_equal(one, other)
+    """Return True if two arrays are equal; often they are one that nobody can change."""
+    return (one is other and not one.flags.writeable) or np.array_equal(one, other)

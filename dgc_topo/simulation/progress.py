@@ -57,7 +57,7 @@ class ScheduleProgress:
         self._steps: Iterator[tuple[int, Step]] = enumerate(schedule.steps())
         self._exhausted = False
         self._idle = size  # ranks with nothing to do in the steps read so far
-        self._patterns = Patterns(fluid, size, placement)
+        self._patterns = Patterns(fluid.resources, size, placement)
         self._agenda = Agenda(size, fluid.resources.pad)
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
         self._work = Work(self._costs, size)
@@ -237,15 +237,13 @@ class ScheduleProgress:
     def _read_messages(
         self, pattern: Pattern, num_bytes: FloatArray, busy_s: FloatArray | None
     ) -> None:
-        flow_bytes = num_bytes
-        if pattern.flow_of is not None:
-            flow_bytes = np.asarray(np.bincount(pattern.flow_of, num_bytes, pattern.num_flows))
+        flow_bytes = pattern.sum_flows(num_bytes)
         delay_s = pattern.latency_s
         if self._costs.message_curve:
             delay_s = delay_s + self._costs.extra_s(flow_bytes)
-        start_s = self._start_s(pattern.members) if self._staggers else 0.0
+        start_s = self._start_s(pattern.members) if self._staggers else None
         self.tally.add(num_bytes, pattern, flow_bytes, delay_s, busy_s, start_s)
-        self._take(pattern, flow_bytes, delay_s, busy_s, start_s)
+        self._take(pattern, flow_bytes, delay_s, busy_s, 0.0 if start_s is None else start_s)
 
     def _take(
         self,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.network.network import Network
 from dgc_topo.simulation.pool import FlowPool
 
@@ -82,6 +82,23 @@ class Resources:
             weights[first + 1 :: 2] = costs.reverse_share
         return weights
 
+    def are_own(self, placement: IntArray) -> BoolArray:
+        """Return a mask of the resources that only one rank's traffic can use.
+
+        Resources of which that is not known at once are left out.
+
+        Args:
+            placement: Slot of each rank, shape (world_size,).
+        """
+        own = np.zeros(len(self.capacity), np.bool_)
+        taken = np.bincount(placement, minlength=self.network.num_slots)
+        link_slots = self.network.link_slots
+        if link_slots is not None:
+            own[: self.num_links] = (link_slots >= 0) & (taken[link_slots] <= 1)
+        if self.has_processors:
+            own[self.num_links : self._first_machine] = taken <= 1
+        return own
+
     def of_messages(self, src: IntArray, dst: IntArray) -> tuple[IntArray, FloatArray]:
         """Return the resources that messages between slots use, and the latency of their routes.
 
@@ -123,7 +140,7 @@ class Resources:
             longest = int((hops >= 0).any(axis=1).sum())  # what pads comes last
             hops = np.where(hops[:longest] < 0, self.pad, hops[:longest])
         if self._one_latency is not None and not padded:
-            return hops, np.full(len(src), len(hops) * self._one_latency[0])
+            return hops, np.broadcast_to(len(hops) * self._one_latency, (len(src),))
         latency = np.zeros(len(src))
         for links in hops:
             latency += self._latency[np.minimum(links, self.network.num_links)]

@@ -11,13 +11,15 @@ import simpy
 
 from dgc_topo.arrays import FloatArray
 from dgc_topo.network.changes import Background, LinkChange
-from dgc_topo.network.cluster import Source, load_cluster
+from dgc_topo.network.cluster import Cluster, Source, load_cluster
 from dgc_topo.network.network import Network
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.bulk import BulkRun
+from dgc_topo.simulation.engines import Engine, UsedEngine, run_engine
 from dgc_topo.simulation.flows import Flows
 from dgc_topo.simulation.fluid import Fluid, change_links
 from dgc_topo.simulation.progress import ScheduleProgress
-from dgc_topo.simulation.tally import Bounds
+from dgc_topo.simulation.tally import Bounds, Tally
 from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
 
 _SHOWN = 4  # links and pairs of ranks named in an error
@@ -38,7 +40,7 @@ class ScheduleRun:
         finish_s: Time at which each rank finished, shape (world_size,); 0 for a rank with nothing
             to do.
         bounds: Seconds that each resource alone needs; ``bounds.bound_by`` names the busiest.
-        instants: Number of different instants at which anything happened.
+        engine: Engine that was used: ``bulk`` or ``events``.
         wall_s: Seconds that the simulation itself took.
     """
 
@@ -47,7 +49,7 @@ class ScheduleRun:
     bytes_sent: FloatArray
     finish_s: FloatArray
     bounds: Bounds
-    instants: int
+    engine: UsedEngine
     wall_s: float
 
     def algbw_bytes_per_s(self, total_bytes: float) -> float:
@@ -69,6 +71,8 @@ def simulate_schedule(
     schedule: Schedule,
     cluster: Source,
     sizes: Sizes | float,
+    *,
+    engine: Engine = "auto",
 ) -> ScheduleRun:
     """Run a schedule once, from time 0, in simulated time.
 
@@ -79,27 +83,48 @@ def simulate_schedule(
         schedule: Schedule to run.
         cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.
         sizes: Bytes of each transfer, made for this schedule; a number is that of a dense buffer.
+        engine: ``bulk`` takes whole steps at once, which is many times faster, but needs the proof
+            that messages of different steps cannot meet; ``events`` takes anything.  ``auto`` is
+            ``bulk`` where it is proved.  Both give the same times.
 
     Raises:
         ValueError: if the cluster has other ranks or too few hosts, a size is not a number >= 0,
-            or the sizes were made for another schedule.
+            the sizes were made for another schedule, or *engine* cannot be used.
         UnreachableError: if links fail for good and ranks wait for ever.
     """
     started = time.perf_counter()
     cluster = load_cluster(cluster, schedule.world_size)
-    fluid = Fluid(simpy.Environment(), cluster.network)
     sized = fit_sizes(sizes, schedule)
-    progress = ScheduleProgress(fluid, schedule, sized, cluster.placement)
-    bounds = run_to_end(progress, fluid, cluster.background, cluster.changes)
+    used, (finish_s, tally, bounds) = run_engine(
+        engine,
+        lambda: _run_bulk(schedule, cluster, sized),
+        lambda: _run_events(schedule, cluster, sized),
+    )
     return ScheduleRun(
-        float(progress.finish_s.max()),
-        progress.tally.messages,
-        progress.tally.bytes_sent,
-        progress.finish_s,
+        float(finish_s.max()),
+        tally.messages,
+        tally.bytes_sent,
+        finish_s,
         bounds,
-        fluid.instants,
+        used,
         time.perf_counter() - started,
     )
+
+
+_Outcome = tuple[FloatArray, Tally, Bounds]
+
+
+def _run_bulk(schedule: Schedule, cluster: Cluster, sizes: Sizes) -> _Outcome:
+    run = BulkRun(cluster)
+    run.run(schedule, sizes)
+    return run.clocks.times_s, run.tally, run.tally.bounds()
+
+
+def _run_events(schedule: Schedule, cluster: Cluster, sizes: Sizes) -> _Outcome:
+    fluid = Fluid(simpy.Environment(), cluster.network)
+    progress = ScheduleProgress(fluid, schedule, sizes, cluster.placement)
+    bounds = run_to_end(progress, fluid, cluster.background, cluster.changes)
+    return progress.finish_s, progress.tally, bounds
 
 
 def run_to_end(

@@ -13,7 +13,8 @@ import numpy as np
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.changes import LinkChange, carry_times_s
 from dgc_topo.network.costs import EndCosts
-from dgc_topo.simulation.pattern import Pattern
+from dgc_topo.simulation.clocks import Clocks, posting_leads
+from dgc_topo.simulation.pattern import Pattern, as_one
 from dgc_topo.simulation.resources import Resources
 
 #: Links whose times are closer than this (relative) are equally busy.
@@ -75,7 +76,7 @@ class Tally:
         self._resources, self._costs = resources, costs
         self._used = np.zeros(len(resources.capacity))  # by resource; the last one pads
         self._cpu_s = np.zeros(world_size)
-        self._chain_s = np.zeros(world_size)
+        self._chains = Clocks(world_size)
         self._run: _Run | None = None
 
     @property
@@ -97,7 +98,7 @@ class Tally:
         flow_bytes: FloatArray,
         delay_s: FloatArray,
         busy_s: FloatArray | None,
-        start_s: FloatArray | float,
+        start_s: FloatArray | None,
     ) -> None:
         """Add one step.
 
@@ -107,16 +108,18 @@ class Tally:
             flow_bytes: Bytes of each flow.
             delay_s: Latency of each flow.
             busy_s: Seconds of each member for adding what it received, or None.
-            start_s: Seconds of each member to begin the run.
+            start_s: Seconds of each member to begin the run, or None.
         """
         self.messages += len(num_bytes)
         if self._run is None or self._run.pattern is not pattern:
             self._spread()
             self._run = _Run(pattern)
         self._run.add(num_bytes, flow_bytes, busy_s)
-        self._cpu_s[pattern.members] += start_s
-        self._chain_s[pattern.members] += start_s
-        self._lengthen_chains(pattern, delay_s, staggers=self._costs.is_serial)
+        if start_s is not None:
+            self._cpu_s[pattern.members] += start_s
+            self._chains.add(pattern.members, start_s)
+        leads = posting_leads(pattern, self._costs) if self._costs.is_serial else None
+        self._chains.advance(pattern, as_one(delay_s), leads)
 
     def add_work(self, pattern: Pattern, work_s: FloatArray) -> None:
         """Add work of ranks that share processors.
@@ -127,7 +130,7 @@ class Tally:
         """
         self._use(pattern, work_s / self._resources.work_unit_s)
         alone_s = work_s / min(self._costs.cores_per_process, self._costs.machine_cores)
-        self._lengthen_chains(pattern, alone_s, staggers=False)
+        self._chains.add(pattern.members, alone_s)
 
     def _spread(self) -> None:
         """Credit the steps summed up so far to their ranks and links."""
@@ -136,30 +139,18 @@ class Tally:
             return
         pattern = run.pattern
         _add_at(self._bytes_sent, pattern.src, run.num_bytes)
-        _add_at(self._messages_sent, pattern.src, np.full(len(pattern.src), float(run.num_steps)))
+        _add_at(self._messages_sent, pattern.src, float(run.num_steps))
         self._use(pattern, run.flow_bytes)
         if self._costs.is_serial:
             overhead_s = self._costs.step_overhead_s + self._costs.overhead_s * pattern.degree
             self._cpu_s[pattern.members] += run.num_steps * overhead_s + run.busy_s
 
-    def _use(self, pattern: Pattern, flow_bytes: FloatArray) -> None:
+    def _use(self, pattern: Pattern, flow_bytes: FloatArray | float) -> None:
         """Add what flows use of each resource."""
         weights = self._resources.weights(len(pattern.hops))
         for hop, resources in enumerate(pattern.hops):
-            used = flow_bytes if weights is None else flow_bytes * weights[hop]
+            used = flow_bytes if weights is None else flow_bytes * float(weights[hop])
             _add_at(self._used, resources, used)
-
-    def _lengthen_chains(self, pattern: Pattern, delay_s: FloatArray, *, staggers: bool) -> None:
-        before = self._chain_s[pattern.members]
-        src_s, dst_s = before[pattern.src_at], before[pattern.dst_at]
-        if staggers:
-            src_turn, dst_turn = pattern.turns
-            src_s += self._costs.step_overhead_s + (1 + src_turn) * self._costs.overhead_s
-            dst_s += self._costs.step_overhead_s + (1 + dst_turn) * self._costs.overhead_s
-        end_s = np.maximum(src_s, dst_s) + delay_s
-        np.maximum.at(before, pattern.src_at, end_s)
-        np.maximum.at(before, pattern.dst_at, end_s)
-        self._chain_s[pattern.members] = before
 
     def bounds(
         self, changes: Sequence[LinkChange] = (), moved_at_once: FloatArray | None = None
@@ -174,14 +165,14 @@ class Tally:
         first_processor = self._resources.num_links
         links_s = carry_times_s(self._resources.network, self._used[:first_processor], changes)
         link_s, link = self._busiest(links_s, 0)
-        latency_s = float(self._chain_s.max())
+        latency_s = float(self._chains.times_s.max())
         if self._costs.has_processors:
             processors = slice(first_processor, self._resources.pad)
             used = self._used if moved_at_once is None else self._used - moved_at_once
             needed_s = np.maximum(used[processors], 0.0) / self._resources.capacity[processors]
             cpu_s, cpu = self._busiest(needed_s, first_processor)
         else:
-            rank = int(np.argmax(self._cpu_s))
+            rank = _first_largest(self._cpu_s)
             cpu_s, cpu = float(self._cpu_s[rank]), f"rank {rank} CPU"
         return Bounds(link_s, link, cpu_s, cpu, latency_s)
 
@@ -189,35 +180,43 @@ class Tally:
         """Return the largest time needed by a resource, from number *first* on, and its name."""
         if not len(needed_s):  # a single host, without a switch
             return 0.0, "no link"
-        busiest = int(np.argmax(needed_s))
+        busiest = _first_largest(needed_s)
         like_it = int((needed_s >= needed_s[busiest] * (1 - SAME)).sum()) - 1
         name = self._resources.name(first + busiest)
         return float(needed_s[busiest]), f"{name} (and {like_it} more)" if like_it else name
 
 
-def _add_at(total: FloatArray, where: IntArray, values: FloatArray) -> None:
+def _first_largest(values: FloatArray) -> int:
+    """Return the position of the largest value; of several alike, the first."""
+    return int(np.argmax(values >= values.max() * (1 - SAME)))
+
+
+def _add_at(total: FloatArray, where: IntArray, values: FloatArray | float) -> None:
     if 8 * len(where) < len(total):  # if few of many change, the cost must depend on the few
         np.add.at(total, where, values)
+    elif isinstance(values, float):
+        total += values * np.bincount(where, minlength=len(total))
     else:
         total += np.bincount(where, values, len(total))
 
 
 class _Run:
-    """Consecutive steps of one pattern, summed up flow by flow."""
+    """Consecutive steps of one pattern, summed up flow by flow, or as one number if all alike."""
 
     def __init__(self, pattern: Pattern) -> None:
         self.pattern = pattern
         self.num_steps = 0
-        self.num_bytes = np.zeros(len(pattern.src))
-        # If every transfer has its own flow, one sum serves both.
-        merges = pattern.flow_of is not None
-        self.flow_bytes = np.zeros(pattern.num_flows) if merges else self.num_bytes
-        self.busy_s = np.zeros(len(pattern.members))
+        self.num_bytes: FloatArray | float = 0.0
+        self.flow_bytes: FloatArray | float = 0.0
+        self.busy_s: FloatArray | float = 0.0
 
     def add(self, num_bytes: FloatArray, flow_bytes: FloatArray, busy_s: FloatArray | None) -> None:
         self.num_steps += 1
-        self.num_bytes += num_bytes
-        if self.flow_bytes is not self.num_bytes:
-            self.flow_bytes += flow_bytes
+        self.num_bytes = self.num_bytes + as_one(num_bytes)
+        # If every transfer has its own flow, one sum serves both.
+        if self.pattern.flow_of is None:
+            self.flow_bytes = self.num_bytes
+        else:
+            self.flow_bytes = self.flow_bytes + as_one(flow_bytes)
         if busy_s is not None:
-            self.busy_s += busy_s
+            self.busy_s = self.busy_s + busy_s

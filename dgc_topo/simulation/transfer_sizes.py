@@ -7,6 +7,9 @@ the number of contributions that a chunk has merged by then.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from numbers import Real
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -14,7 +17,8 @@ import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
-from dgc_topo.simulation.unions import Contributors, Growth, growth_of, require
+from dgc_topo.simulation.kept_steps import Merged, find_kept
+from dgc_topo.simulation.unions import Contributors, Growth, growth_of, require, require_countable
 from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 
 
@@ -31,16 +35,24 @@ class Merging(NamedTuple):
     is_sort: BoolArray
 
 
-class StepSizes(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class StepSizes:
     """Sizes of the transfers of one step.
 
     Attributes:
-        num_bytes: Bytes of each transfer, shape (num_transfers,).
-        merging: Work of adding them entry by entry; None for dense messages.
+        num_bytes: Bytes of each transfer, shape (num_transfers,); if all are alike, preferably one
+            number that `numpy.broadcast_to` has spread.
+        find_merging: Function that finds the work of adding them entry by entry, which only some
+            networks need; None for dense messages.
     """
 
     num_bytes: FloatArray
-    merging: Merging | None = None
+    find_merging: Callable[[], Merging] | None = None
+
+    @property
+    def is_sparse(self) -> bool:
+        """True for messages of entries."""
+        return self.find_merging is not None
 
 
 @runtime_checkable
@@ -61,6 +73,9 @@ class CutSizes(Sizes, Protocol):
         Raises:
             ValueError: naming what differs.
         """
+
+
+_LARGE = 1e200  # bytes of which a step's sum is finite for sure
 
 
 def fit_sizes(sizes: Sizes | float, schedule: Schedule) -> Sizes:
@@ -98,6 +113,8 @@ def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> StepSizes:
         raise ValueError(
             f"step {step_index}: sizes of shape {num_bytes.shape}, expected ({len(step)},)"
         )
+    if num_bytes.strides == (0,) and len(step) and 0 <= float(num_bytes[0]) < _LARGE:
+        return found
     if not (num_bytes.min(initial=0.0) >= 0 and num_bytes.sum() < np.inf):
         index = int(np.argmin((num_bytes >= 0) & np.isfinite(num_bytes)))
         raise ValueError(
@@ -105,6 +122,11 @@ def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> StepSizes:
             "expected a finite number, 0 or more"
         )
     return found
+
+
+def spread(value: float, count: int) -> FloatArray:
+    """Return an array of *count* equal numbers that takes the memory of one."""
+    return np.broadcast_to(np.array([value]), (count,))
 
 
 class DenseSizes:
@@ -129,6 +151,8 @@ class DenseSizes:
 
     def of_step(self, step_index: int, step: Step) -> StepSizes:
         """Return as many slices for each transfer as it has chunks."""
+        if step.count.strides == (0,) and len(step):
+            return StepSizes(spread(float(step.count[0]) * self._chunk_bytes, len(step)))
         return StepSizes(np.asarray(step.count * self._chunk_bytes, np.float64))
 
 
@@ -166,11 +190,13 @@ class UnionSizes:
         require(length >= 1, f"length {length}", "at least 1 element")
         require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
         require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
+        require_countable(schedule)
         self._growth = growth or growth_of(length, entries, union_exponent)
-        self._schedule, self._merged = schedule, Contributors(schedule)
+        self._schedule, self._num_chunks, self._length = schedule, schedule.num_chunks, length
         self._coding = coding or WireCoding()
-        self._num_chunks, self._length = schedule.num_chunks, length
         self._dense_bytes = dense_bytes / schedule.num_chunks
+        self._kept = find_kept(schedule)
+        self._merged = Contributors(schedule) if self._kept is None else None
         self._last_index = sys.maxsize
 
     def check_fit(self, schedule: Schedule) -> None:
@@ -191,17 +217,39 @@ class UnionSizes:
         An index that is not above the last one begins a new run.  Dense tensors beside the entries
         add bytes, but no work of merging.
         """
-        if step_index <= self._last_index:
-            self._merged.restart()
+        if self._kept is not None and self._kept.has(step_index, step):
+            row = int(self._kept.alike.row[step_index])
+            if row < 0:
+                return self._general(step, self._kept.merged[step_index])
+            merging = partial(self._find_merging, step, self._kept.merged[step_index])
+            return StepSizes(spread(self._alike_bytes[row], len(step)), merging)
+        if self._merged is None or step_index <= self._last_index:
+            self._merged = Contributors(self._schedule)
         self._last_index = step_index
-        sent, received, first = self._merged.advance(step)
-        entries = self._entries(sent, first)
-        coded = self._coded_bytes(step, entries)
-        adds = (step.keep != 0) & (step.weight != 0)
-        merging = Merging(np.zeros(len(step)), adds)
-        if adds.any():
-            merging = self._merging(step, adds, entries, coded, self._entries(received, first))
+        return self._general(step, Merged(*self._merged.advance(step)))
+
+    @cached_property
+    def _alike_bytes(self) -> list[float]:
+        """Bytes of a message of each step whose messages are alike."""
+        assert self._kept is not None
+        _, contributors, count = self._kept.alike
+        share = np.asarray(count / self._num_chunks, np.float64)
+        entries = share * self._growth(contributors)
+        coded = self._coding.expected_bytes(share * self._length, entries)
+        return [float(size) for size in coded + count * self._dense_bytes]
+
+    def _general(self, step: Step, merged: Merged) -> StepSizes:
+        coded = self._coded_bytes(step, self._entries(merged.sent, merged.first))
+        merging = partial(self._find_merging, step, merged)
         return StepSizes(coded + step.count * self._dense_bytes, merging)
+
+    def _find_merging(self, step: Step, merged: Merged) -> Merging:
+        adds = (step.keep != 0) & (step.weight != 0)
+        if not adds.any():
+            return Merging(np.zeros(len(step)), adds)
+        entries = self._entries(merged.sent, merged.first)
+        received = self._entries(merged.received, merged.first)
+        return self._merging(step, adds, entries, self._coded_bytes(step, entries), received)
 
     def _merging(
         self,

@@ -98,6 +98,19 @@ def require(holds: bool, what: str, expected: str) -> None:
 MAX_COUNTERS = 1 << 27
 
 
+def require_countable(schedule: Schedule) -> None:
+    """Refuse a schedule with too many ranks and chunks to count contributors.
+
+    Raises:
+        ValueError: naming their numbers.
+    """
+    require(
+        schedule.world_size * schedule.num_chunks <= MAX_COUNTERS,
+        f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
+        f"at most {MAX_COUNTERS} counters of contributors",
+    )
+
+
 class Contributors:
     """Numbers of contributions that each chunk of each rank has merged.
 
@@ -111,12 +124,7 @@ class Contributors:
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        counters = schedule.world_size * schedule.num_chunks
-        require(
-            counters <= MAX_COUNTERS,
-            f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
-            f"at most {MAX_COUNTERS} counters of contributors",
-        )
+        require_countable(schedule)
         self._schedule = schedule
         self._most = schedule.world_size - len(schedule.servers)
         self._merged = np.empty(0, np.int64)

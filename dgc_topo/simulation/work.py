@@ -28,7 +28,7 @@ class Work:
 
     def is_coded(self, sizes: StepSizes) -> bool:
         """Return True if messages are sparse and take time to encode and decode."""
-        return self._has_coding and sizes.merging is not None
+        return self._has_coding and sizes.is_sparse
 
     def before_s(
         self, pattern: Pattern, step: Step, sizes: StepSizes
@@ -66,10 +66,10 @@ class Work:
         """
         costs, num_bytes = self._costs, sizes.num_bytes
         adds = (step.keep != 0) & (step.weight != 0)
-        if self._has_coding and sizes.merging is not None:
+        if self._has_coding and sizes.find_merging is not None:
             merged_s = costs.code_s_per_message + num_bytes * costs.code_s_per_byte
             merged_s = merged_s + adds * costs.merge_s_per_message
-            merged_bytes, is_sort = sizes.merging
+            merged_bytes, is_sort = sizes.find_merging()
             per_byte_s = np.where(is_sort, costs.sort_s_per_byte, costs.merge_s_per_byte)
             merged_s = merged_s + merged_bytes * per_byte_s
         elif self._has_merging:
@@ -119,7 +119,7 @@ class CodingHistory:
         self._costs = costs
         self._last_s = np.full((READS + 1, world_size), -inf)
 
-    def note(self, kinds: IntArray, ranks: IntArray, now_s: float) -> None:
+    def note(self, kinds: IntArray, ranks: IntArray, now_s: float | FloatArray) -> None:
         """Record that ranks have just made or read sparse messages."""
         self._last_s[kinds, ranks] = now_s
 
@@ -127,7 +127,7 @@ class CodingHistory:
         """Record that one rank has just made or read sparse messages."""
         self._last_s[kind, rank] = now_s
 
-    def cold_s(self, kinds: IntArray, ranks: IntArray, now_s: float) -> FloatArray:
+    def cold_s(self, kinds: IntArray, ranks: IntArray, now_s: float | FloatArray) -> FloatArray:
         """Return the penalty in seconds of ranks that begin now, same shape."""
         passed_s = now_s - self._last_s[kinds, ranks]
         cold_s = self._costs.cold_code_s * -np.expm1(-passed_s / self._costs.cooling_s)

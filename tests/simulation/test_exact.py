@@ -205,10 +205,11 @@ def test_schedules_end_as_in_the_slow_model():
     @given(st.data(), random_schedule())
     def check(data, schedule):
         network = random_network(data.draw, schedule.world_size)
-        result = simulate_schedule(schedule, network, RandomSizes())
         slow = slow_schedule(schedule, network, RandomSizes())
-        np.testing.assert_allclose(result.finish_s, slow, rtol=1e-9)
-        assert result.time_s == max(result.finish_s)
+        for engine in ("events", "auto"):
+            result = simulate_schedule(schedule, network, RandomSizes(), engine=engine)
+            np.testing.assert_allclose(result.finish_s, slow, rtol=1e-9)
+            assert result.time_s == max(result.finish_s)
 
     check()
 

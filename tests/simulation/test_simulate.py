@@ -205,16 +205,6 @@ def test_lower_bounds():
     assert lower_bound_s(4, 1e6, 1e6, 0.1) == 1.5
 
 
-@pytest.mark.parametrize("world_size", [4, 64, 512])
-def test_cost_follows_instants_not_messages(world_size):
-    """On equal links all transfers of a step end their latency, and then themselves, together."""
-    schedule = load_topology("ring", {}).schedule(world_size)
-    network = star(world_size, 125e6, 25e-6)
-    result = simulate_schedule(schedule, network, DenseSizes(1e6, schedule.num_chunks))
-    assert result.messages == world_size * 2 * (world_size - 1)
-    assert result.instants == 2 * 2 * (world_size - 1)
-
-
 def test_finished_steps_are_forgotten():
     """Of 64 x 126 transfers only those between the slowest and the fastest rank are kept."""
     world_size = 64

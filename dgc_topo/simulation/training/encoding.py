@@ -38,11 +38,6 @@ class Encoding(Protocol):
     def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of one worker's own part."""
 
-    def message_bytes(
-        self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
-    ) -> FloatArray:
-        """Return the bytes of messages of *count* chunks after merging *contributors* of them."""
-
     def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return the bytes of every transfer of *schedule*."""
 
@@ -67,12 +62,6 @@ class DenseEncoding:
     def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of the bucket."""
         return self.bytes_per_element * bucket.num_elements
-
-    def message_bytes(
-        self, bucket: LayerBucket, num_chunks: int, contributors: IntArray, count: IntArray
-    ) -> FloatArray:
-        """Return the bytes of so many chunks, whoever has contributed."""
-        return np.asarray(count * (self.own_bytes(bucket) / num_chunks), np.float64)
 
     def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return equal slices."""

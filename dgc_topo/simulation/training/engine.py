@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
 
 import numpy as np
 import simpy
 
+from dgc_topo.arrays import FloatArray
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
-from dgc_topo.network.fabrics import Fabric
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.bulk import BulkRun
+from dgc_topo.simulation.engines import Engine, run_engine
 from dgc_topo.simulation.fluid import Fluid
-from dgc_topo.simulation.lockstep import LockStep, find_lock_step, star_bounds
 from dgc_topo.simulation.run import run_to_end
+from dgc_topo.simulation.tally import Bounds, Tally
 from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
 from dgc_topo.simulation.training.result import SimulatedTraffic, StepRun
 from dgc_topo.simulation.training.stream import BucketStream
@@ -25,6 +26,7 @@ from dgc_topo.simulation.training.timeline import (
     compute_timeline,
     decode_times,
 )
+from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
 from dgc_topo.simulation.workload import LayerBucket, Workload, fill_buckets
 
 #: Function from a bucket to its schedule; buckets may differ.
@@ -92,6 +94,7 @@ def simulate_training_step(
     cluster: Source,
     *,
     iteration: int = 0,
+    engine: Engine = "auto",
 ) -> StepRun:
     """Run one training step in simulated time, which all ranks begin together.
 
@@ -102,14 +105,14 @@ def simulate_training_step(
     Args:
         step: Work of a worker.
         schedule: Schedule of each bucket, or a function that gives it for a bucket.
-        cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.  On a
-            fabric, schedules that keep equal ranks in step are summed up instead of simulated,
-            with the same result.  Its links change at times since the step began.
+        cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.  Its links
+            change at times since the step began.
         iteration: Which step it is, for jitter.
+        engine: See `simulate_schedule`.
 
     Raises:
-        ValueError: if schedules differ in their ranks, or the cluster has other ranks or too few
-            hosts.
+        ValueError: if schedules differ in their ranks, the cluster has other ranks or too few
+            hosts, or *engine* cannot be used.
         UnreachableError: if links fail for good and ranks wait for ever.
     """
     buckets = step.buckets
@@ -123,11 +126,15 @@ def simulate_training_step(
             )
     timeline = step.timeline(first, iteration)
     cluster = load_cluster(cluster, first.world_size)
-    traffic = None
-    if cluster.fabric is not None:
-        traffic = _in_step(step, schedules, cluster.fabric, timeline)
-    if traffic is None:
-        traffic = _simulated(step, schedules, cluster, timeline)
+    sizes = [
+        step.encoding.sizes(bucket, each) for bucket, each in zip(buckets, schedules, strict=True)
+    ]
+    sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
+    used, traffic = run_engine(
+        engine,
+        lambda: _run_bulk(schedules, sizes, cluster, timeline),
+        lambda: _run_events(schedules, sizes, cluster, timeline),
+    )
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
     return StepRun(
@@ -136,60 +143,36 @@ def simulate_training_step(
         workers=first.contributors,
         timeline=timeline,
         traffic=traffic,
+        engine=used,
         decode_start_s=decode_start_s,
         decode_end_s=decode_end_s,
         update_s=step.workload.update_s * timeline.factors,
     )
 
 
-def _simulated(
-    step: TrainingStep, schedules: Sequence[Schedule], cluster: Cluster, timeline: Timeline
+def _run_bulk(
+    schedules: Sequence[Schedule], sizes: Sequence[Sizes], cluster: Cluster, timeline: Timeline
 ) -> SimulatedTraffic:
-    env = simpy.Environment()
-    sizes = [
-        step.encoding.sizes(bucket, schedule)
-        for bucket, schedule in zip(step.buckets, schedules, strict=True)
-    ]
-    fluid = Fluid(env, cluster.network)
+    run = BulkRun(cluster)
+    start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
+    for bucket, (schedule, sized) in enumerate(zip(schedules, sizes, strict=True)):
+        run.clocks.wait_until(timeline.ready_s[bucket])
+        start_s[bucket] = run.clocks.times_s
+        run.run(schedule, sized)
+        end_s[bucket] = run.clocks.times_s
+    return _traffic(start_s, end_s, run.tally, run.tally.bounds())
+
+
+def _run_events(
+    schedules: Sequence[Schedule], sizes: Sequence[Sizes], cluster: Cluster, timeline: Timeline
+) -> SimulatedTraffic:
+    fluid = Fluid(simpy.Environment(), cluster.network)
     stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, cluster.placement)
     bounds = run_to_end(stream, fluid, cluster.background, cluster.changes)
-    tally = stream.tally
-    return SimulatedTraffic(
-        stream.start_s, stream.end_s, tally.bytes_sent, tally.messages_sent, bounds
-    )
+    return _traffic(stream.start_s, stream.end_s, stream.tally, bounds)
 
 
-def _in_step(
-    step: TrainingStep, schedules: Sequence[Schedule], fabric: Fabric, timeline: Timeline
-) -> SimulatedTraffic | None:
-    """Return the sum over the buckets, if all ranks stay in step through all of them."""
-    servers = list(schedules[0].servers)
-    working = np.delete(timeline.factors, servers)
-    if len(working) and working.min() != working.max():
-        return None
-    looks = [look_at(schedule) for schedule in schedules]
-    kept = [look for look in looks if look is not None]
-    if len(kept) < len(looks) or not all(look.ends_together for look in kept):
-        return None
-    if not isinstance(step.encoding, DenseEncoding) and any(k.contributors is None for k in kept):
-        return None
-    world_size = len(timeline.factors)
-    start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
-    link_bytes, messages = np.zeros(2 * world_size), np.zeros(world_size)
-    now = 0.0
-    for number, (bucket, look) in enumerate(zip(step.buckets, kept, strict=True)):
-        num_chunks = schedules[number].num_chunks
-        flow_bytes = look.flow_bytes(partial(step.encoding.message_bytes, bucket, num_chunks))
-        start_s[number] = np.maximum(timeline.ready_s[number], now)
-        now = float(start_s[number].max()) + look.time_s(fabric, flow_bytes)
-        end_s[number] = now
-        link_bytes += look.link_bytes(flow_bytes)
-        messages += look.messages_sent
-    bounds = star_bounds(fabric, link_bytes, sum(len(look.chunks) for look in kept))
-    return SimulatedTraffic(start_s, end_s, link_bytes[:world_size], messages, bounds)
-
-
-@lru_cache(maxsize=1024)  # a few KiB each; scenarios need them again for every network and model
-def look_at(schedule: Schedule) -> LockStep | None:
-    """Return `find_lock_step`, remembered for schedules that are kept."""
-    return find_lock_step(schedule)
+def _traffic(
+    start_s: FloatArray, end_s: FloatArray, tally: Tally, bounds: Bounds
+) -> SimulatedTraffic:
+    return SimulatedTraffic(start_s, end_s, tally.bytes_sent, tally.messages_sent, bounds)

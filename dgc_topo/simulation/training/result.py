@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.simulation.engines import UsedEngine
 from dgc_topo.simulation.tally import Bounds
 from dgc_topo.simulation.training.timeline import Timeline
 from dgc_topo.simulation.workload import LayerBucket
@@ -60,6 +61,7 @@ class StepRun:
         workers: Ranks that train; dedicated servers do not.
         timeline: Times of the processors before sending.
         traffic: Times and bytes on the network.
+        engine: Engine that was used: ``bulk`` or ``events``.
         decode_start_s: Begin of decompressing each bucket, shape (num_buckets, world_size).
         decode_end_s: End of it, same shape.
         update_s: Length of each rank's update, shape (world_size,).
@@ -70,6 +72,7 @@ class StepRun:
     workers: IntArray
     timeline: Timeline
     traffic: SimulatedTraffic
+    engine: UsedEngine
     decode_start_s: FloatArray
     decode_end_s: FloatArray
     update_s: FloatArray

@@ -20,6 +20,7 @@ from dgc_topo.simulation.arguments import (
     schedule_of,
     topology_text,
 )
+from dgc_topo.simulation.engines import Engine
 from dgc_topo.simulation.training.encoding import (
     DenseEncoding,
     Encoding,
@@ -64,6 +65,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     wire_dtype: str = "float32",
     seed: int = 0,
     num_steps: int | None = None,
+    engine: Engine = "auto",
 ) -> StepSimulation:
     """Simulate a training step: computing, compressing, communicating and updating.
 
@@ -85,6 +87,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         wire_dtype: Type of values on the wire.
         seed: Seed of topologies and of jitter.
         num_steps: Steps to average over; 8 if they differ, else 1.
+        engine: See `simulate_schedule`: ``auto`` is the fastest that is exact.
 
     Raises:
         ValueError: if an argument is out of range or does not fit the others, naming it.
@@ -113,7 +116,9 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     if num_steps is not None:
         num_steps = plain_int("num_steps", num_steps, least=1)
     loaded = load_cluster(cluster, num_ranks)
-    return average_steps(step, topology, loaded, density=fraction, seed=seed, num_steps=num_steps)
+    return average_steps(
+        step, topology, loaded, density=fraction, seed=seed, num_steps=num_steps, engine=engine
+    )
 
 
 def _as_codec(codec: Codec | float | str | None) -> Codec:
@@ -125,7 +130,7 @@ def _as_codec(codec: Codec | float | str | None) -> Codec:
     return Codec(fixed_s=0.0 if codec is None else plain_float("codec", codec))
 
 
-def average_steps(
+def average_steps(  # noqa: PLR0913 - what differs between calls stays apart from the step
     step: TrainingStep,
     topology: Topology | Schedule,
     cluster: Cluster,
@@ -134,6 +139,7 @@ def average_steps(
     seed: int = 0,
     num_steps: int | None = None,
     num_draws: int = JITTER_STEPS,
+    engine: Engine = "auto",
 ) -> StepSimulation:
     """Return the means over several steps, or a single step if all are alike.
 
@@ -145,6 +151,7 @@ def average_steps(
         seed: Seed of a topology that draws at random.
         num_steps: Steps to average over, whatever varies.
         num_draws: Steps to average over with jitter, otherwise; 8 of a topology that varies.
+        engine: See `simulate_schedule`.
     """
     varies = isinstance(topology, Topology) and topology.varies
     if num_steps is None:
@@ -155,7 +162,9 @@ def average_steps(
     runs = []
     for iteration in range(num_steps):
         schedule = _kept_schedule(topology, cluster.num_ranks, iteration if varies else 0, seed)
-        runs.append(simulate_training_step(step, schedule, cluster, iteration=iteration))
+        runs.append(
+            simulate_training_step(step, schedule, cluster, iteration=iteration, engine=engine)
+        )
     text, goal = topology_text(topology), schedule.goal
     return StepSimulation(text, cluster.name, goal, density, step, tuple(runs))
 

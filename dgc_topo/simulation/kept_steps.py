@@ -1,0 +1,154 @@
+"""Steps of a schedule kept in memory, and what each message has merged by then.
+
+A prediction reads the same schedule again for every bucket, model, density and network.  Schedules
+of moderate size are therefore kept, with the numbers of contributors of their messages.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from dgc_topo.arrays import IntArray
+from dgc_topo.schedule import Schedule, Step
+from dgc_topo.simulation.unions import Contributors
+
+#: Most chunks sent in a schedule that is kept, and in all that are kept together.
+MOST_SENT = 1 << 18
+MOST_KEPT = 1 << 22
+
+
+class Merged(NamedTuple):
+    """Contributors of the chunks that a step sends; see `Contributors.advance`.
+
+    Attributes:
+        sent: Contributors of every chunk of every transfer, in order.
+        received: Contributors that the receiver has of it before the step.
+        first: Position at which each transfer's chunks begin; None if each has one.
+    """
+
+    sent: IntArray
+    received: IntArray
+    first: IntArray | None
+
+
+class Alike(NamedTuple):
+    """Steps whose messages are all of one size.
+
+    Attributes:
+        row: Row of each step in the other two, or -1, shape (num_steps,).
+        contributors: Contributors of every chunk that such a step sends, shape (num_rows,).
+        chunks: Chunks in each message, same shape.
+    """
+
+    row: IntArray
+    contributors: IntArray
+    chunks: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSteps:
+    """Steps of a schedule, in memory.
+
+    Attributes:
+        schedule: The schedule.
+        steps: Its steps.
+        num_sent: Chunks that are sent in all steps.
+    """
+
+    schedule: Schedule
+    steps: tuple[Step, ...]
+    num_sent: int
+
+    def has(self, index: int, step: Step) -> bool:
+        """Return True if *step* is the step number *index* that is kept here."""
+        return index < len(self.steps) and self.steps[index] is step
+
+    @cached_property
+    def merged(self) -> tuple[Merged, ...]:
+        """Contributors of every step's messages."""
+        counters = Contributors(self.schedule)
+        return tuple(Merged(*counters.advance(step)) for step in self.steps)
+
+    @cached_property
+    def alike(self) -> Alike:
+        """Steps whose messages are all alike."""
+        rows: list[int] = []
+        kinds: list[tuple[int, int]] = []
+        for step, merged in zip(self.steps, self.merged, strict=True):
+            if len(step) and _is_one(step.count) and _is_one(merged.sent):
+                rows.append(len(kinds))
+                kinds.append((int(merged.sent[0]), int(step.count[0])))
+            else:
+                rows.append(-1)
+        contributors, chunks = np.array(kinds, np.int64).reshape(-1, 2).T
+        return Alike(np.array(rows, np.int64), contributors, chunks)
+
+
+def _is_one(values: IntArray) -> bool:
+    """Return True if all values are the same."""
+    return values.strides == (0,) or bool((values == values[0]).all())
+
+
+class _Memory:
+    """Steps of the schedules used last."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[Schedule, KeptSteps | None] = OrderedDict()
+        self._num_sent = 0
+
+    def find(self, schedule: Schedule) -> KeptSteps | None:
+        if schedule in self._kept:
+            self._kept.move_to_end(schedule)
+            return self._kept[schedule]
+        kept = _make(schedule)
+        self._kept[schedule] = kept
+        self._num_sent += kept.num_sent if kept else 1
+        while self._num_sent > MOST_KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            self._num_sent -= oldest.num_sent if oldest else 1
+        return kept
+
+
+def _make(schedule: Schedule) -> KeptSteps | None:
+    steps: list[Step] = []
+    num_sent = 0
+    for step in schedule.steps():
+        num_sent += int(step.count.sum()) + 1
+        if num_sent > MOST_SENT:
+            return None
+        steps.append(_copy(step, steps[-1] if steps else step))
+    return KeptSteps(schedule, tuple(steps), num_sent)
+
+
+def _copy(step: Step, before: Step) -> Step:
+    """Return a copy of *step* that nobody can change; columns as in the step before are shared."""
+    columns = {}
+    for name in ("src", "dst", "chunk", "count", "keep", "weight"):
+        column, last = getattr(step, name), getattr(before, name)
+        if last.flags.writeable or not np.array_equal(column, last):
+            last = column
+            if column.flags.writeable:  # the schedule may write into its array for the next step
+                last = column.copy()
+                last.flags.writeable = False
+        columns[name] = last
+    return replace(step, **columns)
+
+
+_memory = _Memory()
+
+
+def find_kept(schedule: Schedule) -> KeptSteps | None:
+    """Return the steps in memory, read at the first call; None if there are too many."""
+    return _memory.find(schedule)
+
+
+def steps_of(schedule: Schedule) -> Iterator[Step]:
+    """Yield the steps of a schedule, from memory if they are kept."""
+    kept = find_kept(schedule)
+    return iter(kept.steps) if kept is not None else schedule.steps()
