@@ -12,14 +12,7 @@ from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FixedLocator,
-    FuncFormatter,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-)
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from dgc_topo.records.configuration import (
     Configuration,
@@ -30,28 +23,27 @@ from dgc_topo.records.configuration import (
 )
 from dgc_topo.records.measurement import Measurement, Quality
 from dgc_topo.report.style import (
+    BYTES,
+    FACTOR,
     FAINT,
     PALE,
     PHASES,
+    PLAIN,
     QUALITY_LABELS,
     TEXT,
-    FewDecades,
+    TIME,
     Styles,
     add_density_legend,
     empty_figure,
     name_rows,
     nested_widths,
     new_figure,
-    short,
+    scale_by_powers,
     style_axes,
 )
 from dgc_topo.units import bytes_text, seconds_text
 
 _ROW = 0.34  # inches per topology in a bar plot
-_PLAIN = FuncFormatter(lambda number, _: f"{number:g}")
-_FACTOR = FuncFormatter(lambda number, _: f"{number:g}" if number >= 1 else f"1/{1 / number:g}")
-_TIME = FuncFormatter(lambda seconds, _: short(seconds_text(seconds)))
-_BYTES = FuncFormatter(lambda value, _: short(bytes_text(value)))
 
 _Line = Sequence[tuple[float, float]]
 
@@ -62,11 +54,15 @@ class _Quantity:
 
     label: str
     value: Callable[[Measurement], float | None]
-    has_ideal: bool
+    texts: FuncFormatter
+
+    @property
+    def has_ideal(self) -> bool:
+        return self.texts is FACTOR
 
 
-_SPEEDUP = _Quantity("speed-up", lambda record: record.speedup, has_ideal=True)
-_STEP_TIME = _Quantity("step time", lambda record: record.step_time_s, has_ideal=False)
+_SPEEDUP = _Quantity("speed-up", lambda record: record.speedup, FACTOR)
+_STEP_TIME = _Quantity("step time", lambda record: record.step_time_s, TIME)
 
 
 def quality_figure(measurements: Iterable[Measurement]) -> Figure:
@@ -158,7 +154,7 @@ def wire_bytes_figure(measurements: Iterable[Measurement]) -> Figure:
         axes.barh(at, sent, thickness * 0.92, color=styles.tint(topology, density))
         _write_beside(axes, f"{bytes_text(sent)}  {density}", max(sent, 1), at)
     axes.xaxis.set_major_locator(LogLocator(10))
-    axes.xaxis.set_major_formatter(_BYTES)
+    axes.xaxis.set_major_formatter(BYTES)
     axes.minorticks_off()
     low, high = axes.get_xlim()
     axes.set_xlim(low / 2, high * 6)  # room for the labels
@@ -211,12 +207,12 @@ def _draw_scaling(
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(sizes))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(_PLAIN)
+    axes.xaxis.set_major_formatter(PLAIN)
     if quantity.has_ideal:
         axes.plot(sizes, sizes, color=FAINT, lw=1, zorder=1)
         axes.annotate("ideal", (sizes[-1], sizes[-1]), (-8, 0), color=FAINT, fontsize=9,
                       textcoords="offset points", ha="right")  # fmt: skip
-    _set_scale(axes, "y", quantity)
+    scale_by_powers(axes, "y", quantity.texts)
 
 
 def _draw_largest(
@@ -231,7 +227,7 @@ def _draw_largest(
         if size == largest
     ]
     _draw_endings(axes, points, styles, x=quantity.label, title=f"at {largest} ranks")
-    _set_scale(axes, "x", quantity)
+    scale_by_powers(axes, "x", quantity.texts)
 
 
 def _line_of(group: Iterable[Measurement], quantity: _Quantity) -> _Line:
@@ -246,16 +242,6 @@ def _line_of(group: Iterable[Measurement], quantity: _Quantity) -> _Line:
 def _quality_line(quality: Quality) -> _Line:
     scale = 100 if quality.metric == "accuracy" else 1
     return [(point.epoch, scale * point.value) for point in quality.points]
-
-
-def _set_scale(axes: Axes, which: str, quantity: _Quantity) -> None:
-    """Make an axis logarithmic: powers of two for speed-ups, times with their units."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    base = 2 if quantity.has_ideal else 10
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=base)
-    axis.set_major_locator(LogLocator(2, (1,)) if quantity.has_ideal else FewDecades())
-    axis.set_major_formatter(_FACTOR if quantity.has_ideal else _TIME)
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_lines(axes: Axes, lines: Sequence[tuple[Configuration, _Line]], styles: Styles) -> None:

@@ -15,13 +15,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
 from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.text import printable
+from dgc_topo.units import bytes_text, seconds_text
 
 # Okabe and Ito's colours that are visible on white, then Tol's: distinct for any colour vision.
 _COLOURS = (
@@ -118,6 +119,23 @@ class FewDecades(LogLocator):
         decades = log10(vmax / vmin) if 0 < vmin < vmax else inf
         self.set_params(subs=next(digits for most, digits in _DIGITS if decades <= most))
         return super().tick_values(vmin, vmax)
+
+
+#: Texts of numbers on an axis.
+PLAIN = FuncFormatter(lambda number, _: f"{number:g}")
+FACTOR = FuncFormatter(lambda number, _: f"{number:g}" if number >= 1 else f"1/{1 / number:g}")
+TIME = FuncFormatter(lambda seconds, _: short(seconds_text(seconds)))
+BYTES = FuncFormatter(lambda value, _: short(bytes_text(value)))
+
+
+def scale_by_powers(axes: Axes, which: Literal["x", "y"], texts: FuncFormatter) -> None:
+    """Make an axis logarithmic: powers of two for factors, few ticks with units for the rest."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    base = 2 if texts is FACTOR else 10
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log", base=base)
+    axis.set_major_locator(LogLocator(2, (1,)) if texts is FACTOR else FewDecades())
+    axis.set_major_formatter(texts)
+    axis.set_minor_formatter(NullFormatter())
 
 
 class ShownFigure(Figure):

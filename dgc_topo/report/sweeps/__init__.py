@@ -1,0 +1,1 @@
+"""Pictures, tables and findings of a sweep, made from its frame."""
