@@ -1,0 +1,164 @@
+"""Axes of a sweep: what varies in its frame, and how values are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dgc_topo.network.fabrics import FABRICS
+from dgc_topo.sizes import is_sparse
+from dgc_topo.units import bytes_text, percent_text, rate_text, seconds_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns that a user may choose freely; a way is one value of each.
+CHOICES = ("topology", "density", "overlap", "bucket_bytes", "wire_dtype")
+
+
+class Axis(NamedTuple):
+    """A circumstance that a sweep may vary.
+
+    Attributes:
+        column: Column of the frame.
+        label: Label of a figure's axis.
+        text: Text of one value.
+    """
+
+    column: str
+    label: str
+    text: Callable[[Any], str]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.6g}"
+
+
+BANDWIDTH = Axis(
+    "bandwidth_bytes_per_s", "bandwidth of a host's link", lambda value: rate_text(8 * value)
+)
+NETWORK = Axis("network", "network", str)
+WORLD_SIZE = Axis("world_size", "world size (ranks)", lambda value: f"{value:.0f} ranks")
+WORKLOAD = Axis("workload", "model", str)
+NUM_BYTES = Axis("num_bytes", "bytes", bytes_text)
+DENSITY = Axis(
+    "density", "density", lambda value: percent_text(value) if is_sparse(value) else "dense"
+)
+#: Circumstances, in the order in which texts name them.
+SETTINGS = (
+    WORKLOAD,
+    NUM_BYTES,
+    NETWORK,
+    BANDWIDTH,
+    WORLD_SIZE,
+    Axis("latency_s", "latency, host to host", lambda value: f"{seconds_text(value)} latency"),
+    Axis("accumulation_steps", "passes per step", lambda value: f"{value:.0f} passes per step"),
+    Axis("hosts_per_rack", "hosts per rack", lambda value: f"{value:.0f} hosts per rack"),
+    Axis("oversubscription", "oversubscription", lambda value: f"oversubscription {value:g}"),
+    Axis("slow_host_factor", "slow host's factor", lambda value: f"slow host's factor {value:g}"),
+    Axis("slow_rank_factor", "slow rank's factor", lambda value: f"slow rank's factor {value:g}"),
+)
+#: Columns that describe the wires; a network's name may stand for all of them.
+_WIRES = (
+    "bandwidth_bytes_per_s",
+    "latency_s",
+    "hosts_per_rack",
+    "oversubscription",
+    "slow_host_factor",
+)
+
+
+def varying(rows: pd.DataFrame) -> tuple[Axis, ...]:
+    """Return the axes of which *rows* have several values, without those that others imply."""
+    found = [axis for axis in SETTINGS if _varies(rows, axis.column)]
+    implied: set[str] = set()
+    if WORKLOAD in found and _determines(rows, ["workload"], ["num_bytes"]):
+        implied.add("num_bytes")
+    if NETWORK in found:
+        implied |= _implied_by_names(rows, [c for c in _WIRES if _varies(rows, c)])
+    return tuple(axis for axis in found if axis.column not in implied)
+
+
+def _varies(rows: pd.DataFrame, column: str) -> bool:
+    return column in rows and rows[column].nunique(dropna=False) > 1
+
+
+def _implied_by_names(rows: pd.DataFrame, wires: list[str]) -> set[str]:
+    """Return the columns that say again what others say: the names, the numbers, or neither.
+
+    Names that only repeat the numbers are left out if there is a network for each combination
+    of numbers.  Else the numbers belong to the networks, as 1 GbE has another latency than
+    InfiniBand.
+    """
+    if wires and _determines(rows, wires, ["network"]):
+        combinations = 1
+        for column in wires:
+            combinations *= rows[column].nunique(dropna=False)
+        if len(rows[wires].drop_duplicates()) == combinations:
+            return {"network"}
+    return set(wires) if _determines(rows, ["network"], wires) else set()
+
+
+def _determines(rows: pd.DataFrame, given: list[str], columns: list[str]) -> bool:
+    """Return True if *columns* have one value each for every value of *given*."""
+    known = [column for column in columns if column in rows]
+    if not known:
+        return True
+    return len(rows[[*given, *known]].drop_duplicates()) == len(rows[given].drop_duplicates())
+
+
+def sending_text(row: dict[str, Any], varied: Sequence[str]) -> str:
+    """Return the choices of a way beside its topology, such as ``0.1 %, overlapping``."""
+    parts = [DENSITY.text(row["density"])]
+    if "overlap" in varied:
+        parts.append("overlapping" if row["overlap"] else "after computing")
+    if "bucket_bytes" in varied and row["bucket_bytes"] == row["bucket_bytes"]:
+        parts.append(f"buckets of {bytes_text(row['bucket_bytes'])}")
+    if "wire_dtype" in varied:
+        parts.append(str(row["wire_dtype"]))
+    return ", ".join(parts)
+
+
+def spread(values: Sequence[Any], most: int) -> list[Any]:
+    """Return at most *most* of *values*, evenly spread, with the first and the last."""
+    if len(values) <= most:
+        return list(values)
+    if most == 1:
+        return [values[-1]]
+    last = len(values) - 1
+    return [values[round(index * last / (most - 1))] for index in range(most)]
+
+
+_NEAR = 1.25  # factor within which a bandwidth is that of a fabric
+_ETHERNET = ("1gbe", "10gbe", "25gbe", "100gbe")
+
+
+def fabric_near(bandwidth_bytes_per_s: float) -> str:
+    """Return the name of the Ethernet whose bandwidth is about this one, or ""."""
+    for name in _ETHERNET:
+        ratio = FABRICS[name].bandwidth_bytes_per_s / bandwidth_bytes_per_s
+        if 1 / _NEAR <= ratio <= _NEAR:
+            return name
+    return ""
+
+
+def network_classes(bandwidths: Sequence[float], most: int = 4) -> list[float]:
+    """Return bandwidths to compare: the ends, and those that are nearest to an Ethernet's.
+
+    Args:
+        bandwidths: Swept ones, in bytes per second.
+        most: Number of bandwidths to return, at most.
+    """
+    ordered = sorted(set(bandwidths))
+    if len(ordered) <= most:
+        return ordered
+    chosen = {ordered[0], ordered[-1]}
+    for name in _ETHERNET:
+        wanted = FABRICS[name].bandwidth_bytes_per_s
+        near = min(ordered, key=lambda each: max(each / wanted, wanted / each))
+        if fabric_near(near) == name and len(chosen) < most:
+            chosen.add(near)
+    for extra in spread(ordered, most):
+        if len(chosen) < most:
+            chosen.add(extra)
+    return sorted(chosen)

@@ -1,0 +1,111 @@
+"""Break-even of compression: the bandwidth above which it stops to pay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import exp, log
+
+import pandas as pd
+
+from dgc_topo.report.sweep.axes import BANDWIDTH
+from dgc_topo.report.sweep.choices import TIE, Row, groups
+from dgc_topo.report.sweep.swept import COST, SENDING, Swept
+from dgc_topo.sizes import is_sparse
+
+ANY = "any"  #: the fastest topology at each bandwidth, dense and compressed on their own
+#: Places of a break-even.
+INSIDE, ABOVE, BELOW = "inside", "above the swept range", "below the swept range"
+
+
+def compression_gains(frame: pd.DataFrame | Swept) -> pd.DataFrame:
+    """Return the throughput of compressed ways over that of dense ones.
+
+    Returns:
+        One row per setting, topology and compressed way: the circumstances that vary,
+        ``topology`` (or "any": the best of all at each density), ``sending`` and ``gain``, the
+        throughput over that of the same topology (or of the best one) dense.
+
+    Raises:
+        ValueError: if the frame is not that of a sweep.
+    """
+    swept = Swept.of(frame).ranked()
+    settings = [axis.column for axis in swept.axes]
+    columns = [*settings, "topology", SENDING, "gain"]
+    found = [row for named, group in groups(swept.rows, settings) for row in _gains(named, group)]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _gains(named: Row, group: pd.DataFrame) -> Iterator[Row]:
+    sparse = group["density"].map(is_sparse).astype(bool)
+    by_topology = dict(list(group.groupby("topology", sort=False)))
+    if len(by_topology) > 1:
+        by_topology[ANY] = group
+    for topology, rows in by_topology.items():
+        dense, compressed = rows[~sparse[rows.index]], rows[sparse[rows.index]]
+        if dense.empty:
+            continue
+        for sending, alike in compressed.groupby(SENDING, sort=False):
+            gain = dense[COST].min() / alike[COST].min()
+            yield {**named, "topology": topology, SENDING: sending, "gain": gain}
+
+
+def break_even(frame: pd.DataFrame | Swept, least_gain: float = TIE) -> pd.DataFrame:
+    """Return the bandwidth above which compression stops to pay.
+
+    The gain is interpolated between swept bandwidths, both on logarithmic axes.  If it crosses
+    the line several times, the crossing at the largest bandwidth counts.
+
+    Args:
+        frame: Frame of a sweep over bandwidths.
+        least_gain: Gain from which on compression pays; 0.01 is 1 % more throughput.
+
+    Returns:
+        One row per setting, topology and compressed way: the circumstances that vary, without
+        the bandwidth; ``topology`` (or "any", see `compression_gains`), ``sending``,
+        ``break_even_bytes_per_s`` (NaN unless it is inside), ``place`` ("inside", "above the
+        swept range": it pays at all bandwidths from some on; "below the swept range": it pays at
+        none), ``largest_gain`` and ``largest_gain_at_bytes_per_s``.
+
+    Raises:
+        ValueError: if the frame is not that of a sweep.
+    """
+    swept = Swept.of(frame)
+    settings = [axis.column for axis in swept.axes if axis != BANDWIDTH]
+    columns = [
+        *settings,
+        "topology",
+        SENDING,
+        "break_even_bytes_per_s",
+        "place",
+        "largest_gain",
+        "largest_gain_at_bytes_per_s",
+    ]
+    if BANDWIDTH not in swept.axes:
+        return pd.DataFrame(columns=columns)
+    gains = compression_gains(swept)
+    found = [
+        {**named, **_crossing(line.sort_values(BANDWIDTH.column), 1 + least_gain)}
+        for named, line in groups(gains, [*settings, "topology", SENDING])
+    ]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _crossing(line: pd.DataFrame, threshold: float) -> Row:
+    """Return the last place where a line of gains comes down through *threshold*."""
+    points = list(zip(line[BANDWIDTH.column], line["gain"], strict=True))
+    top = max(points, key=lambda point: point[1])
+    row = {
+        "break_even_bytes_per_s": float("nan"),
+        "place": ABOVE,
+        "largest_gain": top[1],
+        "largest_gain_at_bytes_per_s": top[0],
+    }
+    paying = [place for place, (_, gain) in enumerate(points) if gain > threshold]
+    if not paying:
+        return row | {"place": BELOW}
+    if paying[-1] == len(points) - 1:
+        return row
+    (left, high), (right, low) = points[paying[-1] : paying[-1] + 2]
+    share = log(high / threshold) / log(high / low)
+    crossing = exp(log(left) + share * (log(right) - log(left)))
+    return row | {"break_even_bytes_per_s": crossing, "place": INSIDE}

@@ -1,0 +1,98 @@
+"""Best and worst choices in a sweep, as frames: who wins by how much, and what a mistake costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dgc_topo.report.sweep.swept import COST, SENDING, WAY, Swept
+
+#: Ways that differ by less than this fraction are as good as each other.
+TIE = 0.01
+
+Row = dict[str, Any]
+
+
+def fastest(frame: pd.DataFrame | Swept, *, each_density: bool = False) -> pd.DataFrame:
+    """Return the fastest way in every setting, a way being a topology and what is sent over it.
+
+    Args:
+        frame: Frame of a sweep.
+        each_density: Compare topologies at each density, not ways.
+
+    Returns:
+        One row per setting: the circumstances that vary (and ``density``), ``fastest``, ``tied``
+        (all ways within 1 % of it, it included, in the order of the frame), ``runner_up`` (the
+        next way that is no tie, or None), ``gain`` (throughput over the runner-up's; 1 if there
+        is none), the time, and ``speedup`` of steps.  Gossip is not compared with all-reduces.
+
+    Raises:
+        ValueError: if the frame is not that of a sweep.
+    """
+    swept = Swept.of(frame).ranked()
+    settings = [axis.column for axis in swept.axes]
+    if each_density:
+        settings.append("density")
+    order = {way: place for place, way in enumerate(swept.ways())}
+    shown = [swept.time, *(["speedup"] if "speedup" in swept.rows else [])]
+    found = [
+        {**named, **_winner(group, order, shown)} for named, group in groups(swept.rows, settings)
+    ]
+    columns = [*settings, "fastest", "tied", "runner_up", "gain", *shown]
+    return pd.DataFrame(found, columns=columns)
+
+
+def topology_losses(frame: pd.DataFrame | Swept) -> pd.DataFrame:
+    """Return what the slowest topology costs in every setting, at the same density.
+
+    Returns:
+        One row per setting and density with several topologies: the circumstances that vary,
+        ``sending``, ``fastest``, ``slowest`` and ``loss``, the slowest one's time over the
+        fastest one's.
+
+    Raises:
+        ValueError: if the frame is not that of a sweep.
+    """
+    swept = Swept.of(frame).ranked()
+    settings = [*(axis.column for axis in swept.axes), SENDING]
+    found = []
+    for named, group in groups(swept.rows, settings):
+        if len(group) > 1:
+            by_cost = group.sort_values(COST, kind="stable")
+            best, worst = by_cost.iloc[0], by_cost.iloc[-1]
+            found.append(
+                {
+                    **named,
+                    "fastest": best["topology"],
+                    "slowest": worst["topology"],
+                    "loss": worst[COST] / best[COST],
+                }
+            )
+    return pd.DataFrame(found, columns=[*settings, "fastest", "slowest", "loss"])
+
+
+def groups(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Row, pd.DataFrame]]:
+    """Yield the values of *columns* by name, and the rows that have them, in order."""
+    if rows.empty:
+        return
+    if not columns:
+        yield {}, rows
+        return
+    for key, group in rows.groupby(list(columns), sort=False, dropna=False):
+        yield dict(zip(columns, key, strict=True)), group
+
+
+def _winner(group: pd.DataFrame, order: dict[str, int], shown: Sequence[str]) -> Row:
+    by_cost = group.sort_values(COST, kind="stable")
+    costs, ways = by_cost[COST].to_numpy(), by_cost[WAY].tolist()
+    tied = [way for way, cost in zip(ways, costs, strict=True) if cost <= (1 + TIE) * costs[0]]
+    rest = len(tied)
+    return {
+        "fastest": ways[0],
+        "tied": tuple(sorted(tied, key=order.__getitem__)),
+        "runner_up": ways[rest] if rest < len(ways) else None,
+        "gain": costs[rest] / costs[0] if rest < len(ways) else 1.0,
+        **{column: by_cost[column].iloc[0] for column in shown},
+    }
