@@ -1,1 +1,0 @@
-"""Pictures, tables and findings of a sweep, made from its frame."""
