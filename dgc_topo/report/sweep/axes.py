@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dgc_topo.network.fabrics import FABRICS
+from dgc_topo.report.style import short
 from dgc_topo.sizes import is_sparse
 from dgc_topo.units import bytes_text, percent_text, rate_text, seconds_text
 
@@ -23,27 +24,41 @@ class Axis(NamedTuple):
         column: Column of the frame.
         label: Label of a figure's axis.
         text: Text of one value.
+        name: Name in titles, if it is shorter than the label.
     """
 
     column: str
     label: str
     text: Callable[[Any], str]
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name in titles."""
+        return self.name or self.label
 
 
-def _number(value: float) -> str:
-    return f"{value:,.6g}"
+def bandwidth_text(bytes_per_s: float) -> str:
+    """Return a bandwidth in bits, rounded as people say it, such as ``316 Mbit/s``."""
+    return rate_text(float(f"{8 * bytes_per_s:.3g}"))
 
 
-BANDWIDTH = Axis(
-    "bandwidth_bytes_per_s", "bandwidth of a host's link", lambda value: rate_text(8 * value)
-)
+BANDWIDTH = Axis("bandwidth_bytes_per_s", "bandwidth of a host's link", bandwidth_text, "bandwidth")
 NETWORK = Axis("network", "network", str)
-WORLD_SIZE = Axis("world_size", "world size (ranks)", lambda value: f"{value:.0f} ranks")
+WORLD_SIZE = Axis(
+    "world_size", "world size (ranks)", lambda value: f"{value:.0f} ranks", "world size"
+)
 WORKLOAD = Axis("workload", "model", str)
 NUM_BYTES = Axis("num_bytes", "bytes", bytes_text)
 DENSITY = Axis(
     "density", "density", lambda value: percent_text(value) if is_sparse(value) else "dense"
 )
+
+
+def _latency_text(latency_s: float) -> str:
+    return f"{short(seconds_text(latency_s))} latency"
+
+
 #: Circumstances, in the order in which texts name them.
 SETTINGS = (
     WORKLOAD,
@@ -51,12 +66,27 @@ SETTINGS = (
     NETWORK,
     BANDWIDTH,
     WORLD_SIZE,
-    Axis("latency_s", "latency, host to host", lambda value: f"{seconds_text(value)} latency"),
+    Axis(
+        "latency_s",
+        "latency, host to host",
+        lambda value: f"{short(seconds_text(value))} latency",
+        "latency",
+    ),
     Axis("accumulation_steps", "passes per step", lambda value: f"{value:.0f} passes per step"),
     Axis("hosts_per_rack", "hosts per rack", lambda value: f"{value:.0f} hosts per rack"),
     Axis("oversubscription", "oversubscription", lambda value: f"oversubscription {value:g}"),
-    Axis("slow_host_factor", "slow host's factor", lambda value: f"slow host's factor {value:g}"),
-    Axis("slow_rank_factor", "slow rank's factor", lambda value: f"slow rank's factor {value:g}"),
+    Axis(
+        "slow_host_factor",
+        "one host's bandwidth over the others'",
+        lambda value: "no slow host" if value == 1 else f"one host's bandwidth times {value:g}",
+        "a slow host's bandwidth",
+    ),
+    Axis(
+        "slow_rank_factor",
+        "one rank's compute time over the others'",
+        lambda value: "no slow rank" if value == 1 else f"one rank's compute time times {value:g}",
+        "a slow rank's compute time",
+    ),
 )
 #: Columns that describe the wires; a network's name may stand for all of them.
 _WIRES = (

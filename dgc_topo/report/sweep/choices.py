@@ -20,25 +20,29 @@ def fastest(frame: pd.DataFrame | Swept, *, each_density: bool = False) -> pd.Da
 
     Args:
         frame: Frame of a sweep.
-        each_density: Compare topologies at each density, not ways.
+        each_density: Compare topologies at each density, by the best that is sent over them.
 
     Returns:
-        One row per setting: the circumstances that vary (and ``density``), ``fastest``, ``tied``
-        (all ways within 1 % of it, it included, in the order of the frame), ``runner_up`` (the
-        next way that is no tie, or None), ``gain`` (throughput over the runner-up's; 1 if there
-        is none), the time, and ``speedup`` of steps.  Gossip is not compared with all-reduces.
+        One row per setting: the circumstances that vary (and ``density``), ``fastest`` (a way
+        such as ``ring, 0.1 %``, or a topology), ``tied`` (all within 1 % of it, it included, in
+        the order of the frame), ``runner_up`` (the next one that is no tie, or None), ``gain``
+        (throughput over the runner-up's; 1 if there is none), the time, and ``speedup`` of steps.
+        Gossip is not compared with all-reduces.
 
     Raises:
         ValueError: if the frame is not that of a sweep.
     """
     swept = Swept.of(frame).ranked()
     settings = [axis.column for axis in swept.axes]
+    who, names = WAY, swept.ways()
     if each_density:
         settings.append("density")
-    order = {way: place for place, way in enumerate(swept.ways())}
+        who, names = "topology", list(swept.styles.topologies)
+    order = {name: place for place, name in enumerate(names)}
     shown = [swept.time, *(["speedup"] if "speedup" in swept.rows else [])]
     found = [
-        {**named, **_winner(group, order, shown)} for named, group in groups(swept.rows, settings)
+        {**named, **_winner(group, who, order, shown)}
+        for named, group in groups(swept.rows, settings)
     ]
     columns = [*settings, "fastest", "tied", "runner_up", "gain", *shown]
     return pd.DataFrame(found, columns=columns)
@@ -84,9 +88,9 @@ def groups(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Row, pd
         yield dict(zip(columns, key, strict=True)), group
 
 
-def _winner(group: pd.DataFrame, order: dict[str, int], shown: Sequence[str]) -> Row:
-    by_cost = group.sort_values(COST, kind="stable")
-    costs, ways = by_cost[COST].to_numpy(), by_cost[WAY].tolist()
+def _winner(group: pd.DataFrame, who: str, order: dict[str, int], shown: Sequence[str]) -> Row:
+    by_cost = group.sort_values(COST, kind="stable").drop_duplicates(who)
+    costs, ways = by_cost[COST].to_numpy(), by_cost[who].tolist()
     tied = [way for way, cost in zip(ways, costs, strict=True) if cost <= (1 + TIE) * costs[0]]
     rest = len(tied)
     return {

@@ -97,7 +97,7 @@ def test_topologies_are_compared_at_each_density(frame):
             )
             for topology in ("ring", "butterfly", "parameter-server")
         }
-        assert times[found["fastest"].partition(",")[0]] == pytest.approx(min(times.values()))
+        assert times[found["fastest"]] == pytest.approx(min(times.values()))
 
 
 def test_the_loss_by_the_wrong_topology_is_that_of_the_closed_form(frame):
@@ -240,7 +240,7 @@ def test_a_circumstance_is_held_where_most_rows_are(frame):
     found = Swept.of(pd.concat([frame, more]))
     rows, said = found.held({"bandwidth_bytes_per_s", "world_size"})
     assert set(rows.rows["latency_s"]) == {25e-6}
-    assert said == "25.0 µs latency"
+    assert said == "25 µs latency"
     rows, said = found.held({"latency_s"})
     assert said == "1 Gbit/s, 64 ranks"
     assert set(rows.rows["latency_s"]) == {1e-6, 25e-6, 50e-6}
