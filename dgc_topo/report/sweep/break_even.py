@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from math import exp, log
 
 import pandas as pd
@@ -30,23 +30,22 @@ def compression_gains(frame: pd.DataFrame | Swept) -> pd.DataFrame:
     """
     swept = Swept.of(frame).ranked()
     settings = [axis.column for axis in swept.axes]
-    columns = [*settings, "topology", SENDING, "gain"]
-    found = [row for named, group in groups(swept.rows, settings) for row in _gains(named, group)]
-    return pd.DataFrame(found, columns=columns)
+    sparse = swept.rows["density"].map(is_sparse).astype(bool)
+    dense, compressed = swept.rows[~sparse], swept.rows[sparse]
+    found = [_gains(dense, compressed, settings)]
+    if swept.rows["topology"].nunique() > 1:
+        any_dense, any_compressed = dense.assign(topology=ANY), compressed.assign(topology=ANY)
+        found.append(_gains(any_dense, any_compressed, settings))
+    return pd.concat(found, ignore_index=True)
 
 
-def _gains(named: Row, group: pd.DataFrame) -> Iterator[Row]:
-    sparse = group["density"].map(is_sparse).astype(bool)
-    by_topology = dict(list(group.groupby("topology", sort=False)))
-    if len(by_topology) > 1:
-        by_topology[ANY] = group
-    for topology, rows in by_topology.items():
-        dense, compressed = rows[~sparse[rows.index]], rows[sparse[rows.index]]
-        if dense.empty:
-            continue
-        for sending, alike in compressed.groupby(SENDING, sort=False):
-            gain = dense[COST].min() / alike[COST].min()
-            yield {**named, "topology": topology, SENDING: sending, "gain": gain}
+def _gains(dense: pd.DataFrame, compressed: pd.DataFrame, settings: Sequence[str]) -> pd.DataFrame:
+    """Return the least cost of dense ways over that of compressed ones, by topology."""
+    keys = [*settings, "topology"]
+    best = dense.groupby(keys, sort=False, dropna=False)[COST].min().rename("least").reset_index()
+    grouped = compressed.groupby([*keys, SENDING], sort=False, dropna=False)[COST]
+    both = grouped.min().reset_index().merge(best, on=keys)
+    return both.assign(gain=both["least"] / both[COST])[[*keys, SENDING, "gain"]]
 
 
 def break_even(frame: pd.DataFrame | Swept, least_gain: float = TIE) -> pd.DataFrame:

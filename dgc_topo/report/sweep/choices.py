@@ -42,7 +42,7 @@ def fastest(frame: pd.DataFrame | Swept, *, each_density: bool = False) -> pd.Da
     shown = [swept.time, *(["speedup"] if "speedup" in swept.rows else [])]
     found = [
         {**named, **_winner(group, who, order, shown)}
-        for named, group in groups(swept.rows, settings)
+        for named, group in groups(swept.rows.sort_values(COST, kind="stable"), settings)
     ]
     columns = [*settings, "fastest", "tied", "runner_up", "gain", *shown]
     return pd.DataFrame(found, columns=columns)
@@ -61,20 +61,17 @@ def topology_losses(frame: pd.DataFrame | Swept) -> pd.DataFrame:
     """
     swept = Swept.of(frame).ranked()
     settings = [*(axis.column for axis in swept.axes), SENDING]
-    found = []
-    for named, group in groups(swept.rows, settings):
-        if len(group) > 1:
-            by_cost = group.sort_values(COST, kind="stable")
-            best, worst = by_cost.iloc[0], by_cost.iloc[-1]
-            found.append(
-                {
-                    **named,
-                    "fastest": best["topology"],
-                    "slowest": worst["topology"],
-                    "loss": worst[COST] / best[COST],
-                }
-            )
-    return pd.DataFrame(found, columns=[*settings, "fastest", "slowest", "loss"])
+    by_cost = swept.rows.sort_values(COST, kind="stable")
+    ends = by_cost.groupby(settings, sort=False, dropna=False).agg(
+        fastest=("topology", "first"),
+        slowest=("topology", "last"),
+        least=(COST, "first"),
+        most=(COST, "last"),
+        count=(COST, "size"),
+    )
+    several = ends[ends["count"] > 1].reset_index()
+    several["loss"] = several["most"] / several["least"]
+    return several[[*settings, "fastest", "slowest", "loss"]]
 
 
 def groups(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Row, pd.DataFrame]]:
@@ -89,8 +86,9 @@ def groups(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Row, pd
 
 
 def _winner(group: pd.DataFrame, who: str, order: dict[str, int], shown: Sequence[str]) -> Row:
-    by_cost = group.sort_values(COST, kind="stable").drop_duplicates(who)
-    costs, ways = by_cost[COST].to_numpy(), by_cost[who].tolist()
+    """Return what *group*, which is sorted by cost, says about its fastest."""
+    best = dict(zip(reversed(group[who].tolist()), reversed(group[COST].tolist()), strict=True))
+    ways, costs = zip(*sorted(best.items(), key=lambda item: item[1]), strict=True)
     tied = [way for way, cost in zip(ways, costs, strict=True) if cost <= (1 + TIE) * costs[0]]
     rest = len(tied)
     return {
@@ -98,5 +96,5 @@ def _winner(group: pd.DataFrame, who: str, order: dict[str, int], shown: Sequenc
         "tied": tuple(sorted(tied, key=order.__getitem__)),
         "runner_up": ways[rest] if rest < len(ways) else None,
         "gain": costs[rest] / costs[0] if rest < len(ways) else 1.0,
-        **{column: by_cost[column].iloc[0] for column in shown},
+        **{column: group[column].iloc[0] for column in shown},
     }

@@ -49,6 +49,8 @@ class Swept:
         if isinstance(frame, Swept):
             return frame
         time = _time_column(frame)
+        if time not in frame:
+            frame = frame.assign(**{time: float("nan")})
         left_out = _is_skipped(frame, time)
         rows = _once(_named(frame[~left_out]), time)
         axes = varying(rows)
@@ -135,7 +137,7 @@ def _time_column(frame: pd.DataFrame) -> str:
     for column in (STEP, COLLECTIVE):
         if column in frame and (frame[column].notna().any() or column == COLLECTIVE):
             return column
-    if STEP in frame:
+    if STEP in frame or ("skipped" in frame and frame["skipped"].notna().all()):
         return STEP
     raise ValueError(f"frame: no column {STEP!r} or {COLLECTIVE!r}, expected the frame of a sweep")
 
