@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import shlex
 from collections.abc import Sequence
-from importlib import metadata, resources
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import matplotlib as mpl
-from jinja2 import Environment, StrictUndefined
-from matplotlib.figure import Figure
-
 from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration, measured, predicted
-from dgc_topo.records.folder import Origin, ResultsFolder
+from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.report.comparison import Cell, Comparison, Heading
 from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
+from dgc_topo.report.pages import again_command, findings_by_kind, render, svg_source
 from dgc_topo.report.plots import (
     phases_figure,
     quality_figure,
@@ -29,9 +22,7 @@ from dgc_topo.report.plots import (
     step_time_figure,
     wire_bytes_figure,
 )
-from dgc_topo.report.style import unknown_glyphs_as_boxes
 from dgc_topo.report.summary import is_ladder, summarise
-from dgc_topo.text import printable
 from dgc_topo.units import seconds_text
 
 _TEMPLATE = "report.html.j2"
@@ -92,19 +83,16 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     records = folder.measurements()
     origin, scenario_text = folder.known_origin(), folder.known_scenario_text()
     comparison, lines = summarise(records, scenario_text)
-    template = resources.files("dgc_topo.report").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, finalize=_shown
-    )
-    page = environment.from_string(template).render(
+    page = render(
+        _TEMPLATE,
+        name=origin.scenario,
         origin=origin,
         scenario_text=scenario_text,
-        again=_again(folder, origin),
-        version=metadata.version("dgc-topo"),
+        again=again_command(folder.path, origin),
         num_measured=len(measured(records)),
         num_predicted=len(predicted(records)),
         machines=sorted({(record.kind, record.machine) for record in records}),
-        findings=[(line.split()[0].lower().rstrip(":"), line) for line in lines],
+        findings=findings_by_kind(lines),
         groups=_groups(comparison),
         rows=_rows(comparison),
         plots=_plots(records),
@@ -116,16 +104,6 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     )
     write_whole(folder.report_path, page)
     return folder.report_path
-
-
-def _shown(value: object) -> object:
-    """Return a value for a template, without characters that reverse or hide other text."""
-    return printable(value) if isinstance(value, str) else value
-
-
-def _again(folder: ResultsFolder, origin: Origin) -> str:
-    """Return the commands that run a scenario again from outside and from inside the folder."""
-    return shlex.join([*origin.command, "-o", f"../{folder.path.resolve().name}-again"])
 
 
 def _groups(comparison: Comparison) -> list[ColumnGroup]:
@@ -145,46 +123,42 @@ def _plots(records: Sequence[Measurement]) -> list[Plot]:
     ran, plots = measured(records), []
     if any(record.quality for record in ran):
         text = "Quality on the test set after every epoch, and after the last one."
-        plots.append(Plot("measured", text, _svg(quality_figure(records))))
+        plots.append(Plot("measured", text, svg_source(quality_figure(records))))
     timed = [record for record in ran if record.workers == "processes"]
     if timed:
         text = (
             "Median time of one training step, by what it was spent on; the line marks the whole "
             "step, to which medians of phases need not add up."
         )
-        plots.append(Plot("measured", text, _svg(phases_figure(timed))))
+        plots.append(Plot("measured", text, svg_source(phases_figure(timed))))
     if ran:
         text = "Bytes that the busiest rank sends in one training step; shorter is better."
-        plots.append(Plot("measured", text, _svg(wire_bytes_figure(records))))
+        plots.append(Plot("measured", text, svg_source(wire_bytes_figure(records))))
     names = dict.fromkeys(record.workload for record in predicted(records))
     for name in names:
         alike = [record for record in records if record.workload == name]
         of = f" of {name}" if len(names) > 1 else ""
         text = f"Speed-up{of} over the number of ranks, on every network; higher is better."
-        plots.append(Plot("predicted", text, _svg(speedup_figure(alike))))
+        plots.append(Plot("predicted", text, svg_source(speedup_figure(alike))))
         text = f"Time of one training step{of} over the number of ranks; lower is better."
-        plots.append(Plot("predicted", text, _svg(step_time_figure(alike))))
+        plots.append(Plot("predicted", text, svg_source(step_time_figure(alike))))
     return plots
 
 
 def _ladder_plots(records: Sequence[Measurement]) -> list[Plot]:
     return [
-        Plot("measured", "Quality on the test set while training.", _svg(curves_figure(records))),
+        Plot(
+            "measured",
+            "Quality on the test set while training.",
+            svg_source(curves_figure(records)),
+        ),
         Plot(
             "measured",
             "What every seed ends with, its mean (line) and the baseline's range (band).",
-            _svg(endings_figure(records)),
+            svg_source(endings_figure(records)),
         ),
-        Plot("measured", "What is sent, by epoch.", _svg(density_figure(records))),
+        Plot("measured", "What is sent, by epoch.", svg_source(density_figure(records))),
     ]
-
-
-def _svg(figure: Figure) -> str:
-    file = io.BytesIO()
-    # A fixed salt and no date, so that the same records give the same report.
-    with mpl.rc_context({"svg.hashsalt": "dgc-topo"}), unknown_glyphs_as_boxes():
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _phase_rows(records: Sequence[Measurement]) -> list[PhaseRow]:

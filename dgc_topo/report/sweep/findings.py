@@ -52,9 +52,7 @@ def findings(frame: pd.DataFrame | Swept) -> list[str]:
 
 def _nothing(swept: Swept) -> Iterator[str]:
     yield "Nothing is predicted: " + (
-        f"all {len(swept.skipped):,} cases were skipped."
-        if len(swept.skipped)
-        else "the sweep holds no cases."
+        "every case was skipped." if len(swept.skipped) else "the sweep holds no cases."
     )
 
 

@@ -34,10 +34,10 @@ from dgc_topo.report.sweep.picture import Panel, Picture, mark_fabrics
 from dgc_topo.report.sweep.swept import SENDING, Swept, values_of
 
 _THIN = 1.2  # a line above all others
-_BEYOND = "no break-even lies inside the swept bandwidths"
+_BEYOND = "No break-even lies inside the swept bandwidths."
 _EVERYWHERE = {
-    ABOVE: "compression pays at the largest swept bandwidth, too: its break-even lies beyond",
-    BELOW: "compression pays at no swept bandwidth",
+    ABOVE: "Compression pays at the largest swept bandwidth, too: its break-even lies beyond.",
+    BELOW: "Compression pays at no swept bandwidth.",
 }
 _PAYS = "Compression pays where it gains more than 1 %."
 
