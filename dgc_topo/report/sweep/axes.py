@@ -68,7 +68,7 @@ SETTINGS = (
     WORLD_SIZE,
     Axis(
         "latency_s",
-        "latency, host to host",
+        "latency of a link",
         lambda value: f"{short(seconds_text(value))} latency",
         "latency",
     ),

@@ -45,7 +45,7 @@ def fastest(frame: pd.DataFrame | Swept, *, each_density: bool = False) -> pd.Da
         for named, group in groups(swept.rows.sort_values(COST, kind="stable"), settings)
     ]
     columns = [*settings, "fastest", "tied", "runner_up", "gain", *shown]
-    return pd.DataFrame(found, columns=columns)
+    return _in_order(pd.DataFrame(found, columns=columns), swept.rows, settings)
 
 
 def topology_losses(frame: pd.DataFrame | Swept) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def topology_losses(frame: pd.DataFrame | Swept) -> pd.DataFrame:
     )
     several = ends[ends["count"] > 1].reset_index()
     several["loss"] = several["most"] / several["least"]
-    return several[[*settings, "fastest", "slowest", "loss"]]
+    return _in_order(several[[*settings, "fastest", "slowest", "loss"]], swept.rows, settings)
 
 
 def groups(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Row, pd.DataFrame]]:
@@ -83,6 +83,13 @@ def groups(rows: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[Row, pd
         return
     for key, group in rows.groupby(list(columns), sort=False, dropna=False):
         yield dict(zip(columns, key, strict=True)), group
+
+
+def _in_order(table: pd.DataFrame, rows: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
+    """Return *table*, whose rows came sorted by cost, in the order of the frame."""
+    if not settings or table.empty:
+        return table
+    return rows[settings].drop_duplicates().merge(table, on=settings)
 
 
 def _winner(group: pd.DataFrame, who: str, order: dict[str, int], shown: Sequence[str]) -> Row:

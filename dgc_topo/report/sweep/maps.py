@@ -170,7 +170,9 @@ def _cell_text(cell: Mapping[Any, Any], key: _Key, shape: tuple[int, int]) -> st
     if len(tied) > _STRIPES:
         return f"={len(tied)}"
     letters = "=".join(key.letters[name] for name in tied)
-    if len(tied) > 1 or columns > _WIDE or rows > _TALL or pd.isna(cell["runner_up"]):
+    if columns > _WIDE or rows > _TALL:
+        return letters if len(tied) == 1 else ""  # stripes say it
+    if len(tied) > 1 or pd.isna(cell["runner_up"]):
         return letters
     return f"{letters}\n{gain_text(cell['gain'])}"
 
