@@ -54,19 +54,28 @@ def _halving_doubling(n: int, order: str) -> Schedule:
     distances = _distances(n, order)
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
-        for level, distance in enumerate(distances):
-            senders = with_peers(ranks, ranks ^ distance, n)
-            peers = senders ^ distance
-            yield reduce(senders, peers, _block(peers, level), n >> (level + 1))
-        for level, distance in reversed(list(enumerate(distances))):
-            senders = with_peers(ranks, ranks ^ distance, n)
-            yield copy(senders, senders ^ distance, _block(senders, level), n >> (level + 1))
+        everybody = _places(ranks, distances) if len(ranks) == n else None
 
-    def _block(ranks: IntArray, level: int) -> IntArray:
-        """Return the first chunk of the block that each rank owns after *level* + 1 halvings."""
-        start = np.zeros_like(ranks)
-        for done, distance in enumerate(distances[: level + 1]):
-            start += np.where(ranks & distance, n >> (done + 1), 0)
-        return start
+        def block(senders: IntArray, half: int) -> IntArray:
+            """Return the first chunk of the block of *half* chunks that each sender keeps."""
+            places = _places(senders, distances) if everybody is None else everybody
+            return places & -half
+
+        for level, distance in enumerate(distances):
+            senders, half = with_peers(ranks, ranks ^ distance, n), n >> (level + 1)
+            yield reduce(senders, senders ^ distance, block(senders, half) ^ half, half)
+        for level, distance in reversed(list(enumerate(distances))):
+            senders, half = with_peers(ranks, ranks ^ distance, n), n >> (level + 1)
+            yield copy(senders, senders ^ distance, block(senders, half), half)
 
     return Schedule(n, n, steps_of)
+
+
+def _places(ranks: IntArray, distances: list[int]) -> IntArray:
+    """Return the chunk that each rank owns in the end: its bits in the order of the halvings."""
+    if distances == sorted(distances, reverse=True):
+        return ranks
+    places = np.zeros_like(ranks)
+    for distance, half in zip(distances, reversed(distances), strict=True):
+        places |= np.where(ranks & distance, half, 0)
+    return places

@@ -148,7 +148,7 @@ class BulkRun:
         shape = self._shapes.get(pattern)
         if shape is None:
             harmless = self._meetings.check(pattern)
-            shape = self._shapes[pattern] = _shape_of(pattern.hops, self._resources, harmless)
+            shape = self._shapes[pattern] = _shape_of(pattern, self._resources, harmless)
         return shape
 
 
@@ -175,35 +175,32 @@ class _Shape(NamedTuple):
 _NO_FLOWS = np.empty(0, np.int64)
 
 
-def _shape_of(hops: IntArray, resources: Resources, harmless: BoolArray | None) -> _Shape:
+def _shape_of(pattern: Pattern, resources: Resources, harmless: BoolArray | None) -> _Shape:
+    hops = pattern.hops
     if harmless is not None:
         hops = np.where(harmless[hops], resources.pad, hops)
-    if not _meet(hops, resources):
+    shared = _NO_FLOWS
+    if pattern.most_uses > 1:
+        groups, alone = join_flows(hops, resources.capacity)
+        shared = np.flatnonzero(~alone)
+    if not len(shared):
         return _Shape(_alone_s_per_byte(hops, resources), None, hops, _NO_FLOWS)
-    groups, alone = join_flows(hops, resources.capacity)
-    shared = np.flatnonzero(~alone)
     s_per_byte = np.zeros(hops.shape[1])
     s_per_byte[alone] = _alone_s_per_byte(hops[:, alone], resources)
-    return _Shape(s_per_byte, shared if len(shared) else None, hops[:, shared], groups[shared])
-
-
-def _meet(hops: IntArray, resources: Resources) -> bool:
-    """Return True if a resource occurs twice; even by one flow."""
-    users = np.bincount(hops.ravel(), minlength=len(resources.capacity))
-    users[~np.isfinite(resources.capacity)] = 0
-    return bool(users.max(initial=0) > 1)
+    return _Shape(s_per_byte, shared, hops[:, shared], groups[shared])
 
 
 def _alone_s_per_byte(hops: IntArray, resources: Resources) -> FloatArray:
     """Return the seconds per byte of flows that are alone, shape (num_flows,)."""
+    if not len(hops):  # all stay on their hosts
+        return np.zeros(hops.shape[1])
     weights = resources.weights(len(hops))
     if weights is not None:  # one flow may use a link for its bytes and for acknowledgements
         rates = [max_min_rates(flow[:, None], resources.capacity, weights)[0] for flow in hops.T]
         return 1.0 / np.array(rates)
-    slowest: FloatArray = 1.0 / resources.capacity[hops].min(axis=0, initial=np.inf)
-    if len(slowest) and (slowest == slowest[0]).all():
-        return np.broadcast_to(slowest[:1], slowest.shape)
-    return slowest
+    if resources.one_bandwidth is not None and hops.size and hops.max() < resources.num_links:
+        return np.broadcast_to(1.0 / resources.one_bandwidth, (hops.shape[1],))
+    return np.asarray(1.0 / resources.capacity[hops].min(axis=0, initial=np.inf))
 
 
 def _refuse_others(cluster: Cluster) -> None:

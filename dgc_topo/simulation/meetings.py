@@ -34,12 +34,12 @@ class Meetings:
 
     def __init__(self, resources: Resources, placement: IntArray) -> None:
         self._resources = resources
-        num_resources = len(resources.capacity)
+        self._needs_look = np.isfinite(resources.capacity) & ~resources.are_own(placement)
+        self._has_look = bool(self._needs_look.any())
+        num_resources = len(resources.capacity) if self._has_look else 0
         # Of each resource: both ranks that may be common to all its flows, the ends of its first
         # flow, and those of a flow with which the last common rank was lost.
         self._common, self._first, self._clash = np.full((3, 2, num_resources), _UNKNOWN)
-        self._needs_look = np.isfinite(resources.capacity) & ~resources.are_own(placement)
-        self._has_look = bool(self._needs_look.any())
         self._before, self._after = _Neighbours(resources), _Neighbours(resources)
 
     def check(self, pattern: Pattern) -> BoolArray | None:
@@ -52,7 +52,7 @@ class Meetings:
         Raises:
             BulkError: naming two messages that can meet, and where.
         """
-        if not self._has_look:
+        if not self._has_look or not len(pattern.hops):
             return None
         for hop in pattern.hops:
             which = self._needs_look[hop]

@@ -70,6 +70,16 @@ class Pattern:
         return np.asarray(np.bincount(self.flow_of, num_bytes, self.num_flows), np.float64)
 
     @cached_property
+    def uses(self) -> IntArray:
+        """Number of hops over each resource, up to the last one that occurs."""
+        return np.bincount(self.hops.ravel())
+
+    @cached_property
+    def most_uses(self) -> int:
+        """Largest number of hops over one resource."""
+        return int(self.uses.max(initial=0))
+
+    @cached_property
     def flow_src(self) -> IntArray:
         """Source rank of each flow, shape (num_flows,)."""
         return self.src if self.flow_of is None else self.members[self.src_at]

@@ -36,6 +36,7 @@ class Resources:
         num_links: Number of links: the first resources.
         network: Links, and what messages cost at their ends.
         costs: Costs of messages at their ends.
+        one_bandwidth: Bandwidth of all links, if it is one, shape (1,); else None.
         work_unit_s: CPU seconds in one unit of work, chosen so that work gets as much of a core as
             the handling of a message beside it.
     """
@@ -58,8 +59,8 @@ class Resources:
         cpu_s_per_byte = max(costs.send_s_per_byte, costs.receive_s_per_byte)
         self.work_unit_s = cpu_s_per_byte or 1.0
         self._latency = np.append(network.latency_s, 0.0)
-        alike = network.num_links and np.ptp(network.latency_s) == 0
-        self._one_latency = network.latency_s[:1] if alike else None
+        self._one_latency = _one(network.latency_s)
+        self.one_bandwidth = _one(network.bandwidth_bytes_per_s)
 
     @property
     def is_weighted(self) -> bool:
@@ -153,6 +154,11 @@ class Resources:
         if resource < self._first_machine:
             return f"{self.network.slot_name(resource - self.num_links)} CPU"
         return f"machine {resource - self._first_machine} CPU"
+
+
+def _one(values: FloatArray) -> FloatArray | None:
+    """Return the value of all entries as an array of one; None if they differ."""
+    return values[:1] if len(values) and (values == values[0]).all() else None
 
 
 class TokenBuckets:

@@ -138,8 +138,10 @@ class Tally:
         if run is None:
             return
         pattern = run.pattern
-        _add_at(self._bytes_sent, pattern.src, run.num_bytes)
-        _add_at(self._messages_sent, pattern.src, float(run.num_steps))
+        everybody = len(pattern.members) == len(self._bytes_sent) and pattern.inverse is not None
+        where = slice(None) if everybody else pattern.src
+        _add_at(self._bytes_sent, where, run.num_bytes)
+        _add_at(self._messages_sent, where, float(run.num_steps))
         self._use(pattern, run.flow_bytes)
         if self._costs.is_serial:
             overhead_s = self._costs.step_overhead_s + self._costs.overhead_s * pattern.degree
@@ -148,6 +150,11 @@ class Tally:
     def _use(self, pattern: Pattern, flow_bytes: FloatArray | float) -> None:
         """Add what flows use of each resource."""
         weights = self._resources.weights(len(pattern.hops))
+        alike = weights is None and isinstance(flow_bytes, float)
+        if alike and 8 * pattern.num_flows >= len(self._used):
+            once = pattern.most_uses == 1 and len(pattern.uses) == pattern.hops.size
+            self._used[: len(pattern.uses)] += flow_bytes * (1 if once else pattern.uses)
+            return
         for hop, resources in enumerate(pattern.hops):
             used = flow_bytes if weights is None else flow_bytes * float(weights[hop])
             _add_at(self._used, resources, used)
@@ -191,8 +198,10 @@ def _first_largest(values: FloatArray) -> int:
     return int(np.argmax(values >= values.max() * (1 - SAME)))
 
 
-def _add_at(total: FloatArray, where: IntArray, values: FloatArray | float) -> None:
-    if 8 * len(where) < len(total):  # if few of many change, the cost must depend on the few
+def _add_at(total: FloatArray, where: IntArray | slice, values: FloatArray | float) -> None:
+    if isinstance(where, slice):
+        total[where] += values
+    elif 8 * len(where) < len(total):  # if few of many change, the cost must depend on the few
         np.add.at(total, where, values)
     elif isinstance(values, float):
         total += values * np.bincount(where, minlength=len(total))
