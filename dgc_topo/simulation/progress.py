@@ -6,7 +6,7 @@ sent and received, have ended, and the received values have been added.  There i
 
 Steps are read from the schedule as late as possible, and forgotten when finished.  A step has to be
 read once two ranks have nothing left to do in the steps read before: these two may be the next to
-exchange a message.
+exchange a message.  Where a rank has work of its own before a message, one such rank is enough.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class ScheduleProgress:
         self._steps: Iterator[tuple[int, Step]] = enumerate(schedule.steps())
         self._exhausted = False
         self._idle = size  # ranks with nothing to do in the steps read so far
+        # Two idle ranks may exchange a message next; one may have work of its own.
+        self._fewest_idle = 1 if self._has_processors else min(2, size)
         self._patterns = Patterns(fluid.resources, size, placement)
         self._agenda = Agenda(size, fluid.resources.pad)
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
@@ -65,7 +67,7 @@ class ScheduleProgress:
 
     def settled(self) -> None:
         """Read the steps that might start now; the first call starts the schedule."""
-        while self._idle >= min(2, self._world_size) and not self._exhausted:
+        while self._idle >= self._fewest_idle and not self._exhausted:
             self._exhausted = not self._read_next()
         if self._exhausted and self._idle == self._world_size and not self.finished.triggered:
             self.finished.succeed()

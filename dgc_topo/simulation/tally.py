@@ -138,7 +138,7 @@ class Tally:
         if run is None:
             return
         pattern = run.pattern
-        everybody = len(pattern.members) == len(self._bytes_sent) and pattern.inverse is not None
+        everybody = len(pattern.src) == len(self._bytes_sent) and pattern.inverse is not None
         where = slice(None) if everybody else pattern.src
         _add_at(self._bytes_sent, where, run.num_bytes)
         _add_at(self._messages_sent, where, float(run.num_steps))

@@ -47,6 +47,7 @@ class BucketStream(ScheduleProgress):
         sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
         super().__init__(fluid, schedules[0], sizes[0], placement)
         self.start_s, self.end_s = np.zeros_like(ready_s), np.zeros_like(ready_s)
+        self._fewest_idle = 1  # one that is ready may pass its gate
         self._ready_s = ready_s
         self._buckets = iter(zip(schedules, sizes, strict=True))
         self._steps = iter(())  # of the bucket being read

@@ -298,3 +298,17 @@ def test_cold_caches_cost_where_only_a_later_bucket_is_sparse():
 
     # Each of the two steps of a ring of two makes and reads a message.
     assert step_time_s(0.1) - step_time_s(0.0) == pytest.approx(4 * 0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["bulk", "events"])
+def test_a_rank_with_nothing_to_send_begins_a_bucket_when_it_is_ready(engine):
+    """Rank 1 does not wait for rank 0, which computes half as fast again."""
+    nothing = Schedule(2, 1, lambda _: iter([]), "part")
+    step = TrainingStep(
+        workload=Workload(0.0, two_layers(1.75, 2.5).layers),
+        bucket_bytes=1e6,
+        compute_factors=ComputeFactors({0: 1.5}),
+    )
+    traffic = simulate_training_step(step, nothing, WIRE, engine=engine).traffic
+    np.testing.assert_allclose(traffic.start_s, traffic.end_s)
+    np.testing.assert_allclose(traffic.start_s[:, 0], 1.5 * traffic.start_s[:, 1])
