@@ -8,23 +8,21 @@ The results are the event engine's, up to rounding.
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from dgc_topo.arrays import BoolArray, FloatArray, IntArray
+from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.cluster import Cluster
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.clocks import Clocks, posting_leads
-from dgc_topo.simulation.inside_step import join_flows, solve_step
-from dgc_topo.simulation.kept_steps import steps_of
-from dgc_topo.simulation.maxmin import max_min_rates
+from dgc_topo.simulation.kept_steps import KeptSteps, find_kept
 from dgc_topo.simulation.meetings import BulkError, Meetings
-from dgc_topo.simulation.pattern import Pattern, Patterns, as_one
+from dgc_topo.simulation.pattern import Pattern, Patterns, is_one
 from dgc_topo.simulation.resources import Resources
+from dgc_topo.simulation.shape import Shape, shape_of
 from dgc_topo.simulation.tally import Tally
-from dgc_topo.simulation.transfer_sizes import Sizes, StepSizes, checked_sizes
+from dgc_topo.simulation.transfer_sizes import AlikeSizes, Sizes, StepSizes, checked_sizes
 from dgc_topo.simulation.work import MAKES, READS, CodingHistory, Work
 
 
@@ -52,10 +50,13 @@ class BulkRun:
         self.tally = Tally(self._resources, self._costs, size)
         self._patterns = Patterns(self._resources, size, cluster.placement)
         self._meetings = Meetings(self._resources, cluster.placement)
-        self._shapes: WeakKeyDictionary[Pattern, _Shape] = WeakKeyDictionary()
+        self._shapes: WeakKeyDictionary[Pattern, Shape] = WeakKeyDictionary()
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
         self._work = Work(self._costs, size)
         self._coding = CodingHistory(self._costs, size)
+        self._has_wires_only = not (
+            self._costs.has_processors or self._costs.is_serial or self._costs.message_curve
+        )
         self._staggers = self._costs.is_serial and self._costs.has_overhead
 
     def run(self, schedule: Schedule, sizes: Sizes) -> None:
@@ -65,9 +66,37 @@ class BulkRun:
             BulkError: if messages of different steps can meet.
         """
         self._have_begun[:] = False
-        for index, step in enumerate(steps_of(schedule)):
-            if len(step):
-                self._take(step, checked_sizes(sizes, index, step))
+        kept = find_kept(schedule)
+        if kept is None:
+            for index, step in enumerate(schedule.steps()):
+                if len(step):
+                    self._take(step, checked_sizes(sizes, index, step))
+            return
+        for which in kept.runs:
+            if not self._take_together(kept, which, sizes):
+                for index in which:
+                    step = kept.steps[index]
+                    self._take(step, checked_sizes(sizes, index, step))
+
+    def _take_together(self, kept: KeptSteps, which: range, sizes: Sizes) -> bool:
+        """Run consecutive steps between the same ranks at once, if that is all the same."""
+        if not (self._has_wires_only and isinstance(sizes, AlikeSizes)):
+            return False
+        num_bytes = sizes.of_alike_steps(kept, which)
+        pattern = self._patterns.of(kept.steps[which.start])
+        if num_bytes is None or pattern.flow_of is not None:
+            return False
+        shape = self._shape(pattern)
+        s_per_byte: FloatArray | None = shape.s_per_byte
+        if shape.shared is not None:
+            s_per_byte = shape.even_s_per_byte
+            stay_common = self.clocks.are_common and len(pattern.members) == self._size
+            if not (stay_common and is_one(pattern.latency_s) and is_one(s_per_byte)):
+                return False
+        assert s_per_byte is not None
+        self.tally.add_often(num_bytes, pattern, pattern.latency_s)
+        self.clocks.advance_often(pattern, pattern.latency_s, num_bytes, s_per_byte)
+        return True
 
     def _take(self, step: Step, sizes: StepSizes) -> None:
         """Run a step."""
@@ -113,23 +142,9 @@ class BulkRun:
             self.clocks.advance(pattern, shape.duration_s(delay_s, flow_bytes), leads)
         else:
             active_s = self.clocks.begin_s(pattern, leads) + delay_s
-            self.clocks.finish(pattern, self._solve(shape, active_s, flow_bytes))
+            self.clocks.finish(pattern, shape.end_s(active_s, flow_bytes, self._resources))
         if busy_s is not None:
             self.clocks.add(pattern.members, busy_s)
-
-    def _solve(self, shape: _Shape, active_s: FloatArray, flow_bytes: FloatArray) -> FloatArray:
-        """Return the ends of flows, some of which share resources."""
-        end_s = active_s + flow_bytes * shape.s_per_byte
-        which = shape.shared
-        end_s[which] = solve_step(
-            shape.hops,
-            shape.groups,
-            active_s[which],
-            flow_bytes[which],
-            self._resources.capacity,
-            self._resources.weights(len(shape.hops)),
-        )
-        return end_s
 
     def _start_s(self, members: IntArray) -> FloatArray | None:
         """Return the seconds that members take to begin the run, or None if all have begun."""
@@ -139,7 +154,7 @@ class BulkRun:
         self._have_begun[members] = True
         return start_s
 
-    def _shape(self, pattern: Pattern) -> _Shape:
+    def _shape(self, pattern: Pattern) -> Shape:
         """Return how the flows of a step share resources.
 
         Raises:
@@ -148,59 +163,8 @@ class BulkRun:
         shape = self._shapes.get(pattern)
         if shape is None:
             harmless = self._meetings.check(pattern)
-            shape = self._shapes[pattern] = _shape_of(pattern, self._resources, harmless)
+            shape = self._shapes[pattern] = shape_of(pattern, self._resources, harmless)
         return shape
-
-
-class _Shape(NamedTuple):
-    """Sharing of resources by the flows of a step.
-
-    Attributes:
-        s_per_byte: Seconds per byte of each flow if it is alone, shape (num_flows,).
-        shared: Flows that share resources with others; None if there are none.
-        hops: Resources that these use, shape (max_hops, num_shared).
-        groups: Number of the group of joined flows of each, shape (num_shared,).
-    """
-
-    s_per_byte: FloatArray
-    shared: IntArray | None
-    hops: IntArray
-    groups: IntArray
-
-    def duration_s(self, delay_s: FloatArray, flow_bytes: FloatArray) -> FloatArray | float:
-        """Return the seconds of flows that are alone, as one number if they are alike."""
-        return as_one(delay_s) + as_one(flow_bytes) * as_one(self.s_per_byte)
-
-
-_NO_FLOWS = np.empty(0, np.int64)
-
-
-def _shape_of(pattern: Pattern, resources: Resources, harmless: BoolArray | None) -> _Shape:
-    hops = pattern.hops
-    if harmless is not None:
-        hops = np.where(harmless[hops], resources.pad, hops)
-    shared = _NO_FLOWS
-    if pattern.most_uses > 1:
-        groups, alone = join_flows(hops, resources.capacity)
-        shared = np.flatnonzero(~alone)
-    if not len(shared):
-        return _Shape(_alone_s_per_byte(hops, resources), None, hops, _NO_FLOWS)
-    s_per_byte = np.zeros(hops.shape[1])
-    s_per_byte[alone] = _alone_s_per_byte(hops[:, alone], resources)
-    return _Shape(s_per_byte, shared, hops[:, shared], groups[shared])
-
-
-def _alone_s_per_byte(hops: IntArray, resources: Resources) -> FloatArray:
-    """Return the seconds per byte of flows that are alone, shape (num_flows,)."""
-    if not len(hops):  # all stay on their hosts
-        return np.zeros(hops.shape[1])
-    weights = resources.weights(len(hops))
-    if weights is not None:  # one flow may use a link for its bytes and for acknowledgements
-        rates = [max_min_rates(flow[:, None], resources.capacity, weights)[0] for flow in hops.T]
-        return 1.0 / np.array(rates)
-    if resources.one_bandwidth is not None and hops.size and hops.max() < resources.num_links:
-        return np.broadcast_to(1.0 / resources.one_bandwidth, (hops.shape[1],))
-    return np.asarray(1.0 / resources.capacity[hops].min(axis=0, initial=np.inf))
 
 
 def _refuse_others(cluster: Cluster) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.costs import EndCosts
-from dgc_topo.simulation.pattern import Pattern
+from dgc_topo.simulation.pattern import Pattern, as_one
 
 #: Seconds before each flow's source, and its destination, has posted it.
 Leads = tuple[FloatArray, FloatArray]
@@ -75,6 +75,39 @@ class Clocks:
         end_s = np.maximum(each_s, each_s[pattern.flow_dst])
         end_s += duration_s
         np.maximum(end_s, end_s[inverse], out=each_s)
+
+    def advance_often(
+        self,
+        pattern: Pattern,
+        delay_s: FloatArray,
+        num_bytes: FloatArray,
+        s_per_byte: FloatArray | float,
+    ) -> None:
+        """Run several steps of one pattern, in each of which all flows have the same bytes.
+
+        Args:
+            pattern: Flows of every step.
+            delay_s: Seconds of each flow before it moves bytes, shape (num_flows,).
+            num_bytes: Bytes of a flow in each step, shape (num_steps,).
+            s_per_byte: Seconds per byte of each flow, shape (num_flows,).
+        """
+        delay = as_one(delay_s)
+        per_byte = s_per_byte if isinstance(s_per_byte, float) else as_one(s_per_byte)
+        if (
+            self._common_s is not None
+            and len(pattern.members) == self._size
+            and isinstance(delay, float)
+            and isinstance(per_byte, float)
+        ):
+            self._common_s += len(num_bytes) * delay + float(num_bytes.sum()) * per_byte
+            return
+        for size in num_bytes.tolist():
+            self.advance(pattern, delay + size * per_byte)
+
+    @property
+    def are_common(self) -> bool:
+        """True if all ranks are ready at one time."""
+        return self._common_s is not None
 
     def finish(self, pattern: Pattern, end_s: FloatArray) -> None:
         """Make ranks ready when the last of their flows has ended.

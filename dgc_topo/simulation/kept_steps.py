@@ -7,7 +7,6 @@ of moderate size are therefore kept, with the numbers of contributors of their m
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -16,6 +15,7 @@ import numpy as np
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Schedule, Step
+from dgc_topo.simulation.pattern import is_one
 from dgc_topo.simulation.unions import Contributors
 
 #: Most chunks sent in a schedule that is kept, and in all that are kept together.
@@ -70,6 +70,24 @@ class KeptSteps:
         return index < len(self.steps) and self.steps[index] is step
 
     @cached_property
+    def runs(self) -> tuple[range, ...]:
+        """Numbers of consecutive steps between the same ranks; empty steps are left out."""
+        runs: list[range] = []
+        for index, step in enumerate(self.steps):
+            last = self.steps[runs[-1][0]] if runs and runs[-1].stop == index else None
+            if last is not None and last.src is step.src and last.dst is step.dst:
+                runs[-1] = range(runs[-1].start, index + 1)
+            elif len(step):
+                runs.append(range(index, index + 1))
+        return tuple(runs)
+
+    @cached_property
+    def counts(self) -> IntArray:
+        """Chunks in each message of a step if all have as many, else 0, shape (num_steps,)."""
+        alike = (int(s.count[0]) if is_one(s.count) else 0 for s in self.steps)
+        return np.array([*alike], np.int64)
+
+    @cached_property
     def merged(self) -> tuple[Merged, ...]:
         """Contributors of every step's messages."""
         counters = Contributors(self.schedule)
@@ -81,18 +99,13 @@ class KeptSteps:
         rows: list[int] = []
         kinds: list[tuple[int, int]] = []
         for step, merged in zip(self.steps, self.merged, strict=True):
-            if len(step) and _is_one(step.count) and _is_one(merged.sent):
+            if is_one(step.count) and is_one(merged.sent):
                 rows.append(len(kinds))
                 kinds.append((int(merged.sent[0]), int(step.count[0])))
             else:
                 rows.append(-1)
         contributors, chunks = np.array(kinds, np.int64).reshape(-1, 2).T
         return Alike(np.array(rows, np.int64), contributors, chunks)
-
-
-def _is_one(values: IntArray) -> bool:
-    """Return True if all values are the same."""
-    return values.strides == (0,) or bool((values == values[0]).all())
 
 
 class _Memory:
@@ -146,9 +159,3 @@ _memory = _Memory()
 def find_kept(schedule: Schedule) -> KeptSteps | None:
     """Return the steps in memory, read at the first call; None if there are too many."""
     return _memory.find(schedule)
-
-
-def steps_of(schedule: Schedule) -> Iterator[Step]:
-    """Yield the steps of a schedule, from memory if they are kept."""
-    kept = find_kept(schedule)
-    return iter(kept.steps) if kept is not None else schedule.steps()

@@ -141,23 +141,37 @@ class Patterns:
         self._resources = resources
         self._world_size = world_size
         self._placement = placement
-        self._kept: list[Pattern] = []
+        self._last: list[Pattern] = []
+        self._of_fixed: dict[tuple[int, int], Pattern] = {}
         self._kept_work: list[Pattern] = []
 
     def of(self, step: Step) -> Pattern:
         """Return the pattern of a step."""
-        for pattern in self._kept:
-            if _same(pattern.src, step.src) and _same(pattern.dst, step.dst):
+        if not (step.src.flags.writeable or step.dst.flags.writeable):
+            return self._of_arrays_that_stay(step)
+        for pattern in self._last:
+            if np.array_equal(pattern.src, step.src) and np.array_equal(pattern.dst, step.dst):
                 return pattern
         pattern = self._build(step.src, step.dst)
         if len(step) * KEPT_PATTERNS <= KEPT_TRANSFERS:
-            self._kept = [pattern, *self._kept[: KEPT_PATTERNS - 1]]
+            self._last = [pattern, *self._last[: KEPT_PATTERNS - 1]]
+        return pattern
+
+    def _of_arrays_that_stay(self, step: Step) -> Pattern:
+        """Return the pattern of a step whose arrays nobody can change: they name it."""
+        key = id(step.src), id(step.dst)
+        pattern = self._of_fixed.get(key)
+        if pattern is None:
+            pattern = self._build(step.src, step.dst)
+            if sum(kept.num_flows for kept in self._of_fixed.values()) > KEPT_TRANSFERS:
+                self._of_fixed.clear()
+            self._of_fixed[key] = pattern  # it holds the arrays, so that their ids stay theirs
         return pattern
 
     def of_work(self, members: IntArray) -> Pattern:
         """Return the pattern of ranks with work of their own."""
         for pattern in self._kept_work:
-            if _same(pattern.members, members):
+            if np.array_equal(pattern.members, members):
                 return pattern
         hops = self._resources.of_work(self._placement[members])
         pattern = Pattern.of_selves(members, hops)
@@ -200,6 +214,13 @@ class Patterns:
         return members, degree[members], at[src], at[dst]
 
 
+def is_one(values: FloatArray | IntArray | None) -> bool:
+    """Return True if there are values, and all are the same."""
+    if values is None or not len(values):
+        return False
+    return values.strides == (0,) or bool((values == values[0]).all())
+
+
 def as_one(values: FloatArray) -> FloatArray | float:
     """Return the one number that `numpy.broadcast_to` has spread; other arrays as they are."""
     return float(values[0]) if values.strides == (0,) and len(values) else values
@@ -208,8 +229,3 @@ def as_one(values: FloatArray) -> FloatArray | float:
 @lru_cache(maxsize=8)
 def _count_to(number: int) -> IntArray:
     return np.arange(number)
-
-
-def _same(one: IntArray, other: IntArray) -> bool:
-    """Return True if two arrays are equal; often they are one that nobody can change."""
-    return (one is other and not one.flags.writeable) or np.array_equal(one, other)

@@ -121,6 +121,21 @@ class Tally:
         leads = posting_leads(pattern, self._costs) if self._costs.is_serial else None
         self._chains.advance(pattern, as_one(delay_s), leads)
 
+    def add_often(self, num_bytes: FloatArray, pattern: Pattern, delay_s: FloatArray) -> None:
+        """Add several steps of one pattern, without overheads; each transfer has a flow of its own.
+
+        Args:
+            num_bytes: Bytes of each transfer in every step, shape (num_steps,).
+            pattern: Ranks of the transfers, and flows.
+            delay_s: Latency of each flow.
+        """
+        self.messages += len(num_bytes) * pattern.num_flows
+        if self._run is None or self._run.pattern is not pattern:
+            self._spread()
+            self._run = _Run(pattern)
+        self._run.add_often(num_bytes)
+        self._chains.advance_often(pattern, delay_s, np.zeros_like(num_bytes), 0.0)
+
     def add_work(self, pattern: Pattern, work_s: FloatArray) -> None:
         """Add work of ranks that share processors.
 
@@ -229,3 +244,8 @@ class _Run:
             self.flow_bytes = self.flow_bytes + as_one(flow_bytes)
         if busy_s is not None:
             self.busy_s = self.busy_s + busy_s
+
+    def add_often(self, num_bytes: FloatArray) -> None:
+        self.num_steps += len(num_bytes)
+        self.num_bytes = self.num_bytes + float(num_bytes.sum())
+        self.flow_bytes = self.num_bytes

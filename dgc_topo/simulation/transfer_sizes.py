@@ -17,7 +17,7 @@ import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
-from dgc_topo.simulation.kept_steps import Merged, find_kept
+from dgc_topo.simulation.kept_steps import KeptSteps, Merged, find_kept
 from dgc_topo.simulation.unions import Contributors, Growth, growth_of, require, require_countable
 from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 
@@ -61,6 +61,14 @@ class Sizes(Protocol):
 
     def of_step(self, step_index: int, step: Step) -> StepSizes:
         """Return the sizes of a step's transfers; called for every step, in order."""
+
+
+@runtime_checkable
+class AlikeSizes(Sizes, Protocol):
+    """Sizes that are known for many steps at once, where all messages of a step are alike."""
+
+    def of_alike_steps(self, kept: KeptSteps, which: range) -> FloatArray | None:
+        """Return the bytes of a message of each of these steps; None if a step's differ."""
 
 
 @runtime_checkable
@@ -155,6 +163,11 @@ class DenseSizes:
             return StepSizes(spread(float(step.count[0]) * self._chunk_bytes, len(step)))
         return StepSizes(np.asarray(step.count * self._chunk_bytes, np.float64))
 
+    def of_alike_steps(self, kept: KeptSteps, which: range) -> FloatArray | None:
+        """Return the bytes of a message of each of these steps; None if a step's differ."""
+        counts = kept.counts[which.start : which.stop]
+        return np.asarray(counts * self._chunk_bytes, np.float64) if counts.all() else None
+
 
 class UnionSizes:
     """Sparse gradients whose unions grow as contributions are merged.
@@ -222,21 +235,28 @@ class UnionSizes:
             if row < 0:
                 return self._general(step, self._kept.merged[step_index])
             merging = partial(self._find_merging, step, self._kept.merged[step_index])
-            return StepSizes(spread(self._alike_bytes[row], len(step)), merging)
+            return StepSizes(spread(float(self._alike_bytes[row]), len(step)), merging)
         if self._merged is None or step_index <= self._last_index:
             self._merged = Contributors(self._schedule)
         self._last_index = step_index
         return self._general(step, Merged(*self._merged.advance(step)))
 
+    def of_alike_steps(self, kept: KeptSteps, which: range) -> FloatArray | None:
+        """Return the bytes of a message of each of these steps; None if a step's differ."""
+        if kept is not self._kept:
+            return None
+        rows = kept.alike.row[which.start : which.stop]
+        return self._alike_bytes[rows] if (rows >= 0).all() else None
+
     @cached_property
-    def _alike_bytes(self) -> list[float]:
+    def _alike_bytes(self) -> FloatArray:
         """Bytes of a message of each step whose messages are alike."""
         assert self._kept is not None
         _, contributors, count = self._kept.alike
         share = np.asarray(count / self._num_chunks, np.float64)
         entries = share * self._growth(contributors)
         coded = self._coding.expected_bytes(share * self._length, entries)
-        return [float(size) for size in coded + count * self._dense_bytes]
+        return np.asarray(coded + count * self._dense_bytes, np.float64)
 
     def _general(self, step: Step, merged: Merged) -> StepSizes:
         coded = self._coded_bytes(step, self._entries(merged.sent, merged.first))
