@@ -19,6 +19,11 @@ Networks and predictions
     known_models      names of all models in the zoo
     simulate_step     a StepSimulation: the time of one training step on a cluster
 
+Many predictions
+    sweep             a Sweep: all combinations of lists and ranges of settings, as one frame
+    spread            a range of numbers, such as bandwidths from 100 Mbit/s to 100 Gbit/s
+    Sweep             its records; Sweep.load reads them from a folder
+
 Training
     DGC               Deep Gradient Compression of a module's gradients
     DGCConfig         its settings
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     from dgc_topo.compression.random_k import RandomK
     from dgc_topo.compression.terngrad import TernGrad
     from dgc_topo.experiments.scenario import Scenario, load_scenario
+    from dgc_topo.experiments.sweep import Sweep, spread, sweep
     from dgc_topo.network import known_fabrics
     from dgc_topo.network.cluster import Cluster, load_cluster
     from dgc_topo.proof import Proof, prove
@@ -76,6 +82,7 @@ _HOMES = {
     "Schedule": "dgc_topo.schedule",
     "Simulation": "dgc_topo.simulation",
     "StepSimulation": "dgc_topo.simulation.training",
+    "Sweep": "dgc_topo.experiments.sweep",
     "TernGrad": "dgc_topo.compression.terngrad",
     "Topology": "dgc_topo.topology",
     "Workload": "dgc_topo.simulation",
@@ -96,6 +103,8 @@ _HOMES = {
     "run": "dgc_topo.report.results",
     "simulate": "dgc_topo.simulation",
     "simulate_step": "dgc_topo.simulation.training",
+    "spread": "dgc_topo.experiments.sweep",
+    "sweep": "dgc_topo.experiments.sweep",
 }
 
 __all__ = [
@@ -110,6 +119,7 @@ __all__ = [
     "Schedule",
     "Simulation",
     "StepSimulation",
+    "Sweep",
     "TernGrad",
     "Topology",
     "Workload",
@@ -130,6 +140,8 @@ __all__ = [
     "run",
     "simulate",
     "simulate_step",
+    "spread",
+    "sweep",
 ]
 
 old_names.install()

@@ -251,7 +251,7 @@ class Topology:
     ) -> CoreSchema:
         """Read a topology, its text or its table; write its table."""
         return core_schema.with_info_plain_validator_function(
-            _read,
+            read_topology,
             json_schema_input_schema=handler.generate_schema(str | TopologyTable),
             serialization=core_schema.plain_serializer_function_ser_schema(_table_of),
         )
@@ -304,8 +304,8 @@ def _goal_of(topology: Topology) -> Goal:
     return topology.schedule(_MOST_RANKS).goal
 
 
-def _read(value: object, info: ValidationInfo) -> Topology:
-    """Return the topology that a file or a message holds."""
+def read_topology(value: object, info: ValidationInfo) -> Topology:
+    """Return the topology that a file or a message holds: a text, a table, or the value itself."""
     if isinstance(value, Topology):
         return value
     if not isinstance(value, str | dict):

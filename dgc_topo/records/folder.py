@@ -111,7 +111,7 @@ class ResultsFolder:
             ResultsError: if *path* holds anything else, or another run is writing to it.
             OSError: if the disk refuses; earlier results are then back in place.
         """
-        origin = _origin(scenario_name, command)
+        origin = origin_of(scenario_name, command)
         room = make_room(Path(path), scenario)
         # First, because from here on the folder is locked.
         file = RecordFile.create(Path(path) / MEASUREMENTS)
@@ -161,7 +161,7 @@ class ResultsFolder:
             earlier = folder.measurements()
             kept = [record for record in earlier if record.job in jobs]
             if len(kept) == len(earlier):
-                folder._describe(scenario_text, _origin(scenario_name, command), files)
+                folder._describe(scenario_text, origin_of(scenario_name, command), files)
                 return folder
             folder.close()
         return cls.create(
@@ -176,16 +176,7 @@ class ResultsFolder:
 
     def _describe(self, scenario_text: str, origin: Origin, files: Collection[Path]) -> None:
         """Write the scenario, its files, and the origin of the results if it is missing."""
-        write_whole(self.scenario_path, scenario_text)
-        for number, file in enumerate(files):
-            (self.path / FILES).mkdir(exist_ok=True)
-            is_taken = file.name in {other.name for other in list(files)[:number]}
-            name = f"{number}-{file.name}" if is_taken else file.name
-            write_whole(self.path / FILES / name, file.read_bytes())
-        try:
-            self.origin()
-        except ResultsError:
-            write_whole(self.environment_path, origin.model_dump_json(indent=2) + "\n")
+        describe_run(self.path, scenario_text, origin, files)
 
     @contextmanager
     def restored_on_error(self, told: OnMoved | None = None) -> Iterator[None]:
@@ -239,10 +230,7 @@ class ResultsFolder:
         Raises:
             ResultsError: if ``environment.json`` is missing or unreadable.
         """
-        try:
-            return Origin.model_validate_json(_read(self.environment_path))
-        except ValidationError as error:
-            raise ResultsError(f"{self.environment_path}: {first_problem(error)}") from error
+        return _origin_in(self.environment_path)
 
     def scenario_text(self) -> str:
         """Return the exact text of the scenario.
@@ -277,7 +265,39 @@ class ResultsFolder:
             return ""
 
 
-def _origin(scenario_name: str, command: Sequence[str]) -> Origin:
+def describe_run(folder: Path, scenario_text: str, origin: Origin, files: Collection[Path]) -> None:
+    """Write what was run into a folder: the scenario, its files, and the origin if it is missing.
+
+    Args:
+        folder: Folder of results.
+        scenario_text: Exact text of the scenario file.
+        origin: Machine and command.
+        files: Files that the scenario uses, of which copies are made.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    write_whole(folder / SCENARIO, scenario_text)
+    for number, file in enumerate(files):
+        (folder / FILES).mkdir(exist_ok=True)
+        is_taken = file.name in {other.name for other in list(files)[:number]}
+        name = f"{number}-{file.name}" if is_taken else file.name
+        write_whole(folder / FILES / name, file.read_bytes())
+    try:
+        _origin_in(folder / ENVIRONMENT)
+    except ResultsError:
+        write_whole(folder / ENVIRONMENT, origin.model_dump_json(indent=2) + "\n")
+
+
+def _origin_in(file: Path) -> Origin:
+    try:
+        return Origin.model_validate_json(_read(file))
+    except ValidationError as error:
+        raise ResultsError(f"{file}: {first_problem(error)}") from error
+
+
+def origin_of(scenario_name: str, command: Sequence[str]) -> Origin:
+    """Return the origin of results that are made here and now."""
     environment = describe_environment()
     now = datetime.now(UTC)
     return Origin(

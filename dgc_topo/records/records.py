@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from dgc_topo.files import WriteError
+from dgc_topo.files import WriteError, write_whole
 from dgc_topo.records.measurement import Measurement
 
 _Record = TypeVar("_Record", bound=BaseModel)
@@ -25,6 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 MEASUREMENTS = "measurements.jsonl"
 VALIDATION = "validation.jsonl"  #: file of a validation, in place of the above
+SWEEP = "sweep.jsonl"  #: file of a sweep, likewise
 HINT = "make one with: dgc-topo compare quickstart"
 
 
@@ -73,8 +74,8 @@ class RecordFile:
             _mend(self._path, self._writer)
         return self._writer
 
-    def append(self, record: BaseModel) -> None:
-        """Add one record and wait until it is on disk.
+    def append(self, *records: BaseModel) -> None:
+        """Add records, all or none, and wait until they are on disk.
 
         Raises:
             ResultsError: if another run is writing to the file, or it is gone.
@@ -87,10 +88,10 @@ class RecordFile:
                 "stay until the run is over"
             )
         end = os.fstat(writer).st_size
-        line = memoryview(record.model_dump_json().encode("utf-8", "replace") + b"\n")
+        lines = memoryview(_lines_of(records))
         try:
-            while line:
-                line = line[os.write(writer, line) :]
+            while lines:
+                lines = lines[os.write(writer, lines) :]
             os.fsync(writer)
         except (
             BaseException
@@ -99,6 +100,18 @@ class RecordFile:
             if isinstance(error, OSError):
                 raise WriteError(error.errno, error.strerror, str(self._path)) from error
             raise
+
+    def replace(self, records: Iterable[BaseModel]) -> None:
+        """Put *records* in the place of all that are there, in one go, and release the lock.
+
+        Raises:
+            ResultsError: as `append`.
+            WriteError: if the disk refuses; the file stays as it was.
+        """
+        if not self._is_there(self.open()):
+            raise ResultsError(f"{self._path}: was moved or deleted, expected it to stay")
+        write_whole(self._path, _lines_of(records))
+        self.close()
 
     def close(self) -> None:
         """Release the lock, so that other runs may write; a later `append` takes it again."""
@@ -115,6 +128,11 @@ class RecordFile:
             return os.path.samestat(os.fstat(writer), self._path.stat())
         except FileNotFoundError:
             return False
+
+
+def _lines_of(records: Iterable[BaseModel]) -> bytes:
+    lines = (record.model_dump_json().encode("utf-8", "replace") + b"\n" for record in records)
+    return b"".join(lines)
 
 
 def load_measurements(path: str | Path) -> list[Measurement]:
@@ -167,6 +185,8 @@ def why_missing(folder: Path) -> str:
             f"holds a validation ({VALIDATION}), expected {MEASUREMENTS}; predict its rows anew "
             f"with: dgc-topo validate SCENARIO --measured {folder} --network FILE"
         )
+    if (folder / SWEEP).is_file():
+        return f"holds a sweep ({SWEEP}), expected {MEASUREMENTS}; dt.Sweep.load reads it"
     return f"no {MEASUREMENTS} in there, {HINT}"
 
 

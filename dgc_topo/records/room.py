@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dgc_topo.files import is_temporary
-from dgc_topo.records.records import MEASUREMENTS, VALIDATION, RecordFile, ResultsError, lock
+from dgc_topo.records.records import (
+    MEASUREMENTS,
+    SWEEP,
+    VALIDATION,
+    RecordFile,
+    ResultsError,
+    lock,
+)
 
 SCENARIO = "scenario.toml"
 ENVIRONMENT = "environment.json"
@@ -25,6 +32,7 @@ PLOT = "predicted-against-measured.svg"
 _CONTENT: dict[str, Collection[str]] = {
     MEASUREMENTS: (MEASUREMENTS, SCENARIO, ENVIRONMENT, REPORT),
     VALIDATION: (VALIDATION, TRAININGS, NETWORK, PLOT),
+    SWEEP: (SWEEP, SCENARIO, ENVIRONMENT, REPORT),
 }
 
 
@@ -132,7 +140,7 @@ def check_content(path: Path) -> Path:
 
 def _is_ours(file: Path, records: str) -> bool:
     if file.is_dir():
-        return file.name == FILES and records == MEASUREMENTS
+        return file.name == FILES and records != VALIDATION
     return file.is_file() and (file.name in _CONTENT[records] or is_temporary(file))
 
 

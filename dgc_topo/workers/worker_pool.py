@@ -67,10 +67,13 @@ class WorkerPool:
     Args:
         hosts: Place where they run.
         world_size: Number of them.
+        module: Module that each of them runs, with the number of processes as its argument.
     """
 
-    def __init__(self, hosts: Hosts, world_size: int) -> None:
-        self._hosts, self._world_size = hosts, world_size
+    def __init__(
+        self, hosts: Hosts, world_size: int, module: str = "dgc_topo.workers.worker"
+    ) -> None:
+        self._hosts, self._world_size, self._module = hosts, world_size, module
         self._members: list[_Member] = []
         self._selector = selectors.DefaultSelector()
 
@@ -116,7 +119,7 @@ class WorkerPool:
         return self._members[rank].printed()
 
     def _start(self, rank: int) -> None:
-        command = python_command("dgc_topo.workers.worker", str(self._world_size))
+        command = python_command(self._module, str(self._world_size))
         environment = {**python_environment(), **self._hosts.environment(rank, self._world_size)}
         ours, theirs = socket.socketpair()
         with theirs, ExitStack() as undo:

@@ -104,14 +104,16 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     seed = plain_int("seed", seed, least=0)
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)
-    _check_averages(topology, schedule_of(topology, num_ranks, 0, seed), fraction)
+    check_averages(topology, schedule_of(topology, num_ranks, 0, seed), fraction)
     step = TrainingStep(
         workload=load_workload(workload),
-        encoding=_encoding(fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent),
-        codec=_as_codec(codec),
+        encoding=encoding_for(
+            fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent
+        ),
+        codec=as_codec(codec),
         bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
         accumulation_steps=plain_int("accumulation_steps", accumulation_steps, least=1),
-        compute_factors=ComputeFactors(factors_of(slow_ranks, num_ranks), _as_jitter(jitter), seed),
+        compute_factors=ComputeFactors(factors_of(slow_ranks, num_ranks), as_jitter(jitter), seed),
     )
     if num_steps is not None:
         num_steps = plain_int("num_steps", num_steps, least=1)
@@ -121,7 +123,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     )
 
 
-def _as_codec(codec: Codec | float | str | None) -> Codec:
+def as_codec(codec: Codec | float | str | None) -> Codec:
     """Return the costs of compressing that *codec* says; none by default."""
     if isinstance(codec, Codec):
         return codec
@@ -161,7 +163,7 @@ def average_steps(  # noqa: PLR0913 - what differs between calls stays apart fro
         )
     runs = []
     for iteration in range(num_steps):
-        schedule = _kept_schedule(topology, cluster.num_ranks, iteration if varies else 0, seed)
+        schedule = kept_schedule(topology, cluster.num_ranks, iteration if varies else 0, seed)
         runs.append(
             simulate_training_step(step, schedule, cluster, iteration=iteration, engine=engine)
         )
@@ -170,13 +172,14 @@ def average_steps(  # noqa: PLR0913 - what differs between calls stays apart fro
 
 
 @lru_cache(maxsize=1024)  # scenarios ask again for every network and model
-def _kept_schedule(
+def kept_schedule(
     topology: Topology | Schedule, world_size: int, iteration: int, seed: int
 ) -> Schedule:
+    """Return `schedule_of`, remembered."""
     return schedule_of(topology, world_size, iteration, seed)
 
 
-def _as_jitter(jitter: Jitter | float) -> Jitter | None:
+def as_jitter(jitter: Jitter | float) -> Jitter | None:
     """Return the distribution of a relative spread; a distribution as it is."""
     if isinstance(jitter, Jitter):
         return jitter
@@ -184,7 +187,12 @@ def _as_jitter(jitter: Jitter | float) -> Jitter | None:
     return LognormalJitter(spread) if spread else None
 
 
-def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: float) -> None:
+def check_averages(topology: Topology | Schedule, schedule: Schedule, density: float) -> None:
+    """Refuse a density that a topology's schedule cannot send.
+
+    Raises:
+        ValueError: if it is no fraction, or parameters are to be compressed.
+    """
     check_density(density)
     if is_sparse(density) and schedule.goal != "all-reduce":
         raise ValueError(
@@ -193,7 +201,12 @@ def _check_averages(topology: Topology | Schedule, schedule: Schedule, density: 
         )
 
 
-def _encoding(density: float, coding: WireCoding, union_exponent: float | None) -> Encoding:
+def encoding_for(density: float, coding: WireCoding, union_exponent: float | None) -> Encoding:
+    """Return the encoding of gradients at a density; the exponent is for sparse ones only.
+
+    Raises:
+        ValueError: if it has nothing to act on.
+    """
     value_bytes = VALUE_BYTES[coding.wire_dtype]
     if is_sparse(density):
         union = (
