@@ -181,7 +181,9 @@ class TokenBuckets:
 
     def __init__(self, pool: FlowPool, resources: Resources, burst_bytes: float) -> None:
         self._pool, self._resources, self._burst_bytes = pool, resources, burst_bytes
-        self._saved = np.full(resources.num_links, float(burst_bytes))
+        bandwidth = resources.capacity[: resources.num_links]
+        self._limited = np.flatnonzero(np.isfinite(bandwidth))  # the others let all bytes pass
+        self._saved = np.where(np.isfinite(bandwidth), float(burst_bytes), np.inf)
         self._growth = np.zeros(resources.num_links)  # in bytes per second; below 0 in use
         self._since_s = 0.0
         self.moved_at_once = np.zeros(len(resources.capacity))
@@ -209,15 +211,15 @@ class TokenBuckets:
     def note_rates(self, capacity: FloatArray, now: float) -> None:
         """Take over new rates of the active flows."""
         self._save_up(now)
-        pool, num_links = self._pool, len(self._saved)
+        pool, limited = self._pool, self._limited
         slots = np.flatnonzero(pool.active)
         hops = pool.hops[:, slots]
         weights = self._resources.weights(len(hops))
         each = np.ones((len(hops), 1)) if weights is None else weights[:, None]
         used = np.bincount(hops.ravel(), (each * pool.rate[slots]).ravel(), len(capacity))
-        self._growth = capacity[:num_links] - used[:num_links]
+        self._growth[limited] = capacity[limited] - used[limited]
 
     def _save_up(self, now: float) -> None:
-        self._saved += self._growth * (now - self._since_s)
-        np.clip(self._saved, 0.0, self._burst_bytes, out=self._saved)
+        saved = self._saved + self._growth * (now - self._since_s)
+        self._saved[self._limited] = np.clip(saved[self._limited], 0.0, self._burst_bytes)
         self._since_s = now

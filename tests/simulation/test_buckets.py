@@ -1,5 +1,7 @@
 """Token buckets: what a link saves up in a pause passes at once, and a stream gets its rate."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from dgc_topo.network import EndCosts, Network, star
 from dgc_topo.schedule import Schedule, copy
 from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.topology import load_topology
+from tests.simulation.placed import placed
 
 MB = 1e6
 LATENCY_S = 2e-3
@@ -76,3 +79,23 @@ def test_pauses_that_the_bucket_covers_cost_a_stream_nothing():
     sizes = DenseSizes(4e6, 4)
     result = simulate_schedule(schedule, network(4, burst), sizes)
     assert result.time_s == pytest.approx((6e6 - burst) / BANDWIDTH + LATENCY_S, rel=1e-9)
+
+
+def test_links_without_a_limit_save_up_nothing():
+    """Beside them, what the others have saved up counts as if they were wide."""
+    limited, schedule = network(3, 20e3), one_after_the_other(5)
+    times_s = []
+    for wide in (np.inf, 1e9 * BANDWIDTH):
+        bandwidth = limited.bandwidth_bytes_per_s.copy()
+        bandwidth[[1, 3, 5]] = wide
+        mixed = replace(limited, bandwidth_bytes_per_s=bandwidth)
+        times_s.append(simulate_schedule(schedule, placed(mixed, 2), 30e3).time_s)
+    assert times_s[0] == pytest.approx(times_s[1], rel=1e-8)
+
+
+@pytest.mark.parametrize("reverse_share", [0.0, 0.05])
+def test_where_no_link_has_a_limit_messages_take_their_latency(reverse_share: float):
+    limited = network(3, 20e3, reverse_share)
+    endless = replace(limited, bandwidth_bytes_per_s=np.full(6, np.inf))
+    result = simulate_schedule(one_after_the_other(5), placed(endless, 2), 30e3)
+    assert result.time_s == pytest.approx(5 * LATENCY_S)
