@@ -21,11 +21,14 @@ from rich.progress import (
 )
 
 from dgc_topo.cli.outputs import moved_text
+from dgc_topo.simulation.watching import watching
 from dgc_topo.text import printable
 
 if TYPE_CHECKING:
     from dgc_topo.training.job import Job
     from dgc_topo.training.launch import Event, Finished
+
+_LINE_EVERY_S = 10.0  # seconds between two lines, where there is no terminal for a bar
 
 
 @contextmanager
@@ -35,6 +38,31 @@ def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int]
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def simulating(console: Console) -> Iterator[None]:
+    """Say while inside that a simulation takes longer than some seconds, and how far it is.
+
+    Args:
+        console: Console of the standard error, so that results can be piped.
+    """
+    text = TextColumn("simulating, steps")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    shown = console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task("", total=None, visible=False)
+        next_line_s = 0.0
+
+        def report(done: int, total: int) -> None:
+            nonlocal next_line_s
+            progress.update(task, completed=done, total=total, visible=True)
+            if not shown and time.monotonic() >= next_line_s:
+                console.print(f"simulating: {done:,} of {total:,} steps so far")
+                next_line_s = time.monotonic() + _LINE_EVERY_S
+
+        with watching(report):
+            yield
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dgc_topo.cli.console import (
     about,
     clear_errors,
     console,
+    errors,
     naming_options,
     print_json,
     topology_from,
@@ -147,6 +148,7 @@ def _run_once(
     Raises:
         ValueError: if the topology cannot run with so many ranks.
     """
+    from dgc_topo.cli.progress import simulating
     from dgc_topo.files import write_whole
     from dgc_topo.simulation.collective import simulate_buffer
     from dgc_topo.simulation.goal import write_goal
@@ -158,7 +160,8 @@ def _run_once(
             schedule, buffer.sizes(schedule), text
         )  # simulate first, so that an error leaves no file behind
         write_whole(goal_file, text.getvalue())
-    simulation = simulate_buffer(topology, schedule, cluster, buffer)
+    with simulating(errors):
+        simulation = simulate_buffer(topology, schedule, cluster, buffer)
     if as_json:
         print_json(simulation.as_dict(), indent=2)
         return

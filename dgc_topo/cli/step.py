@@ -13,6 +13,7 @@ from dgc_topo.cli.console import (
     about,
     clear_errors,
     console,
+    errors,
     naming_options,
     print_json,
     topology_from,
@@ -83,6 +84,7 @@ def step(  # noqa: PLR0913 - one argument per option
     - dgc-topo step resnet50 -n 16 --compute 0.21s --batch 64
     - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
     """
+    from dgc_topo.cli.progress import simulating
     from dgc_topo.simulation.training import simulate_step
     from dgc_topo.simulation.workload_sources import load_workload
 
@@ -92,17 +94,18 @@ def step(  # noqa: PLR0913 - one argument per option
         chosen = topology_from(topology, option or [])
         check_seed(seed, chosen, draws=jitter > 0)
         chosen.schedule(world_size)  # refuse a topology that cannot run before any other work
-        simulation = simulate_step(
-            load_workload(model, compute_s=compute, batch_size=batch),
-            chosen,
-            cluster_from(network, world_size, bandwidth, latency),
-            density=density,
-            codec=None if compress is None else seconds_from(compress, "--compress"),
-            overlap=overlap,
-            jitter=jitter,
-            seed=seed,
-            num_steps=1,
-        )
+        with simulating(errors):
+            simulation = simulate_step(
+                load_workload(model, compute_s=compute, batch_size=batch),
+                chosen,
+                cluster_from(network, world_size, bandwidth, latency),
+                density=density,
+                codec=None if compress is None else seconds_from(compress, "--compress"),
+                overlap=overlap,
+                jitter=jitter,
+                seed=seed,
+                num_steps=1,
+            )
         _write_files(simulation, trace, plot)
         if as_json:
             print_json(simulation.as_dict())

@@ -23,6 +23,7 @@ from dgc_topo.simulation.resources import Resources
 from dgc_topo.simulation.shape import Shape, shape_of
 from dgc_topo.simulation.tally import Tally
 from dgc_topo.simulation.transfer_sizes import AlikeSizes, Sizes, StepSizes, checked_sizes
+from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.work import MAKES, READS, CodingHistory, Work
 
 
@@ -31,6 +32,7 @@ class BulkRun:
 
     Args:
         cluster: Ranks on the hosts of a network.
+        watch: Count of the steps, for progress.
 
     Attributes:
         clocks: Time at which each rank has finished its part so far.
@@ -41,10 +43,10 @@ class BulkRun:
             links that change, or links that save up bytes.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, watch: StepWatch) -> None:
         _refuse_others(cluster)
         network, size = cluster.network, cluster.num_ranks
-        self._size, self._costs = size, network.costs
+        self._size, self._costs, self._watch = size, network.costs, watch
         self._resources = Resources(network)
         self.clocks = Clocks(size)
         self.tally = Tally(self._resources, self._costs, size)
@@ -94,12 +96,14 @@ class BulkRun:
             if not (stay_common and is_one(pattern.latency_s) and is_one(s_per_byte)):
                 return False
         assert s_per_byte is not None
+        self._watch.note(len(which))
         self.tally.add_often(num_bytes, pattern, pattern.latency_s)
         self.clocks.advance_often(pattern, pattern.latency_s, num_bytes, s_per_byte)
         return True
 
     def _take(self, step: Step, sizes: StepSizes) -> None:
         """Run a step."""
+        self._watch.note()
         pattern, work = self._patterns.of(step), self._work
         busy_s = work.after_s(pattern, step, sizes)
         if not self._costs.has_processors:

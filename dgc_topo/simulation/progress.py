@@ -23,6 +23,7 @@ from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern, Patterns
 from dgc_topo.simulation.tally import Tally
 from dgc_topo.simulation.transfer_sizes import Sizes, checked_sizes
+from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.work import MAKES, READS, CodingHistory, Work
 
 
@@ -39,11 +40,13 @@ class ScheduleProgress:
         finished: Event that succeeds when the last rank is done.
         finish_s: Time at which each rank finished its last part, shape (world_size,).
         tally: Sums of messages and bytes, and the bounds by resource.
+        watch: Count of the steps, for progress.
     """
 
     def __init__(self, fluid: Fluid, schedule: Schedule, sizes: Sizes, placement: IntArray) -> None:
         size = schedule.world_size
         self.finished: simpy.Event = fluid.env.event()
+        self.watch = StepWatch([schedule])
         self.finish_s = np.full(size, fluid.env.now, np.float64)
         self.tally = Tally(fluid.resources, fluid.network.costs, size)
         self._world_size = size
@@ -87,6 +90,7 @@ class ScheduleProgress:
         """Read one more step; return False if there is none."""
         index, step = next(self._steps, (-1, None))
         if step is not None and len(step):
+            self.watch.note()
             self._read(index, step)
         return step is not None
 

@@ -21,6 +21,7 @@ from dgc_topo.simulation.fluid import Fluid, change_links
 from dgc_topo.simulation.progress import ScheduleProgress
 from dgc_topo.simulation.tally import Bounds, Tally
 from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
+from dgc_topo.simulation.watching import StepWatch
 
 _SHOWN = 4  # links and pairs of ranks named in an error
 
@@ -115,7 +116,7 @@ _Outcome = tuple[FloatArray, Tally, Bounds]
 
 
 def _run_bulk(schedule: Schedule, cluster: Cluster, sizes: Sizes) -> _Outcome:
-    run = BulkRun(cluster)
+    run = BulkRun(cluster, StepWatch([schedule]))
     run.run(schedule, sizes)
     return run.clocks.times_s, run.tally, run.tally.bounds()
 

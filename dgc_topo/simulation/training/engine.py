@@ -27,6 +27,7 @@ from dgc_topo.simulation.training.timeline import (
     decode_times,
 )
 from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
+from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.workload import LayerBucket, Workload, fill_buckets
 
 #: Function from a bucket to its schedule; buckets may differ.
@@ -153,7 +154,7 @@ def simulate_training_step(
 def _run_bulk(
     schedules: Sequence[Schedule], sizes: Sequence[Sizes], cluster: Cluster, timeline: Timeline
 ) -> SimulatedTraffic:
-    run = BulkRun(cluster)
+    run = BulkRun(cluster, StepWatch(schedules))
     start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
     for bucket, (schedule, sized) in enumerate(zip(schedules, sizes, strict=True)):
         run.clocks.wait_until(timeline.ready_s[bucket])
@@ -168,6 +169,7 @@ def _run_events(
 ) -> SimulatedTraffic:
     fluid = Fluid(simpy.Environment(), cluster.network)
     stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, cluster.placement)
+    stream.watch = StepWatch(schedules)
     bounds = run_to_end(stream, fluid, cluster.background, cluster.changes)
     return _traffic(stream.start_s, stream.end_s, stream.tally, bounds)
 
