@@ -16,6 +16,7 @@ from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.cluster import Cluster
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.clocks import Clocks, posting_leads
+from dgc_topo.simulation.inside_step import Budget
 from dgc_topo.simulation.kept_steps import KeptSteps, find_kept
 from dgc_topo.simulation.meetings import BulkError, Meetings
 from dgc_topo.simulation.pattern import Pattern, Patterns, is_one
@@ -33,6 +34,7 @@ class BulkRun:
     Args:
         cluster: Ranks on the hosts of a network.
         watch: Count of the steps, for progress.
+        is_demanded: True to go on even where events would be faster.
 
     Attributes:
         clocks: Time at which each rank has finished its part so far.
@@ -43,11 +45,12 @@ class BulkRun:
             links that change, or links that save up bytes.
     """
 
-    def __init__(self, cluster: Cluster, watch: StepWatch) -> None:
+    def __init__(self, cluster: Cluster, watch: StepWatch, *, is_demanded: bool = False) -> None:
         _refuse_others(cluster)
         network, size = cluster.network, cluster.num_ranks
         self._size, self._costs, self._watch = size, network.costs, watch
         self._resources = Resources(network)
+        self._budget = Budget(is_limited=not is_demanded)
         self.clocks = Clocks(size)
         self.tally = Tally(self._resources, self._costs, size)
         self._patterns = Patterns(self._resources, size, cluster.placement)
@@ -146,7 +149,9 @@ class BulkRun:
             self.clocks.advance(pattern, shape.duration_s(delay_s, flow_bytes), leads)
         else:
             active_s = self.clocks.begin_s(pattern, leads) + delay_s
-            self.clocks.finish(pattern, shape.end_s(active_s, flow_bytes, self._resources))
+            self._budget.earn(pattern.num_flows)
+            end_s = shape.end_s(active_s, flow_bytes, self._resources, self._budget)
+            self.clocks.finish(pattern, end_s)
         if busy_s is not None:
             self.clocks.add(pattern.members, busy_s)
 

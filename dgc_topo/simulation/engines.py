@@ -8,7 +8,7 @@ from typing import Literal, TypeVar, get_args
 from dgc_topo.simulation.meetings import BulkError
 
 UsedEngine = Literal["bulk", "events"]
-#: Engine to use; ``auto`` is ``bulk`` where it is proved to be exact.
+#: Engine to use; ``auto`` is ``bulk`` where it is proved to be exact, and faster.
 Engine = Literal["auto", "bulk", "events"]
 
 Outcome = TypeVar("Outcome")

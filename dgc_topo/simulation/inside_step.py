@@ -13,9 +13,13 @@ from scipy.sparse.csgraph import connected_components
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates
+from dgc_topo.simulation.meetings import BulkError
 
 #: Times closer than this (relative) are one instant; they differ only by rounding.
 SAME_INSTANT = 1e-12
+
+#: Flows handled in rounds at first, and for every flow of a step.
+_AT_FIRST, _PER_FLOW = 1e5, 30.0
 
 
 def join_flows(hops: IntArray, capacity: FloatArray) -> tuple[IntArray, BoolArray]:
@@ -41,6 +45,34 @@ def join_flows(hops: IntArray, capacity: FloatArray) -> tuple[IntArray, BoolArra
     return groups, alone
 
 
+class Budget:
+    """Work that the bulk engine may spend inside steps, before events are the faster way.
+
+    A round handles every flow of a step once.  A few rounds are cheap, but flows that end one after
+    the other take as many rounds as there are flows.
+
+    Args:
+        is_limited: False if the bulk engine was demanded.
+    """
+
+    def __init__(self, *, is_limited: bool) -> None:
+        self._left = _AT_FIRST if is_limited else np.inf
+
+    def earn(self, num_flows: int) -> None:
+        """Allow more work for the flows of a step."""
+        self._left += _PER_FLOW * num_flows
+
+    def spend(self, num_flows: int) -> None:
+        """Pay for a round.
+
+        Raises:
+            BulkError: if the budget is spent.
+        """
+        self._left -= num_flows
+        if self._left < 0:
+            raise BulkError("engine bulk: flows of a step end one by one; events are faster")
+
+
 def solve_step(
     hops: IntArray,
     groups: IntArray,
@@ -48,6 +80,7 @@ def solve_step(
     num_bytes: FloatArray,
     capacity: FloatArray,
     weights: FloatArray | None,
+    budget: Budget,
 ) -> FloatArray:
     """Return the time at which each flow ends.
 
@@ -58,6 +91,10 @@ def solve_step(
         num_bytes: Bytes of each flow, same shape.
         capacity: Capacity of each resource.
         weights: Use of each hop by one byte, see `max_min_rates`.
+        budget: Work that may be spent.
+
+    Raises:
+        BulkError: if the budget is spent.
     """
     end_s = active_s.copy()
     left = np.flatnonzero(num_bytes > 0)
@@ -66,6 +103,7 @@ def solve_step(
     _, group = np.unique(groups[left], return_inverse=True)
     state = _Moving(hops[:, left], group, active_s[left], num_bytes[left])
     while len(left):
+        budget.spend(len(left))
         state.share(capacity, weights)
         ended = state.next_ends()
         end_s[left[ended]] = state.now_s[state.group[ended]]

@@ -6,7 +6,7 @@ of moderate size are therefore kept, with the numbers of contributors of their m
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -109,22 +109,30 @@ class KeptSteps:
 
 
 class _Memory:
-    """Steps of the schedules used last."""
+    """Steps of the schedules used last, and the last schedules that were too large."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[Schedule, KeptSteps | None] = OrderedDict()
+        # By identity: a schedule's function need not be hashable, and equal ones may differ.
+        self._kept: OrderedDict[int, KeptSteps] = OrderedDict()
+        self._too_large: deque[Schedule] = deque(maxlen=4)
         self._num_sent = 0
 
     def find(self, schedule: Schedule) -> KeptSteps | None:
-        if schedule in self._kept:
-            self._kept.move_to_end(schedule)
-            return self._kept[schedule]
+        kept = self._kept.get(id(schedule))
+        if kept is not None:
+            self._kept.move_to_end(id(schedule))
+            return kept
+        if any(schedule is other for other in self._too_large):
+            return None
         kept = _make(schedule)
-        self._kept[schedule] = kept
-        self._num_sent += kept.num_sent if kept else 1
+        if kept is None:
+            self._too_large.append(schedule)
+            return None
+        self._kept[id(schedule)] = kept  # it holds the schedule, so that the id stays its own
+        self._num_sent += kept.num_sent
         while self._num_sent > MOST_KEPT:
             _, oldest = self._kept.popitem(last=False)
-            self._num_sent -= oldest.num_sent if oldest else 1
+            self._num_sent -= oldest.num_sent
         return kept
 
 

@@ -152,7 +152,8 @@ class Patterns:
         for pattern in self._last:
             if np.array_equal(pattern.src, step.src) and np.array_equal(pattern.dst, step.dst):
                 return pattern
-        pattern = self._build(step.src, step.dst)
+        # A schedule may write into its arrays for the next step.
+        pattern = self._build(step.src.copy(), step.dst.copy())
         if len(step) * KEPT_PATTERNS <= KEPT_TRANSFERS:
             self._last = [pattern, *self._last[: KEPT_PATTERNS - 1]]
         return pattern

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
-from dgc_topo.simulation.inside_step import join_flows, solve_step
+from dgc_topo.simulation.inside_step import Budget, join_flows, solve_step
 from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates
 from dgc_topo.simulation.pattern import Pattern, as_one, is_one
 from dgc_topo.simulation.resources import Resources
@@ -36,7 +36,11 @@ class Shape(NamedTuple):
         return as_one(delay_s) + as_one(flow_bytes) * as_one(self.s_per_byte)
 
     def end_s(
-        self, active_s: FloatArray, flow_bytes: FloatArray, resources: Resources
+        self,
+        active_s: FloatArray,
+        flow_bytes: FloatArray,
+        resources: Resources,
+        budget: Budget,
     ) -> FloatArray:
         """Return the ends of flows, some of which share resources, shape (num_flows,).
 
@@ -44,6 +48,7 @@ class Shape(NamedTuple):
             active_s: Time from which each flow moves bytes, shape (num_flows,).
             flow_bytes: Bytes of each flow, same shape.
             resources: Links and processors.
+            budget: Work that may be spent.
         """
         if self.even_s_per_byte is not None and is_one(flow_bytes) and is_one(active_s):
             return active_s + flow_bytes * self.even_s_per_byte
@@ -57,6 +62,7 @@ class Shape(NamedTuple):
             flow_bytes[which],
             resources.capacity,
             resources.weights(len(self.hops)),
+            budget,
         )
         return end_s
 
@@ -106,9 +112,11 @@ def _alone_s_per_byte(hops: IntArray, resources: Resources) -> FloatArray:
     if not len(hops):  # all stay on their hosts
         return np.zeros(hops.shape[1])
     weights = resources.weights(len(hops))
-    if weights is not None:  # one flow may use a link for its bytes and for acknowledgements
-        rates = [max_min_rates(flow[:, None], resources.capacity, weights)[0] for flow in hops.T]
-        return 1.0 / np.array(rates)
+    if weights is not None:
+        # One flow may use a link for its bytes and for acknowledgements.
+        use = [(weights[:, None] * (hops == hop)).sum(axis=0) for hop in hops]
+        slowest = (np.array(use) / resources.capacity[hops]).max(axis=0)
+        return np.asarray(slowest, np.float64)
     if resources.one_bandwidth is not None and hops.size and hops.max() < resources.num_links:
         return np.broadcast_to(1.0 / resources.one_bandwidth, (hops.shape[1],))
     return np.asarray(1.0 / resources.capacity[hops].min(axis=0, initial=np.inf))

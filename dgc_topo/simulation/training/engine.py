@@ -133,7 +133,7 @@ def simulate_training_step(
     sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
     used, traffic = run_engine(
         engine,
-        lambda: _run_bulk(schedules, sizes, cluster, timeline),
+        lambda: _run_bulk(schedules, sizes, cluster, timeline, is_demanded=engine == "bulk"),
         lambda: _run_events(schedules, sizes, cluster, timeline),
     )
     decode_s = step.codec.decode_s(buckets)
@@ -152,9 +152,14 @@ def simulate_training_step(
 
 
 def _run_bulk(
-    schedules: Sequence[Schedule], sizes: Sequence[Sizes], cluster: Cluster, timeline: Timeline
+    schedules: Sequence[Schedule],
+    sizes: Sequence[Sizes],
+    cluster: Cluster,
+    timeline: Timeline,
+    *,
+    is_demanded: bool,
 ) -> SimulatedTraffic:
-    run = BulkRun(cluster, StepWatch(schedules))
+    run = BulkRun(cluster, StepWatch(schedules), is_demanded=is_demanded)
     start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
     for bucket, (schedule, sized) in enumerate(zip(schedules, sizes, strict=True)):
         run.clocks.wait_until(timeline.ready_s[bucket])
