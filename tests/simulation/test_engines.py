@@ -57,4 +57,4 @@ def test_flows_that_end_one_by_one_are_left_to_events_unless_bulk_is_demanded(mo
 
 def test_an_unknown_engine_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="engine 'fast': expected one of auto, bulk, events"):
-        dt.simulate("ring", "1gbe", "1MB", world_size=4, engine="fast")
+        dt.simulate("ring", "1gbe", "1MB", world_size=4, engine="fast")  # type: ignore[arg-type]
