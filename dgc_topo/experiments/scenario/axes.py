@@ -117,10 +117,22 @@ def values_of(given: object, read: Reader) -> tuple[Any, ...]:
 def _each_once(found: list[Any]) -> tuple[Any, ...]:
     if not found:
         raise ValueError("an empty list, expected at least one value")
-    for index, value in enumerate(found):
-        if any(value is other or value == other for other in found[:index]):
+    seen: set[Any] = set()
+    for value in found:
+        key = _key_of(value)
+        if key in seen:
             raise ValueError(f"{value} is there twice, expected each once")
+        seen.add(key)
     return tuple(found)
+
+
+def _key_of(value: Any) -> object:
+    """Return a value for a set, or its identity if it cannot be in one."""
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
 
 
 def _spread_of(table: dict[str, object]) -> Spread:

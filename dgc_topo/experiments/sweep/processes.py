@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 
 from dgc_topo.experiments.sweep.grid import SweepGrid
@@ -14,9 +15,11 @@ from dgc_topo.records.environment import num_cores
 from dgc_topo.workers import Loopback
 from dgc_topo.workers.worker_pool import WorkerPool
 
-_FEW = 200  # predictions that take less time than starting processes does
-_AT_ONCE = 32  # points that a worker is given
+_FEW = 200  # predictions that may take less time than starting processes does
+_PATIENCE_S = 2.0  # after which they do not
+_AT_ONCE = 32  # points that a worker is given, at most
 _AHEAD = 2  # lots that a worker has, so that it never waits
+_SHARES = 8  # lots of each worker, at least, so that all end together
 
 
 def predict_points(
@@ -27,19 +30,35 @@ def predict_points(
     Args:
         predictor: Predictor in this process.
         numbers: Points to predict.
-        processes: Worker processes; 0 predicts in this one.  By default one per core, or 0 for a
-            few points.  Networks and topologies that only this process has are predicted in it.
+        processes: Worker processes; 0 predicts in this one.  By default one per core, unless a few
+            points are soon done here.  Networks and topologies that only this process has are
+            predicted in it.
 
     Raises:
         LaunchError: if a worker fails.
     """
     if processes is None:
-        processes = 0 if len(numbers) <= _FEW else num_cores()
+        processes = num_cores()
+        if len(numbers) <= _FEW:
+            numbers = yield from _begin_here(predictor, numbers)
     packet = _packed(predictor) if processes and numbers else None
     if packet is None:
         yield from predictor.lots(numbers)
     else:
         yield from _predict_elsewhere(predictor, packet, numbers, processes)
+
+
+def _begin_here(
+    predictor: Predictor, numbers: Sequence[int]
+) -> Generator[list[SweepRow], None, Sequence[int]]:
+    """Yield the records of points for a while; return the points that are left."""
+    until_s, done = time.monotonic() + _PATIENCE_S, 0
+    for rows in predictor.lots(numbers):
+        yield rows
+        done += len(rows)
+        if time.monotonic() > until_s:
+            break
+    return numbers[done:]
 
 
 def _packed(predictor: Predictor) -> str | None:
@@ -53,7 +72,7 @@ def _packed(predictor: Predictor) -> str | None:
 def _predict_elsewhere(
     predictor: Predictor, packet: str, numbers: Sequence[int], processes: int
 ) -> Iterator[list[SweepRow]]:
-    shares, waiting = _Shares(predictor.grid, numbers), 0
+    shares, waiting = _Shares(predictor.grid, numbers, processes), 0
     with WorkerPool(Loopback(), processes, "dgc_topo.experiments.sweep.serving") as pool:
 
         def give(worker: int, count: int) -> int:
@@ -80,13 +99,13 @@ class _Shares:
     A worker keeps to its own schedules as long as there are some that nobody has.
     """
 
-    def __init__(self, grid: SweepGrid, numbers: Sequence[int]) -> None:
-        points = grid.points
+    def __init__(self, grid: SweepGrid, numbers: Sequence[int], workers: int) -> None:
+        points, size = grid.points, max(1, min(_AT_ONCE, len(numbers) // (_SHARES * workers)))
 
         def schedule_of(number: int) -> tuple[object, int]:
             return points[number].topology, points[number].world_size
 
-        self._free = deque(_lots(list(group)) for _, group in groupby(numbers, schedule_of))
+        self._free = deque(_lots(list(group), size) for _, group in groupby(numbers, schedule_of))
         self._of_worker: dict[int, deque[list[int]]] = {}
 
     def next_of(self, worker: int, count: int) -> list[list[int]]:
@@ -103,5 +122,5 @@ class _Shares:
         return own.popleft() if own else []
 
 
-def _lots(numbers: list[int]) -> deque[list[int]]:
-    return deque(numbers[at : at + _AT_ONCE] for at in range(0, len(numbers), _AT_ONCE))
+def _lots(numbers: list[int], size: int) -> deque[list[int]]:
+    return deque(numbers[at : at + size] for at in range(0, len(numbers), size))

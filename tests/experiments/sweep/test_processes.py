@@ -137,7 +137,7 @@ def test_every_point_is_given_once_and_a_worker_keeps_to_its_schedules(workers):
         }
     )
     grid = SweepGrid(axes, (base_network("1gbe"),))
-    shares = _Shares(grid, range(len(grid.points)))
+    shares = _Shares(grid, range(len(grid.points)), workers)
     given: list[int] = []
     first: dict[int, set[tuple[str, int]]] = {}
     while lots := [(w, lot) for w in range(workers) for lot in shares.next_of(w, 1)]:

@@ -47,30 +47,34 @@ STEP = [
 LAST = ["bytes_per_rank", "bound_by", "engine", "skipped"]
 
 
-def some(values, most=2):
+def some(values, most):
     return st.lists(st.sampled_from(values), min_size=1, max_size=most, unique=True)
+
+
+def one(*values):
+    return st.sampled_from(values)
 
 
 steps = st.fixed_dictionaries(
     {
-        "topology": some(TOPOLOGIES),
-        "world_size": some([2, 3, 4, 8]),
-        "workload": some(["resnet110-cifar", "resnet50"]),
-        "network": some(["1gbe", "ib-edr"]),
-        "density": some([0.1, 0.01]).map(lambda densities: [1.0, *densities]),
+        "topology": some(TOPOLOGIES, 2).filter(lambda chosen: chosen != ["gossip:graph=ring"]),
+        "world_size": some([2, 3, 4, 8], 2),
+        "workload": one("resnet110-cifar", "resnet50"),
+        "network": one("1gbe", "ib-edr"),
+        "density": one(0.1, 0.01).map(lambda density: [1.0, density]),
     },
     optional={
-        "bandwidth": some(["100Mbit/s", 1e9]),
-        "latency": some(["1us", 1e-4]),
-        "overlap": some([False, True]),
-        "wire_dtype": some(["float32", "float16"]),
-        "accumulation_steps": some([1, 3]),
-        "hosts_per_rack": some([1, 2, 3]),
-        "slow_host_bandwidth_factor": some([1, 0.5]),
-        "slow_rank_compute_time_factor": some([1, 2]),
-        "codec": st.sampled_from(["4ms", {"encode_s_per_element": 1e-10}]),
-        "union_exponent": st.sampled_from([0.0, 0.5, 1.0]),
-        "index_encoding": st.sampled_from(["auto", "int32"]),
+        "bandwidth": one("100Mbit/s", 1e9),
+        "latency": one("1us", 1e-4),
+        "overlap": st.booleans(),
+        "wire_dtype": one("float32", "float16"),
+        "accumulation_steps": one(1, 3),
+        "hosts_per_rack": one(1, 2, 3),
+        "slow_host_bandwidth_factor": some([1, 0.5], 2),
+        "slow_rank_compute_time_factor": some([1, 2], 2),
+        "codec": one("4ms", {"encode_s_per_element": 1e-10}),
+        "union_exponent": one(0.0, 0.5, 1.0),
+        "index_encoding": one("auto", "int32"),
         "num_steps": st.just(2),
         "jitter": st.just(0.1),
     },
@@ -120,13 +124,10 @@ def single(row, axes, folder) -> dt.StepSimulation:
     )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(axes=steps, place=st.randoms(use_true_random=False))
-def test_a_row_is_the_single_call_with_its_settings(axes, place, tmp_path):
-    if all(topology.startswith("gossip") for topology in axes["topology"]):
-        axes["topology"].append("ring")
-    found = dt.sweep(**axes, processes=0)
-    for row in place.sample(list(found), min(6, len(found))):
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(axes=steps)
+def test_a_row_is_the_single_call_with_its_settings(axes, tmp_path):
+    for row in dt.sweep(**axes, processes=0):
         if row.skipped:
             assert row.topology.startswith("gossip"), row.skipped
             assert row.density < 1
