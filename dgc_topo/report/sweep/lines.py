@@ -226,5 +226,7 @@ def _draw_ideal(axes: Axes, swept: Swept, x: Axis, order: Callable[[Any], float]
     workers = (rows["speedup"] / rows["scaling_efficiency"]).groupby(rows[x.column]).max()
     points = sorted((order(value), number) for value, number in workers.items())
     axes.plot(*zip(*points, strict=True), color=FAINT, lw=1, zorder=1)
-    axes.annotate("ideal", points[-1], (-4, 3), color=FAINT, fontsize=8.5,
-                  textcoords="offset points", ha="right")  # fmt: skip
+    # Lines come near it on the right over bandwidth, and on the left over world size.
+    end, offset, side = (points[-1], -4, "right") if x == WORLD_SIZE else (points[0], 2, "left")
+    axes.annotate("ideal", end, (offset, 3), color=FAINT, fontsize=8.5,
+                  textcoords="offset points", ha=side)  # fmt: skip

@@ -102,7 +102,7 @@ def _best_rows(swept: Swept) -> Iterator[tuple[str, ...]]:
 def _winner_texts(case: Swept) -> tuple[str, ...]:
     (won,) = fastest(case).to_dict("records")
     others = [way for way in won["tied"] if way != won["fastest"]]
-    few = ", ".join(others) if len(others) <= 2 else f"{len(others)} others"  # noqa: PLR2004
+    few = "; ".join(others) if len(others) <= 2 else f"{len(others)} others"  # noqa: PLR2004
     row = case.rows[case.rows[WAY] == won["fastest"]].iloc[0]
     losses = topology_losses(case)
     wrong = losses[losses[SENDING] == row[SENDING]].to_dict("records")
