@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from dgc_topo.network.fabrics import FABRICS
 from dgc_topo.report.style import short
 from dgc_topo.sizes import is_sparse
 from dgc_topo.units import bytes_text, percent_text, rate_text, seconds_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Columns that a user may choose freely; a way is one value of each.
 CHOICES = ("topology", "density", "overlap", "bucket_bytes", "wire_dtype")
@@ -49,7 +48,7 @@ WORLD_SIZE = Axis(
     "world_size", "world size (ranks)", lambda value: f"{value:.0f} ranks", "world size"
 )
 WORKLOAD = Axis("workload", "model", str)
-NUM_BYTES = Axis("num_bytes", "bytes", bytes_text)
+NUM_BYTES = Axis("num_bytes", "bytes", bytes_text, "size")
 DENSITY = Axis(
     "density", "density", lambda value: percent_text(value) if is_sparse(value) else "dense"
 )
@@ -59,6 +58,12 @@ def _latency_text(latency_s: float) -> str:
     return f"{short(seconds_text(latency_s))} latency"
 
 
+#: Choices beside topology and density.
+OTHER_CHOICES = (
+    Axis("overlap", "overlap", lambda value: "overlapping" if value else "after computing"),
+    Axis("bucket_bytes", "buckets", lambda value: f"buckets of {value / 2**20:g} MiB"),
+    Axis("wire_dtype", "type on the wire", str),
+)
 #: Circumstances, in the order in which texts name them.
 SETTINGS = (
     WORKLOAD,
@@ -139,14 +144,12 @@ def _determines(rows: pd.DataFrame, given: list[str], columns: list[str]) -> boo
 
 def sending_text(row: dict[str, Any], varied: Sequence[str]) -> str:
     """Return the choices of a way beside its topology, such as ``0.1 %, overlapping``."""
-    parts = [DENSITY.text(row["density"])]
-    if "overlap" in varied:
-        parts.append("overlapping" if row["overlap"] else "after computing")
-    if "bucket_bytes" in varied and row["bucket_bytes"] == row["bucket_bytes"]:
-        parts.append(f"buckets of {bytes_text(row['bucket_bytes'])}")
-    if "wire_dtype" in varied:
-        parts.append(str(row["wire_dtype"]))
-    return ", ".join(parts)
+    others = [
+        axis.text(row[axis.column])
+        for axis in OTHER_CHOICES
+        if axis.column in varied and pd.notna(row[axis.column])
+    ]
+    return ", ".join([DENSITY.text(row["density"]), *others])
 
 
 def spread(values: Sequence[Any], most: int) -> list[Any]:
@@ -160,6 +163,7 @@ def spread(values: Sequence[Any], most: int) -> list[Any]:
 
 
 _NEAR = 1.25  # factor within which a bandwidth is that of a fabric
+_ENDS = 2
 _ETHERNET = ("1gbe", "10gbe", "25gbe", "100gbe")
 
 
@@ -177,12 +181,13 @@ def network_classes(bandwidths: Sequence[float], most: int = 4) -> list[float]:
 
     Args:
         bandwidths: Swept ones, in bytes per second.
-        most: Number of bandwidths to return, at most.
+        most: Number of bandwidths to return, at most; without room for the ends, where little
+            is decided, they are left out.
     """
     ordered = sorted(set(bandwidths))
     if len(ordered) <= most:
         return ordered
-    chosen = {ordered[0], ordered[-1]}
+    chosen = {ordered[0], ordered[-1]} if most > _ENDS + 1 else set()
     for name in _ETHERNET:
         wanted = FABRICS[name].bandwidth_bytes_per_s
         near = min(ordered, key=lambda each: max(each / wanted, wanted / each))

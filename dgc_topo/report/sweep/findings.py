@@ -25,6 +25,7 @@ from dgc_topo.report.sweep.swept import COST, SENDING, WAY, Swept, is_value, val
 from dgc_topo.sizes import is_sparse
 from dgc_topo.units import seconds_text, three_digits, times_text
 
+_MANY_MODELS = 3  # models, up to which all is said of each
 _NAMED = 3  # ties that are named; of more, only the number is said
 _REASONS = 5  # reasons for skipping that are told
 
@@ -40,10 +41,13 @@ def findings(frame: pd.DataFrame | Swept) -> list[str]:
         return [*_nothing(swept), *_skipped(swept)]
     if len(swept.rows) == 1:
         return [f"Predicted: one case, {_case_text(swept)}; nothing to compare.", *_skipped(swept)]
-    main, held = swept.held({BANDWIDTH.column, NETWORK.column, WORLD_SIZE.column, WORKLOAD.column})
+    free = {BANDWIDTH.column, NETWORK.column, WORLD_SIZE.column, WORKLOAD.column}
+    main, held = swept.held(free, each_way=True)
+    works = list(_by(main, WORKLOAD))
+    few = len(works) > _MANY_MODELS  # what is left out is in the page's tables
     return [
-        *(line for part in _by(main, WORKLOAD) for line in _best(part)),
-        *(line for part in _by(main, WORKLOAD) for line in _pays(part)),
+        *(line for part in works for line in _best(part, most=2 if few else 4)),
+        *(line for part in works for line in _pays(part, each_density=not few)),
         *_worst(swept),
         *_notes(swept, held),
         *_skipped(swept),
@@ -70,14 +74,19 @@ def network_axis(swept: Swept) -> Axis | None:
     return next((axis for axis in (BANDWIDTH, NETWORK) if axis in swept.axes), None)
 
 
-def compared_networks(swept: Swept) -> list[tuple[str, Swept]]:
-    """Return a name and the rows of the networks to compare: Ethernets, and both ends."""
+def compared_networks(swept: Swept, most: int = 4) -> list[tuple[str, Swept]]:
+    """Return a name and the rows of the networks to compare: Ethernets, and both ends.
+
+    Args:
+        swept: Predictions.
+        most: Number of bandwidths, at most; named networks are all compared.
+    """
     axis = network_axis(swept)
     if axis is None:
         return [("", swept)]
     values = values_of(swept.rows, axis.column)
     if axis == BANDWIDTH:
-        values = network_classes(values)
+        values = network_classes(values, most)
     return [
         (_network_name(axis, v), swept.only(swept.rows[swept.rows[axis.column] == v]))
         for v in values
@@ -99,11 +108,11 @@ def _where(swept: Swept, network: str = "") -> str:
     return ", ".join([*parts, f"{first['world_size']} ranks"]) + (f" {network}" if network else "")
 
 
-def _best(swept: Swept) -> Iterator[str]:
+def _best(swept: Swept, most: int) -> Iterator[str]:
     """Name the fastest way on each kind of network, in the largest world."""
     ranked = swept.ranked()
     largest = ranked.only(ranked.rows[ranked.rows["world_size"] == ranked.rows["world_size"].max()])
-    for network, part in compared_networks(largest):
+    for network, part in compared_networks(largest, most):
         if part.rows[WAY].nunique() > 1:
             yield f"Predicted for {_where(part, network)}: {_best_text(part)}."
 
@@ -118,7 +127,8 @@ def _best_text(swept: Swept) -> str:
     best, tied = won["fastest"], won["tied"]
     if len(tied) > _NAMED:
         ways = swept.rows[WAY].nunique()
-        return f"{len(tied)} of {ways} ways are within 1 % of the fastest, {_reach(swept, best)}"
+        number = f"all {ways}" if len(tied) == ways else f"{len(tied)} of {ways}"
+        return f"{number} ways are within 1 % of the fastest, {_reach(swept, best)}"
     others = " and ".join(way for way in tied if way != best)
     tie = f"; {others} within 1 % of it" if others else ""
     return f"fastest is {_reach(swept, best)}{tie}{_against_dense(swept, best)}"
@@ -132,6 +142,8 @@ def _against_dense(swept: Swept, way: str) -> str:
         return ""
     dense, compressed = by_cost[~sparse].iloc[0], by_cost[sparse].iloc[0]
     gain = dense[COST] / compressed[COST]
+    if gain <= 1 + TIE and way == compressed[WAY]:  # the dense one is among the ties
+        return ", so compression does not pay there"
     if gain <= 1 + TIE:
         return f"; compression does not pay there (at best {_reach(swept, compressed[WAY])})"
     return f"; the best dense way is {_reach(swept, dense[WAY])}, so compression gains {_x(gain)}"
@@ -148,9 +160,15 @@ def _x(factor: float) -> str:
     return times_text(factor)
 
 
-def _pays(swept: Swept) -> Iterator[str]:
-    """Say up to which bandwidth compression pays, in the smallest and the largest world."""
-    table = break_even(swept)
+def _pays(swept: Swept, *, each_density: bool) -> Iterator[str]:
+    """Say up to which bandwidth compression pays, in the smallest and the largest world.
+
+    Args:
+        swept: Predictions of one model.
+        each_density: Say it of each density, not only of the lowest.
+    """
+    simple, held = swept.held({axis.column for axis in swept.axes})
+    table = break_even(simple)
     if table.empty:
         return
     any_topology = bool((table["topology"] == ANY).any())
@@ -158,6 +176,9 @@ def _pays(swept: Swept) -> Iterator[str]:
     model = swept.rows["workload"].iloc[0] if "workload" in swept.rows else None
     what = f" for {model}" if isinstance(model, str) else ""
     over = "" if any_topology else f" over {chosen['topology'].iloc[0]}"
+    over += f" ({held})" if held else ""
+    if not each_density:
+        chosen = chosen[chosen[SENDING] == simple.styles.densities[-1]]
     for sending, lines in chosen.groupby(SENDING, sort=False):
         ordered = lines.sort_values("world_size") if "world_size" in lines else lines
         ends = ordered.iloc[[0, -1]] if len(ordered) > 1 else ordered

@@ -30,9 +30,11 @@ from dgc_topo.report.sweep.lines import (
     scale_x,
     titled,
 )
-from dgc_topo.report.sweep.picture import Panel, Picture, mark_fabrics
+from dgc_topo.report.sweep.picture import Panel, Picture, mark_fabrics, pad_title
 from dgc_topo.report.sweep.swept import SENDING, Swept, values_of
 
+_ARROWS = 14  # points above the axes
+_MARGIN = 1.3  # of the limits of an axis, as a factor
 _THIN = 1.2  # a line above all others
 _BEYOND = "No break-even lies inside the swept bandwidths."
 _EVERYWHERE = {
@@ -45,22 +47,24 @@ _PAYS = "Compression pays where it gains more than 1 %."
 def gains_picture(swept: Swept, name: str, panels_by: Sequence[Axis]) -> Picture:
     """Return the throughput of compressed ways over that of dense ones, over bandwidth."""
     here, held = swept.ranked().held({BANDWIDTH.column, *(a.column for a in panels_by)})
+    shown, left_out = parts(here, panels_by)
     panels = tuple(
-        Panel(title, partial(_draw_gains, part, compression_gains(part)))
-        for title, part in parts(here, panels_by)
+        Panel(title, partial(_draw_gains, part, compression_gains(part))) for title, part in shown
     )
     text = (
         "Throughput of compressed over that of dense steps. Colours: over the same topology; "
         f"black: the best topology for each. Below 1, compression costs more than it saves. {_PAYS}"
     )
-    return Picture(name, titled("Gain by compressing", held), text, panels, _legend(here))
+    title = titled("Gain by compressing", held)
+    return Picture(name, title, text + left_out, panels, _legend(here))
 
 
 def break_even_picture(swept: Swept, name: str, panels_by: Sequence[Axis]) -> Picture:
     """Return the break-even bandwidth of compression, over world size."""
     free = {BANDWIDTH.column, WORLD_SIZE.column, *(axis.column for axis in panels_by)}
     here, held = swept.ranked().held(free)
-    tables = [(title, part, break_even(part)) for title, part in parts(here, panels_by)]
+    shown, left_out = parts(here, panels_by)
+    tables = [(title, part, break_even(part)) for title, part in shown]
     title = titled("Break-even of compression", held)
     places = {place for *_, table in tables for place in table["place"]}
     if INSIDE not in places:
@@ -70,9 +74,9 @@ def break_even_picture(swept: Swept, name: str, panels_by: Sequence[Axis]) -> Pi
     )
     text = (
         f"Bandwidth above which compression stops to pay. {_PAYS} Interpolated between swept "
-        "bandwidths. Arrows at an edge: it lies beyond the swept range."
+        "bandwidths. Arrows above or below the axes: it lies beyond the swept range."
     )
-    return Picture(name, title, text, panels, _legend(here))
+    return Picture(name, title, text + left_out, panels, _legend(here))
 
 
 def _legend(swept: Swept) -> tuple[Artist, ...]:
@@ -125,16 +129,27 @@ def _draw_gains(swept: Swept, table: pd.DataFrame, axes: Axes) -> None:
 def _draw_break_even(swept: Swept, table: pd.DataFrame, axes: Axes) -> None:
     style_axes(axes, x=WORLD_SIZE.label, y="break-even bandwidth", title=axes.get_title(loc="left"))
     order = scale_x(axes, WORLD_SIZE, values_of(table, WORLD_SIZE.column))
-    low, *_, high = map(bits, values_of(swept.rows, BANDWIDTH.column))
-    edges = {ABOVE: (high, "^"), BELOW: (low, "v")}
+    edges = {ABOVE: (1.025, "^"), BELOW: (-0.025, "v")}  # shares of the axes' height
+    outside = axes.get_xaxis_transform()
     for rows, look in _lines(swept, table):
         line = rows.sort_values(WORLD_SIZE.column)
-        inside = list(map(bits, line["break_even_bytes_per_s"]))
-        axes.plot(list(map(order, line[WORLD_SIZE.column])), inside, **look)
-        for place, (edge, arrow) in edges.items():
-            beyond = line[line["place"] == place][WORLD_SIZE.column]
-            style = {**look, "marker": arrow, "ls": "none", "label": ""}
-            if len(beyond):  # an empty line would disturb the layout
-                axes.plot(list(map(order, beyond)), [edge] * len(beyond), clip_on=False, **style)
+        places = list(map(order, line[WORLD_SIZE.column]))
+        axes.plot(places, list(map(bits, line["break_even_bytes_per_s"])), **look)
+        for place, (height, arrow) in edges.items():
+            beyond = list(map(order, line[line["place"] == place][WORLD_SIZE.column]))
+            if beyond:  # an empty line would disturb the layout
+                style = {**look, "marker": arrow, "ls": "none", "label": "", "clip_on": False}
+                axes.plot(beyond, [height] * len(beyond), transform=outside, **style)
     scale_by_powers(axes, "y", BITS)
-    axes.set_ylim(low / 1.15, high * 1.15)
+    axes.set_ylim(*_limits(swept, table))
+    pad_title(axes, _ARROWS)
+
+
+def _limits(swept: Swept, table: pd.DataFrame) -> tuple[float, float]:
+    """Return limits around all break-evens, at least a decade apart; or those of the sweep."""
+    found = table["break_even_bytes_per_s"].dropna()
+    if found.empty:
+        found = swept.rows[BANDWIDTH.column]
+    low, high = bits(found.min()), bits(found.max())
+    margin = max(_MARGIN, (10 * low / high) ** 0.5)
+    return low / margin, high * margin

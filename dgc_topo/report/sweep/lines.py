@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ from dgc_topo.units import bytes_text, rate_text
 BITS = FuncFormatter(lambda bits_per_s, _: rate_text(bits_per_s))
 _BYTES_PER_S = FuncFormatter(lambda value, _: f"{short(bytes_text(value))}/s")
 _DECADES = 10  # ratio from which on an axis is logarithmic
+_HALF = 2  # panels for values of an axis, if another one has panels as well
 _LABELLED = 7  # values that an axis of names or world sizes names, at most
 
 
@@ -81,16 +82,15 @@ def lines_picture(
     """
     free = {x.column, *(axis.column for axis in panels_by)}
     here, held = swept.held(free)
-    panels = tuple(
-        Panel(title, partial(_draw, part, x, quantity)) for title, part in parts(here, panels_by)
-    )
+    shown, left_out = parts(here, panels_by)
+    panels = tuple(Panel(title, partial(_draw, part, x, quantity)) for title, part in shown)
     text = f"One line per topology (colour) and density (dashes); {quantity.better} is better."
     if x == BANDWIDTH:
         text += " Ticks on top mark named fabrics."
     if quantity is SPEEDUP:
         text += " Speed-ups are relative to one worker that neither compresses nor communicates."
     title = f"{quantity.label[0].upper()}{quantity.label[1:]} over {x.title}"
-    return Picture(name, titled(title, held), text, panels, legend_of(here))
+    return Picture(name, titled(title, held), text + left_out, panels, legend_of(here))
 
 
 def titled(title: str, held: str) -> str:
@@ -98,25 +98,39 @@ def titled(title: str, held: str) -> str:
     return f"{title} ({held})" if held else title
 
 
-def parts(swept: Swept, axes: Sequence[Axis]) -> Iterator[tuple[str, Swept]]:
-    """Yield a title and some rows per panel: the combinations of a few values of each axis."""
-    varied = [axis for axis in axes if swept.rows[axis.column].nunique(dropna=False) > 1]
-    most = MOST_PANELS
-    chosen: list[list[Any]] = []
+def parts(swept: Swept, axes: Sequence[Axis]) -> tuple[list[tuple[str, Swept]], str]:
+    """Return a title and some rows per panel, and a sentence on what there is no room for.
+
+    Panels are the combinations of a few values of each axis.
+    """
+    varied = [a for a in axes if a in swept.axes and swept.rows[a.column].nunique() > 1]
+    room, chosen, said = MOST_PANELS, [], []
     for place, axis in enumerate(varied):
-        # The last axis takes what the ones before it leave.
-        room = most if place == len(varied) - 1 else max(1, MOST_PANELS // 2)
         values = values_of(swept.rows, axis.column)
-        few = network_classes(values, room) if axis == BANDWIDTH else spread(values, room)
+        # The last axis takes what the ones before it leave.
+        few = _few(axis, values, room if place == len(varied) - 1 else min(room, _HALF))
+        room = max(1, room // len(few))
         chosen.append(few)
-        most = max(1, most // len(few))
-    for chosen_values in product(*chosen):
+        if len(few) < len(values):
+            said.append(f"{len(few)} of {len(values)} {axis.title}s")
+    shown = []
+    for case in product(*chosen):
         rows = swept.rows
-        for axis, value in zip(varied, chosen_values, strict=True):
+        for axis, value in zip(varied, case, strict=True):
             rows = rows[is_value(rows[axis.column], value)]
-        title = ", ".join(axis.text(v) for axis, v in zip(varied, chosen_values, strict=True))
+        title = ", ".join(axis.text(v) for axis, v in zip(varied, case, strict=True))
         if not rows.empty:
-            yield title, swept.only(rows)
+            shown.append((title, swept.only(rows)))
+    return shown, f" Drawn are {' and '.join(said)}." if said else ""
+
+
+def _few(axis: Axis, values: Sequence[Any], room: int) -> list[Any]:
+    """Return the values that say most: not the smallest, where all are alike, if few fit."""
+    if axis == BANDWIDTH:
+        return network_classes(values, room)
+    if axis == WORLD_SIZE and room == _HALF < len(values):
+        return [values[len(values) // 2], values[-1]]
+    return spread(values, room)
 
 
 def legend_of(swept: Swept) -> tuple[Artist, ...]:

@@ -14,6 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
 
 from dgc_topo.report.style import TEXT, style_axes
 from dgc_topo.report.sweep.axes import BANDWIDTH, DENSITY, WORLD_SIZE, Axis, spread
@@ -29,6 +30,7 @@ _MANY = "#E4E4E4"
 _NOTHING = "#FFFFFF"
 _BRIGHT = 0.6  # of a colour; texts on it are dark
 _WIDE, _NARROW = 16, 30  # columns up to which gains, and letters, fit into their cells
+_FEW = 8  # columns up to which texts may be larger
 _TALL = 14  # rows up to which both fit
 _FRAME, _ROW, _HIGHEST = 1.5, 0.4, 4.5  # inches of a panel
 _MANY_ROWS = 30
@@ -57,11 +59,10 @@ def map_picture(swept: Swept, name: str, x: Axis, y: Axis, panels_by: Sequence[A
         panels_by: Axes with a panel for some of their values; all others are held.
     """
     each_density = y == DENSITY
-    here, held = swept.ranked().held({x.column, y.column, *(axis.column for axis in panels_by)})
-    tables = [
-        (title, fastest(part, each_density=each_density)) for title, part in parts(here, panels_by)
-    ]
-    key = _key_of(here, [table for _, table in tables], each_density=each_density)
+    free = {x.column, y.column, *(axis.column for axis in panels_by)}
+    here, held = swept.ranked().held(free, each_way=True)
+    shown, left_out = parts(here, panels_by)
+    tables = [(title, fastest(part, each_density=each_density)) for title, part in shown]
     key = _key_of(here, [table for _, table in tables], each_density=each_density)
     panels = tuple(Panel(title, partial(_draw, table, x, y, key)) for title, table in tables)
     what = "topology at each density" if each_density else "topology and density"
@@ -76,7 +77,7 @@ def map_picture(swept: Swept, name: str, x: Axis, y: Axis, panels_by: Sequence[A
     tallest = max((table[y.column].nunique() for _, table in tables), default=0)
     height = min(_HIGHEST, _FRAME + _ROW * tallest)
     legend = _legend(key, [table for _, table in tables])
-    return Picture(name, title, text, panels, legend, height)
+    return Picture(name, title, text + left_out, panels, legend, height)
 
 
 def _key_of(swept: Swept, tables: Sequence[Any], *, each_density: bool) -> _Key:
@@ -148,17 +149,20 @@ def _draw_cell(
     tied = cell["tied"]
     colours = [key.colours[name] for name in tied] if len(tied) <= _STRIPES else [_MANY]
     left, bottom = corner[0] - 0.5, corner[1] - 0.5
-    width = 1 / len(colours)
-    for place, colour in enumerate(colours):
+    height = 1 / len(colours)
+    for place, colour in enumerate(reversed(colours)):  # as bands, which neighbours continue
         axes.add_patch(
-            Rectangle((left + place * width, bottom), width, 1, facecolor=colour, lw=0, zorder=1)
+            Rectangle((left, bottom + place * height), 1, height, facecolor=colour, lw=0, zorder=1)
         )
     axes.add_patch(Rectangle((left, bottom), 1, 1, fill=False, ec="white", lw=1, zorder=2))
     text = _cell_text(cell, key, shape)
-    ink = TEXT if min(map(_brightness, colours)) > _BRIGHT else "white"
-    size = 6.5 if len(text) <= _SHORT or "\n" in text else 5.3
-    axes.text(*corner, text, ha="center", va="center", fontsize=size, color=ink, zorder=3,
-              linespacing=1.1)  # fmt: skip
+    full = 8.0 if shape[0] <= _FEW else 6.5
+    size = full if len(text) <= _SHORT or "\n" in text else full - 1.2
+    dark = len(colours) > 1 or _brightness(colours[0]) > _BRIGHT
+    shown = axes.text(*corner, text, ha="center", va="center", fontsize=size, zorder=3,
+                      color=TEXT if dark else "white", linespacing=1.1)  # fmt: skip
+    if len(colours) > 1:  # the letters lie across stripes of any brightness
+        shown.set_path_effects([withStroke(linewidth=1.8, foreground="white")])
 
 
 def _cell_text(cell: Mapping[Any, Any], key: _Key, shape: tuple[int, int]) -> str:

@@ -17,7 +17,7 @@ from dgc_topo.text import printable
 MOST_PANELS = 4  #: of a picture; more are too small to be read
 _WIDTH = 5.4  # inches of a panel: on a phone's screen its texts can still be read
 _LEGEND_ROW, _TITLE = 0.21, 0.35  # inches
-_LEGEND_COLUMNS = 2  # per panel
+_LETTER, _HANDLE = 0.078, 0.65  # inches of a letter, and of a legend's entry beside its text
 _FABRIC_HEIGHT = 40  # points above the axes
 _FABRIC_GAP = 0.03  # of an axis, between names that do not overlap
 
@@ -68,7 +68,8 @@ def figure_of(picture: Picture, panels: Sequence[Panel] = (), *, titled: bool = 
         return empty_figure(title, picture.text)
     columns = min(2, len(panels))
     rows = ceil(len(panels) / columns)
-    lines = ceil(len(picture.legend) / (_LEGEND_COLUMNS * columns))
+    entries = _entries_per_row(picture.legend, _WIDTH * columns)
+    lines = ceil(len(picture.legend) / entries)
     height = picture.height * rows + _LEGEND_ROW * lines + (_TITLE if titled else 0)
     figure = new_figure(_WIDTH * columns, height, title)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -78,8 +79,14 @@ def figure_of(picture: Picture, panels: Sequence[Panel] = (), *, titled: bool = 
     for axes in grid[len(panels) :]:
         axes.remove()
     if picture.legend:
-        _add_legend(figure, picture.legend, _LEGEND_COLUMNS * columns)
+        _add_legend(figure, picture.legend, entries)
     return figure
+
+
+def _entries_per_row(handles: Sequence[Artist], width: float) -> int:
+    """Return the number of a legend's entries that fit side by side."""
+    longest = max((len(str(handle.get_label())) for handle in handles), default=0)
+    return max(1, int(width / (_HANDLE + _LETTER * longest)))
 
 
 def _add_legend(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
@@ -125,4 +132,9 @@ def mark_fabrics(axes: Axes, place: Callable[[float], float]) -> None:
             color=FAINT,
             arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
         )
-    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=10, pad=_FABRIC_HEIGHT)
+    pad_title(axes, _FABRIC_HEIGHT)
+
+
+def pad_title(axes: Axes, points: float) -> None:
+    """Move the title of *axes* up, so far that something has room below it."""
+    axes.set_title(axes.get_title(loc="left"), loc="left", fontsize=10, pad=points)

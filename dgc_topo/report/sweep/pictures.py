@@ -32,7 +32,8 @@ from dgc_topo.report.sweep.maps import map_picture
 from dgc_topo.report.sweep.picture import Picture, figure_of
 from dgc_topo.report.sweep.swept import Swept
 
-_MADE_OF = (WORKLOAD, WORLD_SIZE)  # panels of pictures over bandwidth
+_WORK = (WORKLOAD, NUM_BYTES)
+_MADE_OF = (*_WORK, WORLD_SIZE)  # panels of pictures over bandwidth
 #: Axes with a picture of their own, beside bandwidth and world size, by its name.
 _OTHERS = {
     "over-latency": "latency_s",
@@ -116,7 +117,7 @@ def _makers(swept: Swept) -> dict[str, Callable[[str], Picture]]:
             found["speedup"] = lambda name: lines_picture(swept, name, main, speed, _MADE_OF)
         found |= _maps(swept, main)
     if swept.varies(WORLD_SIZE.column):
-        by = (WORKLOAD, main) if main else (WORKLOAD,)
+        by = (*_WORK, main) if main else _WORK
         shown = speed if has_speed else time
         found["scaling"] = lambda name: lines_picture(swept, name, WORLD_SIZE, shown, by)
     return found | _others(swept, main, time)
@@ -127,21 +128,21 @@ def _maps(swept: Swept, main: Axis) -> dict[str, Callable[[str], Picture]]:
     found: dict[str, Callable[[str], Picture]] = {}
     upwards = next((a for a in (WORLD_SIZE, *SETTINGS[5:], NUM_BYTES) if a in swept.axes), None)
     if upwards and len(swept.ways()) > 1:
-        found["fastest"] = lambda name: map_picture(swept, name, main, upwards, (WORKLOAD,))
+        found["fastest"] = lambda name: map_picture(swept, name, main, upwards, _WORK)
     both = swept.varies("density")
     if both and swept.varies("topology"):
         found["fastest-by-density"] = lambda name: map_picture(swept, name, main, DENSITY, _MADE_OF)
     if both and main == BANDWIDTH and (swept.rows["density"] == 1).any():
         found["compression-gain"] = lambda name: gains_picture(swept, name, _MADE_OF)
         if swept.varies(WORLD_SIZE.column):
-            found["break-even"] = lambda name: break_even_picture(swept, name, (WORKLOAD,))
+            found["break-even"] = lambda name: break_even_picture(swept, name, _WORK)
     return found
 
 
 def _others(
     swept: Swept, main: Axis | None, quantity: Quantity
 ) -> dict[str, Callable[[str], Picture]]:
-    by = (WORKLOAD, main) if main else (WORKLOAD,)
+    by = (*_WORK, main) if main else _WORK
     axes = {axis.column: axis for axis in swept.axes}
     return {
         name: partial(_over, swept, axes[column], quantity, by)

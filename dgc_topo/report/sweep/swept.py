@@ -12,7 +12,7 @@ import pandas as pd
 
 from dgc_topo.network.fabrics import FABRICS
 from dgc_topo.report.style import Styles
-from dgc_topo.report.sweep.axes import CHOICES, SETTINGS, Axis, sending_text, varying
+from dgc_topo.report.sweep.axes import CHOICES, OTHER_CHOICES, SETTINGS, Axis, sending_text, varying
 from dgc_topo.topology import TopologyError, load_topology
 
 STEP, COLLECTIVE = "step_time_s", "time_s"
@@ -77,20 +77,35 @@ class Swept:
         """Return some of the rows, with the same axes and styles."""
         return replace(self, rows=rows)
 
-    def held(self, free: Iterable[str]) -> tuple[Swept, str]:
+    def held(self, free: Iterable[str], *, each_way: bool = False) -> tuple[Swept, str]:
         """Return the rows of one value of each axis that is not *free*, and say which.
 
-        Held are the largest world, a bandwidth near 1 GbE, and of others the value with the most
-        rows, or the first.
+        Held are the largest world and size, a bandwidth near 1 GbE, and of others the value with
+        the most rows, or the first.
+
+        Args:
+            free: Columns that may vary.
+            each_way: Keep all ways; else only topologies and densities vary, and the first of all
+                other choices is taken.
         """
-        rows, said = self.rows, []
+        swept, said = (self, []) if each_way else self._simple()
+        rows = swept.rows
         for axis in self.axes:
             if axis.column in free or rows.empty:
                 continue
             value = _reference(rows[axis.column])
             rows = rows[is_value(rows[axis.column], value)]
-            said.append(axis.text(value) if pd.notna(value) else f"no {axis.label}")
-        return self.only(rows), ", ".join(said)
+            said.append(_held_text(axis, value))
+        return swept.only(rows), ", ".join(said)
+
+    def _simple(self) -> tuple[Swept, list[str]]:
+        rows, said = self.rows, []
+        for axis in OTHER_CHOICES:
+            if axis.column in rows and rows[axis.column].nunique(dropna=False) > 1:
+                value = rows[axis.column].iloc[0]
+                rows = rows[is_value(rows[axis.column], value)]
+                said.append(_held_text(axis, value))
+        return (Swept.of(rows) if said else self), said
 
     def ranked(self) -> Swept:
         """Return what may be called fastest: all-reduces, if there are any.
@@ -109,6 +124,10 @@ class Swept:
             for topology, sending, way in pairs.itertuples(index=False)
         ]
         return [way for *_, way in sorted(order)]
+
+
+def _held_text(axis: Axis, value: Any) -> str:
+    return axis.text(value) if pd.notna(value) else f"no {axis.label}"
 
 
 def values_of(rows: pd.DataFrame, column: str) -> list[Any]:
@@ -157,7 +176,7 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     """Return rows with a density each, the names of their ways, and nothing twice."""
     density = rows["density"].fillna(1.0) if "density" in rows else 1.0
     rows = rows.assign(density=density, topology=rows["topology"].astype(str))
-    varied = [c for c in CHOICES if c in rows and rows[c].nunique(dropna=False) > 1]
+    varied = [c for c in CHOICES if c in rows and rows[c].nunique() > 1]
     choices = [column for column in CHOICES if column in rows]
     keys = rows[choices].itertuples(index=False, name=None)
     texts = [sending_text(dict(zip(choices, key, strict=True)), varied) for key in keys]
@@ -180,7 +199,7 @@ def _once(rows: pd.DataFrame, time: str) -> pd.DataFrame:
 
 
 def _reference(column: pd.Series[Any]) -> Any:
-    if column.name == "world_size":
+    if column.name in ("world_size", "num_bytes"):
         return column.max()
     counts = column.value_counts(dropna=False, sort=False)
     most: Sequence[Any] = [value for value, count in counts.items() if count == counts.max()]

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from dgc_topo.report.sweep.axes import BANDWIDTH, DENSITY, WORKLOAD, WORLD_SIZE, Axis, spread
+from dgc_topo.report.sweep.axes import (
+    BANDWIDTH,
+    DENSITY,
+    OTHER_CHOICES,
+    WORKLOAD,
+    WORLD_SIZE,
+    Axis,
+    spread,
+)
 from dgc_topo.report.sweep.break_even import ABOVE, ANY, INSIDE, break_even
 from dgc_topo.report.sweep.choices import fastest, topology_losses
 from dgc_topo.report.sweep.findings import compared_networks, skip_reasons
@@ -39,13 +47,7 @@ class TextTable(NamedTuple):
 
 def axes_table(swept: Swept) -> TextTable:
     """Return what varies, with its values."""
-    choices = [
-        Axis("topology", "topology", str),
-        DENSITY,
-        Axis("overlap", "overlap", lambda v: "overlapping" if v else "after computing"),
-        Axis("bucket_bytes", "bucket", lambda v: f"{v / 2**20:g} MiB"),
-        Axis("wire_dtype", "type on the wire", str),
-    ]
+    choices = [Axis("topology", "topology", str), DENSITY, *OTHER_CHOICES]
     varied = [*(axis for axis in choices if swept.varies(axis.column)), *swept.axes]
     rows = tuple((axis.title, _values_text(swept.rows, axis)) for axis in varied)
     note = f"All combinations: {len(swept.rows):,} predicted, {len(swept.skipped):,} skipped."
@@ -67,7 +69,7 @@ def _values_text(rows: pd.DataFrame, axis: Axis) -> str:
 def best_table(swept: Swept) -> TextTable:
     """Return the fastest way for each model, kind of network and a few world sizes."""
     free = {axis.column for axis in swept.axes if axis.column in _COMPARED}
-    here, held = swept.ranked().held(free)
+    here, held = swept.ranked().held(free, each_way=True)
     rows = tuple(_best_rows(here))
     head = ("model", "network", "ranks", "fastest", "time", "speed-up", "ties", "over the next")
     note = (

@@ -247,9 +247,14 @@ def test_a_circumstance_is_held_where_most_rows_are(frame):
 
 
 def test_network_classes_are_the_ends_and_ethernets():
-    classes = network_classes(BANDWIDTHS)
+    classes = network_classes(BANDWIDTHS)  # four by default
     assert [round(8 * each / 1e6) for each in classes] == [100, 1000, 10_000, 100_000]
     assert [fabric_near(each) for each in classes] == ["", "1gbe", "10gbe", "100gbe"]
     assert network_classes([3.0, 1.0, 2.0]) == [1.0, 2.0, 3.0]
     assert spread(range(10), 4) == [0, 3, 6, 9]
     assert spread(range(10), 1) == [9]
+
+
+def test_without_room_for_the_ends_ethernets_are_left():
+    """At the ends little is decided: all wait for the wire, or for nothing."""
+    assert [round(8 * each / 1e9) for each in network_classes(BANDWIDTHS, 2)] == [1, 10]

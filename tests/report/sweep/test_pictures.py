@@ -147,7 +147,7 @@ def test_the_break_even_is_drawn_where_it_is(frame):
     assert np.asarray(line.get_xdata()).tolist() == [4.0, 16.0, 64.0]
     assert all(40e9 < bits < 80e9 for bits in np.asarray(line.get_ydata()))
     edges = [np.asarray(each.get_ydata()).tolist() for each in axes.lines]
-    assert [8 * BANDWIDTHS[-1]] * 3 in edges  # the server's, above the swept range
+    assert [1.025] * 3 in edges  # the server's, above the axes: beyond the swept range
 
 
 def test_a_break_even_out_of_range_is_said():
@@ -230,3 +230,41 @@ def test_names_are_as_written():
         for text in figure.findobj(Text):
             if "$" in text.get_text():
                 assert text.get_parse_math() is False
+
+
+def test_other_choices_are_held_in_lines_and_named_in_maps():
+    """Four dashes cannot tell eight ways of sending apart."""
+    cases = pd.concat(
+        [
+            swept(
+                overlap=(overlap,), bucket_bytes=(bucket,), wire_dtype=("float32", "float16"),
+                bandwidth_bytes_per_s=TWO, density=(1.0, 0.01),
+            )
+            for overlap, bucket in ((True, 25 * 2**20), (False, None))
+        ]
+    )  # fmt: skip
+    cases = cases.drop(columns="samples_per_s")
+    cases.loc[~cases["overlap"], "step_time_s"] *= 2
+    cases.loc[cases["wire_dtype"] == "float16", "step_time_s"] *= 0.9
+    figure = draw(cases, "time")
+    assert figure.get_suptitle() == "Step time over bandwidth (overlapping, float32)"
+    assert len(lines_of(figure.axes[0])) == 6
+    assert {line.get_linestyle() for line in lines_of(figure.axes[0]).values()} == {"-", "--"}
+    letters = [text for text in texts(draw(cases, "fastest")) if "butterfly, " in text]
+    assert letters
+    assert all(text.endswith("%, overlapping, float16") for text in letters)
+    assert not any("buckets" in text for text in texts(draw(cases, "fastest")))
+
+
+def test_what_panels_have_no_room_for_is_said():
+    cases = pd.concat(
+        [
+            swept(workload=(name,), world_size=(2, 4, 8), bandwidth_bytes_per_s=TWO)
+            for name in ("a", "b", "c")
+        ]
+    )
+    (time, *_) = pictures_of(cases)
+    assert time.text.endswith(" Drawn are 2 of 3 models and 2 of 3 world sizes.")
+    assert [panel.title for panel in time.panels] == [
+        "a, 4 ranks", "a, 8 ranks", "c, 4 ranks", "c, 8 ranks"
+    ]  # fmt: skip
