@@ -93,10 +93,10 @@ class RecordFile:
             while lines:
                 lines = lines[os.write(writer, lines) :]
             os.fsync(writer)
-        except (
-            BaseException
-        ) as error:  # on an interrupt, too, because half a record would spoil the next one
-            os.ftruncate(writer, end)
+        except BaseException as error:
+            # On an interrupt, too, because half a record would spoil the next one; whole ones stay.
+            if lines or isinstance(error, OSError):
+                os.ftruncate(writer, end)
             if isinstance(error, OSError):
                 raise WriteError(error.errno, error.strerror, str(self._path)) from error
             raise

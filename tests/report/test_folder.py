@@ -158,6 +158,29 @@ def test_a_failed_write_leaves_whole_records(folder, monkeypatch):
     assert folder.measurements() == [first]
 
 
+def test_an_interrupt_loses_no_whole_record_and_leaves_no_half(folder, monkeypatch):
+    first, second, third = measurements()[:3]
+    folder.append(first)
+    write = os.write
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def half(descriptor, line):
+        write(descriptor, line[: len(line) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            folder.append(second)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        with pytest.raises(KeyboardInterrupt):
+            folder.append(third)
+    assert folder.measurements() == [first, second]
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path):
     precious = tmp_path / "thesis.tex"
     precious.write_text("years of work")
