@@ -157,7 +157,8 @@ def run_scenario(
         )
     jobs, left_out = plan_jobs(scenario) if scenario.train and train else ([], [])
     if not (jobs or (scenario.simulate and scenario.simulate.workloads)):
-        why = "there is no [train]; use 'dgc-topo validate' for what is in [validate]"
+        other = "validate" if scenario.validation else "sweep"
+        why = f"there is no [train]; use 'dgc-topo {other}' for what is in [{other}]"
         why = why if scenario.train is None else "; ".join(left_out)
         raise ScenarioError(f"{path}: nothing to do: {why}")
     command = ("train", *part.options) if part else ("compare" if train else "simulate",)

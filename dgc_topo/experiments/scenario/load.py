@@ -150,6 +150,12 @@ def _world_sizes(scenario: Scenario, topology: Topology) -> dict[str, tuple[int,
 
 
 def _check_networks(scenario: Scenario, where: str) -> None:
+    if scenario.sweep is not None:
+        for index, name in enumerate(scenario.sweep.network):
+            try:
+                scenario.network(str(name))
+            except ValueError as error:
+                raise ScenarioError(f"{where}: sweep.network[{index}]: {error}") from error
     if scenario.simulate is None:
         return
     for index, name in enumerate(scenario.simulate.networks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -9,11 +10,13 @@ from pydantic import Field, field_validator, model_validator
 
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
 from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
+from dgc_topo.experiments.scenario.sweep import SweepSection
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
 from dgc_topo.network.cluster import Cluster, load_cluster
 from dgc_topo.network.fabrics import find_fabric, like_fabric
 from dgc_topo.network.kinds import Networks
 from dgc_topo.network.network_files import file_of, names_file
+from dgc_topo.network.tables import NetworkTable
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce, at_key
 from dgc_topo.tables.places import AnyPath, Name
@@ -33,9 +36,9 @@ class Scenario(Table):
     description: str = ""
     seed: int = Field(default=0, ge=0, lt=2**31)
     topologies: Annotated[tuple[Topology, ...], EachOnce] = Field(
-        min_length=1,
+        default=(),
         description='tables, or texts such as "ring" and "gossip:graph=ring"; a relative path of a '
-        ".py file begins in the scenario's folder",
+        ".py file begins in the scenario's folder; needed unless [sweep] has its own",
     )
     train: TrainSection | None = None
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
@@ -46,6 +49,9 @@ class Scenario(Table):
     )
     networks: Networks = ()
     simulate: SimulateSection | None = None
+    sweep: SweepSection | None = Field(
+        default=None, description="many predictions, for 'dgc-topo sweep'"
+    )
     validation: ValidateSection | None = Field(
         default=None, alias="validate", description="measured runs that check predictions"
     )
@@ -56,29 +62,51 @@ class Scenario(Table):
     @property
     def files(self) -> tuple[Path, ...]:
         """Paths of the files that the scenario's topologies and networks use."""
-        topologies = [Path(each.folder, each.name) for each in self.topologies if each.is_file]
+        own = self.topologies if self.sweep is None else (*self.topologies, *self.sweep.topology)
+        topologies = [Path(each.folder, each.name) for each in own if each.is_file]
         networks = [network.file for network in self.networks if hasattr(network, "file")]
-        if self.simulate is not None:
-            folder = self.simulate.folder_of_networks
-            networks += [
-                Path(folder, file_of(name)) for name in self.simulate.networks if self._reads(name)
-            ]
+        networks += [Path(folder, file_of(name)) for name, folder in self._network_files()]
         return tuple(dict.fromkeys([*topologies, *networks]))
 
-    def _reads(self, network: str) -> bool:
-        """Return True if a name of ``[simulate] networks`` is that of a file."""
-        return names_file(network) and network not in {table.name for table in self.networks}
+    def _network_files(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of networks that are those of files, and where relative ones begin."""
+        named: list[tuple[str, str]] = []
+        if self.simulate is not None:
+            folder = self.simulate.folder_of_networks
+            named += [(name, folder) for name in self.simulate.networks]
+        if self.sweep is not None:
+            texts = map(str, self.sweep.network)
+            named += [(name, self.sweep.folder_of_files) for name in texts]
+        tables = {table.name for table in self.networks}
+        return (each for each in named if names_file(each[0]) and each[0] not in tables)
 
     @property
     def names_files(self) -> bool:
         """True if a file may be named by a path relative to the scenario."""
-        files = [topology.name for topology in self.topologies if topology.is_file]
+        own = self.topologies if self.sweep is None else (*self.topologies, *self.sweep.topology)
+        files = [topology.name for topology in own if topology.is_file]
         if self.train is not None and self.train.data_path is not None:
             files.append(str(self.train.data_path))
         read = any(network.kind in {"simgrid", "calibrated"} for network in self.networks)
-        if self.simulate is not None:
-            read = read or any(names_file(network) for network in self.simulate.networks)
+        read = read or any(True for _ in self._network_files())
         return read or not all(Path(file).is_absolute() for file in files)
+
+    def network(self, name: str) -> NetworkTable | str:
+        """Return the table of ``[[networks]]`` that has a name; a fabric or a file as it is.
+
+        Raises:
+            ValueError: if there is no such network; the error lists all.
+        """
+        for table in self.networks:
+            if table.name == name:
+                return table
+        if find_fabric(name) is None and not names_file(name):
+            listed = ", ".join(table.name for table in self.networks) or "none"
+            raise ValueError(
+                f"network {name!r}: unknown, expected one of [[networks]] ({listed}), a file "
+                f"such as lab.toml, or a fabric ({like_fabric(name)})"
+            )
+        return name
 
     def cluster(self, network: str, world_size: int) -> Cluster:
         """Return a cluster of *world_size* ranks on a network of ``[simulate] networks``.
@@ -87,18 +115,13 @@ class Scenario(Table):
             ValueError: if there is no such network (the error lists all), or a key does not allow
                 so many ranks (the error names it).
         """
-        for index, table in enumerate(self.networks):
-            if table.name == network:
-                with at_key(f"networks[{index}] ({network}) with {world_size} ranks"):
-                    return load_cluster(table, world_size)
-        if find_fabric(network) is None and not names_file(network):
-            listed = ", ".join(table.name for table in self.networks) or "none"
-            raise ValueError(
-                f"network {network!r}: unknown, expected one of [[networks]] ({listed}), a file "
-                f"such as lab.toml, or a fabric ({like_fabric(network)})"
-            )
+        found = self.network(network)
+        if isinstance(found, NetworkTable):
+            index = self.networks.index(found)
+            with at_key(f"networks[{index}] ({network}) with {world_size} ranks"):
+                return load_cluster(found, world_size)
         folder = self.simulate.folder_of_networks if self.simulate is not None else ""
-        return load_cluster(network, world_size, folder=folder)
+        return load_cluster(found, world_size, folder=folder)
 
     @field_validator("folder")
     @classmethod
@@ -110,9 +133,25 @@ class Scenario(Table):
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         predicts = self.simulate is not None and self.simulate.workloads
-        if not (self.train or predicts or self.validation):
+        if not (self.train or predicts or self.validation or self.sweep):
             raise ValueError(
-                "nothing to do: expected [train], or [[simulate.workloads]], or both, or [validate]"
+                "nothing to do: expected [train], or [[simulate.workloads]], or both, or "
+                "[validate], or [sweep]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _topologies_are_said_where_they_are_used(self) -> Self:
+        only_sweeps = not (self.train or self.simulate or self.validation)
+        sweeps_its_own = self.sweep is not None and bool(self.sweep.topology)
+        if not self.topologies and not (only_sweeps and sweeps_its_own):
+            raise ValueError("topologies: missing, expected at least one")
+        if self.topologies and only_sweeps and sweeps_its_own:
+            raise ValueError("sweep.topology: takes the place of topologies, expected one of both")
+        if only_sweeps and self.compression != CompressionSection():
+            raise ValueError(
+                "compression: nothing is trained, and [sweep] has density, wire_dtype and "
+                "index_encoding of its own; expected no such section"
             )
         return self
 
