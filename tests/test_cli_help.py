@@ -55,6 +55,7 @@ def test_help_says_all_that_is_written(help_of, name):
     [
         ("dgc-topo compare", "An interrupted [ladder] continues"),
         ("dgc-topo validate", "has a section [validate]"),
+        ("dgc-topo sweep", "has a section [sweep]. An interrupted sweep continues"),
         ("dgc-topo bench training", "has a section [throughput]"),
     ],
 )

@@ -16,6 +16,7 @@ CALLS = {
     "validate": ["none.toml"],
     "simulate": ["ring", "-n", "4", "--bytes", "1MB"],
     "step": ["vgg16", "-n", "2"],
+    "sweep": ["none.toml"],
     "verify": ["ring", "-n", "3"],
     "show": ["ring", "-n", "3"],
     "topologies": [],

@@ -39,6 +39,7 @@ from dgc_topo.cli.outputs import check_folder, check_picture
 from dgc_topo.cli.simulate import simulate
 from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
+from dgc_topo.cli.sweeps import sweep
 from dgc_topo.cli.validate import calibrate, validate
 from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 from dgc_topo.workers.seat import was_launched
@@ -112,6 +113,7 @@ def compare(
 
 app.command()(simulate)
 app.command()(step)
+app.command()(sweep)
 app.command()(calibrate)
 app.command()(validate)
 app.add_typer(lab, name="lab")

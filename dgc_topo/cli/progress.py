@@ -17,6 +17,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
@@ -170,3 +171,50 @@ class ProgressBars:
         """Move the bar over the predictions."""
         if self._predictions is not None:
             self._progress.advance(self._predictions)
+
+
+class SweepBar:
+    """Bar of a sweep; if the output is no terminal, a line now and then.
+
+    Attributes:
+        total: Number of predictions of the sweep.
+        done: Number of those that are there.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.total = self.done = 0
+        self._console, self._told_s = console, time.monotonic()
+        columns = (TextColumn("predictions"), BarColumn(), MofNCompleteColumn())
+        times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
+        self._progress = Progress(
+            *columns, *times, console=console, disable=not console.is_terminal
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def moved(self, folder: Path, aside: Path) -> None:
+        """Print where earlier results are now."""
+        self._console.print(moved_text(folder, aside), soft_wrap=True)
+
+    def begin(self, total: int, done: int) -> None:
+        """Show the bar; say what is there already."""
+        self.total, self.done = total, done
+        if done:
+            self._console.print(f"{done:,} of {total:,} predictions are there already")
+        self._task = self._progress.add_task("", total=total, completed=done)
+
+    def advance(self, count: int) -> None:
+        """Move the bar, or print a line if the last one was long ago."""
+        self.done += count
+        if self._task is not None:
+            self._progress.update(self._task, completed=self.done)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._told_s > _LINE_EVERY_S:
+            self._told_s = now
+            self._console.print(f"{self.done:,} of {self.total:,} predictions")

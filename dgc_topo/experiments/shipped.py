@@ -17,6 +17,7 @@ _COMMANDS = {
     "ladder": "compare",
     "train": "compare",
     "simulate": "simulate",
+    "sweep": "sweep",
 }
 
 
