@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter
@@ -41,6 +42,7 @@ def option_choices(builder: Builder) -> dict[str, str]:
     }
 
 
+@lru_cache(maxsize=256)
 def parameters_of(builder: Builder) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a topology's function by their names."""
     return inspect.signature(builder).parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from math import inf
 from typing import NamedTuple
@@ -197,7 +198,12 @@ def fill_buckets(
     Raises:
         ValueError: if *bucket_bytes* is not above 0.
     """
+    return _filled(tuple(layers), bucket_bytes)
+
+
+@lru_cache(maxsize=256)  # every prediction asks for them several times
+def _filled(layers: tuple[ReadyLayer, ...], bucket_bytes: float | None) -> tuple[LayerBucket, ...]:
     if bucket_bytes is None:
-        return (LayerBucket(tuple(layers)),)
+        return (LayerBucket(layers),)
     ends = bucket_ends([layer.num_elements for layer in layers], bucket_bytes)
-    return tuple(LayerBucket(tuple(layers[begin:end])) for begin, end in pairwise([0, *ends]))
+    return tuple(LayerBucket(layers[begin:end]) for begin, end in pairwise([0, *ends]))
