@@ -14,7 +14,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.patheffects import withStroke
 
 from dgc_topo.report.style import TEXT, style_axes
 from dgc_topo.report.sweep.axes import BANDWIDTH, DENSITY, WORLD_SIZE, Axis, spread
@@ -159,10 +158,11 @@ def _draw_cell(
     full = 8.0 if shape[0] <= _FEW else 6.5
     size = full if len(text) <= _SHORT or "\n" in text else full - 1.2
     dark = len(colours) > 1 or _brightness(colours[0]) > _BRIGHT
-    shown = axes.text(*corner, text, ha="center", va="center", fontsize=size, zorder=3,
-                      color=TEXT if dark else "white", linespacing=1.1)  # fmt: skip
-    if len(colours) > 1:  # the letters lie across stripes of any brightness
-        shown.set_path_effects([withStroke(linewidth=1.8, foreground="white")])
+    # Letters across stripes of any brightness need a ground of their own.
+    ground = {"boxstyle": "round,pad=0.12", "fc": "white", "lw": 0, "alpha": 0.8}
+    axes.text(*corner, text, ha="center", va="center", fontsize=size, zorder=3,
+              color=TEXT if dark else "white", linespacing=1.1,
+              bbox=ground if len(colours) > 1 and text else None)  # fmt: skip
 
 
 def _cell_text(cell: Mapping[Any, Any], key: _Key, shape: tuple[int, int]) -> str:
