@@ -22,7 +22,7 @@ Networks and predictions
 Many predictions
     sweep             a Sweep: all combinations of lists and ranges of settings, as one frame
     spread            a range of numbers, such as bandwidths from 100 Mbit/s to 100 Gbit/s
-    Sweep             its records; Sweep.load reads them from a folder
+    Sweep             its records, with pictures and findings; Sweep.load reads them from a folder
 
 Training
     DGC               Deep Gradient Compression of a module's gradients
@@ -54,12 +54,13 @@ if TYPE_CHECKING:
     from dgc_topo.compression.random_k import RandomK
     from dgc_topo.compression.terngrad import TernGrad
     from dgc_topo.experiments.scenario import Scenario, load_scenario
-    from dgc_topo.experiments.sweep import Sweep, spread, sweep
+    from dgc_topo.experiments.sweep import spread
     from dgc_topo.network import known_fabrics
     from dgc_topo.network.cluster import Cluster, load_cluster
     from dgc_topo.proof import Proof, prove
     from dgc_topo.records.measurement import Measurement
     from dgc_topo.report.results import Results, load_results, run
+    from dgc_topo.report.sweep.results import Sweep, sweep
     from dgc_topo.runtime import all_reduce
     from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
     from dgc_topo.simulation import Simulation, Workload, load_workload, simulate
@@ -82,7 +83,7 @@ _HOMES = {
     "Schedule": "dgc_topo.schedule",
     "Simulation": "dgc_topo.simulation",
     "StepSimulation": "dgc_topo.simulation.training",
-    "Sweep": "dgc_topo.experiments.sweep",
+    "Sweep": "dgc_topo.report.sweep.results",
     "TernGrad": "dgc_topo.compression.terngrad",
     "Topology": "dgc_topo.topology",
     "Workload": "dgc_topo.simulation",
@@ -104,7 +105,7 @@ _HOMES = {
     "simulate": "dgc_topo.simulation",
     "simulate_step": "dgc_topo.simulation.training",
     "spread": "dgc_topo.experiments.sweep",
-    "sweep": "dgc_topo.experiments.sweep",
+    "sweep": "dgc_topo.report.sweep.results",
 }
 
 __all__ = [

@@ -281,11 +281,19 @@ def report(
 
     - dgc-topo report results/quickstart --markdown
     """
-    from dgc_topo.cli.show import print_findings, print_markdown
+    from dgc_topo.cli.show import (
+        print_findings,
+        print_markdown,
+        print_sweep,
+        print_sweep_markdown,
+    )
     from dgc_topo.records.folder import ResultsFolder
-    from dgc_topo.records.records import ResultsError
+    from dgc_topo.records.records import SWEEP, ResultsError
 
     with clear_errors():
+        if (folder / SWEEP).is_file():
+            (print_sweep_markdown if markdown else print_sweep)(folder)
+            return
         results = ResultsFolder(folder)
         if not results.measurements():
             raise ResultsError(

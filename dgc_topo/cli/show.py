@@ -9,13 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
+from dgc_topo.records.records import SWEEP
 from dgc_topo.report.draw import draw_schedule
 from dgc_topo.report.report import write_report
 from dgc_topo.report.style import save_picture
 from dgc_topo.report.summary import summarise
+from dgc_topo.report.sweep.results import Sweep
+from dgc_topo.report.sweep.swept import Swept
+from dgc_topo.report.sweep.tables import best_table, markdown_text
 from dgc_topo.report.table import markdown_table, rich_table
 from dgc_topo.schedule import Schedule
-from dgc_topo.text import printable
+from dgc_topo.text import one_line, printable
 
 if TYPE_CHECKING:
     from dgc_topo.proof import Proof
@@ -37,6 +41,26 @@ def print_findings(folder: ResultsFolder) -> None:
 def print_markdown(folder: ResultsFolder) -> None:
     """Print the comparison as GitHub-flavoured Markdown."""
     print_raw(markdown_table(summarise(folder.measurements())[0]))
+
+
+def print_sweep(folder: Path) -> None:
+    """Write the report of a sweep's folder; print its best ways, findings and paths."""
+    found = Sweep.load(folder)
+    report = found.report()
+    best = best_table(Swept.of(found.to_frame()))
+    table = Table(*best.head)
+    for row in best.rows:
+        table.add_row(*map(one_line, row))
+    console.print(table)
+    for line in found.findings():
+        console.print(Text(f"- {printable(line)}"))
+    console.print(f"records: {folder / SWEEP}", soft_wrap=True)
+    console.print(f"report:  {report}", soft_wrap=True)
+
+
+def print_sweep_markdown(folder: Path) -> None:
+    """Print the best ways of a sweep as GitHub-flavoured Markdown."""
+    print_raw(markdown_text(best_table(Swept.of(Sweep.load(folder).to_frame()))))
 
 
 def print_proof(proof: Proof) -> None:

@@ -15,7 +15,7 @@ from dgc_topo.cli.outputs import check_folder
 
 if TYPE_CHECKING:
     from dgc_topo.cli.progress import SweepBar
-    from dgc_topo.experiments.sweep import Sweep
+    from dgc_topo.experiments.sweep import SweepRecords
 
 _SHOWN = 5  # reasons
 
@@ -37,6 +37,7 @@ def sweep(scenario: ScenarioFile, output: Output = None, processes: Processes = 
     """
     from dgc_topo.cli.progress import SweepBar
     from dgc_topo.experiments.sweep.scenarios import sweep_scenario
+    from dgc_topo.report.sweep.results import Sweep
 
     with clear_errors():
         check_folder("--output", output)
@@ -49,6 +50,8 @@ def sweep(scenario: ScenarioFile, output: Output = None, processes: Processes = 
             raise
         for line in _summary(found):
             console.print(line, soft_wrap=True)
+        if found.path is not None:
+            console.print(f"report:  {Sweep(found.rows, found.path).report()}", soft_wrap=True)
 
 
 def _say_how_to_go_on(bar: SweepBar) -> None:
@@ -59,7 +62,7 @@ def _say_how_to_go_on(bar: SweepBar) -> None:
         )
 
 
-def _summary(found: Sweep) -> Iterator[str]:
+def _summary(found: SweepRecords) -> Iterator[str]:
     """Yield what there is, what was skipped and why, and where it is."""
     reasons = Counter(row.skipped for row in found.skipped)
     yield f"{len(found) - reasons.total():,} predictions, {reasons.total():,} skipped"

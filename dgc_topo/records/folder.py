@@ -289,6 +289,19 @@ def describe_run(folder: Path, scenario_text: str, origin: Origin, files: Collec
         write_whole(folder / ENVIRONMENT, origin.model_dump_json(indent=2) + "\n")
 
 
+def kept_run(folder: Path) -> tuple[Origin | None, str]:
+    """Return the origin of a folder's results and its scenario's text: the inverse of the above.
+
+    None and "" stand for what the folder does not have: results may come from Python.
+
+    Raises:
+        ResultsError: if a file is there but unreadable.
+    """
+    environment, scenario = folder / ENVIRONMENT, folder / SCENARIO
+    origin = _origin_in(environment) if environment.exists() else None
+    return origin, _read(scenario) if scenario.exists() else ""
+
+
 def _origin_in(file: Path) -> Origin:
     try:
         return Origin.model_validate_json(_read(file))

@@ -5,7 +5,7 @@ combinations), `prediction` (one of them), `store` (the records), `processes` an
 """
 
 from dgc_topo.experiments.scenario.axes import Spread, spread
-from dgc_topo.experiments.sweep.result import Sweep
+from dgc_topo.experiments.sweep.result import SweepRecords
 from dgc_topo.experiments.sweep.sweep import sweep
 
-__all__ = ["Spread", "Sweep", "spread", "sweep"]
+__all__ = ["Spread", "SweepRecords", "spread", "sweep"]

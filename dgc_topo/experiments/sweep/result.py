@@ -1,10 +1,10 @@
-"""The `Sweep`: predictions for all combinations of many settings, as one frame."""
+"""`SweepRecords`: predictions for all combinations of many settings, as one frame."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from dgc_topo.experiments.sweep.rows import SweepRow, frame_of_rows
 from dgc_topo.experiments.sweep.store import read_rows
@@ -14,17 +14,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class Sweep:
+class SweepRecords:
     """Predictions for all combinations of a sweep's axes, or those that are there so far.
 
     Attributes:
         rows: One record per combination.
         path: Folder or file of the records; None if they are in memory only.
 
-    Example:
-        >>> made = dt.sweep("ring", [2, 4], "1gbe", "resnet50", output="rings")
-        >>> dt.Sweep.load("rings")
-        Sweep('rings': 2 training steps)
     """
 
     def __init__(self, rows: Sequence[SweepRow], path: str | Path | None = None) -> None:
@@ -32,7 +28,7 @@ class Sweep:
         self.path = None if path is None else Path(path)
 
     @classmethod
-    def load(cls, path: str | Path) -> Sweep:
+    def load(cls, path: str | Path) -> Self:
         """Return the sweep in a folder or file, finished or not.
 
         Raises:

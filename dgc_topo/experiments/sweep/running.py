@@ -9,7 +9,7 @@ from typing import Protocol
 from dgc_topo.experiments.sweep.grid import SweepGrid
 from dgc_topo.experiments.sweep.prediction import Predictor
 from dgc_topo.experiments.sweep.processes import predict_points
-from dgc_topo.experiments.sweep.result import Sweep
+from dgc_topo.experiments.sweep.result import SweepRecords
 from dgc_topo.experiments.sweep.rows import SweepRow
 from dgc_topo.experiments.sweep.store import SweepStore, SweptScenario
 
@@ -46,7 +46,7 @@ def run_grid(
     scenario: SweptScenario | None = None,
     processes: int | None = None,
     observer: SweepObserver | None = None,
-) -> Sweep:
+) -> SweepRecords:
     """Predict all points of a grid that have no record yet.
 
     Args:
@@ -69,7 +69,7 @@ def run_grid(
     if folder is None:
         rows: dict[str, SweepRow] = {}
         _fill(_Memory(rows), predictor, reasons, jobs, processes, told)
-        return Sweep([rows[job] for job in jobs])
+        return SweepRecords([rows[job] for job in jobs])
     _refuse_what_has_no_name(grid)
     store = SweepStore(folder, predictor.kind, jobs, scenario, told.moved)
     try:
@@ -78,7 +78,7 @@ def run_grid(
         store.finish()
     finally:
         store.close()
-    return Sweep([store.rows[job] for job in jobs], folder)
+    return SweepRecords([store.rows[job] for job in jobs], folder)
 
 
 class _Memory:

@@ -9,7 +9,7 @@ from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.sweep.grid import SweepGrid
 from dgc_topo.experiments.sweep.networks import base_network
-from dgc_topo.experiments.sweep.result import Sweep
+from dgc_topo.experiments.sweep.result import SweepRecords
 from dgc_topo.experiments.sweep.running import SweepObserver, run_grid
 from dgc_topo.experiments.sweep.store import SweptScenario
 
@@ -19,7 +19,7 @@ def sweep_scenario(
     output: str | Path | None = None,
     observer: SweepObserver | None = None,
     processes: int | None = None,
-) -> Sweep:
+) -> SweepRecords:
     """Predict all combinations that a scenario's ``[sweep]`` names, or those that are missing.
 
     Args:

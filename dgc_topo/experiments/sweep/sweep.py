@@ -13,7 +13,7 @@ from dgc_topo.experiments.scenario.axes import Spread
 from dgc_topo.experiments.scenario.sweep import SweepSection
 from dgc_topo.experiments.sweep.grid import SweepGrid
 from dgc_topo.experiments.sweep.networks import base_network
-from dgc_topo.experiments.sweep.result import Sweep
+from dgc_topo.experiments.sweep.result import SweepRecords
 from dgc_topo.experiments.sweep.running import SweepObserver, run_grid
 from dgc_topo.scalars import plain_int
 from dgc_topo.tables.explain import explain_all
@@ -53,7 +53,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
     output: str | Path | None = None,
     processes: int | None = None,
     observer: SweepObserver | None = None,
-) -> Sweep:
+) -> SweepRecords:
     """Predict all combinations of many settings: training steps, or collectives.
 
     Each of the settings down to *slow_rank_compute_time_factor* takes one value, a list, a NumPy

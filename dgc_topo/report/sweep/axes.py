@@ -37,9 +37,16 @@ class Axis(NamedTuple):
         return self.name or self.label
 
 
-def bandwidth_text(bytes_per_s: float) -> str:
+def bandwidth_text(bytes_per_s: float, digits: int = 3) -> str:
     """Return a bandwidth in bits, rounded as people say it, such as ``316 Mbit/s``."""
-    return rate_text(float(f"{8 * bytes_per_s:.3g}"))
+    return rate_text(float(f"{8 * bytes_per_s:.{digits}g}"))
+
+
+def between_text(low_bytes_per_s: float, high_bytes_per_s: float) -> str:
+    """Return two bandwidths, their unit once if it is the same: ``17.8 and 31.6 Gbit/s``."""
+    low, high = bandwidth_text(low_bytes_per_s), bandwidth_text(high_bytes_per_s)
+    number, unit = low.split(" ")
+    return f"{number if high.endswith(f' {unit}') else low} and {high}"
 
 
 BANDWIDTH = Axis("bandwidth_bytes_per_s", "bandwidth of a host's link", bandwidth_text, "bandwidth")

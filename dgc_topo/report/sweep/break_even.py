@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log
+from math import exp, log, nan
 
 import pandas as pd
 
@@ -61,9 +61,11 @@ def break_even(frame: pd.DataFrame | Swept, least_gain: float = TIE) -> pd.DataF
     Returns:
         One row per setting, topology and compressed way: the circumstances that vary, without
         the bandwidth; ``topology`` (or "any", see `compression_gains`), ``sending``,
-        ``break_even_bytes_per_s`` (NaN unless it is inside), ``place`` ("inside", "above the
-        swept range": it pays at all bandwidths from some on; "below the swept range": it pays at
-        none), ``largest_gain`` and ``largest_gain_at_bytes_per_s``.
+        ``break_even_bytes_per_s`` (NaN unless it is inside), ``pays_at_bytes_per_s`` and
+        ``not_at_bytes_per_s`` (the swept bandwidths on both sides of it: where overlap hides the
+        rest, the gain has a corner between them that nobody has swept), ``place`` ("inside",
+        "above the swept range": it pays at all bandwidths from some on; "below the swept range":
+        it pays at none), ``largest_gain`` and ``largest_gain_at_bytes_per_s``.
 
     Raises:
         ValueError: if the frame is not that of a sweep.
@@ -75,6 +77,8 @@ def break_even(frame: pd.DataFrame | Swept, least_gain: float = TIE) -> pd.DataF
         "topology",
         SENDING,
         "break_even_bytes_per_s",
+        "pays_at_bytes_per_s",
+        "not_at_bytes_per_s",
         "place",
         "largest_gain",
         "largest_gain_at_bytes_per_s",
@@ -94,17 +98,24 @@ def _crossing(line: pd.DataFrame, threshold: float) -> Row:
     points = list(zip(line[BANDWIDTH.column], line["gain"], strict=True))
     top = max(points, key=lambda point: point[1])
     row = {
-        "break_even_bytes_per_s": float("nan"),
+        "break_even_bytes_per_s": nan,
+        "pays_at_bytes_per_s": nan,
+        "not_at_bytes_per_s": nan,
         "place": ABOVE,
         "largest_gain": top[1],
         "largest_gain_at_bytes_per_s": top[0],
     }
     paying = [place for place, (_, gain) in enumerate(points) if gain > threshold]
     if not paying:
-        return row | {"place": BELOW}
+        return row | {"place": BELOW, "not_at_bytes_per_s": points[0][0]}
+    row["pays_at_bytes_per_s"] = points[paying[-1]][0]
     if paying[-1] == len(points) - 1:
         return row
     (left, high), (right, low) = points[paying[-1] : paying[-1] + 2]
     share = log(high / threshold) / log(high / low)
     crossing = exp(log(left) + share * (log(right) - log(left)))
-    return row | {"break_even_bytes_per_s": crossing, "place": INSIDE}
+    return row | {
+        "break_even_bytes_per_s": crossing,
+        "not_at_bytes_per_s": right,
+        "place": INSIDE,
+    }

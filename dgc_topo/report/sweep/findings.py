@@ -16,6 +16,7 @@ from dgc_topo.report.sweep.axes import (
     WORLD_SIZE,
     Axis,
     bandwidth_text,
+    between_text,
     fabric_near,
     network_classes,
 )
@@ -191,8 +192,9 @@ def _pays_text(row: dict[Any, Any], swept: Swept) -> str:
     top = row["largest_gain"], bandwidth_text(row["largest_gain_at_bytes_per_s"])
     gain = f"{_x(top[0])} as fast at {top[1]}"
     if row["place"] == INSIDE:
-        edge = bandwidth_text(row["break_even_bytes_per_s"])
-        return f"on {size} ranks it pays up to {edge}, and is {gain}"
+        edge = bandwidth_text(row["break_even_bytes_per_s"], digits=2)
+        sides = between_text(row["pays_at_bytes_per_s"], row["not_at_bytes_per_s"])
+        return f"on {size} ranks it pays up to about {edge} (between {sides}), and is {gain}"
     if row["place"] == ABOVE:
         edge = bandwidth_text(swept.rows[BANDWIDTH.column].max())
         return f"on {size} ranks it still pays at {edge}, the end of the sweep, and is {gain}"

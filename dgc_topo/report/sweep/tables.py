@@ -14,12 +14,15 @@ from dgc_topo.report.sweep.axes import (
     WORKLOAD,
     WORLD_SIZE,
     Axis,
+    bandwidth_text,
+    between_text,
     spread,
 )
 from dgc_topo.report.sweep.break_even import ABOVE, ANY, INSIDE, break_even
 from dgc_topo.report.sweep.choices import fastest, topology_losses
 from dgc_topo.report.sweep.findings import compared_networks, skip_reasons
 from dgc_topo.report.sweep.swept import SENDING, WAY, Swept, values_of
+from dgc_topo.text import markdown
 from dgc_topo.units import seconds_text, times_text
 
 _SIZES = 4  # world sizes of a table, at most
@@ -143,7 +146,7 @@ def break_even_table(swept: Swept) -> TextTable | None:
     note = (
         "Bandwidth up to which compressing gains more than 1 %, against dense steps over the same "
         "topology (the best: of all, for each). > and <: beyond the swept range. Interpolated "
-        "between swept bandwidths."
+        "between the two swept bandwidths in brackets; at the first it pays, at the second not."
     )
     if held:
         note += f" With {held}."
@@ -162,7 +165,8 @@ def _edge_text(line: dict[Any, Any] | None, low: float, high: float) -> str:
     if line is None:
         return MISSING
     if line["place"] == INSIDE:
-        return BANDWIDTH.text(line["break_even_bytes_per_s"])
+        sides = between_text(line["pays_at_bytes_per_s"], line["not_at_bytes_per_s"])
+        return f"{bandwidth_text(line['break_even_bytes_per_s'], digits=2)} ({sides})"
     return f"> {BANDWIDTH.text(high)}" if line["place"] == ABOVE else f"< {BANDWIDTH.text(low)}"
 
 
@@ -184,3 +188,10 @@ def skipped_table(swept: Swept) -> TextTable | None:
     note = f"{len(swept.skipped):,} cases are in no picture: {reasons}.{more}"
     head = (*columns, *(["why"] if "skipped" in swept.skipped else []), "cases")
     return TextTable("What was skipped", note, head, rows)
+
+
+def markdown_text(table: TextTable) -> str:
+    """Return a table as GitHub-flavoured Markdown."""
+    head, *rows = ([markdown(text) for text in row] for row in (table.head, *table.rows))
+    lines = [head, [":---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -156,6 +156,25 @@ def test_the_break_even_of_a_finer_grid_is_that_of_the_closed_form():
         assert found["break_even_bytes_per_s"] == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_corner_between_swept_bandwidths_lies_in_the_bracket():
+    """With overlap a step takes the longer of two times: where one ends, the gain has a corner."""
+    corner = 2.8e9
+
+    def step_s(bandwidth, sent):
+        return max(0.1, sent / bandwidth)
+
+    rows = [
+        row(bandwidth_bytes_per_s=each, density=density, step_time_s=step_s(each, sent) + codec_s)
+        for each in BANDWIDTHS
+        for density, sent, codec_s in ((1.0, 0.1 * corner, 0.0), (0.001, 1e5, 0.002))
+    ]
+    (found,) = break_even(pd.DataFrame(rows)).to_dict("records")
+    assert found["pays_at_bytes_per_s"] < corner < found["not_at_bytes_per_s"]
+    assert found["pays_at_bytes_per_s"] < found["break_even_bytes_per_s"]
+    assert found["break_even_bytes_per_s"] < found["not_at_bytes_per_s"]
+    assert {found["pays_at_bytes_per_s"], found["not_at_bytes_per_s"]} <= set(BANDWIDTHS)
+
+
 def test_compression_that_never_pays_breaks_even_below_the_range():
     frame = falling(0.5, 1.005, BANDWIDTHS)
     (found,) = break_even(frame).to_dict("records")
