@@ -21,7 +21,7 @@ from dgc_topo.simulation.kept_steps import KeptSteps, find_kept
 from dgc_topo.simulation.meetings import BulkError, Meetings
 from dgc_topo.simulation.pattern import Pattern, Patterns, is_one
 from dgc_topo.simulation.resources import Resources
-from dgc_topo.simulation.shape import Shape, shape_of
+from dgc_topo.simulation.shape import StepShape, shape_of
 from dgc_topo.simulation.tally import Tally
 from dgc_topo.simulation.transfer_sizes import AlikeSizes, Sizes, StepSizes, checked_sizes
 from dgc_topo.simulation.watching import StepWatch
@@ -55,7 +55,7 @@ class BulkRun:
         self.tally = Tally(self._resources, self._costs, size)
         self._patterns = Patterns(self._resources, size, cluster.placement)
         self._meetings = Meetings(self._resources, cluster.placement)
-        self._shapes: WeakKeyDictionary[Pattern, Shape] = WeakKeyDictionary()
+        self._shapes: WeakKeyDictionary[Pattern, StepShape] = WeakKeyDictionary()
         self._have_begun = np.zeros(size, np.bool_)  # ranks that have taken a step of this run
         self._work = Work(self._costs, size)
         self._coding = CodingHistory(self._costs, size)
@@ -163,7 +163,7 @@ class BulkRun:
         self._have_begun[members] = True
         return start_s
 
-    def _shape(self, pattern: Pattern) -> Shape:
+    def _shape(self, pattern: Pattern) -> StepShape:
         """Return how the flows of a step share resources.
 
         Raises:

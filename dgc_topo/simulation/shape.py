@@ -13,7 +13,7 @@ from dgc_topo.simulation.pattern import Pattern, as_one, is_one
 from dgc_topo.simulation.resources import Resources
 
 
-class Shape(NamedTuple):
+class StepShape(NamedTuple):
     """Sharing of resources by the flows of a step.
 
     Attributes:
@@ -70,7 +70,7 @@ class Shape(NamedTuple):
 _NO_FLOWS = np.empty(0, np.int64)
 
 
-def shape_of(pattern: Pattern, resources: Resources, harmless: BoolArray | None) -> Shape:
+def shape_of(pattern: Pattern, resources: Resources, harmless: BoolArray | None) -> StepShape:
     """Return the shape of a step.
 
     Args:
@@ -86,18 +86,18 @@ def shape_of(pattern: Pattern, resources: Resources, harmless: BoolArray | None)
         groups, alone = join_flows(hops, resources.capacity)
         shared = np.flatnonzero(~alone)
     if not len(shared):
-        return Shape(_alone_s_per_byte(hops, resources), None, hops, _NO_FLOWS)
+        return StepShape(_alone_s_per_byte(hops, resources), None, hops, _NO_FLOWS)
     s_per_byte = np.zeros(hops.shape[1])
     s_per_byte[alone] = _alone_s_per_byte(hops[:, alone], resources)
     hops, groups = hops[:, shared], groups[shared]
     even_s_per_byte = _even_s_per_byte(s_per_byte, shared, hops, groups, resources)
-    return Shape(s_per_byte, shared, hops, groups, even_s_per_byte)
+    return StepShape(s_per_byte, shared, hops, groups, even_s_per_byte)
 
 
 def _even_s_per_byte(
     s_per_byte: FloatArray, shared: IntArray, hops: IntArray, groups: IntArray, resources: Resources
 ) -> FloatArray | None:
-    """Return `Shape.even_s_per_byte`."""
+    """Return `StepShape.even_s_per_byte`."""
     even = s_per_byte.copy()
     even[shared] = 1.0 / max_min_rates(hops, resources.capacity, resources.weights(len(hops)))
     slowest = np.zeros(int(groups.max()) + 1)
