@@ -55,6 +55,7 @@ def test_every_combination_is_a_record_and_what_cannot_be_says_why(call):
     assert {(row["topology"], row["density"]) for row in left_out} == {("gossip:graph=ring", 0.01)}
     assert "18 predictions, 6 skipped" in result.stdout
     assert "averages parameters" in result.stdout
+    assert "fastest is" in result.stdout
     assert "results/small/sweep.jsonl" in result.stdout
 
 

@@ -48,10 +48,11 @@ def sweep(scenario: ScenarioFile, output: Output = None, processes: Processes = 
         except BaseException:
             _say_how_to_go_on(bar)
             raise
-        for line in _summary(found):
+        drawn = Sweep(found.rows, found.path)
+        for line in (*(f"- {finding}" for finding in drawn.findings()), *_summary(found)):
             console.print(line, soft_wrap=True)
         if found.path is not None:
-            console.print(f"report:  {Sweep(found.rows, found.path).report()}", soft_wrap=True)
+            console.print(f"report:  {drawn.report()}", soft_wrap=True)
 
 
 def _say_how_to_go_on(bar: SweepBar) -> None:
