@@ -6,8 +6,10 @@ import pytest
 
 import dgc_topo as dt
 from dgc_topo.experiments.scenario import ScenarioError, parse_scenario
+from dgc_topo.experiments.scenario.sweep import SweepSection
 from dgc_topo.experiments.sweep.prediction import Predictor
 from dgc_topo.experiments.sweep.scenarios import grid_of, sweep_scenario
+from dgc_topo.simulation.training import Codec
 
 HEAD = 'name = "tiny"\n'
 SWEEP = """
@@ -40,6 +42,63 @@ def test_topologies_are_those_of_the_scenario_or_its_own():
     own = grid_of(scenario_of(SWEEP + 'topology = ["ring", "tree"]'))
     assert [str(each) for each in shared.axes.topology] == ["ring", "tree"]
     assert jobs_of(shared) == jobs_of(own)
+
+
+EVERY = """
+[sweep]
+topology = ["ring", { name = "hierarchical", options = { group_size = [2, 4] } }]
+world_size = { from = 2, to = 4, count = 2 }
+workload = ["resnet50", { model = "vgg16", compute_s = 0.3, name = "fast-vgg" }]
+network = "10gbe"
+bandwidth = { from = "1Gbit/s", to = "10Gbit/s", count = 2 }
+latency = ["1us", 1e-5]
+density = [1.0, "1%"]
+overlap = [false, true]
+bucket_bytes = "4MiB"
+wire_dtype = "float16"
+accumulation_steps = 2
+hosts_per_rack = 2
+oversubscription = { from = 1, to = 2, count = 2, scale = "linear" }
+slow_host_bandwidth_factor = 0.5
+slow_rank_compute_time_factor = 2
+codec = { encode_s_per_element = 1e-10 }
+jitter = { kind = "lognormal", sigma = 0.1 }
+union_exponent = 0.5
+index_encoding = "int32"
+num_steps = 1
+"""
+
+
+def test_a_scenario_and_the_library_say_the_same_with_every_key():
+    grid = grid_of(scenario_of(EVERY))
+    assert grid.axes.model_fields_set == SweepSection.model_fields.keys() - {
+        "num_bytes",
+        "folder_of_files",
+    }
+    made = dt.sweep(
+        ["ring", {"name": "hierarchical", "options": {"group_size": [2, 4]}}],
+        dt.spread(2, 4, 2),
+        "10gbe",
+        ["resnet50", dt.load_workload("vgg16", compute_s=0.3, name="fast-vgg")],
+        bandwidth=dt.spread("1Gbit/s", "10Gbit/s", 2),
+        latency=["1us", 1e-5],
+        density=[1, 0.01],
+        overlap=[False, True],
+        bucket_bytes="4MiB",
+        wire_dtype="float16",
+        accumulation_steps=2,
+        hosts_per_rack=2,
+        oversubscription=dt.spread(1, 2, 2, scale="linear"),
+        slow_host_bandwidth_factor=0.5,
+        slow_rank_compute_time_factor=2,
+        codec=Codec(encode_s_per_element=1e-10),
+        jitter=0.1,
+        union_exponent=0.5,
+        index_encoding="int32",
+        num_steps=1,
+    )
+    assert jobs_of(grid) == [row.job for row in made]
+    assert len(made) == 3 * 2 * 2 * 2 * 2 * 2 * 2 * 2
 
 
 def test_topologies_that_nobody_uses_are_refused():

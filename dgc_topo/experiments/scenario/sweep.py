@@ -102,7 +102,9 @@ class SweepSection(Table):
         description="by default all of the scenario; a list as an option's value in a table stands "
         "for one topology with each of its values",
     )
-    world_size: Annotated[tuple[int, ...], _axis(whole_number(MAX_WORLD_SIZE), int)]
+    world_size: Annotated[tuple[int, ...], _axis(whole_number(MAX_WORLD_SIZE), int)] = Field(
+        description="number of ranks, dedicated servers included"
+    )
     workload: Annotated[tuple[Any, ...], _axis_with_folder(read_workload, str | WorkloadChoice)] = (
         Field(default=(), description="models of the zoo, tables, or results folders")
     )
