@@ -22,7 +22,6 @@ from rich.progress import (
 )
 
 from dgc_topo.cli.outputs import moved_text
-from dgc_topo.simulation.watching import watching
 from dgc_topo.text import printable
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ def simulating(console: Console) -> Iterator[None]:
     Args:
         console: Console of the standard error, so that results can be piped.
     """
+    from dgc_topo.simulation.watching import watching
+
     text = TextColumn("simulating, steps")
     columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shown = console.is_terminal
