@@ -77,16 +77,15 @@ class BulkRun:
                 if len(step):
                     self._take(step, checked_sizes(sizes, index, step))
             return
+        alike = sizes if self._has_wires_only and isinstance(sizes, AlikeSizes) else None
         for which in kept.runs:
-            if not self._take_together(kept, which, sizes):
+            if alike is None or not self._take_together(kept, which, alike):
                 for index in which:
                     step = kept.steps[index]
                     self._take(step, checked_sizes(sizes, index, step))
 
-    def _take_together(self, kept: KeptSteps, which: range, sizes: Sizes) -> bool:
+    def _take_together(self, kept: KeptSteps, which: range, sizes: AlikeSizes) -> bool:
         """Run consecutive steps between the same ranks at once, if that is all the same."""
-        if not (self._has_wires_only and isinstance(sizes, AlikeSizes)):
-            return False
         num_bytes = sizes.of_alike_steps(kept, which)
         pattern = self._patterns.of(kept.steps[which.start])
         if num_bytes is None or pattern.flow_of is not None:
