@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # worker processes share the core
 
 # How long an example takes says nothing where two tests share the cores.
 settings.register_profile("untimed", deadline=None)
+settings.register_profile("deep", deadline=None, max_examples=1500)  # by hand
 settings.load_profile("untimed")
 
 TESTS = Path(__file__).parent

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hypothesis import settings
+
 from dgc_topo.topology import Topology, load_topology
 
 Case = tuple[str, dict[str, Any]]
@@ -31,3 +33,9 @@ def topologies(cases: list[Case]) -> list[Topology]:
 
 def smallest_world(topology: Topology) -> int:
     return 2 if topology.options.get("server") == "dedicated" else 1
+
+
+def examples(usual: int) -> settings:
+    """Settings for so many examples of 100 that the profile allows (``--hypothesis-profile``)."""
+    profile = settings.get_profile(settings.get_current_profile_name())
+    return settings(max_examples=max(1, usual * profile.max_examples // 100))
