@@ -18,6 +18,7 @@ import numpy as np
 from dgc_topo.network import Cluster, Network, draw_racks, from_graph, load_fabric, star
 from dgc_topo.network import place_round_robin as in_turn
 from dgc_topo.network import slow_host as with_slow_host
+from dgc_topo.schedule import Schedule, copy
 from dgc_topo.simulation import DenseSizes, simulate_schedule
 from dgc_topo.simulation.training import simulate_step
 from dgc_topo.topology import load_topology
@@ -88,12 +89,20 @@ def cluster_of(world_size: int, network: str) -> Cluster:
     return Cluster(network, racks_of(world_size), slots)
 
 
+def schedule_of(topology: str, world_size: int) -> Schedule:
+    """Return a topology's schedule; in a ``chain`` each rank sends to the next, step by step."""
+    if topology != "chain":
+        return load_topology(topology).schedule(world_size)
+    steps = (copy(rank, rank + 1) for rank in range(world_size - 1))
+    return Schedule.from_steps(world_size, 1, steps, goal="part")
+
+
 def schedule_case(topology: str, world_size: int, network: str) -> dict[str, object]:
     """Simulate one collective; building the schedule's steps counts, the network does not."""
     cluster = cluster_of(world_size, network)
     best_s, started = float("inf"), time.perf_counter()
     while best_s == float("inf") or time.perf_counter() - started < AT_LEAST_S:
-        schedule = load_topology(topology).schedule(world_size)
+        schedule = schedule_of(topology, world_size)
         begun = time.perf_counter()
         result = simulate_schedule(schedule, cluster, DenseSizes(NUM_BYTES, schedule.num_chunks))
         best_s = min(best_s, time.perf_counter() - begun)

@@ -73,6 +73,7 @@ TABLES = {
         *(Case("ring", 1 << level, "unequal") for level in range(6, 13)),
         *(Case("butterfly", 1 << level) for level in range(6, 19, 4)),
         *(Case("butterfly", 1 << level, "unequal") for level in range(6, 19, 4)),
+        *(Case("chain", 1 << level, "unequal") for level in range(8, 15, 2)),
         *(Case("mesh", 1 << level) for level in range(6, 11)),
         *(Case("mesh", 1 << level, "unequal") for level in range(6, 9)),
         *(Case("ring", 1 << level, "racks-in-turn") for level in range(6, 9)),

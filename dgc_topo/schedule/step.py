@@ -326,4 +326,6 @@ def _is_column(column: object) -> bool:
 @lru_cache(maxsize=64)
 def _constant(value: int, length: int) -> IntArray:
     """Return a number as an array that stays one number however many ranks there are."""
-    return np.broadcast_to(np.array([value], np.int64), (length,))
+    one = np.array([value], np.int64)
+    one.flags.writeable = False
+    return np.broadcast_to(one, (length,))

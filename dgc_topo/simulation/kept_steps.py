@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,9 +18,11 @@ from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.pattern import is_one
 from dgc_topo.simulation.unions import Contributors
 
-#: Most chunks sent in a schedule that is kept, and in all that are kept together.
-MOST_SENT = 1 << 18
+#: Most weight of a schedule that is kept, and of all that are kept together: the chunks that it
+#: sends, and the weight of a step itself, in memory.
+MOST_WEIGHT = 1 << 18
 MOST_KEPT = 1 << 22
+STEP_WEIGHT = 16
 
 
 class Merged(NamedTuple):
@@ -58,12 +60,12 @@ class KeptSteps:
     Attributes:
         schedule: The schedule.
         steps: Its steps.
-        num_sent: Chunks that are sent in all steps.
+        weight: Chunks that are sent in all steps, and `STEP_WEIGHT` for each of these.
     """
 
     schedule: Schedule
     steps: tuple[Step, ...]
-    num_sent: int
+    weight: int
 
     def has(self, index: int, step: Step) -> bool:
         """Return True if *step* is the step number *index* that is kept here."""
@@ -115,7 +117,7 @@ class _Memory:
         # By identity: a schedule's function need not be hashable, and equal ones may differ.
         self._kept: OrderedDict[int, KeptSteps] = OrderedDict()
         self._too_large: deque[Schedule] = deque(maxlen=4)
-        self._num_sent = 0
+        self._weight = 0
 
     def find(self, schedule: Schedule) -> KeptSteps | None:
         kept = self._kept.get(id(schedule))
@@ -129,36 +131,48 @@ class _Memory:
             self._too_large.append(schedule)
             return None
         self._kept[id(schedule)] = kept  # it holds the schedule, so that the id stays its own
-        self._num_sent += kept.num_sent
-        while self._num_sent > MOST_KEPT:
+        self._weight += kept.weight
+        while self._weight > MOST_KEPT:
             _, oldest = self._kept.popitem(last=False)
-            self._num_sent -= oldest.num_sent
+            self._weight -= oldest.weight
         return kept
 
 
 def _make(schedule: Schedule) -> KeptSteps | None:
-    steps: list[Step] = []
-    num_sent = 0
+    columns, steps, weight = _Columns(), [], 0
     for step in schedule.steps():
-        num_sent += int(step.count.sum()) + 1
-        if num_sent > MOST_SENT:
+        weight += int(step.count.sum()) + STEP_WEIGHT
+        if weight > MOST_WEIGHT:
             return None
-        steps.append(_copy(step, steps[-1] if steps else step))
-    return KeptSteps(schedule, tuple(steps), num_sent)
+        steps.append(columns.copy(step))
+    return KeptSteps(schedule, tuple(steps), weight)
 
 
-def _copy(step: Step, before: Step) -> Step:
-    """Return a copy of *step* that nobody can change; columns as in the step before are shared."""
-    columns = {}
-    for name in ("src", "dst", "chunk", "count", "keep", "weight"):
-        column, last = getattr(step, name), getattr(before, name)
-        if last.flags.writeable or not np.array_equal(column, last):
-            last = column
-            if column.flags.writeable:  # the schedule may write into its array for the next step
-                last = column.copy()
-                last.flags.writeable = False
-        columns[name] = last
-    return replace(step, **columns)
+class _Columns:
+    """Columns of steps that nobody can change; equal ones are one array.
+
+    A schedule may write into its own arrays for the next step.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, bytes], IntArray] = {}
+
+    def copy(self, step: Step) -> Step:
+        """Return a copy of a step."""
+        names = ("src", "dst", "chunk", "count", "keep", "weight")
+        columns: dict[str, Any] = {name: self._copy(getattr(step, name)) for name in names}
+        return replace(step, **columns)
+
+    def _copy(self, column: IntArray) -> IntArray:
+        is_spread = column.strides == (0,)  # one number, by `numpy.broadcast_to`
+        values = column[:1] if is_spread else column
+        key = len(column) if is_spread else -1, values.tobytes()
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = values.copy()
+            kept.flags.writeable = False
+            self._kept[key] = kept = np.broadcast_to(kept, column.shape) if is_spread else kept
+        return kept
 
 
 _memory = _Memory()

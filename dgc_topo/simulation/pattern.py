@@ -7,13 +7,15 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from dgc_topo.arrays import FloatArray, IntArray
+from dgc_topo.arrays import FloatArray, IntArray, may_change
 from dgc_topo.schedule import Step
 from dgc_topo.simulation.resources import Resources
 
 #: Most patterns to keep, and most transfers in them.
 KEPT_PATTERNS = 4
 KEPT_TRANSFERS = 1 << 18
+#: Transfers that take as much memory as a pattern itself.
+PATTERN_WEIGHT = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,9 @@ class Pattern:
     @cached_property
     def most_uses(self) -> int:
         """Largest number of hops over one resource."""
+        hops = self.hops
+        if 8 * hops.size < hops.max(initial=0):  # the cost of few flows must depend on the few
+            return int(np.unique(hops, return_counts=True)[1].max(initial=0))
         return int(self.uses.max(initial=0))
 
     @cached_property
@@ -143,11 +148,12 @@ class Patterns:
         self._placement = placement
         self._last: list[Pattern] = []
         self._of_fixed: dict[tuple[int, int], Pattern] = {}
+        self._weight = 0  # of these
         self._kept_work: list[Pattern] = []
 
     def of(self, step: Step) -> Pattern:
         """Return the pattern of a step."""
-        if not (step.src.flags.writeable or step.dst.flags.writeable):
+        if not (may_change(step.src) or may_change(step.dst)):
             return self._of_arrays_that_stay(step)
         for pattern in self._last:
             if np.array_equal(pattern.src, step.src) and np.array_equal(pattern.dst, step.dst):
@@ -164,8 +170,10 @@ class Patterns:
         pattern = self._of_fixed.get(key)
         if pattern is None:
             pattern = self._build(step.src, step.dst)
-            if sum(kept.num_flows for kept in self._of_fixed.values()) > KEPT_TRANSFERS:
+            self._weight += pattern.num_flows + PATTERN_WEIGHT
+            if self._weight > KEPT_TRANSFERS:
                 self._of_fixed.clear()
+                self._weight = 0
             self._of_fixed[key] = pattern  # it holds the arrays, so that their ids stay theirs
         return pattern
 
