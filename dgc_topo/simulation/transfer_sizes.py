@@ -92,7 +92,7 @@ def fit_sizes(sizes: Sizes | float, schedule: Schedule) -> Sizes:
     Raises:
         ValueError: if they were made for another schedule, or are neither sizes nor a number.
     """
-    if isinstance(sizes, DenseSizes | UnionSizes):  # a protocol takes ten times as long to ask
+    if isinstance(sizes, DenseSizes | UnionSizes):  # a protocol takes 100 times as long
         sizes.check_fit(schedule)
         return sizes
     if isinstance(sizes, Real):
