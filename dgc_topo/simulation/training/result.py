@@ -9,7 +9,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.simulation.engines import UsedEngine
-from dgc_topo.simulation.tally import Bounds
+from dgc_topo.simulation.tally import SAME, Bounds
 from dgc_topo.simulation.training.timeline import Timeline
 from dgc_topo.simulation.workload import LayerBucket
 
@@ -119,8 +119,8 @@ class StepRun:
         """
         ready_s, starts = self.timeline.ready_s, self.decode_start_s
         busy_s = ready_s[-1] + (self.decode_end_s - starts).sum(axis=0) + self.update_s
-        if busy_s.max() < self.traffic.bounds.largest_s:
+        least_s = busy_s.max() * (1 - SAME)
+        if busy_s.max() < self.traffic.bounds.largest_s * (1 - SAME):
             return self.traffic.bounds.bound_by
-        working = busy_s[self.workers]
-        alike = working.min() == working.max()
-        return "compute" if alike else f"rank {int(np.argmax(busy_s))} compute"
+        alike = (busy_s[self.workers] >= least_s).all()
+        return "compute" if alike else f"rank {int(np.argmax(busy_s >= least_s))} compute"

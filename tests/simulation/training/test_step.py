@@ -166,6 +166,20 @@ def test_all_wait_for_the_slow_host_of_an_all_reduce():
     assert result.bound_by == "rank 1 compute"
 
 
+@pytest.mark.parametrize("update_s", [0.1, 0.7, 1 / 3])
+def test_ranks_that_compute_alike_are_told_as_one_whenever_their_gradients_arrive(update_s):
+    """Their times differ by rounding, because they decompress at different times."""
+    network = star(5, 1e6 * np.linspace(1, 3, 10), 1e-3)
+    codec = Codec(encode_s_per_element=1e-5, decode_s_per_element=1e-5)
+    workload = replace(two_layers(), update_s=update_s)
+    step = TrainingStep(workload=workload, codec=codec, bucket_bytes=1e6)
+    for topology in ("tree", "ring", "parameter-server"):
+        schedule = load_topology(topology).schedule(5)
+        for engine in ("bulk", "events"):
+            result = simulate_training_step(step, schedule, network, engine=engine)
+            assert result.bound_by == "compute"
+
+
 def test_gossip_waits_for_a_slow_neighbour_only():
     schedule = load_topology("gossip", {"graph": "ring"}).schedule(8)
     result = simulate_training_step(
