@@ -20,12 +20,16 @@ from dgc_topo.simulation.pool import view_any
 OVER = -1
 
 
+#: A step under way: its first and last flow, and its pattern.
+_Under = tuple[int, int, Pattern]
+
+
 class Agenda:
     """Tables over the places, flows and ends of flows of the steps under way.
 
     Attributes:
         flows: Per flow its two places, how many of its ends have not been posted, its size, the
-            latest time at which an end was posted, its latency, its links, and its kind of work.
+            latest time at which an end was posted, its latency, its step, and its kind of work.
         places: Per place its rank, its unfinished flows, the rank's next place (or -1), where its
             ends are, how long the rank is busy after its last flow has ended, and how long before
             it posts the first one because it begins a run.
@@ -38,13 +42,19 @@ class Agenda:
     """
 
     def __init__(self, world_size: int, pad: int) -> None:
-        self.hop_names: list[str] = []  # number of links of the longest route so far
+        self._steps: dict[int, _Under] = {}  # steps under way, by number
+        self._num_steps = 0
         self._pad = pad
         self.last_place = np.full(world_size, -1)
         self.flows = Window(
             lambda: self.flows.base + _first(self.flows.used("waiting") > OVER),
             {"src_place": np.int64, "dst_place": np.int64, "waiting": np.int64, "kind": np.int64}
-            | {"bytes": np.float64, "delay_s": np.float64, "posted_s": np.float64},
+            | {
+                "step": np.int64,
+                "bytes": np.float64,
+                "delay_s": np.float64,
+                "posted_s": np.float64,
+            },
         )
         self.places = Window(
             lambda: self.places.base + _first(self.places.used("open") > OVER),
@@ -112,16 +122,38 @@ class Agenda:
             flows["waiting"][rows] = away[pattern.src_at] + away[pattern.dst_at]
             flows["bytes"][rows] = num_bytes
             flows["delay_s"][rows] = delay_s
-            self._set_hops(pattern, rows)
+            flows["step"][rows] = self._remember(pattern, first_flow)
         return here
 
-    def _set_hops(self, pattern: Pattern, rows: slice) -> None:
-        for hop in range(len(self.hop_names), len(pattern.hops)):
-            self.hop_names.append(f"hop{hop}")
-            self.flows.add_column(self.hop_names[-1], np.int64, self._pad)
-        for hop, name in enumerate(self.hop_names):
-            known = hop < len(pattern.hops)
-            self.flows[name][rows] = pattern.hops[hop] if known else self._pad
+    def _remember(self, pattern: Pattern, first_flow: int) -> int:
+        """Keep a step's pattern as long as its flows are in the table; return its number."""
+        for number, (_, last_flow, _) in list(self._steps.items()):
+            if last_flow >= self.flows.base:
+                break
+            del self._steps[number]
+        self._num_steps += 1
+        last_flow = first_flow + pattern.num_flows - 1
+        self._steps[self._num_steps] = first_flow, last_flow, pattern
+        return self._num_steps
+
+    def hops_of(self, row: int) -> tuple[int, ...]:
+        """Return the resources that one flow (row) uses."""
+        first_flow, _, pattern = self._steps[self.flows.views["step"][row]]
+        return pattern.routes[row + self.flows.base - first_flow]
+
+    def hops(self, rows: IntArray) -> IntArray:
+        """Return the resources that flows (rows) use, shape (max_hops, num_flows), padded."""
+        steps = self.flows["step"][rows]
+        numbers = np.unique(steps).tolist()
+        most = max(len(self._steps[number][2].hops) for number in numbers)
+        hops = np.full((most, len(rows)), self._pad)
+        for number in numbers:
+            first_flow, _, pattern = self._steps[number]
+            mine = slice(None) if len(numbers) == 1 else steps == number
+            hops[: len(pattern.hops), mine] = pattern.hops[
+                :, rows[mine] + self.flows.base - first_flow
+            ]
+        return hops
 
     def _add_places(self, pattern: Pattern, here: BoolArray, first_end: int) -> int:
         """Add the members' places, and link them to the places that come before."""
@@ -199,11 +231,6 @@ class Window:
     def used(self, name: str) -> npt.NDArray[Any]:
         """Return the rows of a column that hold an id."""
         return self._columns[name][: self.end - self.base]
-
-    def add_column(self, name: str, dtype: type[np.generic], value: float) -> None:
-        """Add a column that holds *value* everywhere."""
-        self._columns[name] = np.full(self._capacity, value, dtype)
-        self.views[name] = view_any(self._columns[name])
 
     @property
     def _capacity(self) -> int:

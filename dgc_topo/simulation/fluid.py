@@ -4,16 +4,16 @@ State of a flow: *waiting* (its route's latency; uses no bandwidth), then *activ
 its max-min fair rate), then gone.  Rates change only when a flow becomes active, when one ends
 or when a link changes.
 
-Everything that happens at one instant is handled together: all flows that are due are taken from a
-heap of batches, their owners are told (and may start new flows), and then bandwidth is shared
-again,
-once.  The cost therefore depends on the number of instants, not of messages.
+Everything that happens at one instant is handled together: all flows that are due change their
+state, their owners are told (and may start new flows), and then bandwidth is shared again, once.
+A few flows are handled one by one, and many as arrays.  A flow that meets no other on its way needs
+a single instant, its end (see `lone`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from heapq import heappop, heappush
+from collections.abc import Generator, Iterable
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -22,20 +22,15 @@ import simpy
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network.changes import LinkChange, checked_links
 from dgc_topo.network.network import Network
+from dgc_topo.simulation.due_flows import FEW, DueFlows
+from dgc_topo.simulation.lone import LoneFlow, LoneFlows
 from dgc_topo.simulation.pool import FlowPool
 from dgc_topo.simulation.resources import Resources
 from dgc_topo.simulation.sharing import Sharing
+from dgc_topo.simulation.ways import Way
 
 #: Times closer than this (relative) are one instant; they differ only by rounding.
 SAME_INSTANT = 1e-12
-
-#: Up to this many flows are handled one by one, because calls on tiny arrays would cost more.
-FEW = 6
-
-#: An entry of the heap: time, order of entry, and one flow or several with their times.
-Entry = tuple[float, int, int | IntArray, FloatArray]
-
-NO_TIMES = np.empty(0)
 
 
 class Owner(Protocol):
@@ -62,13 +57,13 @@ class Fluid:
     def __init__(self, env: simpy.Environment, network: Network) -> None:
         self.env = env
         self.network = network
-        self.instants = 0  #: number of instants at which flows were due
         self.resources = Resources(network)
         self._pool = FlowPool(self.resources.pad)
         self._sharing = Sharing(self._pool, self.resources)
-        self._heap: list[Entry] = []
-        self._entries = 0
-        self._armed = np.inf
+        self._lone = LoneFlows()
+        self._saves_up = network.costs.burst_bytes > 0  # then a flow's end depends on the links
+        self._due = DueFlows(self._pool)
+        self._armed = inf
         self._settling = False
         self._owners: list[Owner] = []
         self._down_since: dict[int, float] = {}
@@ -100,19 +95,53 @@ class Fluid:
             tags: The owner's names for the flows.
             owner: The owner's number.
         """
+        if len(tags) <= FEW:
+            ways = [tuple(each) for each in hops.T.tolist()]
+            columns = zip(ways, delay_s.tolist(), num_bytes.tolist(), tags.tolist(), strict=True)
+            for flow in columns:
+                self.start_one(*flow, owner)
+            return
         slots = self._pool.allocate(hops, num_bytes, tags, owner)
-        self._push(slots, self.env.now + delay_s)
+        self._due.add_many(slots, self.env.now + delay_s)
         if not self._settling:
             self._arm()
 
     def start_one(
-        self, hops: Sequence[int], delay_s: float, num_bytes: float, tag: int, owner: int
+        self, hops: tuple[int, ...], delay_s: float, num_bytes: float, tag: int, owner: int
     ) -> None:
         """Start one flow now; as `start`, without arrays."""
-        slot = self._pool.allocate_one(hops, num_bytes, tag, owner)
-        self._push_one(slot, self.env.now + delay_s)
+        begin_s = self.env.now + delay_s
+        way = self._sharing.ways.of(hops)
+        if self._is_free(way):
+            flow = LoneFlow(hops, way, begin_s, num_bytes, tag, owner)
+            self._lone.add(flow)
+            self._due.add_lone(flow)
+        else:
+            slot = self._pool.allocate_one(hops, num_bytes, tag, owner)
+            self._due.add_few([(begin_s, slot)])
         if not self._settling:
             self._arm()
+
+    def _is_free(self, way: Way) -> bool:
+        """Return True if no other flow uses any resource of a way, and none is dead."""
+        links, crowd_at = way.links, self._pool.crowd_at
+        if self._saves_up or not way.alone_rate or not self._lone.on.keys().isdisjoint(links):
+            return False
+        for link in links:  # noqa: SIM110 - several times faster than a generator
+            if crowd_at[link]:
+                return False
+        return True
+
+    def _meet(self, links: Iterable[int]) -> None:
+        """Let lone flows on some links share from now on."""
+        pool, limit = self._pool, self.env.now * (1 + SAME_INSTANT)
+        for flow in self._lone.meet(links):
+            slot = pool.allocate_one(flow.hops, flow.num_bytes, flow.tag, flow.owner)
+            due_s = flow.begin_s
+            if due_s <= limit:
+                self._sharing.go_on(slot, flow.begin_s, flow.way.alone_rate)
+                due_s = flow.end_s
+            self._due.add_few([(due_s, slot)])
 
     def set_bandwidth(self, links: IntArray, bandwidth_bytes_per_s: FloatArray) -> None:
         """Change the bandwidth of *links* from now on; 0 is a dead link, on which flows wait."""
@@ -121,6 +150,7 @@ class Fluid:
                 self._down_since.pop(link, None)
             else:
                 self._down_since.setdefault(link, self.env.now)
+        self._meet(links.tolist())
         self._sharing.set_bandwidth(links, bandwidth_bytes_per_s, self.env.now)
         self._share()
         self._arm()
@@ -136,41 +166,13 @@ class Fluid:
         dead = {link: self._down_since[link] for link in crossed if link in self._down_since}
         return pool.tag[slots], dead
 
-    def _push(self, slots: IntArray, times: FloatArray) -> None:
-        """Put flows into the heap, as one entry that is sorted by time."""
-        if len(slots) == 1:
-            self._push_one(int(slots[0]), float(times[0]))
-            return
-        self._pool.due[slots] = times
-        first, last = times.min(), times.max()
-        if last == np.inf:  # on a dead link there is nothing to wait for
-            alive = times < np.inf
-            slots, times = slots[alive], times[alive]
-        if last > first:
-            order = np.argsort(times, kind="stable")
-            slots, times = slots[order], times[order]
-        if len(slots):
-            self._entries += 1
-            heappush(self._heap, (float(times[0]), self._entries, slots, times))
-
-    def _push_one(self, slot: int, time: float) -> None:
-        self._pool.due_at[slot] = time
-        if time < np.inf:
-            self._entries += 1
-            heappush(self._heap, (time, self._entries, slot, NO_TIMES))
-
     def _arm(self) -> None:
         """Ask SimPy to wake us at the next instant."""
-        heap, due_at = self._heap, self._pool.due_at
-        while heap:
-            time, _, slots, _ = heap[0]
-            if not isinstance(slots, int) or due_at[slots] == time:
-                break
-            heappop(heap)  # outdated: the flow's time has changed
-        if heap and heap[0][0] < self._armed:
-            self._armed = heap[0][0]
+        next_s = self._due.next_s()
+        if next_s < self._armed:
+            self._armed = next_s
             # Rounding may put the alarm slightly before the flow's time; SAME_INSTANT covers that.
-            alarm = self.env.timeout(max(self._armed - self.env.now, 0.0))
+            alarm = self.env.timeout(max(next_s - self.env.now, 0.0))
             assert alarm.callbacks is not None
             alarm.callbacks.append(self._wake)
 
@@ -179,69 +181,54 @@ class Fluid:
         limit = now + now * SAME_INSTANT
         if self._armed > limit:
             return  # an alarm that an earlier one has replaced
-        self._armed = np.inf
+        self._armed = inf
         self._settling = True
-        while self._heap and self._heap[0][0] <= limit:
-            self.instants += 1
-            while self._heap and self._heap[0][0] <= limit:
-                self._handle(self._take(limit))
+        due = self._due
+        while due.next_s() <= limit:
+            while due.next_s() <= limit:
+                self._handle(*due.take(limit))
             self._share()
         self._settling = False
         self._arm()
 
-    def _take(self, limit: float) -> list[int] | IntArray:
-        """Take the flows due by *limit* from the heap: a list if few, an array if many."""
-        heap, due_at = self._heap, self._pool.due_at
-        ones: list[int] = []
-        many: list[IntArray] = []
-        while heap and heap[0][0] <= limit:
-            time, _, slots, times = heappop(heap)
-            if not isinstance(slots, int):
-                many.append(self._split(slots, times, limit))
-            elif due_at[slots] == time:
-                due_at[slots] = np.inf
-                ones.append(slots)
-        if not many and len(ones) <= FEW:
-            return ones
-        return np.concatenate([*many, np.array(ones, np.int64)])
-
-    def _split(self, slots: IntArray, times: FloatArray, limit: float) -> IntArray:
-        """Take the due flows from one entry; put the rest back into the heap."""
-        due = self._pool.due
-        if times[-1] > limit:
-            count = int(np.searchsorted(times, limit, "right"))
-            rest, rest_times = slots[count:], times[count:]
-            slots, times = slots[:count], times[:count]
-            if due[rest[0]] != rest_times[0]:
-                valid = due[rest] == rest_times
-                rest, rest_times = rest[valid], rest_times[valid]
-            if len(rest):
-                self._entries += 1
-                heappush(self._heap, (float(rest_times[0]), self._entries, rest, rest_times))
-        taken: IntArray = slots[due[slots] == times]
-        due[taken] = np.inf
-        return taken
-
-    def _handle(self, slots: list[int] | IntArray) -> None:
+    def _handle(self, lone: list[LoneFlow], slots: list[int] | IntArray) -> None:
         """Move flows on to their next state and tell the owners of those that ended."""
-        if isinstance(slots, list):
-            for tag, number in self._sharing.advance_few(slots, self.env.now):
-                self._owners[number].ended_one(tag)
-        else:
-            tags, numbers = self._sharing.advance(slots, self.env.now)
-            for number, owner in enumerate(self._owners):
-                mine = tags if len(self._owners) == 1 else tags[numbers == number]
-                if len(mine):
-                    owner.ended(mine)
+        for flow in lone:
+            self._lone.end(flow)
+        if not isinstance(slots, list):
+            self._advance_many(slots)
+        elif slots:
+            self._advance_few(slots)
+        for flow in lone:
+            self._owners[flow.owner].ended_one(flow.tag)
         for owner in self._owners:
             owner.settled()
 
+    def _advance_few(self, slots: list[int]) -> None:
+        pool = self._pool
+        if self._lone.on:
+            for slot in slots:
+                if not pool.active_at[slot]:
+                    self._meet(pool.hops_of(slot))
+        for tag, number in self._sharing.advance_few(slots, self.env.now):
+            self._owners[number].ended_one(tag)
+
+    def _advance_many(self, slots: IntArray) -> None:
+        pool = self._pool
+        if self._lone.on:
+            self._meet(self._lone.among(pool.hops[:, slots[~pool.active[slots]]]))
+        tags, numbers = self._sharing.advance(slots, self.env.now)
+        for number, owner in enumerate(self._owners):
+            mine = tags if len(self._owners) == 1 else tags[numbers == number]
+            if len(mine):
+                owner.ended(mine)
+
     def _share(self) -> None:
-        ones, many = self._sharing.share(self.env.now)
-        for slot, time in ones:
-            self._push_one(slot, time)
+        few, many = self._sharing.share(self.env.now)
+        if few:
+            self._due.add_few(few)
         for slots, times in many:
-            self._push(slots, times)
+            self._due.add_many(slots, times)
 
 
 def change_links(

@@ -117,6 +117,11 @@ class Pattern:
         return np.asarray(np.cumsum(self.degree) - self.degree, np.int64)
 
     @cached_property
+    def routes(self) -> list[tuple[int, ...]]:
+        """Resources of each flow, one by one."""
+        return list(map(tuple, self.hops.T.tolist()))
+
+    @cached_property
     def _order(self) -> IntArray:
         return np.argsort(np.concatenate([self.src_at, self.dst_at]), kind="stable")
 

@@ -10,6 +10,10 @@ import numpy.typing as npt
 
 from dgc_topo.arrays import FloatArray, IntArray
 
+#: A column of numbers, one by one.
+IntColumn = MutableSequence[int]
+FloatColumn = MutableSequence[float]
+
 
 class FlowPool:
     """Columns over slots, for whole-array work, and views of them for one-by-one work.
@@ -26,10 +30,18 @@ class FlowPool:
         active: True if it is past its latency.
         tag: The owner's number for the flow.
         owner: Number of the owner.
+        crowd: Number of flows on each resource, waiting or active; that of the last one means
+            nothing.
+
+    Args:
+        pad: Number of the last resource, which is none.
+        capacity: Number of slots at first.
     """
 
     def __init__(self, pad: int, capacity: int = 16) -> None:
         self.pad = pad
+        self.crowd = np.zeros(pad + 1, np.int64)
+        self.crowd_at = view_ints(self.crowd)
         self.hops = np.empty((0, capacity), np.int64)
         self.remaining = np.empty(capacity)
         self.rate = np.zeros(capacity)
@@ -66,6 +78,7 @@ class FlowPool:
             self.remaining[slots[(hops == self.pad).all(axis=0)]] = 0.0
         self.tag[slots] = tags
         self.owner[slots] = owner
+        np.add.at(self.crowd, hops.ravel(), 1)
         return slots
 
     def allocate_one(self, hops: Sequence[int], num_bytes: float, tag: int, owner: int) -> int:
@@ -74,13 +87,28 @@ class FlowPool:
             self._reserve(1, len(hops))
         self._num_free -= 1
         slot = self._free_at[self._num_free]
-        pad = self.pad
-        for hop, row in enumerate(self.hops_at):
-            row[slot] = hops[hop] if hop < len(hops) else pad
-        self.remaining_at[slot] = num_bytes if any(hop != pad for hop in hops) else 0.0
+        for row in self.hops_at[len(hops) :]:
+            row[slot] = self.pad
+        for row, hop in zip(self.hops_at, hops, strict=False):
+            row[slot] = hop
+            self.crowd_at[hop] += 1
+        self.remaining_at[slot] = num_bytes if any(hop != self.pad for hop in hops) else 0.0
         self.tag_at[slot] = tag
         self.owner_at[slot] = owner
         return slot
+
+    def hops_of(self, slot: int) -> tuple[int, ...]:
+        """Return the resources that one flow uses, padded."""
+        return tuple([row[slot] for row in self.hops_at])
+
+    def leave(self, slots: IntArray) -> None:
+        """Take flows that have ended off their resources; the slots keep what they hold."""
+        np.subtract.at(self.crowd, self.hops[:, slots].ravel(), 1)
+
+    def leave_one(self, slot: int) -> None:
+        """Take one flow that has ended off its resources."""
+        for row in self.hops_at:
+            self.crowd_at[row[slot]] -= 1
 
     def release(self, slots: IntArray) -> None:
         """Give slots back."""
@@ -112,14 +140,14 @@ class FlowPool:
         self._bind()
 
 
-def view_ints(array: npt.NDArray[np.int64]) -> MutableSequence[int]:
+def view_ints(array: npt.NDArray[np.int64]) -> IntColumn:
     """Return a view of a one-dimensional array of integers."""
-    return cast("MutableSequence[int]", array.data)
+    return cast("IntColumn", array.data)
 
 
-def view_floats(array: npt.NDArray[np.float64]) -> MutableSequence[float]:
+def view_floats(array: npt.NDArray[np.float64]) -> FloatColumn:
     """Return a view of a one-dimensional array of floats."""
-    return cast("MutableSequence[float]", array.data)
+    return cast("FloatColumn", array.data)
 
 
 def view_bools(array: npt.NDArray[np.bool_]) -> MutableSequence[bool]:

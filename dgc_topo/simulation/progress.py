@@ -147,11 +147,10 @@ class ScheduleProgress:
         if not len(rows):
             return
         flows = self._agenda.flows
-        hops = np.array([flows[name][rows] for name in self._agenda.hop_names], np.int64)
         delay_s = self._until_posted(rows, flows["delay_s"][rows])
         tags = rows + flows.base
         num_bytes = self._when_cold(rows, flows["bytes"][rows])
-        self._fluid.start(hops, delay_s, num_bytes, tags, self._number)
+        self._fluid.start(self._agenda.hops(rows), delay_s, num_bytes, tags, self._number)
 
     def _ranks_of(self, rows: IntArray) -> IntArray:
         """Return the ranks that flows (rows) start from."""
@@ -169,45 +168,80 @@ class ScheduleProgress:
 
     def ended_one(self, tag: int) -> None:
         """Finish the places for which this was the last flow."""
-        if self._costs.is_serial:
-            self.ended(np.array([tag]))
-            return
         flows, places = self._agenda.flows.views, self._agenda.places.views
         row, base = tag - self._agenda.flows.base, self._agenda.places.base
         flows["waiting"][row] = OVER
+        src, dst = flows["src_place"][row] - base, flows["dst_place"][row] - base
         if self._coding.matters:
-            rank = places["rank"][flows["src_place"][row] - base]
-            self._coding.note_one(flows["kind"][row], rank, self._env.now)
+            self._coding.note_one(flows["kind"][row], places["rank"][src], self._env.now)
         open_ = places["open"]
-        for place in (flows["src_place"][row] - base, flows["dst_place"][row] - base):
-            open_[place] -= 1
-            if not open_[place]:
-                open_[place] = OVER
-                self.finish_s[places["rank"][place]] = self._env.now
-                following = places["next"][place]
-                if following < 0:
-                    self._idle += 1
-                else:
-                    self._reach_one(following - base)
+        open_[src] -= 1
+        if not open_[src]:
+            self._finish_one(src)
+        open_[dst] -= 1
+        if not open_[dst]:
+            self._finish_one(dst)
+
+    def _finish_one(self, place: int) -> None:
+        """Finish one place, whose last flow has ended."""
+        if self._stays_busy:
+            self._stay_busy(np.array([place]))
+        else:
+            self._leave_one(place)
+
+    def _leave_one(self, place: int) -> None:
+        """Let a rank go on from one finished place to its next one."""
+        places, base = self._agenda.places.views, self._agenda.places.base
+        places["open"][place] = OVER
+        self.finish_s[places["rank"][place]] = self._env.now
+        following = places["next"][place]
+        if following < 0:
+            self._idle += 1
+        else:
+            self._reach_one(following - base)
 
     def _reach_one(self, place: int) -> None:
         """Post the flows of one place; start those that the other end has posted already."""
         agenda = self._agenda
-        flows, places, ends = agenda.flows.views, agenda.places.views, agenda.ends.views["flow"]
-        waiting, base = flows["waiting"], agenda.flows.base
+        places, ends = agenda.places.views, agenda.ends.views["flow"]
+        waiting, base = agenda.flows.views["waiting"], agenda.flows.base
         first = places["first_end"][place] - agenda.ends.base
-        for end in range(first, first + places["num_ends"][place]):
-            row = ends[end] - base
+        rows = [ends[end] - base for end in range(first, first + places["num_ends"][place])]
+        if self._staggers:
+            self._post(rows, places["start_s"][place])
+        for row in rows:
             waiting[row] -= 1
             if not waiting[row]:
-                hops = [flows[name][row] for name in agenda.hop_names]
-                delay_s, num_bytes = flows["delay_s"][row], flows["bytes"][row]
-                if self._coding.matters:
-                    more_s = self._coding.cold_one_s(
-                        flows["kind"][row], places["rank"][place], self._env.now
-                    )
-                    num_bytes += more_s / self._fluid.resources.work_unit_s
-                self._fluid.start_one(hops, delay_s, num_bytes, row + base, self._number)
+                self._start_one(row)
+
+    def _post(self, rows: list[int], start_s: float) -> None:
+        """Note when a rank will have posted some flows (rows), one by one."""
+        posted_s = self._agenda.flows.views["posted_s"]
+        begun_s = self._env.now + self._costs.step_overhead_s + start_s
+        for turn, row in enumerate(rows):
+            when_s = begun_s + (1 + turn) * self._costs.overhead_s
+            posted_s[row] = max(posted_s[row], when_s)
+
+    def _start_one(self, row: int) -> None:
+        """Start one flow."""
+        flows = self._agenda.flows
+        num_bytes = flows.views["bytes"][row]
+        if self._coding.matters:
+            rank = self._agenda.places.views["rank"][
+                flows.views["src_place"][row] - self._agenda.places.base
+            ]
+            more_s = self._coding.cold_one_s(flows.views["kind"][row], rank, self._env.now)
+            num_bytes += more_s / self._fluid.resources.work_unit_s
+        delay_s, tag = self._delay_s(row), row + flows.base
+        self._fluid.start_one(self._agenda.hops_of(row), delay_s, num_bytes, tag, self._number)
+
+    def _delay_s(self, row: int) -> float:
+        """Return the delay of one flow from now on; it begins when both ends are posted."""
+        flows = self._agenda.flows.views
+        delay_s: float = flows["delay_s"][row]
+        if self._staggers:
+            delay_s += max(flows["posted_s"][row] - self._env.now, 0.0)
+        return delay_s
 
     def _read(self, index: int, step: Step) -> None:
         """Add a step to the tables, and start the flows that can start."""

@@ -1,32 +1,34 @@
 """Fair rates of flows, updated as flows begin and end.
 
 There are two ways to the same rates.  After large changes all active flows are solved again, as
-arrays.  After small changes only the connected components (flows joined by shared links) with a
-changed link are solved, because no other flow's rate can depend on that link.
+arrays.  After small changes only the flows that they can concern are: those joined to a changed
+link by shared links, and no slower than what came or went, see `neighbours`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
-from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates
+from dgc_topo.simulation.due_flows import Few
+from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates, use_of_links
+from dgc_topo.simulation.neighbours import NEAR, Neighbours
 from dgc_topo.simulation.pool import FlowPool, view_floats
 from dgc_topo.simulation.resources import Resources, TokenBuckets
+from dgc_topo.simulation.ways import KnownWays, Way
 
 #: Consecutive instants with few changes after which an index of each link's users pays off.
 PATIENCE = 8
 
-#: A component of this size (and a quarter of all flows) is solved together with all others.
-LARGE_COMPONENT = 256
+#: Up to this many flows (or a sixteenth of all) are solved one by one.
+LARGE_COMPONENT = 24
 
 
-#: Flows whose times changed, and their new times: many, or one.
+#: Flows whose times changed, and their new times.
 Retimed = tuple[IntArray, FloatArray]
-RetimedOne = tuple[int, float]
 
 
 class Sharing:
@@ -35,6 +37,9 @@ class Sharing:
     Args:
         pool: Storage of the flows.
         resources: Resources that they share.
+
+    Attributes:
+        ways: What single flows use.
     """
 
     def __init__(self, pool: FlowPool, resources: Resources) -> None:
@@ -42,6 +47,7 @@ class Sharing:
         self._resources = resources
         self._capacity = resources.capacity.copy()
         self._capacity_at = view_floats(self._capacity)
+        self.ways = KnownWays(resources, self._capacity_at)
         burst_bytes = resources.costs.burst_bytes
         self._token_buckets = TokenBuckets(pool, resources, burst_bytes) if burst_bytes else None
         self._has_dead_links = False
@@ -51,7 +57,7 @@ class Sharing:
         self._many_fresh: list[IntArray] = []
         self._many_gone: list[IntArray] = []
         self._changed_links: list[int] = []
-        self._users: defaultdict[int, set[int]] | None = None
+        self._neighbours: Neighbours | None = None
         self._calm_instants = 0
         self._solved: tuple[IntArray, FloatArray] = (np.empty((0, 0), np.int64), np.empty(0))
 
@@ -70,6 +76,8 @@ class Sharing:
         self._has_dead_links = not self._capacity.all()
         self._changed_links.extend(int(link) for link in links)
         self._solved = (np.empty((0, 0), np.int64), np.empty(0))
+        self._neighbours = None
+        self.ways.forget()
 
     def advance(self, slots: IntArray, now: float) -> tuple[IntArray, IntArray]:
         """Move due flows to their next state; return tags and owners of those that ended."""
@@ -88,6 +96,7 @@ class Sharing:
                 empty &= passes
             if empty.any():
                 zero = past_latency[empty]
+                pool.leave(zero)
                 pool.release(zero)
                 past_latency = past_latency[~empty]
                 slots = np.concatenate([gone, zero])
@@ -99,6 +108,7 @@ class Sharing:
             self._many_fresh.append(past_latency)
         if len(gone):
             pool.active[gone] = False
+            pool.leave(gone)
             self._many_gone.append(gone)
         return pool.tag[slots], pool.owner[slots]
 
@@ -113,8 +123,10 @@ class Sharing:
         for slot in slots:
             if pool.active_at[slot]:
                 pool.active_at[slot] = False
+                pool.leave_one(slot)
                 self._gone.append(slot)
             elif pool.remaining_at[slot] == 0 and slot not in cut:
+                pool.leave_one(slot)
                 pool.release_one(slot)
             else:
                 pool.active_at[slot] = True
@@ -125,6 +137,14 @@ class Sharing:
             ended.append((pool.tag_at[slot], pool.owner_at[slot]))
         return ended
 
+    def go_on(self, slot: int, since: float, rate: float) -> None:
+        """Take over a flow that has been active for a while, without company."""
+        pool = self._pool
+        pool.active_at[slot], pool.since_at[slot], pool.rate_at[slot] = True, since, rate
+        self._num_active += 1
+        if self._neighbours is not None:
+            self._neighbours.add(slot)
+
     def _are_cut(self, slots: IntArray) -> BoolArray:
         """Return a mask of flows with a dead link on their way; even an empty flow waits there."""
         dead = self._capacity[self._pool.hops[:, slots]] == 0
@@ -134,31 +154,31 @@ class Sharing:
         which = np.array(slots, np.int64)
         return set(which[self._are_cut(which)].tolist())
 
-    def share(self, now: float) -> tuple[Sequence[RetimedOne], Sequence[Retimed]]:
+    def share(self, now: float) -> tuple[Few, Sequence[Retimed]]:
         """Update the rates after the changes since the last call.
 
         Returns:
-            The flows whose rates changed (single ones, and arrays of many), with their new end
-            times.
+            The flows whose rates changed, with their new end times: a few, or arrays of many.
         """
         fresh = len(self._fresh) + sum(map(len, self._many_fresh))
         gone = len(self._gone) + sum(map(len, self._many_gone))
         if not (fresh or gone or self._changed_links):
-            return (), ()
+            return [], ()
         self._num_active += fresh - gone
         calm = (fresh + gone) * 8 <= max(self._num_active, 32)
         self._calm_instants = self._calm_instants + 1 if calm else 0
         if not calm:
-            self._users = None
-        result: tuple[Sequence[RetimedOne], Sequence[Retimed]] | None = None
-        if self._users is not None or self._calm_instants > PATIENCE:
-            result = self._share_locally(now)
-        if result is None:
-            result = (), self._share_all(fresh, now)
+            self._neighbours = None
+        ones: Few | None = None
+        many: list[Retimed] = []
+        if self._neighbours is not None or self._calm_instants > PATIENCE:
+            ones = self._share_locally(now)
+        if ones is None:
+            ones, many = [], self._share_all(fresh, now)
         if self._token_buckets is not None:
             self._token_buckets.note_rates(self._capacity, now)
         self._clear()
-        return result
+        return ones, many
 
     def _clear(self) -> None:
         for slot in self._gone:
@@ -177,11 +197,39 @@ class Sharing:
             slots = np.flatnonzero(self._pool.active)
         if not len(slots):
             return []
-        hops = self._pool.hops[:, slots]
+        hops, weights = self._pool.hops[:, slots], self._resources.weights(len(self._pool.hops))
+        if num_fresh < self._num_active and not self._changed_links:
+            rates = self._pool.rate[slots]
+            stay = (rates > 0) & (rates < self._least_rate(hops) * (1 - NEAR))
+            if stay.any():
+                taken = use_of_links(hops[:, stay], rates[stay], weights, len(self._capacity))
+                taken[-1] = 0.0  # nothing is taken from what pads
+                left = np.maximum(self._capacity - taken, 0.0)
+                slots, hops = slots[~stay], hops[:, ~stay]
+                if not len(slots):
+                    return []
+                return self._retime(slots, max_min_rates(hops, left, weights), now)
         # A schedule often repeats a pattern (a ring always does), whose rates are known already.
         if not np.array_equal(self._solved[0], hops):
-            self._solved = (hops, self._rates(hops))
+            self._solved = (hops, max_min_rates(hops, self._capacity, weights))
         return self._retime(slots, self._solved[1], now)
+
+    def _least_rate(self, hops: IntArray) -> float:
+        """Return a rate that all slower flows keep, see `neighbours`.
+
+        Args:
+            hops: Resources that all active flows use, shape (max_hops, num_flows).
+        """
+        gone = np.concatenate([*self._many_gone, np.array(self._gone, np.int64)])
+        least = float(self._pool.rate[gone].min(initial=inf))
+        fresh = np.concatenate([*self._many_fresh, np.array(self._fresh, np.int64)])
+        if len(fresh):
+            if self._resources.is_weighted:
+                return 0.0
+            users = np.bincount(hops.ravel(), minlength=len(self._capacity))
+            crossed = self._pool.hops[:, fresh]
+            least = min(least, float((self._capacity[crossed] / users[crossed]).min()))
+        return least
 
     def _retime(self, slots: IntArray, rates: FloatArray, now: float) -> list[Retimed]:
         """Set rates; return the flows whose rate changed and when they end."""
@@ -203,7 +251,7 @@ class Sharing:
         left = np.divide(remaining, rates, out=np.full(len(rates), np.inf), where=rates > 0)
         return [(slots, now + left)]
 
-    def _retime_one(self, slot: int, rate: float, now: float) -> RetimedOne | None:
+    def _retime_one(self, slot: int, rate: float, now: float) -> tuple[float, int] | None:
         pool = self._pool
         old = pool.rate_at[slot]
         if abs(rate - old) <= SAME_RATE * old:
@@ -214,82 +262,37 @@ class Sharing:
             pool.remaining_at[slot] = remaining
         pool.since_at[slot] = now
         pool.rate_at[slot] = rate
-        return slot, (now + remaining / rate if rate > 0 else np.inf)
+        return (now + remaining / rate if rate > 0 else inf), slot
 
-    def _share_locally(self, now: float) -> tuple[list[RetimedOne], list[Retimed]] | None:
-        """Solve the changed components, or return None if solving all flows is simpler."""
-        links = self._update_users()
-        users = self._users
-        assert users is not None
-        seen: set[int] = set()
-        alone: list[int] = []
-        together: list[int] = []
-        for link in links:
-            for slot in users[link]:
-                if slot in seen:
-                    continue
-                component = self._component(slot)
-                if component is None:  # no rate has been touched yet
-                    self._users, self._calm_instants = None, -8 * PATIENCE
-                    return None
-                seen |= component
-                if len(component) == 1:
-                    alone.append(slot)
-                else:
-                    together += sorted(component)
-        ones = [self._retime_one(slot, self._narrowest(slot), now) for slot in alone]
-        many: list[Retimed] = []
-        if together:
-            slots = np.array(together)
-            many = self._retime(slots, self._rates(self._pool.hops[:, slots]), now)
-        return [one for one in ones if one], many
+    def _share_locally(self, now: float) -> Few | None:
+        """Solve the flows that are concerned, or return None if these are many."""
+        gone, fresh = self._update_neighbours()
+        neighbours, rate_at = self._neighbours, self._pool.rate_at
+        assert neighbours is not None
+        links = {link for way in (*gone.values(), *fresh) for link in way.links}
+        least_rate = min([rate_at[slot] for slot in gone], default=inf)
+        if self._changed_links or (fresh and self._resources.is_weighted):
+            least_rate = 0.0
+            links.update(self._changed_links)
+        for way in fresh:
+            least_rate = min(least_rate, neighbours.least_rate(way))
+        most = max(LARGE_COMPONENT, self._num_active // 16)
+        slots = neighbours.concerned(links, least_rate, most)
+        if slots is None:
+            return None
+        rates = neighbours.rates(slots)
+        retimed = [self._retime_one(*pair, now) for pair in zip(slots, rates, strict=True)]
+        return [one for one in retimed if one]
 
-    def _rates(self, hops: IntArray) -> FloatArray:
-        return max_min_rates(hops, self._capacity, self._resources.weights(len(hops)))
-
-    def _narrowest(self, slot: int) -> float:
-        if self._resources.is_weighted:
-            return float(self._rates(self._pool.hops[:, [slot]])[0])
-        return min(self._capacity_at[row[slot]] for row in self._pool.hops_at)
-
-    def _update_users(self) -> set[int]:
-        """Bring the index of a link's users up to date; return the links that changed."""
-        pool, pad = self._pool, self._pool.pad
-        links = set(self._changed_links)
-        build = self._users is None
-        users = self._users = defaultdict(set) if self._users is None else self._users
-        fresh = self._fresh + [int(slot) for slots in self._many_fresh for slot in slots]
-        gone = self._gone + [int(slot) for slots in self._many_gone for slot in slots]
-        for slot in gone:
-            for row in pool.hops_at:
-                links.add(row[slot])
-                users[row[slot]].discard(slot)
-        for slot in fresh:
-            for row in pool.hops_at:
-                links.add(row[slot])
-                users[row[slot]].add(slot)
-        if build:
-            for slot in np.flatnonzero(pool.active).tolist():
-                for row in pool.hops_at:
-                    users[row[slot]].add(slot)
-        users.pop(pad, None)  # the padding link joins no flows
-        links.discard(pad)
-        return links
-
-    def _component(self, start: int) -> set[int] | None:
-        """Return the flows joined to *start* by shared links, or None if they are too many."""
-        users, hops_at = self._users, self._pool.hops_at
-        assert users is not None
-        found, to_visit = {start}, [start]
-        limit = max(LARGE_COMPONENT, self._num_active // 4)
-        while to_visit:
-            slot = to_visit.pop()
-            for row in hops_at:
-                neighbours = users.get(row[slot])
-                if neighbours is not None and len(neighbours) > 1:
-                    new = neighbours - found
-                    found |= new
-                    to_visit += new
-            if len(found) > limit:
-                return None
-        return found
+    def _update_neighbours(self) -> tuple[dict[int, Way], list[Way]]:
+        """Bring the index of neighbours up to date; return the ways of what went and came."""
+        gone = self._gone + [slot for slots in self._many_gone for slot in slots.tolist()]
+        fresh = self._fresh + [slot for slots in self._many_fresh for slot in slots.tolist()]
+        if self._neighbours is None:
+            self._neighbours = Neighbours(self._pool, self.ways, self._capacity_at)
+            known = set(fresh)
+            for slot in [*gone, *np.flatnonzero(self._pool.active).tolist()]:
+                if slot not in known:
+                    self._neighbours.add(slot)
+        left = {slot: self._neighbours.remove(slot) for slot in gone}
+        return left, [self._neighbours.add(slot) for slot in fresh]

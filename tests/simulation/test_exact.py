@@ -7,14 +7,18 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 
 from dgc_topo.network import Network, star
+from dgc_topo.network.graph import from_graph
+from dgc_topo.network.shapes import draw_racks
 from dgc_topo.schedule import Schedule, Step, copy, gather, reduce
 from dgc_topo.simulation import (
     DenseSizes,
+    due_flows,
     fluid,
     max_min_rates,
+    maxmin,
     sharing,
     simulate_flows,
     simulate_schedule,
@@ -122,9 +126,16 @@ def way_of_sharing(request, monkeypatch):
     monkeypatch.setattr(sharing, "PATIENCE", patience)
     monkeypatch.setattr(sharing, "LARGE_COMPONENT", large)
     monkeypatch.setattr(fluid, "FEW", few)
+    monkeypatch.setattr(due_flows, "FEW", few)
 
 
-@settings(max_examples=150)
+@pytest.fixture(params=[maxmin.WORTH_A_ROUND, 2.0], ids=["rounds", "one by one"])
+def way_of_filling(request, monkeypatch):
+    monkeypatch.setattr(maxmin, "WORTH_A_ROUND", request.param)
+
+
+@pytest.mark.usefixtures("way_of_filling")
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_rates_are_the_slow_ones(data):
     num_links = data.draw(st.integers(1, 10))
@@ -144,7 +155,8 @@ def test_rates_are_the_slow_ones(data):
     np.testing.assert_allclose(rates, slow_max_min(routes, capacity), rtol=1e-9)
 
 
-@settings(max_examples=150)
+@pytest.mark.usefixtures("way_of_filling")
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_weighted_rates_are_the_slow_ones(data):
     """Also where a flow crosses a link twice, as when one machine sends and receives."""
@@ -174,6 +186,23 @@ def test_flows_end_as_in_the_slow_model():
         np.testing.assert_allclose(finish, slow_flows(network, flows), rtol=1e-9)
 
     check()
+
+
+@pytest.mark.usefixtures("way_of_sharing")
+@pytest.mark.parametrize("seed", range(3))
+def test_many_flows_on_unequal_racks_end_as_in_the_slow_model(seed):
+    """Slow flows keep their rates while faster ones beside them come and go."""
+    num_flows, rng = 60, np.random.default_rng(seed)
+    graph = draw_racks(3, 4, 1.0, oversubscription=2, latency_s=0.01)
+    for _, _, link in graph.edges(data=True):
+        link["bandwidth_bytes_per_s"] *= rng.uniform(0.2, 1.8)
+    network = from_graph(graph)
+    src, dst = rng.integers(0, 12, (2, num_flows))
+    num_bytes, start = rng.uniform(0, 5, num_flows), rng.uniform(0, 10, num_flows)
+    start[: num_flows // 2] = 1.0
+    finish = simulate_flows(network, src, dst, num_bytes, start)
+    flows = list(zip(src, dst, num_bytes, start, strict=True))
+    np.testing.assert_allclose(finish, slow_flows(network, flows), rtol=1e-9)
 
 
 @st.composite

@@ -8,13 +8,13 @@ every rank has a *gate*, a flow over no link that ends when the bucket is ready.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
-from dgc_topo.simulation.agenda import OVER
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern
 from dgc_topo.simulation.progress import ScheduleProgress
@@ -51,8 +51,8 @@ class BucketStream(ScheduleProgress):
         self._ready_s = ready_s
         self._buckets = iter(zip(schedules, sizes, strict=True))
         self._steps = iter(())  # of the bucket being read
-        self._gate_flows = np.empty(0, np.int64)  # first gate's flow of each bucket
-        self._gate_places = np.empty(0, np.int64)  # first gate's place
+        self._gate_flows: list[int] = []  # first gate's flow of each bucket
+        self._gate_places: list[int] = []  # first gate's place
         hops, _ = fluid.resources.of_messages(placement, placement)
         self._gates = Pattern.of_selves(np.arange(self._world_size), hops)
 
@@ -71,8 +71,8 @@ class BucketStream(ScheduleProgress):
     def _read_gates(self) -> None:
         flows, places = self._agenda.flows, self._agenda.places
         first = flows.end
-        self._gate_flows = np.append(self._gate_flows, first)
-        self._gate_places = np.append(self._gate_places, places.end)
+        self._gate_flows.append(first)
+        self._gate_places.append(places.end)
         zeros = np.zeros(self._world_size)
         here = self._agenda.add(self._gates, zeros, zeros, zeros)
         self._idle -= int(here.sum())
@@ -89,7 +89,7 @@ class BucketStream(ScheduleProgress):
         delay_s = super()._until_posted(rows, delay_s)
         flows = rows + self._agenda.flows.base
         bucket = np.searchsorted(self._gate_flows, flows, "right") - 1
-        rank = flows - self._gate_flows[bucket]
+        rank = flows - np.array(self._gate_flows)[bucket]
         gates = rank < self._world_size
         if gates.any():
             delay_s = np.where(gates, 0.0, delay_s)
@@ -97,35 +97,31 @@ class BucketStream(ScheduleProgress):
             delay_s[gates] = np.maximum(open_s - self._env.now, 0.0)
         return delay_s
 
-    def _reach_one(self, place: int) -> None:
-        id_ = place + self._agenda.places.base
-        bucket = int(np.searchsorted(self._gate_places, id_, "right")) - 1
-        rank = id_ - int(self._gate_places[bucket])
+    def _delay_s(self, row: int) -> float:
+        """Return the delay of one flow as for one schedule; a gate's ends when it is ready."""
+        flow = row + self._agenda.flows.base
+        bucket = bisect_right(self._gate_flows, flow) - 1
+        rank = flow - self._gate_flows[bucket]
         if rank >= self._world_size:
-            super()._reach_one(place)
-            return
-        row = int(self._gate_flows[bucket]) + rank - self._agenda.flows.base
-        self._agenda.flows["waiting"][row] = 0
-        self._start(np.array([row]))
+            return super()._delay_s(row)
+        return max(float(self._ready_s[bucket, rank]) - self._env.now, 0.0)
 
     def _leave(self, rows: IntArray) -> None:
-        self._note(rows + self._agenda.places.base)
+        """Let ranks go on, and keep the time; that of a bucket's last place stays."""
+        places = rows + self._agenda.places.base
+        bucket = np.searchsorted(self._gate_places, places, "right") - 1
+        ranks = self._agenda.places["rank"][rows]
+        self.end_s[bucket, ranks] = self._env.now
+        gates = places - np.array(self._gate_places)[bucket] < self._world_size
+        self.start_s[bucket[gates], ranks[gates]] = self._env.now
         super()._leave(rows)
 
-    def ended_one(self, tag: int) -> None:
-        """Finish the places whose last flow has been this one, and keep the times."""
-        flows, places = self._agenda.flows.views, self._agenda.places.views
-        row, base = tag - self._agenda.flows.base, self._agenda.places.base
-        ends = {flows["src_place"][row], flows["dst_place"][row]}
-        super().ended_one(tag)
-        over = [place for place in ends if places["open"][place - base] == OVER]
-        if over:
-            self._note(np.array(over))
-
-    def _note(self, places: IntArray) -> None:
-        """Keep the time at which ranks have left places; the last one of a bucket stays."""
-        bucket = np.searchsorted(self._gate_places, places, "right") - 1
-        ranks = self._agenda.places["rank"][places - self._agenda.places.base]
-        self.end_s[bucket, ranks] = self._env.now
-        gates = places - self._gate_places[bucket] < self._world_size
-        self.start_s[bucket[gates], ranks[gates]] = self._env.now
+    def _leave_one(self, place: int) -> None:
+        """Let one rank go on, and keep the time."""
+        number = place + self._agenda.places.base
+        bucket = bisect_right(self._gate_places, number) - 1
+        rank = self._agenda.places.views["rank"][place]
+        self.end_s[bucket, rank] = self._env.now
+        if number - self._gate_places[bucket] < self._world_size:
+            self.start_s[bucket, rank] = self._env.now
+        super()._leave_one(place)
