@@ -53,10 +53,13 @@ def max_min_rates(
 def use_of_links(
     hops: IntArray, rates: FloatArray | None, weights: FloatArray | None, num_links: int
 ) -> FloatArray:
-    """Return the use of each link by flows at their *rates* (1 if left out), shape (num_links,)."""
+    """Return the use of each link by flows at their *rates* (1 if left out), shape (num_links,).
+
+    Flows of infinite rate only cross links without a limit, of which the use does not matter.
+    """
     if rates is None and weights is None:
         return np.bincount(hops.ravel(), minlength=num_links).astype(np.float64)
-    used = np.ones(hops.shape[1]) if rates is None else rates
+    used = np.ones(hops.shape[1]) if rates is None else np.where(np.isfinite(rates), rates, 0.0)
     per_hop = np.ones((len(hops), 1)) if weights is None else weights[: len(hops), None]
     return np.bincount(hops.ravel(), (per_hop * used).ravel(), num_links).astype(np.float64)
 

@@ -171,6 +171,13 @@ def test_weighted_rates_are_the_slow_ones(data):
     np.testing.assert_allclose(rates, slow_max_min(routes, capacity, used), rtol=1e-9)
 
 
+def test_a_flow_without_any_limit_is_free_beside_others():
+    """Also where a position has no use of its own, as of a CPU that messages do not need."""
+    hops = np.array([[2, 0, 1], [3, 1, 3], [3, 3, 3]])
+    rates = max_min_rates(hops, np.array([1.0, 10.0, np.inf, np.inf]), np.array([1.0, 1.0, 0.0]))
+    assert rates.tolist() == [np.inf, 1.0, 9.0]
+
+
 @pytest.mark.usefixtures("way_of_sharing")
 def test_flows_end_as_in_the_slow_model():
     @settings(max_examples=100)
