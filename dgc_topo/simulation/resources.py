@@ -189,9 +189,13 @@ class TokenBuckets:
         self.moved_at_once = np.zeros(len(resources.capacity))
 
     def pay(self, slots: IntArray, now: float) -> None:
-        """Move the bytes that flows get at once when they become active."""
+        """Move the bytes that flows get at once when they become active.
+
+        Flows of one instant take what is saved in the order of their steps, and as listed there.
+        """
         self._save_up(now)
         pool = self._pool
+        slots = slots[np.lexsort((pool.tag[slots], pool.owner[slots]))]
         weights = self._resources.weights(len(pool.hops))
         for slot in slots.tolist():
             hops = pool.hops[:, slot]

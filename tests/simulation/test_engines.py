@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dgc_topo as dt
-from dgc_topo.network import star
+from dgc_topo.network import EndCosts, star
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation import simulate_schedule
 from dgc_topo.topology import load_topology
@@ -58,3 +58,14 @@ def test_flows_that_end_one_by_one_are_left_to_events_unless_bulk_is_demanded(mo
 def test_an_unknown_engine_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="engine 'fast': expected one of auto, bulk, events"):
         dt.simulate("ring", "1gbe", "1MB", world_size=4, engine="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("senders", [(1, 2), (2, 1)])
+def test_messages_of_one_instant_take_what_a_link_has_saved_as_listed(senders):
+    """2 MB each over a link of 1 MB/s that has saved 1 MB: the first has 1 MB to go, so 2 s."""
+    step = dt.reduce(np.array(senders), np.array([0, 0]))
+    schedule = Schedule(3, 1, lambda _: iter([step]), "part")
+    network = star(3, 1e6, costs=EndCosts(burst_bytes=1e6))
+    finish_s = simulate_schedule(schedule, network, 2e6).finish_s
+    assert finish_s[senders[0]] == pytest.approx(2.0)
+    assert finish_s[senders[1]] == pytest.approx(3.0)
