@@ -256,9 +256,10 @@ class UnionSizes:
         """Bytes of a message of each step whose messages are alike."""
         assert self._kept is not None
         _, contributors, count = self._kept.alike
-        share = np.asarray(count / self._num_chunks, np.float64)
-        entries = share * self._growth(contributors)
-        coded = self._coding.expected_bytes(share * self._length, entries)
+        # The same operations as for other steps: bytes are rounded up, so that the last bit counts.
+        entries = self._entries(np.repeat(contributors, count), np.cumsum(count) - count)
+        lengths = np.asarray(count * (self._length / self._num_chunks), np.float64)
+        coded = self._coding.expected_bytes(lengths, entries)
         return np.asarray(coded + count * self._dense_bytes, np.float64)
 
     def _general(self, step: Step, merged: Merged) -> StepSizes:

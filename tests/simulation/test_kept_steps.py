@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import star
-from dgc_topo.schedule import Schedule, Step, copy
+from dgc_topo.schedule import Schedule, Step, copy, reduce
 from dgc_topo.simulation import UnionSizes, simulate_schedule
 from dgc_topo.simulation.kept_steps import MOST_WEIGHT, find_kept
 
@@ -72,6 +72,25 @@ def test_a_schedule_may_yield_some_steps_again_and_make_others_anew(kept):
         for engine in ("bulk", "events")
     )
     np.testing.assert_array_equal(bulk.bytes_sent, events.bytes_sent)
+
+
+@pytest.mark.parametrize("num_chunks", [3, 7, 15, 48, 49])
+def test_sizes_of_kept_steps_are_those_of_others_to_the_last_bit(num_chunks):
+    """A message's bytes are rounded up, which makes a whole byte of the last bit."""
+    around = np.arange(RANKS), np.roll(np.arange(RANKS), 1)
+    counts = range(1, num_chunks + 1)
+
+    def steps_of(_):
+        return (reduce(*around, 0, count) for count in counts)
+
+    for entries in np.linspace(1.0, 60.0, 12):
+        kept, other = (Schedule(RANKS, num_chunks, steps_of, "part") for _ in range(2))
+        sizes = UnionSizes(kept, length=1000, entries=entries)
+        found = find_kept(kept)
+        assert found is not None
+        of_kept = [sizes.of_step(*numbered).num_bytes for numbered in enumerate(found.steps)]
+        of_other = [sizes.of_step(*numbered).num_bytes for numbered in enumerate(other.steps())]
+        np.testing.assert_array_equal(of_kept, of_other)
 
 
 def test_equal_columns_are_kept_once():
