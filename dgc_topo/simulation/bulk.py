@@ -71,6 +71,9 @@ class BulkRun:
             BulkError: if messages of different steps can meet.
         """
         self._have_begun[:] = False
+        first = next((step for step in schedule.steps() if len(step)), None)
+        if first is not None:  # where messages can meet, the first step often shows it
+            self._shape(self._patterns.of(first))
         kept = find_kept(schedule)
         if kept is None:
             for index, step in enumerate(schedule.steps()):
