@@ -152,7 +152,14 @@ def test_ctrl_c_ends_every_process_keeps_what_is_done_and_says_how_to_go_on(tmp_
     command = [sys.executable, "-m", "dgc_topo", "sweep", "small.toml", "--processes", "2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(dt.__file__).parents[1])}
     start = {"cwd": tmp_path, "env": environment, "text": True, "start_new_session": True}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **start)
+    # A shell starts jobs in the background with interrupts ignored, and they inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **start
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     file = tmp_path / "results" / "small" / "sweep.jsonl"
     done_at_first = 6 * 60  # that cannot be are written at once
     until = time.monotonic() + 100

@@ -16,6 +16,7 @@ from dgc_topo.cli.outputs import check_folder
 if TYPE_CHECKING:
     from dgc_topo.cli.progress import SweepBar
     from dgc_topo.experiments.sweep import SweepRecords
+    from dgc_topo.report.sweep.results import Sweep
 
 _SHOWN = 5  # reasons
 
@@ -52,7 +53,19 @@ def sweep(scenario: ScenarioFile, output: Output = None, processes: Processes = 
         for line in (*(f"- {finding}" for finding in drawn.findings()), *_summary(found)):
             console.print(line, soft_wrap=True)
         if found.path is not None:
-            console.print(f"report:  {drawn.report()}", soft_wrap=True)
+            _draw(drawn, found.path)
+
+
+def _draw(drawn: Sweep, folder: Path) -> None:
+    """Write the report, and say how to get it if that is interrupted."""
+    errors.print("drawing the report ...", soft_wrap=True)
+    try:
+        console.print(f"report:  {drawn.report()}", soft_wrap=True)
+    except BaseException:
+        errors.print(
+            f"all predictions are kept; dgc-topo report {folder} draws the report", soft_wrap=True
+        )
+        raise
 
 
 def _say_how_to_go_on(bar: SweepBar) -> None:

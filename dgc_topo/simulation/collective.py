@@ -264,7 +264,10 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
             one rank's (1: disjoint, 0: identical); by default entries are independent.
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
-        engine: See `simulate_schedule`: ``auto`` is the fastest that is exact.
+        engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
+            be exact: messages of different steps that could meet on a link or a processor, other
+            jobs' traffic, links that change.  ``events`` takes anything.  ``auto``, the default,
+            is the faster one that is exact.
 
     Raises:
         ValueError: if an argument is out of range or does not fit the others, naming it.

@@ -68,7 +68,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
         workload: Workloads, see `load_workload`; or a table with keys of a scenario's workloads.
         num_bytes: Dense float32 bytes of a collective, in the place of a workload.
         bandwidth: Of each host's link each way, such as ``"10Gbit/s"`` or bytes per second; by
-            default the network's own.
+            default the network's own.  An uplink that a network file gives keeps its rate.
         latency: Of each link, such as ``"10us"`` or seconds; host to host around one switch is two
             links.  By default the network's own.
         density: Fractions of the elements that are sent; 1 by default.

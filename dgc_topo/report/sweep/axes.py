@@ -126,19 +126,20 @@ def _varies(rows: pd.DataFrame, column: str) -> bool:
 
 
 def _implied_by_names(rows: pd.DataFrame, wires: list[str]) -> set[str]:
-    """Return the columns that say again what others say: the names, the numbers, or neither.
+    """Return the columns that say again what others say: the names, or some of the numbers.
 
     Names that only repeat the numbers are left out if there is a network for each combination
-    of numbers.  Else the numbers belong to the networks, as 1 GbE has another latency than
-    InfiniBand.
+    of numbers.  Else what each network has one of belongs to it, as 1 GbE has another latency
+    than InfiniBand.
     """
-    if wires and _determines(rows, wires, ["network"]):
+    of_network = [column for column in wires if _determines(rows, ["network"], [column])]
+    if of_network == wires and wires and _determines(rows, wires, ["network"]):
         combinations = 1
         for column in wires:
             combinations *= rows[column].nunique(dropna=False)
         if len(rows[wires].drop_duplicates()) == combinations:
             return {"network"}
-    return set(wires) if _determines(rows, ["network"], wires) else set()
+    return set(of_network)
 
 
 def _determines(rows: pd.DataFrame, given: list[str], columns: list[str]) -> bool:

@@ -48,7 +48,7 @@ def findings(frame: pd.DataFrame | Swept) -> list[str]:
     few = len(works) > _MANY_MODELS  # what is left out is in the page's tables
     return [
         *(line for part in works for line in _best(part, most=2 if few else 4)),
-        *(line for part in works for line in _pays(part, each_density=not few)),
+        *(line for part in _by_case(works) for line in _pays(part, each_density=not few)),
         *_worst(swept),
         *_notes(swept, held),
         *_skipped(swept),
@@ -70,9 +70,10 @@ def _by(swept: Swept, axis: Axis) -> Iterator[Swept]:
         yield swept.only(swept.rows[is_value(swept.rows[axis.column], value)])
 
 
-def network_axis(swept: Swept) -> Axis | None:
-    """Return the axis along which networks differ, if they do."""
-    return next((axis for axis in (BANDWIDTH, NETWORK) if axis in swept.axes), None)
+def _by_case(works: list[Swept]) -> Iterator[Swept]:
+    """Yield the rows of each model on each network that is swept by name."""
+    for part in works:
+        yield from _by(part, NETWORK) if NETWORK in part.axes else [part]
 
 
 def compared_networks(swept: Swept, most: int = 4) -> list[tuple[str, Swept]]:
@@ -82,16 +83,19 @@ def compared_networks(swept: Swept, most: int = 4) -> list[tuple[str, Swept]]:
         swept: Predictions.
         most: Number of bandwidths, at most; named networks are all compared.
     """
-    axis = network_axis(swept)
-    if axis is None:
-        return [("", swept)]
+    parts = [("", swept)]
+    for axis in (NETWORK, BANDWIDTH):
+        if axis in swept.axes:
+            parts = [each for name, part in parts for each in _by_network(name, part, axis, most)]
+    return parts
+
+
+def _by_network(name: str, swept: Swept, axis: Axis, most: int) -> Iterator[tuple[str, Swept]]:
+    """Yield a longer name, and the rows, for each value of an axis."""
     values = values_of(swept.rows, axis.column)
-    if axis == BANDWIDTH:
-        values = network_classes(values, most)
-    return [
-        (_network_name(axis, v), swept.only(swept.rows[swept.rows[axis.column] == v]))
-        for v in values
-    ]
+    for value in network_classes(values, most) if axis == BANDWIDTH else values:
+        rows = swept.rows[swept.rows[axis.column] == value]
+        yield f"{name} {_network_name(axis, value)}".strip(), swept.only(rows)
 
 
 def _network_name(axis: Axis, value: Any) -> str:
@@ -176,6 +180,8 @@ def _pays(swept: Swept, *, each_density: bool) -> Iterator[str]:
     chosen = table[table["topology"] == (ANY if any_topology else table["topology"].iloc[0])]
     model = swept.rows["workload"].iloc[0] if "workload" in swept.rows else None
     what = f" for {model}" if isinstance(model, str) else ""
+    if NETWORK in swept.axes:
+        what += f" on {swept.rows['network'].iloc[0]}"
     over = "" if any_topology else f" over {chosen['topology'].iloc[0]}"
     over += f" ({held})" if held else ""
     if not each_density:
@@ -235,6 +241,8 @@ def _notes(swept: Swept, held: str) -> Iterator[str]:
     sparse = swept.rows[swept.rows["density"].map(is_sparse).astype(bool)]
     if swept.is_step and len(sparse) and "compress_s" in sparse:
         yield f"Predicted compressing costs {cost_text(set(sparse['compress_s']))}."
+    if swept.is_step and len(sparse):
+        yield "Predicted are times only: what compression costs in accuracy has to be measured."
     if swept.is_step and "speedup" in swept.rows:
         yield f"Predicted speed-ups are relative to {ONE_DENSE_WORKER}."
 

@@ -87,7 +87,10 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         wire_dtype: Type of values on the wire.
         seed: Seed of topologies and of jitter.
         num_steps: Steps to average over; 8 if they differ, else 1.
-        engine: See `simulate_schedule`: ``auto`` is the fastest that is exact.
+        engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
+            be exact: messages of different steps that could meet on a link or a processor, other
+            jobs' traffic, links that change.  ``events`` takes anything.  ``auto``, the default,
+            is the faster one that is exact.
 
     Raises:
         ValueError: if an argument is out of range or does not fit the others, naming it.
