@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,15 @@ GOLDEN = TESTS / "golden"
 
 #: Folders whose tests start processes that take all cores, and wait for each other.
 CROWDED = {"experiments", "runtime", "training", "workers"}
+
+
+def pytest_configure():
+    """Take interrupts even where a shell ignores them, as in jobs in the background.
+
+    Commands that tests start inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):

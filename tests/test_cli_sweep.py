@@ -146,22 +146,13 @@ def test_the_shipped_sweep_says_its_command_and_is_a_thousand_to_ten_thousand_pr
     assert 1_000 <= number <= 10_000
 
 
-def popen_taking_interrupts(command, **start):
-    """A shell starts jobs in the background with interrupts ignored, and they inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **start)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.slow
 def test_ctrl_c_ends_every_process_keeps_what_is_done_and_says_how_to_go_on(tmp_path):
     (tmp_path / "small.toml").write_text(LARGER)
     command = [sys.executable, "-m", "dgc_topo", "sweep", "small.toml", "--processes", "2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(dt.__file__).parents[1])}
     start = {"cwd": tmp_path, "env": environment, "text": True, "start_new_session": True}
-    process = popen_taking_interrupts(command, **start)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **start)
     file = tmp_path / "results" / "small" / "sweep.jsonl"
     done_at_first = 6 * 60  # that cannot be are written at once
     until = time.monotonic() + 100
