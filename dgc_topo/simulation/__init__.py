@@ -1,8 +1,10 @@
 """Simulation of schedules and training steps on a modelled network (SimPy owns the clock).
 
 Start at `simulate` (a topology on a cluster).  Below it are `simulate_schedule` and
-`simulate_flows` (independent flows).  Read `run`, `progress` (ranks and steps), `fluid` (flows and
-time) and `sharing` (fair rates) in this order.  Whole training steps of a `Workload` are in
+`simulate_flows` (independent flows).  `bulk` takes whole steps at once where `meetings` proves that
+this is exact: read `clocks` (ranks that wait for each other) and `inside_step` (flows of one step)
+beside it.  For the event engine read `progress` (ranks and steps), `fluid` (flows and time) and
+`sharing` (fair rates) in this order.  Whole training steps of a `Workload` are in
 `dgc_topo.simulation.training`.
 """
 

@@ -71,9 +71,7 @@ class BulkRun:
             BulkError: if messages of different steps can meet.
         """
         self._have_begun[:] = False
-        first = next((step for step in schedule.steps() if len(step)), None)
-        if first is not None:  # where messages can meet, the first step often shows it
-            self._shape(self._patterns.of(first))
+        self._look_at_first(schedule)
         kept = find_kept(schedule)
         if kept is None:
             for index, step in enumerate(schedule.steps()):
@@ -86,6 +84,13 @@ class BulkRun:
                 for index in which:
                     step = kept.steps[index]
                     self._take(step, checked_sizes(sizes, index, step))
+
+    def _look_at_first(self, schedule: Schedule) -> None:
+        """Refuse a schedule whose first step shows that messages can meet, before all are read."""
+        if self._meetings.may_refuse:
+            first = next((step for step in schedule.steps() if len(step)), None)
+            if first is not None:
+                self._shape(self._patterns.of(first))
 
     def _take_together(self, kept: KeptSteps, which: range, sizes: AlikeSizes) -> bool:
         """Run consecutive steps between the same ranks at once, if that is all the same."""

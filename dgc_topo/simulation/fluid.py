@@ -24,13 +24,11 @@ from dgc_topo.network.changes import LinkChange, checked_links
 from dgc_topo.network.network import Network
 from dgc_topo.simulation.due_flows import FEW, DueFlows
 from dgc_topo.simulation.lone import LoneFlow, LoneFlows
+from dgc_topo.simulation.maxmin import SAME_INSTANT
 from dgc_topo.simulation.pool import FlowPool
 from dgc_topo.simulation.resources import Resources
 from dgc_topo.simulation.sharing import Sharing
 from dgc_topo.simulation.ways import Way
-
-#: Times closer than this (relative) are one instant; they differ only by rounding.
-SAME_INSTANT = 1e-12
 
 
 class Owner(Protocol):

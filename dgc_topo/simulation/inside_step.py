@@ -12,11 +12,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
-from dgc_topo.simulation.maxmin import SAME_RATE, max_min_rates
+from dgc_topo.simulation.maxmin import SAME_INSTANT, SAME_RATE, max_min_rates
 from dgc_topo.simulation.meetings import BulkError
-
-#: Times closer than this (relative) are one instant; they differ only by rounding.
-SAME_INSTANT = 1e-12
 
 #: Flows handled in rounds at first, and for every flow of a step.
 _AT_FIRST, _PER_FLOW = 1e5, 30.0

@@ -20,6 +20,8 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 
+#: Times closer than this (relative) are one instant; they differ only by rounding.
+SAME_INSTANT = 1e-12
 #: Shares closer than this (relative) are equal; they differ only by rounding.
 SAME_RATE = 1e-12
 

@@ -21,7 +21,7 @@ _ROUNDING = 1e-12
 
 
 class BulkError(ValueError):
-    """Messages of different steps may meet, so that the bulk engine cannot be used."""
+    """The bulk engine is not proved to be exact here, or is not the faster one."""
 
 
 class Meetings:
@@ -30,13 +30,16 @@ class Meetings:
     Args:
         resources: Links and processors.
         placement: Slot of each rank, shape (world_size,).
+
+    Attributes:
+        may_refuse: False if no two ranks' messages can use one resource, whatever the schedule.
     """
 
     def __init__(self, resources: Resources, placement: IntArray) -> None:
         self._resources = resources
         self._needs_look = np.isfinite(resources.capacity) & ~resources.are_own(placement)
-        self._has_look = bool(self._needs_look.any())
-        num_resources = len(resources.capacity) if self._has_look else 0
+        self.may_refuse = bool(self._needs_look.any())
+        num_resources = len(resources.capacity) if self.may_refuse else 0
         # Of each resource: both ranks that may be common to all its flows, the ends of its first
         # flow, and those of a flow with which the last common rank was lost.
         self._common, self._first, self._clash = np.full((3, 2, num_resources), _UNKNOWN)
@@ -52,7 +55,7 @@ class Meetings:
         Raises:
             BulkError: naming two messages that can meet, and where.
         """
-        if not self._has_look or not len(pattern.hops):
+        if not self.may_refuse or not len(pattern.hops):
             return None
         for hop in pattern.hops:
             which = self._needs_look[hop]

@@ -60,7 +60,11 @@ class Sizes(Protocol):
     """Sizes of the transfers of a schedule."""
 
     def of_step(self, step_index: int, step: Step) -> StepSizes:
-        """Return the sizes of a step's transfers; called for every step, in order."""
+        """Return the sizes of a step's transfers; called for every step, in order.
+
+        An index that is not above the last one begins a new run: a run may be begun by one engine
+        and left to the other.
+        """
 
 
 @runtime_checkable
