@@ -14,33 +14,50 @@ from dgc_topo.workers.lab.spec import FRAME_BYTES, batch_frames
 from tests.workers.lab.conftest import RATE_BITS_PER_S
 
 FRAMING = 1448 / 1514  # of what a shaped link lets through, TCP's payload
+PAYLOAD_BITS_PER_S = FRAMING * RATE_BITS_PER_S
 NUM_BYTES = 2_500_000
 
 
 def goodput(
-    workers: Session, pairs: list[tuple[int, int]], num_bytes: int = NUM_BYTES, world_size: int = 2
+    workers: Session,
+    pairs: list[tuple[int, int]],
+    num_bytes: int = NUM_BYTES,
+    world_size: int = 2,
+    at_least: float = 0.0,
 ) -> float:
-    """Return bit/s of each of several simultaneous streams (the median of some repetitions)."""
+    """Return bit/s of each of several simultaneous streams (the median of some repetitions).
+
+    A machine that is busy slows a link down, and nothing speeds it up: a rate below `at_least`
+    is measured again, a few times.
+    """
     argument = {"pairs": pairs, "num_bytes": num_bytes, "repeat": 4}
-    seconds = workers.call("tests.workers.lab.jobs:stream", argument, world_size=world_size)
-    slowest = [max(each) for each in zip(*seconds, strict=True)]
-    return float(8 * num_bytes / median(slowest[1:]))  # the first one opens the window
+    best = 0.0
+    for attempt in range(6):
+        time.sleep(attempt)
+        seconds = workers.call("tests.workers.lab.jobs:stream", argument, world_size=world_size)
+        slowest = [max(each) for each in zip(*seconds, strict=True)]
+        best = max(best, 8 * num_bytes / median(slowest[1:]))  # the first one opens the window
+        if best > at_least:
+            break
+    return best
 
 
 def test_a_stream_gets_the_rate_less_framing(workers: Session):
-    rate = goodput(workers, [(0, 1)])
-    assert 0.90 < rate / (FRAMING * RATE_BITS_PER_S) < 1.01
+    rate = goodput(workers, [(0, 1)], at_least=0.90 * PAYLOAD_BITS_PER_S)
+    assert 0.90 < rate / PAYLOAD_BITS_PER_S < 1.01
 
 
 def test_both_directions_at_once_get_nearly_as_much_each(workers: Session):
     """Acknowledgements take 2 % of the other direction."""
-    rate = goodput(workers, [(0, 1), (1, 0)])
-    assert 0.85 < rate / (FRAMING * RATE_BITS_PER_S) < 1.0
+    rate = goodput(workers, [(0, 1), (1, 0)], at_least=0.85 * PAYLOAD_BITS_PER_S)
+    assert 0.85 < rate / PAYLOAD_BITS_PER_S < 1.0
 
 
 def test_senders_to_one_host_share_its_link(workers: Session):
-    rate = goodput(workers, [(1, 0), (2, 0), (3, 0)], NUM_BYTES // 2, world_size=4)
-    assert 0.80 < 3 * rate / (FRAMING * RATE_BITS_PER_S) < 1.01
+    expected = PAYLOAD_BITS_PER_S / 3
+    pairs = [(1, 0), (2, 0), (3, 0)]
+    rate = goodput(workers, pairs, NUM_BYTES // 2, world_size=4, at_least=0.80 * expected)
+    assert 0.80 < rate / expected < 1.01
 
 
 def test_both_directions_get_as_much_each_whatever_was_lost_before(workers: Session):
@@ -50,8 +67,9 @@ def test_both_directions_get_as_much_each_whatever_was_lost_before(workers: Sess
     """
     goodput(workers, [(1, 0), (2, 0), (3, 0)], world_size=4)  # overflows the switch's queue
     time.sleep(0.5)
-    rate = goodput(workers, [(0, 1), (1, 0)], NUM_BYTES // 2)
-    assert 0.90 < rate / (FRAMING * RATE_BITS_PER_S) < 1.0
+    pairs = [(0, 1), (1, 0)]
+    rate = goodput(workers, pairs, NUM_BYTES // 2, at_least=0.90 * PAYLOAD_BITS_PER_S)
+    assert 0.90 < rate / PAYLOAD_BITS_PER_S < 1.0
 
 
 def test_all_that_a_host_sends_to_take_turns(workers: Session):
@@ -84,13 +102,15 @@ def test_a_slow_host_is_slow_both_ways_and_the_others_are_not(lab: Lab, workers:
     lab.set_rate(1, slow)
     try:
         for pair in ((0, 1), (1, 0)):
-            rate = goodput(workers, [pair], NUM_BYTES // 5, world_size=3)
-            assert 0.85 < rate / (FRAMING * slow) < 1.02
-        rate = goodput(workers, [(0, 2)], world_size=3)
+            expected = FRAMING * slow
+            rate = goodput(workers, [pair], NUM_BYTES // 5, 3, at_least=0.85 * expected)
+            assert 0.85 < rate / expected < 1.02
+        rate = goodput(workers, [(0, 2)], world_size=3, at_least=3 * slow)
         assert rate > 3 * slow
         lab.set_rate(1, None)
         lab.set_rate(0, None)
-        assert goodput(workers, [(0, 1)]) > 3 * RATE_BITS_PER_S
+        unlimited = goodput(workers, [(0, 1)], at_least=3 * RATE_BITS_PER_S)
+        assert unlimited > 3 * RATE_BITS_PER_S
     finally:
         lab.reset()
     assert goodput(workers, [(0, 1)]) < RATE_BITS_PER_S
