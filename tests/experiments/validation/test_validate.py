@@ -329,12 +329,18 @@ def _can_have_a_lab():
 @pytest.mark.usefixtures("_can_have_a_lab")
 def test_a_small_lab_takes_what_the_model_says():
     """At 50 Mbit/s wires decide, so framing arithmetic alone has to come close."""
-    rows = list(validate(parse_scenario(SCENARIO.format(more="")), network()))
+    scenario = parse_scenario(SCENARIO.format(more=""))
+    rows = list(validate(scenario, network()))
     assert len(rows) == 6
-    assert list(predict_again(parse_scenario(SCENARIO.format(more="")), network(), rows)) == rows
-    for each in rows:
-        assert each.measured_s > 0.9 * each.predicted_s
+    assert list(predict_again(scenario, network(), rows)) == rows
+    measured_s = [each.measured_s for each in rows]
+    for _ in range(2):  # a busy machine makes runs slow; nothing makes them faster than they are
+        if any(time_s > 2 * row.predicted_s for time_s, row in zip(measured_s, rows, strict=True)):
+            again = [each.measured_s for each in validate(scenario, network())]
+            measured_s = list(map(min, measured_s, again))
+    for each, time_s in zip(rows, measured_s, strict=True):
+        assert time_s > 0.9 * each.predicted_s
         if each.payload == "dense":
-            assert each.measured_s < 2 * each.predicted_s, each
+            assert time_s < 2 * each.predicted_s, each
             sent = 2 * (each.world_size - 1) / each.world_size if each.name == "ring" else 1
             assert each.bytes_sent <= 2 * sent * each.num_bytes
