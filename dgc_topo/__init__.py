@@ -9,6 +9,7 @@ Topologies: what is sent to whom, in which step
     Schedule          steps of transfers between ranks
     reduce, copy      transfers of all-reduces: add to what the receiver has, or replace it
     mix, gather       transfers of gossip: weigh what arrives; several arrivals at one rank
+    without           gossip among the ranks that are left when others are lost
     prove             a Proof of what a topology computes, or an error that says where it goes wrong
 
 Networks and predictions
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
     from dgc_topo.simulation import Simulation, Workload, load_workload, simulate
     from dgc_topo.simulation.training import StepSimulation, simulate_step
+    from dgc_topo.survivors import without
     from dgc_topo.topology import Topology, known_topologies, load_topology
     from dgc_topo.zoo import known_models
 
@@ -106,6 +108,7 @@ _HOMES = {
     "simulate_step": "dgc_topo.simulation.training",
     "spread": "dgc_topo.experiments.sweep",
     "sweep": "dgc_topo.report.sweep.results",
+    "without": "dgc_topo.survivors",
 }
 
 __all__ = [
@@ -143,6 +146,7 @@ __all__ = [
     "simulate_step",
     "spread",
     "sweep",
+    "without",
 ]
 
 old_names.install()

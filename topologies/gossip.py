@@ -13,7 +13,7 @@ import networkx as nx
 import numpy as np
 
 from dgc_topo.arrays import IntArray
-from dgc_topo.schedule import Schedule, Step, mix
+from dgc_topo.schedule import Schedule, Step, mixing
 
 Directed: TypeAlias = "nx.DiGraph[int]"
 Graph = Literal[
@@ -90,8 +90,4 @@ def _averaging(graph: Directed) -> Step:
     denominator = int(np.lcm.reduce(shares)) if len(shares) else 1
     weight = denominator // shares
     own = denominator - np.bincount(dst, weights=weight, minlength=n).astype(np.int64)
-    # A receiver's first arrival brings its own share in, the others then add to it.
-    first = np.ones(len(dst), bool)
-    first[1:] = dst[1:] != dst[:-1]
-    keep = np.where(first, own[dst], denominator)
-    return mix(src, dst, weight=weight, keep=keep, denominator=denominator)
+    return mixing(src, dst, weight, own, denominator=denominator, count=1)

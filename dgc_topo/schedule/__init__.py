@@ -23,6 +23,7 @@ from dgc_topo.schedule.step import (
     reduce,
     with_peers,
 )
+from dgc_topo.schedule.survivors import mixing, survivors, without
 
 __all__ = [
     "Goal",
@@ -38,11 +39,14 @@ __all__ = [
     "fold",
     "gather",
     "mix",
+    "mixing",
     "place",
     "reduce",
     "refine",
+    "survivors",
     "then",
     "turns",
     "unroll",
     "with_peers",
+    "without",
 ]
