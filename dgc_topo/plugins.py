@@ -1,23 +1,19 @@
 """Plugins: a topology's function, by installed name or file, and errors that explain its faults.
 
-Every error in such code becomes a `TopologyError` that names its file and line.  Only ``os._exit``
-and crashes of the interpreter end the process without a message.
+Every error in such code becomes a `TopologyError` that names its file and line.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 
+from dgc_topo.python_files import PASSED_ON, last_line, load_module, loading, read_source
 from dgc_topo.schedule import Schedule
 from dgc_topo.text import name_of, one_line
 
@@ -30,13 +26,6 @@ _SIGNATURE = "schedule(world_size, **options)"
 
 class TopologyError(ValueError):
     """No such topology, or options it does not take."""
-
-
-class AskedToEnd(SystemExit):
-    """An exit requested from outside, not by a topology."""
-
-
-_PASSED_ON = (KeyboardInterrupt, GeneratorExit, AskedToEnd)
 
 
 def known_topologies() -> list[str]:
@@ -91,7 +80,7 @@ def explained(label: str, builder: Builder) -> Iterator[None]:
         place = _place(builder, error) if is_from_file(builder) else ""
         line = f" (line {place.rpartition(':')[2]})" if place else ""
         raise TopologyError(f"{label}: {one_line(str(error))}{line}") from error
-    except _PASSED_ON:
+    except PASSED_ON:
         raise
     except BaseException as error:
         raise TopologyError(
@@ -109,16 +98,9 @@ def at_place(builder: Builder, error: BaseException) -> str:
 def _place(builder: Builder, error: BaseException) -> str:
     code = getattr(inspect.unwrap(builder), "__code__", None)
     if code is not None:
-        return _last_line(error, code.co_filename) or f"{code.co_filename}:{code.co_firstlineno}"
+        return last_line(error, code.co_filename) or f"{code.co_filename}:{code.co_firstlineno}"
     file = getattr(sys.modules.get(builder.__module__), "__file__", None)  # for example a class
-    return _last_line(error, file) if file else ""
-
-
-def _last_line(error: BaseException, file: str) -> str:
-    """Return ``FILE:LINE`` where *error* was raised in *file*; empty if it was raised elsewhere."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == file]
-    return f"{file}:{lines[-1]}" if lines else ""
+    return last_line(error, file) if file else ""
 
 
 def _installed() -> dict[str, EntryPoint]:
@@ -135,58 +117,20 @@ def _builder_by_name(name: str) -> Builder:
             f"topology {name!r}: unknown{hint}; expected one of {known}, or the path of a .py file"
         )
     package = point.dist.name if point.dist else point.value
-    with _loading(f"topology {name!r} of {package}"):
+    with loading(f"topology {name!r} of {package}", TopologyError):
         builder: object = point.load()
     return _callable(builder, f"topology {name!r} of {package}: cannot be loaded: {point.value}")
 
 
 def _builder_from_file(name: str, folder: str | Path) -> Builder:
-    try:
-        path = Path(folder, name).resolve()
-        source = path.read_bytes()
-    except FileNotFoundError:
-        place = f" in {str(folder)!r}" if folder else f" in the current folder, {str(Path.cwd())!r}"
-        where = "" if Path(name).is_absolute() else place
-        raise TopologyError(f"topology {name!r}: no such file{where}") from None
-    except (OSError, RuntimeError, ValueError) as error:
-        raise TopologyError(f"topology {name!r}: cannot be read: {name_of(error)}") from error
-    with _loading(f"topology {name!r}", path):
-        module = _load(path, source)
+    what = f"topology {name!r}"
+    source = read_source(what, name, folder, TopologyError)
+    path = Path(folder, name).resolve()
+    with loading(what, TopologyError, path):
+        module = load_module(path, source, _MODULE)
     if not hasattr(module, "schedule"):
-        raise TopologyError(f"topology {name!r}: has no function {_SIGNATURE}")
-    return _callable(module.schedule, f"topology {name!r}: its 'schedule'")
-
-
-@cache
-def _load(path: Path, source: bytes) -> ModuleType:
-    """Return the module of a file; each file and each version of its text has its own module.
-
-    No cached bytecode is read or written, because Python's cache does not see a second edit of the
-    same size within a second.  Modules that the file imports are loaded once, as always.
-    """
-    digest = hashlib.sha256(bytes(path) + b"\0" + source).hexdigest()[:16]
-    module = ModuleType(f"{_MODULE}{path.stem}_{digest}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
-    try:
-        exec(compile(source, path, "exec"), module.__dict__)
-    except BaseException:
-        sys.modules.pop(module.__name__, None)
-        raise
-    return module
-
-
-@contextmanager
-def _loading(what: str, path: Path | None = None) -> Iterator[None]:
-    """Turn what a module raises while it is imported into an error about *what*."""
-    try:
-        yield
-    except _PASSED_ON:
-        raise
-    except BaseException as error:
-        place = _last_line(error, str(path))
-        at = f" at {place}" if place else ""
-        raise TopologyError(f"{what}: cannot be loaded: {name_of(error)}{at}") from error
+        raise TopologyError(f"{what}: has no function {_SIGNATURE}")
+    return _callable(module.schedule, f"{what}: its 'schedule'")
 
 
 def _callable(found: object, what: str) -> Builder:

@@ -314,6 +314,6 @@ def main() -> NoReturn:
 
 
 def _end(number: int, _: object) -> NoReturn:
-    from dgc_topo.plugins import AskedToEnd
+    from dgc_topo.python_files import AskedToEnd
 
     raise AskedToEnd(128 + number)
