@@ -14,7 +14,7 @@ from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.experiments.calibration.cases import probes
 from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
-from dgc_topo.experiments.jobs import Part, compared_settings, plan_jobs
+from dgc_topo.experiments.jobs import Part, check_trainings, compared_settings, plan_jobs
 from dgc_topo.experiments.runner import Place, collect, finish
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario
@@ -51,6 +51,7 @@ def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | N
         place = Place(scenario, text, wanted, output, ("train", *part.options))
         timeout = timedelta(seconds=settings.timeout_s)
         compared = compared_settings(wanted)
+        check_trainings(str(scenario), plan_jobs(wanted)[0])
     with join_workers(settings.device, settings.backend, timeout, compared) as worker:
         _run(place, wanted, worker)
 

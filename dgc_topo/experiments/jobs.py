@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,28 @@ def _without_compressed_gossip(variants: Iterable[Job]) -> tuple[list[Job], list
         else:
             jobs.append(job)
     return jobs, left_out
+
+
+def check_trainings(where: str, jobs: Sequence[Job]) -> None:
+    """Refuse trainings that could not begin, before any file is touched or worker started.
+
+    Args:
+        where: Name of the scenario, for errors.
+        jobs: All that are to be run.
+
+    Raises:
+        ScenarioError: naming the key and what was expected.
+    """
+    if all(job.train.emulates for job in jobs):
+        return
+    if not any(job.train.options or job.train.own_files for job in jobs):
+        return
+    from dgc_topo.training.preflight import check_jobs  # noqa: PLC0415  # takes torch
+
+    try:
+        check_jobs(jobs)
+    except ValueError as error:
+        raise ScenarioError(f"{where}: {error}") from error
 
 
 def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from dgc_topo.experiments.jobs import Part, plan_jobs
+from dgc_topo.experiments.jobs import Part, check_trainings, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions, predict
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
@@ -22,7 +22,6 @@ from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.room import SCENARIO, OnMoved, check_room
 from dgc_topo.training.job import GLOO, Job
 from dgc_topo.training.launch import Event, Finished, launch
-from dgc_topo.training.settings import TrainSection
 from dgc_topo.workers import Hosts
 from dgc_topo.workers.lab import Lab
 
@@ -163,8 +162,7 @@ def run_scenario(
         raise ScenarioError(f"{path}: nothing to do: {why}")
     command = ("train", *part.options) if part else ("compare" if train else "simulate",)
     place = Place(path, text, scenario, output, command)
-    if jobs:
-        _check_options(path, jobs[0].train)
+    check_trainings(str(path), jobs)
     if scenario.ladder:
         return _run_ladder(place, jobs, observer, limit_s)
     check_room(place.folder, path)
@@ -177,22 +175,6 @@ def run_scenario(
     with folder.restored_on_error(observer.moved):
         finish(scenario, measured, folder, observer)
     return folder
-
-
-def _check_options(path: Path, train: TrainSection) -> None:
-    """Refuse options that no model or task has, before any file is touched.
-
-    Raises:
-        ScenarioError: naming the option.
-    """
-    if train.emulates or not train.options:
-        return
-    from dgc_topo.training.models import check_task_options  # noqa: PLC0415  # takes torch
-
-    try:
-        check_task_options(train.model, train.options)
-    except ValueError as error:
-        raise ScenarioError(f"{path}: train.options: {error}") from error
 
 
 def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:

@@ -124,9 +124,9 @@ class QualityPoint(_Record):
 
 
 class Quality(_Record):
-    """Quality of the model: accuracy (a fraction, higher is better) or perplexity (lower)."""
+    """Quality: accuracy (a fraction, higher is better), perplexity or a user's loss (lower)."""
 
-    metric: Literal["accuracy", "perplexity"]
+    metric: Literal["accuracy", "perplexity", "loss"]
     points: tuple[QualityPoint, ...] = Field(min_length=1)
 
     @property

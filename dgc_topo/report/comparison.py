@@ -225,6 +225,7 @@ def _quality_column(metric: str) -> _Column:
         "accuracy": "Fraction of the test set classified correctly after the last epoch; "
         "higher is better.",
         "perplexity": "Perplexity on the test set after the last epoch; lower is better.",
+        "loss": "Mean loss on the test set after the last epoch; lower is better.",
     }[metric]
 
     def text(row: _Row) -> str | None:

@@ -76,7 +76,7 @@ def _quality_change(runs: Sequence[tuple[Measurement, Measurement]]) -> str:
     if metric == "accuracy":
         span = _span([100 * change for _, change in changes], lambda value: f"{value:+.1f}")
         return f" and changes final accuracy by {span} percentage points"
-    return f" and changes final perplexity by {_span([c for _, c in changes], _signed)}"
+    return f" and changes final {metric} by {_span([c for _, c in changes], _signed)}"
 
 
 def _fastest_here(records: Sequence[Measurement]) -> Iterator[str]:

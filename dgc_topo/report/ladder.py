@@ -63,7 +63,7 @@ class Ladder:
 
     @property
     def metric(self) -> str:
-        """Name of the quality that is measured: accuracy or perplexity."""
+        """Name of the quality that is measured: accuracy, perplexity or loss."""
         return _quality(self.records[0]).metric
 
     @property

@@ -48,7 +48,11 @@ PHASES = {
 }
 # Digits with ticks on an axis of at most this many decades; more labels would overlap.
 _DIGITS = ((1.5, (1, 2, 5)), (2.5, (1, 3)), (inf, (1,)))
-QUALITY_LABELS = {"accuracy": "test accuracy, %", "perplexity": "test perplexity"}
+QUALITY_LABELS = {
+    "accuracy": "test accuracy, %",
+    "perplexity": "test perplexity",
+    "loss": "test loss",
+}
 TEXT = "#222222"
 FAINT = "#777777"
 PALE = "#DDDDDD"

@@ -46,8 +46,8 @@ class Job(BaseModel):
 
         Default values are left out, so that a new setting does not change the fingerprint.
         Settings that only add to the record, the other densities, and the scenario's folder are
-        left out, too.  Records hold the fingerprint, so its keys (version 1) stay when a setting is
-        renamed.
+        left out, too; the texts of the files with the user's own code count.  Records hold the
+        fingerprint, so its keys (version 1) stay when a setting is renamed.
         """
         return hashlib.sha256(to_json(_settings_version_1(self))).hexdigest()[:16]
 
@@ -98,7 +98,9 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             dataset=(train.dataset, None),
             data_path=(train.data_path, None),
             model=(train.model, None),
+            loss=(train.loss, None),
             options=(train.options, {}),
+            code=(train.code, {}),
             world_size=(train.world_size, None),
             batch_size_per_worker=(train.batch_size_per_worker, None),
             epochs=(train.epochs, None),

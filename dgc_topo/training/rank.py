@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,16 +15,15 @@ from dgc_topo.seeds import stream_seed
 from dgc_topo.training.buckets import buckets_of
 from dgc_topo.training.checks import check_loss
 from dgc_topo.training.clocks import PhaseClock
-from dgc_topo.training.data import Dataset, Shard, load_dataset
+from dgc_topo.training.data import Shard
 from dgc_topo.training.job import Job
+from dgc_topo.training.learning import learning_task
 from dgc_topo.training.models import (
     Batch,
     EmulatedTask,
     LearningTask,
     Score,
     Task,
-    make_task,
-    take_image_size,
 )
 from dgc_topo.zoo import load_model
 
@@ -185,7 +182,8 @@ class TrainingRank:
         """Return the score of *model* on this rank's part of the test set."""
         if not self.trains:
             return Score(task.metric, 0.0, 0)
-        return task.evaluate(model, part=self.place, num_parts=len(self._contributors))
+        with self._randoms:  # samples of the user's own may be drawn at random
+            return task.evaluate(model, part=self.place, num_parts=len(self._contributors))
 
     def staleness(self) -> Staleness | None:
         """Return the steps that elements waited; None for a server, or if none can wait."""
@@ -228,19 +226,11 @@ def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Tas
     train = job.train
     shard = Shard(train.batch_size_per_worker, place, num_workers, job.seed)
     if not train.emulates:
-        options = dict(train.options)
-        dataset = _load(train.dataset, train.data_folder, take_image_size(options))
-        return make_task(dataset, train.model, shard, options=options, device=device)
+        return learning_task(train, shard, device)
     model = load_model(train.model).at_batch(train.batch_size_per_worker)
     compute_s = float(train.options.get("compute_s", model.compute_s))
     assert train.max_steps_per_epoch is not None
     return EmulatedTask(shard, device, model, compute_s, train.max_steps_per_epoch)
-
-
-@lru_cache(maxsize=1)
-def _load(name: str, root: Path | None, image_size: int | None) -> Dataset:
-    """Load a data set once for all workers and jobs of a process; it is never written to."""
-    return load_dataset(name, root=root, image_size=image_size)
 
 
 class _Randoms:
@@ -266,7 +256,8 @@ class _Randoms:
 
 
 def _adopt(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Make *model* compute with *parameters* instead of its own."""
-    for name, parameter in parameters.items():
+    """Make *model* compute with *parameters* instead of its own, also where it shares some."""
+    own = {id(parameter): name for name, parameter in model.named_parameters()}
+    for name, parameter in list(model.named_parameters(remove_duplicate=False)):
         path, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(path), attribute, parameter)
+        setattr(model.get_submodule(path), attribute, parameters[own[id(parameter)]])

@@ -4,39 +4,38 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from dgc_topo.python_files import split_name
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, bucket_bytes_of
 from dgc_topo.tables.places import AnyPath, FolderOfScenario
 from dgc_topo.tables.table import Table
 from dgc_topo.topology import OptionValue
+from dgc_topo.training.own_code import Digests, check_of, is_own, schema_of
 from dgc_topo.zoo import known_models
 
 EMULATED = "emulated"
 
-DatasetName = Literal[
+DATASETS = (
     "fashion-mnist-subset",
     "fashion-mnist",
     "austen",
     "cifar10",
     "cifar100",
     "image-folder",
-    "emulated",
+    EMULATED,
+)
+MODELS = ("cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm", *known_models())
+
+DatasetName = Annotated[
+    str, AfterValidator(check_of(DATASETS)), Field(json_schema_extra=schema_of(DATASETS))
 ]
-LearningModelName = Literal["cnn", "mlp", "resnet20", "resnet56", "resnet110", "char-lstm"]
-ZooModelName = Literal[
-    "alexnet",
-    "vgg16",
-    "resnet50",
-    "resnet110-cifar",
-    "ptb-lstm",
-    "deepspeech",
-    "bert-large",
-    "gpt2-medium",
+ModelName = Annotated[
+    str, AfterValidator(check_of(MODELS)), Field(json_schema_extra=schema_of(MODELS))
 ]
-ModelName = Literal[LearningModelName, ZooModelName]
+OwnName = Annotated[str, AfterValidator(check_of(())), Field(json_schema_extra=schema_of(()))]
 
 _EXPECTED = f"with dataset {EMULATED!r} expected"
 
@@ -44,20 +43,31 @@ _EXPECTED = f"with dataset {EMULATED!r} expected"
 class TrainSection(Table):
     """Model, data and optimizer of a training, and its workers."""
 
+    folder: FolderOfScenario = ""
     dataset: DatasetName = Field(
         description="emulated: no data; a worker waits as long as a model of the zoo computes, and "
-        "sends gradients of its shapes"
+        "sends gradients of its shapes; or file.py:NAME, a function that returns what to learn "
+        "and what to test on, each a pair of tensors or a torch data set"
     )
     data_path: AnyPath | None = Field(
         default=None, description="folder of a data set of your own, relative to the scenario"
     )
-    folder: FolderOfScenario = ""
-    model: ModelName = Field(description="of the zoo if emulated, else one that learns")
+    model: ModelName = Field(
+        description="of the zoo if emulated, else one that learns; or file.py:NAME, a module's "
+        "class or a function that returns a module"
+    )
+    loss: OwnName | None = Field(
+        default=None,
+        description="file.py:NAME, a function of outputs and targets that returns their mean loss; "
+        "without it, classes are learnt by cross-entropy; needs a dataset of your own",
+    )
     options: dict[str, OptionValue] = Field(
         default_factory=dict,
-        description="of model and task, such as hidden_size, augment, bptt; if emulated, only "
+        description="of model, data and task, such as hidden_size, augment, bptt, or what your own "
+        "functions take; if emulated, only "
         "compute_s: seconds of forward and backward pass, by default those of the zoo",
     )
+    code: Digests = Field(default_factory=dict)
     world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
     batch_size_per_worker: int = Field(ge=1)
     epochs: int = Field(ge=1)
@@ -88,6 +98,12 @@ class TrainSection(Table):
         return None if self.data_path is None else Path(self.folder, self.data_path)
 
     @property
+    def own_files(self) -> tuple[str, ...]:
+        """Paths, as written, of the Python files that it names."""
+        found = [split_name(name or "") for name in (self.dataset, self.model, self.loss)]
+        return tuple(dict.fromkeys(each[0] for each in found if each))
+
+    @property
     def emulates(self) -> bool:
         """True if nothing is computed or learnt."""
         return self.dataset == EMULATED
@@ -116,6 +132,23 @@ class TrainSection(Table):
     @model_validator(mode="after")
     def _dataset_fits_model(self) -> Self:
         zoo = known_models()
+        if self.loss is not None and not is_own(self.dataset):
+            raise ValueError(
+                f"loss with dataset {self.dataset!r}: it has one of its own, expected a dataset "
+                "of your own (file.py:NAME)"
+            )
+        if self.emulates and is_own(self.model):
+            raise ValueError(
+                f"model {self.model!r} with dataset {EMULATED!r}: expected a model of the zoo: "
+                f"{', '.join(zoo)}"
+            )
+        if is_own(self.model):
+            return self
+        if is_own(self.dataset) and self.model == "char-lstm":
+            raise ValueError(
+                "model 'char-lstm' is for text ('austen'), expected a model of your own "
+                "(file.py:NAME), or one for images"
+            )
         if self.emulates != (self.model in zoo):
             raise ValueError(
                 f"model {self.model!r} does not go with dataset {self.dataset!r}: models of the "

@@ -1,6 +1,7 @@
 """Fingerprints of jobs never change: by them a ladder finds the records that it has."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dgc_topo.records.records import load_measurements
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import _settings_version_1
 from dgc_topo.training.settings import TrainSection
+from tests.own_code import write_own
 
 ROOT = Path(__file__).parents[2]
 #: Made by commit b002606: keys of trainings and throughputs, by scenario.
@@ -105,11 +107,17 @@ def test_a_job_of_which_nothing_is_as_by_default_has_the_key_it_had(text, key):
     assert job.key == key
 
 
-def test_every_setting_that_decides_a_result_counts():
+OWN = re.sub(r"(?s)dataset = .*?options = [^\n]*", "OWN", EVERYTHING).replace(
+    "OWN", 'dataset = "net.py:lines"\nmodel = "net.py:small"\nloss = "net.py:squares"'
+)
+
+
+def test_every_setting_that_decides_a_result_counts(tmp_path):
     """A setting that is added has to be written down in the fingerprint as well."""
     counted: set[str] = set()
-    for text in (EVERYTHING, OVERLAPPED, POWERSGD):
-        [job], _ = plan_jobs(parse_scenario(text))
+    write_own(tmp_path)
+    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN):
+        [job], _ = plan_jobs(parse_scenario(text, folder=tmp_path))
         settings: Any = _settings_version_1(job)
         counted |= {*settings["train"], *settings["compression"]}
     known = TrainSection.model_fields.keys() | CompressionSection.model_fields.keys()

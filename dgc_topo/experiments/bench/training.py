@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dgc_topo.experiments.jobs import ALONE, throughput_jobs
+from dgc_topo.experiments.jobs import ALONE, check_trainings, throughput_jobs
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.training.job import Job
@@ -63,12 +63,13 @@ class TrainingBench:
         left_out: Runs that are impossible, and why.
 
     Raises:
-        ScenarioError: if a section is missing.
+        ScenarioError: if a section is missing, or the training could not begin.
     """
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self.jobs, self.left_out = throughput_jobs(scenario)
+        check_trainings(scenario.name, self.jobs)
         assert scenario.throughput is not None  # there are jobs
         self._rounds = scenario.throughput.rounds
         self._load = 0.0  # until it runs

@@ -61,12 +61,15 @@ class Scenario(Table):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Paths of the files that the scenario's topologies and networks use."""
+        """Paths of the files that the scenario's topologies, networks and training use."""
         own = self.topologies if self.sweep is None else (*self.topologies, *self.sweep.topology)
         topologies = [Path(each.folder, each.name) for each in own if each.is_file]
         networks = [network.file for network in self.networks if hasattr(network, "file")]
         networks += [Path(folder, file_of(name)) for name, folder in self._network_files()]
-        return tuple(dict.fromkeys([*topologies, *networks]))
+        code = (
+            [Path(self.train.folder, file) for file in self.train.own_files] if self.train else []
+        )
+        return tuple(dict.fromkeys([*topologies, *networks, *code]))
 
     def _network_files(self) -> Iterator[tuple[str, str]]:
         """Yield the names of networks that are those of files, and where relative ones begin."""
@@ -85,8 +88,10 @@ class Scenario(Table):
         """True if a file may be named by a path relative to the scenario."""
         own = self.topologies if self.sweep is None else (*self.topologies, *self.sweep.topology)
         files = [topology.name for topology in own if topology.is_file]
-        if self.train is not None and self.train.data_path is not None:
-            files.append(str(self.train.data_path))
+        if self.train is not None:
+            files += self.train.own_files
+            if self.train.data_path is not None:
+                files.append(str(self.train.data_path))
         read = any(network.kind in {"simgrid", "calibrated"} for network in self.networks)
         read = read or any(True for _ in self._network_files())
         return read or not all(Path(file).is_absolute() for file in files)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean, median
 
 from dgc_topo.experiments.calibration.measure import DISTURBED, MAX_FOR_SPREAD, median_and_spread
-from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.jobs import check_trainings, plan_jobs
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.training_cases import TrainingCase, cases_of_runs
 from dgc_topo.experiments.validation.collectives import section_of
@@ -67,6 +67,7 @@ def validate_training(
             advance(int(len(records) <= planned))
 
     jobs, _ = plan_jobs(scenario)
+    check_trainings(scenario.name, jobs)
     with Lab(scenario.lab.spec(scenario.train.world_size)) as lab:
         for _ in range(MAX_FOR_SPREAD):
             for _ in range(section_of(scenario).rounds):

@@ -12,6 +12,7 @@ from dgc_topo.training.data.dataset import (
 from dgc_topo.training.data.dataset_files import DataError, data_dir
 from dgc_topo.training.data.fetch import fetch_fashion_mnist
 from dgc_topo.training.data.load import dataset_names, load_dataset
+from dgc_topo.training.data.samples import SampleDataset, Samples
 
 __all__ = [
     "DataError",
@@ -19,6 +20,8 @@ __all__ = [
     "ImageDataset",
     "ImageSplit",
     "SampleBatches",
+    "SampleDataset",
+    "Samples",
     "Shard",
     "StreamBatches",
     "TensorImages",

@@ -3,6 +3,8 @@
 from dgc_topo.training.models.architectures import running_statistics
 from dgc_topo.training.models.build import Option, build_model, model_names, model_options
 from dgc_topo.training.models.emulated import EmulatedTask
+from dgc_topo.training.models.own import OwnData, OwnFunction, OwnModel
+from dgc_topo.training.models.sample_tasks import ClassTask, LossTask, SampleTask
 from dgc_topo.training.models.task import Batch, LearningTask, Metric, Score, Task
 from dgc_topo.training.models.tasks import (
     ImageTask,
@@ -15,11 +17,17 @@ from dgc_topo.training.models.tasks import (
 
 __all__ = [
     "Batch",
+    "ClassTask",
     "EmulatedTask",
     "ImageTask",
     "LearningTask",
+    "LossTask",
     "Metric",
     "Option",
+    "OwnData",
+    "OwnFunction",
+    "OwnModel",
+    "SampleTask",
     "Score",
     "Task",
     "TextTask",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
 _POOLINGS = 2  # each halves the side of what the small net sees
 _RESIDUAL_STAGES = 3
@@ -222,7 +223,6 @@ class CharLstm(nn.Module):
         return self.classifier(self.dropout(hidden)), state
 
 
-def detach(state: LstmState) -> LstmState:
+def detach(state: Any) -> Any:
     """Return *state* cut off from the graph, so that gradients end at the window's edge."""
-    hidden, cell = state
-    return hidden.detach(), cell.detach()
+    return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, state)

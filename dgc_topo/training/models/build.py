@@ -10,21 +10,25 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from dgc_topo.training.data import Dataset, ImageDataset, TextDataset
+from dgc_topo.training.data import Dataset, ImageDataset, SampleDataset, TextDataset
 from dgc_topo.training.models.architectures import CharLstm, Cnn, Mlp, ResNet
 
 Option = bool | int | float | str
+AnyDataset = Dataset | SampleDataset
 
 
-def _mlp(dataset: ImageDataset, *, hidden_size: int = 32) -> nn.Module:
+_Images = ImageDataset | SampleDataset
+
+
+def _mlp(dataset: _Images, *, hidden_size: int = 32) -> nn.Module:
     return Mlp(dataset.shape, dataset.num_classes, hidden_size)
 
 
-def _cnn(dataset: ImageDataset, *, width: int = 16, hidden_size: int = 64) -> nn.Module:
+def _cnn(dataset: _Images, *, width: int = 16, hidden_size: int = 64) -> nn.Module:
     return Cnn(dataset.shape, dataset.num_classes, width, hidden_size)
 
 
-def _resnet(dataset: ImageDataset, depth: int, *, width: int = 16) -> nn.Module:
+def _resnet(dataset: _Images, depth: int, *, width: int = 16) -> nn.Module:
     return ResNet(dataset.shape, dataset.num_classes, depth, width)
 
 
@@ -53,7 +57,7 @@ _IMAGE_MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
 TEXT_MODELS: Mapping[str, Callable[..., nn.Module]] = MappingProxyType({"char-lstm": _char_lstm})
 
 
-def model_names(dataset: Dataset | None = None) -> tuple[str, ...]:
+def model_names(dataset: AnyDataset | None = None) -> tuple[str, ...]:
     """Return the names that `build_model` knows, sorted; with *dataset*, those that fit it."""
     if dataset is None:
         return tuple(sorted((*_IMAGE_MODELS, *TEXT_MODELS)))
@@ -78,7 +82,7 @@ def model_options(name: str) -> dict[str, Option]:
     }
 
 
-def build_model(name: str, dataset: Dataset, *, seed: int = 0, **options: Option) -> nn.Module:
+def build_model(name: str, dataset: AnyDataset, *, seed: int = 0, **options: Option) -> nn.Module:
     """Return model *name* for *dataset*, with weights that only *seed* and the options decide.
 
     Random numbers of the caller are left as they were.
@@ -99,7 +103,7 @@ def build_model(name: str, dataset: Dataset, *, seed: int = 0, **options: Option
         return _models_for(dataset)[name](dataset, **options)
 
 
-def check_model(name: str, dataset: Dataset, options: Mapping[str, Option]) -> None:
+def check_model(name: str, dataset: AnyDataset, options: Mapping[str, Option]) -> None:
     """Raise `ValueError` unless model *name* exists, fits *dataset* and has such *options*."""
     model_options(name)  # there is such a model
     fitting = model_names(dataset)
@@ -116,8 +120,8 @@ def check_options(name: str, options: Mapping[str, Option]) -> None:
         _check_option(name, key, value, defaults)
 
 
-def _models_for(dataset: Dataset) -> Mapping[str, Callable[..., nn.Module]]:
-    return _IMAGE_MODELS if isinstance(dataset, ImageDataset) else TEXT_MODELS
+def _models_for(dataset: AnyDataset) -> Mapping[str, Callable[..., nn.Module]]:
+    return TEXT_MODELS if isinstance(dataset, TextDataset) else _IMAGE_MODELS
 
 
 def _check_option(name: str, key: str, value: Option, defaults: Mapping[str, Option]) -> None:

@@ -14,18 +14,23 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.training.data import Dataset, SampleBatches, Shard, StreamBatches
-from dgc_topo.training.models.build import Option, build_model
+from dgc_topo.training.data import (
+    Dataset,
+    SampleBatches,
+    SampleDataset,
+    Shard,
+    StreamBatches,
+)
 
-Metric = Literal["accuracy", "perplexity"]
+Metric = Literal["accuracy", "perplexity", "loss"]
 
 
 class Batch(NamedTuple):
@@ -33,12 +38,13 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: Images, float32 (batch_size, channels, height, width), or tokens, int64
-            (batch_size, bptt).
-        targets: Classes, int64 (batch_size,), or the tokens that follow, int64 (batch_size, bptt).
+            (batch_size, bptt), or whatever the user's own data has.
+        targets: Classes, int64 (batch_size,), or the tokens that follow, int64 (batch_size, bptt),
+            or the user's own.
         first: True if no hidden state is carried into it.
     """
 
-    inputs: Tensor
+    inputs: Any
     targets: Tensor
     first: bool
 
@@ -48,9 +54,9 @@ class Score:
     """A model's score, as sums that workers add up before the ratio is formed.
 
     Attributes:
-        metric: ``accuracy`` (a fraction) or ``perplexity``.
-        total: Right answers, or negative log-likelihood in nats.
-        count: Images, or tokens.
+        metric: ``accuracy`` (a fraction), ``perplexity`` or ``loss``.
+        total: Right answers, negative log-likelihood in nats, or losses.
+        count: Images, tokens or samples.
     """
 
     metric: Metric
@@ -63,7 +69,7 @@ class Score:
         if not self.count:
             return math.nan
         mean = self.total / self.count
-        if self.metric == "accuracy":
+        if self.metric != "perplexity":
             return mean
         try:
             return math.exp(mean)
@@ -123,14 +129,12 @@ class LearningTask(Task):
 
     Attributes:
         dataset: The data set.
-        model_name: Name of the model that `build_model` makes.
-        model_options: Its options.
+        builder: Function of a seed that returns the model, on the CPU.
         plan: Data of each step.
     """
 
-    dataset: Dataset
-    model_name: str
-    model_options: Mapping[str, Option]
+    dataset: Dataset | SampleDataset
+    builder: Callable[[int], nn.Module]
     plan: SampleBatches | StreamBatches
 
     metric: ClassVar[Metric]
@@ -143,9 +147,7 @@ class LearningTask(Task):
 
     def build_model(self) -> nn.Module:
         """Return the model on the task's device, alike on every worker: the seed decides."""
-        seed = self.shard.seed
-        model = build_model(self.model_name, self.dataset, seed=seed, **self.model_options)
-        return model.to(self.device)
+        return self.builder(self.shard.seed).to(self.device)
 
     @abstractmethod
     def evaluate(

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dgc_topo.training.data import (
-    Dataset,
     ImageDataset,
     SampleBatches,
+    SampleDataset,
     Shard,
     StreamBatches,
     TextDataset,
     load_dataset,
 )
 from dgc_topo.training.data.batches import CROP_FLIP_RANDOMS, crop_flip
-from dgc_topo.training.models.architectures import LstmState, detach
-from dgc_topo.training.models.build import TEXT_MODELS, Option, check_model, check_options
+from dgc_topo.training.models.architectures import detach
+from dgc_topo.training.models.build import (
+    TEXT_MODELS,
+    AnyDataset,
+    Option,
+    build_model,
+    check_model,
+    check_options,
+)
+from dgc_topo.training.models.own import OwnModel
+from dgc_topo.training.models.sample_tasks import ClassTask, Loss, LossTask
 from dgc_topo.training.models.task import Batch, LearningTask, Score, check_part, evaluating
 
 DEFAULT_BPTT = 64
@@ -104,7 +115,8 @@ class TextTask(LearningTask):
     """Prediction of the next character; quality is the perplexity on the validation text.
 
     The hidden state is carried from each batch of an epoch to the next, so the batches of an
-    epoch must go through `loss` in their order, each once.
+    epoch must go through `loss` in their order, each once.  A model of the user's own whose forward
+    pass takes tokens alone carries none.
 
     Attributes:
         dataset: Text as tokens.
@@ -118,7 +130,21 @@ class TextTask(LearningTask):
     higher_is_better = False
 
     def __post_init__(self) -> None:
-        self._state: LstmState | None = None
+        self._state: Any = None
+        self._carries_state = True
+
+    def build_model(self) -> nn.Module:
+        """See `LearningTask.build_model`."""
+        model = super().build_model()
+        self._carries_state = len(inspect.signature(model.forward).parameters) > 1
+        return model
+
+    def _predict(self, model: nn.Module, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Return logits (batch, time, num_tokens), and the state to go on from."""
+        if self._carries_state:
+            logits, state = model(tokens, state)
+            return logits, state
+        return model(tokens), None
 
     @property
     def batch_samples(self) -> int:
@@ -133,7 +159,8 @@ class TextTask(LearningTask):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of *batch*, nats, a scalar to call ``backward`` on."""
-        logits, state = model(batch.inputs, None if batch.first else self._state)
+        state = None if batch.first else self._state
+        logits, state = self._predict(model, batch.inputs, state)
         self._state = detach(state)
         return functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten())
 
@@ -166,7 +193,7 @@ class TextTask(LearningTask):
         )
         with evaluating(model):
             for window, following in windows:
-                logits, state = model(window, state)
+                logits, state = self._predict(model, window, state)
                 nats = functional.cross_entropy(
                     logits.flatten(0, 1), following.flatten(), reduction="sum"
                 )
@@ -175,19 +202,20 @@ class TextTask(LearningTask):
 
 
 def make_task(
-    dataset: str | Dataset,
-    model_name: str,
+    dataset: str | AnyDataset,
+    model_name: str | OwnModel,
     shard: Shard,
     *,
     options: Mapping[str, Option] = MappingProxyType({}),
     root: Path | str | None = None,
     device: torch.device | str = "cpu",
+    criterion: Loss | None = None,
 ) -> LearningTask:
     """Return the task of one worker.
 
     Args:
         dataset: One of `dataset_names`, or a data set already loaded.
-        model_name: One of `model_names` that fits the data.
+        model_name: One of `model_names` that fits the data, or a model of the user's own.
         shard: The worker's place and batch size; its seed decides initial weights, order and
             augmentation.
         options: Options of the model (`model_options`), and of the task: ``augment`` for images
@@ -196,6 +224,8 @@ def make_task(
             default).
         root: Folder of the data, see `load_dataset`.
         device: Device of batches and model.
+        criterion: Mean loss of outputs and targets, for data of the user's own; cross-entropy by
+            default.
 
     Raises:
         ValueError: if a name or option is unknown, a number is out of range, or the data is
@@ -206,13 +236,28 @@ def make_task(
         dataset = load_dataset(dataset, root=root, image_size=take_image_size(options))
     place = torch.device(device)
     own, model_options = _split_options(task_options(dataset), options)
-    check_model(model_name, dataset, model_options)
+    if isinstance(model_name, str):
+        check_model(model_name, dataset, model_options)
+        builder = _builder_of(model_name, dataset, model_options)
+    else:
+        builder = model_name.builder(model_options)
+    if isinstance(dataset, SampleDataset):
+        samples = SampleBatches(len(dataset.train), shard)
+        if criterion is None:
+            return ClassTask(shard, place, dataset, builder, samples)
+        return LossTask(shard, place, dataset, builder, samples, criterion)
     if isinstance(dataset, ImageDataset):
         samples = SampleBatches(len(dataset.train), shard)
         augment = bool(own["augment"])
-        return ImageTask(shard, place, dataset, model_name, model_options, samples, augment)
+        return ImageTask(shard, place, dataset, builder, samples, augment)
     streams = StreamBatches(dataset.train, int(own["bptt"]), shard)
-    return TextTask(shard, place, dataset, model_name, model_options, streams)
+    return TextTask(shard, place, dataset, builder, streams)
+
+
+def _builder_of(
+    name: str, dataset: AnyDataset, options: Mapping[str, Option]
+) -> Callable[[int], nn.Module]:
+    return lambda seed: build_model(name, dataset, seed=seed, **options)
 
 
 def take_image_size(options: dict[str, Option]) -> int | None:
@@ -227,8 +272,10 @@ def take_image_size(options: dict[str, Option]) -> int | None:
     return image_size
 
 
-def task_options(dataset: Dataset) -> dict[str, Option]:
+def task_options(dataset: AnyDataset) -> dict[str, Option]:
     """Return the options that a task on *dataset* has besides its model's, with their defaults."""
+    if isinstance(dataset, SampleDataset):
+        return {}
     return dict(_IMAGE_OPTIONS if isinstance(dataset, ImageDataset) else _TEXT_OPTIONS)
 
 

@@ -1,0 +1,161 @@
+"""Checks of trainings before any worker starts: options, and the user's own code on two samples.
+
+What comes with the package is checked by name.  Models, data and losses from files are tried: the
+model is built, and goes forward and backward once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgc_topo.python_files import CodeError, explained
+from dgc_topo.training.data import SampleDataset, Shard, TextDataset
+from dgc_topo.training.data.samples import describe
+from dgc_topo.training.job import Job
+from dgc_topo.training.learning import learning_task
+from dgc_topo.training.models import (
+    Batch,
+    LearningTask,
+    LossTask,
+    SampleTask,
+    check_task_options,
+)
+from dgc_topo.training.models.task import evaluating
+from dgc_topo.training.settings import TrainSection
+from dgc_topo.workers.machine import choose_device
+
+_SAMPLES = 2  # batch normalisation needs as many
+_MIN_DIMS = 2  # samples and classes
+
+
+def check_jobs(jobs: Iterable[Job]) -> None:
+    """Refuse trainings that could not begin.
+
+    Raises:
+        ValueError: naming the key of ``[train]``, what is wrong, and what was expected.
+    """
+    seen: list[tuple[TrainSection, int]] = []
+    for job in jobs:
+        if job.train.emulates:
+            continue
+        schedule = job.topology.schedule(job.train.world_size, seed=job.seed)
+        case = job.train, len(schedule.contributors)
+        if case not in seen:
+            seen.append(case)
+            _check(job.train, case[1], job.seed)
+
+
+def _check(train: TrainSection, num_workers: int, seed: int) -> None:
+    if not train.own_files:
+        try:
+            check_task_options(train.model, train.options)
+        except ValueError as error:
+            raise ValueError(f"train.options: {error}") from error
+        return
+    shard = Shard(train.batch_size_per_worker, 0, num_workers, seed)
+    task = learning_task(train, shard, choose_device(train.device, 0))
+    _Trial(train, task).run()
+
+
+class _Trial:
+    """A step with a few samples.
+
+    Args:
+        train: Section that names the code.
+        task: The task that came of it.
+    """
+
+    def __init__(self, train: TrainSection, task: LearningTask) -> None:
+        self._task = task
+        self._model_key = f"train.model: {train.model}"
+        self._loss_key = f"train.loss: {train.loss}" if train.loss else self._model_key
+
+    def run(self) -> None:
+        """Go forward with samples of every part, and backward with the first ones.
+
+        Raises:
+            CodeError: if the user's code fails, or shapes or types do not fit together.
+        """
+        model = self._task.build_model()
+        for name, parameter in model.named_parameters():
+            if parameter.dtype != torch.float32:
+                raise CodeError(
+                    f"{self._model_key}: parameter {name!r} is {describe(parameter)}, expected "
+                    "float32"
+                )
+        for batch in _few(self._task):
+            with evaluating(model):
+                self._go_forward(model, batch)
+        model.train()
+        with explained(self._model_key, " in a training step"):
+            self._loss(model, _few(self._task)[0]).backward()  # type: ignore[no-untyped-call]
+
+    def _go_forward(self, model: nn.Module, batch: Batch) -> None:
+        if isinstance(self._task.dataset, TextDataset):
+            with explained(self._model_key, f" for tokens {describe(batch.inputs)}"):
+                self._loss(model, batch)
+            return
+        with explained(self._model_key, f" for inputs {describe(batch.inputs)}"):
+            outputs = model(batch.inputs)
+        if not isinstance(self._task, LossTask):
+            self._check_classes(outputs, batch.targets)
+        self._loss(model, batch)
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        with explained(self._loss_key, f" for targets {describe(batch.targets)}"):
+            loss: Any = self._task.loss(model, batch)
+        if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
+            raise CodeError(
+                f"{self._loss_key}: loss is {describe(loss)}, expected the mean over the samples, "
+                "a float tensor of shape ()"
+            )
+        if not torch.isfinite(loss):
+            raise CodeError(
+                f"{self._loss_key}: loss is {loss.item()} at the start, expected a finite number"
+            )
+        return loss
+
+    def _check_classes(self, outputs: Any, targets: Tensor) -> None:
+        """Refuse outputs and targets that cross-entropy cannot compare."""
+        if targets.dtype != torch.int64:
+            raise CodeError(
+                f"train.dataset: targets are {describe(targets)}, expected classes (int64), or a "
+                "loss of your own (train.loss)"
+            )
+        classes = _num_classes(self._task, targets)
+        shape = (len(targets), classes, *targets.shape[1:])
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else ()
+        fits = len(found) >= _MIN_DIMS and (found[0], *found[2:]) == (shape[0], *shape[2:])
+        if not fits or found[1] < classes:
+            raise CodeError(
+                f"{self._model_key}: outputs are {describe(outputs)}, expected shape {shape}: "
+                f"samples, classes (at least {classes}: targets go up to {classes - 1})"
+            )
+
+
+def _num_classes(task: LearningTask, targets: Tensor) -> int:
+    found = int(targets.max()) + 1
+    if not isinstance(task.dataset, SampleDataset):
+        return max(found, getattr(task.dataset, "num_classes", 0))
+    known = [split.num_classes for split in (task.dataset.train, task.dataset.test)]
+    return max(found, *(count or 0 for count in known))
+
+
+def _few(task: LearningTask) -> list[Batch]:
+    """Return a few samples to learn from and, of the user's own data, a few to test on."""
+    if not isinstance(task, SampleTask):
+        batch = next(task.batches(0))
+        return [Batch(batch.inputs[:_SAMPLES], batch.targets[:_SAMPLES], first=True)]
+    batches = []
+    for part, split in (("train", task.dataset.train), ("test", task.dataset.test)):
+        where = f"{task.dataset.name}: {part} set"
+        with explained(where):
+            samples = split.gather(torch.arange(min(_SAMPLES, len(split))))
+        if not isinstance(samples.targets, Tensor):
+            raise CodeError(f"{where}: targets are {describe(samples.targets)}, expected tensors")
+        batches.append(task.batch(samples))
+    return batches

@@ -1,0 +1,173 @@
+"""Models, data and losses of the user's own: trained like those of the package, or refused."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import dgc_topo as dt
+from dgc_topo.experiments.jobs import check_trainings, plan_jobs
+from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario
+from dgc_topo.training.job import JOBS, Job
+from dgc_topo.training.loop import TrainingRun
+from dgc_topo.training.world import VirtualWorld
+from dgc_topo.workers.worker_pool import LaunchError
+from tests.own_code import NET, SCENARIO, write_own
+from tests.training.test_virtual import assert_equal, run, run_here
+
+
+def jobs_of(folder, train=None, code: str = NET, **more) -> list[Job]:
+    """Return the jobs of the scenario, some of its keys replaced."""
+    scenario = load_scenario(write_own(folder, code=code))
+    values = scenario.model_dump(by_alias=True)
+    values["train"] |= {"workers": "processes"} | (train or {})
+    values |= more
+    return plan_jobs(Scenario.model_validate(values))[0]
+
+
+ROOT = Path(__file__).parents[2]
+LINES = {"dataset": "net.py:lines", "model": "net.py:small", "loss": "net.py:squares"}
+TEXT = {
+    "dataset": "austen",
+    "model": "net.py:Stateless",
+    "options": {"bptt": 8},
+    "epochs": 1,
+}
+
+
+@pytest.mark.slow
+def test_processes_and_virtual_workers_learn_the_same(tmp_path):
+    """Tied weights, batch statistics, dropout, random samples, an own loss, text, images."""
+    jobs = jobs_of(tmp_path, {"options": {"hidden": 6, "noise": 0.5}})
+    jobs += jobs_of(tmp_path, LINES)
+    jobs += jobs_of(tmp_path, TEXT)
+    jobs += jobs_of(tmp_path, {"dataset": "net.py:images", "model": "mlp"})
+    check_trainings("own", jobs)
+    metrics = []
+    for real, job in zip(run(jobs), jobs, strict=True):
+        assert_equal(real, run_here(job))
+        assert real.quality is not None
+        metrics.append(real.quality.metric)
+        assert real.workload == f"{job.train.model} on {job.train.dataset}"
+    assert metrics == ["accuracy", "loss", "perplexity", "accuracy"]
+
+
+def test_it_learns_and_a_tied_weight_stays_tied(tmp_path):
+    (job,) = jobs_of(tmp_path, {"workers": "virtual", "epochs": 12, "max_steps_per_epoch": None})
+    run_of = TrainingRun(job, 0, VirtualWorld(job, torch.device("cpu")), lambda _: None)
+    record = run_of.run()
+    assert record.quality is not None
+    assert record.quality.final > 0.9
+    for rank in run_of._ranks:
+        weights = [getattr(rank.model, name).weight for name in ("second", "again")]
+        assert weights[0] is weights[1] is run_of.parameters["second.weight"]
+
+
+def test_the_files_text_is_part_of_the_job(tmp_path):
+    (job,) = jobs_of(tmp_path)
+    again = JOBS.validate_json(JOBS.dump_json({0: job}))[0]
+    assert again == job
+    (edited,) = jobs_of(tmp_path, code=NET + "\n# one more line\n")
+    assert edited.key != job.key
+    (back,) = jobs_of(tmp_path)
+    assert back.key == job.key
+
+
+def test_a_file_that_changes_after_the_scenario_was_read_is_refused_by_the_workers(tmp_path):
+    (job,) = jobs_of(tmp_path, {"workers": "virtual"})
+    (tmp_path / "net.py").write_text(NET + "\n")
+    with pytest.raises(LaunchError, match=r"train\.dataset: net\.py:classes: the file has changed"):
+        run([job])
+
+
+def refusal(folder, train=None, code: str = NET) -> str:
+    with pytest.raises((ScenarioError, ValueError)) as refused:
+        check_trainings("own.toml", jobs_of(folder, train, code))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        ({"model": "net.py:Nett"}, r"train\.model: net\.py:Nett: the file has no 'Nett' \(did you"),
+        ({"model": "net.py:torch"}, r"net\.py:torch: is module, expected a function or a class"),
+        ({"model": "net.py:squares"}, r"net\.py:squares: needs outputs, targets, expected it in t"),
+        ({"model": "net.py:lines"}, r"net\.py:lines: made tuple, expected an nn\.Module"),
+        (
+            {"model": "net.py:small"},
+            r"outputs are float32 of shape \(2, 1\), expected shape \(2, 3",
+        ),
+        (
+            {"options": {"width": 3}},
+            r"net\.py:Net: unknown option 'width', expected some of hidden",
+        ),
+        ({"options": {"hidden": "x"}}, r"net\.py:Net: raised TypeError: .* at .*/net\.py:\d+"),
+        ({"dataset": "net.py:Net"}, r"net\.py:Net: returned Net, expected two things: the train"),
+        ({"dataset": "net.py:lines"}, r"train\.dataset: targets are float32 .*expected classes"),
+        ({"data_path": "x"}, r"net\.py:classes: train\.data_path: expected none, or a function w"),
+        (
+            {"dataset": "net.py:images"},
+            r"model: net\.py:Net: raised RuntimeError: .* for inputs fl",
+        ),
+        ({"loss": "net.py:small"}, r"train\.loss: net\.py:small"),
+        ({"batch_size_per_worker": 99}, r"batches: 240 samples, 3 workers x batch 99 need more"),
+        ({"model": "mlp"}, r"inputs are float32 of shape \(1, 8\), expected images"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_worker_starts(tmp_path, train, says):
+    found = refusal(tmp_path, train)
+    assert found.startswith("own.toml: ")
+    assert re.search(says, found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("targets[:240])", "targets[:200])", r"train set: inputs \(240, 8\) and targets \(200,\)"),
+        ("(inputs[240:], targets[240:])", "(inputs[:0], targets[:0])", "test set: empty, expected"),
+        ("(inputs[240:], targets[240:])", "iter(())", r"test set: \w+, expected a pair of tensors"),
+        ("% 3\n", "% 7\n", r"shape \(2, 7\): samples, classes \(at least 7: targets go up to 6\)"),
+        ("import torch\n", "import torch\n1 / 0\n", r"ZeroDivisionError: .* at .*/net\.py:3"),
+        ("import torch\n", "import torch, sys\nsys.exit()\n", "cannot be loaded: SystemExit"),
+        ("self.last(hidden)", "hidden / 0 * 0", r"loss is nan at the start, expected a finite"),
+    ],
+)
+def test_a_fault_in_the_file_is_named(tmp_path, old, new, says):
+    assert old in NET
+    code = NET.replace("torch.randn(3, 8)", "torch.randn(7, 8)").replace(old, new, 1)
+    assert re.search(says, refusal(tmp_path, code=code)), refusal(tmp_path, code=code)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("net.py:Net", "other.py:Net", r"train\.model: file 'other\.py': no such file in '/"),
+        ("net.py:classes", "net:classes", r"train\.dataset = 'net:classes': expected 'fashion"),
+        ('dataset = "net.py:classes"', 'dataset = "emulated"', "expected a model of the zoo"),
+        ('model = "net.py:Net"', 'model = "char-lstm"', "expected a model of your own"),
+        (
+            'dataset = "net.py:classes"',
+            'dataset = "austen"\nloss = "net.py:squares"',
+            "loss with dataset 'austen': it has one of its own",
+        ),
+        ('workers = "virtual"', 'code = { "net.py" = "x" }', r"train\.code: unknown key"),
+        ('workers = "virtual"', 'loss = "mse"', r"train\.loss = 'mse': expected the form file\.py"),
+    ],
+)
+def test_the_keys_are_checked_when_a_scenario_is_read(tmp_path, old, new, says):
+    assert old in SCENARIO
+    path = write_own(tmp_path, SCENARIO.replace(old, new, 1))
+    with pytest.raises(ScenarioError, match=says):
+        load_scenario(path)
+
+
+def test_the_example_learns_and_is_predicted(tmp_path):
+    """Virtual workers, all topologies and densities; the results keep the file."""
+    scenario = ROOT / "examples" / "own_model" / "scenario.toml"
+    results = dt.run(scenario, tmp_path / "out")
+    assert len(results.measured) == 4
+    assert all(record.quality and record.quality.final > 0.8 for record in results.measured)
+    assert len(results.predicted) == 8
+    kept = results.path / "files" / "net.py"
+    assert kept.read_text() == (scenario.parent / "net.py").read_text()
