@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dgc_topo.compression.gradients import NonFiniteGradientError
     from dgc_topo.compression.random_k import RandomK
     from dgc_topo.compression.terngrad import TernGrad
+    from dgc_topo.compression.updates import UpdateCompressor
 
 #: The module of each name.
 _MODULES = {
@@ -28,6 +29,7 @@ _MODULES = {
     "RandomK": "random_k",
     "SGDSettings": "after_sum",
     "TernGrad": "terngrad",
+    "UpdateCompressor": "updates",
     "check_optimizer": "compressor",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "RandomK",
     "SGDSettings",
     "TernGrad",
+    "UpdateCompressor",
     "check_optimizer",
 ]
 

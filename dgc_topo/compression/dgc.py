@@ -21,7 +21,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -43,6 +42,7 @@ from dgc_topo.compression.local_step import Sent, Term
 from dgc_topo.compression.parameters import (
     Parameters,
     check_parameters,
+    count_workers,
     describe_dgc,
     is_frozen,
     named_parameters,
@@ -51,7 +51,7 @@ from dgc_topo.compression.selection import Selection
 from dgc_topo.compression.summed import Payloads, Reselection, SumRules
 from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
-from dgc_topo.scalars import plain_float, plain_int
+from dgc_topo.scalars import plain_float
 from dgc_topo.sizes import is_compressed, is_sparse
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
@@ -91,7 +91,7 @@ class DGC:
         density_schedule: DensitySchedule | None = None,
         **settings: Any,
     ) -> None:
-        num_workers = _count_workers(num_workers)
+        num_workers = count_workers("dgc", num_workers)
         self._config = config = config_of(config, settings)
         self._parameters = named_parameters("dgc", parameters)
         self._device = check_parameters("dgc", self._parameters)
@@ -315,18 +315,3 @@ class DGC:
             "momentum": self._dense.buffers(),
             "momentum_after_sum": self._rules.compressed.buffers(),
         }
-
-
-def _count_workers(given: int | None) -> int:
-    """Return the number of workers, by default that of the process group."""
-    if given is None and dist.is_available() and dist.is_initialized():
-        return dist.get_world_size()
-    if given is None:
-        raise ValueError(
-            "dgc: num_workers None and no process group, expected a whole number, or a call of "
-            "torch.distributed.init_process_group before"
-        )
-    num_workers = plain_int("dgc: num_workers", given)
-    if num_workers < 1:
-        raise ValueError(f"dgc: num_workers {num_workers}, expected at least 1")
-    return num_workers

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from dgc_topo.scalars import plain_int
 from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_compressed, is_sparse
 from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 
@@ -95,6 +97,25 @@ def check_parameters(where: str, parameters: Mapping[str, Tensor]) -> torch.devi
     _check_apart(where, parameters)
     assert device is not None
     return device
+
+
+def count_workers(where: str, given: int | None) -> int:
+    """Return the number of workers, by default that of the process group.
+
+    Raises:
+        ValueError: if that is no whole number of at least 1, or missing without a process group.
+    """
+    if given is None and dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    if given is None:
+        raise ValueError(
+            f"{where}: num_workers None and no process group, expected a whole number, or a call "
+            "of torch.distributed.init_process_group before"
+        )
+    num_workers = plain_int(f"{where}: num_workers", given)
+    if num_workers < 1:
+        raise ValueError(f"{where}: num_workers {num_workers}, expected at least 1")
+    return num_workers
 
 
 def is_frozen(parameter: Tensor) -> bool:
@@ -191,7 +212,9 @@ def _outline(tensor: Tensor) -> npt.NDArray[Any]:
     return np.asarray(SimpleNamespace(__array_interface__=interface))
 
 
-def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireCoding) -> str:
+def describe_dgc(
+    parameters: Mapping[str, Tensor], density: float, coding: WireCoding, where: str = "dgc"
+) -> str:
     """Return a table of the parameters that are compressed at *density*, and of the dense ones.
 
     Each row gives the shape, the elements, the way the tensor travels, the entries it sends per
@@ -212,7 +235,7 @@ def describe_dgc(parameters: Mapping[str, Tensor], density: float, coding: WireC
     share = sum(row[2] for row in compressed) / elements if elements else 0.0
     ratio = f", ratio {elements * FLOAT_BYTES / sent:,.1f}" if sent else ""
     verdict = (
-        f"dgc at density {density:g} compresses {len(compressed)} of {len(rows)} tensors, "
+        f"{where} at density {density:g} compresses {len(compressed)} of {len(rows)} tensors, "
         f"{share:.2%} of {elements:,} elements: {elements * FLOAT_BYTES:,} -> {sent:,} bytes "
         f"per step{ratio}"
     )
