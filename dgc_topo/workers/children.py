@@ -55,6 +55,11 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", _START, package, json.dumps(more), module, *arguments]
 
 
+def module_of(command: Sequence[str]) -> list[str]:
+    """Return the module and the arguments that `python_command` made a command of."""
+    return list(command[len(python_command("")) - 1 :])
+
+
 def python_environment() -> dict[str, str]:
     """Return this process's variables, fit for `python_command`.
 

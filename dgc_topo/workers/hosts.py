@@ -110,7 +110,7 @@ class Loopback:
         environment: Mapping[str, str],
         stdin: int,
         output: int,
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a process, which ends with this one (see `children`)."""
         return subprocess.Popen(
             command,

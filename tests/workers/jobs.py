@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -60,3 +61,8 @@ def faults(worker: Worker, argument: Any) -> int:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(argument, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def draw(worker: Worker, argument: Any) -> float:
+    """Return a number from numpy's own generator, which nobody has seeded."""
+    return float(np.random.rand())  # noqa: NPY002 - users' files do

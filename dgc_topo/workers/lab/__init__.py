@@ -3,7 +3,6 @@
 from dgc_topo.workers.lab.counters import CounterError, HostCounters, check_sent
 from dgc_topo.workers.lab.doctor import Diagnosis, examine
 from dgc_topo.workers.lab.emulator import Lab
-from dgc_topo.workers.lab.remote import LabProcess
 from dgc_topo.workers.lab.spec import LabChange, LabError, LabSpec
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "Lab",
     "LabChange",
     "LabError",
-    "LabProcess",
     "LabSpec",
     "check_sent",
     "examine",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from dgc_topo.workers.lab.emulator import Lab
-from dgc_topo.workers.lab.remote import LabProcess
+from dgc_topo.workers.remote import RemoteProcess
 
 _POLL_S = 0.1
 
@@ -62,7 +62,7 @@ class _Lines:
             self._hear(self._rank, line.decode(errors="replace"))
 
 
-def _follow(processes: list[LabProcess], selector: selectors.BaseSelector) -> int:
+def _follow(processes: list[RemoteProcess], selector: selectors.BaseSelector) -> int:
     """Pass output on until all have ended, or one has failed."""
     while True:
         statuses = [process.poll() for process in processes]

@@ -25,7 +25,8 @@ from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from dgc_topo.workers.lab import namespaces, remote
+from dgc_topo.workers import remote
+from dgc_topo.workers.lab import namespaces
 from dgc_topo.workers.lab.namespaces import leave_machine
 from dgc_topo.workers.lab.network import LabNetwork
 from dgc_topo.workers.lab.spec import LabChange, LabError, LabSpec

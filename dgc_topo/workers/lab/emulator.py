@@ -10,13 +10,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Self
 
+from dgc_topo.workers import remote
 from dgc_topo.workers.children import Starter, nameless_file, python_command, python_environment
 from dgc_topo.workers.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
-from dgc_topo.workers.lab import remote
 from dgc_topo.workers.lab.counters import HostCounters
 from dgc_topo.workers.lab.doctor import examine
-from dgc_topo.workers.lab.remote import LabProcess
 from dgc_topo.workers.lab.spec import INTERFACE, LabError, LabSpec, address_of
+from dgc_topo.workers.remote import RemoteProcess
 
 _ANSWER_WITHIN_S = 60.0
 _END_WITHIN_S = 10.0
@@ -196,7 +196,7 @@ class Lab:
         environment: Mapping[str, str],
         stdin: int,
         output: int,
-    ) -> LabProcess:
+    ) -> RemoteProcess:
         """Start a process on the host of a rank, as `dgc_topo.workers.Hosts.start`.
 
         Raises:
@@ -210,7 +210,7 @@ class Lab:
             environment=dict(environment),
             folder=os.getcwd(),  # noqa: PTH109 - a string, as it is sent
         )
-        return LabProcess(self._ask, answer["process"], answer["pid"])
+        return RemoteProcess(self._ask, answer["process"], answer["pid"])
 
     def _start_daemon(self, control: socket.socket, errors: IO[bytes]) -> None:
         arguments = str(control.fileno()), str(os.getpid())

@@ -46,7 +46,7 @@ def test_what_is_missing_decides_and_is_said(monkeypatch):
     assert result.exit_code == 1
     assert "can NOT have a lab" in result.output
     monkeypatch.setattr("dgc_topo.workers.lab.emulator.examine", lambda: lacking)
-    monkeypatch.setattr("dgc_topo.workers.lab.remote.receive", lambda _: ({"error": "refused"}, []))
+    monkeypatch.setattr("dgc_topo.workers.remote.receive", lambda _: ({"error": "refused"}, []))
     with (
         pytest.raises(LabError, match=r"cannot be built: htb: the kernel has none \(all about it"),
         Lab(LabSpec(num_hosts=1)),

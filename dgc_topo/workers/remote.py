@@ -1,4 +1,4 @@
-"""Messages between a lab's owner and its daemon, and the processes that the owner controls."""
+"""Messages between a daemon and its owner, and the processes that it starts for the owner."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def receive(channel: socket.socket) -> tuple[Any, list[int]]:
         return json.load(text), descriptors
 
 
-class LabProcess:
-    """A process on a host of a lab; behaves like `subprocess.Popen`.
+class RemoteProcess:
+    """A process that a daemon started; behaves like `subprocess.Popen`.
 
     Args:
-        ask: Sends the lab's daemon a request, and returns its answer.
+        ask: Sends the daemon a request, and returns its answer.
         number: The daemon's, for this process.
         pid: See below.
 
     Attributes:
-        pid: Its process id as the owner sees it; inside the lab it has another one.
+        pid: Its process id as the owner sees it; inside a lab it has another one.
         returncode: Exit status, negative for a signal; None until `poll` or `wait` has seen it.
     """
 
