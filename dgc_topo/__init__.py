@@ -31,6 +31,7 @@ Training
     TernGrad          another compressor: three values per element
     RandomK           another compressor: random elements
     all_reduce        the sum of a tensor or a payload over all ranks, over any topology
+    DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
 
 Experiments
     run               a scenario: train, predict and report
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation, simulate_step
     from dgc_topo.survivors import without
     from dgc_topo.topology import Topology, known_topologies, load_topology
+    from dgc_topo.training.optimizer.distributed import DistributedOptimizer
     from dgc_topo.zoo import known_models
 
     __version__: str
@@ -77,6 +79,7 @@ _HOMES = {
     "Cluster": "dgc_topo.network.cluster",
     "DGC": "dgc_topo.compression.dgc",
     "DGCConfig": "dgc_topo.compression.config",
+    "DistributedOptimizer": "dgc_topo.training.optimizer.distributed",
     "Measurement": "dgc_topo.records.measurement",
     "Proof": "dgc_topo.proof",
     "RandomK": "dgc_topo.compression.random_k",
@@ -115,6 +118,7 @@ __all__ = [
     "DGC",
     "Cluster",
     "DGCConfig",
+    "DistributedOptimizer",
     "Measurement",
     "Proof",
     "RandomK",

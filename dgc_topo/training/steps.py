@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -203,12 +203,11 @@ class GossipStep(Strategy):
         self._buckets.set_progress(self._epoch)
         local = self._buckets.compress(gradients_of(self._parameters))
         updates = self._buckets.finish(local)
-        flat = torch.cat([p.detach().reshape(-1) for p in self._parameters.values()])
-        payload = DensePayload(flat, wire_dtype=self._wire_dtype, goals=AVERAGES)
+        payload = mixture_of(self._parameters, self._wire_dtype)
         compress_s = clock.lap()
         (traffic,) = self._exchange([payload], self._iteration)
         clock.start()
-        set_parts(self._parameters.values(), flat)
+        set_parts(self._parameters.values(), payload.buffer)
         apply_updates(self._parameters, updates, learning_rate)
         return [
             StepRecord(
@@ -225,6 +224,12 @@ class GossipStep(Strategy):
                 interface_bytes=own.interface_bytes,
             )
         ]
+
+
+def mixture_of(parameters: Mapping[str, Tensor], wire_dtype: WireDtype) -> DensePayload:
+    """Return the payload of copies of all parameters, which gossip turns into the mixture."""
+    parts = [p.detach().reshape(-1).to(torch.float32) for p in parameters.values()]
+    return DensePayload(torch.cat(parts), wire_dtype=wire_dtype, goals=AVERAGES)
 
 
 def set_parts(targets: Iterable[Tensor], flat: Tensor) -> None:

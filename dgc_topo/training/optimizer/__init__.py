@@ -1,0 +1,1 @@
+"""The distributed optimizer: any torch.optim.Optimizer, over any topology, without DDP."""

@@ -1,0 +1,145 @@
+"""Choice of the rule for an optimizer, and refusal of what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import SGD, Optimizer
+
+from dgc_topo.compression.config import DGCConfig, config_of
+from dgc_topo.scalars import plain_int
+from dgc_topo.sizes import is_sparse
+from dgc_topo.training.optimizer.compressing import MomentumCorrectionRule, UpdateRule
+from dgc_topo.training.optimizer.rules import AverageRule, GossipRule, Rule
+from dgc_topo.training.own_group import OwnGroup
+
+#: Settings of `DGCConfig` that have another place here, and that place.
+_ELSEWHERE = {
+    "momentum": "the optimizer's own momentum",
+    "nesterov": "the optimizer's own nesterov",
+    "weight_decay": "the optimizer's own weight_decay",
+    "weight_decay_mode": "its 'local' mode",
+    "warm_up_epochs": "warm_up_steps",
+}
+
+#: Optimizers that cannot work, by name (some torch versions do not have all), and the reason.
+_HOPELESS = {
+    "LBFGS": "it evaluates the loss several times in a step, and ranks would choose other steps",
+    "SparseAdam": "it needs sparse gradients, which are summed dense here: Adam or Adagrad do not",
+    "DistributedOptimizer": "it averages already",
+    "ZeroRedundancyOptimizer": "it has ranks share out the parameters; give its inner optimizer",
+}
+
+
+def config_of_steps(
+    where: str,
+    density: float | str,
+    warm_up_steps: int,
+    clip_norm: float | None,
+    settings: Mapping[str, Any],
+) -> DGCConfig:
+    """Return DGC's settings, with a warm-up in steps instead of epochs.
+
+    Raises:
+        ValueError: if one is unknown, out of range, or has another place.
+    """
+    for name in settings:
+        if name in _ELSEWHERE:
+            raise ValueError(f"{where}: setting {name!r}, expected {_ELSEWHERE[name]} instead")
+    steps = plain_int(f"{where}: warm_up_steps", warm_up_steps)
+    if steps < 0:
+        raise ValueError(f"{where}: warm_up_steps {steps}, expected at least 0")
+    if not steps and settings.get("warm_up", "none") != "none":
+        raise ValueError(f"{where}: warm_up {settings['warm_up']!r}, expected warm_up_steps > 0")
+    if steps and settings.get("warm_up") == "none":
+        raise ValueError(f"{where}: warm_up 'none' with warm_up_steps {steps}, expected no steps")
+    length = {"warm_up_epochs": float(steps)} if steps else {"warm_up": "none"}
+    own = {"density": density, "momentum": 0.0, "clip_norm": clip_norm}
+    return config_of(None, {**settings, **length, **own})
+
+
+def refuse_optimizer(where: str, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that cannot work over several ranks.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    kind = type(optimizer).__name__
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(  # noqa: TRY004  a wrong argument is a wrong value, as everywhere here
+            f"{where}: optimizer is {kind}, expected a torch.optim.Optimizer"
+        )
+    for each in type(optimizer).__mro__:
+        if each.__name__ in _HOPELESS:
+            raise ValueError(f"{where}: {kind} cannot be used: {_HOPELESS[each.__name__]}")
+
+
+def rule_for(where: str, optimizer: Optimizer, own: OwnGroup, config: DGCConfig) -> Rule:
+    """Return the rule that fits optimizer, topology and density.
+
+    Raises:
+        ValueError: if none does.
+    """
+    kind: type[Rule]
+    if own.gossips:
+        if is_sparse(config.density):
+            raise ValueError(
+                f"{where}: density {config.density:g} over {own.topology.label}, expected 1: what "
+                "gossip mixes are whole parameters, and a part of them has no meaning"
+            )
+        kind = GossipRule
+    elif not is_sparse(config.density):
+        kind = AverageRule
+    else:
+        # A subclass may do anything in its step.
+        kind = MomentumCorrectionRule if type(optimizer) is SGD else UpdateRule
+    return kind(where, optimizer, own, config)
+
+
+def names_of(where: str, optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:
+    """Return the name of each of the model's parameters.
+
+    Raises:
+        ValueError: if the model is wrapped, or the optimizer has a parameter that is not its.
+    """
+    if isinstance(model, DistributedDataParallel):
+        raise ValueError(  # noqa: TRY004  a wrong argument is a wrong value, as everywhere here
+            f"{where}: the model is in DistributedDataParallel, which averages gradients itself, "
+            "expected the model alone, or dt.hook registered with DistributedDataParallel"
+        )
+    if not isinstance(model, nn.Module):
+        raise ValueError(  # noqa: TRY004  as above
+            f"{where}: model is {type(model).__name__}, expected a torch.nn.Module"
+        )
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+    for group in optimizer.param_groups:
+        check_names(where, group["params"], names)
+    return names
+
+
+def check_names(where: str, parameters: Iterable[Tensor], names: Mapping[Tensor, str]) -> None:
+    """Refuse parameters that have no name in the model.
+
+    Raises:
+        ValueError: saying how many, and the first one's shape.
+    """
+    strangers = [p for p in parameters if p not in names]
+    if strangers:
+        raise ValueError(
+            f"{where}: {len(strangers)} of the optimizer's parameters are not in the model (the "
+            f"first has shape {tuple(strangers[0].shape)}), expected model.parameters() or some "
+            "of them"
+        )
+
+
+def trained_groups(
+    optimizer: Optimizer, names: Mapping[Tensor, str]
+) -> Sequence[dict[str, nn.Parameter]]:
+    """Return those parameters of each group that are not frozen, by name."""
+    return [
+        {names[p]: p for p in group["params"] if p.requires_grad}
+        for group in optimizer.param_groups
+    ]

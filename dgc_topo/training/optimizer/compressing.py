@@ -1,0 +1,220 @@
+"""Rules that send less than everything: DGC's momentum correction, and compressed updates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dgc_topo.compression.compressor import Compressor
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.training.buckets import apply_updates
+from dgc_topo.training.optimizer.carrying import Sections, carried
+from dgc_topo.training.optimizer.rules import Parameters, Rule, scale_gradients
+
+
+class CompressingRule(Rule):
+    """Base of rules with a compressor, whose state follows the parameters.
+
+    State of a parameter that gets frozen is put aside, and taken up again when it trains again.
+
+    Attributes:
+        compressor: Compressor of the parameters that are trained now.
+    """
+
+    compressor: Compressor
+
+    def train(self, groups: Sequence[Parameters]) -> None:
+        """See `Rule.train`."""
+        before = self.state() if self.parameters else {}
+        super().train(groups)
+        self.compressor, self._aside = self._make_compressor(), Sections()
+        if before:
+            self.load_state(before)
+
+    def describe(self) -> str:
+        """See `Rule.describe`."""
+        return self.compressor.describe()
+
+    def state(self) -> dict[str, Any]:
+        """Return a snapshot of the compressor's state, and of what is put aside."""
+        return {"compressor": self.compressor.state_dict(), "aside": self._aside}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Rule.load_state`; other parameters may have been frozen in the snapshot."""
+        try:
+            saved, aside = state["compressor"], state["aside"]
+        except KeyError:
+            raise ValueError(
+                f"{self.where} state: {sorted(state)}, expected 'compressor' and 'aside'"
+            ) from None
+        found, aside = carried(saved, aside, self.compressor.state_dict())
+        self.compressor.load_state_dict(found)
+        self._aside = aside
+
+    @abstractmethod
+    def _make_compressor(self) -> Compressor:
+        """Return a compressor of the parameters that are trained now, without state."""
+
+    def _agreed_factor(self) -> float | None:
+        """Return the factor that clips this rank's gradient; None if one rank's is not finite."""
+        factor: float | None = 1.0
+        if self.own.contributes:
+            factor = self._clip_factor(self._gradients(), self._local_bound)
+        return None if self.own.any(factor is None, self._device) else factor
+
+
+class MomentumCorrectionRule(CompressingRule):
+    """Deep Gradient Compression of SGD: momentum and weight decay move into the compressor.
+
+    The learning rate is that of each of the optimizer's groups, and so is weight decay; momentum is
+    one for all.  Clipping is DGC's own, of each rank's gradient.
+    """
+
+    name = "momentum correction"
+
+    def check(self) -> None:
+        """See `Rule.check`: momentum must not change."""
+        check_momentum(self.where, self.optimizer, self._momentum)
+
+    @torch.no_grad()
+    def step(self, iteration: int, progress: int) -> bool:
+        """See `Rule.step`."""
+        factor = self._agreed_factor()
+        if factor is None:
+            return False
+        self.compressor.set_progress(progress)
+        if self.own.contributes:
+            payload = self.compressor.compress(self._parts_of_the_mean(factor))
+        else:
+            payload = self.compressor.neutral()
+        self.own.run(payload, iteration)
+        updates = self.compressor.finish(payload)
+        for group, parameters in zip(self.optimizer.param_groups, self.groups, strict=True):
+            own = {name: updates[name] for name in parameters}
+            if own:
+                apply_updates(parameters, own, float(group["lr"]))
+        # A schedule of learning rates made for the optimizer itself looks for its own step.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # noqa: SLF001
+        return True
+
+    def _make_compressor(self) -> DGC:
+        self._momentum = common_momentum(self.where, self.optimizer)
+        momentum, nesterov = self._momentum
+        config = replace(self.config, momentum=momentum, nesterov=nesterov)
+        compressor = DGC(self.parameters, num_workers=self.own.num_workers, config=config)
+        self._take_buffers(compressor)
+        return compressor
+
+    def _parts_of_the_mean(self, factor: float) -> dict[str, Tensor]:
+        """Return this rank's parts of the mean gradient, clipped, with its share of the decay."""
+        share = 1 / self.own.num_workers
+        parts = {
+            name: gradient.to(torch.float32) * (factor * share)
+            for name, gradient in self._gradients().items()
+        }
+        for group, parameters in zip(self.optimizer.param_groups, self.groups, strict=True):
+            if group["weight_decay"] and parameters:
+                decaying = [parts[name] for name in parameters]
+                decay = group["weight_decay"] * share
+                torch._foreach_add_(decaying, list(parameters.values()), alpha=decay)
+        return parts
+
+    def _take_buffers(self, compressor: DGC) -> None:
+        """Take over the momentum that the optimizer has gathered, a share on every rank."""
+        state: dict[str, Any] = compressor.state_dict()
+        shares = {"velocity": 1 / self.own.num_workers, "momentum": 1.0}
+        for section, share in shares.items():
+            for name, place in state[section].items():
+                own = self.optimizer.state.get(self.parameters[name], {})
+                buffer = own.pop("momentum_buffer", None)
+                if buffer is not None:
+                    place.copy_(buffer).mul_(share)
+        compressor.load_state_dict(state)
+
+
+class UpdateRule(CompressingRule):
+    """Compressed updates, for optimizers that are not linear in the gradient, such as AdamW.
+
+    Every rank's optimizer makes its own step on its own gradient.  The changes of the parameters
+    that come of it are compressed, with a residual, and averaged: all ranks make the mean change.
+    Clipping is that of the rank's own gradient, before its optimizer sees it.
+    """
+
+    name = "update"
+
+    @torch.no_grad()
+    def step(self, iteration: int, progress: int) -> bool:
+        """See `Rule.step`."""
+        factor = self._agreed_factor()
+        if factor is None:
+            return False
+        parameters: list[Tensor] = list(self.parameters.values())
+        before = [parameter.clone() for parameter in parameters]
+        if self.own.contributes:
+            scale_gradients(self.parameters, factor)
+            self.optimizer.step()
+        self.compressor.set_progress(progress)
+        if self.own.contributes:
+            payload = self.compressor.compress(self._parts_of_the_mean(before))
+        else:
+            payload = self.compressor.neutral()
+        self.own.run(payload, iteration)
+        changes = self.compressor.finish(payload)
+        torch._foreach_copy_(parameters, before)
+        torch._foreach_add_(parameters, [changes[name] for name in self.parameters])
+        return True
+
+    def _make_compressor(self) -> Compressor:
+        config = replace(self.config, momentum=0.0)
+        return DGC(self.parameters, num_workers=self.own.num_workers, config=config)
+
+    def _parts_of_the_mean(self, before: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return this rank's parts of the mean change."""
+        share, changes = 1 / self.own.num_workers, {}
+        for (name, now), then in zip(self.parameters.items(), before, strict=True):
+            changes[name] = (now.to(torch.float32) - then).mul_(share)
+        return changes
+
+
+def common_momentum(where: str, optimizer: Optimizer) -> tuple[float, bool]:
+    """Return the momentum of all groups, and whether it is Nesterov's.
+
+    Raises:
+        ValueError: if groups differ, or one has dampening or climbs.
+    """
+    groups = optimizer.param_groups
+    found = {(float(group["momentum"]), bool(group["nesterov"])) for group in groups}
+    if len(found) > 1:
+        raise ValueError(
+            f"{where}: groups with momentum {sorted(found)}, expected one for all: DGC's momentum "
+            "works on all parameters together"
+        )
+    for group in groups:
+        for setting in ("dampening", "maximize"):
+            if group.get(setting):
+                raise ValueError(
+                    f"{where}: {setting} = {group[setting]} below density 1, expected none: DGC's "
+                    "momentum does not have it"
+                )
+    return found.pop()
+
+
+def check_momentum(where: str, optimizer: Optimizer, momentum: tuple[float, bool]) -> None:
+    """Refuse a momentum that has changed since the compressor was made.
+
+    Raises:
+        ValueError: naming both.
+    """
+    now = common_momentum(where, optimizer)
+    if now != momentum:
+        raise ValueError(
+            f"{where}: momentum is {now[0]} now, expected {momentum[0]} as at first: below density "
+            "1 a schedule may change the learning rate alone (such as OneCycleLR with "
+            "cycle_momentum=False)"
+        )

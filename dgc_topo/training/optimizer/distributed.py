@@ -1,0 +1,297 @@
+"""`DistributedOptimizer`: any torch.optim.Optimizer, made to train together with other ranks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from dgc_topo.compression.parameters import check_parameters
+from dgc_topo.scalars import plain_int
+from dgc_topo.topology import Topology
+from dgc_topo.training.optimizer.choice import (
+    check_names,
+    config_of_steps,
+    names_of,
+    refuse_optimizer,
+    rule_for,
+    trained_groups,
+)
+from dgc_topo.training.optimizer.rules import scale_gradients
+from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
+
+_WHERE = "distributed optimizer"
+_KEY = "dgc_topo"  #: of our state, beside that of the user's optimizer
+
+_log = logging.getLogger(__name__)
+
+
+class DistributedOptimizer(Optimizer):
+    """A torch.optim.Optimizer that trains together with the other ranks; wraps the script's own.
+
+    At the start every rank gets the first one's parameters and buffers.  From then on only `step`
+    sends: backward passes may add up gradients in between.  Learning-rate schedules, GradScaler
+    and hooks take it as any optimizer; `param_groups` and `state` are those of *optimizer*.  The
+    rule follows from optimizer, density and topology:
+
+    * ``average``, at density 1: gradients are averaged, and the optimizer makes its step, as in
+      plain data parallel training.
+    * ``momentum correction``, SGD below density 1: Deep Gradient Compression.  Momentum and weight
+      decay move into the compressor.
+    * ``update``, any other below density 1 (AdamW): each rank's optimizer steps on its own
+      gradient; the changes of the parameters are compressed with a residual, and averaged.
+    * ``gossip``, on a topology that gossips: parameters are averaged with the neighbours' (D-PSGD).
+
+    A gradient that is not finite, on any rank, makes all skip the step, and nothing is lost; in
+    gossip its own rank alone skips.
+
+    Args:
+        optimizer: The optimizer of *model*'s parameters, or of some of them.  It is not to be used
+            directly any more.
+        model: The model, not wrapped in DistributedDataParallel or FSDP.
+        topology: A topology, its text form such as ``gossip:graph=ring``, or the path of its file.
+        density: Fraction of each matrix that is sent, above 0; a number, or a text such as "1%".
+        group: The ranks that train together; None is the default process group.
+        seed: For topologies that draw at random; the same on every rank.
+        warm_up_steps: Steps in which density falls to *density*, in the paper's four stages.
+        clip_norm: Bound on the L2 norm of the whole gradient.  At density 1 it is that of the mean.
+            Below, each rank clips its own, at ``clip_norm * sqrt(ranks)``; in gossip at clip_norm.
+        timeout: Longest wait for another rank in a step.
+        settings: Other settings of `DGCConfig`, by name, such as ``wire_dtype="float16"``.
+
+    Attributes:
+        steps: Calls of `step` so far.
+        skipped_steps: Those of them in which a gradient was not finite.
+
+    Raises:
+        ValueError: if there is no process group, optimizer and model do not fit together, or the
+            optimizer, a setting or the topology cannot work; on every rank alike, and before any
+            parameter is touched.
+        RanksDifferError: if ranks differ in model, optimizer or settings.
+
+    Example:
+        >>> import torch, torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> model = torch.nn.Linear(8, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> optimizer = dt.DistributedOptimizer(optimizer, model, "ring", density=0.5)
+        >>> model(torch.ones(4, 8)).sum().backward()
+        >>> optimizer.step()  # sends and receives
+        >>> optimizer.rule
+        'momentum correction'
+        >>> dist.destroy_process_group()
+    """
+
+    #: GradScaler calls `step` on every rank, whatever it found in its gradients, and leaves the
+    #: rest to this class: the ranks decide together.
+    _step_supports_amp_scaling = True
+
+    def __init__(  # noqa: PLR0913  # each has a name
+        self,
+        optimizer: Optimizer,
+        model: nn.Module,
+        topology: Topology | str | Path = "ring",
+        density: float | str = 1.0,
+        *,
+        group: dist.ProcessGroup | None = None,
+        seed: int = 0,
+        warm_up_steps: int = 0,
+        clip_norm: float | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        **settings: Any,
+    ) -> None:
+        config = config_of_steps(_WHERE, density, warm_up_steps, clip_norm, settings)
+        refuse_optimizer(_WHERE, optimizer)
+        self._names = names_of(_WHERE, optimizer, model)
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self._optimizer = optimizer
+        self._own = OwnGroup(_WHERE, topology, group, seed=seed, timeout=timeout)
+        self._new_rule = partial(rule_for, _WHERE, optimizer, self._own, config)
+        self.steps = self.skipped_steps = 0
+        self._begin()
+        self._own.compare(self._shared_settings(model))
+        self._own.make_equal([*model.parameters(), *model.buffers()])
+        _log.info("%s", self.describe())
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule: average, momentum correction, update, or gossip."""
+        return self._rule.name
+
+    @property
+    def trains(self) -> bool:
+        """False on a dedicated server, whose gradients count as zeros."""
+        return self._own.contributes
+
+    def __repr__(self) -> str:
+        topology, ranks = self._own.topology, self._own.world_size
+        return f"DistributedOptimizer({self._optimizer!r}, {self.rule}, {topology}, {ranks} ranks)"
+
+    def describe(self) -> str:
+        """Describe the rule, and which parameters are compressed and which are not."""
+        return f"{_WHERE}: {self.rule} over {self._own.topology}: {self._rule.describe()}"
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Make one step together with all other ranks; every rank calls it equally often.
+
+        Args:
+            closure: Function that computes the gradients and returns the loss; called once.
+
+        Returns:
+            The closure's loss.
+
+        Raises:
+            PeerError: if a peer is lost or silent.
+            RuntimeError: in every step after an error.
+        """
+        self._own.refuse_after_error()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._follow()
+        self._unscale()
+        self._rule.check()
+        try:
+            done = self._rule.step(self.steps, self.steps - self.skipped_steps)
+        except BaseException as error:
+            self._own.fail(error)  # ranks may hold different parameters now
+            raise
+        self.steps += 1
+        self.skipped_steps += not done
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients of all parameters."""
+        self._optimizer.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters of the model to those that are trained; every rank does so.
+
+        Raises:
+            ValueError: if one is not the model's.
+        """
+        if not hasattr(self, "_optimizer"):  # torch's own constructor
+            super().add_param_group(param_group)
+            return
+        given = param_group["params"]
+        group = {**param_group, "params": [given] if isinstance(given, Tensor) else list(given)}
+        check_names(_WHERE, group["params"], self._names)
+        self._optimizer.add_param_group(group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's snapshot with this rank's compressor state, loadable anywhere."""
+        own = {
+            "rule": self.rule,
+            "steps": self.steps,
+            "skipped_steps": self.skipped_steps,
+            "parameters": sorted(self._names.values()),
+            **self._rule.state(),
+        }
+        return {**self._optimizer.state_dict(), _KEY: own}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a snapshot, bit for bit, or begin with that of a plain optimizer.
+
+        Raises:
+            ValueError: if it is another model's or another rule's; nothing is loaded then.
+        """
+        plain = {key: value for key, value in state_dict.items() if key != _KEY}
+        own = state_dict.get(_KEY)
+        if own is None:
+            self._optimizer.load_state_dict(plain)
+            self._begin()
+            return
+        self._check(own)
+        before = self._rule.state()
+        names = ("rule", "steps", "skipped_steps", "parameters")
+        self._rule.load_state({key: own[key] for key in own if key not in names})
+        try:
+            self._optimizer.load_state_dict(plain)
+        except BaseException:
+            self._rule.load_state(before)
+            raise
+        self._follow()
+        self.steps, self.skipped_steps = own["steps"], own["skipped_steps"]
+
+    def register_state_dict_pre_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """Register a hook with the wrapped optimizer, whose state it concerns."""
+        return self._optimizer.register_state_dict_pre_hook(hook, prepend)
+
+    def register_state_dict_post_hook(
+        self,
+        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
+        prepend: bool = False,
+    ) -> RemovableHandle:
+        """Register a hook with the wrapped optimizer, whose state it concerns."""
+        return self._optimizer.register_state_dict_post_hook(hook, prepend)
+
+    def register_load_state_dict_pre_hook(
+        self,
+        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
+        prepend: bool = False,
+    ) -> RemovableHandle:
+        """Register a hook with the wrapped optimizer, whose state it concerns."""
+        return self._optimizer.register_load_state_dict_pre_hook(hook, prepend)
+
+    def register_load_state_dict_post_hook(
+        self, hook: Callable[[Optimizer], None], prepend: bool = False
+    ) -> RemovableHandle:
+        """Register a hook with the wrapped optimizer, whose state it concerns."""
+        return self._optimizer.register_load_state_dict_post_hook(hook, prepend)
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(f"{_WHERE}: has connections, which cannot be copied; use state_dict()")
+
+    def _begin(self) -> None:
+        """Begin with a rule that has no state but the optimizer's."""
+        self._rule = self._new_rule()
+        self._seen: object = None
+        self._follow()
+
+    def _follow(self) -> None:
+        """Follow what was done to the wrapped optimizer's groups, and to its parameters."""
+        self.param_groups, self.state = self._optimizer.param_groups, self._optimizer.state
+        groups = trained_groups(self._optimizer, self._names)
+        seen = [list(group) for group in groups]
+        if seen != self._seen:
+            check_parameters(_WHERE, {name: p for group in groups for name, p in group.items()})
+            self._rule.train(groups)
+            self._seen = seen
+
+    def _unscale(self) -> None:
+        """Divide the gradients by GradScaler's factor, if it has not been done yet."""
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        if scale is not None:
+            scale_gradients(self._rule.parameters, 1 / float(scale))
+
+    def _check(self, own: Mapping[str, Any]) -> None:
+        """Refuse the snapshot of another rule, or another model."""
+        expected = {"rule": self.rule, "parameters": sorted(self._names.values())}
+        for key, value in expected.items():
+            if own.get(key) != value:
+                raise ValueError(
+                    f"{_WHERE} state: {key} {own.get(key)!r}, expected {value!r} as here"
+                )
+        for key in ("steps", "skipped_steps"):
+            plain_int(f"{_WHERE} state: {key}", own.get(key))
+
+    def _shared_settings(self, model: nn.Module) -> dict[str, str]:
+        """Return the settings that must be equal on every rank, by key."""
+        named = [*model.named_parameters(), *model.named_buffers()]
+        return {
+            "optimizer": type(self._optimizer).__name__,
+            "rule": self.rule,
+            **{name: f"{tuple(t.shape)} {t.dtype}" for name, t in named},
+        }

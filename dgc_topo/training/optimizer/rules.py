@@ -1,0 +1,220 @@
+"""Rules: the ways from every rank's gradient to the step that an optimizer makes.
+
+========================  ========================================================================
+rule                      one step
+========================  ========================================================================
+average                   The gradient's mean over the ranks; then the optimizer's own step.
+momentum correction       DGC: the momentum moves into the compressor, before the selection.
+update                    The optimizer's own step on the rank's own gradient; the *change* of the
+                          parameters is compressed, with a residual, and averaged.
+gossip                    D-PSGD: a mixture with the neighbours' parameters; then the optimizer's
+                          own step on the rank's own gradient.
+========================  ========================================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.gradients import (
+    NonFiniteGradientError,
+    checked_norm,
+    clip_factor,
+    whole_gradients,
+)
+from dgc_topo.compression.layout import FlatBuffer, FlatLayout
+from dgc_topo.payload import SUM, DensePayload
+from dgc_topo.training.buckets import gradients_of
+from dgc_topo.training.own_group import OwnGroup
+from dgc_topo.training.steps import mixture_of, set_parts
+
+Parameters = Mapping[str, nn.Parameter]
+
+_USED = "used by its own gradient"  # a place in the flat buffer, beside those of parameters
+
+
+class Rule(ABC):
+    """One rank's side of a rule.
+
+    Args:
+        where: What to call the owner in errors.
+        optimizer: The user's own.
+        own: The ranks, and the topology between them.
+        config: Settings of the compression; `momentum` and `weight_decay` are the optimizer's.
+
+    Attributes:
+        name: Name in errors, snapshots and tables.
+        parameters: Those that are trained now, by name.
+        groups: The same, by the optimizer's groups.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, where: str, optimizer: Optimizer, own: OwnGroup, config: DGCConfig) -> None:
+        self.where, self.optimizer, self.own = where, optimizer, own
+        # Clipping is over all parameters, and done here.
+        self.config, self.clip_norm = replace(config, clip_norm=None), config.clip_norm
+        self.groups: Sequence[Parameters] = ()
+        self.parameters: Parameters = {}
+
+    def train(self, groups: Sequence[Parameters]) -> None:
+        """Train these parameters from now on.
+
+        Args:
+            groups: Those of each of the optimizer's groups, by name; frozen ones left out.
+        """
+        self.groups = groups
+        self.parameters = {name: p for group in groups for name, p in group.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return a snapshot of the rule's own state; empty if it has none."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a snapshot.
+
+        Raises:
+            ValueError: if it does not fit; nothing is loaded then.
+        """
+        if state:
+            raise ValueError(f"{self.where} state: {sorted(state)}, expected none of its own")
+
+    def describe(self) -> str:
+        """Describe the parameters that are compressed and those that are not."""
+        elements = sum(p.numel() for p in self.parameters.values())
+        return f"all {elements:,} elements of {len(self.parameters)} tensors travel dense"
+
+    def check(self) -> None:  # noqa: B027  most rules have nothing to refuse
+        """Refuse what has been done to the optimizer since, before anything is sent.
+
+        Raises:
+            ValueError: if the rule cannot follow it.
+        """
+
+    @abstractmethod
+    def step(self, iteration: int, progress: int) -> bool:
+        """Make one step of the training.
+
+        Args:
+            iteration: Calls of this method before, the same on every rank.
+            progress: Those of them that made a step.
+
+        Returns:
+            False if a gradient was not finite: then nothing has changed.
+        """
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.parameters.values())).device
+
+    def _gradients(self) -> Mapping[str, Tensor]:
+        """Return this rank's gradients, whole and checked; zeros for those not used."""
+        return whole_gradients(self.where, gradients_of(self.parameters), self.parameters)
+
+    def _clip_factor(self, gradients: Mapping[str, Tensor], bound: float | None) -> float | None:
+        """Return the factor that clips a gradient to a norm; None if it is not finite."""
+        try:
+            return clip_factor(checked_norm(self.where, gradients), bound)
+        except NonFiniteGradientError:
+            return None
+
+    @property
+    def _local_bound(self) -> float | None:
+        """Bound on one rank's own gradient, so that the mean of all has about `clip_norm`.
+
+        Independent gradients add like random steps (Lin et al., ICLR 2018): a rank's part of the
+        mean, its gradient / N, is clipped at clip_norm * N**-0.5.
+        """
+        num_workers = self.own.num_workers
+        return None if self.clip_norm is None else self.clip_norm * num_workers**0.5
+
+
+class AverageRule(Rule):
+    """The mean of all gradients, dense; then the optimizer's own step, as in plain data parallel.
+
+    A parameter that no rank used keeps its gradient None.  Clipping is that of the mean.
+    """
+
+    name = "average"
+
+    def train(self, groups: Sequence[Parameters]) -> None:
+        """See `Rule.train`."""
+        super().train(groups)
+        flags = torch.empty(len(self.parameters), dtype=torch.float32, device=self._device)
+        layout = FlatLayout.of({**self.parameters, _USED: flags})
+        self._buffer = FlatBuffer(layout, self._device)
+
+    @torch.no_grad()
+    def step(self, iteration: int, progress: int) -> bool:
+        """See `Rule.step`."""
+        del progress
+        flat = self._fill()
+        self.own.run(DensePayload(flat, self.config.wire_dtype, goals=SUM), iteration)
+        means = flat[: len(flat) - len(self.parameters)]
+        norm = float(torch.linalg.vector_norm(means))
+        if not norm < float("inf"):  # an infinity, or NaN, has reached every rank
+            return False
+        if self.clip_norm is not None and norm > self.clip_norm:
+            means.mul_(self.clip_norm / norm)
+        self._set_gradients()
+        self.optimizer.step()
+        return True
+
+    def _fill(self) -> Tensor:
+        """Return this rank's part of the means, and which of the parameters it used."""
+        if not self.own.contributes:
+            return self._buffer.flat.zero_()
+        used = [float(p.grad is not None) for p in self.parameters.values()]
+        flags = torch.tensor(used, dtype=torch.float32, device=self._device)
+        flat = self._buffer.fill({**self._gradients(), _USED: flags})
+        return flat.div_(self.own.num_workers)
+
+    def _set_gradients(self) -> None:
+        views, used = self._buffer.views, self._buffer.views[_USED].tolist()
+        for (name, parameter), share in zip(self.parameters.items(), used, strict=True):
+            if not share:
+                parameter.grad = None  # zeros on servers
+            elif parameter.grad is None or parameter.grad.layout != torch.strided:
+                parameter.grad = views[name].to(parameter.dtype, copy=True)
+            else:
+                parameter.grad.copy_(views[name])
+
+
+class GossipRule(Rule):
+    """D-PSGD with any optimizer: mix the parameters, then move by one's own gradient.
+
+    ``x_i <- sum_j W[i, j] x_j``, and from there the optimizer's step with the gradient at the
+    parameters before (Lian et al., NeurIPS 2017).  A gradient that is not finite skips the step of
+    its own rank alone; the mixing goes on.  Clipping is that of the rank's own gradient.
+    """
+
+    name = "gossip"
+
+    @torch.no_grad()
+    def step(self, iteration: int, progress: int) -> bool:
+        """See `Rule.step`."""
+        del progress
+        factor = self._clip_factor(self._gradients(), self.clip_norm)
+        payload = mixture_of(self.parameters, self.config.wire_dtype)
+        self.own.run(payload, iteration)
+        set_parts(self.parameters.values(), payload.buffer)
+        if factor is None:
+            return False
+        scale_gradients(self.parameters, factor)
+        self.optimizer.step()
+        return True
+
+
+def scale_gradients(parameters: Parameters, factor: float) -> None:
+    """Multiply the gradients that there are by *factor*, in place."""
+    found = [p.grad for p in parameters.values() if p.grad is not None]
+    if found and factor != 1:
+        torch._foreach_mul_(found, factor)

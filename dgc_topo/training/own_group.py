@@ -1,0 +1,219 @@
+"""`OwnGroup`: a process group and a topology of one's own, beside those of the user's script."""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import distributed_c10d
+
+from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
+from dgc_topo.topology import Topology, load_topology
+
+#: As in torch's own groups: a rank may evaluate or save for a while, and the others wait.
+DEFAULT_TIMEOUT = timedelta(minutes=30)
+
+
+class OwnGroup:
+    """The ranks of a group, on connections of their own, with a topology between them.
+
+    Every rank of *group* has to make it at the same point of its script.  Messages cannot be
+    mistaken for those of the script.
+
+    Args:
+        where: What to call the owner in errors.
+        topology: A topology, its text form, or the path of its file.
+        group: The ranks; None is the default group's.
+        seed: For topologies that draw at random; the same on every rank.
+        timeout: Longest time that a step may take, waiting for slower ranks included.
+
+    Attributes:
+        topology: The topology.
+        rank: This process's rank in the group.
+        world_size: Number of ranks.
+        contributors: Ranks that train; any other is a dedicated server.
+        gossips: True if ranks end with mixtures instead of one sum.
+
+    Raises:
+        ValueError: if there is no process group, this process is not in it, or the topology
+            neither all-reduces nor averages.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        topology: Topology | str | Path,
+        group: dist.ProcessGroup | None = None,
+        *,
+        seed: int = 0,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+    ) -> None:
+        check_process_group(where)
+        if not isinstance(topology, Topology):
+            topology = load_topology(str(topology))
+        self.where, self.topology = where, topology
+        first = topology.schedule(dist.get_world_size(group), seed=seed)
+        if first.goal not in {"all-reduce", "doubly-stochastic"}:
+            raise ValueError(
+                f"{where}: topology {topology.label} is {first.goal}, expected an all-reduce such "
+                "as ring, butterfly or tree, or an average such as gossip:graph=ring"
+            )
+        self.gossips = first.goal != "all-reduce"
+        self.contributors: list[int] = first.contributors.tolist()
+        self._group = twin_of(group, timeout)
+        self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
+        self._transport = DistributedTransport(self._group, timeout)
+        self._communicator = Communicator(topology, self._transport, seed)
+        votes = load_topology("butterfly")
+        self._votes = Communicator(votes, self._transport, compare=False)
+        self._failure: BaseException | None = None
+        _ALL.add(self)
+
+    @property
+    def num_workers(self) -> int:
+        """Number of ranks that train."""
+        return len(self.contributors)
+
+    @property
+    def contributes(self) -> bool:
+        """True unless this rank is a dedicated server."""
+        return self.rank in self.contributors
+
+    def run(self, payload: Payload, iteration: int) -> Traffic:
+        """Run the topology's schedule on *payload*, in place; see `Communicator.run`.
+
+        Raises:
+            RuntimeError: after an earlier error, which it names.
+        """
+        return self._guarded(self._communicator, payload, iteration)
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Return True if a rank says so; one number travels, by *device*'s connections."""
+        votes = torch.tensor([float(flag)], dtype=torch.float32, device=device)
+        self._guarded(self._votes, DensePayload(votes), 0)
+        return bool(votes.item() > 0)
+
+    def compare(self, settings: Mapping[str, Any]) -> None:
+        """Compare JSON values with those of every other rank, by key.
+
+        Raises:
+            RanksDifferError: on every rank, naming rank and key.
+        """
+        if self.world_size > 1:
+            self._transport.compare(self.where, settings)
+
+    @torch.no_grad()
+    def make_equal(self, tensors: Iterable[Tensor]) -> None:
+        """Give every rank the first contributor's tensors, bit for bit; shapes must agree."""
+        source = dist.get_global_rank(self._group, self.contributors[0])
+        for tensor in tensors:
+            whole = tensor.detach().contiguous()
+            as_bytes = whole.view(-1).view(torch.uint8)  # a backend may not know the type
+            if as_bytes.numel():
+                dist.broadcast(as_bytes, source, group=self._group)
+            if whole.data_ptr() != tensor.data_ptr():
+                tensor.copy_(whole)
+
+    def refuse_after_error(self) -> None:
+        """Refuse to go on after an error: what ranks hold may differ since.
+
+        Raises:
+            RuntimeError: naming the first error.
+        """
+        if self._failure is not None:
+            raise RuntimeError(
+                f"{self.where}: unusable after an earlier error: {self._failure}"
+            ) from self._failure
+
+    def fail(self, error: BaseException) -> None:
+        """Refuse all further runs, because of *error*."""
+        self._failure = self._failure or error
+
+    def close(self) -> None:
+        """Let go of the group; nothing can run any more."""
+        self.fail(RuntimeError("closed"))
+        del self._communicator, self._votes, self._transport, self._group
+
+    def _guarded(self, communicator: Communicator, payload: Payload, iteration: int) -> Traffic:
+        self.refuse_after_error()
+        try:
+            return communicator.run(payload, iteration)
+        except BaseException as error:
+            self.fail(error)
+            raise
+
+
+def check_process_group(where: str) -> None:
+    """Refuse to work without torch.distributed.
+
+    Raises:
+        ValueError: naming *where*, if there is no process group.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError(
+            f"{where}: no process group, expected torch.distributed.init_process_group to have "
+            "been called (torchrun sets the variables that it reads)"
+        )
+
+
+def twin_of(group: dist.ProcessGroup | None, timeout: timedelta) -> dist.ProcessGroup:
+    """Return a new group of the same ranks and backends; all of them call it, and nobody else.
+
+    Raises:
+        ValueError: if this process is not in *group*; None is the default group.
+    """
+    own = dist.group.WORLD if group is None else group
+    if own is None or dist.get_rank(own) < 0:
+        raise ValueError("own group: this process is not in the group, expected a member")
+    ranks, backend = dist.get_process_group_ranks(own), dist.get_backend_config(own)
+    if len(ranks) == dist.get_world_size():
+        twin = dist.new_group(timeout=timeout, backend=backend)
+    else:
+        with _as_many_groups_on_all(own):
+            twin = dist.new_group(
+                ranks, timeout=timeout, backend=backend, use_local_synchronization=True
+            )
+    assert isinstance(twin, dist.ProcessGroup)
+    return twin
+
+
+@contextmanager
+def _as_many_groups_on_all(group: dist.ProcessGroup) -> Iterator[None]:
+    """Make all ranks of a group know equally many groups.
+
+    The name of a new group among some of the ranks contains how many groups a rank knows.  Where
+    some ranks are in more groups than others, they would wait for each other under two names.
+    """
+    known = distributed_c10d._world.pg_names  # noqa: SLF001
+    on_cpu = "cpu" in dist.get_backend_config(group)
+    count = torch.tensor([len(known)], device="cpu" if on_cpu else "cuda")
+    dist.all_reduce(count, dist.ReduceOp.MAX, group=group)
+    strangers = [object() for _ in range(len(known), int(count))]
+    known.update(dict.fromkeys(strangers, "a place kept"))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for each in strangers:
+            del known[each]  # type: ignore[arg-type]
+
+
+#: All that are alive.
+_ALL: WeakSet[OwnGroup] = WeakSet()
+
+
+def _close_all() -> None:
+    for each in list(_ALL):
+        each.close()
+
+
+# Before torch shuts down: groups that outlive it may abort the process.
+atexit.register(_close_all)
