@@ -1,0 +1,72 @@
+"""Checks of the user's optimizer, beside a hook that averages gradients before it sees them."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakSet
+
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+
+from dgc_topo.compression.compressor import check_no_momentum
+from dgc_topo.training.optimizer.distributed import DistributedOptimizer
+
+
+def watch_optimizers(
+    owner: object, parameters: Mapping[str, Tensor], *, momentum: float, is_sparse: bool
+) -> RemovableHandle:
+    """Look at every optimizer of some parameters when it makes its first step.
+
+    The step is refused if the optimizer would apply momentum a second time, or averages gradients
+    itself; a warning is given, once for each optimizer, if it is poor on compressed gradients.
+
+    Args:
+        owner: What averages the gradients; the watch ends with it, and does not keep it alive.
+        parameters: Those whose gradients it averages.
+        momentum: The momentum that it applies to them.
+        is_sparse: True if it sends only some elements.
+
+    Returns:
+        Handle whose ``remove`` ends the watch.
+    """
+    watched = {id(parameter) for parameter in parameters.values()}
+    seen: WeakSet[Optimizer] = WeakSet()
+
+    def look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        del args, kwargs
+        if optimizer in seen:
+            return
+        mine = [p for g in optimizer.param_groups for p in g["params"] if id(p) in watched]
+        if mine:
+            _check(optimizer, mine, momentum=momentum, is_sparse=is_sparse)
+        seen.add(optimizer)
+
+    handle = register_optimizer_step_pre_hook(look)
+    weakref.finalize(owner, handle.remove)
+    return handle
+
+
+def _check(optimizer: Optimizer, mine: list[Tensor], *, momentum: float, is_sparse: bool) -> None:
+    """Refuse or warn of an optimizer that makes its first step with averaged gradients."""
+    if isinstance(optimizer, DistributedOptimizer):
+        raise ValueError(  # noqa: TRY004  a wrong choice, not a wrong type
+            "optimizer: DistributedOptimizer averages what dt.hook has averaged already, expected "
+            "one of both: the plain optimizer with DistributedDataParallel and the hook, or "
+            "DistributedOptimizer and the model without DistributedDataParallel"
+        )
+    if momentum:
+        check_no_momentum(optimizer, "dt.hook", set(mine))
+    if is_sparse and not isinstance(optimizer, SGD):
+        warnings.warn(
+            f"optimizer: {type(optimizer).__name__} after gradients that dt.hook has compressed: "
+            "it scales each step by what came before, which a few late elements among zeros "
+            "spoil, so it learns far less than without compression; instead, "
+            "dt.DistributedOptimizer(optimizer, model, density=...) without "
+            "DistributedDataParallel compresses its updates, or set density=1",
+            stacklevel=4,
+        )
