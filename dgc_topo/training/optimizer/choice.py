@@ -12,8 +12,9 @@ from torch.optim import SGD, Optimizer
 from dgc_topo.compression.config import DGCConfig, config_of
 from dgc_topo.scalars import plain_int
 from dgc_topo.sizes import is_sparse
-from dgc_topo.training.optimizer.compressing import MomentumCorrectionRule, UpdateRule
+from dgc_topo.training.optimizer.compressing import MomentumCorrectionRule
 from dgc_topo.training.optimizer.rules import AverageRule, GossipRule, Rule
+from dgc_topo.training.optimizer.updates_rule import UpdateRule
 from dgc_topo.training.own_group import OwnGroup
 
 #: Settings of `DGCConfig` that have another place here, and that place.

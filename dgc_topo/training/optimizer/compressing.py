@@ -1,21 +1,33 @@
-"""Rules that send less than everything: DGC's momentum correction, and compressed updates."""
+"""Rules that send less than everything: their base, and DGC's momentum correction."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dgc_topo.compression.compressor import Compressor
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.training.buckets import apply_updates
 from dgc_topo.training.optimizer.carrying import Sections, carried
-from dgc_topo.training.optimizer.rules import Parameters, Rule, scale_gradients
+from dgc_topo.training.optimizer.rules import Parameters, Rule
+
+
+class HasState(Protocol):
+    """A compressor, as far as its state goes; see `Compressor`."""
+
+    def describe(self) -> str:
+        """Describe the parameters that are compressed and those that are not."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Return a snapshot."""
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from a snapshot."""
 
 
 class CompressingRule(Rule):
@@ -27,7 +39,7 @@ class CompressingRule(Rule):
         compressor: Compressor of the parameters that are trained now.
     """
 
-    compressor: Compressor
+    compressor: HasState
 
     def train(self, groups: Sequence[Parameters]) -> None:
         """See `Rule.train`."""
@@ -58,7 +70,7 @@ class CompressingRule(Rule):
         self._aside = aside
 
     @abstractmethod
-    def _make_compressor(self) -> Compressor:
+    def _make_compressor(self) -> HasState:
         """Return a compressor of the parameters that are trained now, without state."""
 
     def _agreed_factor(self) -> float | None:
@@ -77,6 +89,7 @@ class MomentumCorrectionRule(CompressingRule):
     """
 
     name = "momentum correction"
+    compressor: DGC
 
     def check(self) -> None:
         """See `Rule.check`: momentum must not change."""
@@ -136,50 +149,6 @@ class MomentumCorrectionRule(CompressingRule):
                 if buffer is not None:
                     place.copy_(buffer).mul_(share)
         compressor.load_state_dict(state)
-
-
-class UpdateRule(CompressingRule):
-    """Compressed updates, for optimizers that are not linear in the gradient, such as AdamW.
-
-    Every rank's optimizer makes its own step on its own gradient.  The changes of the parameters
-    that come of it are compressed, with a residual, and averaged: all ranks make the mean change.
-    Clipping is that of the rank's own gradient, before its optimizer sees it.
-    """
-
-    name = "update"
-
-    @torch.no_grad()
-    def step(self, iteration: int, progress: int) -> bool:
-        """See `Rule.step`."""
-        factor = self._agreed_factor()
-        if factor is None:
-            return False
-        parameters: list[Tensor] = list(self.parameters.values())
-        before = [parameter.clone() for parameter in parameters]
-        if self.own.contributes:
-            scale_gradients(self.parameters, factor)
-            self.optimizer.step()
-        self.compressor.set_progress(progress)
-        if self.own.contributes:
-            payload = self.compressor.compress(self._parts_of_the_mean(before))
-        else:
-            payload = self.compressor.neutral()
-        self.own.run(payload, iteration)
-        changes = self.compressor.finish(payload)
-        torch._foreach_copy_(parameters, before)
-        torch._foreach_add_(parameters, [changes[name] for name in self.parameters])
-        return True
-
-    def _make_compressor(self) -> Compressor:
-        config = replace(self.config, momentum=0.0)
-        return DGC(self.parameters, num_workers=self.own.num_workers, config=config)
-
-    def _parts_of_the_mean(self, before: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return this rank's parts of the mean change."""
-        share, changes = 1 / self.own.num_workers, {}
-        for (name, now), then in zip(self.parameters.items(), before, strict=True):
-            changes[name] = (now.to(torch.float32) - then).mul_(share)
-        return changes
 
 
 def common_momentum(where: str, optimizer: Optimizer) -> tuple[float, bool]:

@@ -7,11 +7,15 @@ from torch import Tensor
 from tests.runtime.cluster import Cluster
 from tests.training.optimizer.training import (
     adamw,
+    dgc_by_hand,
+    gossip_by_hand,
     nesterov,
+    one_group,
     rmsprop,
     sgd,
     train,
     train_plainly,
+    updates_by_hand,
 )
 
 
@@ -39,3 +43,40 @@ def test_density_1_is_plain_data_parallel_training(cluster: Cluster, make, world
     check_alike(ranks)
     assert largest_difference(ranks[0], plain) <= 10 * noise
     assert noise < 1e-5
+
+
+@pytest.mark.parametrize("clip_norm", [0.2, 1e9])
+def test_sgd_below_density_1_is_deep_gradient_compression(cluster: Cluster, clip_norm):
+    """Written out over DGC itself, its warm-up in steps; clipping is of the whole gradient."""
+    options = {"topology": "ring", "density": 0.1, "warm_up_steps": 4, "clip_norm": clip_norm}
+    ranks = cluster.run(3, train, one_group, options)
+    [by_hand] = cluster.run(1, dgc_by_hand, 3, "ring", 0.1, clip_norm)
+    check_alike(ranks)
+    assert largest_difference(ranks[0], by_hand) < 1e-6  # clipped before or after division by 3
+
+
+def test_adamw_below_density_1_sends_what_it_changed(cluster: Cluster):
+    options = {"topology": "butterfly", "density": 0.1, "warm_up_steps": 4}
+    ranks = cluster.run(4, train, adamw, options)
+    [by_hand] = cluster.run(1, updates_by_hand, 4, "butterfly", 0.1)
+    check_alike(ranks)
+    assert largest_difference(ranks[0], by_hand) == 0
+
+
+@pytest.mark.parametrize("make", [nesterov, adamw])
+def test_gossip_is_d_psgd_by_the_mixing_matrix(cluster: Cluster, make):
+    topology = "gossip:graph=ring"
+    ranks = cluster.run(4, train, make, {"topology": topology})
+    [by_hand] = cluster.run(1, gossip_by_hand, make, 4, topology)
+    for one, other in zip(ranks, by_hand, strict=True):
+        assert largest_difference(one, other) < 2e-5
+    assert largest_difference(ranks[0], ranks[2]) > 1e-3  # their own models
+
+
+@pytest.mark.parametrize("make", [sgd, adamw])
+def test_at_density_1_clipping_is_that_of_the_mean(cluster: Cluster, make):
+    ranks = cluster.run(3, train, make, {"topology": "tree", "clip_norm": 0.05})
+    [plain] = cluster.run(1, train_plainly, make, 3, 0.05)
+    [unclipped] = cluster.run(1, train_plainly, make, 3)
+    assert largest_difference(ranks[0], plain) < 1e-5
+    assert largest_difference(plain, unclipped) > 1e-3

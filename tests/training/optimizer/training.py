@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import dgc_topo as dt
+from dgc_topo.compression.updates import UpdateCompressor
+from dgc_topo.mixing import mixing_matrix
+from dgc_topo.payload import Payload
+from dgc_topo.runtime import run_in_process
 
 STEPS, BATCH = 6, 8
 
@@ -26,6 +30,10 @@ def sgd(model: nn.Module, **settings: Any) -> Optimizer:
 
 def nesterov(model: nn.Module) -> Optimizer:
     return sgd(model, nesterov=True)
+
+
+def one_group(model: nn.Module) -> Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.8, weight_decay=0.05)
 
 
 def adamw(model: nn.Module) -> Optimizer:
@@ -140,3 +148,103 @@ def train(
         optimizer.step()
     assert optimizer.steps == STEPS
     return weights_of(model)
+
+
+def gradients_by_hand(models: list[Net], given: Data, step: int) -> list[dict[str, Tensor | None]]:
+    """Return each rank's gradient, with its own model."""
+    found = []
+    for rank, model in enumerate(models):
+        model.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        found.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    return found
+
+
+def nets(world_size: int) -> list[Net]:
+    models = [Net() for _ in range(world_size)]
+    for model in models:
+        model.norm.eval()
+    return models
+
+
+@torch.no_grad()
+def move(models: list[Net], changes: Mapping[str, Tensor], factor: float) -> None:
+    for model in models:
+        for name, parameter in model.named_parameters():
+            if name in changes:
+                parameter.add_(changes[name], alpha=factor)
+
+
+def dgc_by_hand(
+    group: dist.ProcessGroup, world_size: int, topology: str, density: float, clip_norm: float
+) -> dict[str, Tensor]:
+    """Deep Gradient Compression of every rank, written out, in one process."""
+    del group
+    models, given = nets(world_size), data(world_size)
+    trained = {n: p for n, p in models[0].named_parameters() if p.requires_grad}
+    schedule = dt.load_topology(topology).schedule(world_size)
+    config = dt.DGCConfig(
+        density=density,
+        momentum=0.8,
+        weight_decay=0.05,
+        clip_norm=clip_norm,
+        warm_up_epochs=4,
+    )
+    ranks = [dt.DGC(trained, num_workers=world_size, config=config) for _ in models]
+    for step in range(STEPS):
+        payloads = []
+        for dgc, gradients in zip(ranks, gradients_by_hand(models, given, step), strict=True):
+            dgc.set_progress(step)
+            shares = {n: None if g is None else g / world_size for n, g in gradients.items()}
+            payloads.append(dgc.compress(shares))
+        run_in_process(schedule, payloads)
+        move(models, ranks[0].finish(payloads[0]), -0.1)
+    return weights_of(models[0])
+
+
+def updates_by_hand(
+    group: dist.ProcessGroup, world_size: int, topology: str, density: float
+) -> dict[str, Tensor]:
+    """AdamW of every rank, its changes compressed and averaged, written out, in one process."""
+    del group
+    models, given = nets(world_size), data(world_size)
+    optimizers = [adamw(model) for model in models]
+    trained = {n: p for n, p in models[0].named_parameters() if p.requires_grad}
+    schedule = dt.load_topology(topology).schedule(world_size)
+    ranks = [
+        UpdateCompressor(trained, num_workers=world_size, density=density, warm_up_steps=4)
+        for _ in models
+    ]
+    for step in range(STEPS):
+        gradients_by_hand(models, given, step)
+        payloads: list[Payload] = []
+        for model, optimizer, compressor in zip(models, optimizers, ranks, strict=True):
+            before = weights_of(model)
+            optimizer.step()
+            after = weights_of(model)
+            payloads.append(compressor.compress({n: after[n] - before[n] for n in trained}))
+            model.load_state_dict(before, strict=False)
+        run_in_process(schedule, payloads)
+        move(models, ranks[0].finish(payloads[0]), 1.0)
+    return weights_of(models[0])
+
+
+def gossip_by_hand(
+    group: dist.ProcessGroup, make: Callable[[nn.Module], Optimizer], world_size: int, topology: str
+) -> list[dict[str, Tensor]]:
+    """D-PSGD by the topology's mixing matrix, in one process."""
+    del group
+    models, given = nets(world_size), data(world_size)
+    optimizers = [make(model) for model in models]
+    schedule = dt.load_topology(topology).schedule(world_size)
+    mixing = torch.from_numpy(mixing_matrix(schedule))
+    for step in range(STEPS):
+        gradients_by_hand(models, given, step)
+        before = [weights_of(model) for model in models]
+        for row, model, optimizer in zip(mixing, models, optimizers, strict=True):
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    there = torch.stack([weights[name].double() for weights in before])
+                    parameter.copy_(torch.tensordot(row, there, 1))
+            optimizer.step()
+    return [weights_of(model) for model in models]
