@@ -32,6 +32,7 @@ Training
     RandomK           another compressor: random elements
     all_reduce        the sum of a tensor or a payload over all ranks, over any topology
     DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
+    compress_fsdp     shards inside a machine (FSDP2), DGC between machines
 
 Experiments
     run               a scenario: train, predict and report
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation, simulate_step
     from dgc_topo.survivors import without
     from dgc_topo.topology import Topology, known_topologies, load_topology
+    from dgc_topo.training.hooks.fsdp import compress_fsdp
     from dgc_topo.training.optimizer.distributed import DistributedOptimizer
     from dgc_topo.zoo import known_models
 
@@ -93,6 +95,7 @@ _HOMES = {
     "Topology": "dgc_topo.topology",
     "Workload": "dgc_topo.simulation",
     "all_reduce": "dgc_topo.runtime",
+    "compress_fsdp": "dgc_topo.training.hooks.fsdp",
     "copy": "dgc_topo.schedule",
     "gather": "dgc_topo.schedule",
     "known_fabrics": "dgc_topo.network",
@@ -132,6 +135,7 @@ __all__ = [
     "Topology",
     "Workload",
     "all_reduce",
+    "compress_fsdp",
     "copy",
     "gather",
     "known_fabrics",

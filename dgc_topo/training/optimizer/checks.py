@@ -16,9 +16,20 @@ from torch.utils.hooks import RemovableHandle
 from dgc_topo.compression.compressor import check_no_momentum
 from dgc_topo.training.optimizer.distributed import DistributedOptimizer
 
+_INSTEAD = (
+    "dt.DistributedOptimizer(optimizer, model, density=...) without DistributedDataParallel "
+    "compresses its updates, or set density=1"
+)
+
 
 def watch_optimizers(
-    owner: object, parameters: Mapping[str, Tensor], *, momentum: float, is_sparse: bool
+    owner: object,
+    parameters: Mapping[str, Tensor],
+    *,
+    momentum: float,
+    is_sparse: bool,
+    where: str = "dt.hook",
+    instead: str = _INSTEAD,
 ) -> RemovableHandle:
     """Look at every optimizer of some parameters when it makes its first step.
 
@@ -30,6 +41,8 @@ def watch_optimizers(
         parameters: Those whose gradients it averages.
         momentum: The momentum that it applies to them.
         is_sparse: True if it sends only some elements.
+        where: Its name in errors and warnings.
+        instead: Advice in the warning.
 
     Returns:
         Handle whose ``remove`` ends the watch.
@@ -43,7 +56,9 @@ def watch_optimizers(
             return
         mine = [p for g in optimizer.param_groups for p in g["params"] if id(p) in watched]
         if mine:
-            _check(optimizer, mine, momentum=momentum, is_sparse=is_sparse)
+            _check(where, optimizer, mine, momentum)
+            if is_sparse and not isinstance(optimizer, SGD):
+                _warn(where, optimizer, instead)
         seen.add(optimizer)
 
     handle = register_optimizer_step_pre_hook(look)
@@ -51,22 +66,22 @@ def watch_optimizers(
     return handle
 
 
-def _check(optimizer: Optimizer, mine: list[Tensor], *, momentum: float, is_sparse: bool) -> None:
-    """Refuse or warn of an optimizer that makes its first step with averaged gradients."""
+def _check(where: str, optimizer: Optimizer, mine: list[Tensor], momentum: float) -> None:
+    """Refuse an optimizer that makes its first step with averaged gradients and does so again."""
     if isinstance(optimizer, DistributedOptimizer):
         raise ValueError(  # noqa: TRY004  a wrong choice, not a wrong type
-            "optimizer: DistributedOptimizer averages what dt.hook has averaged already, expected "
-            "one of both: the plain optimizer with DistributedDataParallel and the hook, or "
-            "DistributedOptimizer and the model without DistributedDataParallel"
+            f"optimizer: DistributedOptimizer averages what {where} has averaged already, expected "
+            f"one of both: the plain optimizer with {where}, or DistributedOptimizer and the model "
+            "without DistributedDataParallel"
         )
     if momentum:
-        check_no_momentum(optimizer, "dt.hook", set(mine))
-    if is_sparse and not isinstance(optimizer, SGD):
-        warnings.warn(
-            f"optimizer: {type(optimizer).__name__} after gradients that dt.hook has compressed: "
-            "it scales each step by what came before, which a few late elements among zeros "
-            "spoil, so it learns far less than without compression; instead, "
-            "dt.DistributedOptimizer(optimizer, model, density=...) without "
-            "DistributedDataParallel compresses its updates, or set density=1",
-            stacklevel=4,
-        )
+        check_no_momentum(optimizer, where, set(mine))
+
+
+def _warn(where: str, optimizer: Optimizer, instead: str) -> None:
+    warnings.warn(
+        f"optimizer: {type(optimizer).__name__} after gradients that {where} has compressed: it "
+        "scales each step by what came before, which a few late elements among zeros spoil, so it "
+        f"learns far less than without compression; instead, {instead}",
+        stacklevel=4,
+    )

@@ -1,0 +1,1 @@
+"""Hooks: compression inside other libraries' data parallel training."""

@@ -1,0 +1,255 @@
+"""State of the hook for FSDP2: what each part sends in a step, and whether the step counts."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Variable
+
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.payload import Payload
+from dgc_topo.sizes import is_sparse
+from dgc_topo.training.hooks.shard_sum import Parameters, ShardSum
+from dgc_topo.training.hooks.shards import ShardedPart
+from dgc_topo.training.optimizer.checks import watch_optimizers
+from dgc_topo.training.own_group import OwnGroup
+
+_LOG = logging.getLogger("dgc_topo.hook")
+
+_FORMAT = 1  #: version of a snapshot
+
+
+class LossScale(Protocol):
+    """Source of the factor on the loss, such as a torch.amp.GradScaler."""
+
+    def get_scale(self) -> float:
+        """Return the factor."""
+
+
+class FSDPHookState:
+    """Compression of an FSDP2 model's gradients between replicas; `compress_fsdp` makes it.
+
+    Args:
+        model: The model.
+        parts: Its parts.
+        replicas: The ranks that hold the same shards.
+        config: Settings of DGC; epochs are steps.
+        scaler: Scaler of the loss, or None.
+
+    Attributes:
+        step: Steps that were summed and not skipped.
+        skipped: Steps that were skipped, because a gradient was not finite.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parts: list[ShardedPart],
+        replicas: OwnGroup,
+        config: DGCConfig,
+        scaler: LossScale | None,
+    ) -> None:
+        self.step, self.skipped = 0, 0
+        self._model = model
+        self._replicas, self._config, self._scaler = replicas, config, scaler
+        self._num_replicas = replicas.world_size
+        self._shard_group = parts[0].shard_group
+        self._sums = [ShardSum(part, config, self._num_replicas) for part in parts]
+        self._summed: list[ShardSum] = []  # in the step that is under way
+        self._goes_on = False  # another pass of a step whose gradients are there already
+        self._device = torch.device("cpu")
+        self._has_described = False
+
+    def __repr__(self) -> str:
+        count = sum(len(each.part.names) for each in self._sums)
+        return (
+            f"FSDPHookState({_plural(len(self._sums), 'part')}, {_plural(count, 'parameter')}, "
+            f"{_plural(self._num_replicas, 'replica')}, {self._replicas.topology.label}, "
+            f"density={self._config.density:g})"
+        )
+
+    def register(self) -> None:
+        """Set the hook of each FSDP module, and watch for an optimizer that does not fit."""
+        watch_optimizers(
+            self,
+            dict(self._model.named_parameters()),
+            momentum=self._config.momentum,
+            is_sparse=is_sparse(self._config.density),
+            where="dt.compress_fsdp",
+            instead="a higher density (1 sends all), and a look at the loss",
+        )
+        for each in self._sums:
+
+            def hook(shard: Tensor, each: ShardSum = each) -> None:
+                self._run(each, shard)
+
+            each.part.module.set_all_reduce_hook(hook)
+
+    def describe(self) -> str:
+        """Return a table per part of the tensors that are compressed, and of those that are not."""
+        return "\n".join(each.describe() for each in self._sums)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return copies of this rank's residuals and velocities by parameter name, and the step.
+
+        Every rank has its own.
+
+        Raises:
+            RuntimeError: in the middle of a step, or of an accumulation over several passes.
+        """
+        if self._summed or any(each.has_pending for each in self._sums):
+            raise RuntimeError(
+                "compress_fsdp: state_dict in the middle of a step, expected a call after the "
+                "step's last backward pass"
+            )
+        parameters: Parameters = {}
+        for each in self._sums:
+            parameters |= each.saved()
+        return {
+            "hook": _FORMAT,
+            "step": self.step,
+            "num_workers": self._num_replicas,
+            "parameters": parameters,
+        }
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from this rank's snapshot, bit for bit.
+
+        Raises:
+            ValueError: if names or shapes are not those of this model sharded this way; nothing is
+                loaded then.
+        """
+        step, parameters = _opened(state)
+        known = {name for each in self._sums for name in each.part.names}
+        if unknown := sorted(set(parameters) - known):
+            raise ValueError(
+                f"compress_fsdp state: unknown {unknown}, expected parameters of this model"
+            )
+        for each in self._sums:
+            each.check(parameters)
+        for each in self._sums:
+            each.load(parameters)
+        self.step = step
+
+    @torch.no_grad()
+    def _run(self, each: ShardSum, shard: Tensor) -> None:
+        """Replace a part's shard of the gradient by its average over the replicas."""
+        self._replicas.refuse_after_error()
+        try:
+            scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+            self._device = shard.device
+            each.add(shard, scale)
+            if each.part.is_held:
+                shard.zero_()
+                return
+            if each in self._summed:
+                self._forget_interrupted()
+            if not self._summed:
+                self._begin()
+            self._summed.append(each)
+            each.sum_into(shard, self.step, scale, self._exchange)
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _fail(self, error: BaseException) -> None:
+        """Refuse all further steps; FSDP would go on without gradients after an error."""
+        self._replicas.fail(error)
+        self._model.register_forward_pre_hook(lambda *_: self._replicas.refuse_after_error())
+
+    def _exchange(self, payload: Payload) -> None:
+        self._replicas.run(payload, self.step)
+
+    def _begin(self) -> None:
+        self._goes_on = any(
+            bool(gradient.any()) for each in self._sums for gradient in each.part.local_gradients()
+        )
+        if self._goes_on and self._config.momentum:
+            raise RuntimeError(
+                "compress_fsdp: gradients of an earlier pass are there, and momentum would count "
+                "them twice; expected optimizer.zero_grad() before the pass, or, to accumulate, "
+                "model.set_requires_gradient_sync(False) in all passes but the last"
+            )
+        # Behind FSDP's own callback, which may still reduce the gradients of the first layers.
+        Variable._execution_engine.queue_callback(self._end)  # noqa: SLF001  # as FSDP does
+
+    def _end(self) -> None:
+        """End the step: all ranks keep it, or all skip it."""
+        try:
+            is_finite = self._agree(all(each.is_finite for each in self._summed))
+            if is_finite:
+                self.step += not self._goes_on
+            else:
+                self._skip()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        for each in self._summed:
+            each.forget()
+        self._summed = []
+        if not self._has_described:
+            self._describe_once()
+
+    def _agree(self, is_finite: bool) -> bool:
+        """Return True if all ranks of the machine found finite numbers.
+
+        The ranks that hold the same shard know it of each other already.
+        """
+        if self._shard_group is None or dist.get_world_size(self._shard_group) == 1:
+            return is_finite
+        found = torch.tensor(float(not is_finite), device=self._device)
+        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._shard_group)
+        return not bool(found)
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        _LOG.warning(
+            "compress_fsdp: a gradient is not finite, all ranks skip the step after step %d; what "
+            "was sent is kept for later steps",
+            self.step,
+        )
+        for each in self._summed:
+            each.take_back()
+        for each in self._sums:
+            if self._scaler is None:
+                for parameter in each.part.parameters():
+                    parameter.grad = None
+            else:
+                for gradient in each.part.local_gradients():
+                    gradient.fill_(torch.nan)
+
+    def _forget_interrupted(self) -> None:
+        """Take back what a pass sent that an error of the script's interrupted."""
+        for each in self._summed:
+            each.take_back()
+            each.forget()
+        self._summed = []
+
+    def _describe_once(self) -> None:
+        self._has_described = True
+        if any(each.compresses for each in self._sums):
+            _LOG.info("%r\n%s", self, self.describe())
+        else:
+            warnings.warn(f"compress_fsdp compresses nothing: {self.describe()}", stacklevel=2)
+
+
+def _opened(state: Mapping[str, object]) -> tuple[int, Parameters]:
+    """Return the step and the parameters' state of a snapshot."""
+    step, parameters = state.get("step"), state.get("parameters")
+    if state.get("hook") != _FORMAT or not isinstance(step, int) or step < 0:
+        raise ValueError(f"compress_fsdp state: {sorted(state)}, expected what state_dict returned")
+    if not isinstance(parameters, Mapping) or not all(
+        isinstance(each, Mapping) for each in parameters.values()
+    ):
+        raise ValueError("compress_fsdp state: no parameters, expected tensors by parameter name")
+    return step, {str(name): dict(tensors) for name, tensors in parameters.items()}
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
