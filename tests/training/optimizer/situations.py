@@ -1,0 +1,252 @@
+"""Jobs for `test_situations`: what happens to scripts, on every rank of a group."""
+
+import copy
+import io
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import StepLR
+
+import dgc_topo as dt
+from dgc_topo.runtime import PeerError, RanksDifferError
+from tests.training.optimizer.training import (
+    BATCH,
+    STEPS,
+    Net,
+    adamw,
+    begin,
+    data,
+    loss_of,
+    sgd,
+    weights_of,
+)
+
+Make = Callable[[nn.Module], Optimizer]
+Options = Mapping[str, Any]
+
+
+def gradient_of(layer: nn.Linear) -> Tensor:
+    assert layer.weight.grad is not None
+    return layer.weight.grad
+
+
+def plain_sgd(model: nn.Module) -> Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=1.0)
+
+
+def by_accumulation(
+    group: dist.ProcessGroup, make: Make, options: Options, num_parts: int
+) -> dict[str, Tensor]:
+    """Train on batches in several parts, one backward pass each."""
+    model, optimizer = begin(group, make, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        inputs = given.inputs[step, rank].chunk(num_parts)
+        targets = given.targets[step, rank].chunk(num_parts)
+        for x, y in zip(inputs, targets, strict=True):
+            (nn.functional.cross_entropy(model(x, True), y) * (len(x) / BATCH)).backward()
+        optimizer.step()
+    return weights_of(model)
+
+
+class Mass(NamedTuple):
+    """What one rank knows of one parameter, at the end."""
+
+    gathered: Tensor  #: sum of its parts of the mean gradient, in the steps that counted
+    residual: Tensor  #: what it has not sent yet
+    moved: Tensor  #: how far the parameter has come
+    while_frozen: Tensor  #: how far of it while it was frozen
+
+
+def mass(group: dist.ProcessGroup) -> dict[str, Mass]:
+    """Train by DGC without momentum; freeze a layer for a while; skip a step for rank 1's NaN."""
+    model, optimizer = begin(group, plain_sgd, {"topology": "ring", "density": 0.05})
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    given, first = data(size, 9), weights_of(model)
+    gathered = {name: torch.zeros_like(p) for name, p in first.items()}
+    names = [n for n, p in model.named_parameters() if p.requires_grad]
+    at = {}
+    for step in range(9):
+        if step in {3, 6}:
+            at[step] = weights_of(model)
+            model.first.requires_grad_(step == 6)
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        if step == 4 and rank == 1:
+            gradient_of(model.last).fill_(torch.nan)
+        optimizer.step()
+        for name, parameter in model.named_parameters():
+            if step != 4 and parameter.grad is not None:
+                gathered[name] += parameter.grad / size
+    residual = optimizer.state_dict()["dgc_topo"]["compressor"]["residual"]
+    now = weights_of(model)
+    return {
+        name: Mass(
+            gathered[name],
+            residual.get(name, torch.zeros_like(now[name])),
+            now[name] - first[name],
+            at[6][name] - at[3][name],
+        )
+        for name in names
+    }
+
+
+class Skipped(NamedTuple):
+    """A step in which rank 1 had a gradient that was not finite."""
+
+    changed: list[str]  #: parameters that moved in it
+    state_stayed: bool
+    skipped_steps: int
+    weights: dict[str, Tensor]  #: at the end of the training
+
+
+def with_infinity(group: dist.ProcessGroup, make: Make, options: Options, scaled: bool) -> Skipped:
+    """Train, with GradScaler or without; rank 1 meets an infinity in step 2."""
+    model, optimizer = begin(group, make, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    # The scales of the ranks part when rank 1 meets its infinity.
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2, enabled=scaled)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss = scaler.scale(loss_of(model, given, step, rank))
+        loss.backward()
+        if step == 2:
+            if rank == 1:
+                gradient_of(model.first)[0, 0] = torch.inf
+            before, state = weights_of(model), copy.deepcopy(optimizer.state_dict())
+        scaler.step(optimizer)
+        scaler.update()
+        if step == 2:
+            changed = [n for n, p in weights_of(model).items() if not torch.equal(p, before[n])]
+            now = optimizer.state_dict()
+            for each in (now, state):
+                del each["dgc_topo"]["steps"], each["dgc_topo"]["skipped_steps"]
+            stayed = alike(now, state)
+    return Skipped(changed, stayed, optimizer.skipped_steps, weights_of(model))
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Return True if two snapshots are equal bit for bit."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(alike, one, other))
+    return bool(one == other)
+
+
+def resumed(group: dist.ProcessGroup, make: Make, options: Options) -> tuple[bool, bool]:
+    """Train without a stop, and stopped in the middle; return if weights and state are equal."""
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+
+    def go_on(model: Net, optimizer: "dt.DistributedOptimizer", steps: range) -> None:
+        for step in steps:
+            optimizer.zero_grad()
+            loss_of(model, given, step, rank).backward()
+            optimizer.step()
+
+    model, optimizer = begin(group, make, options)
+    go_on(model, optimizer, range(3))
+    file = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
+    go_on(model, optimizer, range(3, STEPS))
+
+    file.seek(0)
+    found = torch.load(file, weights_only=True)
+    again, its_optimizer = begin(group, make, options)
+    again.load_state_dict(found["model"])
+    its_optimizer.load_state_dict(found["optimizer"])
+    go_on(again, its_optimizer, range(3, STEPS))
+    return (
+        alike(weights_of(model), weights_of(again)),
+        alike(optimizer.state_dict(), its_optimizer.state_dict()),
+    )
+
+
+def scheduled(
+    group: dist.ProcessGroup, make: Make, options: Options | None, wrapped: bool
+) -> dict[str, Tensor]:
+    """Train with a schedule of the wrapped optimizer, or of the user's own; None is plainly."""
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    if options is None:
+        model = Net()
+        model.norm.eval()
+        optimizer = make(model)
+        schedule = StepLR(optimizer, 2, 0.5)
+    else:
+        made: list[StepLR] = []
+
+        def make_with_schedule(model: nn.Module) -> Optimizer:
+            own = make(model)
+            if not wrapped:
+                made.append(StepLR(own, 2, 0.5))
+            return own
+
+        model, optimizer = begin(group, make_with_schedule, options)
+        schedule = StepLR(optimizer, 2, 0.5) if wrapped else made[0]
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+        schedule.step()
+    return weights_of(model)
+
+
+def one_stays_away(group: dist.ProcessGroup) -> list[str]:
+    """Step with all ranks but rank 1; return the errors of three tries."""
+    options = {"topology": "ring", "density": 0.1, "timeout": timedelta(seconds=2)}
+    model, optimizer = begin(group, sgd, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    errors: list[str] = []
+    for step in range(4):
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        if step and rank == 1:
+            break
+        try:
+            optimizer.step()
+        except (PeerError, RuntimeError) as error:
+            errors.append(f"{type(error).__name__}: {error}")
+    return errors
+
+
+def they_differ(group: dist.ProcessGroup) -> tuple[str, bool]:
+    """Wrap another optimizer on rank 1; return the error, and if the parameters stayed."""
+    model = Net()
+    rank = dist.get_rank(group)
+    if rank:
+        nn.init.zeros_(model.last.weight)
+    before = weights_of(model)
+    make = adamw if rank == 1 else sgd
+    try:
+        dt.DistributedOptimizer(make(model), model, group=group, timeout=timedelta(seconds=20))
+    except RanksDifferError as error:
+        return str(error), alike(before, weights_of(model))
+    return "", False
+
+
+def groups_added(group: dist.ProcessGroup) -> tuple[int, bool]:
+    """Train one layer, then two; return the groups, and if the second layer has moved."""
+    model, rank = Net(), dist.get_rank(group)
+    model.norm.eval()
+    own = torch.optim.SGD(model.last.parameters(), lr=0.1, momentum=0.9)
+    optimizer = dt.DistributedOptimizer(own, model, "tree", 0.2, group=group)
+    given, before = data(dist.get_world_size(group)), weights_of(model)
+    for step in range(STEPS):
+        if step == 2:
+            optimizer.add_param_group({"params": model.first.parameters(), "lr": 0.3})
+        model.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+        if step == 1:
+            assert torch.equal(model.first.weight, before["first.weight"])
+    moved = not torch.equal(model.first.weight, before["first.weight"])
+    assert optimizer.param_groups[1]["momentum"] == 0.9
+    return len(optimizer.param_groups), moved

@@ -1,0 +1,109 @@
+"""Situations of real scripts: nothing is lost, nobody hangs, all ranks stay alike."""
+
+import pytest
+import torch
+
+from tests.runtime.cluster import Cluster
+from tests.training.optimizer import situations
+from tests.training.optimizer.test_equality import check_alike, largest_difference
+from tests.training.optimizer.training import adamw, sgd, train
+
+RULES = [
+    pytest.param(sgd, {"topology": "ring"}, id="average"),
+    pytest.param(sgd, {"topology": "tree", "density": 0.1}, id="momentum correction"),
+    pytest.param(adamw, {"topology": "ring", "density": 0.1}, id="update"),
+]
+GOSSIP = pytest.param(adamw, {"topology": "gossip:graph=ring"}, id="gossip")
+
+
+@pytest.mark.parametrize(("make", "options"), [*RULES, GOSSIP])
+def test_a_batch_in_parts_trains_as_the_whole_batch(cluster: Cluster, make, options):
+    whole, parts = (
+        cluster.run(3, situations.by_accumulation, make, options, number) for number in (1, 4)
+    )
+    for one, other in zip(whole, parts, strict=True):
+        assert largest_difference(one, other) < 1e-5
+
+
+def test_no_gradient_is_lost_through_skipped_steps_and_frozen_layers(cluster: Cluster):
+    """What was gathered is what moved the parameters, and what waits in the residuals."""
+    ranks = cluster.run(3, situations.mass)
+    for name in ranks[0]:
+        gathered = sum(rank[name].gathered for rank in ranks)
+        waiting = sum(rank[name].residual for rank in ranks)
+        assert (gathered - waiting + ranks[0][name].moved).abs().max() < 1e-5, name
+    assert ranks[0]["first.weight"].while_frozen.abs().max() == 0
+    assert ranks[0]["last.weight"].while_frozen.abs().max() > 0
+    assert ranks[0]["first.weight"].residual.abs().max() > 0
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize(("make", "options"), RULES)
+def test_infinity_on_one_rank_skips_the_step_on_all(cluster: Cluster, make, options, scaled):
+    """As if it had never been: parameters, moments, residuals and velocities stay."""
+    ranks = cluster.run(3, situations.with_infinity, make, options, scaled)
+    for rank in ranks:
+        assert (rank.changed, rank.state_stayed, rank.skipped_steps) == ([], True, 1)
+    check_alike([rank.weights for rank in ranks])
+    without = cluster.run(3, situations.with_infinity, make, options, not scaled)
+    assert largest_difference(ranks[0].weights, without[0].weights) == 0  # powers of two
+
+
+def test_in_gossip_infinity_skips_the_step_of_its_own_rank(cluster: Cluster):
+    options = {"topology": "gossip:graph=ring"}
+    ranks = cluster.run(3, situations.with_infinity, adamw, options, True)
+    assert [rank.skipped_steps for rank in ranks] == [0, 1, 0]
+    assert all(torch.isfinite(p).all() for rank in ranks for p in rank.weights.values())
+    assert ranks[1].state_stayed
+    assert ranks[1].changed  # it mixes on
+
+
+@pytest.mark.parametrize(("make", "options"), [*RULES, GOSSIP])
+def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
+    options = options if "gossip" in options["topology"] else {**options, "warm_up_steps": 5}
+    for weights, state in cluster.run(3, situations.resumed, make, options):
+        assert weights
+        assert state
+
+
+@pytest.mark.parametrize(("make", "options"), RULES)
+def test_a_schedule_of_learning_rates_works_made_before_or_after(cluster: Cluster, make, options):
+    after, before = (
+        cluster.run(2, situations.scheduled, make, options, wrapped) for wrapped in (True, False)
+    )
+    check_alike([*after, *before])
+    [alone] = cluster.run(1, situations.scheduled, make, {**options, "density": 1}, True)
+    [plain] = cluster.run(1, situations.scheduled, make, None, True)
+    assert largest_difference(alone, plain) == 0
+    [constant] = cluster.run(1, train, make, {**options, "density": 1})
+    assert largest_difference(constant, plain) > 1e-3
+
+
+def test_after_a_failure_every_step_refuses_and_names_it(cluster: Cluster):
+    zero, one, two = cluster.run(3, situations.one_stays_away)
+    assert one == []
+    assert "rank 1" in zero[0] + two[0]  # one waited for it, the other for the first
+    for errors in (zero, two):
+        first, second, third = errors
+        assert first.startswith("PeerError")
+        assert second == third
+        assert "RuntimeError: distributed optimizer: unusable after an earlier error" in second
+        assert first.partition(": ")[2] in second
+
+
+def test_ranks_that_differ_are_refused_before_anything_is_touched(cluster: Cluster):
+    for text, stayed in cluster.run(3, situations.they_differ):
+        assert "AdamW" in text
+        assert "SGD" in text
+        assert stayed
+
+
+def test_parameters_may_be_added(cluster: Cluster):
+    assert cluster.run(2, situations.groups_added) == [(2, True)] * 2
+
+
+@pytest.mark.parametrize(("make", "options"), RULES)
+def test_a_dedicated_server_adds_nothing_and_follows(cluster: Cluster, make, options):
+    ranks = cluster.run(3, train, make, {**options, "topology": "parameter-server"})
+    check_alike(ranks)
+    assert all(torch.isfinite(p).all() for p in ranks[0].values())
