@@ -10,12 +10,14 @@ compressed.  One step on one of N ranks::
     select       the largest abs(r), per layer
     mask         where sent: r = 0
     sum          s = s + what all ranks sent   parameters that all ranks share, bit for bit
-    look ahead   p = s + N * r                 a rank sees its own work at once, that of others late
+    look ahead   p = s + look_ahead * N * r    a rank sees its own work at once, that of others late
 
-Without compression r is 0 and a step is one of local SGD with an averaging after it.  The residual
-is that of SparseLoCo with one local step (Sarfi et al. 2025); looking ahead is step-ahead error
-feedback (Xu, Huo, Huang, AAAI 2021).  The invariant, at every step and element: sum of all values
-sent + sum of all residuals = sum over the ranks of all updates, divided by N.
+Without compression r is 0 and a step is one of local SGD with an averaging after it.  With
+``look_ahead = 0`` all ranks work on the same parameters; the residual is then that of SparseLoCo
+with one local step (Sarfi et al. 2025).  With more, each rank's gradient is taken nearer to where
+its own updates lead: step-ahead error feedback (Xu, Huo, Huang, AAAI 2021).  The invariant, at
+every step and element: sum of all values sent + sum of all residuals = sum over the ranks of all
+updates, divided by N.
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ class UpdateCompressor:
             "1%".
         warm_up_steps: Steps over which density falls to *density* in eight equal ratios; 0 for
             none.
+        look_ahead: Share of its own residual that a rank adds to the shared parameters when it
+            takes its gradient, from 0 to 1; the ranks' parameters differ by that between steps.
         selection: Way to find the largest elements, as in `DGCConfig`.
         wire_dtype: Type of the values in messages; rounding errors stay in the residual.
         index_encoding: Coding of a sparse message's indices, as in `DGCConfig`.
@@ -83,19 +87,21 @@ class UpdateCompressor:
 
     Attributes:
         num_workers: N.
+        look_ahead: As given.
         step: Steps compressed so far.
     """
 
     name = "updates"
     owns_momentum = False  #: the optimizer's momentum acts once, before the selection
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each has a name
         self,
         parameters: Parameters,
         *,
         num_workers: int | None = None,
         density: float | str = 0.01,
         warm_up_steps: int = 0,
+        look_ahead: float = 0.0,
         selection: SelectionName = "reused",
         wire_dtype: WireDtype = "float32",
         index_encoding: IndexChoice = "auto",
@@ -117,6 +123,9 @@ class UpdateCompressor:
         warm_up_steps = plain_int("updates: warm_up_steps", warm_up_steps)
         if warm_up_steps < 0:
             raise ValueError(f"updates: warm_up_steps {warm_up_steps}, expected at least 0")
+        self.look_ahead = plain_float("updates: look_ahead", look_ahead)
+        if not 0 <= self.look_ahead <= 1:
+            raise ValueError(f"updates: look_ahead {look_ahead}, expected 0 to 1")
         self._schedule = (
             geometric_warm_up(config.density, warm_up_steps, _STAGES)
             if warm_up_steps
@@ -140,6 +149,7 @@ class UpdateCompressor:
             "updates' num_workers": self.num_workers,
             "updates' density": config.density,
             "updates' warm_up_steps": warm_up_steps,
+            "updates' look_ahead": self.look_ahead,
             "updates' wire_dtype": wire_dtype,
         }
         self._sent: tuple[Sent | Tensor, Tensor] | None = None  # of the last step
@@ -254,8 +264,9 @@ class UpdateCompressor:
 
     @torch.no_grad()
     def ahead(self) -> dict[str, Tensor]:
-        """Return N times the residual: how far this rank's parameters are from the shared ones."""
-        return {name: residual * self.num_workers for name, residual in self.residuals().items()}
+        """Return ``look_ahead * N * residual``: what a rank adds to the shared parameters."""
+        factor = self.look_ahead * self.num_workers
+        return {name: residual * factor for name, residual in self.residuals().items()}
 
     def describe(self) -> str:
         """Return a table of the tensors that are compressed after the warm-up, and of the rest."""

@@ -119,7 +119,7 @@ def test_it_sends_what_dgc_without_momentum_sends():
 def test_sending_all_brings_the_ranks_together():
     """Shared plus ahead is each rank's own parameters; their mean is where all of them meet."""
     parameters = model()
-    ranks = ranks_of(density=0.02)
+    ranks = ranks_of(density=0.02, look_ahead=1)
     shared = {n: p.detach().clone() for n, p in parameters.items()}
     generator = torch.Generator().manual_seed(2)
     walked = [{n: p.detach().clone() for n, p in parameters.items()} for _ in ranks]
@@ -138,6 +138,18 @@ def test_sending_all_brings_the_ranks_together():
             torch.testing.assert_close(met, mean[n], rtol=1e-5, atol=1e-5)
     assert all(not residual.any() for r in ranks for residual in r.residuals().values())
     torch.testing.assert_close(shared, mean, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("look_ahead", [0, 0.5])
+def test_a_rank_looks_ahead_by_a_share_of_what_it_has_not_sent(look_ahead):
+    ranks = ranks_of(2, density=0.1, look_ahead=look_ahead)
+    generator = torch.Generator().manual_seed(2)
+    add_up([rank.compress(random_like(model(), generator)) for rank in ranks])
+    for rank in ranks:
+        residuals = rank.residuals()
+        assert any(residual.any() for residual in residuals.values())
+        for name, ahead in rank.ahead().items():
+            assert ahead.equal(2 * look_ahead * residuals[name])
 
 
 def test_density_falls_in_equal_ratios_and_then_stays():
@@ -241,6 +253,7 @@ def test_a_snapshot_is_plain_and_one_of_another_kind_is_refused():
         ({"num_workers": 0}, "updates: num_workers 0"),
         ({"num_workers": None}, "updates: num_workers None and no process group"),
         ({"warm_up_steps": -1}, "updates: warm_up_steps -1"),
+        ({"look_ahead": 1.5}, "updates: look_ahead 1.5, expected 0 to 1"),
         ({"wire_dtype": "int8"}, "wire_dtype 'int8'"),
     ],
 )
