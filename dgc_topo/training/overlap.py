@@ -8,18 +8,13 @@ rank.  Only the buckets that are still under way at the end of the pass have to 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from queue import SimpleQueue
-from threading import Thread
 from typing import NamedTuple
-from weakref import finalize
 
-import torch
 from torch import Tensor, nn
 
-from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
+from dgc_topo.payload import Payload
 from dgc_topo.runtime import Traffic
 from dgc_topo.training.buckets import (
     Bucket,
@@ -31,6 +26,7 @@ from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.models import Task
 from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
 from dgc_topo.training.steps import Strategy
+from dgc_topo.training.summing import SummingThread, tensors_of
 from dgc_topo.training.world import Exchange
 
 
@@ -59,7 +55,8 @@ class OverlappedStep(Strategy):
         self._parameters, self._buckets, self._trains = rank.parameters, rank.buckets, rank.trains
         self._task = task
         device = next(iter(rank.parameters.values())).device
-        self._thread = None if exchange is None else _SummingThread(exchange, device)
+        self._exchange = exchange
+        self._thread = None if exchange is None else SummingThread(device)
         self._backward_clock = PhaseClock(device, time_scale, task.worked_s)
         self._clock = PhaseClock(device, time_scale)
         self._iteration, self._density = 0, 1.0
@@ -159,12 +156,15 @@ class OverlappedStep(Strategy):
     def _send(
         self, payload: Payload, entries: int = 0, encoded_bytes: int = 0, compress_s: float = 0.0
     ) -> None:
-        traffic: Future[Traffic] = Future()
-        self._sums.append(_Sum(payload, entries, encoded_bytes, compress_s, traffic))
-        if self._thread is None:
+        exchange, iteration = self._exchange, self._iteration
+        if exchange is None or self._thread is None:
+            traffic: Future[Traffic] = Future()
             traffic.set_result(Traffic((), 0.0))
         else:
-            self._thread.sum(payload, self._iteration, traffic)
+            traffic = self._thread.run(
+                lambda: exchange([payload], iteration)[0], tensors_of(payload)
+            )
+        self._sums.append(_Sum(payload, entries, encoded_bytes, compress_s, traffic))
 
 
 class _Sum(NamedTuple):
@@ -183,87 +183,3 @@ class _Sum(NamedTuple):
     encoded_bytes: int
     compress_s: float
     traffic: Future[Traffic]
-
-
-class _SummingThread:
-    """A thread, with a GPU stream of its own, that sums one payload after the other.
-
-    It ends when nobody refers to this object any longer, and never keeps the process from ending.
-    """
-
-    def __init__(self, exchange: Exchange, device: torch.device) -> None:
-        self._stream = _Stream(device)
-        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
-        thread = Thread(
-            target=_serve,
-            args=(self._orders, exchange, self._stream),
-            name="all-reduce",
-            daemon=True,
-        )
-        thread.start()
-        finalize(self, self._orders.put, None)
-
-    def sum(self, payload: Payload, iteration: int, traffic: Future[Traffic]) -> None:
-        """Sum a payload, in place, behind those that are under way."""
-        self._orders.put(_Order(payload, iteration, self._stream.hand_over(payload), traffic))
-
-
-class _Order(NamedTuple):
-    payload: Payload
-    iteration: int
-    ready: torch.cuda.Event | None
-    traffic: Future[Traffic]
-
-
-def _serve(orders: SimpleQueue[_Order | None], exchange: Exchange, stream: _Stream) -> None:
-    """Sum the payloads in the queue, until it yields None."""
-    while (order := orders.get()) is not None:
-        try:
-            with stream.after(order.ready):
-                (traffic,) = exchange([order.payload], order.iteration)
-        except BaseException as error:  # noqa: BLE001  # whoever waits for the sum raises it
-            order.traffic.set_exception(error)
-        else:
-            order.traffic.set_result(traffic)
-        del order  # its payload may go while this waits for the next one
-
-
-class _Stream:
-    """A stream of a GPU beside that of the backward pass; on a CPU there is none."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._stream: torch.cuda.Stream | None = None
-        if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # by torch
-
-    def hand_over(self, payload: Payload) -> torch.cuda.Event | None:
-        """Return the event of the payload being ready, and keep its memory for this stream."""
-        if self._stream is None:
-            return None
-        for tensor in _tensors_of(payload):
-            tensor.record_stream(self._stream)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._stream.device))
-        return event
-
-    @contextmanager
-    def after(self, ready: torch.cuda.Event | None) -> Iterator[None]:
-        """Run the block on this stream after the event, and wait for it at the block's end."""
-        if self._stream is None or ready is None:
-            yield
-            return
-        with torch.cuda.device(self._stream.device), torch.cuda.stream(self._stream):
-            self._stream.wait_event(ready)
-            yield
-            self._stream.synchronize()
-
-
-def _tensors_of(payload: Payload) -> list[Tensor]:
-    match payload:
-        case BundlePayload():
-            return [tensor for part in payload.parts for tensor in _tensors_of(part)]
-        case SparsePayload():
-            return [payload.indices, payload.values]
-        case DensePayload():
-            return [payload.buffer]
-    raise AssertionError(payload)  # compressors of buckets make no others
