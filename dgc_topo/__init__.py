@@ -33,6 +33,8 @@ Training
     all_reduce        the sum of a tensor or a payload over all ranks, over any topology
     DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
     compress_fsdp     shards inside a machine (FSDP2), DGC between machines
+    hook              DDP's gradients over any topology, compressed by DGC: a communication hook
+    HookState         its settings and state, for model.register_comm_hook(state, dt.hook)
 
 Experiments
     run               a scenario: train, predict and report
@@ -70,7 +72,9 @@ if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation, simulate_step
     from dgc_topo.survivors import without
     from dgc_topo.topology import Topology, known_topologies, load_topology
+    from dgc_topo.training.hooks.ddp import hook
     from dgc_topo.training.hooks.fsdp import compress_fsdp
+    from dgc_topo.training.hooks.state import HookState
     from dgc_topo.training.optimizer.distributed import DistributedOptimizer
     from dgc_topo.zoo import known_models
 
@@ -82,6 +86,7 @@ _HOMES = {
     "DGC": "dgc_topo.compression.dgc",
     "DGCConfig": "dgc_topo.compression.config",
     "DistributedOptimizer": "dgc_topo.training.optimizer.distributed",
+    "HookState": "dgc_topo.training.hooks.state",
     "Measurement": "dgc_topo.records.measurement",
     "Proof": "dgc_topo.proof",
     "RandomK": "dgc_topo.compression.random_k",
@@ -98,6 +103,7 @@ _HOMES = {
     "compress_fsdp": "dgc_topo.training.hooks.fsdp",
     "copy": "dgc_topo.schedule",
     "gather": "dgc_topo.schedule",
+    "hook": "dgc_topo.training.hooks.ddp",
     "known_fabrics": "dgc_topo.network",
     "known_models": "dgc_topo.zoo",
     "known_topologies": "dgc_topo.topology",
@@ -122,6 +128,7 @@ __all__ = [
     "Cluster",
     "DGCConfig",
     "DistributedOptimizer",
+    "HookState",
     "Measurement",
     "Proof",
     "RandomK",
@@ -138,6 +145,7 @@ __all__ = [
     "compress_fsdp",
     "copy",
     "gather",
+    "hook",
     "known_fabrics",
     "known_models",
     "known_topologies",

@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
 
 #: Folders whose tests start processes that take all cores, and wait for each other.
-CROWDED = {"experiments", "runtime", "training", "workers"}
+CROWDED = {"examples", "experiments", "runtime", "training", "workers"}
 
 
 def pytest_configure():

@@ -80,6 +80,8 @@ class DGC:
 
     name = "dgc"
     owns_momentum = True
+    #: True in subclasses for a part of a model, which may have nothing to compress.
+    is_part = False
 
     def __init__(
         self,
@@ -112,13 +114,14 @@ class DGC:
         groups = groups_of(config, layout)
         reselects = config.merge == "reselect"
         self._reselection = Reselection(self._accumulation, groups) if reselects else None
+        self._sent: Entries | None = None  # of the last step, unless it was dense
         self._ages = Ages(layout.length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
         self._rules = SumRules(compressed, dense, self._device, config)
         self._dense = self._rules.dense
         others = self._dense.layout.length
         self._payloads = Payloads(layout.length, others, self._device, config.coding)
-        if not compressed:
+        if not (compressed or self.is_part):
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
     def __repr__(self) -> str:
@@ -163,7 +166,7 @@ class DGC:
             NonFiniteGradientError: if a gradient holds NaN or infinity, or adding it up would
                 overflow float32; nothing has changed then.
         """
-        density = self.density
+        density, self._sent = self.density, None
         whole = whole_gradients(self.name, gradients, self._parameters)
         factor = self._local_step.accumulate(
             whole, density, clip_norm=self._local_clip_norm(), decay=self._local_decay()
@@ -192,7 +195,7 @@ class DGC:
         """Return the updates: the sum itself, with momentum on the tensors that travelled dense."""
         compressed, dense = self._payloads.parts(self.name, payload)
         if self._reselection is not None and is_sparse(self.density):
-            self._reselection.apply(compressed, self.density)
+            self._sent = self._reselection.apply(compressed, self.density)
         views = self._accumulation.layout.views(compressed)
         self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
@@ -221,6 +224,17 @@ class DGC:
                 "and float32"
             )
         self._accumulation.give_back(indices, values)
+
+    def take_back(self) -> None:
+        """Return to the residual what the last step sent, because nobody applies its sum.
+
+        Every rank calls this, before its next step, and at most once per step.  What travelled
+        dense is dropped, as an optimizer drops the gradient of a step that it skips.  Velocities
+        that were masked stay zero.
+        """
+        if self._sent is not None:
+            self._accumulation.give_back(*self._sent)
+            self._sent = None
 
     def describe(self) -> str:
         """Return a table of the tensors that are compressed after the warm-up, and of the rest."""
@@ -256,16 +270,26 @@ class DGC:
             raise RuntimeError("dgc: staleness needs ages, expected track_ages in the settings")
         return self._ages.staleness(self.step)
 
+    def sections(self) -> Sections:
+        """Return the live state, by section and parameter name, sharing memory."""
+        return {
+            "velocity": self.velocities(),
+            "residual": self.residuals(),
+            **({} if self._ages is None else self._ages.sections(self._accumulation.layout)),
+            "momentum": self._dense.buffers(),
+            "momentum_after_sum": self._rules.compressed.buffers(),
+        }
+
     def state_dict(self) -> dict[str, object]:
         """Return copies of u, v and all momenta by parameter name, the step and the progress."""
         position = {"step": self.step, "epoch": self._epoch}
-        return {"compressor": self.name, **position, **snapshot(self._sections())}
+        return {"compressor": self.name, **position, **snapshot(self.sections())}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from a snapshot, bit for bit."""
         check_owner(self.name, state)
         step, epoch = position_of(self.name, state)
-        restore(self.name, state, self._sections())
+        restore(self.name, state, self.sections())
         self._accumulation.forget_bounds()
         self.step, self._epoch = step, epoch
 
@@ -303,15 +327,7 @@ class DGC:
     def _send_some(self, sent: Sent, dense: Tensor) -> BundlePayload:
         if self._ages is not None:
             self._ages.note_sent(sent.indices, self.step)
+        self._sent = Entries(sent.indices, sent.values)
         if self._reselection is not None:
-            self._reselection.note_sent(Entries(sent.indices, sent.values))
+            self._reselection.note_sent(self._sent)
         return self._payloads.sparse(sent, dense)
-
-    def _sections(self) -> Sections:
-        return {
-            "velocity": self.velocities(),
-            "residual": self.residuals(),
-            **({} if self._ages is None else self._ages.sections(self._accumulation.layout)),
-            "momentum": self._dense.buffers(),
-            "momentum_after_sum": self._rules.compressed.buffers(),
-        }

@@ -164,19 +164,25 @@ class Reselection:
         """Remember the entries that this rank sends in this step."""
         self._own = own
 
-    def apply(self, total: Tensor, density: float) -> None:
+    def apply(self, total: Tensor, density: float) -> Entries | None:
         """Keep only the largest elements of the sum; take this rank's share of the others back.
 
         Args:
             total: Shape (length,), float32; changed in place.
             density: Fraction of each group to keep.
+
+        Returns:
+            The entries that this rank sent and that were kept; None if it sent none.
         """
         indices = places_of(total != 0)
         best = best_entries(Entries(indices, total[indices]), self._groups, density)
         total.zero_()[best.indices] = best.values
-        if self._own is not None:  # a server has sent nothing
-            self._accumulation.give_back(*without(self._own, best.indices))
-            self._own = None
+        own, self._own = self._own, None
+        if own is None:  # a server has sent nothing
+            return None
+        rejected = without(own, best.indices)
+        self._accumulation.give_back(*rejected)
+        return without(own, rejected.indices)
 
 
 def best_entries(merged: Entries, groups: Groups, density: float) -> Entries:

@@ -31,9 +31,16 @@ class Cluster:
     Groups hold the *last* ranks of the world, so that a rank in a group is not a global rank.
     """
 
-    def __init__(self, size: int, world_sizes: Sequence[int], backend: str = "gloo") -> None:
+    def __init__(
+        self,
+        size: int,
+        world_sizes: Sequence[int],
+        backend: str = "gloo",
+        *,
+        preload: str = "tests.runtime.jobs",
+    ) -> None:
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload(["tests.runtime.jobs"])
+        context.set_forkserver_preload([preload])
         self.size = size
         self._store = tempfile.TemporaryDirectory()
         self._pipes: list[Connection] = []

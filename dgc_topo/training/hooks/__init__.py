@@ -1,1 +1,1 @@
-"""Hooks: compression inside other libraries' data parallel training."""
+"""Communication hooks: gradients of DDP and FSDP2 over our topologies, compressed by DGC."""

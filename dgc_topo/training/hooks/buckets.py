@@ -1,0 +1,164 @@
+"""Compressors of DDP's buckets: one each, with state that belongs to the parameters.
+
+DDP makes new buckets after its first step, and a user may wrap a model again, for example when more
+layers are to be trained.  A bucket that was not there before gets a compressor, and takes over the
+state of its parameters from the former buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.accumulation import Staleness
+from dgc_topo.compression.compressor import restore
+from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.dgc import DGC
+from dgc_topo.training.buckets import add_up
+
+#: State of one parameter: section to tensor, shaped like the parameter.
+ParameterState = dict[str, Tensor]
+
+_HISTOGRAM = "sent_histogram"  # the one section that is not by parameter
+
+
+class BucketDGC(DGC):
+    """DGC of a part of a model, which may have nothing to compress."""
+
+    is_part = True
+
+    def state_of(self, name: str) -> ParameterState:
+        """Return the live state of one parameter, sharing memory."""
+        return {
+            section: tensors[name]
+            for section, tensors in self.sections().items()
+            if name in tensors
+        }
+
+    def momenta(self) -> list[Tensor]:
+        """Return the live momenta that `finish` advances."""
+        sections = self.sections()
+        return [*sections["momentum"].values(), *sections["momentum_after_sum"].values()]
+
+
+class Compressors:
+    """The compressors of all buckets.
+
+    Args:
+        parameters: The model's tensors by name, as they lie in memory.
+        config: Settings of all.
+        num_workers: Number of ranks whose gradients are summed.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], config: DGCConfig, num_workers: int
+    ) -> None:
+        self._parameters, self._config, self._num_workers = parameters, config, num_workers
+        self._live: dict[tuple[str, ...], BucketDGC] = {}
+        #: State of parameters that are in no bucket now.
+        self._parked: dict[str, ParameterState] = {}
+        self._histogram: Tensor | None = None
+
+    def of(self, names: tuple[str, ...], step: int) -> BucketDGC:
+        """Return the compressor of a bucket, with its density for a step.
+
+        Args:
+            names: The bucket's parameters, in order.
+            step: Steps done before.
+        """
+        found = self._live.get(names)
+        if found is None:
+            found = self._live[names] = self._made(names, step)
+        found.set_progress(step)
+        found.step = step
+        return found
+
+    def state(self) -> dict[str, ParameterState]:
+        """Return copies of the state of all parameters that have some."""
+        found = {name: _copies(parked) for name, parked in self._parked.items()}
+        for names, compressor in self._live.items():
+            sections = compressor.sections()
+            for name in names:
+                found[name] = _copies(
+                    {key: tensors[name] for key, tensors in sections.items() if name in tensors}
+                )
+        return found
+
+    def load(self, state: Mapping[str, ParameterState]) -> None:
+        """Replace all state; it has been checked."""
+        self._live, self._parked, self._histogram = {}, dict(state), None
+
+    def park(self, name: str, state: ParameterState) -> None:
+        """Add to the state that the next bucket with this parameter begins with."""
+        self._parked.setdefault(name, {}).update(state)
+
+    def staleness(self) -> Staleness:
+        """Return how long elements waited (see `DGC.staleness`), over all buckets.
+
+        Raises:
+            RuntimeError: if ages are not tracked, or no step has been done.
+        """
+        if not self._live:
+            raise RuntimeError("hook: no step so far, expected one before staleness is asked for")
+        return add_up([compressor.staleness() for compressor in self._live.values()])
+
+    def _made(self, names: tuple[str, ...], step: int) -> BucketDGC:
+        self._unmake({*names})
+        made = BucketDGC(
+            {name: self._parameters[name] for name in names},
+            num_workers=self._num_workers,
+            config=self._config,
+        )
+        sections = made.sections()
+        taken = {name: self._parked.pop(name, {}) for name in names}
+        state = {
+            section: {
+                name: taken[name].get(section, live) if name in taken else live
+                for name, live in tensors.items()
+            }
+            for section, tensors in sections.items()
+        }
+        if _HISTOGRAM in sections and self._histogram is not None:
+            state[_HISTOGRAM] = {"all": self._histogram}
+            self._histogram = None
+        made.load_state_dict({"compressor": made.name, "step": step, "epoch": step, **state})
+        return made
+
+    def _unmake(self, names: set[str]) -> None:
+        """Park the state of former buckets that hold some of *names*."""
+        for former in [each for each in self._live if not names.isdisjoint(each)]:
+            compressor = self._live.pop(former)
+            sections = compressor.sections()
+            for name in former:
+                self._parked[name] = {
+                    key: tensors[name] for key, tensors in sections.items() if name in tensors
+                }
+            if _HISTOGRAM in sections:
+                histogram = sections[_HISTOGRAM]["all"]
+                kept = self._histogram
+                self._histogram = histogram if kept is None else kept + histogram
+
+
+def _copies(state: ParameterState) -> ParameterState:
+    return {section: tensor.clone() for section, tensor in state.items()}
+
+
+class Rollback:
+    """State of some parameters, to be restored if no rank turns out to have used them.
+
+    Args:
+        compressor: Compressor of their bucket, before it compresses.
+        names: The parameters.
+    """
+
+    def __init__(self, compressor: BucketDGC, names: Sequence[str]) -> None:
+        self._live = {name: compressor.state_of(name) for name in names}
+        self._before = {name: _copies(state) for name, state in self._live.items()}
+
+    @torch.no_grad()
+    def restore(self, name: str) -> None:
+        """Undo all that the step did to a parameter's state."""
+        live = self._live[name]
+        restore("hook", {"of": self._before[name]}, {"of": live})

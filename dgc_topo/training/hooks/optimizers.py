@@ -1,0 +1,118 @@
+"""The user's optimizer beside a hook: its momentum moves into the hook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True, slots=True)
+class Takeover:
+    """Momentum and weight decay of an SGD, which a compressor is to apply itself.
+
+    Attributes:
+        momentum: Its momentum; 0 if there is nothing to take over.
+        nesterov: True if it looks ahead.
+        decays: Weight decay, by name of those parameters that have some.
+    """
+
+    momentum: float = 0.0
+    nesterov: bool = False
+    decays: dict[str, float] = field(default_factory=dict)
+
+    def take(
+        self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
+    ) -> dict[str, Tensor]:
+        """Set the optimizer's own to 0; return the momentum that it has collected, by name."""
+        if not self.momentum:
+            return {}
+        groups = _groups_with(optimizer, parameters)
+        buffers: dict[str, Tensor] = {}
+        for name, parameter in parameters.items():
+            if parameter in optimizer.state:
+                buffer = optimizer.state[parameter].pop("momentum_buffer", None)
+                buffers |= {} if buffer is None else {name: buffer}
+        for group in groups:
+            group.update(momentum=0, nesterov=False, weight_decay=0)
+        if len(groups) == len(optimizer.param_groups):
+            optimizer.defaults.update(momentum=0, nesterov=False)
+        return buffers
+
+
+def takeover_of(
+    where: str, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> Takeover:
+    """Return what a compressor has to take over of an optimizer; nothing is changed yet.
+
+    Only an SGD's momentum can be.  Weight decay goes along with it; without momentum it makes no
+    difference who adds it.
+
+    Args:
+        where: Name of the hook in errors.
+        optimizer: The user's.
+        parameters: The model's, by name.
+
+    Raises:
+        ValueError: if it is no optimizer of the model, its groups differ in what can't differ, or
+            have what DGC does not know.
+    """
+    groups = _groups_with(optimizer, parameters)
+    if not groups:
+        raise ValueError(
+            f"{where}: the optimizer holds no parameter of the model, expected the model's own"
+        )
+    if not isinstance(optimizer, torch.optim.SGD):
+        return Takeover()
+    momenta = {(group["momentum"], group["nesterov"]) for group in groups}
+    if not any(momentum for momentum, _ in momenta):
+        return Takeover()
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    _check(where, groups, momenta, names)
+    ((momentum, nesterov),) = momenta
+    decays = {
+        names[id(parameter)]: float(group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    return Takeover(float(momentum), bool(nesterov), decays)
+
+
+def _groups_with(
+    optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> list[dict[str, Any]]:
+    """Return the parameter groups that hold some of the parameters."""
+    own = {id(parameter) for parameter in parameters.values()}
+    return [g for g in optimizer.param_groups if any(id(p) in own for p in g["params"])]
+
+
+def _check(
+    where: str,
+    groups: Sequence[Mapping[str, Any]],
+    momenta: set[tuple[float, bool]],
+    names: Mapping[int, str],
+) -> None:
+    """Refuse what DGC's momentum cannot take over."""
+    if len(momenta) > 1:
+        found = ", ".join(sorted(f"{momentum:g}" for momentum, _ in momenta))
+        raise ValueError(
+            f"{where}: parameter groups with momentum {found} (or nesterov in only some), expected "
+            "one momentum for all parameters of the model"
+        )
+    for group in groups:
+        for key in ("dampening", "maximize"):
+            if group[key]:
+                raise ValueError(
+                    f"{where}: SGD with {key} {group[key]}, expected none: DGC's momentum has no "
+                    "such thing"
+                )
+        if any(id(parameter) not in names for parameter in group["params"]):
+            raise ValueError(
+                f"{where}: a parameter group holds parameters of the model and others, expected "
+                "groups of their own: momentum of the model's moves into the hook"
+            )

@@ -1,0 +1,102 @@
+"""One backward pass: its buckets, handed over to DDP together.
+
+DDP copies gradients out of the buckets only at the end of the backward pass, so nothing is lost by
+waiting for the last bucket.  Until then the pass can be given up: if one rank's gradient is not
+finite, no bucket of the pass counts, on any rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dgc_topo.training.hooks.buckets import BucketDGC, Rollback
+
+#: The gradient of a bucket, or the error that took its place.
+Result = torch.futures.Future[Tensor | BaseException]
+
+
+@dataclass(slots=True)
+class SummedBucket:
+    """A bucket whose sum is there.
+
+    Attributes:
+        buffer: Its gradient, averaged over the ranks.
+        result: Future that DDP waits for.
+        compressor: Its compressor.
+        momenta: Copies of the compressor's momenta, from before the sum.
+        rollback: Former state of parameters that this rank did not use.
+        unused: Parameters that no rank used.
+        is_finite: False if some rank's gradient was not.
+    """
+
+    buffer: Tensor
+    result: Result
+    compressor: BucketDGC
+    momenta: list[Tensor]
+    rollback: Rollback
+    unused: list[str]
+    is_finite: bool
+
+    @torch.no_grad()
+    def give_up(self) -> None:
+        """Take back what this rank sent."""
+        self.compressor.take_back()
+        if self.momenta:
+            torch._foreach_copy_(self.compressor.momenta(), self.momenta)
+
+    def keep(self) -> None:
+        """Undo the step only for parameters that no rank used: DDP drops their gradients."""
+        for name in self.unused:
+            self.rollback.restore(name)
+
+
+@dataclass(slots=True)
+class BackwardPass:
+    """The buckets of one backward pass; used by one thread at a time.
+
+    Attributes:
+        number: Number of the pass, from 0: the iteration of the topology.
+        scale: Factor of the loss, which gradients still have.
+        may_be_unused: True if there may be parameters whose gradients DDP drops, because no rank
+            used them.
+        buckets: Those that are summed.
+        is_over: True once DDP has all results.
+    """
+
+    number: int
+    scale: float = 1.0
+    may_be_unused: bool = False
+    buckets: list[SummedBucket] = field(default_factory=list)
+    is_over: bool = False
+
+    def close(self) -> None:
+        """Hand over all gradients; infinite ones if a rank's was not finite."""
+        is_finite = all(bucket.is_finite for bucket in self.buckets)
+        self.is_over = True
+        for bucket in self.buckets:
+            if is_finite:
+                bucket.keep()
+            else:
+                bucket.give_up()
+                bucket.buffer.fill_(torch.inf)
+        for bucket in self.buckets:
+            bucket.result.set_result(bucket.buffer)
+        self.buckets = []
+
+    def abandon(self) -> None:
+        """Take back what a pass sent that ended early; DDP waits for none of its results."""
+        if not self.is_over:
+            self.is_over = True
+            for bucket in self.buckets:
+                bucket.give_up()
+            self.buckets = []
+
+    def fail(self, error: BaseException) -> None:
+        """Hand over an error instead of all gradients."""
+        self.is_over = True
+        for bucket in self.buckets:
+            bucket.result.set_result(error)
+        self.buckets = []

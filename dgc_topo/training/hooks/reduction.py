@@ -1,0 +1,131 @@
+"""The average of one bucket over the ranks: as it is, or compressed by DGC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from dgc_topo.compression.gradients import NonFiniteGradientError
+from dgc_topo.payload import SUM, BundlePayload, DensePayload
+from dgc_topo.training.hooks.buckets import Compressors, Rollback
+from dgc_topo.training.hooks.flags import Flags, used
+from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
+from dgc_topo.training.hooks.passes import BackwardPass, Result, SummedBucket
+from dgc_topo.training.own_group import OwnGroup
+from dgc_topo.wire.coding import WireDtype
+from dgc_topo.wire.tensors import TORCH_DTYPES
+
+_WIRE_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+class Reduction(Protocol):
+    """Averages buckets over the ranks."""
+
+    def run(
+        self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
+    ) -> None:
+        """Average a bucket in place, over the ranks.
+
+        Args:
+            layout: Its parameters.
+            buffer: Their gradients, as the layout says, times the scale of the loss.
+            result: Future for the average; set here, or at the end of the pass.
+            within: The pass.
+        """
+
+
+class Averaging:
+    """Density 1: the bucket itself is the payload, with no copy and no state.
+
+    Args:
+        group: Ranks and topology.
+        wire_dtype: Element type of messages; a bucket of 16 bits travels as such.
+    """
+
+    def __init__(self, group: OwnGroup, wire_dtype: WireDtype) -> None:
+        self._group, self._wire_dtype = group, wire_dtype
+
+    @torch.no_grad()
+    def run(
+        self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
+    ) -> None:
+        """See `Reduction.run`."""
+        del layout
+        flat = buffer.to(torch.float32)  # itself, as a rule
+        flat.div_(self._group.num_workers)
+        wire_dtype = self._wire_dtype
+        if wire_dtype == "float32":
+            wire_dtype = _WIRE_DTYPES.get(buffer.dtype, wire_dtype)
+        payload = DensePayload(flat, wire_dtype, goals=SUM)
+        self._group.run(payload, within.number)
+        if flat is not buffer:
+            buffer.copy_(flat)
+        result.set_result(buffer)
+
+
+class Compressing:
+    """Below density 1: DGC, with state by parameter.
+
+    Args:
+        group: Ranks and topology.
+        compressors: Those of all buckets.
+        parameters: The model's, by name.
+        decays: Local weight decay by parameter name.
+    """
+
+    def __init__(
+        self,
+        group: OwnGroup,
+        compressors: Compressors,
+        parameters: Mapping[str, nn.Parameter],
+        decays: Mapping[str, float],
+    ) -> None:
+        self._group, self._num_workers = group, group.num_workers
+        self._compressors, self._parameters, self._decays = compressors, parameters, decays
+
+    @torch.no_grad()
+    def run(
+        self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
+    ) -> None:
+        """See `Reduction.run`."""
+        compressor = self._compressors.of(layout.names, within.number)
+        flat = buffer.to(torch.float32)
+        flat.mul_(1 / (self._num_workers * within.scale))
+        gradients = layout.views(flat)
+        is_used = used(list(gradients.values())) if within.may_be_unused else []
+        idle = [name for name, each in zip(gradients, is_used, strict=False) if not each]
+        rollback = Rollback(compressor, idle)
+        self._add_decay(gradients)
+        is_finite = True
+        try:
+            payload = compressor.compress(gradients)
+        except NonFiniteGradientError:  # the other ranks must not wait in vain
+            payload, is_finite = compressor.neutral(), False
+        flags = Flags(cast(BundlePayload, payload), [not is_finite, *is_used])
+        self._group.run(flags.bundle, within.number)
+        num_odd, *num_users = flags.counts()
+        momenta = [momentum.clone() for momentum in compressor.momenta()]
+        unused = [name for name, users in zip(gradients, num_users, strict=False) if not users]
+        if not num_odd:
+            updates = compressor.finish(payload)
+            for name, gradient in gradients.items():
+                gradient.copy_(updates[name])
+            for name in unused:
+                gradients[name].zero_()
+            if within.scale != 1:
+                flat.mul_(within.scale)
+            if flat is not buffer:
+                buffer.copy_(flat)
+        within.buckets.append(
+            SummedBucket(buffer, result, compressor, momenta, rollback, unused, not num_odd)
+        )
+
+    def _add_decay(self, gradients: Mapping[str, Tensor]) -> None:
+        """Add this rank's share of the weight decay to its gradients."""
+        for name, gradient in gradients.items():
+            decay, parameter = self._decays.get(name, 0.0), self._parameters[name]
+            if decay and parameter.requires_grad:
+                gradient.add_(in_memory_order(parameter), alpha=decay / self._num_workers)

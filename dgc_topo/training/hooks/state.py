@@ -1,0 +1,289 @@
+"""`HookState`: all that DDP's communication hook needs, and what it keeps between steps."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from dgc_topo.compression.accumulation import Staleness
+from dgc_topo.compression.parameters import check_parameters, describe_dgc
+from dgc_topo.sizes import is_compressed, is_sparse
+from dgc_topo.topology import Topology
+from dgc_topo.training.hooks.buckets import Compressors
+from dgc_topo.training.hooks.group import group_of
+from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
+from dgc_topo.training.hooks.log import tell_compression, tell_takeover
+from dgc_topo.training.hooks.optimizers import Takeover
+from dgc_topo.training.hooks.passes import BackwardPass, Result
+from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
+from dgc_topo.training.hooks.saved import Saved, checked_state
+from dgc_topo.training.hooks.settings import plan_of, settings_text
+from dgc_topo.training.optimizer.checks import watch_optimizers
+from dgc_topo.training.own_group import DEFAULT_TIMEOUT
+from dgc_topo.training.summing import SummingThread
+
+
+class Scaler(Protocol):
+    """Loss scaler, such as `torch.amp.GradScaler`."""
+
+    def get_scale(self) -> float:
+        """Return the factor of the loss."""
+
+
+class HookError(RuntimeError):
+    """A failure in a hook; the text names training step and cause."""
+
+
+class HookState:
+    """State of `dgc_topo.hook`, which sums DDP's gradients over a topology, compressed by DGC.
+
+    Every rank of the model's process group makes one, after the model and with the same arguments,
+    and registers it: ``model.register_comm_hook(state, dt.hook)``.  Docs: ``docs/hook.md``.
+
+    Args:
+        model: The DistributedDataParallel model, or the module that will be in one.
+        topology: An all-reduce in which every rank trains: a topology, its text form such as
+            ``"butterfly"``, or the path of its file.
+        density: Fraction of each compressed tensor that is sent, such as 0.001 or ``"0.1%"``.
+            Tensors of one dimension travel dense; at density 1 everything does.
+        optimizer: The optimizer of the model.  Below density 1 an SGD's momentum and weight decay
+            move into the hook, where DGC corrects them for delayed gradients.
+        warm_up_steps: Optimizer steps in which density falls to *density*; 0 for none.
+        group: Process group; by default that of the DDP model, or the default one.
+        seed: For topologies that draw at random; the same on every rank.
+        scaler: The `torch.amp.GradScaler` that scales the loss, if one does.
+        timeout: Longest time that one step of the topology may take.
+        settings: Others of `DGCConfig`, by name, such as ``momentum=0.9`` (0 by default) where the
+            optimizer is not given and has none.
+
+    Attributes:
+        step: Steps so far: backward passes that sent gradients.
+        config: DGC's settings.
+
+    Raises:
+        TopologyError: if there is no such topology, or it cannot run with this world size.
+        ValueError: if a setting cannot be honoured, before anything is changed.
+
+    Example:
+        >>> import torch, torch.distributed as dist
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(100, 10))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        >>> state = dt.HookState(model, "butterfly", density=0.01, optimizer=optimizer)
+        >>> model.register_comm_hook(state, dt.hook)
+        >>> model(torch.ones(2, 100)).sum().backward()
+        >>> state
+        HookState(butterfly, 1 rank, density 0.01, momentum 0.9 in DGC, step 1)
+        >>> del model
+        >>> dist.destroy_process_group()
+    """
+
+    def __init__(  # noqa: PLR0913  # keywords, of which a user needs one or two
+        self,
+        model: nn.Module,
+        topology: Topology | str | Path = "ring",
+        density: float | str = 0.001,
+        *,
+        optimizer: Optimizer | None = None,
+        warm_up_steps: int = 0,
+        group: dist.ProcessGroup | None = None,
+        seed: int = 0,
+        scaler: Scaler | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        **settings: Any,
+    ) -> None:
+        ddp = model if isinstance(model, DistributedDataParallel) else None
+        self._ddp = None if ddp is None else weakref.ref(ddp)
+        inner: nn.Module = model if ddp is None else ddp.module
+        self._parameters = dict(inner.named_parameters())
+        self._names: dict[int, str] = {id(each): name for name, each in self._parameters.items()}
+        check_parameters("hook", self._parameters)
+        if ddp is not None and group is None:
+            group = ddp.process_group
+        plan = plan_of(
+            "hook",
+            self._parameters,
+            optimizer,
+            density,
+            {"warm_up_steps": warm_up_steps, **settings},
+        )
+        self.config, self.step = plan.config, 0
+        self._group = group_of("hook", topology, group, seed=seed, timeout=timeout)
+        self._scaler, self._num_workers = scaler, self._group.num_workers
+        self._thread: SummingThread | None = None
+        self._pass = BackwardPass(0, is_over=True)
+        self._failure: BaseException | None = None
+        in_memory = {name: in_memory_order(each) for name, each in self._parameters.items()}
+        self._compressors = Compressors(in_memory, self.config, self._num_workers)
+        self._reduction = self._reduction_with(plan.decays)
+        if optimizer is not None:
+            self._park(plan.moved.take(optimizer, self._parameters))
+        watch_optimizers(
+            self,
+            self._parameters,
+            momentum=self.config.momentum,
+            is_sparse=is_sparse(self.config.density),
+        )
+        if self._group.rank == 0:
+            self._tell(plan.moved)
+
+    def __repr__(self) -> str:
+        ranks = f"{self._num_workers} rank" + ("s" if self._num_workers > 1 else "")
+        text = settings_text(self.config)
+        return f"HookState({self._group.topology.label}, {ranks}, {text}, step {self.step})"
+
+    def reduce(self, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        """Begin to average a bucket over the ranks; `dgc_topo.hook` calls this.
+
+        Raises:
+            HookError: if an earlier bucket failed: gradients are missing since then.
+            ValueError: if the bucket holds parameters of another model.
+        """
+        if self._failure is not None:
+            raise HookError(
+                f"hook: failed before ({self._failure}), expected a new start: gradients that "
+                "were under way are lost"
+            ) from self._failure
+        if bucket.index() == 0:
+            self._begin()
+        parameters, buffer = bucket.parameters(), bucket.buffer()
+        layout = BucketLayout.of([self._name(each) for each in parameters], parameters)
+        devices: list[int | str | torch.device] = (
+            [] if buffer.device.type == "cpu" else [buffer.device]
+        )
+        result: Result = torch.futures.Future(devices=devices)
+        job = partial(self._run, layout, buffer, result, self._pass, is_last=bucket.is_last())
+        is_busy = self._thread is not None and not self._thread.is_idle
+        if bucket.is_last() and not devices and not is_busy:
+            job()  # nothing is left to overlap with
+        else:
+            if self._thread is None:
+                self._thread = SummingThread(buffer.device)
+            self._thread.run(job, [buffer])
+        return result.then(_value_of)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return copies of all state by parameter name; call it between two steps.
+
+        Its values are numbers, text and tensors, which `torch.load` reads with ``weights_only``.
+        Each rank has a state of its own.
+        """
+        return Saved(self.step, self._compressors.state()).as_dict()
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Continue from what `state_dict` returned, bit for bit, also with other buckets.
+
+        Raises:
+            ValueError: if it does not fit the model; nothing is loaded then.
+        """
+        saved = checked_state(state, self._parameters)
+        self._compressors.load(saved.parameters)
+        self.step = saved.step
+
+    def staleness(self) -> Staleness:
+        """Return how many steps elements waited (see `DGC.staleness`), with ``track_ages=True``."""
+        return self._compressors.staleness()
+
+    def describe(self) -> str:
+        """Return a table of the parameters that are compressed after the warm-up, and of others."""
+        return describe_dgc(self._trained, self.config.density, self.config.coding)
+
+    def _reduction_with(self, decays: Mapping[str, float]) -> Reduction:
+        if is_sparse(self.config.density):
+            return Compressing(self._group, self._compressors, self._parameters, decays)
+        return Averaging(self._group, self.config.wire_dtype)
+
+    @property
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {name: each for name, each in self._parameters.items() if each.requires_grad}
+
+    def _tell(self, moved: Takeover) -> None:
+        """Log what is compressed, and what moved."""
+        ranks = f"{self._num_workers} ranks" if self._num_workers > 1 else "one rank"
+        title = f"hook over {self._group.topology.label}, {ranks}"
+        tell_compression(title, self._trained, self.config)
+        tell_takeover(moved)
+
+    def _name(self, parameter: Tensor) -> str:
+        name = self._names.get(id(parameter))
+        if name is None:
+            raise ValueError(
+                f"hook: a bucket holds a parameter of shape {tuple(parameter.shape)} that is not "
+                "one of the model given to HookState, expected the model that it is registered on"
+            )
+        return name
+
+    def _begin(self) -> None:
+        """Begin a step: the first bucket of a backward pass is there."""
+        if not self._pass.is_over:  # the last one was interrupted
+            if self._thread is not None:
+                self._thread.run(self._pass.abandon).result()
+            self._pass.abandon()
+        scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+        ddp = None if self._ddp is None else self._ddp()
+        # A module that is not in DDP yet does not say.
+        may_be_unused = ddp is None or bool(ddp.find_unused_parameters or ddp.static_graph)
+        self._pass = BackwardPass(self.step, scale, may_be_unused)
+        self.step += 1
+
+    def _run(
+        self,
+        layout: BucketLayout,
+        buffer: Tensor,
+        result: Result,
+        within: BackwardPass,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Average a bucket; whatever happens, the backward pass gets a result."""
+        try:
+            if self._failure is not None:
+                raise self._failure  # noqa: TRY301  # the next bucket cannot do without this one
+            self._reduction.run(layout, buffer, result, within)
+            if is_last:
+                within.close()
+        except BaseException as error:  # noqa: BLE001  # backward() raises it
+            self._failure = error
+            within.fail(error)
+            if not result.done():
+                result.set_result(
+                    error
+                    if isinstance(error, HookError)
+                    else HookError(f"hook: step {within.number}: {type(error).__name__}: {error}")
+                )
+
+    def _park(self, buffers: Mapping[str, Tensor]) -> None:
+        """Go on with the momentum that the optimizer had collected, shared out over the ranks."""
+        config = self.config
+        # DGC's Nesterov velocity is looked ahead already.
+        factor = (config.momentum if config.nesterov else 1.0) / self._num_workers
+        for name, buffer in buffers.items():
+            values = in_memory_order(buffer).to(torch.float32)
+            if not is_compressed(buffer.shape):
+                self._compressors.park(name, {"momentum": values})
+            elif config.corrects_momentum:
+                self._compressors.park(name, {"velocity": values * factor})
+            else:
+                self._compressors.park(name, {"momentum_after_sum": values})
+
+
+def _value_of(result: Result) -> Tensor:
+    """Return the gradient, or raise the error that took its place.
+
+    An error that is set as such would reach the user as another one.
+    """
+    value = result.value()
+    if isinstance(value, BaseException):
+        raise value
+    return value

@@ -1,0 +1,102 @@
+"""Every example is a script that works, and the same script with at most three lines more."""
+
+import os
+import re
+import subprocess
+import sys
+from difflib import SequenceMatcher
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class Example(NamedTuple):
+    """How an example is run, and how close its losses have to be.
+
+    Both scripts end with a line "loss NUMBER".
+    """
+
+    folder: str
+    arguments: tuple[str, ...] = ()
+    processes: int = 2
+    worst: float = 1.25  #: loss with dgc-topo over the plain one's
+    needs: tuple[str, ...] = ()  #: packages besides torch
+
+
+#: One line for each folder of examples/ with a plain script.
+ALL = [
+    Example("ddp"),
+]
+every_example = pytest.mark.parametrize("example", ALL, ids=lambda example: example.folder)
+
+
+def changed_lines(before: str, after: str) -> int:
+    """Return the number of lines added or changed, imports and empty lines apart."""
+    old, new = (
+        [line for line in text.splitlines() if line.strip() and not is_import(line)]
+        for text in (before, after)
+    )
+    operations = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    return sum(max(i2 - i1, j2 - j1) for kind, i1, i2, j1, j2 in operations if kind != "equal")
+
+
+def is_import(line: str) -> bool:
+    return re.match(r"\s*(import|from) ", line) is not None
+
+
+def test_changed_lines_are_counted():
+    before = "import torch\n\nmodel = 1\noptimizer = 2\nstep()\n"
+    after = "import torch\nimport dgc_topo as dt\nmodel = 1\nhook()\noptimizer = 3\n\nstep()\n"
+    assert changed_lines(before, before) == 0
+    assert changed_lines(before, after) == 2
+    assert changed_lines(after, before) == 2  # what is left out counts as well
+
+
+def test_every_folder_is_tested_and_described():
+    folders = {path.parent.name for path in EXAMPLES.glob("*/plain.py")}
+    assert folders == {example.folder for example in ALL}
+    described = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for folder in folders:
+        assert f"examples/{folder}/with_dgc.py" in described
+
+
+SCRIPTS = ("plain.py", "with_dgc.py")
+
+
+@every_example
+def test_at_most_three_lines_differ(example):
+    folder = EXAMPLES / example.folder
+    plain, ours = ((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    assert "dgc_topo" not in plain
+    assert "dgc_topo" in ours
+    assert 1 <= changed_lines(plain, ours) <= 3
+
+
+def loss_of(example: Example, script: str) -> float:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={example.processes}", str(EXAMPLES / example.folder / script)]
+    done = subprocess.run(
+        [*command, *example.arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    *_, last = re.findall(r"^loss ([0-9.e+-]+)$", done.stdout, re.MULTILINE)
+    return float(last)
+
+
+@pytest.mark.slow
+@every_example
+def test_both_scripts_learn_the_same(example):
+    missing = [package for package in example.needs if find_spec(package) is None]
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)}")
+    plain, ours = (loss_of(example, script) for script in SCRIPTS)
+    assert ours < example.worst * plain
