@@ -41,6 +41,7 @@ from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
 from dgc_topo.cli.sweeps import sweep
 from dgc_topo.cli.validate import calibrate, validate
+from dgc_topo.liveness import end_with_launcher
 from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
 from dgc_topo.workers.seat import was_launched
 
@@ -308,6 +309,7 @@ def report(
 
 def main() -> NoReturn:
     """Run the command line."""
+    end_with_launcher()
     # SIGTERM must clean up (workers, temporary folders) just as Ctrl-C does.
     signal.signal(signal.SIGTERM, _end)
     run(app)

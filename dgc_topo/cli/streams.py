@@ -103,6 +103,19 @@ def run(program: Callable[[], object]) -> NoReturn:
     if written.failure is not None and written.failure.errno != errno.EPIPE:
         sys.stderr.write(f"error: standard output: {written.failure.strerror}\n")
         status = status or _FAILED
+    _end(status)
+
+
+def _end(status: object) -> NoReturn:
+    """End the process; at once, where a process group is left: its peers may be lost.
+
+    Torch's ways out of such a group may wait for them, or abort.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if isinstance(status, int) and distributed is not None and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)  # type: ignore[arg-type]  # the argument of sys.exit
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dgc_topo.liveness import current
 from dgc_topo.payload import Arrival, Payload
 from dgc_topo.runtime.compiler import compile_program
 from dgc_topo.runtime.failure import Watch
@@ -164,14 +165,14 @@ def _moved(acts: Sequence[Send | Receive], messages: Sequence[Tensor]) -> int:
 
 
 def _poll(works: Sequence[dist.Work], watch: Watch, device: torch.device) -> bool:
-    """Wait for works on a GPU; return whether they completed within the time-out."""
+    """Wait for works on a GPU; return False if the time-out passes or a rank is lost before."""
     for work in works:
         work.wait()  # makes the current stream wait, not this process
     done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     done.record(torch.cuda.current_stream(device))
     started = time.monotonic()
     while not done.query():  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        if watch.left_s <= 0:
+        if watch.left_s <= 0 or current().loss is not None:
             return False
         if time.monotonic() - started > SPIN_S:
             time.sleep(SLEEP_S)

@@ -12,6 +12,11 @@ from typing import NamedTuple
 
 import torch.distributed as dist
 
+from dgc_topo.liveness import current
+
+#: Longest wait for the word of who was lost, once a connection has broken.
+VERDICT_S = 3.0
+
 
 class StepPlace(NamedTuple):
     """Topology and step, for errors."""
@@ -157,7 +162,8 @@ class Watch:
     def lost_one_of(self, peers: Iterable[int], error: RuntimeError) -> PeerError:
         """Return the error for a failure that each of the *peers* may have caused."""
         suspects = sorted(set(peers))
-        return self._error(suspects, f"lost connection to {_ranks(suspects)}: {_in_short(error)}")
+        reason = f"lost connection to {_ranks(suspects)}: {_in_short(error)}"
+        return self._error(suspects, reason, VERDICT_S)
 
     def _silent(self, first: Posted, others: Iterable[Posted]) -> PeerError:
         # After a time-out Gloo fails all other messages, too, so that waiting for them costs
@@ -182,9 +188,13 @@ class Watch:
 
     def lost(self, peer: int, error: RuntimeError) -> PeerError:
         """Return the error for a message that could not be started, or did not come through."""
-        return self._error((peer,), "; ".join(_losses({peer: error})))
+        return self._error((peer,), "; ".join(_losses({peer: error})), VERDICT_S)
 
-    def _error(self, peers: Iterable[int], reason: str) -> PeerError:
+    def _error(self, peers: Iterable[int], reason: str, verdict_s: float = 0.0) -> PeerError:
+        """Return the error; if it is known who was lost, the reason is that and nothing else."""
+        loss = current().verdict(verdict_s)
+        if loss is not None:
+            peers, reason = (loss.rank,), str(loss)
         return PeerError(self._rank, StepPlace(self._topology, self._step), sorted(peers), reason)
 
     @property

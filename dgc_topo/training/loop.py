@@ -87,8 +87,12 @@ class TrainingRun:
         Raises:
             TrainingError: if the first loss is not finite, or that of processes at any time, or
                 ranks that should agree do not.
-            PeerError: if a peer is lost or frozen.
+            RuntimeError: naming a peer that is lost or frozen.
         """
+        with self._world.naming_losses():
+            return self._run()
+
+    def _run(self) -> Measurement:
         solo, crowd_phases = self._measure_solo(), self._measure_crowd()
         self._events.started()
         points, diverged_at_step = self._train()
@@ -139,6 +143,7 @@ class TrainingRun:
     def _train_step(self, iteration: int) -> None:
         interface = self._world.interface
         interface_bytes = math.nan if interface is None else sent_bytes(interface)
+        self._world.note("computing gradients", iteration)
         self._strategy.begin(iteration, self._timetable.epochs_before(iteration))
         computed = []
         for rank in self._ranks:
@@ -148,6 +153,8 @@ class TrainingRun:
                 self._strategy.contribute(rank)
             except NonFiniteGradientError as error:
                 raise DivergedError(f"{self._job.label}: {error}", iteration) from error
+        summing = "averaging parameters" if self._gossip else "summing gradients"
+        self._world.note(f"{summing} over {self._topology.label}")
         records = self._strategy.apply(computed, self._timetable.learning_rate_at(iteration))
         for rank, record in zip(self._ranks, records, strict=True):
             rank.records.append(record)
@@ -157,6 +164,7 @@ class TrainingRun:
     def _evaluate(self, task: LearningTask, epoch: int) -> QualityPoint:
         """Evaluate the workers' average model, each worker on its share of the test set."""
         model, first = self._average_model(), self._timetable.steps(epoch).start
+        what = self._what(f"evaluating after epoch {epoch + 1}")
         own = [
             share_of(
                 rank.evaluate(task, model),
@@ -165,7 +173,6 @@ class TrainingRun:
             )
             for rank in self._ranks
         ]
-        what = self._what(f"evaluation after epoch {epoch + 1}")
         shares = self._world.gather(Share, own, what)
         steps_per_epoch = self._timetable.steps_per_epoch
         point = quality_point(epoch, steps_per_epoch, shares, self._contributors)
@@ -207,8 +214,8 @@ class TrainingRun:
         """
         if self._gossip:
             return None
-        own = fingerprint(self.parameters)
         what = self._what("comparing parameters")
+        own = fingerprint(self.parameters)
         prints = self._world.gather(str, [own] * len(self._ranks), what)
         odd = [rank for rank, value in enumerate(prints) if value != prints[0]]
         if odd:
@@ -221,8 +228,8 @@ class TrainingRun:
     def _measure_solo(self) -> Solo:
         """Time the first worker while it has the machine to itself: the others wait."""
         first = self._contributors[0]
-        own = [self._train_alone(rank) for rank in self._ranks if rank.rank == first]
         what = self._what("timing a worker alone")
+        own = [self._train_alone(rank) for rank in self._ranks if rank.rank == first]
         self._world.barrier(what)
         (solo,) = self._world.gather(Solo, own, what)
         return solo
@@ -286,4 +293,6 @@ class TrainingRun:
         return AllReduceStep(self._ranks, exchange, finish_all=reselects, time_scale=scale)
 
     def _what(self, doing: str) -> str:
+        """Note what is done from now on, and return it for errors."""
+        self._world.note(doing)
         return f"topology {self._topology.label}, {doing}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from types import GenericAlias
 from typing import Literal, TypeVar
@@ -16,6 +17,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
+from dgc_topo.liveness import current
 from dgc_topo.payload import Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic, run_in_process
 from dgc_topo.runtime.connections import congestion_controls
@@ -78,6 +80,18 @@ class World(ABC):
     def barrier(self, what: str) -> None:
         """Wait for every process."""
 
+    def note(self, doing: str, step: int | None = None) -> None:  # noqa: B027 - nobody to tell
+        """Note what the ranks here do, for the others' errors if one of them is lost.
+
+        Args:
+            doing: Activity, such as ``computing gradients``.
+            step: Number of the training step, from 0; None if it is still the last one.
+        """
+
+    def naming_losses(self) -> AbstractContextManager[None]:
+        """Name the lost rank in what torch's own messages raise in the block."""
+        return nullcontext()
+
     @abstractmethod
     def congestion_control(self, what: str) -> str | None:
         """Return the congestion control of all TCP connections; None without connections."""
@@ -130,6 +144,14 @@ class ProcessWorld(World):
     def barrier(self, what: str) -> None:
         """See `World.barrier`."""
         self._worker.barrier(what)
+
+    def note(self, doing: str, step: int | None = None) -> None:
+        """See `World.note`."""
+        current().note(doing, step)
+
+    def naming_losses(self) -> AbstractContextManager[None]:
+        """See `World.naming_losses`."""
+        return self._worker.naming_losses()
 
     def congestion_control(self, what: str) -> str | None:
         """See `World.congestion_control`."""

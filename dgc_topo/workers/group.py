@@ -15,6 +15,8 @@ import torch.distributed as dist
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from dgc_topo.liveness import current
+from dgc_topo.runtime.failure import VERDICT_S
 from dgc_topo.workers.hosts import INTERFACE_VARIABLE, NETWORK_VARIABLE, TIME_SCALE_VARIABLE
 from dgc_topo.workers.machine import (
     WantedBackend,
@@ -25,18 +27,36 @@ from dgc_topo.workers.machine import (
     keep_memory,
     share_cores,
 )
-from dgc_topo.workers.meeting import Meeting, Statement, announcing_failure, statement_of
+from dgc_topo.workers.meeting import (
+    Meeting,
+    MeetingError,
+    Statement,
+    announcing_failure,
+    statement_of,
+)
 from dgc_topo.workers.seat import Seat, seat_from
 
 T = TypeVar("T")
 
 #: Collectives around a run (start, evaluation, end) wait for slower work than a training step.
 _PATIENCE = 10
-_LONGEST_TEXT = 1 << 30  # bytes of JSON that a rank may say at once
+#: Bytes of JSON that a rank may say at once, or so many times as this one says.
+_LONGEST_TEXT, _MOST_TIMES_LONGER = 16 << 20, 16
 
 
 class GroupPeerError(RuntimeError):
-    """A peer was lost, or silent for too long, outside of a schedule."""
+    """A peer was lost, or silent for too long, outside of a schedule.
+
+    Attributes:
+        peers: Ranks that are known to be lost.
+    """
+
+    def __init__(self, text: str, peers: Sequence[int] = ()) -> None:
+        super().__init__(text, peers)
+        self.peers = tuple(peers)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +115,11 @@ class Worker:
         own = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         told = torch.tensor([len(own)], dtype=torch.int64, device=own.device)
         sizes = [int(size) for size in self.gather_tensors(told, what)]
-        if not all(0 < size <= _LONGEST_TEXT for size in sizes):
-            raise GroupPeerError(f"rank {self.rank}: {what}: texts of {sizes} bytes, expected some")
+        longest = max(_LONGEST_TEXT, _MOST_TIMES_LONGER * len(own))
+        if not all(0 < size <= longest for size in sizes):
+            raise GroupPeerError(
+                f"rank {self.rank}: {what}: texts of {sizes} bytes, expected up to {longest}"
+            )
         padded = torch.zeros(max(sizes), dtype=torch.uint8, device=own.device)
         padded[: len(own)] = own
         texts = self.gather_tensors(padded, what)
@@ -114,10 +137,28 @@ class Worker:
         return [each.to(values.device) for each in found]
 
     @contextmanager
+    def naming_losses(self) -> Iterator[None]:
+        """Name the rank whose loss is why torch fails in the block.
+
+        Raises:
+            GroupPeerError: instead of torch's own error, if a rank is lost.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            is_ours = type(error) is not RuntimeError and not isinstance(error, dist.DistError)
+            loss = None if is_ours else current().verdict(VERDICT_S)
+            if loss is None:
+                raise
+            raise GroupPeerError(f"rank {self.rank}: {loss}", [loss.rank]) from error
+
+    @contextmanager
     def _naming(self, what: str) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
+            if (loss := current().verdict(VERDICT_S)) is not None:
+                raise GroupPeerError(f"rank {self.rank}: {what}: {loss}", [loss.rank]) from error
             seconds = (self.timeout * _PATIENCE).total_seconds()
             raise GroupPeerError(
                 f"rank {self.rank}: {what}: a peer is lost, or silent for {seconds:g} s: {error}"
@@ -165,11 +206,24 @@ def join_workers(
     interface = os.environ.get(INTERFACE_VARIABLE)
     network = os.environ.get(NETWORK_VARIABLE, joining.network)
     scale = float(os.environ.get(TIME_SCALE_VARIABLE, "1"))
-    yield Worker(
-        seat.rank, seat.world_size, joining.device, timeout, tell, network, interface, scale
-    )
+    with _telling_of_failure():
+        yield Worker(
+            seat.rank, seat.world_size, joining.device, timeout, tell, network, interface, scale
+        )
     # Not after an error: connections to lost peers may keep this waiting, and the error with it.
     dist.destroy_process_group()
+
+
+@contextmanager
+def _telling_of_failure() -> Iterator[None]:
+    """Take leave of the other ranks at the end, or tell them the error that ends the block."""
+    try:
+        yield
+    except Exception as error:
+        current().fail(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        current().close()
 
 
 def _seat_in_session() -> Seat:
@@ -220,9 +274,16 @@ class _Joining:
 
     def _init(self, patience: timedelta, **where: Any) -> None:
         rank, world_size = self._seat.rank, self._seat.world_size
-        dist.init_process_group(
-            self.backend, rank=rank, world_size=world_size, timeout=patience, **where
-        )
+        try:
+            dist.init_process_group(
+                self.backend, rank=rank, world_size=world_size, timeout=patience, **where
+            )
+        except MeetingError:
+            raise
+        except RuntimeError as error:
+            if (loss := current().verdict(VERDICT_S)) is not None:
+                raise MeetingError(f"rank {rank}: {loss}, expected every rank to join") from error
+            raise
 
     def _state(self) -> Statement:
         return statement_of(self._seat, gpu_ids(self._wanted[0]), self._settings)

@@ -24,11 +24,13 @@ import torch
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import register_rendezvous_handler
 
+from dgc_topo.liveness import Loss
 from dgc_topo.runtime.comparison import RanksDifferError, check_equal
 from dgc_topo.runtime.framing import MARK
 from dgc_topo.wire.format import VERSION
 from dgc_topo.workers.machine import machine_id
 from dgc_topo.workers.seat import Seat, meeting_point, seat_from
+from dgc_topo.workers.watching import Watching
 
 _POLL_S = 0.02
 _LINGER_S = 5.0  # that rank 0, who serves the store, stays for others to hear a refusal
@@ -85,23 +87,34 @@ def statement_of(seat: Seat, gpus: Sequence[str], settings: Mapping[str, Any]) -
     return Statement(seat, machine_id(), tuple(gpus), {**versions, **settings})
 
 
-def meet(store: Store, own: Statement, patience_s: float) -> list[Statement]:
+#: Watches those who have come; returns the loss of one of them, if there is one.
+Tend = Callable[[], Loss | None]
+
+
+def _tend_nobody() -> None:
+    """Watch nobody."""
+
+
+def meet(
+    store: Store, own: Statement, patience_s: float, tend: Tend = _tend_nobody
+) -> list[Statement]:
     """Return every rank's statement, by rank, once all have come and agree.
 
     Args:
         store: Served by rank 0, or for as long as rank 0 lives.
         own: This rank's.
         patience_s: Longest wait for the last one.
+        tend: Called again and again while others are waited for.
 
     Raises:
         RanksDifferError: on every rank that has come, if two of them differ.
-        MeetingError: if a rank does not come in time.
+        MeetingError: if a rank does not come in time, or one that has come is lost.
     """
     number = store.add("arrivals", 1)
     store.set(f"statement {number}", own.to_json())
     if own.seat.rank == 0:
-        _decide_for_all(store, own, patience_s)
-    verdict = json.loads(_wait_for(store, "verdict", patience_s, own))
+        _decide_for_all(store, own, patience_s, tend)
+    verdict = json.loads(_wait_for(store, "verdict", patience_s, own, tend))
     store.add("heard", 1)
     if "refused" in verdict:
         kind = RanksDifferError if verdict["differ"] else MeetingError
@@ -111,11 +124,11 @@ def meet(store: Store, own: Statement, patience_s: float) -> list[Statement]:
     return ranks
 
 
-def _decide_for_all(store: Store, own: Statement, patience_s: float) -> None:
+def _decide_for_all(store: Store, own: Statement, patience_s: float, tend: Tend) -> None:
     """Read the statements as they come, and give the verdict."""
     ranks: dict[int, Statement] = {}
     try:
-        for statement in _arriving(store, patience_s, own, ranks):
+        for statement in _arriving(store, patience_s, own, ranks, tend):
             _check_fault(statement)
             _compare(own, statement)
             _check_ticket(statement, ranks.setdefault(statement.seat.rank, statement))
@@ -129,7 +142,7 @@ def _decide_for_all(store: Store, own: Statement, patience_s: float) -> None:
 
 
 def _arriving(
-    store: Store, patience_s: float, own: Statement, ranks: Mapping[int, Statement]
+    store: Store, patience_s: float, own: Statement, ranks: Mapping[int, Statement], tend: Tend
 ) -> Iterator[Statement]:
     """Yield statements until every rank has come, those of duplicate processes included."""
     deadline = time.monotonic() + patience_s
@@ -145,7 +158,14 @@ def _arriving(
                 f"{patience_s:g} s, expected every rank to come"
             )
         else:
-            time.sleep(_POLL_S)
+            _look_around(tend)
+
+
+def _look_around(tend: Tend) -> None:
+    """Wait a little, unless one of those who have come is lost."""
+    if (loss := tend()) is not None:
+        raise MeetingError(f"{loss}, expected every rank to join")
+    time.sleep(_POLL_S)
 
 
 def _check_fault(statement: Statement) -> None:
@@ -174,7 +194,7 @@ def _check_ticket(one: Statement, other: Statement) -> None:
         )
 
 
-def _wait_for(store: Store, key: str, patience_s: float, own: Statement) -> bytes:
+def _wait_for(store: Store, key: str, patience_s: float, own: Statement, tend: Tend) -> bytes:
     # Rank 0 says itself who is missing, so it is given a little more time.
     deadline = time.monotonic() + patience_s + _LINGER_S
     me = f"rank {own.seat.rank}"
@@ -182,11 +202,15 @@ def _wait_for(store: Store, key: str, patience_s: float, own: Statement) -> byte
         while not store.check([key]):
             if time.monotonic() > deadline:
                 break
-            time.sleep(_POLL_S)
+            _look_around(tend)
         else:
             found: bytes = store.get(key)
             return found
+    except MeetingError:
+        raise
     except RuntimeError as error:
+        if (loss := tend()) is not None:
+            raise MeetingError(f"{loss}, expected every rank to join") from error
         raise MeetingError(f"{me}: lost rank 0, which serves the meeting point: {error}") from error
     raise MeetingError(
         f"{me}: nothing from rank 0 within {patience_s:g} s, expected every rank to come"
@@ -262,7 +286,11 @@ class Meeting:
         """Return the store of the ranks that have met."""
         store = _open_store(self._seat, self._patience)
         self.store = PrefixStore("group", store)
-        found = meet(PrefixStore("meeting", store), self._state(), self._patience.total_seconds())
+        own, patience_s = self._state(), self._patience.total_seconds()
+        master, _ = meeting_point()
+        watching = Watching(PrefixStore("liveness", store), own.seat, master)
+        found = meet(PrefixStore("meeting", store), own, patience_s, watching.tend)
+        watching.complete(self._patience)
         self._decide(found)
         return self.store
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import IO, Any, Literal, Self
 
+from dgc_topo.liveness import Board, new_board
 from dgc_topo.workers.children import descriptors_for_workers, new_rendezvous
 from dgc_topo.workers.hosts import Hosts
 from dgc_topo.workers.worker_pool import LaunchError, WorkerPool
@@ -86,6 +87,7 @@ class Session:
         self._stack = ExitStack()
         self._num_groups, self._group_size = 0, 0
         self._meeting: IO[bytes] | None = None
+        self._notes: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -146,13 +148,15 @@ class Session:
             return ()
         self._end_meeting()
         self._num_groups, self._group_size = self._num_groups + 1, size
-        self._meeting = new_rendezvous()
-        return descriptors_for_workers(self._meeting)
+        self._meeting, self._notes = new_rendezvous(), new_board(size)
+        self._pool.read_notes(Board(self._notes.fileno(), size))
+        return descriptors_for_workers(self._meeting, self._notes)
 
     def _end_meeting(self) -> None:
-        if self._meeting is not None:
-            self._meeting.close()
-            self._meeting = None
+        for file in (self._meeting, self._notes):
+            if file is not None:
+                file.close()
+        self._meeting = self._notes = None
 
     def _collect(self, size: int, listen: Callable[[Any], None]) -> list[Any]:
         results: dict[int, Any] = {}

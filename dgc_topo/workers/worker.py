@@ -14,9 +14,12 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
+from dgc_topo.liveness import Board, Liveness, make_current
 from dgc_topo.workers.children import url_of
 from dgc_topo.workers.group import Worker, join_workers
 from dgc_topo.workers.machine import share_cores
+
+_MOST_DESCRIPTORS = 2  # with one order
 
 
 class Orders:
@@ -36,7 +39,7 @@ class Orders:
     def next(self) -> Any:
         """Return the next value; None if the launcher has closed its end."""
         while b"\n" not in self._unread:
-            chunk, descriptors, _, _ = socket.recv_fds(self._channel, 1 << 16, 1)
+            chunk, descriptors, _, _ = socket.recv_fds(self._channel, 1 << 16, _MOST_DESCRIPTORS)
             if not chunk:
                 return None
             self.descriptors += descriptors
@@ -78,6 +81,10 @@ class CallServer:
             os.environ["WORLD_SIZE"] = str(order["world_size"])
             # Not to be closed, ever: a store that outlives its group would open what is next there.
             descriptors, self._orders.descriptors = self._orders.descriptors, []
+            if descriptors:
+                board = Board(descriptors[1], order["world_size"])
+                rank = int(os.environ["RANK"])
+                make_current(Liveness(rank, board, rank))
             joined = join_workers(
                 order["device"],
                 order["backend"],

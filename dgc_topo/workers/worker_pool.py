@@ -11,9 +11,9 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
+from dgc_topo.liveness import STOPPED, Board, Loss, Position, StopCounter, is_stopped
 from dgc_topo.workers.children import Starter, nameless_file, python_command, python_environment
 from dgc_topo.workers.hosts import Hosts, Process
 
@@ -25,7 +25,13 @@ _TAIL_LINES = 30
 
 
 class LaunchError(RuntimeError):
-    """A worker process failed; the text says which one and what it printed."""
+    """A worker process failed; the text says which one and what it printed.
+
+    Attributes:
+        loss: The loss that it came from, if a worker was killed or stopped.
+    """
+
+    loss: Loss | None = None
 
 
 class Message(NamedTuple):
@@ -42,6 +48,7 @@ class _Member:
     def __init__(self, process: Process, channel: socket.socket, log: IO[bytes]) -> None:
         self.process, self.channel, self.log = process, channel, log
         self.unfinished = b""
+        self.stops = StopCounter()
 
     def printed(self) -> str:
         """Return the text that the worker has printed."""
@@ -65,7 +72,7 @@ class WorkerPool:
     """A worker process per rank, each with a channel of JSON lines both ways.
 
     Args:
-        hosts: Place where they run.
+        hosts: Position where they run.
         world_size: Number of them.
         module: Module that each of them runs, with the number of processes as its argument.
     """
@@ -75,6 +82,7 @@ class WorkerPool:
     ) -> None:
         self._hosts, self._world_size, self._module = hosts, world_size, module
         self._members: list[_Member] = []
+        self._board: Board | None = None
         self._selector = selectors.DefaultSelector()
 
     def __enter__(self) -> Self:
@@ -101,18 +109,26 @@ class WorkerPool:
             sent = socket.send_fds(channel, [line], descriptors) if descriptors else 0
             channel.sendall(line[sent:])
 
+    def read_notes(self, board: Board) -> None:
+        """Take a worker's position, for errors, from this board; its row is the rank."""
+        self._board = board
+
     def messages(self) -> Iterator[Message]:
         """Yield the messages of workers, for as long as the caller asks.
 
         Raises:
-            LaunchError: if a worker fails, or ends while it is listened to.
+            LaunchError: if a worker fails, is stopped, or ends while it is listened to.
         """
         while True:
             for key, _ in self._selector.select(_POLL_S):
                 heard = self._members[key.data].read(key.data)
                 if heard is None:
-                    raise LaunchError(self._explain_failure(key.data))
+                    raise self._failure(key.data)
                 yield from heard
+            for rank, member in enumerate(self._members):
+                if member.stops.look(member.process.pid):
+                    loss = Loss(rank, self._place(rank), "frozen", STOPPED)
+                    raise self._lost(loss, f"worker of {loss}")
 
     def log(self, rank: int) -> str:
         """Return the text that a worker has printed."""
@@ -129,6 +145,33 @@ class WorkerPool:
             undo.pop_all()
         # Here, not where it was asked for, which Ctrl-C may have left.
         self._members.append(_Member(process, ours, log))
+
+    def _place(self, rank: int) -> Position:
+        known = self._board is not None and rank < self._board.num_rows
+        return self._board.read(rank) if known and self._board is not None else Position()
+
+    def _lost(self, loss: Loss, text: str) -> LaunchError:
+        tail = self.log(loss.rank).strip().splitlines()[-_TAIL_LINES:]
+        error = LaunchError("\n".join([text, *(f"  {line}" for line in tail)]))
+        error.loss = loss
+        return error
+
+    def _failure(self, first: int) -> LaunchError:
+        """Return the error for a worker that closed its channel."""
+        with suppress(subprocess.TimeoutExpired):
+            self._members[first].process.wait(_POLL_S)
+        killed = self._killed(first)
+        if killed is not None:
+            how = _exit_text(self._members[killed].process.returncode)
+            loss = Loss(killed, self._place(killed), "gone", how)
+            return self._lost(loss, f"worker of rank {killed} {how}{loss.place}")
+        return LaunchError(self._explain_failure(first))
+
+    def _killed(self, first: int) -> int | None:
+        """Return the rank of a worker that a signal ended: it is no other's victim."""
+        ranks = [first, *range(len(self._members))]
+        ended = (rank for rank in ranks if (self._members[rank].process.poll() or 0) < 0)
+        return next(ended, None)
 
     def _explain_failure(self, first: int) -> str:
         """Say which worker failed first and what the others saw of it."""
@@ -195,13 +238,7 @@ class WorkerPool:
 
 def _is_responsive(process: Process) -> bool:
     """Return True if the worker runs, and is not frozen (if the system tells)."""
-    if process.poll() is not None:
-        return False
-    try:
-        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state not in "Tt"
+    return process.poll() is None and not is_stopped(process.pid)
 
 
 def _exit_text(returncode: int | None) -> str:

@@ -1,6 +1,7 @@
 """Training on real worker processes, over every kind of topology."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -194,21 +195,18 @@ def failure_of(path, how: signal.Signals) -> str:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_or_frozen_worker_is_named_and_none_is_left(tmp_path, how):
     long_epochs = {"epochs": 500, "steps": 3000, "batch_size": 1}
-    path = write_tiny(tmp_path, "ring", densities=(1.0,), timeout_s=2.0, **long_epochs)
+    path = write_tiny(tmp_path, "ring", densities=(1.0,), **long_epochs)
     text = failure_of(path, how)
-    assert "topology ring, step" in text
-    if how is signal.SIGKILL:
-        assert "worker of rank 2 was killed by SIGKILL" in text
-    else:
-        assert "rank 2 did not answer and was ended" in text
+    fate = "was killed by SIGKILL" if how is signal.SIGKILL else "is frozen"
+    where = r"in training step \d+, while (computing gradients|summing gradients over ring)"
+    assert re.match(f"worker of rank 2 {fate} {where}", text)
 
 
 def test_a_worker_lost_between_steps_is_named_too(tmp_path):
     """With an evaluation after every step, that is where peers notice."""
-    path = write_tiny(tmp_path, "ring", densities=(1.0,), epochs=3000, steps=1, timeout_s=2.0)
+    path = write_tiny(tmp_path, "ring", densities=(1.0,), epochs=3000, steps=1)
     text = failure_of(path, signal.SIGKILL)
-    assert "worker of rank 2 was killed by SIGKILL" in text
-    assert "topology ring, " in text
+    assert re.match(r"worker of rank 2 was killed by SIGKILL in training step \d+, while ", text)
 
 
 def test_training_that_diverges_is_an_error_that_says_so(tmp_path):

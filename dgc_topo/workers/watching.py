@@ -1,0 +1,119 @@
+"""Watching of the ranks under a launcher: sentinels are started, and told where the others are.
+
+The first rank's sentinel is known to all at once: whoever comes connects to it before all have
+come.  Later every sentinel is connected to those at distances of powers of two as well, so that
+news of a loss has several ways.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import secrets
+import socket
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store
+
+from dgc_topo.liveness import Loss, Watched, make_current
+from dgc_topo.runtime.breaking import break_connections, break_waits
+from dgc_topo.workers.seat import Seat
+
+_TOKEN_BYTES = 16
+_BACKLOG = 128
+
+
+class Watching:
+    """One rank's part in the watching, and its `Liveness`, which becomes the process's.
+
+    Args:
+        store: Where the ranks tell each other their sentinels' addresses.
+        seat: This process's.
+        master: Host name or address of the first rank's machine.
+    """
+
+    def __init__(self, store: Store, seat: Seat, master: str) -> None:
+        self._store, self._rank, self._world_size = store, seat.rank, seat.world_size
+        self._master = master
+        self._watched: Watched | None = None
+
+    def tend(self) -> Loss | None:
+        """Begin as soon as the first rank has; return the first loss, if there is one."""
+        if self._watched is not None:
+            return self._watched.loss
+        if self._world_size > 1 and Watched.is_possible():
+            if self._rank == 0:
+                self._begin({"token": secrets.token_hex(_TOKEN_BYTES)})
+            elif self._store.check(["0"]):
+                self._begin(json.loads(self._store.get("0")))
+        return None
+
+    def _begin(self, first: Mapping[str, Any]) -> None:
+        """Start this rank's sentinel."""
+        listener = _listener()
+        own = {"host": _own_address(self._master), "port": listener.getsockname()[1]}
+        watched = Watched(self._rank, self._world_size, first["token"], listener)
+        self._watched = watched
+        make_current(watched)
+        watched.note("joining")
+        if self._rank == 0:
+            own["token"] = first["token"]
+        else:
+            watched.watch(0, self._master, first["port"])
+            watched.whenever_lost(_break)  # rank 0 may be frozen, and its store with it
+        self._store.set(str(self._rank), json.dumps(own))
+
+    def complete(self, patience: timedelta) -> None:
+        """Connect to the neighbours, now that all have come.
+
+        Raises:
+            RuntimeError: if the store is lost.
+        """
+        self.tend()
+        if (watched := self._watched) is None:
+            return
+        if self._rank == 0:  # which has told all others what it had to
+            watched.whenever_lost(_break)
+        for rank in neighbours(self._rank, self._world_size):
+            if 0 < rank < self._rank:  # the higher one connects
+                self._store.wait([str(rank)], patience)
+                other = json.loads(self._store.get(str(rank)))
+                watched.watch(rank, self._reachable(other["host"]), other["port"])
+
+    def _reachable(self, host: str) -> str:
+        """Return a host's address for others; who is beside the first rank may not know its own."""
+        return self._master if ipaddress.ip_address(host).is_loopback else host
+
+
+def neighbours(rank: int, world_size: int) -> list[int]:
+    """Return the ranks at distances of powers of two around the ring, rising."""
+    distances = [1 << power for power in range((world_size - 1).bit_length())]
+    around = {(rank + sign * step) % world_size for step in distances for sign in (1, -1)}
+    return sorted(around - {rank})
+
+
+def _break(_: Loss) -> None:
+    """End the waiting of this process for others."""
+    if dist.is_initialized():
+        break_waits()
+    else:
+        break_connections()
+
+
+def _listener() -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+        )
+    return socket.create_server(("", 0), backlog=_BACKLOG)
+
+
+def _own_address(master: str) -> str:
+    """Return this machine's address on the way to the first rank's; nothing is sent for that."""
+    family, kind, protocol, _, address = socket.getaddrinfo(master, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as asked:
+        asked.connect(address)
+        return str(asked.getsockname()[0])
