@@ -135,9 +135,7 @@ def check_trainings(where: str, jobs: Sequence[Job]) -> None:
     Raises:
         ScenarioError: naming the key and what was expected.
     """
-    if all(job.train.emulates for job in jobs):
-        return
-    if not any(job.train.options or job.train.own_files for job in jobs):
+    if not any(job.train.needs_trial for job in jobs):
         return
     from dgc_topo.training.preflight import check_jobs  # noqa: PLC0415  # takes torch
 

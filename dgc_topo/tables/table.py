@@ -96,7 +96,8 @@ class Table(BaseModel):
         table = _with_new_keys(table, _old_keys_of(cls), info)
         for key, value in table.items():
             kinds = _kinds_of(cls, key)
-            for place, each in _leaves(value, str(key), of_dicts=dict in kinds):
+            of_lists = {dict, tuple} <= kinds  # values of a table may be lists
+            for place, each in _leaves(value, str(key), of_dicts=dict in kinds, of_lists=of_lists):
                 expected = _expected(each, kinds)
                 if expected:
                     said = {"key": place, "value": shown(each), "expected": expected}
@@ -168,7 +169,9 @@ def _is_numeric(text: str) -> bool:
     return True
 
 
-def _leaves(value: object, key: str, *, of_dicts: bool) -> Iterator[tuple[str, object]]:
+def _leaves(
+    value: object, key: str, *, of_dicts: bool, of_lists: bool = False
+) -> Iterator[tuple[str, object]]:
     """Yield keys and values in lists, and in tables that are no section of their own."""
     if isinstance(value, list | tuple):
         for number, each in enumerate(value):
@@ -177,7 +180,10 @@ def _leaves(value: object, key: str, *, of_dicts: bool) -> Iterator[tuple[str, o
         yield key, value
     elif of_dicts:
         for name, each in value.items():
-            yield f"{key}.{name}", each
+            if of_lists and isinstance(each, list | tuple):
+                yield from _leaves(each, f"{key}.{name}", of_dicts=False)
+            else:
+                yield f"{key}.{name}", each
 
 
 @lru_cache(maxsize=1024)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, pairwise
 
 import numpy as np
@@ -19,9 +21,15 @@ from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import Gradients
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.terngrad import TernGrad
+from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.payload import BundlePayload, Payload, SparsePayload
 from dgc_topo.sizes import bucket_ends
 from dgc_topo.training.job import Job
+from dgc_topo.training.local_optimizer import LocalOptimizer
+from dgc_topo.training.optimizers import OptimizerStep, add_changes, make_optimizer
+
+#: Moves the parameters by updates, by name, with a learning rate.
+Move = Callable[[Mapping[str, Tensor], float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +64,21 @@ class Buckets:
         """Fraction sent at the current progress, the same in all buckets."""
         return self.buckets[0].compressor.density
 
-    def set_progress(self, epoch: float) -> None:
-        """See `Compressor.set_progress`."""
+    def set_progress(self, epoch: float, learning_rate: float) -> None:
+        """See `Compressor.set_progress`; the learning rate is for optimizers of the ranks' own."""
         for bucket in self.buckets:
             bucket.compressor.set_progress(epoch)
+            if isinstance(bucket.compressor, LocalOptimizer):
+                bucket.compressor.learning_rate = learning_rate
+
+    @contextmanager
+    def looking_ahead(self) -> Iterator[None]:
+        """Move the parameters in the block to where this rank's gradient is to be taken."""
+        with ExitStack() as stack:
+            for bucket in self.buckets:
+                if isinstance(bucket.compressor, LocalOptimizer):
+                    stack.enter_context(bucket.compressor.looking_ahead())
+            yield
 
     def compress(self, gradients: Gradients) -> list[Payload]:
         """Return a payload per bucket; see `Compressor.compress`."""
@@ -149,13 +168,15 @@ def _compressor_of(
 ) -> Compressor:
     """Return the compressor for the job's density."""
     train, compression = job.train, job.compression
+    if job.compresses_updates:
+        return _local_optimizer(job, parameters, num_workers)
     if job.method == "dgc":
         config = compression.dgc_config(job.density, train)
         return DGC(parameters, num_workers=num_workers, config=config)
     if job.method not in {"terngrad", "random-k"}:
         return Dense(
             parameters,
-            momentum=train.momentum,
+            momentum=train.momentum if train.is_sgd else 0.0,
             nesterov=train.nesterov,
             weight_decay=train.weight_decay,
             decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
@@ -172,6 +193,33 @@ def _compressor_of(
     if job.method == "terngrad":
         return TernGrad(parameters, rank=place, sgd=sgd, seed=job.seed)
     return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
+
+
+def _local_optimizer(
+    job: Job, parameters: Mapping[str, nn.Parameter], num_workers: int
+) -> LocalOptimizer:
+    compression, train = job.compression, job.train
+    compressor = UpdateCompressor(
+        parameters,
+        num_workers=num_workers,
+        density=job.density,
+        selection=compression.selection,
+        wire_dtype=compression.wire_dtype,
+        index_encoding=compression.index_encoding,
+        look_ahead=compression.look_ahead,
+    )
+    schedule = compression.dgc_config(job.density, train).density_schedule()
+    optimizer = make_optimizer(train, parameters.values())
+    return LocalOptimizer(parameters, optimizer, compressor, schedule, train.clip_norm)
+
+
+def move_of(job: Job, parameters: Mapping[str, nn.Parameter]) -> Move:
+    """Return the function that moves the parameters by what `Buckets.finish` returns."""
+    if job.compresses_updates:
+        return partial(add_changes, parameters)
+    if job.train.is_sgd or job.compression.uses_ddp:
+        return partial(apply_updates, parameters)
+    return OptimizerStep(parameters, make_optimizer(job.train, parameters.values()))
 
 
 @torch.no_grad()

@@ -29,6 +29,18 @@ if TYPE_CHECKING:
 Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd"]
 
 _SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
+#: Settings of a compressor of gradients, which one of steps does not have.
+_OF_SGD = (
+    "scope",
+    "merge",
+    "accumulation",
+    "momentum_correction",
+    "clipping",
+    "masking",
+    "clear_velocities",
+    "track_ages",
+    "weight_decay_mode",
+)
 _SETTINGS = {setting.name: setting for setting in fields(DGCConfig)}
 
 
@@ -75,6 +87,13 @@ class CompressionSection(Table):
     clear_every_steps: int = _of_dgc("clear_every_steps")
     track_ages: bool = _of_dgc("track_ages")
     weight_decay_mode: WeightDecayMode = _of_dgc("weight_decay_mode")
+    look_ahead: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="of optimizers other than sgd below density 1: share of a worker's unsent "
+        "steps that is in the parameters when it takes its gradient",
+    )
     powersgd_rank: int = Field(default=1, ge=1, description="of ddp-powersgd: higher sends more")
     powersgd_start_step: int = Field(
         default=10, ge=2, description="of ddp-powersgd: dense until this step"
@@ -138,6 +157,36 @@ class CompressionSection(Table):
             raise ValueError(
                 f"warm_up_epochs = {self.warm_up_epochs:g} with train.epochs = {epochs}: density "
                 f"{least:g} is never reached, expected a shorter warm-up, or warm_up = 'none'"
+            )
+
+    def check_optimizer(self, train: TrainSection) -> None:
+        """Refuse settings of SGD's compression beside another optimizer.
+
+        Raises:
+            ValueError: if they do not go with the optimizer of *train*.
+        """
+        if train.is_sgd:
+            if self.look_ahead != type(self).model_fields["look_ahead"].default:
+                raise ValueError(
+                    f"look_ahead = {self.look_ahead:g} with train.optimizer = 'sgd': DGC has no "
+                    "such setting, expected another optimizer"
+                )
+            return
+        what = f"with train.optimizer = {train.optimizer!r}"
+        if self.method in {"terngrad", "random-k"}:
+            raise ValueError(f"method {self.method!r} {what}: expected 'dgc', or DDP's")
+        compresses = is_sparse(min(self.densities))
+        for key in _OF_SGD if compresses else ("weight_decay_mode",):
+            default = type(self).model_fields[key].default
+            if getattr(self, key) != default:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r} {what}: each worker's own step is "
+                    f"compressed, which has no such setting; expected {default!r}"
+                )
+        if compresses and train.overlap:
+            raise ValueError(
+                f"densities below 1 {what} and train.overlap = true: a worker's step is compressed "
+                "when its backward pass is over, expected overlap = false"
             )
 
     def check_buckets(self, bucket_mib: float | None) -> None:

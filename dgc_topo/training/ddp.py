@@ -1,4 +1,4 @@
-"""Training with PyTorch's DistributedDataParallel, a communication hook, and torch.optim.SGD.
+"""Training with PyTorch's DistributedDataParallel, a communication hook, and the optimizer by name.
 
 DDP all-reduces buckets of gradients during the backward pass; a hook decides what travels.
 `DdpStep` fits the same training loop as the other strategies, and records the same facts:
@@ -27,6 +27,7 @@ from dgc_topo.training.clocks import PhaseClock, wait_until
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import Task
+from dgc_topo.training.optimizers import make_optimizer, set_learning_rate
 from dgc_topo.training.rank import Computed, StepRecord
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.steps import Strategy
@@ -147,13 +148,7 @@ class DdpStep(Strategy):
         self._hook = Hook(compression, task, time_scale)
         self._clip_norm = train.clip_norm
         self._parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
-        self._optimizer = torch.optim.SGD(
-            self._parameters.values(),
-            lr=train.learning_rate,
-            momentum=train.momentum,
-            nesterov=train.nesterov,
-            weight_decay=train.weight_decay,
-        )
+        self._optimizer = make_optimizer(train, self._parameters.values())
         ddp = DistributedDataParallel(model, bucket_cap_mb=train.bucket_mib)
         # DDP looks at annotations, which are text in this module: a lambda has none.
         ddp.register_comm_hook(None, lambda _, bucket: self._hook(bucket))
@@ -161,21 +156,20 @@ class DdpStep(Strategy):
         self._sent_before = 0
         self._clock = PhaseClock(next(model.parameters()).device, time_scale)
 
-    def begin(self, iteration: int, epoch: float) -> None:
+    def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
         """See `Strategy.begin`."""
         del iteration, epoch
+        set_learning_rate(self._optimizer, learning_rate)
         self._hook.begin()
         self._sent_before = tcp_bytes_sent()
 
-    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+    def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """See `Strategy.apply`: DDP has sent the gradient, and the backward pass waited for it."""
         wait_s = time.perf_counter() - self._hook.called_s
         (own,) = computed
         self._clock.start()
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters.values(), self._clip_norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
         self._optimizer.step()
         return [
             StepRecord(

@@ -57,6 +57,11 @@ class Job(BaseModel):
         return self.compression.method_at(self.density)
 
     @property
+    def compresses_updates(self) -> bool:
+        """True if each worker takes a step with its own optimizer, which is compressed."""
+        return self.method == "dgc" and not self.train.is_sgd
+
+    @property
     def num_processes(self) -> int:
         """Number of worker processes."""
         return 1 if self.train.workers == "virtual" else self.train.world_size
@@ -73,14 +78,16 @@ class Job(BaseModel):
         """Name of the compression in records."""
         if self.method not in {"dense", "dgc"}:
             return self.method
+        if self.compresses_updates:
+            return "updates"
         return compression_name(self.density, self.compression.wire_dtype)
 
     @property
     def label(self) -> str:
         """Topology and density, for progress bars and errors."""
         density = f"density {self.density:g}" if is_sparse(self.density) else self.compressor_name
-        if is_sparse(self.density) and self.method != "dgc":
-            density = f"{self.method}, {density}"
+        if is_sparse(self.density) and self.compressor_name != "dgc":
+            density = f"{self.compressor_name}, {density}"
         topology = GLOO if self.compression.uses_ddp else self.topology.label
         if self.rung is None:
             return f"{topology}, {density}"
@@ -105,8 +112,12 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             batch_size_per_worker=(train.batch_size_per_worker, None),
             epochs=(train.epochs, None),
             max_steps_per_epoch=(train.max_steps_per_epoch, None),
+            optimizer=(train.optimizer, "sgd"),
+            optimizer_options=(train.optimizer_options, {}),
             learning_rate=(train.learning_rate, None),
             learning_rate_decay=(train.learning_rate_decay, "constant"),
+            learning_rate_options=(train.learning_rate_options, {}),
+            learning_rate_warm_up_epochs=(train.learning_rate_warm_up_epochs, 0.0),
             momentum=(train.momentum, 0.9),
             nesterov=(train.nesterov, False),
             weight_decay=(train.weight_decay, 0.0),
@@ -134,6 +145,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             clear_velocities=(compression.clear_velocities, "never"),
             clear_every_steps=(compression.clear_every_steps, 1000),
             weight_decay_mode=(compression.weight_decay_mode, "local"),
+            look_ahead=(compression.look_ahead, 0.5),
             powersgd_rank=(compression.powersgd_rank, 1),
             powersgd_start_step=(compression.powersgd_start_step, 10),
         ),

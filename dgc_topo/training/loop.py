@@ -144,18 +144,20 @@ class TrainingRun:
         interface = self._world.interface
         interface_bytes = math.nan if interface is None else sent_bytes(interface)
         self._world.note("computing gradients", iteration)
-        self._strategy.begin(iteration, self._timetable.epochs_before(iteration))
+        learning_rate = self._timetable.learning_rate_at(iteration)
+        self._strategy.begin(iteration, self._timetable.epochs_before(iteration), learning_rate)
         computed = []
         for rank in self._ranks:
             scale, forward = self._world.time_scale, self._strategy.forward
-            computed.append(rank.compute(forward, iteration, scale, interface_bytes))
-            try:
-                self._strategy.contribute(rank)
-            except NonFiniteGradientError as error:
-                raise DivergedError(f"{self._job.label}: {error}", iteration) from error
+            with self._strategy.turn_of(rank):
+                computed.append(rank.compute(forward, iteration, scale, interface_bytes))
+                try:
+                    self._strategy.contribute(rank)
+                except NonFiniteGradientError as error:
+                    raise DivergedError(f"{self._job.label}: {error}", iteration) from error
         summing = "averaging parameters" if self._gossip else "summing gradients"
         self._world.note(f"{summing} over {self._topology.label}")
-        records = self._strategy.apply(computed, self._timetable.learning_rate_at(iteration))
+        records = self._strategy.apply(computed)
         for rank, record in zip(self._ranks, records, strict=True):
             rank.records.append(record)
         loss = next((rank.records[-1].loss for rank in self._ranks if rank.trains), 0.0)

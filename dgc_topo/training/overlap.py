@@ -18,7 +18,6 @@ from dgc_topo.payload import Payload
 from dgc_topo.runtime import Traffic
 from dgc_topo.training.buckets import (
     Bucket,
-    apply_updates,
     gradients_of,
     sparse_entries,
 )
@@ -53,23 +52,23 @@ class OverlappedStep(Strategy):
         time_scale: float = 1.0,
     ) -> None:
         self._parameters, self._buckets, self._trains = rank.parameters, rank.buckets, rank.trains
-        self._task = task
+        self._task, self._move = task, rank.move
         device = next(iter(rank.parameters.values())).device
         self._exchange = exchange
         self._thread = None if exchange is None else SummingThread(device)
         self._backward_clock = PhaseClock(device, time_scale, task.worked_s)
         self._clock = PhaseClock(device, time_scale)
-        self._iteration, self._density = 0, 1.0
+        self._iteration, self._density, self._learning_rate = 0, 1.0, 0.0
         self._sums: list[_Sum] = []
         #: Of each bucket, how many gradients are not complete yet.
         self._missing: list[int] = []
         if self._trains:
             self._watch_gradients()
 
-    def begin(self, iteration: int, epoch: float) -> None:
+    def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
         """See `Strategy.begin`; a rank that only serves sends all of its part."""
-        self._iteration = iteration
-        self._buckets.set_progress(epoch)
+        self._iteration, self._learning_rate = iteration, learning_rate
+        self._buckets.set_progress(epoch, learning_rate)
         self._density = self._buckets.density
         self._sums = []
         self._missing = [len(self._watched(bucket)) for bucket in self._buckets.buckets]
@@ -78,7 +77,7 @@ class OverlappedStep(Strategy):
                 self._send(payload)
         self._backward_clock.start()
 
-    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+    def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """See `Strategy.apply`: wait for the sums, bucket by bucket, and update."""
         (own,), clock = computed, self._clock
         in_pass_s = sum(each.compress_s for each in self._sums)
@@ -97,7 +96,7 @@ class OverlappedStep(Strategy):
             merged_entries += sparse_entries(each.payload)
             updates |= bucket.compressor.finish(each.payload)
             compress_s += clock.lap()
-        apply_updates(self._parameters, updates, learning_rate)
+        self._move(updates, self._learning_rate)
         sums, self._sums = self._sums, []
         record = StepRecord(
             compute_s=own.pass_s - in_pass_s,

@@ -15,15 +15,22 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from dgc_topo.python_files import digest_of, load_function, read_source, split_name
-from dgc_topo.tables.places import HIDDEN
+from dgc_topo.tables.places import HIDDEN, FolderOfScenario
+from dgc_topo.tables.table import Table
 
 _PATTERN = r"^.+\.py:[A-Za-z_]\w*$"
-_KEYS = ("dataset", "model", "loss")  #: of ``[train]`` that may name code
+_KEYS = ("dataset", "model", "loss", "optimizer")  #: of ``[train]`` that may name code
 
 
 def is_own(name: str | None) -> bool:
     """Return True for ``file.py:NAME``, False for the name of what comes with the package."""
     return name is not None and split_name(name) is not None
+
+
+class TableOfCode(Table):
+    """A table whose keys may name files, and the folder in which relative paths begin."""
+
+    folder: FolderOfScenario = ""
 
 
 def check_of(names: Sequence[str]) -> Callable[[str, ValidationInfo], str]:

@@ -25,9 +25,12 @@ from dgc_topo.training.models import (
     check_task_options,
 )
 from dgc_topo.training.models.task import evaluating
-from dgc_topo.training.settings import TrainSection
+from dgc_topo.training.optimizers import check_optimizer
+from dgc_topo.training.own_code import is_own
+from dgc_topo.training.settings import Timetable, TrainSection
 from dgc_topo.workers.machine import choose_device
 
+_FEW_STEPS = 10  # per epoch, where their number is not known yet
 _SAMPLES = 2  # batch normalisation needs as many
 _MIN_DIMS = 2  # samples and classes
 
@@ -40,8 +43,6 @@ def check_jobs(jobs: Iterable[Job]) -> None:
     """
     seen: list[tuple[TrainSection, int]] = []
     for job in jobs:
-        if job.train.emulates:
-            continue
         schedule = job.topology.schedule(job.train.world_size, seed=job.seed)
         case = job.train, len(schedule.contributors)
         if case not in seen:
@@ -50,7 +51,12 @@ def check_jobs(jobs: Iterable[Job]) -> None:
 
 
 def _check(train: TrainSection, num_workers: int, seed: int) -> None:
-    if not train.own_files:
+    check_optimizer(train)
+    rates = Timetable(train, train.max_steps_per_epoch or _FEW_STEPS)
+    rates.learning_rate_at(0)
+    if train.emulates:
+        return
+    if not any(map(is_own, (train.dataset, train.model, train.loss))):
         try:
             check_task_options(train.model, train.options)
         except ValueError as error:

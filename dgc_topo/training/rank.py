@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.seeds import stream_seed
-from dgc_topo.training.buckets import buckets_of
+from dgc_topo.training.buckets import buckets_of, move_of
 from dgc_topo.training.checks import check_loss
 from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.data import Shard
@@ -110,6 +110,9 @@ class TrainingRank:
         model: Its model.
         parameters: The model's, by name.
         buckets: Parts of the gradient, each with its compressor.
+        move: Moves the parameters by what came back.
+        loss_scale: Factor of the loss before the backward pass.
+        trial_learning_rate: Learning rate of steps that only take times.
         records: Records of its steps, so far.
     """
 
@@ -135,8 +138,12 @@ class TrainingRank:
         self.parameters = dict(self.model.named_parameters())
         gossip = job.topology.gossips
         self.buckets = buckets_of(job, self.parameters, self.place, num_workers, gossip=gossip)
-        # Gradients sum to their mean; in gossip nothing is summed, and DDP takes the mean itself.
-        self.loss_scale = 1.0 if gossip or job.compression.uses_ddp else 1.0 / num_workers
+        self.move = move_of(job, self.parameters)
+        # Gradients sum to their mean; where none are summed, or DDP takes the mean, they are whole.
+        whole = gossip or job.compression.uses_ddp or job.compresses_updates
+        self.loss_scale = 1.0 if whole else 1.0 / num_workers
+        # With a rate of 0 the optimizer's steps would have no largest elements to select.
+        self.trial_learning_rate = job.train.learning_rate if job.compresses_updates else 0.0
         self._randoms = _Randoms(job.seed, self.place, device)
         self._batches: Iterator[Batch] = iter(())
 

@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from dgc_topo.python_files import split_name
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, bucket_bytes_of
-from dgc_topo.tables.places import AnyPath, FolderOfScenario
-from dgc_topo.tables.table import Table
+from dgc_topo.tables.places import AnyPath
 from dgc_topo.topology import OptionValue
+from dgc_topo.training.learning_rates import DECAYS, factor_at, torch_rates
+from dgc_topo.training.optimizer_settings import OptimizerKeys
 from dgc_topo.training.own_code import Digests, check_of, is_own, schema_of
 from dgc_topo.zoo import known_models
 
@@ -40,10 +41,9 @@ OwnName = Annotated[str, AfterValidator(check_of(())), Field(json_schema_extra=s
 _EXPECTED = f"with dataset {EMULATED!r} expected"
 
 
-class TrainSection(Table):
+class TrainSection(OptimizerKeys):
     """Model, data and optimizer of a training, and its workers."""
 
-    folder: FolderOfScenario = ""
     dataset: DatasetName = Field(
         description="emulated: no data; a worker waits as long as a model of the zoo computes, and "
         "sends gradients of its shapes; or file.py:NAME, a function that returns what to learn "
@@ -74,12 +74,6 @@ class TrainSection(Table):
     max_steps_per_epoch: int | None = Field(
         default=None, ge=1, description="for quick trials; needed if emulated"
     )
-    learning_rate: float = Field(gt=0)
-    learning_rate_decay: Literal["constant", "cosine"] = "constant"
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of the gradient")
     overlap: bool = Field(
         default=False, description=f"{OVERLAP}; DDP always does, and gossip never"
     )
@@ -100,8 +94,15 @@ class TrainSection(Table):
     @property
     def own_files(self) -> tuple[str, ...]:
         """Paths, as written, of the Python files that it names."""
-        found = [split_name(name or "") for name in (self.dataset, self.model, self.loss)]
+        names = (self.dataset, self.model, self.loss, self.optimizer)
+        found = [split_name(name or "") for name in names]
         return tuple(dict.fromkeys(each[0] for each in found if each))
+
+    @property
+    def needs_trial(self) -> bool:
+        """True if something in it can only be checked with torch."""
+        own = self.own_files or self.optimizer_options or self.learning_rate_options
+        return bool(own or (self.options and not self.emulates))
 
     @property
     def emulates(self) -> bool:
@@ -112,12 +113,6 @@ class TrainSection(Table):
     def bucket_bytes(self) -> float | None:
         """Float32 bytes of a bucket; None for one bucket after the backward pass."""
         return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov = true with momentum = 0: expected momentum above 0")
-        return self
 
     @model_validator(mode="after")
     def _can_overlap(self) -> Self:
@@ -212,7 +207,13 @@ class Timetable:
 
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate in a step."""
-        rate = self._train.learning_rate
-        if self._train.learning_rate_decay == "cosine":
-            return rate * 0.5 * (1 + math.cos(math.pi * (step / self.num_steps)))
-        return rate
+        train = self._train
+        rate, name = train.learning_rate, train.learning_rate_decay
+        options, warm_up = train.learning_rate_options, train.learning_rate_warm_up_epochs
+        if name in DECAYS:
+            rate *= factor_at(name, options, step, self.num_steps, self.epochs_before(step))
+        else:
+            rate = torch_rates(name, options, rate, self.num_steps)[step]
+        # The first step has a share of it, the last one of the warm-up all of it.
+        rising = (step + 1) / (warm_up * self.steps_per_epoch) if warm_up else 1.0
+        return rate * min(rising, 1.0)

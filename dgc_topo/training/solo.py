@@ -58,7 +58,7 @@ def train_alone(
     """Train for a few steps that communicate with nobody, and return their times.
 
     Args:
-        rank: Its compressor and its model's statistics are changed: the learning rate is 0.
+        rank: One for trials: its model and its compressor are changed.
         overlaps: True if buckets are to be compressed in the backward pass, where less of what that
             takes is in a cache.
         time_scale: See `PhaseClock`.
@@ -72,15 +72,16 @@ def train_alone(
     batches = task.batches(0)
     for _ in range(_num_steps(task)):
         begin_step()
-        step.begin(0, _PAST_WARM_UP)
-        with clock.watching():
-            loss, pass_s = compute_gradients(
-                task, model, batches, rank.loss_scale, clock.begin, time_scale=time_scale
-            )
-            ready_s = clock.ready_s().items()  # real, unlike the stretched pass
-            passes.append({name: time_scale * seconds for name, seconds in ready_s})
-        step.contribute(rank)
-        done += step.apply([Computed(loss, pass_s)], learning_rate=0.0)
+        step.begin(0, _PAST_WARM_UP, rank.trial_learning_rate)
+        with step.turn_of(rank):
+            with clock.watching():
+                loss, pass_s = compute_gradients(
+                    task, model, batches, rank.loss_scale, clock.begin, time_scale=time_scale
+                )
+                ready_s = clock.ready_s().items()  # real, unlike the stretched pass
+                passes.append({name: time_scale * seconds for name, seconds in ready_s})
+            step.contribute(rank)
+        done += step.apply([Computed(loss, pass_s)])
     compute_s = median(record.compute_s for record in _settled(done))
     compress_s = median(record.compress_s for record in _settled(done))
     update_s = median(record.update_s for record in _settled(done))
@@ -98,11 +99,11 @@ def _compress_in_pass_s(
     batches, found = rank.task.batches(0), []
     for _ in range(_num_steps(rank.task)):
         begin_step()
-        step.begin(0, _PAST_WARM_UP)
+        step.begin(0, _PAST_WARM_UP, rank.trial_learning_rate)
         computed = compute_gradients(
             rank.task, rank.model, batches, rank.loss_scale, time_scale=time_scale
         )
-        (record,) = step.apply([Computed(*computed)], learning_rate=0.0)
+        (record,) = step.apply([Computed(*computed)])
         found.append(record.compress_s)
     return median(_settled(found))
 

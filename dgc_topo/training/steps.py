@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Traffic
 from dgc_topo.schedule import Goal
-from dgc_topo.training.buckets import apply_updates, gradients_of, sparse_entries
+from dgc_topo.training.buckets import gradients_of, sparse_entries
 from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
 from dgc_topo.training.world import Exchange
@@ -25,8 +26,8 @@ AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
 class Strategy(ABC):
     """The way from gradients to moved parameters, for the ranks of this process.
 
-    Every step is one call of `begin`; then, rank by rank, a forward and backward pass (but for a
-    dedicated server) and `contribute`; then `apply`.
+    Every step is one call of `begin`; then, rank by rank in its own `turn_of`, a forward and
+    backward pass (but for a dedicated server) and `contribute`; then `apply`.
 
     Attributes:
         forward: Module that the forward pass has to go through, if not the model itself.
@@ -35,20 +36,24 @@ class Strategy(ABC):
     forward: nn.Module | None = None
 
     @abstractmethod
-    def begin(self, iteration: int, epoch: float) -> None:
-        """Begin a step, after so many steps and epochs."""
+    def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
+        """Begin a step, after so many steps and epochs, with a learning rate."""
+
+    def turn_of(self, rank: TrainingRank) -> AbstractContextManager[None]:
+        """Return the context of a rank's turn: in it the parameters are those for its gradient."""
+        del rank
+        return nullcontext()
 
     def contribute(self, rank: TrainingRank) -> None:
         """Take the gradient from a rank's parameters; the next rank's gradient replaces it."""
         del rank  # one rank alone leaves its gradient where it is
 
     @abstractmethod
-    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+    def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """Communicate and update.
 
         Args:
             computed: Of each rank here.
-            learning_rate: Factor of the updates.
 
         Returns:
             Per rank, what it did in this step.
@@ -88,16 +93,25 @@ class AllReduceStep(Strategy):
         self._ranks = ranks
         self._exchange = exchange
         self._finish_all = finish_all
-        self._parameters = ranks[0].parameters
         # Ranks that share parameters would all make the same update: the first worker does.
         self._leader = next((at for at, rank in enumerate(ranks) if rank.trains), 0)
-        self._clock = PhaseClock(next(iter(self._parameters.values())).device, time_scale)
-        self.begin(0, 0.0)
+        device = next(iter(ranks[0].parameters.values())).device
+        self._clock = PhaseClock(device, time_scale)
+        self.begin(0, 0.0, 0.0)
 
-    def begin(self, iteration: int, epoch: float) -> None:
+    def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
         """See `Strategy.begin`."""
-        self._iteration, self._epoch = iteration, epoch
+        self._iteration, self._epoch, self._learning_rate = iteration, epoch, learning_rate
         self._contributions: list[_Contribution] = []
+        self._ahead_s = 0.0
+
+    @contextmanager
+    def turn_of(self, rank: TrainingRank) -> Iterator[None]:
+        """See `Strategy.turn_of`."""
+        self._clock.start()
+        with rank.buckets.looking_ahead():
+            self._ahead_s = self._clock.lap()
+            yield
 
     def contribute(self, rank: TrainingRank) -> None:
         """See `Strategy.contribute`: compress it.
@@ -107,7 +121,7 @@ class AllReduceStep(Strategy):
         """
         clock, buckets = self._clock, rank.buckets
         clock.start()
-        buckets.set_progress(self._epoch)
+        buckets.set_progress(self._epoch, self._learning_rate)
         density = buckets.density
         encoded_bytes = 0
         if rank.trains:
@@ -117,10 +131,10 @@ class AllReduceStep(Strategy):
             payloads = buckets.neutral()
         entries = sparse_entries(*payloads)
         self._contributions.append(
-            _Contribution(payloads, density, entries, encoded_bytes, clock.lap())
+            _Contribution(payloads, density, entries, encoded_bytes, self._ahead_s + clock.lap())
         )
 
-    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+    def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """See `Strategy.apply`."""
         payloads = [own.payloads for own in self._contributions]
         traffic = self._sum(payloads)
@@ -133,7 +147,7 @@ class AllReduceStep(Strategy):
                 if at != self._leader:
                     rank.buckets.finish(payloads[at])
             self._clock.start()
-        apply_updates(self._parameters, updates, learning_rate)
+        self._ranks[self._leader].move(updates, self._learning_rate)
         update_s = self._clock.lap()
         turns_s = [
             one.pass_s + own.compress_s + sum(run.communicate_s + run.wait_s for run in runs)
@@ -185,22 +199,22 @@ class GossipStep(Strategy):
         time_scale: float = 1.0,
     ) -> None:
         self._parameters = rank.parameters
-        self._buckets = rank.buckets
+        self._buckets, self._move = rank.buckets, rank.move
         self._exchange = exchange
         self._wire_dtype = wire_dtype
         self._clock = PhaseClock(next(iter(rank.parameters.values())).device, time_scale)
-        self.begin(0, 0.0)
+        self.begin(0, 0.0, 0.0)
 
-    def begin(self, iteration: int, epoch: float) -> None:
+    def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
         """See `Strategy.begin`."""
-        self._iteration, self._epoch = iteration, epoch
+        self._iteration, self._epoch, self._learning_rate = iteration, epoch, learning_rate
 
     @torch.no_grad()
-    def apply(self, computed: Sequence[Computed], learning_rate: float) -> list[StepRecord]:
+    def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """See `Strategy.apply`."""
         (own,), clock = computed, self._clock
         clock.start()
-        self._buckets.set_progress(self._epoch)
+        self._buckets.set_progress(self._epoch, self._learning_rate)
         local = self._buckets.compress(gradients_of(self._parameters))
         updates = self._buckets.finish(local)
         payload = mixture_of(self._parameters, self._wire_dtype)
@@ -208,7 +222,7 @@ class GossipStep(Strategy):
         (traffic,) = self._exchange([payload], self._iteration)
         clock.start()
         set_parts(self._parameters.values(), payload.buffer)
-        apply_updates(self._parameters, updates, learning_rate)
+        self._move(updates, self._learning_rate)
         return [
             StepRecord(
                 compute_s=own.pass_s,

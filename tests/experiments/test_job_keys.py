@@ -110,13 +110,21 @@ def test_a_job_of_which_nothing_is_as_by_default_has_the_key_it_had(text, key):
 OWN = re.sub(r"(?s)dataset = .*?options = [^\n]*", "OWN", EVERYTHING).replace(
     "OWN", 'dataset = "net.py:lines"\nmodel = "net.py:small"\nloss = "net.py:squares"'
 )
+ADAMW = (
+    OVERLAPPED.partition("[compression]")[0].replace(
+        "momentum = 0.5\nnesterov = true\nweight_decay = 1e-4",
+        'optimizer = "adamw"\noptimizer_options = { betas = [0.9, 0.95] }\n'
+        "learning_rate_options = { final_factor = 0.1 }\nlearning_rate_warm_up_epochs = 1.0",
+    )
+    + "[compression]\nlook_ahead = 0.25\n"
+)
 
 
 def test_every_setting_that_decides_a_result_counts(tmp_path):
     """A setting that is added has to be written down in the fingerprint as well."""
     counted: set[str] = set()
     write_own(tmp_path)
-    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN):
+    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN, ADAMW):
         [job], _ = plan_jobs(parse_scenario(text, folder=tmp_path))
         settings: Any = _settings_version_1(job)
         counted |= {*settings["train"], *settings["compression"]}

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from dgc_topo.compression.dense import Dense
 from dgc_topo.experiments.scenario import Scenario, load_scenario
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Traffic
-from dgc_topo.training.buckets import Bucket, Buckets, bucket_names
+from dgc_topo.training.buckets import Bucket, Buckets, apply_updates, bucket_names
 from dgc_topo.training.job import Job
 from dgc_topo.training.overlap import OverlappedStep
 from dgc_topo.training.rank import Computed
@@ -120,7 +121,12 @@ def step_of(model: nn.Module, exchange: Doubling, bucket_bytes: float = 1) -> Ov
         for names in bucket_names(parameters, bucket_bytes)
     ]
     task: Any = SimpleNamespace(worked_s=lambda: 0.0, aside=nullcontext)
-    rank: Any = SimpleNamespace(parameters=parameters, buckets=Buckets(buckets), trains=True)
+    rank: Any = SimpleNamespace(
+        parameters=parameters,
+        buckets=Buckets(buckets),
+        move=partial(apply_updates, parameters),
+        trains=True,
+    )
     return OverlappedStep(rank, exchange, task)
 
 
@@ -142,12 +148,12 @@ def test_the_last_layer_travels_while_the_first_still_computes():
     model, exchange = TwoLayers(), Doubling()
     first = model.first.bias.detach().clone()
     step = step_of(model, exchange)
-    step.begin(0, 0.0)
+    step.begin(0, 0.0, 0.5)
     hidden = WaitsGoingBack.apply(model.first(torch.ones(1, 3)), exchange.called)
     model.last(hidden).sum().backward()
     assert model.first.bias.grad is not None
     expected = first - 0.5 * 2 * model.first.bias.grad
-    (record,) = step.apply([Computed(pass_s=60.0)], 0.5)
+    (record,) = step.apply([Computed(pass_s=60.0)])
     assert exchange.sizes == [12, 12]
     assert torch.equal(model.first.bias, expected)
     assert record.encoded_bytes == 4 * 24
@@ -160,10 +166,10 @@ def test_parameters_that_took_no_part_travel_as_zeros():
     unused = model.last.weight.detach().clone()
     step = step_of(model, exchange)
     for _ in range(2):  # and the next step begins anew
-        step.begin(0, 0.0)
+        step.begin(0, 0.0, 0.5)
         model.zero_grad()
         model.first(torch.ones(1, 3)).sum().backward()
-        step.apply([Computed()], 0.5)
+        step.apply([Computed()])
     assert exchange.sizes == [12, 12] * 2
     assert torch.equal(model.last.weight, unused)
 
@@ -177,10 +183,10 @@ def test_frozen_parameters_travel_as_zeros_and_hold_nothing_up(frozen):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     step = step_of(model, exchange)
     for _ in range(2):
-        step.begin(0, 0.0)
+        step.begin(0, 0.0, 0.5)
         model.zero_grad()
         model.last(model.first(torch.ones(1, 3))).sum().backward()
-        step.apply([Computed()], 0.5)
+        step.apply([Computed()])
     assert exchange.sizes == [12, 12] * 2
     moved = {name for name, p in model.named_parameters() if not p.equal(before[name])}
     assert moved == {name for name, p in model.named_parameters() if p.requires_grad}
@@ -190,10 +196,10 @@ def test_what_fails_while_sending_is_raised_where_the_sum_is_needed():
     model, exchange = nn.Linear(2, 2), Doubling()
     exchange.error = ConnectionError("rank 1 is gone")
     step = step_of(model, exchange)
-    step.begin(0, 0.0)
+    step.begin(0, 0.0, 0.5)
     model(torch.ones(1, 2)).sum().backward()
     with pytest.raises(ConnectionError, match="rank 1 is gone"):
-        step.apply([Computed()], 0.5)
+        step.apply([Computed()])
 
 
 @pytest.mark.slow

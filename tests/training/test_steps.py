@@ -21,7 +21,7 @@ def test_ranks_that_take_turns_record_their_own_work_and_the_whole_step(tmp_path
         TrainingRank(job, rank, contributors, world.device, parameters=shared) for rank in (1, 2)
     ]
     step = AllReduceStep(ranks, world.connect(job))
-    step.begin(0, 0.0)
+    step.begin(0, 0.0, 0.1)
     for rank in ranks:
         rank.begin_epoch(0)
     computed = []
@@ -29,7 +29,7 @@ def test_ranks_that_take_turns_record_their_own_work_and_the_whole_step(tmp_path
         computed.append(rank.compute(None, 0))
         step.contribute(rank)
     before = {name: parameter.detach().clone() for name, parameter in shared.items()}
-    records = step.apply(computed, learning_rate=0.1)
+    records = step.apply(computed)
     assert any(not torch.equal(before[name], shared[name]) for name in before)
     (server,) = (record for rank, record in zip(ranks, records, strict=True) if not rank.trains)
     assert (server.compute_s, server.loss, server.entries, server.encoded_bytes) == (0, 0, 0, 0)

@@ -305,6 +305,7 @@ def _check_trainable(where: str, train: TrainSection, compression: CompressionSe
     """Refuse a training that no worker could do."""
     try:
         compression.check_warm_up(train.epochs)
+        compression.check_optimizer(train)
         if train.overlap:
             compression.check_buckets(train.bucket_mib)
     except ValueError as error:
