@@ -73,8 +73,8 @@ class OwnGroup:
         self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._transport = DistributedTransport(self._group, timeout)
         self._communicator = Communicator(topology, self._transport, seed)
-        votes = load_topology("butterfly")
-        self._votes = Communicator(votes, self._transport, compare=False)
+        butterfly = load_topology("butterfly")
+        self._butterfly = Communicator(butterfly, self._transport, compare=False)
         self._failure: BaseException | None = None
         _ALL.add(self)
 
@@ -99,8 +99,16 @@ class OwnGroup:
     def any(self, flag: bool, device: torch.device) -> bool:
         """Return True if a rank says so; one number travels, by *device*'s connections."""
         votes = torch.tensor([float(flag)], dtype=torch.float32, device=device)
-        self._guarded(self._votes, DensePayload(votes), 0)
-        return bool(votes.item() > 0)
+        return bool(self.mean(votes).item() > 0)
+
+    def mean(self, flat: Tensor) -> Tensor:
+        """Return the mean over all ranks, the same bits on each, over a butterfly.
+
+        Args:
+            flat: Shape (length,), float32, contiguous; overwritten.
+        """
+        self._guarded(self._butterfly, DensePayload(flat), 0)
+        return flat.div_(self.world_size)
 
     def compare(self, settings: Mapping[str, Any]) -> None:
         """Compare JSON values with those of every other rank, by key.
@@ -141,7 +149,7 @@ class OwnGroup:
     def close(self) -> None:
         """Let go of the group; nothing can run any more."""
         self.fail(RuntimeError("closed"))
-        del self._communicator, self._votes, self._transport, self._group
+        del self._communicator, self._butterfly, self._transport, self._group
 
     def _guarded(self, communicator: Communicator, payload: Payload, iteration: int) -> Traffic:
         self.refuse_after_error()

@@ -30,6 +30,7 @@ class Example(NamedTuple):
 #: One line for each folder of examples/ with a plain script.
 ALL = [
     Example("ddp"),
+    Example("plain_loop"),
 ]
 every_example = pytest.mark.parametrize("example", ALL, ids=lambda example: example.folder)
 
@@ -85,7 +86,8 @@ def loss_of(example: Example, script: str) -> float:
         text=True,
         check=False,
         timeout=150,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # Lines are written whole, even by two processes.
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""},
     )
     assert done.returncode == 0, done.stderr[-4000:]
     *_, last = re.findall(r"^loss ([0-9.e+-]+)$", done.stdout, re.MULTILINE)

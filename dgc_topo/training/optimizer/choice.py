@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -78,26 +78,55 @@ def refuse_optimizer(where: str, optimizer: Optimizer) -> None:
             raise ValueError(f"{where}: {kind} cannot be used: {_HOPELESS[each.__name__]}")
 
 
-def rule_for(where: str, optimizer: Optimizer, own: OwnGroup, config: DGCConfig) -> Rule:
+def rule_for(
+    where: str,
+    optimizer: Optimizer,
+    own: OwnGroup,
+    config: DGCConfig,
+    look_ahead: float,
+    given: Container[str],
+) -> Rule:
     """Return the rule that fits optimizer, topology and density.
 
+    Args:
+        where: What to call the owner in errors.
+        optimizer: The user's own.
+        own: The ranks, and the topology between them.
+        config: Settings of the compression.
+        look_ahead: See `UpdateRule`.
+        given: Names of the settings that the user gave.
+
     Raises:
-        ValueError: if none does.
+        ValueError: if none does, or the rule does not have a setting.
     """
-    kind: type[Rule]
+    kind = _kind_of_rule(where, optimizer, own, config)
+    if kind is not UpdateRule:
+        if look_ahead:
+            raise ValueError(
+                f"{where}: look_ahead {look_ahead}, expected 0: it is for compressed updates, as "
+                "of AdamW below density 1"
+            )
+        return kind(where, optimizer, own, config)
+    if "warm_up" in given:
+        raise ValueError(
+            f"{where}: warm_up with {type(optimizer).__name__}, expected warm_up_steps alone: the "
+            "density of updates falls in equal ratios"
+        )
+    return UpdateRule(where, optimizer, own, config, look_ahead)
+
+
+def _kind_of_rule(where: str, optimizer: Optimizer, own: OwnGroup, config: DGCConfig) -> type[Rule]:
     if own.gossips:
         if is_sparse(config.density):
             raise ValueError(
                 f"{where}: density {config.density:g} over {own.topology.label}, expected 1: what "
                 "gossip mixes are whole parameters, and a part of them has no meaning"
             )
-        kind = GossipRule
-    elif not is_sparse(config.density):
-        kind = AverageRule
-    else:
-        # A subclass may do anything in its step.
-        kind = MomentumCorrectionRule if type(optimizer) is SGD else UpdateRule
-    return kind(where, optimizer, own, config)
+        return GossipRule
+    if not is_sparse(config.density):
+        return AverageRule
+    # A subclass may do anything in its step.
+    return MomentumCorrectionRule if type(optimizer) is SGD else UpdateRule
 
 
 def names_of(where: str, optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:

@@ -43,11 +43,11 @@ class CompressingRule(Rule):
 
     def train(self, groups: Sequence[Parameters]) -> None:
         """See `Rule.train`."""
-        before = self.state() if self.parameters else {}
+        before = CompressingRule.state(self) if self.parameters else {}
         super().train(groups)
         self.compressor, self._aside = self._make_compressor(), Sections()
         if before:
-            self.load_state(before)
+            CompressingRule.load_state(self, before)
 
     def describe(self) -> str:
         """See `Rule.describe`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from dgc_topo.compression.parameters import check_parameters
 from dgc_topo.scalars import plain_int
@@ -26,16 +26,17 @@ from dgc_topo.training.optimizer.choice import (
     rule_for,
     trained_groups,
 )
+from dgc_topo.training.optimizer.facade import Facade
 from dgc_topo.training.optimizer.rules import scale_gradients
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
 _WHERE = "distributed optimizer"
 _KEY = "dgc_topo"  #: of our state, beside that of the user's optimizer
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("dgc_topo.optimizer")
 
 
-class DistributedOptimizer(Optimizer):
+class DistributedOptimizer(Facade):
     """A torch.optim.Optimizer that trains together with the other ranks; wraps the script's own.
 
     At the start every rank gets the first one's parameters and buffers.  From then on only `step`
@@ -62,9 +63,12 @@ class DistributedOptimizer(Optimizer):
         density: Fraction of each matrix that is sent, above 0; a number, or a text such as "1%".
         group: The ranks that train together; None is the default process group.
         seed: For topologies that draw at random; the same on every rank.
-        warm_up_steps: Steps in which density falls to *density*, in the paper's four stages.
+        warm_up_steps: Steps in which density falls to *density*: with SGD in the paper's four
+            stages, else in eight equal ratios.
         clip_norm: Bound on the L2 norm of the whole gradient.  At density 1 it is that of the mean.
             Below, each rank clips its own, at ``clip_norm * sqrt(ranks)``; in gossip at clip_norm.
+        look_ahead: With AdamW and the like, the share (0 to 1) of its own unsent changes that a
+            rank already works with.  Its model is then its own: see `shared_parameters`.
         timeout: Longest wait for another rank in a step.
         settings: Other settings of `DGCConfig`, by name, such as ``wire_dtype="float16"``.
 
@@ -106,21 +110,25 @@ class DistributedOptimizer(Optimizer):
         seed: int = 0,
         warm_up_steps: int = 0,
         clip_norm: float | None = None,
+        look_ahead: float = 0.0,
         timeout: timedelta = DEFAULT_TIMEOUT,
         **settings: Any,
     ) -> None:
         config = config_of_steps(_WHERE, density, warm_up_steps, clip_norm, settings)
         refuse_optimizer(_WHERE, optimizer)
         self._names = names_of(_WHERE, optimizer, model)
-        super().__init__(optimizer.param_groups, optimizer.defaults)
-        self._optimizer = optimizer
+        super().__init__(optimizer)
         self._own = OwnGroup(_WHERE, topology, group, seed=seed, timeout=timeout)
-        self._new_rule = partial(rule_for, _WHERE, optimizer, self._own, config)
+        self._new_rule = partial(
+            rule_for, _WHERE, optimizer, self._own, config, look_ahead, tuple(settings)
+        )
         self.steps = self.skipped_steps = 0
         self._begin()
         self._own.compare(self._shared_settings(model))
         self._own.make_equal([*model.parameters(), *model.buffers()])
-        _log.info("%s", self.describe())
+        self._rule.start()
+        if self._own.rank == 0:
+            _log.info("%s", self.describe())
 
     @property
     def rule(self) -> str:
@@ -134,7 +142,7 @@ class DistributedOptimizer(Optimizer):
 
     def __repr__(self) -> str:
         topology, ranks = self._own.topology, self._own.world_size
-        return f"DistributedOptimizer({self._optimizer!r}, {self.rule}, {topology}, {ranks} ranks)"
+        return f"DistributedOptimizer({self._wrapped!r}, {self.rule}, {topology}, {ranks} ranks)"
 
     def describe(self) -> str:
         """Describe the rule, and which parameters are compressed and which are not."""
@@ -170,9 +178,26 @@ class DistributedOptimizer(Optimizer):
         self.skipped_steps += not done
         return loss
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients of all parameters."""
-        self._optimizer.zero_grad(set_to_none)
+    @contextmanager
+    def shared_parameters(self) -> Iterator[None]:
+        """Put the parameters that all ranks share into the model while a block runs.
+
+        For evaluation, and for saving the model, where each rank has its own: in gossip they are
+        the mean over the ranks; with *look_ahead* the parameters without what only this rank knows.
+        Otherwise the model has them anyway.  Every rank enters the block.
+        """
+        shared = self._rule.shared()
+        held = {name: self._rule.parameters[name].detach().clone() for name in shared}
+        try:
+            self._set(shared)
+            yield
+        finally:
+            self._set(held)
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._rule.parameters[name].copy_(value)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters of the model to those that are trained; every rank does so.
@@ -180,13 +205,10 @@ class DistributedOptimizer(Optimizer):
         Raises:
             ValueError: if one is not the model's.
         """
-        if not hasattr(self, "_optimizer"):  # torch's own constructor
-            super().add_param_group(param_group)
-            return
         given = param_group["params"]
         group = {**param_group, "params": [given] if isinstance(given, Tensor) else list(given)}
         check_names(_WHERE, group["params"], self._names)
-        self._optimizer.add_param_group(group)
+        super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's snapshot with this rank's compressor state, loadable anywhere."""
@@ -197,7 +219,7 @@ class DistributedOptimizer(Optimizer):
             "parameters": sorted(self._names.values()),
             **self._rule.state(),
         }
-        return {**self._optimizer.state_dict(), _KEY: own}
+        return {**self._wrapped.state_dict(), _KEY: own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a snapshot, bit for bit, or begin with that of a plain optimizer.
@@ -208,51 +230,21 @@ class DistributedOptimizer(Optimizer):
         plain = {key: value for key, value in state_dict.items() if key != _KEY}
         own = state_dict.get(_KEY)
         if own is None:
-            self._optimizer.load_state_dict(plain)
+            self._wrapped.load_state_dict(plain)
             self._begin()
+            self._rule.start()
             return
         self._check(own)
         before = self._rule.state()
         names = ("rule", "steps", "skipped_steps", "parameters")
         self._rule.load_state({key: own[key] for key in own if key not in names})
         try:
-            self._optimizer.load_state_dict(plain)
+            self._wrapped.load_state_dict(plain)
         except BaseException:
             self._rule.load_state(before)
             raise
         self._follow()
         self.steps, self.skipped_steps = own["steps"], own["skipped_steps"]
-
-    def register_state_dict_pre_hook(
-        self, hook: Callable[[Optimizer], None], prepend: bool = False
-    ) -> RemovableHandle:
-        """Register a hook with the wrapped optimizer, whose state it concerns."""
-        return self._optimizer.register_state_dict_pre_hook(hook, prepend)
-
-    def register_state_dict_post_hook(
-        self,
-        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
-        prepend: bool = False,
-    ) -> RemovableHandle:
-        """Register a hook with the wrapped optimizer, whose state it concerns."""
-        return self._optimizer.register_state_dict_post_hook(hook, prepend)
-
-    def register_load_state_dict_pre_hook(
-        self,
-        hook: Callable[[Optimizer, dict[str, Any]], dict[str, Any] | None],
-        prepend: bool = False,
-    ) -> RemovableHandle:
-        """Register a hook with the wrapped optimizer, whose state it concerns."""
-        return self._optimizer.register_load_state_dict_pre_hook(hook, prepend)
-
-    def register_load_state_dict_post_hook(
-        self, hook: Callable[[Optimizer], None], prepend: bool = False
-    ) -> RemovableHandle:
-        """Register a hook with the wrapped optimizer, whose state it concerns."""
-        return self._optimizer.register_load_state_dict_post_hook(hook, prepend)
-
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError(f"{_WHERE}: has connections, which cannot be copied; use state_dict()")
 
     def _begin(self) -> None:
         """Begin with a rule that has no state but the optimizer's."""
@@ -262,8 +254,8 @@ class DistributedOptimizer(Optimizer):
 
     def _follow(self) -> None:
         """Follow what was done to the wrapped optimizer's groups, and to its parameters."""
-        self.param_groups, self.state = self._optimizer.param_groups, self._optimizer.state
-        groups = trained_groups(self._optimizer, self._names)
+        self._share()
+        groups = trained_groups(self._wrapped, self._names)
         seen = [list(group) for group in groups]
         if seen != self._seen:
             check_parameters(_WHERE, {name: p for group in groups for name, p in group.items()})
@@ -291,7 +283,7 @@ class DistributedOptimizer(Optimizer):
         """Return the settings that must be equal on every rank, by key."""
         named = [*model.named_parameters(), *model.named_buffers()]
         return {
-            "optimizer": type(self._optimizer).__name__,
+            "optimizer": type(self._wrapped).__name__,
             "rule": self.rule,
             **{name: f"{tuple(t.shape)} {t.dtype}" for name, t in named},
         }

@@ -74,6 +74,16 @@ class Rule(ABC):
         self.groups = groups
         self.parameters = {name: p for group in groups for name, p in group.items()}
 
+    def start(self) -> None:  # noqa: B027  most rules keep no parameters
+        """Begin with the parameters as they are: all ranks have the same now."""
+
+    def shared(self) -> Mapping[str, Tensor]:
+        """Return parameters that all ranks share, by name, where the model's are the rank's own.
+
+        Every rank calls it: in gossip they have to be averaged.
+        """
+        return {}
+
     def state(self) -> dict[str, Any]:
         """Return a snapshot of the rule's own state; empty if it has none."""
         return {}
@@ -211,6 +221,11 @@ class GossipRule(Rule):
         scale_gradients(self.parameters, factor)
         self.optimizer.step()
         return True
+
+    def shared(self) -> Mapping[str, Tensor]:
+        """See `Rule.shared`: the mean over all ranks."""
+        layout = FlatLayout.of(self.parameters)
+        return layout.views(self.own.mean(layout.flatten(self.parameters, self._device)))
 
 
 def scale_gradients(parameters: Parameters, factor: float) -> None:

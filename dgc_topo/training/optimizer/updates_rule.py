@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.payload import Payload
 from dgc_topo.training.optimizer.compressing import CompressingRule
-from dgc_topo.training.optimizer.rules import scale_gradients
+from dgc_topo.training.optimizer.rules import Parameters, scale_gradients
+from dgc_topo.training.own_group import OwnGroup
 
 #: Settings that a compressor of updates has, or that the facade has set.
 _OF_UPDATES = {
@@ -31,10 +36,75 @@ class UpdateRule(CompressingRule):
     Every rank's optimizer makes its own step on its own gradient.  The changes of the parameters
     that come of it are compressed, with a residual, and averaged: all ranks make the mean change.
     Clipping is that of the rank's own gradient, before its optimizer sees it.
+
+    With `look_ahead` a rank works on the shared parameters and that share of what it has not sent:
+    it sees its own work at once, and that of the others late.
+
+    Args:
+        where: See `Rule`.
+        optimizer: See `Rule`.
+        own: See `Rule`.
+        config: See `Rule`.
+        look_ahead: From 0 to 1, see `UpdateCompressor`.
     """
 
     name = "update"
     compressor: UpdateCompressor
+
+    def __init__(
+        self,
+        where: str,
+        optimizer: Optimizer,
+        own: OwnGroup,
+        config: DGCConfig,
+        look_ahead: float = 0.0,
+    ) -> None:
+        super().__init__(where, optimizer, own, config)
+        self._look_ahead = look_ahead
+        self._shared: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def train(self, groups: Sequence[Parameters]) -> None:
+        """See `Rule.train`; a parameter that gets frozen goes back to its shared value."""
+        held, self._shared = self._shared, {}
+        for name, shared in held.items():
+            self.parameters[name].copy_(shared)
+        super().train(groups)
+        if held:
+            self.start()
+            self._shared |= {name: held[name] for name in self._shared if name in held}
+            self._set_parameters()
+
+    def start(self) -> None:
+        """See `Rule.start`."""
+        if self._look_ahead:
+            self._shared = {
+                name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
+            }
+
+    def shared(self) -> dict[str, Tensor]:
+        """See `Rule.shared`."""
+        return self._shared
+
+    def state(self) -> dict[str, Any]:
+        """See `Rule.state`; with the shared parameters, where the model has others."""
+        return {**super().state(), **({"shared": self._shared} if self._look_ahead else {})}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Rule.load_state`; sets the parameters, too, if this looks ahead."""
+        shared = state.get("shared", {})
+        found = {name: tuple(tensor.shape) for name, tensor in shared.items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in self._shared.items()}
+        if found != expected:
+            raise ValueError(
+                f"{self.where} state: shared parameters {found}, expected {expected}: the same "
+                "look_ahead, and the same parameters frozen"
+            )
+        super().load_state(state)
+        for name, tensor in self._shared.items():
+            tensor.copy_(shared[name])
+        self._set_parameters()
 
     @torch.no_grad()
     def step(self, iteration: int, progress: int) -> bool:
@@ -56,8 +126,17 @@ class UpdateRule(CompressingRule):
         except NonFiniteGradientError:
             self.compressor.give_back()
             return False
-        torch._foreach_add_(list(self.parameters.values()), list(changes.values()))
+        moved = self._shared or self.parameters
+        torch._foreach_add_([moved[name] for name in changes], list(changes.values()))
+        self._set_parameters()
         return True
+
+    def _set_parameters(self) -> None:
+        """Look ahead from the shared parameters."""
+        if self._shared:
+            ahead = self.compressor.ahead()
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self._shared[name] + ahead[name])
 
     def _payload(self, factor: float) -> tuple[Payload, NonFiniteGradientError | None]:
         """Return what this rank sends, and the reason if that is nothing; parameters stay."""
@@ -90,4 +169,5 @@ class UpdateRule(CompressingRule):
             selection=self.config.selection,
             wire_dtype=self.config.wire_dtype,
             index_encoding=self.config.index_encoding,
+            look_ahead=self._look_ahead,
         )

@@ -97,6 +97,21 @@ def mass(group: dist.ProcessGroup) -> dict[str, Mass]:
     }
 
 
+def frozen_ahead(group: dist.ProcessGroup) -> list[Tensor]:
+    """Look ahead with AdamW; return a weight while it trains, while it is frozen, and after."""
+    options = {"topology": "ring", "density": 0.05, "look_ahead": 1.0}
+    model, optimizer = begin(group, adamw, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    weights = []
+    for step, trains in enumerate([True, True, False, False, True, True]):
+        model.first.weight.requires_grad_(trains)
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+        weights.append(model.first.weight.detach().clone())
+    return weights[1::2]
+
+
 class Skipped(NamedTuple):
     """A step in which rank 1 had a gradient that was not finite."""
 

@@ -15,6 +15,7 @@ from tests.training.optimizer.training import (
     sgd,
     train,
     train_plainly,
+    train_shared,
     updates_by_hand,
 )
 
@@ -55,22 +56,30 @@ def test_sgd_below_density_1_is_deep_gradient_compression(cluster: Cluster, clip
     assert largest_difference(ranks[0], by_hand) < 1e-6  # clipped before or after division by 3
 
 
-def test_adamw_below_density_1_sends_what_it_changed(cluster: Cluster):
+@pytest.mark.parametrize("look_ahead", [0.0, 0.5])
+def test_adamw_below_density_1_sends_what_it_changed(cluster: Cluster, look_ahead):
+    """Bit for bit; with look-ahead ranks part, and what they share stays alike."""
     options = {"topology": "butterfly", "density": 0.1, "warm_up_steps": 4}
-    ranks = cluster.run(4, train, adamw, options)
-    [by_hand] = cluster.run(1, updates_by_hand, 4, "butterfly", 0.1)
-    check_alike(ranks)
-    assert largest_difference(ranks[0], by_hand) == 0
+    ranks = cluster.run(4, train_shared, adamw, {**options, "look_ahead": look_ahead})
+    own, shared = ([rank[place] for rank in ranks] for place in (0, 1))
+    [by_hand] = cluster.run(1, updates_by_hand, 4, "butterfly", 0.1, look_ahead)
+    check_alike(shared)
+    assert largest_difference(shared[0], by_hand) == 0
+    assert (largest_difference(own[0], shared[0]) > 1e-3) == (look_ahead > 0)
 
 
 @pytest.mark.parametrize("make", [nesterov, adamw])
 def test_gossip_is_d_psgd_by_the_mixing_matrix(cluster: Cluster, make):
     topology = "gossip:graph=ring"
-    ranks = cluster.run(4, train, make, {"topology": topology})
+    ranks = cluster.run(4, train_shared, make, {"topology": topology})
+    own, shared = ([rank[place] for rank in ranks] for place in (0, 1))
     [by_hand] = cluster.run(1, gossip_by_hand, make, 4, topology)
-    for one, other in zip(ranks, by_hand, strict=True):
+    for one, other in zip(own, by_hand, strict=True):
         assert largest_difference(one, other) < 2e-5
-    assert largest_difference(ranks[0], ranks[2]) > 1e-3  # their own models
+    assert largest_difference(own[0], own[2]) > 1e-3  # their own models
+    check_alike(shared)
+    mean = {name: torch.stack([each[name] for each in own]).mean(0) for name in own[0]}
+    assert largest_difference(shared[0], mean) < 1e-6
 
 
 @pytest.mark.parametrize("make", [sgd, adamw])

@@ -83,6 +83,9 @@ def settings_of(name: str, value: object):
         pytest.param(SGD, {"density": 0}, "density", id="density=0"),
         pytest.param(SGD, {"topology": "rong"}, "rong", id="topology"),
         pytest.param(AdamW, {"density": 0.1, "masking": False}, "masking", id="masking"),
+        pytest.param(AdamW, {"density": 0.1, "warm_up": "paper", "warm_up_steps": 5}, "warm_up"),
+        pytest.param(AdamW, {"density": 0.1, "look_ahead": 2}, "look_ahead"),
+        pytest.param(SGD, {"density": 0.1, "look_ahead": 0.5}, "look_ahead 0.5, expected 0"),
         pytest.param(torch.optim.LBFGS, {}, "several times in a step", id="LBFGS"),
         pytest.param(torch.optim.SparseAdam, {}, "sparse gradients", id="SparseAdam"),
         pytest.param(

@@ -13,6 +13,7 @@ RULES = [
     pytest.param(sgd, {"topology": "tree", "density": 0.1}, id="momentum correction"),
     pytest.param(adamw, {"topology": "ring", "density": 0.1}, id="update"),
 ]
+AHEAD = pytest.param(adamw, {"topology": "tree", "density": 0.1, "look_ahead": 0.5}, id="ahead")
 GOSSIP = pytest.param(adamw, {"topology": "gossip:graph=ring"}, id="gossip")
 
 
@@ -58,7 +59,7 @@ def test_in_gossip_infinity_skips_the_step_of_its_own_rank(cluster: Cluster):
     assert ranks[1].changed  # it mixes on
 
 
-@pytest.mark.parametrize(("make", "options"), [*RULES, GOSSIP])
+@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP])
 def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
     options = options if "gossip" in options["topology"] else {**options, "warm_up_steps": 5}
     for weights, state in cluster.run(3, situations.resumed, make, options):
@@ -77,6 +78,13 @@ def test_a_schedule_of_learning_rates_works_made_before_or_after(cluster: Cluste
     assert largest_difference(alone, plain) == 0
     [constant] = cluster.run(1, train, make, {**options, "density": 1})
     assert largest_difference(constant, plain) > 1e-3
+
+
+def test_a_layer_that_gets_frozen_goes_back_to_what_all_ranks_share(cluster: Cluster):
+    trained, frozen, again = zip(*cluster.run(3, situations.frozen_ahead), strict=True)
+    check_alike([{"weight": weight} for weight in frozen])
+    for stages in (trained, again):
+        assert largest_difference({"": stages[0]}, {"": stages[1]}) > 1e-4
 
 
 def test_after_a_failure_every_step_refuses_and_names_it(cluster: Cluster):

@@ -140,6 +140,14 @@ def train(
     options: Mapping[str, Any],
 ) -> dict[str, Tensor]:
     """Train over the ranks of a group."""
+    own, _ = train_shared(group, make, options)
+    return own
+
+
+def train_shared(
+    group: dist.ProcessGroup, make: Callable[[nn.Module], Optimizer], options: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Train; return this rank's own weights, and those that all ranks share."""
     model, optimizer = begin(group, make, options)
     rank, given = dist.get_rank(group), data(dist.get_world_size(group))
     for step in range(STEPS):
@@ -147,7 +155,12 @@ def train(
         loss_of(model, given, step, rank).backward()
         optimizer.step()
     assert optimizer.steps == STEPS
-    return weights_of(model)
+    own = weights_of(model)
+    with optimizer.shared_parameters():
+        shared = weights_of(model)
+    again = weights_of(model)
+    assert all(torch.equal(own[name], again[name]) for name in own)
+    return own, shared
 
 
 def gradients_by_hand(models: list[Net], given: Data, step: int) -> list[dict[str, Tensor | None]]:
@@ -203,18 +216,25 @@ def dgc_by_hand(
 
 
 def updates_by_hand(
-    group: dist.ProcessGroup, world_size: int, topology: str, density: float
+    group: dist.ProcessGroup, world_size: int, topology: str, density: float, look_ahead: float
 ) -> dict[str, Tensor]:
-    """AdamW of every rank, its changes compressed and averaged, written out, in one process."""
+    """Return what all share: AdamW of every rank, its changes compressed and averaged."""
     del group
     models, given = nets(world_size), data(world_size)
     optimizers = [adamw(model) for model in models]
     trained = {n: p for n, p in models[0].named_parameters() if p.requires_grad}
     schedule = dt.load_topology(topology).schedule(world_size)
     ranks = [
-        UpdateCompressor(trained, num_workers=world_size, density=density, warm_up_steps=4)
+        UpdateCompressor(
+            trained,
+            num_workers=world_size,
+            density=density,
+            warm_up_steps=4,
+            look_ahead=look_ahead,
+        )
         for _ in models
     ]
+    shared = weights_of(models[0])
     for step in range(STEPS):
         gradients_by_hand(models, given, step)
         payloads: list[Payload] = []
@@ -223,10 +243,14 @@ def updates_by_hand(
             optimizer.step()
             after = weights_of(model)
             payloads.append(compressor.compress({n: after[n] - before[n] for n in trained}))
-            model.load_state_dict(before, strict=False)
         run_in_process(schedule, payloads)
-        move(models, ranks[0].finish(payloads[0]), 1.0)
-    return weights_of(models[0])
+        for name, change in ranks[0].finish(payloads[0]).items():
+            shared[name] += change
+        for model, compressor in zip(models, ranks, strict=True):
+            ahead = compressor.ahead()
+            own = {name: value + ahead.get(name, 0.0) for name, value in shared.items()}
+            model.load_state_dict(own, strict=False)
+    return shared
 
 
 def gossip_by_hand(
