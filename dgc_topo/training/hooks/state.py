@@ -23,6 +23,7 @@ from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.buckets import Compressors
 from dgc_topo.training.hooks.group import group_of
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
+from dgc_topo.training.hooks.leftovers import Leftovers
 from dgc_topo.training.hooks.log import tell_compression, tell_takeover
 from dgc_topo.training.hooks.optimizers import Takeover
 from dgc_topo.training.hooks.passes import BackwardPass, Result
@@ -127,6 +128,7 @@ class HookState:
         in_memory = {name: in_memory_order(each) for name, each in self._parameters.items()}
         self._compressors = Compressors(in_memory, self.config, self._num_workers)
         self._reduction = self._reduction_with(plan.decays)
+        self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
             self._park(plan.moved.take(optimizer, self._parameters))
         watch_optimizers(
@@ -159,6 +161,7 @@ class HookState:
             self._begin()
         parameters, buffer = bucket.parameters(), bucket.buffer()
         layout = BucketLayout.of([self._name(each) for each in parameters], parameters)
+        self._check_leftovers(layout)
         devices: list[int | str | torch.device] = (
             [] if buffer.device.type == "cpu" else [buffer.device]
         )
@@ -214,6 +217,19 @@ class HookState:
         title = f"hook over {self._group.topology.label}, {ranks}"
         tell_compression(title, self._trained, self.config)
         tell_takeover(moved)
+
+    def _check_leftovers(self, layout: BucketLayout) -> None:
+        """Refuse a gradient that was averaged before."""
+        if self._leftovers is None or self._leftovers.name not in layout.names:
+            return
+        if self._leftovers.are_there:
+            raise ValueError(
+                f"hook: step {self._pass.number}: gradients that were averaged in an earlier "
+                "backward pass are still there, and momentum in the hook would count them twice; "
+                "expected zero_grad() after each step, and model.no_sync() for all backward passes "
+                "before the last one, if several make up a step"
+            )
+        self._leftovers.note_averaged()
 
     def _name(self, parameter: Tensor) -> str:
         name = self._names.get(id(parameter))

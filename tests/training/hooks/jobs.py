@@ -1,6 +1,7 @@
 """What the workers do in tests of hooks."""
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -150,3 +151,157 @@ def likeness_of(
 ) -> list[Likeness]:
     """Call `likeness` with keywords."""
     return likeness(group, hooks, **settings)
+
+
+def scales(group: dist.ProcessGroup) -> list[float]:
+    """Return the difference that scaling the loss makes, with the scale going up and down."""
+    hook: dict[str, Any] = {"density": 0.05, "topology": "tree", "warm_up_steps": 8}
+    plain = trained(group, hook, settings={"lr": 0.05, "momentum": 0.9})
+    torch.manual_seed(0)
+    model = DistributedDataParallel(Plain(), process_group=group, bucket_cap_mb=SMALL)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+    state = dt.HookState(model, optimizer=optimizer, scaler=scaler, **hook)
+    model.register_comm_hook(state, dt.hook)
+    data, found = batches(dist.get_rank(group)), []
+    for step in range(20):
+        optimizer.zero_grad()
+        inputs, targets = next(data)
+        scaler.scale((model(inputs) - targets).square().mean()).backward()
+        scaler.step(optimizer)
+        scaler.update(2.0 ** (4 if step % 5 else -3) * scaler.get_scale())
+    ours = {name: each.detach() for name, each in model.module.named_parameters()}
+    found.append(difference(plain.parameters, ours))
+    return found
+
+
+def resumed(group: dist.ProcessGroup, optimizer: str) -> float:
+    """Return the difference that saving and loading makes, with other buckets afterwards."""
+    hook: dict[str, Any] = {"density": 0.05, "warm_up_steps": 8, "track_ages": True}
+    settings = {"lr": 0.02, **({"momentum": 0.9} if optimizer == "SGD" else {})}
+    whole = trained(group, hook, steps=12, optimizer=optimizer, settings=settings)
+    half = trained(group, hook, steps=6, optimizer=optimizer, settings=settings)
+    model = DistributedDataParallel(Plain(), process_group=group, bucket_cap_mb=25)
+    made = getattr(torch.optim, optimizer)(model.parameters(), **settings)
+    own = dt.HookState(model, optimizer=made, **hook)
+    pairs = [(half.model.module, model.module), (half.optimizer, made), (half.state, own)]
+    for saved, loaded in pairs:
+        with tempfile.TemporaryFile() as file:
+            torch.save(saved.state_dict(), file)
+            file.seek(0)
+            loaded.load_state_dict(torch.load(file, weights_only=True))
+    model.register_comm_hook(own, dt.hook)
+    data = batches(dist.get_rank(group))
+    for step in range(12):
+        inputs, targets = next(data)
+        if step >= 6:
+            made.zero_grad()
+            (model(inputs) - targets).square().mean().backward()
+            made.step()
+    ours = {name: each.detach() for name, each in model.module.named_parameters()}
+    assert own.step == whole.state.step == 12
+    assert own.staleness().waiting == whole.state.staleness().waiting
+    return difference(whole.parameters, ours)
+
+
+def taken_over(group: dist.ProcessGroup, nesterov: bool) -> float:
+    """Return the difference that moving momentum into the hook makes in the middle of training."""
+    settings = {"lr": 0.05, "momentum": 0.9, "nesterov": nesterov, "weight_decay": 1e-2}
+    whole = trained(group, steps=10, settings=settings)
+    half = trained(group, steps=5, settings=settings)
+    state = dt.HookState(half.model, density=0.99999, masking=False, optimizer=half.optimizer)
+    assert {group["momentum"] for group in half.optimizer.param_groups} == {0}
+    assert {group["weight_decay"] for group in half.optimizer.param_groups} == {0}
+    model = DistributedDataParallel(half.model.module, process_group=group)
+    model.register_comm_hook(state, dt.hook)
+    data = batches(dist.get_rank(group))
+    for step in range(10):
+        inputs, targets = next(data)
+        if step >= 5:
+            half.optimizer.zero_grad()
+            (model(inputs) - targets).square().mean().backward()
+            half.optimizer.step()
+    ours = {name: each.detach() for name, each in model.module.named_parameters()}
+    return difference(whole.parameters, ours)
+
+
+def entries_by_step(group: dist.ProcessGroup) -> list[int]:
+    """Return the elements of a gradient that differ from zero, step by step."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(100, 100), nn.Tanh(), nn.Linear(100, 100))
+    model = DistributedDataParallel(net, process_group=group, bucket_cap_mb=0.01)
+    state = dt.HookState(model, density=0.001, warm_up_steps=8, momentum=0.9)
+    model.register_comm_hook(state, dt.hook)
+    counts = []
+    for _ in range(10):
+        model.zero_grad()
+        for micro in range(2):
+            with nullcontext() if micro else model.no_sync():
+                model(torch.randn(4, 100)).square().sum().backward()
+        gradient = net.get_parameter("2.weight").grad
+        assert gradient is not None
+        counts.append(int(gradient.count_nonzero()))
+    assert state.step == 10
+    return counts
+
+
+def several(group: dist.ProcessGroup) -> float:
+    """Return the difference that a second model, with a hook of its own, makes to the first.
+
+    The second one is in a smaller group on two of the ranks, and in another order of calls.
+    """
+    hook: dict[str, Any] = {"density": 0.05}
+    alone = trained(group, hook, steps=6)
+    torch.manual_seed(0)
+    first = DistributedDataParallel(Plain(), process_group=group, bucket_cap_mb=SMALL)
+    one = torch.optim.SGD(first.parameters(), lr=0.05)
+    first.register_comm_hook(dt.HookState(first, optimizer=one, **hook), dt.hook)
+    rank = dist.get_rank(group)
+    everyone = dist.get_process_group_ranks(group)
+    pair = dist.new_group(everyone[:2])
+    if rank < 2:
+        second = DistributedDataParallel(Odd(), process_group=pair, find_unused_parameters=True)
+        second.register_comm_hook(dt.HookState(second, "tree", density=0.1), dt.hook)
+        third = DistributedDataParallel(Plain(), process_group=pair)
+        third.register_comm_hook(dt.HookState(third, "butterfly", density=1.0), dt.hook)
+    data = batches(rank)
+    for _ in range(6):
+        inputs, targets = next(data)
+        one.zero_grad()
+        loss = (first(inputs) - targets).square().mean()
+        if rank < 2:
+            (second(inputs) - third(inputs)).square().mean().backward()
+        loss.backward()
+        one.step()
+    ours = {name: each.detach() for name, each in first.module.named_parameters()}
+    return difference(alone.parameters, ours)
+
+
+def errors(group: dist.ProcessGroup, kind: str) -> list[str]:
+    """Return the texts of the errors of two backward passes."""
+    rank = dist.get_rank(group)
+    hook: dict[str, Any] = {"density": 0.1, "momentum": 0.9}
+    if kind == "ranks differ":
+        hook["density"] += 0.1 * rank
+    model = DistributedDataParallel(Plain(), process_group=group, bucket_cap_mb=SMALL)
+    state = dt.HookState(model, **hook)
+    model.register_comm_hook(state, dt.hook)
+    data = batches(rank)
+
+    def lost(*_: Any) -> None:
+        raise ConnectionError("rank 1 is gone")
+
+    found: list[str] = []
+    for step in range(4):
+        if kind != "no zero_grad":
+            model.zero_grad()
+        if kind == "lost" and step == 2:
+            vars(state._group)["run"] = lost
+        inputs, targets = next(data)
+        try:
+            (model(inputs) - targets).square().mean().backward()
+        except (RuntimeError, ValueError) as error:
+            found.append(f"{type(error).__name__}: {error}")
+            model = DistributedDataParallel(model.module, process_group=group)
+            model.register_comm_hook(state, dt.hook)
+    return found

@@ -1,0 +1,180 @@
+"""Situations that training scripts bring about, beside what a hook does in them."""
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch._C._distributed_c10d import HashStore
+
+import dgc_topo as dt
+from tests.training.hooks import jobs
+
+
+def test_scaling_the_loss_changes_no_bit(workers):
+    """Residuals are in the units of the gradient, whatever the scale was when they arose."""
+    assert workers.run(3, jobs.scales) == [[0.0]] * 3
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_a_saved_state_goes_on_bit_for_bit_in_other_buckets(workers, optimizer):
+    assert workers.run(2, jobs.resumed, optimizer) == [0.0] * 2
+
+
+@pytest.mark.one_process
+def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded(alone):
+    state = dt.HookState(net(), momentum=0.9)
+    zeros = {"velocity": torch.zeros(30, 30), "residual": torch.zeros(30, 30)}
+    fits = {**state.state_dict(), "step": 7, "parameters": {"0.weight": zeros}}
+    for wrong, message in (
+        ({}, "of another kind"),
+        ({**fits, "step": -1}, "step"),
+        ({**fits, "parameters": None}, "no parameters"),
+        ({**fits, "parameters": {"other": {}}}, "'other'"),
+        ({**fits, "parameters": {"0.bias": zeros}}, "velocity of '0.bias' does not fit"),
+        ({**fits, "parameters": {"0.weight": {"weight": zeros}}}, "'0.weight', expected tensors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            state.load_state_dict(wrong)
+        assert state.state_dict()["parameters"] == {}
+        assert state.step == 0
+    state.load_state_dict(fits)
+    assert state.step == 7
+    parameters: Any = state.state_dict()["parameters"]
+    assert parameters["0.weight"]["velocity"].shape == (30, 30)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_that_an_optimizer_has_collected_moves_along(workers, nesterov):
+    assert max(workers.run(3, jobs.taken_over, nesterov)) < 1e-6
+
+
+def test_a_step_is_one_step_however_many_buckets_and_backward_passes(workers):
+    (found,) = workers.run(1, jobs.entries_by_step)
+    assert found == [2500] * 2 + [625] * 2 + [156] * 2 + [40] * 2 + [10] * 2
+
+
+def test_hooks_of_several_models_and_groups_do_not_meet(workers):
+    assert workers.run(3, jobs.several) == [0.0] * 3
+
+
+def test_a_failure_reaches_the_user_and_nothing_goes_on_after_it(workers):
+    for found in workers.run(2, jobs.errors, "lost"):
+        first, *others = found
+        assert "ConnectionError: rank 1 is gone" in first
+        assert "step 2" in first
+        assert len(others) == 1
+        assert "failed before" in others[0]
+        assert "rank 1 is gone" in others[0]
+
+
+def test_ranks_with_other_settings_are_told(workers):
+    for found in workers.run(2, jobs.errors, "ranks differ"):
+        assert "density is 0.2 on rank 1, 0.1 on rank 0" in found[0]
+
+
+def test_a_gradient_that_was_averaged_before_is_refused(workers):
+    for found in workers.run(2, jobs.errors, "no zero_grad"):
+        assert (
+            "gradients that were averaged in an earlier backward pass are still there" in found[0]
+        )
+        assert len(found) == 3
+
+
+@pytest.fixture
+def alone():
+    """Make a group of this process alone."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def net() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 3))
+
+
+def optimizer(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, **settings)
+
+
+@pytest.mark.one_process
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"clip_norm": 1.0}, "clip_norm is set, but the norm of the whole gradient is known only"),
+        ({"scope": "model"}, "scope 'model' selects from the whole gradient"),
+        ({"warm_up_epochs": 3}, "warm_up_epochs is set, but a hook sees steps"),
+        ({"warm_up": "paper"}, "warm_up 'paper' with warm_up_steps 0"),
+        ({"warm_up": "none", "warm_up_steps": 9}, "warm_up 'none' with warm_up_steps 9"),
+        ({"warm_up_steps": -1}, "warm_up_steps"),
+        ({"density": 1.0, "momentum": 0.9}, "momentum 0.9 at density 1"),
+        ({"density": 2.0}, "density"),
+        ({"momentun": 0.9}, "did you mean 'momentum'"),
+        ({"topology": "gossip"}, "is doubly-stochastic, expected an all-reduce"),
+        ({"topology": "rong"}, "ring"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_honoured_is_refused(alone, settings, message):
+    with pytest.raises(ValueError, match=message):
+        dt.HookState(net(), **settings)
+
+
+@pytest.mark.one_process
+def test_an_optimizer_that_cannot_give_up_its_momentum_is_refused_unchanged(alone):
+    model, other = net(), net()
+    first, second = list(model[0].parameters()), list(model[1].parameters())
+    mixed = optimizer(nn.Sequential(model, other), momentum=0.9)
+    halves: list[dict[str, Any]] = [{"params": first, "momentum": 0.5}, {"params": second}]
+    groups = torch.optim.SGD(halves, lr=0.1)
+    refused: list[tuple[torch.optim.Optimizer, dict[str, Any], str]] = [
+        (mixed, {}, "holds parameters of the model and others"),
+        (groups, {}, "parameter groups with momentum 0, 0.5"),
+        (optimizer(model, momentum=0.9, dampening=0.1), {}, "SGD with dampening 0.1"),
+        (optimizer(model, momentum=0.9), {"momentum": 0.5}, "momentum 0.5 and that of the opt"),
+        (optimizer(other), {}, "holds no parameter of the model"),
+    ]
+    for made, settings, message in refused:
+        before = [{**group, "params": []} for group in made.param_groups]
+        with pytest.raises(ValueError, match=message):
+            dt.HookState(model, optimizer=made, **settings)
+        assert before == [{**group, "params": []} for group in made.param_groups]
+
+
+@pytest.mark.one_process
+def test_each_parameter_keeps_its_own_weight_decay(alone):
+    model = net()
+    biases = [each for each in model.parameters() if each.dim() == 1]
+    weights = [each for each in model.parameters() if each.dim() > 1]
+    groups = [{"params": biases, "weight_decay": 0.0}, {"params": weights, "weight_decay": 0.1}]
+    made = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
+    ddp = nn.parallel.DistributedDataParallel(model)
+    ddp.register_comm_hook(
+        dt.HookState(ddp, density=0.9999, masking=False, optimizer=made), dt.hook
+    )
+    begun = [each.detach().clone() for each in model.parameters()]
+    (0 * ddp(torch.ones(1, 30))).sum().backward()
+    made.step()
+    for before, parameter in zip(begun, model.parameters(), strict=True):
+        factor = 0.9 if parameter.dim() > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), factor * before)
+    del ddp
+
+
+@pytest.mark.one_process
+def test_the_log_says_once_what_is_compressed_and_warns_if_nothing_is(alone, caplog):
+    with caplog.at_level(logging.INFO, logger="dgc_topo.hook"):
+        model = net()
+        state = dt.HookState(model, density=0.01, optimizer=optimizer(model, momentum=0.9))
+        assert len(caplog.records) == 2
+        assert "compresses 2 of 4 tensors" in caplog.text
+        assert "dense: 0.bias, 1.bias" in caplog.text
+        assert "momentum 0.9 moved from the optimizer into DGC" in caplog.text
+        caplog.clear()
+        dt.HookState(nn.LayerNorm(5), density=0.01)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "Nothing is compressed" in record.getMessage()
+    assert "0.weight" in state.describe()
