@@ -39,6 +39,15 @@ def plain_sgd(model: nn.Module) -> Optimizer:
     return torch.optim.SGD(model.parameters(), lr=1.0)
 
 
+def slow_sgd(model: nn.Module) -> Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.5)
+
+
+def adagrad(model: nn.Module) -> Optimizer:
+    """An optimizer that takes sparse gradients, and is not linear."""
+    return torch.optim.Adagrad(model.parameters(), lr=0.01)
+
+
 def by_accumulation(
     group: dist.ProcessGroup, make: Make, options: Options, num_parts: int
 ) -> dict[str, Tensor]:
@@ -112,6 +121,41 @@ def frozen_ahead(group: dist.ProcessGroup) -> list[Tensor]:
     return weights[1::2]
 
 
+class Odd(nn.Module):
+    """Weights of another layout, and sparse gradients."""
+
+    def __init__(self, *, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.words = nn.Embedding(9, 6, sparse=sparse)
+        self.image = nn.Conv2d(3, 4, 2)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, words: Tensor, images: Tensor) -> Tensor:
+        loss: Tensor = self.words(words).square().sum() + self.image(images).square().sum()
+        return loss
+
+
+def odd(
+    group: dist.ProcessGroup, make: Make, options: Options, sparse: bool, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Train the odd model, with parameters of another type."""
+    model, rank = Odd(sparse=sparse).to(dtype), dist.get_rank(group)
+    if rank:
+        nn.init.zeros_(model.image.weight)
+    optimizer = dt.DistributedOptimizer(make(model), model, group=group, **options)
+    generator = torch.Generator().manual_seed(rank)
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        words = torch.randint(0, 9, (4,), generator=generator)
+        images = torch.randn(2, 3, 3, 3, generator=generator).to(dtype)
+        model(words, images).backward()
+        optimizer.step()
+    assert model.image.weight.is_contiguous(memory_format=torch.channels_last)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    return weights_of(model)
+
+
 class Skipped(NamedTuple):
     """A step in which rank 1 had a gradient that was not finite."""
 
@@ -121,12 +165,14 @@ class Skipped(NamedTuple):
     weights: dict[str, Tensor]  #: at the end of the training
 
 
-def with_infinity(group: dist.ProcessGroup, make: Make, options: Options, scaled: bool) -> Skipped:
+def with_infinity(
+    group: dist.ProcessGroup, make: Make, options: Options, scaled: bool, device: str = "cpu"
+) -> Skipped:
     """Train, with GradScaler or without; rank 1 meets an infinity in step 2."""
-    model, optimizer = begin(group, make, options)
-    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    model, optimizer = begin(group, make, options, device)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group), device=device)
     # The scales of the ranks part when rank 1 meets its infinity.
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2, enabled=scaled)
+    scaler = torch.amp.GradScaler(device, init_scale=1024.0, growth_interval=2, enabled=scaled)
     for step in range(STEPS):
         optimizer.zero_grad()
         loss = scaler.scale(loss_of(model, given, step, rank))
@@ -157,9 +203,11 @@ def alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def resumed(group: dist.ProcessGroup, make: Make, options: Options) -> tuple[bool, bool]:
+def resumed(
+    group: dist.ProcessGroup, make: Make, options: Options, device: str = "cpu"
+) -> tuple[bool, bool]:
     """Train without a stop, and stopped in the middle; return if weights and state are equal."""
-    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group), device=device)
 
     def go_on(model: Net, optimizer: "dt.DistributedOptimizer", steps: range) -> None:
         for step in steps:
@@ -167,7 +215,7 @@ def resumed(group: dist.ProcessGroup, make: Make, options: Options) -> tuple[boo
             loss_of(model, given, step, rank).backward()
             optimizer.step()
 
-    model, optimizer = begin(group, make, options)
+    model, optimizer = begin(group, make, options, device)
     go_on(model, optimizer, range(3))
     file = io.BytesIO()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
@@ -175,7 +223,7 @@ def resumed(group: dist.ProcessGroup, make: Make, options: Options) -> tuple[boo
 
     file.seek(0)
     found = torch.load(file, weights_only=True)
-    again, its_optimizer = begin(group, make, options)
+    again, its_optimizer = begin(group, make, options, device)
     again.load_state_dict(found["model"])
     its_optimizer.load_state_dict(found["optimizer"])
     go_on(again, its_optimizer, range(3, STEPS))

@@ -115,3 +115,18 @@ def test_a_dedicated_server_adds_nothing_and_follows(cluster: Cluster, make, opt
     ranks = cluster.run(3, train, make, {**options, "topology": "parameter-server"})
     check_alike(ranks)
     assert all(torch.isfinite(p).all() for p in ranks[0].values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("density", [1, 0.2])
+@pytest.mark.parametrize("make", [situations.slow_sgd, situations.adagrad])
+def test_sparse_gradients_layouts_and_types_are_taken_as_they_are(
+    cluster: Cluster, make, density, dtype
+):
+    options = {"topology": "ring", "density": density, "clip_norm": 1.0}
+    ranks = cluster.run(2, situations.odd, make, options, False, dtype)
+    check_alike(ranks)
+    if dtype == torch.float64:  # bfloat16 adds repeated words in another order
+        sparse = cluster.run(2, situations.odd, make, options, True, dtype)
+        check_alike(sparse)
+        assert largest_difference(ranks[0], sparse[0]) < 1e-6

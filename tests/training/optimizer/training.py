@@ -77,11 +77,11 @@ class Data(NamedTuple):
     targets: Tensor
 
 
-def data(world_size: int, steps: int = STEPS) -> Data:
+def data(world_size: int, steps: int = STEPS, device: str = "cpu") -> Data:
     generator = torch.Generator().manual_seed(7)
     inputs = torch.randn(steps, world_size, BATCH, 10, generator=generator)
     targets = torch.randint(0, 5, (steps, world_size, BATCH), generator=generator)
-    return Data(inputs, targets)
+    return Data(inputs.to(device), targets.to(device))
 
 
 def loss_of(model: nn.Module, given: Data, step: int, rank: int) -> Tensor:
@@ -122,34 +122,42 @@ def begin(
     group: dist.ProcessGroup | None,
     make: Callable[[nn.Module], Optimizer],
     options: Mapping[str, Any],
+    device: str = "cpu",
 ) -> tuple[Net, "dt.DistributedOptimizer"]:
     """Return a model that begins elsewhere on each rank, and its optimizer."""
-    model = Net()
+    model = Net().to(device)
     model.norm.eval()
     rank = dist.get_rank(group)
     if rank:
         with torch.no_grad():
             for tensor in [*model.parameters(), *model.buffers()]:
                 tensor.fill_(rank)
-    return model, dt.DistributedOptimizer(make(model), model, group=group, **options)
+    optimizer = dt.DistributedOptimizer(make(model), model, group=group, **options)
+    first = Net().to(device).state_dict()
+    assert all(torch.equal(tensor, first[name]) for name, tensor in model.state_dict().items())
+    return model, optimizer
 
 
 def train(
     group: dist.ProcessGroup,
     make: Callable[[nn.Module], Optimizer],
     options: Mapping[str, Any],
+    device: str = "cpu",
 ) -> dict[str, Tensor]:
     """Train over the ranks of a group."""
-    own, _ = train_shared(group, make, options)
-    return own
+    own, _ = train_shared(group, make, options, device)
+    return {name: weight.cpu() for name, weight in own.items()}
 
 
 def train_shared(
-    group: dist.ProcessGroup, make: Callable[[nn.Module], Optimizer], options: Mapping[str, Any]
+    group: dist.ProcessGroup,
+    make: Callable[[nn.Module], Optimizer],
+    options: Mapping[str, Any],
+    device: str = "cpu",
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Train; return this rank's own weights, and those that all ranks share."""
-    model, optimizer = begin(group, make, options)
-    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    model, optimizer = begin(group, make, options, device)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group), device=device)
     for step in range(STEPS):
         optimizer.zero_grad()
         loss_of(model, given, step, rank).backward()
