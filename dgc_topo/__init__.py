@@ -36,6 +36,9 @@ Training
     hook              DDP's gradients over any topology, compressed by DGC: a communication hook
     HookState         its settings and state, for model.register_comm_hook(state, dt.hook)
 
+    open_logs         callbacks that log every step: CSV, TensorBoard, Weights & Biases
+    StepInfo          facts about a step, for them
+
 Experiments
     run               a scenario: train, predict and report
     load_scenario     a Scenario from its file
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
     from dgc_topo.compression.terngrad import TernGrad
     from dgc_topo.experiments.scenario import Scenario, load_scenario
     from dgc_topo.experiments.sweep import spread
+    from dgc_topo.logs.callbacks import StepInfo
+    from dgc_topo.logs.opening import open_logs
     from dgc_topo.network import known_fabrics
     from dgc_topo.network.cluster import Cluster, load_cluster
     from dgc_topo.proof import Proof, prove
@@ -94,6 +99,7 @@ _HOMES = {
     "Scenario": "dgc_topo.experiments.scenario",
     "Schedule": "dgc_topo.schedule",
     "Simulation": "dgc_topo.simulation",
+    "StepInfo": "dgc_topo.logs.callbacks",
     "StepSimulation": "dgc_topo.simulation.training",
     "Sweep": "dgc_topo.report.sweep.results",
     "TernGrad": "dgc_topo.compression.terngrad",
@@ -113,6 +119,7 @@ _HOMES = {
     "load_topology": "dgc_topo.topology",
     "load_workload": "dgc_topo.simulation",
     "mix": "dgc_topo.schedule",
+    "open_logs": "dgc_topo.logs.opening",
     "prove": "dgc_topo.proof",
     "reduce": "dgc_topo.schedule",
     "run": "dgc_topo.report.results",
@@ -136,6 +143,7 @@ __all__ = [
     "Scenario",
     "Schedule",
     "Simulation",
+    "StepInfo",
     "StepSimulation",
     "Sweep",
     "TernGrad",
@@ -155,6 +163,7 @@ __all__ = [
     "load_topology",
     "load_workload",
     "mix",
+    "open_logs",
     "prove",
     "reduce",
     "run",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc_topo.experiments.scenario import Scenario, ScenarioError
+from dgc_topo.logs.opening import check_logs
 from dgc_topo.tables.keys import with_keys
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.training.compression import CompressionSection
@@ -135,6 +136,11 @@ def check_trainings(where: str, jobs: Sequence[Job]) -> None:
     Raises:
         ScenarioError: naming the key and what was expected.
     """
+    try:
+        for train in {id(job.train): job.train for job in jobs}.values():
+            check_logs(train.log, train.folder)
+    except ValueError as error:
+        raise ScenarioError(f"{where}: train.{error}") from error
     if not any(job.train.needs_trial for job in jobs):
         return
     from dgc_topo.training.preflight import check_jobs  # noqa: PLC0415  # takes torch

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from dgc_topo.experiments.jobs import Part, check_trainings, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions, predict
+from dgc_topo.experiments.run_logs import RunLogs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
 from dgc_topo.experiments.shipped import scenario_path
@@ -227,10 +228,12 @@ def collect(
         if isinstance(event, Finished):
             folder.append(event.measurement)
             records.append(event.measurement)
+        logs.event(event)
         observer.event(event)
 
-    if jobs:
-        runner(jobs, listen)
+    with RunLogs(jobs, folder.path) as logs:
+        if jobs:
+            runner(jobs, listen)
     return records
 
 

@@ -24,6 +24,7 @@ SCENARIO = "scenario.toml"
 ENVIRONMENT = "environment.json"
 REPORT = "report.html"
 FILES = "files"  #: folder for copies of the files that a scenario uses
+LOGS = "logs"  #: folder for the logs of trainings
 TRAININGS = "trainings.jsonl"
 NETWORK = "network.toml"
 PLOT = "predicted-against-measured.svg"
@@ -77,7 +78,7 @@ class Room(NamedTuple):
     def _give_back(self) -> None:
         """Remove the new files, and put the earlier results back."""
         for file in list(self.path.iterdir()) if self.path.is_dir() else ():
-            if file.name == FILES and file.is_dir():
+            if file.name in {FILES, LOGS} and file.is_dir():
                 shutil.rmtree(file)  # made here: the place was empty
             elif any(_is_ours(file, records) for records in _CONTENT):
                 file.unlink()
@@ -140,6 +141,8 @@ def check_content(path: Path) -> Path:
 
 def _is_ours(file: Path, records: str) -> bool:
     if file.is_dir():
+        if file.name == LOGS:
+            return records == MEASUREMENTS
         return file.name == FILES and records != VALIDATION
     return file.is_file() and (file.name in _CONTENT[records] or is_temporary(file))
 

@@ -30,12 +30,17 @@ class Started(_Event):
 
 
 class StepDone(_Event):
-    """The end of a training step."""
+    """The end of a training step; what only logs want may be missing."""
 
     kind: Literal["progress"] = "progress"
     step: int
     total_steps: int
     loss: float
+    epoch: float | None = None
+    learning_rate: float | None = None
+    density: float | None = None
+    bytes_sent: float | None = None
+    step_s: float | None = None
 
 
 class Evaluated(_Event):
@@ -73,22 +78,25 @@ class EventSender:
     Args:
         job: Number of the job in the launch.
         listen: Receives them.
+        every_step: True to send all of its steps, for logs.
     """
 
-    def __init__(self, job: int, listen: Listener) -> None:
-        self._job, self._listen = job, listen
+    def __init__(self, job: int, listen: Listener, *, every_step: bool = False) -> None:
+        self._job, self._listen, self._every_step = job, listen, every_step
         self._last_sent_s = -math.inf
 
     def started(self) -> None:
         """Send that training begins."""
         self._listen(Started(job=self._job))
 
-    def progress(self, step: int, total_steps: int, loss: float) -> None:
-        """Send that *step* steps are done."""
+    def progress(self, step: int, total_steps: int, loss: float, **facts: float) -> None:
+        """Send that *step* steps are done, and other facts of a `StepDone`."""
         now = time.monotonic()
-        if step == total_steps or now - self._last_sent_s >= _SEND_EVERY_S:
+        is_due = step == total_steps or now - self._last_sent_s >= _SEND_EVERY_S
+        if is_due or self._every_step:
             self._last_sent_s = now
-            self._listen(StepDone(job=self._job, step=step, total_steps=total_steps, loss=loss))
+            about = {"step": step, "total_steps": total_steps, "loss": loss}
+            self._listen(StepDone(job=self._job, **about, **facts))
 
     def evaluated(self, epoch: int, metric: str, value: float) -> None:
         """Send the result of an evaluation."""

@@ -68,7 +68,11 @@ class TrainingRun:
 
     def __init__(self, job: Job, number: int, world: World, listen: Listener) -> None:
         self._job, self._world = job, world
-        self._events = EventSender(number, listen if 0 in world.ranks else lambda _: None)
+        self._events = EventSender(
+            number,
+            listen if 0 in world.ranks else lambda _: None,
+            every_step=bool(job.train.log),
+        )
         self._topology = job.topology
         self._schedule = self._topology.schedule(world.world_size, seed=job.seed)
         self._contributors: list[int] = self._schedule.contributors.tolist()
@@ -160,8 +164,17 @@ class TrainingRun:
         records = self._strategy.apply(computed)
         for rank, record in zip(self._ranks, records, strict=True):
             rank.records.append(record)
-        loss = next((rank.records[-1].loss for rank in self._ranks if rank.trains), 0.0)
-        self._events.progress(iteration + 1, self._timetable.num_steps, loss)
+        first = next((rank.records[-1] for rank in self._ranks if rank.trains), records[0])
+        self._events.progress(
+            iteration + 1,
+            self._timetable.num_steps,
+            first.loss,
+            epoch=self._timetable.epochs_before(iteration + 1),
+            learning_rate=learning_rate,
+            density=first.density,
+            bytes_sent=first.bytes_sent,
+            step_s=first.total_s,
+        )
 
     def _evaluate(self, task: LearningTask, epoch: int) -> QualityPoint:
         """Evaluate the workers' average model, each worker on its share of the test set."""

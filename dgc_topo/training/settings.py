@@ -8,8 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from dgc_topo.logs.opening import LOGS
 from dgc_topo.python_files import split_name
-from dgc_topo.tables.keys import OVERLAP, BucketMiB, bucket_bytes_of
+from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of
 from dgc_topo.tables.places import AnyPath
 from dgc_topo.topology import OptionValue
 from dgc_topo.training.learning_rates import DECAYS, factor_at, torch_rates
@@ -36,6 +37,7 @@ DatasetName = Annotated[
 ModelName = Annotated[
     str, AfterValidator(check_of(MODELS)), Field(json_schema_extra=schema_of(MODELS))
 ]
+LogName = Annotated[str, AfterValidator(check_of(LOGS)), Field(json_schema_extra=schema_of(LOGS))]
 OwnName = Annotated[str, AfterValidator(check_of(())), Field(json_schema_extra=schema_of(()))]
 
 _EXPECTED = f"with dataset {EMULATED!r} expected"
@@ -84,6 +86,11 @@ class TrainSection(OptimizerKeys):
         default="processes",
         description="virtual: all in one process, with the same results but no times of a cluster",
     )
+    log: Annotated[tuple[LogName, ...], EachOnce] = Field(
+        default=(),
+        description="of every step, in the results folder under logs/: csv, tensorboard, wandb, or "
+        "file.py:NAME, a class with a method on_step(step); see dgc_topo.logs",
+    )
     timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
 
     @property
@@ -94,7 +101,7 @@ class TrainSection(OptimizerKeys):
     @property
     def own_files(self) -> tuple[str, ...]:
         """Paths, as written, of the Python files that it names."""
-        names = (self.dataset, self.model, self.loss, self.optimizer)
+        names = (self.dataset, self.model, self.loss, self.optimizer, *self.log)
         found = [split_name(name or "") for name in names]
         return tuple(dict.fromkeys(each[0] for each in found if each))
 

@@ -1,0 +1,1 @@
+"""Logs of a training while it runs: callbacks that are told about every step."""
