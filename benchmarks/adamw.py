@@ -28,7 +28,8 @@ from benchmarks.adamw_methods import METHODS, Method
 from benchmarks.char_transformer import Workers
 from dgc_topo.cli.console import clear_errors, console
 from dgc_topo.cli.streams import run
-from dgc_topo.units import bytes_text
+from dgc_topo.sizes import FLOAT_BYTES
+from dgc_topo.units import bytes_text, times_text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,7 +38,7 @@ GRID = tuple(2e-3 * 2.0**power for power in range(-2, 5))  #: learning rates, 0.
 _FIRST_TRIED = slice(2, 5)
 SEEDS, TUNING_SEED = (1, 2, 3), 0
 WORKERS, TUNING_WORKERS = (4, 8), 4
-BATCH = 8  # windows of all workers together
+STEPS, BATCH = 600, 8  # windows of all workers together
 _WARM_UP, _LEAST = 0.1, 0.02  # share of the steps; share of the peak at the end
 _CURVE = 5
 
@@ -57,15 +58,14 @@ class Row:
     warm_up: float = 0.0
 
 
+HALF_AHEAD = "update, half ahead"
 ROWS = (
     Row("dense"),
     Row("powersgd"),
-    *(
-        Row(method, density, warm_up)
-        for density in (0.01, 0.001)
-        for method in ("gradient", "update", "update, half ahead")
-        for warm_up in (0.0,)
-    ),
+    *(Row(method, 0.01) for method in ("gradient", "update", HALF_AHEAD)),
+    *(Row(method, 0.001) for method in ("gradient", "update", HALF_AHEAD)),
+    Row(HALF_AHEAD, 0.01, warm_up=0.1),
+    Row(HALF_AHEAD, 0.1),
 )
 
 
@@ -208,8 +208,11 @@ def missing(steps: int, records: Records) -> Iterator[Job]:
 @app.command()
 def adamw(
     output: Annotated[Path, typer.Option(help="file of records, JSON lines")] = RESULTS,
-    steps: Annotated[int, typer.Option(help="of a training; the tuning takes half of them")] = 1000,
+    steps: Annotated[
+        int, typer.Option(help="of a training; the tuning takes half of them")
+    ] = STEPS,
     table: Annotated[bool, typer.Option("--table", help="only print what is there")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="the table as Markdown")] = False,
 ) -> None:
     """Train all rows that are missing, then print the table."""
     with clear_errors():
@@ -218,38 +221,49 @@ def adamw(
         records = Records(output)
         for job in [] if table else missing(steps, records):
             records.add(train(job))
-        console.print(tabulate(steps, records))
+        lines = tabulate(steps, records)
+        if markdown:
+            lines.insert(1, [":---", *["---:"] * (len(lines[0]) - 1)])
+            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+            return
+        shown = Table(*lines[0], title=f"{steps} steps")
+        for line in lines[1:]:
+            shown.add_row(*line)
+        console.print(shown)
 
 
-def tabulate(steps: int, records: Records) -> Table:
-    """Return a row per way to train: mean and standard deviation of the loss, over the seeds."""
-    columns = [f"loss, {n} workers" for n in WORKERS] + [f"against dense, {n}" for n in WORKERS]
-    table = Table(
-        "way", "density", "lr", *columns, "bytes per step", "at last", title=f"{steps} steps"
-    )
+def tabulate(steps: int, records: Records) -> list[list[str]]:
+    """Return a heading and a line per way to train that has a record.
+
+    Losses are nats per character, bytes those of a worker's own message; mean and standard
+    deviation are over the seeds, differences from dense are taken seed by seed.
+    """
+    heads = [f"loss, {n} workers" for n in WORKERS] + [f"minus dense, {n} workers" for n in WORKERS]
+    lines = [["way to train", "density", "seeds", "lr", *heads, "bytes per step", "fewer bytes"]]
+    dense = [finals(Row("dense"), n, steps, records) for n in WORKERS]
     for row in ROWS:
-        lr = best_lr(row, steps, records)
-        if lr is None:
-            continue
         cells = [finals(row, n, steps, records) for n in WORKERS]
-        dense = [finals(Row("dense"), n, steps, records) for n in WORKERS]
-        some = next((r for cell in cells for r in cell.values()), None)
-        if some is None:
+        found = [record for cell in cells for record in cell.values()]
+        if not found:
             continue
-        density = "-" if row.density == 1 else f"{row.density:.1%}"
-        table.add_row(
-            row.method + (f", warm-up over {row.warm_up:.0%}" if row.warm_up else ""),
-            density,
-            f"{lr:g}",
-            *(spread([r["loss"] for r in cell.values()]) for cell in cells),
-            *(
-                spread([r["loss"] - other[s]["loss"] for s, r in cell.items() if s in other])
-                for cell, other in zip(cells, dense, strict=True)
-            ),
-            bytes_text(round(some["bytes_per_step"])),
-            bytes_text(round(some["last_bytes_per_step"])),
+        num_bytes = statistics.fmean(record["bytes_per_step"] for record in found)
+        gaps = [
+            [r["loss"] - other[seed]["loss"] for seed, r in cell.items() if seed in other]
+            for cell, other in zip(cells, dense, strict=True)
+        ]
+        lines.append(
+            [
+                row.method + (f", warm-up over {row.warm_up:.0%} of the steps" * bool(row.warm_up)),
+                "-" if row.density == 1 else f"{100 * row.density:g} %",
+                "+".join(str(len(cell)) for cell in cells),
+                f"{found[0]['lr']:g}",
+                *(spread([r["loss"] for r in cell.values()]) for cell in cells),
+                *(spread(gap) for gap in gaps),
+                bytes_text(round(num_bytes)),
+                times_text(FLOAT_BYTES * found[0]["parameters"] / num_bytes),
+            ]
         )
-    return table
+    return lines
 
 
 def finals(row: Row, num_workers: int, steps: int, records: Records) -> dict[int, dict[str, Any]]:
