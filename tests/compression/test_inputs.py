@@ -17,11 +17,12 @@ from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.terngrad import TernGrad
+from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from tests.compression.workers import add_up, constant, model, random_like
 
-MAKERS: dict[str, Callable[[Any], Compressor]] = {
+MAKERS: dict[str, Callable[[Any], Any]] = {
     "dgc-exact": lambda p: DGC(p, num_workers=2, config=constant(density=0.1, selection="exact")),
     "dgc-sampled": lambda p: DGC(
         p, num_workers=2, config=constant(density=0.1, selection="sampled")
@@ -31,6 +32,7 @@ MAKERS: dict[str, Callable[[Any], Compressor]] = {
     "dense": Dense,
     "terngrad": lambda p: TernGrad(p, rank=0),
     "random-k": lambda p: RandomK(p, density=0.1),
+    "updates": lambda p: UpdateCompressor(p, num_workers=2, density=0.1),
 }
 every_maker = pytest.mark.parametrize("maker", MAKERS.values(), ids=MAKERS.keys())
 

@@ -8,6 +8,7 @@ import torch
 from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.terngrad import TernGrad
+from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.runtime import Communicator
 from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.schedule import Schedule, mix
@@ -68,6 +69,7 @@ COMPRESSORS: dict[str, Any] = {
     "dense": Dense,
     "terngrad": lambda parameters: TernGrad(parameters, rank=0),
     "random-k": lambda parameters: RandomK(parameters, density=0.1),
+    "updates": lambda p: UpdateCompressor(p, num_workers=2, density=0.1),
 }
 MIXING = [*topologies(GOSSIP), halves("part"), halves("column-stochastic")]
 
