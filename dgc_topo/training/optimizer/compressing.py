@@ -112,8 +112,6 @@ class MomentumCorrectionRule(CompressingRule):
             own = {name: updates[name] for name in parameters}
             if own:
                 apply_updates(parameters, own, float(group["lr"]))
-        # A schedule of learning rates made for the optimizer itself looks for its own step.
-        self.optimizer._opt_called = True  # type: ignore[attr-defined]  # noqa: SLF001
         return True
 
     def _make_compressor(self) -> DGC:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -175,7 +176,10 @@ class DistributedOptimizer(Facade):
             self._own.fail(error)  # ranks may hold different parameters now
             raise
         self.steps += 1
-        self.skipped_steps += not done
+        if not done:
+            self._note_skipped()
+        # A schedule of learning rates made for the wrapped optimizer looks for its own step.
+        self._wrapped._opt_called = True  # type: ignore[attr-defined]  # noqa: SLF001
         return loss
 
     @contextmanager
@@ -255,12 +259,26 @@ class DistributedOptimizer(Facade):
     def _follow(self) -> None:
         """Follow what was done to the wrapped optimizer's groups, and to its parameters."""
         self._share()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if not parameter.requires_grad:
+                    parameter.grad = None  # of this rank alone, from before it was frozen
         groups = trained_groups(self._wrapped, self._names)
         seen = [list(group) for group in groups]
         if seen != self._seen:
             check_parameters(_WHERE, {name: p for group in groups for name, p in group.items()})
             self._rule.train(groups)
             self._seen = seen
+
+    def _note_skipped(self) -> None:
+        """Count a skipped step; GradScaler knows why, but others have to be told."""
+        self.skipped_steps += 1
+        if self.skipped_steps == 1 and not hasattr(self, "grad_scale"):
+            warnings.warn(
+                f"{_WHERE}: a gradient was not finite in step {self.steps - 1}, on this rank or "
+                "another one: the step was skipped, and later ones like it are (see skipped_steps)",
+                stacklevel=4,
+            )
 
     def _unscale(self) -> None:
         """Divide the gradients by GradScaler's factor, if it has not been done yet."""

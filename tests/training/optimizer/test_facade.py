@@ -256,3 +256,36 @@ def test_all_parameters_frozen_is_an_error():
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameters, expected at least one"):
         optimizer.step()
+
+
+@pytest.mark.parametrize(("kind", "density"), [(SGD, 1), (SGD, 0.5), (AdamW, 0.5)])
+def test_the_first_skipped_step_is_told_where_no_scaler_expects_it(kind, density):
+    model, _, optimizer = wrapped(kind, density)
+    with pytest.warns(UserWarning, match="not finite in step 0.*skipped"):
+        step_with_nan(model, optimizer)
+    step_with_nan(model, optimizer)
+    assert (optimizer.steps, optimizer.skipped_steps) == (2, 2)
+
+    model, _, optimizer = wrapped(kind, density)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(model(torch.full((1, 6), torch.inf)).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert (optimizer.skipped_steps, scaler.get_scale()) == (1, 2**15)
+
+
+def step_with_nan(model: nn.Module, optimizer: Optimizer) -> None:
+    model(torch.full((1, 6), torch.nan)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(("kind", "density"), [(SGD, 1), (SGD, 0.5), (AdamW, 0.5)])
+def test_a_frozen_layer_stays_though_it_has_a_gradient_from_before(kind, density):
+    """That gradient is of one rank alone; the layer would come apart."""
+    model, _, optimizer = wrapped(kind, density)
+    backward(model)
+    before = copy.deepcopy(model[0].state_dict())
+    model[0].requires_grad_(False)
+    optimizer.step()
+    assert alike(before, model[0].state_dict())
