@@ -94,7 +94,8 @@ def compare(
 ) -> None:
     """Train a scenario over each of its topologies, predict other networks, and report.
 
-    An interrupted [ladder] continues where it stopped.
+    An interrupted [ladder] continues where it stopped, and so does any other scenario: runs that
+    are there stay, and a run that was under way goes on from its checkpoint.
 
     For example:
 
@@ -129,15 +130,25 @@ def train(
     option: Options = None,
     world_size: OtherWorldSize = None,
     output: Output = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="go on from the newest checkpoint in the results folder; begin if there is none",
+        ),
+    ] = False,
 ) -> None:
     """Train a scenario over one topology, on local processes or on those of a launcher.
 
-    Under torchrun, srun or mpirun each process is one rank of the training.
+    Under torchrun, srun or mpirun each process is one rank of the training.  With --resume the
+    same command begins a training, and goes on with it whenever it was stopped, perhaps with
+    another --world-size.  Without, earlier results are renamed and the training begins anew.
 
     For example:
 
     - dgc-topo train quickstart --topology ring --density 0.001
     - torchrun --nproc-per-node 4 -m dgc_topo train quickstart --topology butterfly
+    - dgc-topo train quickstart --topology ring --resume
     """
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
@@ -151,12 +162,12 @@ def train(
         if was_launched():
             from dgc_topo.cli.under_launcher import train_as_rank
 
-            train_as_rank(scenario, get_part, output)
+            train_as_rank(scenario, get_part, output, resume=resume)
             return
         check_folder("--output", output)
         part = get_part()
         with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars, part=part)
+            folder = run_scenario(scenario, output, bars, part=part, resume=resume)
         print_findings(folder)
 
 

@@ -26,7 +26,7 @@ from dgc_topo.text import printable
 
 if TYPE_CHECKING:
     from dgc_topo.training.job import Job
-    from dgc_topo.training.launch import Event, Finished
+    from dgc_topo.training.launch import Event, Finished, Started
 
 _LINE_EVERY_S = 10.0  # seconds between two lines, where there is no terminal for a bar
 
@@ -132,7 +132,7 @@ class ProgressBars:
 
     def event(self, event: Event) -> None:
         """Move the bars; print a line when a run ends."""
-        from dgc_topo.training.launch import Evaluated, Finished, StepDone
+        from dgc_topo.training.launch import Evaluated, Finished, Started, StepDone
 
         if self._steps is None or self._runs is None:
             return
@@ -146,12 +146,20 @@ class ProgressBars:
                 total=event.total_steps,
                 note="emulated" if job.train.emulates else f"loss {event.loss:.3f}",
             )
+        elif isinstance(event, Started):
+            self._print_started(event, label)
         elif isinstance(event, Evaluated):
             note = f"epoch {event.epoch}: {event.metric} {event.value:.4g}"
             self._progress.update(self._runs, note=note)
         elif isinstance(event, Finished):
             self._progress.advance(self._runs)
             self._print_finished(event, label)
+
+    def _print_started(self, event: Started, label: str) -> None:
+        for line in event.refused:
+            self._console.print(f"checkpoint left out: {line}", soft_wrap=True)
+        if event.step:
+            self._console.print(f"going on with {label} after step {event.step}")
 
     def _print_finished(self, event: Finished, label: str) -> None:
         record = event.measurement

@@ -14,11 +14,13 @@ from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.experiments.calibration.cases import probes
 from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
+from dgc_topo.experiments.continuation import Start, in_order, start_of
 from dgc_topo.experiments.jobs import Part, check_trainings, compared_settings, plan_jobs
 from dgc_topo.experiments.runner import Place, collect, finish
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
 from dgc_topo.experiments.scenario.load import read_scenario
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
+from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import Event
 from dgc_topo.training.loop import TrainingRun
@@ -30,13 +32,16 @@ from dgc_topo.workers.meeting import announcing_failure
 from dgc_topo.workers.seat import seat_from
 
 
-def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | None) -> None:
+def train_as_rank(
+    scenario: Path, get_part: Callable[[], Part], output: Path | None, *, resume: bool
+) -> None:
     """Train one part of a scenario as one rank of several; rank 0 keeps and prints the results.
 
     Args:
         scenario: Scenario file.
         get_part: Function that returns the part; if it raises, the other ranks get the error too.
         output: Results folder, if one is given.
+        resume: True to go on from the newest checkpoint in there, if there is one.
 
     Raises:
         ValueError: if the scenario, the part or the launcher's variables are invalid.
@@ -50,10 +55,12 @@ def train_as_rank(scenario: Path, get_part: Callable[[], Part], output: Path | N
         _check_world_size(settings.world_size, scenario)
         place = Place(scenario, text, wanted, output, ("train", *part.options))
         timeout = timedelta(seconds=settings.timeout_s)
-        compared = compared_settings(wanted)
-        check_trainings(str(scenario), plan_jobs(wanted)[0])
+        compared = compared_settings(wanted) | {"--resume": resume}
+        jobs, left_out = plan_jobs(wanted)
+        check_trainings(str(scenario), jobs)
+        start = start_of(place.folder, wanted, jobs, wanted=resume, insists=resume)
     with join_workers(settings.device, settings.backend, timeout, compared) as worker:
-        _run(place, wanted, worker)
+        _run(place, jobs, start._replace(notes=[*left_out, *start.notes]), worker)
 
 
 def _check_world_size(wanted: int, path: Path) -> None:
@@ -87,22 +94,27 @@ def _settings_of(scenario: Scenario, path: Path) -> TrainSection:
     return scenario.train
 
 
-def _run(place: Place, scenario: Scenario, worker: Worker) -> None:
-    jobs, left_out = plan_jobs(scenario)
+def _run(place: Place, jobs: list[Job], start: Start, worker: Worker) -> None:
+    # The folder of rank 0 counts: others may have none.
+    missing = worker.gather(list[str], [job.key for job in start.missing], "beginning")[0]
+    todo = [job for job in jobs if job.key in missing]
+    resume = worker.gather(bool, start.keep is not None, "beginning")[0]
+    keeping = Keeping(folder=place.folder.absolute(), resume=resume)
 
     def run_all(jobs: list[Job], listen: Callable[[Event], None]) -> None:
         for number, job in enumerate(jobs):
-            TrainingRun(job, number, ProcessWorld(worker), listen).run()
+            TrainingRun(job, number, ProcessWorld(worker), listen, keeping).run()
 
     if worker.rank != 0:
-        run_all(jobs, lambda _: None)
+        run_all(todo, lambda _: None)
         return
     with ProgressBars(console) as bars:
-        folder = place.open(bars.moved)
-        bars.plan(jobs, left_out)
+        folder = place.open(bars.moved, start.keep)
+        bars.plan(todo, list(start.notes))
         with folder.restored_on_error(bars.moved):
-            measured = collect(jobs, run_all, folder, bars)
-        finish(scenario, measured, folder, bars)
+            collect(todo, run_all, folder, bars, keeping)
+        if not start.is_over:
+            finish(place.scenario, in_order(folder, jobs), folder, bars)
     print_findings(folder)
 
 

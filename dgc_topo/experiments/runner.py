@@ -11,6 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from dgc_topo.experiments.continuation import (
+    Start,
+    earlier_in,
+    in_order,
+    refuse_others,
+    start_of,
+)
 from dgc_topo.experiments.jobs import Part, check_trainings, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions, predict
 from dgc_topo.experiments.run_logs import RunLogs
@@ -21,6 +28,7 @@ from dgc_topo.experiments.training_cases import cases_of_runs, cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.room import SCENARIO, OnMoved, check_room
+from dgc_topo.training.checkpoints.keeping import Keeping, forget
 from dgc_topo.training.job import GLOO, Job
 from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.workers import Hosts
@@ -123,12 +131,14 @@ def run_scenario(
     train: bool = True,
     part: Part | None = None,
     limit_s: float = math.inf,
+    resume: bool = False,
 ) -> ResultsFolder:
     """Run a scenario on local worker processes.
 
     Every record is on disk as soon as it is made, so that an interrupted run can be reported.  A
-    failure before the first record leaves earlier results in place.  An interrupted ladder
-    continues: runs that have records are not run again.
+    failure before the first record leaves earlier results in place.  What was interrupted
+    continues, unless it is a part of a scenario: runs that have records are not run again, and one
+    that has a checkpoint goes on from there.
 
     Args:
         path: Scenario file, or the name of one that comes with the package.
@@ -137,6 +147,7 @@ def run_scenario(
         train: False leaves out the training, for scenarios that describe their workloads.
         part: Part of the scenario to run; all of it by default.
         limit_s: Seconds after which no further run of a ladder begins.
+        resume: True to go on with an interrupted part, too; False begins it anew.
 
     Raises:
         ValueError: if no scenario that comes with the package has that name.
@@ -167,14 +178,23 @@ def run_scenario(
     if scenario.ladder:
         return _run_ladder(place, jobs, observer, limit_s)
     check_room(place.folder, path)
-    with _hosts(scenario if train else None) as hosts:
-        folder = place.open(observer.moved)
+    wanted = resume or part is None
+    start = start_of(place.folder, scenario, jobs, wanted=wanted, insists=resume)
+    return _run(place, jobs, start._replace(notes=[*left_out, *start.notes]), observer)
+
+
+def _run(place: Place, jobs: list[Job], start: Start, observer: Observer) -> ResultsFolder:
+    """Run what is missing, and predict."""
+    with _hosts(place.scenario if start.missing else None) as hosts:
+        folder = place.open(observer.moved, start.keep)
+        keeping = Keeping(folder=place.folder.absolute(), resume=start.keep is not None)
         if jobs:
-            observer.plan(jobs, left_out)
+            observer.plan(start.missing, list(start.notes))
         with folder.restored_on_error(observer.moved):
-            measured = collect(jobs, partial(_launch, hosts), folder, observer)
-    with folder.restored_on_error(observer.moved):
-        finish(scenario, measured, folder, observer)
+            collect(start.missing, partial(_launch, hosts, keeping), folder, observer, keeping)
+    if not start.is_over:
+        with folder.restored_on_error(observer.moved):
+            finish(place.scenario, in_order(folder, jobs), folder, observer)
     return folder
 
 
@@ -185,8 +205,10 @@ def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
     return Lab(scenario.lab.spec(scenario.train.world_size))
 
 
-def _launch(hosts: Hosts | None, jobs: list[Job], listen: Callable[[Event], None]) -> None:
-    launch(jobs, listen, hosts)
+def _launch(
+    hosts: Hosts | None, keeping: Keeping, jobs: list[Job], listen: Callable[[Event], None]
+) -> None:
+    launch(jobs, listen, hosts, keeping)
 
 
 class _OutOfTimeError(Exception):
@@ -196,10 +218,11 @@ class _OutOfTimeError(Exception):
 def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
     """Run the missing jobs of a ladder, until the time limit."""
     folder = place.open(observer.moved, keep=[job.key for job in jobs])
-    there = {record.job for record in folder.measurements()}
-    missing = [job for job in jobs if job.key not in there]
-    notes = [f"{len(there)} of {len(jobs)} runs, which are there already"] if there else []
-    observer.plan(missing, notes)
+    earlier = earlier_in(place.folder, jobs)
+    refuse_others(place.folder, earlier)
+    keeping = Keeping(folder=place.folder.absolute(), resume=True)
+    missing = earlier.missing(jobs)
+    observer.plan(missing, earlier.notes(jobs))
     began_s = time.monotonic()
 
     def run_in_time(jobs: list[Job], listen: Callable[[Event], None]) -> None:
@@ -210,24 +233,33 @@ def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: floa
                 raise _OutOfTimeError
 
         with suppress(_OutOfTimeError):
-            _launch(None, jobs, listen_in_time)
+            _launch(None, keeping, jobs, listen_in_time)
 
     with folder.restored_on_error(observer.moved):
-        collect(missing, run_in_time, folder, observer)
+        collect(missing, run_in_time, folder, observer, keeping)
     folder.close()
     return folder
 
 
 def collect(
-    jobs: list[Job], runner: Runner, folder: ResultsFolder, observer: Observer
+    jobs: list[Job],
+    runner: Runner,
+    folder: ResultsFolder,
+    observer: Observer,
+    keeping: Keeping | None = None,
 ) -> list[Measurement]:
-    """Run the jobs, write each record at once, and return all."""
+    """Run the jobs, write each record at once, and return all.
+
+    A run's checkpoints in *keeping* go once its record is on disk.
+    """
     records: list[Measurement] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, Finished):
             folder.append(event.measurement)
             records.append(event.measurement)
+            if keeping is not None:
+                forget(keeping, jobs[event.job])
         logs.event(event)
         observer.event(event)
 
@@ -240,7 +272,8 @@ def collect(
 def finish(
     scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
 ) -> None:
-    """Predict all runs and workloads on the scenario's networks."""
+    """Predict all runs and workloads on the scenario's networks; earlier predictions go."""
+    folder.keep_measured()
     # DDP's all-reduce has no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
     runs = cases_of_runs(known, scenario.simulate, scenario.topologies)

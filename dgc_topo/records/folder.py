@@ -137,8 +137,9 @@ class ResultsFolder:
     ) -> ResultsFolder:
         """Go on with the results at *path*, or make a folder as `create` does.
 
-        Records of *jobs* are kept.  If there are others, the folder is renamed, and a new one
-        begins with the kept records: a folder holds only records that its scenario asks for.
+        Records of *jobs* are kept, and what was predicted from them.  If there are others, the
+        folder is renamed, and a new one begins with the kept records: a folder holds only records
+        that its scenario asks for.
         Other files that are missing or unreadable are written again.
 
         Args:
@@ -159,7 +160,7 @@ class ResultsFolder:
             folder = cls(path)
             folder._records.open()  # first, because from here on the file is locked
             earlier = folder.measurements()
-            kept = [record for record in earlier if record.job in jobs]
+            kept = [each for each in earlier if each.job in jobs or each.kind == "predicted"]
             if len(kept) == len(earlier):
                 folder._describe(scenario_text, origin_of(scenario_name, command), files)
                 return folder
@@ -215,6 +216,18 @@ class ResultsFolder:
             OSError: if the disk refuses; the records before stay whole.
         """
         self._records.append(measurement)
+
+    def keep_measured(self) -> None:
+        """Drop the predictions, which are going to be made anew from the records.
+
+        Raises:
+            ResultsError: as `append`.
+            WriteError: if the disk refuses; the file stays as it was.
+        """
+        records = self.measurements()
+        measured = [record for record in records if record.kind == "measured"]
+        if len(measured) < len(records):
+            self._records.replace(measured)
 
     def close(self) -> None:
         """Release the lock, so that other runs may write; a later `append` takes it again."""

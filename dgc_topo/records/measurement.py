@@ -135,6 +135,13 @@ class Quality(_Record):
         return self.points[-1].value
 
 
+class ModelFiles(_Record):
+    """Files of a run's models, relative to the results folder: state_dicts of `torch.save`."""
+
+    last: str
+    best: str
+
+
 class Measurement(_Record):
     """Record of what one configuration did (measured) or would do (predicted)."""
 
@@ -229,6 +236,12 @@ class Measurement(_Record):
     quality: Quality | None = None
     staleness: StalenessCounts | None = Field(
         default=None, description="only if the scenario asks for it: compression.track_ages"
+    )
+    models: ModelFiles | None = Field(
+        default=None, description="the model of the last evaluation, and of the best one"
+    )
+    resumed_at: tuple[NonNegativeInt, ...] = Field(
+        default=(), description="steps after which the training went on from a checkpoint"
     )
     diverged_at_step: NonNegativeInt | None = Field(
         default=None, description="where the loss stopped being finite, and with it the training"

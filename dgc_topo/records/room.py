@@ -25,6 +25,8 @@ ENVIRONMENT = "environment.json"
 REPORT = "report.html"
 FILES = "files"  #: folder for copies of the files that a scenario uses
 LOGS = "logs"  #: folder for the logs of trainings
+CHECKPOINTS = "checkpoints"  #: folder for the state of trainings
+MODELS = "models"  #: folder for trained models
 TRAININGS = "trainings.jsonl"
 NETWORK = "network.toml"
 PLOT = "predicted-against-measured.svg"
@@ -60,6 +62,8 @@ class Room(NamedTuple):
     ) -> Iterator[None]:
         """Put everything back if the code inside fails before a record is in one of the files.
 
+        A checkpoint or a model is a result, too: with one in there everything stays.
+
         Args:
             records: The files.
             told: Called with the temporary and the restored path of the earlier results.
@@ -67,7 +71,7 @@ class Room(NamedTuple):
         try:
             yield
         except BaseException:  # an interrupt as well
-            if all(file.is_empty() for file in records):
+            if all(file.is_empty() for file in records) and not _has_state(self.path):
                 for file in records:
                     file.close()
                 self._give_back()
@@ -78,7 +82,7 @@ class Room(NamedTuple):
     def _give_back(self) -> None:
         """Remove the new files, and put the earlier results back."""
         for file in list(self.path.iterdir()) if self.path.is_dir() else ():
-            if file.name in {FILES, LOGS} and file.is_dir():
+            if file.name in {FILES, LOGS, CHECKPOINTS} and file.is_dir():
                 shutil.rmtree(file)  # made here: the place was empty
             elif any(_is_ours(file, records) for records in _CONTENT):
                 file.unlink()
@@ -86,6 +90,12 @@ class Room(NamedTuple):
             self.path.rmdir()
         if self.aside:
             self.aside.rename(self.path)
+
+
+def _has_state(path: Path) -> bool:
+    """Return True if there is a model in *path*, or a complete checkpoint of a training."""
+    checkpoints = (path / CHECKPOINTS).glob("*/*/manifest.json")
+    return any(checkpoints) or any((path / MODELS).glob("*.pt"))
 
 
 def check_room(path: Path, scenario: Path | None = None) -> Path | None:
@@ -141,7 +151,7 @@ def check_content(path: Path) -> Path:
 
 def _is_ours(file: Path, records: str) -> bool:
     if file.is_dir():
-        if file.name == LOGS:
+        if file.name in {LOGS, CHECKPOINTS, MODELS}:
             return records == MEASUREMENTS
         return file.name == FILES and records != VALIDATION
     return file.is_file() and (file.name in _CONTENT[records] or is_temporary(file))

@@ -95,6 +95,15 @@ class Buckets:
             updates |= bucket.compressor.finish(payload)
         return updates
 
+    def state_dict(self) -> list[dict[str, object]]:
+        """Return the state of every bucket's compressor."""
+        return [bucket.compressor.state_dict() for bucket in self.buckets]
+
+    def load_state_dict(self, states: Sequence[Mapping[str, object]]) -> None:
+        """Go on from such states, bit for bit."""
+        for bucket, state in zip(self.buckets, states, strict=True):
+            bucket.compressor.load_state_dict(state)
+
     def staleness(self) -> Staleness | None:
         """Return the steps that elements waited; None if compressors let none wait."""
         compressors = [bucket.compressor for bucket in self.buckets]

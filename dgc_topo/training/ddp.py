@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -28,11 +29,14 @@ from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.models import Task
 from dgc_topo.training.optimizers import make_optimizer, set_learning_rate
-from dgc_topo.training.rank import Computed, StepRecord
+from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.steps import Strategy
 
 _Future = torch.futures.Future[Tensor]
+
+#: Tensors by bucket that PowerSGD keeps: what was not sent, and its last factors.
+_POWERSGD = ("error_dict", "p_memory_dict", "q_memory_dict")
 
 
 class Hook:
@@ -68,6 +72,29 @@ class Hook:
     def density(self) -> float:
         """Numbers that travelled in this step, as a fraction of the gradient's."""
         return self.elements_sent / max(self.elements, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what PowerSGD carries from step to step, by bucket; nothing without it."""
+        state = self._state
+        if state is None:
+            return {}
+        name, keys, *rest = state.rng.get_state()
+        return {
+            "iter": state.iter,
+            "rng": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+            **{key: dict(getattr(state, key)) for key in _POWERSGD},
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from such a state, bit for bit."""
+        if self._state is None:
+            return
+        device = self._task.device
+        self._state.iter = saved["iter"]
+        name, keys, *rest = saved["rng"]
+        self._state.rng.set_state((name, keys.numpy().astype(np.uint32), *rest))
+        for key in _POWERSGD:
+            setattr(self._state, key, {at: each.to(device) for at, each in saved[key].items()})
 
     def __call__(self, bucket: GradBucket) -> _Future:
         """Start the all-reduce of one bucket."""
@@ -155,6 +182,23 @@ class DdpStep(Strategy):
         self.forward: nn.Module | None = ddp
         self._sent_before = 0
         self._clock = PhaseClock(next(model.parameters()).device, time_scale)
+
+    def prepare_to_resume(self, rank: TrainingRank) -> None:
+        """See `Strategy.prepare_to_resume`: let DDP see a pass.
+
+        After the first one it makes other buckets, which sum in another order.
+        """
+        rank.begin_epoch(0)
+        rank.compute(self.forward, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, and that of PowerSGD."""
+        return {"optimizer": self._optimizer.state_dict(), "hook": self._hook.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state, bit for bit."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._hook.load_state_dict(state["hook"])
 
     def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
         """See `Strategy.begin`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
 from dgc_topo.sizes import is_sparse
@@ -156,7 +156,3 @@ def _settings_version_1(job: Job) -> dict[str, object]:
 def _but_defaults(**settings: tuple[object, object]) -> dict[str, object]:
     """Return the settings that differ from their defaults; each is given as (value, default)."""
     return {key: value for key, (value, default) in settings.items() if value != default}
-
-
-#: Reads and writes jobs, by number, as JSON.
-JOBS = TypeAdapter(dict[int, Job])

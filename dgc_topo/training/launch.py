@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.training.job import JOBS, Job
+from dgc_topo.training.checkpoints.keeping import Keeping
+from dgc_topo.training.job import Job
 from dgc_topo.workers import Hosts, Loopback, Session
 
 _SEND_EVERY_S = 0.1
@@ -24,9 +25,16 @@ class _Event(BaseModel):
 
 
 class Started(_Event):
-    """The beginning of a job's training, after one worker was built and timed."""
+    """The beginning of a job's training, after one worker was built and timed.
+
+    Attributes:
+        step: Steps done already: those before the checkpoint from which it goes on.
+        refused: Newer checkpoints that are of no use, and why.
+    """
 
     kind: Literal["started"] = "started"
+    step: int = 0
+    refused: tuple[str, ...] = ()
 
 
 class StepDone(_Event):
@@ -85,9 +93,9 @@ class EventSender:
         self._job, self._listen, self._every_step = job, listen, every_step
         self._last_sent_s = -math.inf
 
-    def started(self) -> None:
-        """Send that training begins."""
-        self._listen(Started(job=self._job))
+    def started(self, step: int, refused: Sequence[str]) -> None:
+        """Send that training begins, or goes on; see `Started`."""
+        self._listen(Started(job=self._job, step=step, refused=tuple(refused)))
 
     def progress(self, step: int, total_steps: int, loss: float, **facts: float) -> None:
         """Send that *step* steps are done, and other facts of a `StepDone`."""
@@ -107,7 +115,24 @@ class EventSender:
         self._listen(Finished(job=self._job, measurement=measurement))
 
 
-def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) -> None:
+class JobOrders(BaseModel):
+    """JobOrders for the workers.
+
+    Attributes:
+        jobs: By number.
+        keeping: See `launch`.
+    """
+
+    jobs: dict[int, Job]
+    keeping: Keeping | None = None
+
+
+def launch(
+    jobs: Sequence[Job],
+    listen: Listener,
+    hosts: Hosts | None = None,
+    keeping: Keeping | None = None,
+) -> None:
     """Run the jobs one after the other on worker processes.
 
     Processes are started once for all jobs in a row that need as many; virtual workers need one.
@@ -116,23 +141,25 @@ def launch(jobs: Sequence[Job], listen: Listener, hosts: Hosts | None = None) ->
         jobs: The jobs; an event's job is its place here.
         listen: Receives every event, in this process.
         hosts: Hosts of the workers; this machine's loopback by default.
+        keeping: Where checkpoints are kept, and perhaps gone on with; None keeps none.
 
     Raises:
         LaunchError: if a worker fails; all others are ended first.
         ValueError: if the jobs do not fit the hosts.
     """
     for num_processes, alike in groupby(enumerate(jobs), key=lambda each: each[1].num_processes):
-        _launch(dict(alike), num_processes, listen, hosts or Loopback())
+        orders = JobOrders(jobs=dict(alike), keeping=keeping)
+        _launch(orders, num_processes, listen, hosts or Loopback())
 
 
-def _launch(jobs: dict[int, Job], num_processes: int, listen: Listener, hosts: Hosts) -> None:
+def _launch(orders: JobOrders, num_processes: int, listen: Listener, hosts: Hosts) -> None:
     def hear(event: Any) -> None:
         known = read_event(event)
         if isinstance(known, Started):
             hosts.begin()
         listen(known)
 
-    train = next(iter(jobs.values())).train
+    train = next(iter(orders.jobs.values())).train
     with Session(
         hosts,
         num_processes,
@@ -140,5 +167,4 @@ def _launch(jobs: dict[int, Job], num_processes: int, listen: Listener, hosts: H
         backend=train.backend,
         timeout_s=train.timeout_s,
     ) as session:
-        orders = JOBS.dump_python(jobs, mode="json")
-        session.call("dgc_topo.training.loop:run_jobs", orders, listen=hear)
+        session.call("dgc_topo.training.loop:run_jobs", orders.model_dump(mode="json"), listen=hear)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -114,12 +115,13 @@ class LocalOptimizer:
         return self._compressor.describe()
 
     def state_dict(self) -> dict[str, object]:
-        """Return the compressor's state; the optimizer has its own."""
-        return self._compressor.state_dict()
+        """Return the states of the compressor and of the optimizer."""
+        return {**self._compressor.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """See `Compressor.load_state_dict`."""
         self._compressor.load_state_dict(state)
+        self.optimizer.load_state_dict(cast("dict[str, Any]", state["optimizer"]))
 
     def _copies(self) -> list[Tensor]:
         return [parameter.detach().clone() for parameter in self._parameters.values()]

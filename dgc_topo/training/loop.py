@@ -19,10 +19,12 @@ from dgc_topo.records.measurement import (
     Measurement,
     Phases,
     Quality,
-    QualityPoint,
     StalenessCounts,
 )
 from dgc_topo.runtime.connections import sent_bytes
+from dgc_topo.training.checkpoints.keeper import Keeper
+from dgc_topo.training.checkpoints.keeping import Keeping
+from dgc_topo.training.checkpoints.state import Progress
 from dgc_topo.training.checks import DivergedError, TrainingError, fingerprint
 from dgc_topo.training.ddp import DdpStep, check_powersgd
 from dgc_topo.training.evaluation import (
@@ -33,8 +35,8 @@ from dgc_topo.training.evaluation import (
     share_of,
     with_average_statistics,
 )
-from dgc_topo.training.job import JOBS, Job
-from dgc_topo.training.launch import Event, EventSender, Listener
+from dgc_topo.training.job import Job
+from dgc_topo.training.launch import Event, EventSender, JobOrders, Listener
 from dgc_topo.training.models import LearningTask, running_statistics
 from dgc_topo.training.overlap import OverlappedStep
 from dgc_topo.training.rank import StepRecord, TrainingRank
@@ -46,14 +48,15 @@ from dgc_topo.training.world import World, world_of
 from dgc_topo.workers.group import Worker
 
 
-def run_jobs(worker: Worker, jobs: Any) -> None:
-    """Run the jobs (JSON values, by number) in a worker process; rank 0 sends every event."""
+def run_jobs(worker: Worker, orders: Any) -> None:
+    """Carry out orders (as JSON) in a worker process; rank 0 sends every event."""
 
     def tell(event: Event) -> None:
         worker.tell(json.loads(event.model_dump_json()))
 
-    for number, job in JOBS.validate_python(jobs).items():
-        TrainingRun(job, number, world_of(job, worker), tell).run()
+    wanted = JobOrders.model_validate(orders)
+    for number, job in wanted.jobs.items():
+        TrainingRun(job, number, world_of(job, worker), tell, wanted.keeping).run()
 
 
 class TrainingRun:
@@ -64,9 +67,17 @@ class TrainingRun:
         number: Its number in the launch.
         world: All ranks.
         listen: Receives the events; called where rank 0 is.
+        keeping: Where the state is kept; None keeps nothing.
     """
 
-    def __init__(self, job: Job, number: int, world: World, listen: Listener) -> None:
+    def __init__(
+        self,
+        job: Job,
+        number: int,
+        world: World,
+        listen: Listener,
+        keeping: Keeping | None = None,
+    ) -> None:
         self._job, self._world = job, world
         self._events = EventSender(
             number,
@@ -82,6 +93,8 @@ class TrainingRun:
         self.parameters = self._ranks[0].parameters
         self._timetable = Timetable(job.train, self._task.steps_per_epoch)
         self._strategy = self._make_strategy()
+        self._progress = Progress(steps_per_epoch=self._timetable.steps_per_epoch)
+        self._keeper = Keeper(job, world, self._ranks, self._strategy, keeping)
 
     def run(self) -> Measurement:
         """Train, and return the record, the same in every process.
@@ -92,14 +105,20 @@ class TrainingRun:
             TrainingError: if the first loss is not finite, or that of processes at any time, or
                 ranks that should agree do not.
             RuntimeError: naming a peer that is lost or frozen.
+            CheckpointError: if it should go on from a checkpoint that is broken or does not fit.
+            UnsavedError: if a checkpoint cannot be written.
         """
         with self._world.naming_losses():
             return self._run()
 
     def _run(self) -> Measurement:
-        solo, crowd_phases = self._measure_solo(), self._measure_crowd()
-        self._events.started()
-        points, diverged_at_step = self._train()
+        self._progress, refused = self._keeper.resume(self._progress)
+        progress = self._progress
+        solo = progress.solo = progress.solo or self._measure_solo()
+        if not progress.resumed_at:
+            progress.crowd = self._measure_crowd()
+        self._events.started(progress.step, refused)
+        diverged_at_step = self._train()
         own = [rank.records for rank in self._ranks]
         found = Findings(
             schedule=self._schedule,
@@ -108,8 +127,10 @@ class TrainingRun:
             ),
             records=self._world.gather(list[StepRecord], own, self._what("collecting the records")),
             solo=solo,
-            crowd_phases=crowd_phases,
-            quality=self._quality(points),
+            crowd_phases=progress.crowd,
+            quality=self._quality(),
+            models=self._keeper.model_files(progress),
+            resumed_at=progress.resumed_at,
             diverged_at_step=diverged_at_step,
             batch_samples=self._task.batch_samples,
             parameters=self.parameters,
@@ -120,11 +141,10 @@ class TrainingRun:
         self._events.finished(measurement)
         return measurement
 
-    def _train(self) -> tuple[list[QualityPoint], int | None]:
-        """Train all epochs; return what was evaluated, and the step that diverged, if one did."""
-        points: list[QualityPoint] = []
-        diverged_at_step = None
-        for epoch in range(self._timetable.num_epochs):
+    def _train(self) -> int | None:
+        """Train all epochs that are left; return the step that diverged, if one did."""
+        progress, diverged_at_step = self._progress, None
+        for epoch in range(progress.step // progress.steps_per_epoch, self._timetable.num_epochs):
             try:
                 self._train_epoch(epoch)
             except DivergedError as error:
@@ -133,16 +153,21 @@ class TrainingRun:
                     raise
                 diverged_at_step = error.step
             if isinstance(self._task, LearningTask):
-                points.append(self._evaluate(self._task, epoch))
+                self._evaluate(self._task, epoch)
             if diverged_at_step is not None:
                 break
-        return points, diverged_at_step
+            self._keeper.epoch_done(progress)
+        return diverged_at_step
 
     def _train_epoch(self, epoch: int) -> None:
+        progress, steps = self._progress, self._timetable.steps(epoch)
         for rank in self._ranks:
-            rank.begin_epoch(epoch)
-        for iteration in self._timetable.steps(epoch):
-            self._train_step(iteration)
+            rank.begin_epoch(epoch, progress.step - steps.start)
+        while progress.step < steps.stop:
+            self._train_step(progress.step)
+            progress.step += 1
+            if progress.step < steps.stop:
+                self._keeper.step_done(progress)
 
     def _train_step(self, iteration: int) -> None:
         interface = self._world.interface
@@ -176,9 +201,10 @@ class TrainingRun:
             step_s=first.total_s,
         )
 
-    def _evaluate(self, task: LearningTask, epoch: int) -> QualityPoint:
+    def _evaluate(self, task: LearningTask, epoch: int) -> None:
         """Evaluate the workers' average model, each worker on its share of the test set."""
         model, first = self._average_model(), self._timetable.steps(epoch).start
+        first = max(first - self._progress.first_recorded, 0)
         what = self._what(f"evaluating after epoch {epoch + 1}")
         own = [
             share_of(
@@ -192,12 +218,13 @@ class TrainingRun:
         steps_per_epoch = self._timetable.steps_per_epoch
         point = quality_point(epoch, steps_per_epoch, shares, self._contributors)
         self._events.evaluated(epoch + 1, task.metric, point.value)
-        return point
+        self._progress.points.append(point)
+        self._keeper.evaluated(self._progress, model, rises=task.higher_is_better)
 
-    def _quality(self, points: list[QualityPoint]) -> Quality | None:
+    def _quality(self) -> Quality | None:
         if not isinstance(self._task, LearningTask):
             return None
-        return Quality(metric=self._task.metric, points=tuple(points))
+        return Quality(metric=self._task.metric, points=tuple(self._progress.points))
 
     def _average_model(self) -> nn.Module:
         """Return a model with all ranks' average parameters (gossip) and running statistics."""

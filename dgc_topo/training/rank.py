@@ -113,6 +113,7 @@ class TrainingRank:
         move: Moves the parameters by what came back.
         loss_scale: Factor of the loss before the backward pass.
         trial_learning_rate: Learning rate of steps that only take times.
+        randoms: Random numbers of its model.
         records: Records of its steps, so far.
     """
 
@@ -144,18 +145,18 @@ class TrainingRank:
         self.loss_scale = 1.0 if whole else 1.0 / num_workers
         # With a rate of 0 the optimizer's steps would have no largest elements to select.
         self.trial_learning_rate = job.train.learning_rate if job.compresses_updates else 0.0
-        self._randoms = _Randoms(job.seed, self.place, device)
+        self.randoms = Randoms(job.seed, self.place, device)
         self._batches: Iterator[Batch] = iter(())
 
     def throw_away_copy(self) -> TrainingRank:
         """Return a rank with the same task and a new model, for trials."""
         return TrainingRank(self._job, self.rank, self._contributors, self._device, task=self.task)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Begin with the epoch's first batch."""
+    def begin_epoch(self, epoch: int, start: int = 0) -> None:
+        """Begin with the epoch's batch number *start*."""
         self.model.train()
         if self.trains:
-            self._batches = self.task.batches(epoch)
+            self._batches = self.task.batches(epoch, start)
 
     def compute(
         self,
@@ -178,7 +179,7 @@ class TrainingRank:
         if not self.trains:
             return Computed(interface_bytes=interface_bytes)
         model = forward or self.model
-        with self._randoms:
+        with self.randoms:
             loss, pass_s = compute_gradients(
                 self.task, model, self._batches, self.loss_scale, time_scale=time_scale
             )
@@ -189,7 +190,7 @@ class TrainingRank:
         """Return the score of *model* on this rank's part of the test set."""
         if not self.trains:
             return Score(task.metric, 0.0, 0)
-        with self._randoms:  # samples of the user's own may be drawn at random
+        with self.randoms:  # samples of the user's own may be drawn at random
             return task.evaluate(model, part=self.place, num_parts=len(self._contributors))
 
     def staleness(self) -> Staleness | None:
@@ -240,7 +241,7 @@ def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Tas
     return EmulatedTask(shard, device, model, compute_s, train.max_steps_per_epoch)
 
 
-class _Randoms:
+class Randoms:
     """Random numbers that one rank's model draws (dropout), another stream for every worker.
 
     In the block they are the rank's own; afterwards they are put away.
@@ -250,6 +251,17 @@ class _Randoms:
         self._cuda = device if device.type == "cuda" else None
         torch.manual_seed(stream_seed(seed, place, _RANDOMS))
         self.__exit__()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state, by device."""
+        states = {"cpu": self._cpu_state}
+        return states if self._cuda is None else states | {"cuda": self._cuda_state}
+
+    def load_state_dict(self, states: Mapping[str, Tensor]) -> None:
+        """Go on from a state; a device that was not there begins anew."""
+        self._cpu_state = states["cpu"]
+        if self._cuda is not None and "cuda" in states:
+            self._cuda_state = states["cuda"]
 
     def __enter__(self) -> None:
         torch.set_rng_state(self._cpu_state)

@@ -16,6 +16,7 @@ from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import (
     EMULATED_COMPUTE,
     Measurement,
+    ModelFiles,
     Phases,
     Quality,
     SparseSizes,
@@ -50,6 +51,8 @@ class Findings:
         solo: Times of a worker alone.
         crowd_phases: Times of a worker while all others work on the same machine, if measured.
         quality: Of the evaluations, if anything is learnt.
+        models: Names of the models' files, if they are kept.
+        resumed_at: Steps after which the training went on from a checkpoint.
         diverged_at_step: Step whose loss is no longer finite, if one is.
         batch_samples: Images or tokens per worker and step.
         parameters: The model's, by name.
@@ -63,6 +66,8 @@ class Findings:
     solo: Solo
     crowd_phases: Phases | None
     quality: Quality | None
+    models: ModelFiles | None
+    resumed_at: Sequence[int]
     diverged_at_step: int | None
     batch_samples: int
     parameters: Mapping[str, Tensor]
@@ -122,6 +127,8 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         bucket_bytes=job.bucket_bytes,
         profile=found.solo.profile,
         quality=found.quality,
+        models=found.models,
+        resumed_at=tuple(found.resumed_at),
         diverged_at_step=found.diverged_at_step,
         staleness=found.staleness,
         parameters=found.fingerprint,

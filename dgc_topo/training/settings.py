@@ -80,6 +80,11 @@ class TrainSection(OptimizerKeys):
         default=False, description=f"{OVERLAP}; DDP always does, and gossip never"
     )
     bucket_mib: BucketMiB = None
+    checkpoint_every: Annotated[int, Field(ge=1)] | Literal["epoch", "never"] = Field(
+        default="epoch",
+        description="steps between checkpoints in the results folder, or after each epoch; a "
+        "training that learns nothing makes none",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     workers: Literal["processes", "virtual"] = Field(

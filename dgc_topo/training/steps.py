@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,18 @@ class Strategy(ABC):
         Returns:
             Per rank, what it did in this step.
         """
+
+    def prepare_to_resume(self, rank: TrainingRank) -> None:
+        """Become as after a first step, before the state of a checkpoint is put back."""
+        del rank  # only DDP is another one then
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what lasts from step to step, beside the ranks' buckets: plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state, bit for bit."""
+        del state
 
 
 class _Contribution(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 import dgc_topo as dt
 from dgc_topo.experiments.jobs import check_trainings, plan_jobs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario
-from dgc_topo.training.job import JOBS, Job
+from dgc_topo.training.job import Job
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.world import VirtualWorld
 from dgc_topo.workers.worker_pool import LaunchError
@@ -66,7 +66,7 @@ def test_it_learns_and_a_tied_weight_stays_tied(tmp_path):
 
 def test_the_files_text_is_part_of_the_job(tmp_path):
     (job,) = jobs_of(tmp_path)
-    again = JOBS.validate_json(JOBS.dump_json({0: job}))[0]
+    again = Job.model_validate_json(job.model_dump_json())
     assert again == job
     (edited,) = jobs_of(tmp_path, code=NET + "\n# one more line\n")
     assert edited.key != job.key

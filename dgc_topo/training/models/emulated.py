@@ -156,14 +156,14 @@ class EmulatedTask(Task):
         """Number of samples, as the zoo counts them, in one step of this worker."""
         return self.model.batch_samples
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return empty batches; a step begins when its batch is drawn."""
         del epoch
         _ = self.gradients  # made before a step is timed
-        return self._begin_steps()
+        return self._begin_steps(self.num_steps - start)
 
-    def _begin_steps(self) -> Iterator[Batch]:
-        for _ in range(self.num_steps):
+    def _begin_steps(self, count: int) -> Iterator[Batch]:
+        for _ in range(count):
             self.pace.begin()
             yield Batch(torch.empty(0), torch.empty(0), first=True)
 

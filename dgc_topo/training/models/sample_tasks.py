@@ -10,10 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils._pytree import tree_map
 
 from dgc_topo.training.data import SampleBatches, SampleDataset, Samples
-from dgc_topo.training.models.task import Batch, LearningTask, Score, check_part, evaluating
+from dgc_topo.training.models.task import (
+    Batch,
+    LearningTask,
+    Score,
+    check_part,
+    evaluating,
+    to_device,
+)
 
 _EVALUATION_SAMPLES = 250  # per batch
 
@@ -37,16 +43,14 @@ class SampleTask(LearningTask):
         """Number of samples that this worker learns from in one step."""
         return self.shard.batch_size
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's batches of an *epoch*, counted from 0."""
-        for indices in self.plan.indices(epoch):
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """See `Task.batches`."""
+        for indices in self.plan.indices(epoch)[start:]:
             yield self.batch(self.dataset.train.gather(indices))
 
     def batch(self, samples: Samples) -> Batch:
         """Return samples on the task's device."""
-        inputs, targets = tree_map(
-            lambda leaf: leaf.to(self.device) if isinstance(leaf, Tensor) else leaf, tuple(samples)
-        )
+        inputs, targets = to_device(tuple(samples), self.device)
         return Batch(inputs, targets, first=True)
 
     @abstractmethod

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dgc_topo.training.data import (
     Dataset,
@@ -115,8 +116,16 @@ class Task(ABC):
         """Number of images, or tokens, that this worker learns from in one step."""
 
     @abstractmethod
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's batches of an *epoch*, counted from 0."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield this worker's batches of an *epoch*, from number *start* on; both count from 0."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the task carries from one batch to the next: plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state; an empty one carries nothing."""
+        del state
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -170,6 +179,11 @@ class LearningTask(Task):
         Raises:
             ValueError: if *part* is not in range, or *max_batches* is below 1.
         """
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Return tensors, in whatever tuples, lists and dictionaries they are, on a device."""
+    return tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, value)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +35,14 @@ from dgc_topo.training.models.build import (
 )
 from dgc_topo.training.models.own import OwnModel
 from dgc_topo.training.models.sample_tasks import ClassTask, Loss, LossTask
-from dgc_topo.training.models.task import Batch, LearningTask, Score, check_part, evaluating
+from dgc_topo.training.models.task import (
+    Batch,
+    LearningTask,
+    Score,
+    check_part,
+    evaluating,
+    to_device,
+)
 
 DEFAULT_BPTT = 64
 _IMAGE_OPTIONS: Mapping[str, Option] = MappingProxyType({"augment": False})
@@ -66,11 +74,11 @@ class ImageTask(LearningTask):
         """Number of images that this worker learns from in one step."""
         return self.shard.batch_size
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's batches of an *epoch*, counted from 0."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """See `Task.batches`."""
         split = self.dataset.train
         randoms = self.plan.randoms(epoch, CROP_FLIP_RANDOMS) if self.augment else None
-        for step, indices in enumerate(self.plan.indices(epoch)):
+        for step, indices in enumerate(self.plan.indices(epoch)[start:], start):
             images = split.gather(indices)
             if randoms is not None:
                 images = crop_flip(images, randoms[step])
@@ -151,11 +159,19 @@ class TextTask(LearningTask):
         """Number of tokens that this worker learns from in one step."""
         return self.shard.batch_size * self.plan.bptt
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield this worker's batches of an *epoch*, counted from 0."""
-        for window in self.plan.windows(epoch):
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """See `Task.batches`."""
+        for window in islice(self.plan.windows(epoch), start, None):
             inputs = window.inputs.to(self.device, torch.int64)
             yield Batch(inputs, window.targets.to(self.device), window.first)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the hidden state, if one is carried."""
+        return {} if self._state is None else {"hidden": self._state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state; without one the next window begins with zeros."""
+        self._state = to_device(state.get("hidden"), self.device)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of *batch*, nats, a scalar to call ``backward`` on."""

@@ -1,0 +1,1 @@
+"""Checkpoints: the state of a training in files, from which it goes on bit for bit."""

@@ -1,0 +1,114 @@
+"""The `Keeper` of one training: it saves checkpoints when they are due, and goes on from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import nn
+
+from dgc_topo.records.measurement import ModelFiles
+from dgc_topo.training.checkpoints.keeping import Keeping, check_settings, settings_of
+from dgc_topo.training.checkpoints.manifest import Manifest
+from dgc_topo.training.checkpoints.models import model_files, save_model
+from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.training.checkpoints.state import Progress, progress_in, restore, state_of
+from dgc_topo.training.job import Job
+from dgc_topo.training.rank import TrainingRank
+from dgc_topo.training.steps import Strategy
+from dgc_topo.training.world import World
+
+
+class Keeper:
+    """Keeper of the state of one training, for the ranks in this process.
+
+    Args:
+        job: The training.
+        world: All ranks.
+        ranks: Those in this process.
+        strategy: Their strategy.
+        keeping: Where the state is kept; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        world: World,
+        ranks: Sequence[TrainingRank],
+        strategy: Strategy,
+        keeping: Keeping | None,
+    ) -> None:
+        self._job, self._world, self._ranks, self._strategy = job, world, ranks, strategy
+        self._keeping = keeping
+        self._every: int | Literal["epoch", "never"] = job.train.checkpoint_every
+        self._sets: Sets | None = None
+        if keeping is not None and not job.train.emulates:
+            self._sets = Sets(keeping.checkpoints_of(job), world.gather, world.ranks)
+
+    def resume(self, progress: Progress) -> tuple[Progress, tuple[str, ...]]:
+        """Go on with the newest complete checkpoint, if that is wanted and there is one.
+
+        Returns:
+            The progress of the checkpoint, else the one that is given; and why newer checkpoints
+            are of no use.
+
+        Raises:
+            CheckpointError: if settings differ, or every checkpoint is broken.
+        """
+        if self._keeping is None or self._sets is None or not self._keeping.resume:
+            return progress, ()
+        loaded = self._sets.read(self._check, lambda _: self._world.ranks)
+        if loaded is None:
+            return progress, ()
+        self._strategy.prepare_to_resume(self._ranks[0])
+        restore(loaded.contents, self._ranks, self._strategy)
+        found = progress_in(loaded.contents[0])
+        found.resumed_at.append(found.step)
+        return found, loaded.refused
+
+    def step_done(self, progress: Progress) -> None:
+        """Save after a step in the middle of an epoch, if it is due."""
+        if isinstance(self._every, int) and progress.step % self._every == 0:
+            self._save(progress)
+
+    def epoch_done(self, progress: Progress) -> None:
+        """Save after an epoch and its evaluation, if it is due; the last epoch always is."""
+        is_last = progress.step == progress.steps_per_epoch * self._job.train.epochs
+        if self._every == "epoch" or is_last:
+            self._save(progress)
+        else:
+            self.step_done(progress)
+
+    def evaluated(self, progress: Progress, model: nn.Module, *, rises: bool) -> None:
+        """Keep the model of the last evaluation, and of the best one.
+
+        Args:
+            progress: With all evaluations so far.
+            model: The model that was evaluated.
+            rises: True if a higher value is better.
+
+        Raises:
+            WriteError: if the disk refuses.
+        """
+        if self._keeping is not None and 0 in self._world.ranks:
+            save_model(self._keeping, self._job, model, progress.points, rises=rises)
+
+    def model_files(self, progress: Progress) -> ModelFiles | None:
+        """Return the names of the models' files; None if there are none."""
+        if self._keeping is None:
+            return None
+        return model_files(self._keeping, self._job, progress.points)
+
+    def _check(self, manifest: Manifest) -> None:
+        assert self._sets is not None
+        check_settings(self._job, manifest, self._sets.folder)
+
+    def _save(self, progress: Progress) -> None:
+        if self._sets is None or self._every == "never":
+            return
+        self._sets.write(
+            state_of(self._ranks, self._strategy, progress),
+            step=progress.step,
+            world_size=self._world.world_size,
+            settings=settings_of(self._job),
+        )

@@ -1,0 +1,91 @@
+"""Plain content: what a checkpoint may hold, so that no file can run code when it is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SCALARS = (bool, int, float, str, bytes, type(None))
+#: Containers that keep their type; others become plain lists, tuples and dictionaries, or errors.
+_MAPPINGS = (dict, OrderedDict)
+
+
+def plain(where: str, value: object) -> Any:
+    """Return *value* as a checkpoint can hold it: tensors on the CPU, numbers and texts.
+
+    Numbers of numpy become Python's; tensors that are on the CPU already are not copied.
+
+    Args:
+        where: Name of the value in errors.
+        value: Tensors, numbers, texts, None, and lists, tuples and dictionaries of these.
+
+    Raises:
+        ValueError: naming the part that is anything else.
+    """
+    if isinstance(value, Tensor):
+        return _plain_tensor(where, value)
+    if isinstance(value, np.generic):
+        return plain(where, value.item())
+    if type(value) in _SCALARS:
+        return value
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) not in _SCALARS:
+                raise ValueError(
+                    f"{where}: key {key!r} is a {type(key).__name__}, expected text or a number"
+                )
+        inner = {key: plain(f"{where}[{key!r}]", each) for key, each in value.items()}
+        return OrderedDict(inner) if isinstance(value, OrderedDict) else inner
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        found = [plain(f"{where}[{number}]", each) for number, each in enumerate(value)]
+        return found if isinstance(value, list) else tuple(found)
+    raise ValueError(
+        f"{where}: a {type(value).__name__}, expected tensors, numbers, texts, None, or lists, "
+        "tuples and dictionaries of them: no checkpoint may run code when it is loaded"
+    )
+
+
+def _plain_tensor(where: str, value: Tensor) -> Tensor:
+    if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        kind = f"{value.layout} tensor on {value.device}"
+        raise ValueError(f"{where}: a {kind}, expected a dense one with values")
+    found = value.detach().cpu()
+    # A view would take its whole base along.
+    is_part = found.untyped_storage().nbytes() != found.numel() * found.itemsize
+    return found.clone(memory_format=torch.contiguous_format) if is_part else found
+
+
+def checksum(value: Any) -> str:
+    """Return the SHA-256 of plain content: of every key, number and bit of a tensor."""
+    digest = hashlib.sha256()
+    _feed(digest.update, value)
+    return digest.hexdigest()
+
+
+def _feed(update: Callable[[bytes | memoryview], None], value: Any) -> None:
+    if isinstance(value, Tensor):
+        update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
+        flat = value.contiguous().reshape(-1)
+        if flat.numel():
+            update(flat.view(torch.uint8).numpy().data)
+    elif isinstance(value, dict):
+        update(f"dict {len(value)};".encode())
+        for key, inner in value.items():
+            _feed(update, key)
+            _feed(update, inner)
+    elif isinstance(value, list | tuple):
+        update(f"{type(value).__name__} {len(value)};".encode())
+        for inner in value:
+            _feed(update, inner)
+    elif isinstance(value, float):
+        update(b"float" + struct.pack("<d", value))
+    else:
+        text = repr(value).encode("utf-8", "surrogatepass")
+        update(f"{type(value).__name__} {len(text)};".encode() + text)

@@ -1,0 +1,89 @@
+"""Real processes: whatever ends a run, the next start goes on and ends with the same bits."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.scenario import load_scenario
+from dgc_topo.records.folder import ResultsFolder
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.workers import Loopback, Session
+from tests.training.checkpoints.runs import train
+from tests.training.tiny import write_tiny
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory) -> Path:
+    """A scenario of two runs on two workers, with a checkpoint after every second step."""
+    path = write_tiny(
+        tmp_path_factory.mktemp("scenario"), "ring", world_size=2, steps=STEPS, batch_size=4
+    )
+    every = "checkpoint_every = 2\n[compression]"
+    path.write_text(path.read_text().replace("[compression]", every))
+    return path
+
+
+def measured(folder: Path) -> list[Measurement]:
+    return [r for r in ResultsFolder(folder).measurements() if r.kind == "measured"]
+
+
+def started(path: Path, folder: Path) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", "dgc_topo", "compare", str(path), "-o", str(folder)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_set(folder: Path, which: str, number: int) -> None:
+    """Wait until so many checkpoints of a run have been complete."""
+    while not any(
+        int(path.parent.name.removeprefix("set-")) >= number
+        for path in folder.glob(f"checkpoints/{which}/set-*/manifest.json")
+    ):
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
+    """SIGKILL and Ctrl-C: what is finished stays, what was under way goes on, to the same bits."""
+    folder = tmp_path / "out"
+    for kind, number in ((signal.SIGKILL, 4), (signal.SIGINT, 12)):
+        process = started(scenario, folder)
+        wait_for_set(folder, "ring-density*", number)
+        process.send_signal(kind)
+        said, _ = process.communicate()
+        assert process.returncode != 0
+        assert len(measured(folder)) == 1
+    assert "left out: 1 of 2 runs, which are there already" in said
+    assert "going on with ring, density 0.01 after step" in said
+    first = measured(folder)[0]
+    process = started(scenario, folder)
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    records = measured(folder)
+    assert records[0] == first
+    for record, job in zip(records, plan_jobs(load_scenario(scenario))[0], strict=True):
+        alone = train(job)  # virtual workers, never stopped
+        assert (record.parameters, record.quality) == (alone.parameters, alone.quality)
+    assert [len(record.resumed_at) for record in records] == [0, 2]
+    assert not (folder / "checkpoints").exists()
+    kinds = [record.kind for record in ResultsFolder(folder).measurements()]
+    assert kinds == ["measured"] * 2 + ["predicted"] * 8
+
+
+@pytest.mark.slow
+def test_ddp_gossip_and_overlap_go_on_with_the_same_bits(tmp_path):
+    """One start of three processes: each kind runs whole, then stops and goes on."""
+    with Session(Loopback(), 3) as session:
+        argument = {"folder": str(tmp_path), "steps": 6, "stop": 9}
+        results = session.call("tests.training.checkpoints.jobs:stop_and_go_on", argument)
+    assert results[0].keys() == {"ddp", "ddp-powersgd", "gossip", "overlap"}
+    for rank, found in enumerate(results):
+        for kind, (whole, again) in found.items():
+            assert whole == again, (rank, kind)
+    assert results[0]["gossip"] != results[1]["gossip"]  # parameters of their own
