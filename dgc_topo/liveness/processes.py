@@ -12,9 +12,9 @@ from pathlib import Path
 
 _SET_PDEATHSIG = 1
 LOOK_EVERY_S = 0.25
-_LOOKS = 11  #: in a row that must find a process stopped
+STOPPED_S = 2.5  #: that a process has to be stopped for
 #: Cause of such a loss, in words.
-STOPPED = f"stopped by a signal for more than {(_LOOKS - 1) * LOOK_EVERY_S:g} s"
+STOPPED = "stopped by a signal"
 
 
 def is_stopped(pid: int) -> bool:
@@ -33,9 +33,13 @@ class StopCounter:
     """Looks at one process that count how often in a row it was stopped.
 
     Looks are counted and not seconds, so that an observer that was held up itself blames nobody.
+
+    Args:
+        stopped_s: Seconds after which it counts as frozen, if nothing holds the observer up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stopped_s: float = STOPPED_S) -> None:
+        self._enough = round(stopped_s / LOOK_EVERY_S) + 1
         self._num_stopped = 0
         self._next_s = 0.0
 
@@ -45,7 +49,7 @@ class StopCounter:
         if now >= self._next_s:
             self._next_s = now + LOOK_EVERY_S
             self._num_stopped = self._num_stopped + 1 if is_stopped(pid) else 0
-        return self._num_stopped >= _LOOKS
+        return self._num_stopped >= self._enough
 
 
 def end_with_launcher(environment: Mapping[str, str] = os.environ) -> None:

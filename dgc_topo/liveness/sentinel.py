@@ -70,6 +70,7 @@ class Sentinel:
         self._accepted = 0  # losses that the watched process has chosen to go on without
         self._stops = StopCounter()
         self._leaving = False
+        self._parent: int | None = None
         self._last_word_s = self._last_tick_s = time.monotonic()
         listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
@@ -78,19 +79,25 @@ class Sentinel:
 
     def serve(self) -> None:
         """Watch until the parent has ended or has let this go."""
-        parent = os.pidfd_open(self._duty.parent)
-        self._selector.register(parent, selectors.EVENT_READ, self._mourn)
+        try:
+            self._parent = os.pidfd_open(self._duty.parent)
+            self._selector.register(self._parent, selectors.EVENT_READ, self._mourn)
+        except ProcessLookupError:
+            self._mourn()
         if os.getppid() != self._duty.parent:
             self._mourn()
         while not self._leaving:
-            for key, _ in self._selector.select(LOOK_EVERY_S):
-                if isinstance(key.data, PeerLink):
-                    self._attend(key.data)
-                else:
-                    key.data()
+            self._wait(LOOK_EVERY_S)
             if time.monotonic() - self._last_tick_s >= LOOK_EVERY_S:
                 self._tick()
         self._leave()
+
+    def _wait(self, longest_s: float) -> None:
+        for key, _ in self._selector.select(longest_s):
+            if isinstance(key.data, PeerLink):
+                self._attend(key.data)
+            else:
+                key.data()
 
     def _tick(self) -> None:
         """Look at the parent, say a word, and count the silence of others."""
@@ -98,8 +105,10 @@ class Sentinel:
         # An observer that was not awake has not listened.
         listened_s = min(now - self._last_tick_s, 2 * LOOK_EVERY_S)
         self._last_tick_s = now
-        if self._stops.look(self._duty.parent):
+        if self._stops.look(self._duty.parent) and self._parent is not None:
             self._lose(Loss(self._duty.rank, self._board.read(0), "frozen", STOPPED))
+            # The others go on without it: it must not wake up, and its launcher is to know.
+            signal.pidfd_send_signal(self._parent, signal.SIGKILL)
         for link in [link for link in self._links if link.rank is not None]:
             link.silence_s += listened_s
             if link.silence_s > _SILENT_S and not link.has_left:
@@ -126,8 +135,12 @@ class Sentinel:
             link.send({"loss": loss.to_json()})
 
     def _mourn(self) -> None:
-        """Tell of the parent's end, unless it ended because of another's."""
-        if len(self._losses) == self._accepted:
+        """Tell of the parent's end, unless it has taken its leave or ended because of another's."""
+        if self._parent is not None:
+            self._selector.unregister(self._parent)
+            self._parent = None
+        self._obey()  # its last words
+        if not self._leaving and len(self._losses) == self._accepted:
             self._lose(Loss(self._duty.rank, self._board.read(0), "gone", _GONE))
         self._leaving = True
 
@@ -135,7 +148,8 @@ class Sentinel:
         """Do what the parent asks."""
         asked = self._owner.read()
         if asked is None:  # it is about to end, and the kernel closes files first
-            self._selector.unregister(self._owner.connection)
+            with suppress(KeyError):
+                self._selector.unregister(self._owner.connection)
             return
         for each in asked:
             match each:
@@ -234,6 +248,8 @@ class Sentinel:
                     link.rank = rank
                     self._introduce(link)
                     return True
+                if knows:  # no member here, which it will hear elsewhere
+                    link.send({"bye": True})
         return False
 
     def _drop(self, link: PeerLink) -> None:
@@ -245,11 +261,13 @@ class Sentinel:
             self._lose(Loss(link.rank, link.place, "gone", _GONE))
 
     def _leave(self) -> None:
-        """Say goodbye, and stay until the others have heard it."""
+        """Say goodbye, and stay until the others have heard it, those just dialled included."""
+        deadline = time.monotonic() + _LINGER_S
+        while self._dialled and (left_s := deadline - time.monotonic()) > 0:
+            self._wait(left_s)
         for link in self._links:
             link.send({"bye": True})
             link.end()
-        deadline = time.monotonic() + _LINGER_S
         for connection in self._unread(deadline):
             with suppress(OSError):
                 if connection.recv(1 << 14):

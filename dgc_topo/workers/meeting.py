@@ -24,7 +24,7 @@ import torch
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import register_rendezvous_handler
 
-from dgc_topo.liveness import Loss
+from dgc_topo.liveness import Loss, current
 from dgc_topo.runtime.comparison import RanksDifferError, check_equal
 from dgc_topo.runtime.framing import MARK
 from dgc_topo.wire.format import VERSION
@@ -209,12 +209,16 @@ def _wait_for(store: Store, key: str, patience_s: float, own: Statement, tend: T
     except MeetingError:
         raise
     except RuntimeError as error:
-        if (loss := tend()) is not None:
-            raise MeetingError(f"{loss}, expected every rank to join") from error
-        raise MeetingError(f"{me}: lost rank 0, which serves the meeting point: {error}") from error
+        raise _lost_rank_0(own.seat, error) from error
     raise MeetingError(
         f"{me}: nothing from rank 0 within {patience_s:g} s, expected every rank to come"
     )
+
+
+def _lost_rank_0(seat: Seat, error: RuntimeError) -> MeetingError:
+    if (loss := current().loss) is not None:
+        return MeetingError(f"{loss}, expected every rank to join")
+    return MeetingError(f"rank {seat.rank}: lost rank 0, which serves the meeting point: {error}")
 
 
 def _wait_until_heard(store: Store, expected: int) -> None:
@@ -289,10 +293,25 @@ class Meeting:
         own, patience_s = self._state(), self._patience.total_seconds()
         master, _ = meeting_point()
         watching = Watching(PrefixStore("liveness", store), own.seat, master)
-        found = meet(PrefixStore("meeting", store), own, patience_s, watching.tend)
-        watching.complete(self._patience)
+        with _naming_rank_0(own.seat):
+            watching.begin(self._patience)
+        try:
+            found = meet(PrefixStore("meeting", store), own, patience_s, watching.tend)
+        except (RanksDifferError, MeetingError):
+            watching.leave()
+            raise
+        with _naming_rank_0(own.seat):
+            watching.complete(self._patience)
         self._decide(found)
         return self.store
+
+
+@contextmanager
+def _naming_rank_0(seat: Seat) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise _lost_rank_0(seat, error) from error
 
 
 _MEETINGS: WeakValueDictionary[str, Meeting] = WeakValueDictionary()

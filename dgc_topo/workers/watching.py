@@ -11,14 +11,12 @@ import ipaddress
 import json
 import secrets
 import socket
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from dgc_topo.liveness import Loss, Watched, make_current
+from dgc_topo.liveness import Loss, Watched, current, make_current
 from dgc_topo.runtime.breaking import break_connections, break_waits
 from dgc_topo.workers.seat import Seat
 
@@ -40,31 +38,47 @@ class Watching:
         self._master = master
         self._watched: Watched | None = None
 
-    def tend(self) -> Loss | None:
-        """Begin as soon as the first rank has; return the first loss, if there is one."""
-        if self._watched is not None:
-            return self._watched.loss
-        if self._world_size > 1 and Watched.is_possible():
-            if self._rank == 0:
-                self._begin({"token": secrets.token_hex(_TOKEN_BYTES)})
-            elif self._store.check(["0"]):
-                self._begin(json.loads(self._store.get("0")))
-        return None
+    def begin(self, patience: timedelta) -> None:
+        """Start this rank's sentinel, and have it connect to the first rank's; wait for that.
 
-    def _begin(self, first: Mapping[str, Any]) -> None:
-        """Start this rank's sentinel."""
-        listener = _listener()
-        own = {"host": _own_address(self._master), "port": listener.getsockname()[1]}
-        watched = Watched(self._rank, self._world_size, first["token"], listener)
-        self._watched = watched
-        make_current(watched)
-        watched.note("joining")
+        Raises:
+            RuntimeError: if the first rank does not come, or its store is lost.
+        """
+        if self._world_size == 1:
+            return
         if self._rank == 0:
-            own["token"] = first["token"]
-        else:
-            watched.watch(0, self._master, first["port"])
-            watched.whenever_lost(_break)  # rank 0 may be frozen, and its store with it
+            token = secrets.token_hex(_TOKEN_BYTES) if Watched.is_possible() else None
+            self._start(token, 0)
+            return
+        self._store.wait(["0"], patience)
+        first = json.loads(self._store.get("0"))
+        self._start(first["token"] if Watched.is_possible() else None, first["port"])
+
+    def _start(self, token: str | None, first_port: int) -> None:
+        """Start the sentinel, if there is a token, and tell the others where it is."""
+        own = {"host": _own_address(self._master), "port": 0, "token": None}
+        if token is not None:
+            listener = _listener()
+            own |= {"port": listener.getsockname()[1]}
+            watched = Watched(self._rank, self._world_size, token, listener)
+            self._watched = watched
+            make_current(watched)
+            if self._rank == 0:
+                own |= {"token": token}
+            else:
+                watched.watch(0, self._master, first_port)
+                watched.whenever_lost(_break)  # rank 0 may be frozen, and its store with it
         self._store.set(str(self._rank), json.dumps(own))
+        current().note("joining")
+
+    def tend(self) -> Loss | None:
+        """Return the first loss, if there is one."""
+        return None if self._watched is None else self._watched.loss
+
+    def leave(self) -> None:
+        """Take leave of the others, who do not come together."""
+        if self._watched is not None:
+            self._watched.close()
 
     def complete(self, patience: timedelta) -> None:
         """Connect to the neighbours, now that all have come.
@@ -72,16 +86,17 @@ class Watching:
         Raises:
             RuntimeError: if the store is lost.
         """
-        self.tend()
         if (watched := self._watched) is None:
             return
+        watched.note("connecting to all ranks")
         if self._rank == 0:  # which has told all others what it had to
             watched.whenever_lost(_break)
         for rank in neighbours(self._rank, self._world_size):
             if 0 < rank < self._rank:  # the higher one connects
                 self._store.wait([str(rank)], patience)
                 other = json.loads(self._store.get(str(rank)))
-                watched.watch(rank, self._reachable(other["host"]), other["port"])
+                if other["port"]:
+                    watched.watch(rank, self._reachable(other["host"]), other["port"])
 
     def _reachable(self, host: str) -> str:
         """Return a host's address for others; who is beside the first rank may not know its own."""

@@ -137,6 +137,7 @@ def test_who_is_killed_then_frozen_is_named_by_all_and_who_is_busy_by_nobody():
         frozen = heard_by([fourth, fifth])
         assert frozen[0] == frozen[1]
         assert (frozen[0]["rank"], frozen[0]["fate"], frozen[0]["place"]) == (0, "frozen", PLACE)
+        assert first.process.wait(PATIENCE_S) == -signal.SIGKILL  # it must not wake up
 
 
 def test_a_rank_whose_machine_says_nothing_is_named_like_one_that_says_why():
@@ -162,14 +163,14 @@ def test_who_takes_leave_is_no_loss_and_strangers_are_not_heard():
             if each.status == "LISTEN"
         }
         lie = {"rank": 1, "place": PLACE, "fate": "gone", "detail": "a lie"}
-        for said in (
-            [{"loss": lie}],
-            [{"hello": "guessed", "rank": 1}, {"loss": lie}],
-            [{"hello": "secret", "rank": 7}, {"loss": lie}],
+        for said, answer in (
+            ([{"loss": lie}], b""),
+            ([{"hello": "guessed", "rank": 1}, {"loss": lie}], b""),
+            ([{"hello": "secret", "rank": 7}, {"loss": lie}], b'{"bye": true}\n'),
         ):
             with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as stranger:
                 stranger.sendall(b"".join(json.dumps(each).encode() + b"\n" for each in said))
-                assert stranger.recv(1) == b""  # shown the door
+                assert stranger.makefile("rb").read() == answer  # and shown the door
         with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as stranger:
             stranger.sendall(b"[" * 8192)
             assert_closed(stranger)

@@ -1,0 +1,151 @@
+"""A rank that is killed or frozen is named by all others, in every phase of a training."""
+
+import ctypes
+import multiprocessing as mp
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.scenario.load import load_scenario
+from dgc_topo.liveness import Liveness, Watched
+from dgc_topo.training.loop import TrainingRun
+from dgc_topo.training.world import ProcessWorld
+from dgc_topo.workers.group import join_workers
+from tests.training.tiny import write_tiny
+
+pytestmark = pytest.mark.skipif(not Watched.is_possible(), reason="needs Linux")
+
+WORLD_SIZE = 3
+PATIENCE_S = 150  # for a machine that others use
+KILL, STOP, SLOW = signal.SIGKILL, signal.SIGSTOP, None
+SLOW_S = 6  # longer than any silence that is held against a rank
+
+
+class Case(NamedTuple):
+    """What befalls which rank in which phase."""
+
+    topology: str
+    victim: int
+    how: signal.Signals | None
+    phase: str
+
+
+CASES = [
+    Case("ring", 1, KILL, "joining"),
+    Case("ring", 2, STOP, "joining"),
+    Case("ring", 0, STOP, "connecting to all ranks"),
+    Case("ring", 2, KILL, "timing a worker alone"),
+    Case("ring", 1, STOP, "timing a worker alone"),
+    Case("ring", 0, KILL, "in training step 0, while computing gradients"),
+    Case("ring", 1, KILL, "in training step 0, while summing gradients over ring"),
+    Case("ring", 0, STOP, "in training step 0, while summing gradients over ring"),
+    Case("ring", 2, KILL, "in training step 1, while evaluating after epoch 1"),
+    Case("gossip", 2, KILL, "in training step 0, while averaging parameters over gossip"),
+    Case("gossip", 1, STOP, "in training step 1, while averaging the model"),
+    Case("ring", 1, KILL, "in training step 1, while collecting the records"),
+    Case("ring", 2, STOP, "in training step 1, while comparing parameters"),
+    Case("ring", 1, SLOW, "in training step 0, while computing gradients"),
+]
+
+
+def strike(self: Liveness, case: Case, step: int | None, phase: str) -> None:
+    place = f"in training step {step}, while {phase}" if step is not None else phase
+    if place != case.phase:
+        return
+    if case.how is None:
+        ctypes.PyDLL(None).sleep(SLOW_S)  # and holds the interpreter's lock
+    else:
+        os.kill(os.getpid(), case.how)
+
+
+def train(case: Case, rank: int, port: int, scenario: Path, say: Connection) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(WORLD_SIZE),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(WORLD_SIZE),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    if rank == case.victim:
+        note = Liveness.note
+
+        def note_and_strike(self: Liveness, phase: str, step: int | None = None) -> None:
+            note(self, phase, step)
+            strike(self, case, self._step, phase)
+
+        Liveness.note = note_and_strike  # type: ignore[method-assign]
+    jobs, _ = plan_jobs(load_scenario(scenario))
+    job = next(job for job in jobs if job.topology.name == case.topology)
+    try:
+        with join_workers("cpu", "gloo", timedelta(seconds=60)) as worker:
+            TrainingRun(job, 0, ProcessWorld(worker), lambda _: None).run()
+        say.send("trained")
+    except RuntimeError as error:
+        say.send(str(error))
+    os._exit(0)
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory) -> Iterator[dict[Case, list[str]]]:
+    """Start all cases at once, and return what each survivor says; so the machine is busy, too."""
+    path = write_tiny(
+        tmp_path_factory.mktemp("lost"),
+        *("ring", "gossip"),
+        densities=(1.0,),
+        steps=2,
+        epochs=1,
+    )
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["tests.training.test_lost_in_every_phase"])
+    heard: dict[Case, list[str]] = {case: [] for case in CASES}
+    pipes: dict[Any, Case] = {}
+    processes = []
+    for case in CASES:
+        with socket.create_server(("127.0.0.1", 0)) as asked:
+            port = asked.getsockname()[1]
+        for rank in range(WORLD_SIZE):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=train, args=(case, rank, port, path, theirs))
+            process.start()
+            processes.append(process)
+            theirs.close()
+            if rank != case.victim or case.how is SLOW:
+                pipes[ours] = case
+    deadline = time.monotonic() + PATIENCE_S
+    while pipes and (left_s := deadline - time.monotonic()) > 0:
+        for pipe in wait(list(pipes), left_s):
+            assert isinstance(pipe, Connection)
+            with suppress(EOFError):
+                heard[pipes.pop(pipe)].append(pipe.recv())
+    yield heard
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.parametrize(
+    "case", CASES, ids=lambda case: f"{case.how and case.how.name} {case.phase}"
+)
+def test_the_lost_rank_is_named_by_all_with_step_and_phase(said, case: Case):
+    if case.how is SLOW:
+        assert said[case] == ["trained"] * WORLD_SIZE
+        return
+    fate = "was lost" if case.how is KILL else "is frozen"
+    why = "its process is gone" if case.how is KILL else "stopped by a signal"
+    where = case.phase if case.phase.startswith("in ") else f"while {case.phase}"
+    assert len(said[case]) == WORLD_SIZE - 1
+    for text in said[case]:
+        assert re.search(re.escape(f"rank {case.victim} {fate} {where} ({why})"), text), text
