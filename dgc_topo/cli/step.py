@@ -49,7 +49,11 @@ _OPTIONS = {
 
 def step(  # noqa: PLR0913 - one argument per option
     model: Annotated[
-        str, typer.Argument(help="model of the zoo, such as resnet50, or a results folder")
+        str,
+        typer.Argument(
+            help="model of the zoo, such as resnet50, a results folder, or file.py:NAME, a model "
+            "of your own (with --compute)"
+        ),
     ],
     *,
     world_size: WorldSize,
@@ -82,6 +86,8 @@ def step(  # noqa: PLR0913 - one argument per option
 
     - dgc-topo step resnet50 -n 16 --network 1gbe --density 0.001
     - dgc-topo step resnet50 -n 16 --compute 0.21s --batch 64
+    - dgc-topo step net.py:Net -n 16 --compute 0.1s
+
     - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
     """
     from dgc_topo.cli.progress import simulating

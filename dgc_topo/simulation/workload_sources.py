@@ -10,6 +10,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgc_topo.python_files import CodeError, explained, load_function, split_name
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.records.records import load_measurements
 from dgc_topo.scalars import plain_float, plain_int
@@ -48,6 +49,8 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
 
             - the name of a model of the zoo, such as ``resnet50`` (see ``dgc-topo sizes``);
             - a `torch.nn.Module`, also on the meta device: its trainable parameters are sent;
+            - ``file.py:NAME``: a module's class, or a function that returns one, without arguments;
+              it is made on the meta device, so a model may be larger than memory;
             - a record of a training run, its results folder or its file of records: what a worker
               alone took, and when its gradients were ready;
             - a `Workload`, which the other arguments change;
@@ -77,6 +80,8 @@ def load_workload(  # noqa: PLR0913 - one argument per fact that a source may la
     if batch_size is not None:
         batch_size = plain_int("batch_size", batch_size, least=1)
     _check_fits(source, name, elements, dense_elements, example)
+    if isinstance(source, str) and split_name(source) is not None:
+        source = _module_from(source)
     if source is None:
         found = _of_counts(elements, dense_elements, seconds)
     elif is_module(source):
@@ -106,7 +111,8 @@ def _check_fits(
         raise ValueError("elements: the source has its own, expected one of both")
     if dense_elements != 0 and elements is None:
         raise ValueError("dense_elements: are given by counts alone, expected elements as well")
-    if example is not None and not is_module(source):
+    is_named = isinstance(source, str) and split_name(source) is not None
+    if example is not None and not (is_module(source) or is_named):
         raise ValueError("example: is for a torch module, expected one as source")
 
 
@@ -221,6 +227,18 @@ def _of_counts(elements: int | None, dense_elements: int, compute_s: float | Non
     return replace(whole(compute_s, compressible, dense), source="given by counts")
 
 
+def _module_from(name: str) -> nn.Module:
+    """Return the module that ``file.py:NAME`` makes, on the meta device."""
+    import torch  # noqa: PLC0415 - models of the zoo need none
+
+    function = load_function(name)
+    with explained(name, ", called without arguments"), torch.device("meta"):
+        made = function()
+    if not isinstance(made, torch.nn.Module):
+        raise CodeError(f"{name}: made {type(made).__name__}, expected an nn.Module")
+    return made
+
+
 def _of_module(module: Any, compute_s: float | None, example: Any) -> Workload:
     if compute_s is None:
         raise ValueError(
@@ -246,7 +264,7 @@ def _recorded(source: object, name: str | None) -> Workload:
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(
             f"model {str(source)!r}: unknown{hint}; expected one of {', '.join(known_models())}, "
-            "or a results folder"
+            "a results folder, or file.py:NAME"
         )
     return of_record(_typical(load_measurements(source), str(source), name))
 

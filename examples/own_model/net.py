@@ -22,6 +22,6 @@ def load(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Return what to learn and what to test on: noisy points around a centre per class."""
     centres = 2 * torch.randn(num_classes, 8)
-    targets = torch.arange(2_400) % num_classes
-    points = centres[targets] + noise * torch.randn(2_400, 8)
-    return (points[:2_000], targets[:2_000]), (points[2_000:], targets[2_000:])
+    targets = torch.arange(1_200) % num_classes
+    points = centres[targets] + noise * torch.randn(1_200, 8)
+    return (points[:1_000], targets[:1_000]), (points[1_000:], targets[1_000:])

@@ -139,3 +139,28 @@ def test_a_workload_is_checked():
         replace(load_workload("resnet50"), batch_size=0)
     with pytest.raises(ValueError, match="no layers"):
         Workload(0.0, ())
+
+
+def test_a_model_in_a_file_is_that_module_and_takes_no_memory(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def huge(): return nn.Sequential(nn.Linear(10**6, 10**6), nn.Linear(10**6, 3))\n"
+        "def odd(): return 7\n"
+        "def needs(width): return nn.Linear(width, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = load_workload("net.py:huge", compute_s=0.3, name="mine")
+    assert found.tensor_sizes == (3 * 10**6, 10**12)
+    assert found.name == "mine"
+    example = torch.empty(8, 10**6, device="meta")
+    assert load_workload("net.py:huge", compute_s=0.3, example=example).batch_size == 8
+    for name, says in (
+        ("net.py:odd", r"net\.py:odd: made int, expected an nn\.Module"),
+        ("net.py:needs", r"raised TypeError: .*'width', called without arguments"),
+        ("net.py:hug", r"has no 'hug' \(did you mean 'huge'\?\)"),
+        ("nets.py:huge", r"nets\.py:huge: no such file in the current folder"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            load_workload(name, compute_s=0.3)
+    with pytest.raises(ValueError, match="compute_s: missing for a module"):
+        load_workload("net.py:huge")

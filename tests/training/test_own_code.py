@@ -169,5 +169,6 @@ def test_the_example_learns_and_is_predicted(tmp_path):
     assert len(results.measured) == 4
     assert all(record.quality and record.quality.final > 0.8 for record in results.measured)
     assert len(results.predicted) == 8
+    assert len(list(results.path.glob("logs/*/steps.csv"))) == 4
     kept = results.path / "files" / "net.py"
     assert kept.read_text() == (scenario.parent / "net.py").read_text()
