@@ -168,9 +168,9 @@ def new_rendezvous() -> IO[bytes]:
     return tempfile.NamedTemporaryFile(prefix="dgc-topo-")
 
 
-def descriptors_for_workers(meeting: IO[bytes], notes: IO[bytes]) -> Sequence[int]:
-    """Return the descriptors that a worker needs: of the meeting's file, and of a board."""
-    return [meeting.fileno(), notes.fileno()] if _NAMELESS else []
+def descriptors_for_workers(*files: IO[bytes]) -> Sequence[int]:
+    """Return the descriptors that a worker needs: of a meeting's file, and perhaps of a board."""
+    return [file.fileno() for file in files] if _NAMELESS else []
 
 
 def url_of(name: object, descriptors: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 Importing torch takes a processor 1 to 2 s; a fork of a process that has done so takes 10 ms, and
 its memory is shared.  `dgc_topo.workers.forks.ForkedLoopback` starts the server as a fresh
-interpreter, which has one thread and runs nothing of torch: no lock can be held in a fork.
+interpreter that has one thread: a lock that another one held would be held in a fork for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -38,6 +39,7 @@ class ForkServer:
         self._processes: list[_Child] = []
         self._answers: Mapping[str, Callable[..., Any]] = {
             "start": self._start,
+            "prepare": _prepare,
             "poll": lambda process: self._processes[process].poll(),
             "signal": lambda process, number: self._processes[process].send_signal(number),
         }
@@ -69,6 +71,14 @@ class ForkServer:
             _become(arguments, environment, descriptors, server)
         self._processes.append(_Child(pid))
         return {"process": len(self._processes) - 1, "pid": pid}
+
+
+def _prepare(function: str, argument: Any) -> None:
+    """Call ``"module:function"``; what it loads is there in every fork from now on."""
+    module, _, name = function.partition(":")
+    with suppress(Exception):  # the forks will meet it, too, and say it to whoever listens
+        getattr(import_module(module), name)(argument)
+    gc.freeze()
 
 
 class _Child:

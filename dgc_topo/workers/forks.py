@@ -61,6 +61,15 @@ class ForkedLoopback(Loopback):
             self._control = None
             self._stack.close()
 
+    def prepare(self, function: str, argument: Any) -> None:
+        """Call a function before workers are forked, for what it leaves in memory.
+
+        Args:
+            function: ``"module:function"``.  It may start no thread; what it raises is ignored.
+            argument: A JSON value.
+        """
+        self._ask("prepare", function=function, argument=argument)
+
     def start(
         self,
         rank: int,  # there is one host only

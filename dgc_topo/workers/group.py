@@ -75,6 +75,9 @@ class Worker:
         network: Name of the network in records.
         interface: Interface that carries this worker's traffic and nobody else's, if known.
         time_scale: Factor by which computing is slowed in a scaled lab, else 1.
+        regroup: Function that joins those that are left once ranks are lost, where the launcher
+            lets them go on.  It returns the new worker, and the ranks of the call that are left, in
+            the order of their new ranks; None if the launcher does not say so.
     """
 
     rank: int
@@ -85,6 +88,7 @@ class Worker:
     network: str
     interface: str | None
     time_scale: float
+    regroup: Callable[[], tuple[Worker, tuple[int, ...]] | None] = lambda: None
 
     def barrier(self, what: str) -> None:
         """Wait for every rank, using no processor time meanwhile."""
@@ -167,6 +171,19 @@ class Worker:
     @property
     def _collective_device(self) -> torch.device:
         return self.device if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+_FORGOTTEN: list[dist.ProcessGroup | None] = []
+
+
+def forget_group() -> None:
+    """Make room for a new default group, beside one that is broken.
+
+    The broken one is kept: its end would wait for connections to ranks that are gone.
+    """
+    if dist.is_initialized():
+        _FORGOTTEN.append(dist.group.WORLD)
+        dist.destroy_process_group()
 
 
 @contextmanager

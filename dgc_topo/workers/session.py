@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import IO, Any, Literal, Self
 
-from dgc_topo.liveness import Board, new_board
+from dgc_topo.liveness import Board, Loss, new_board
 from dgc_topo.workers.children import descriptors_for_workers, new_rendezvous
 from dgc_topo.workers.hosts import Hosts
-from dgc_topo.workers.worker_pool import LaunchError, WorkerPool
+from dgc_topo.workers.worker_pool import LaunchError, Message, WorkerPool
 
 __all__ = ["LaunchError", "Session", "run_on"]
 
@@ -106,17 +106,21 @@ class Session:
         *,
         world_size: int | None = None,
         listen: Callable[[Any], None] = _ignore,
+        go_on: Callable[[Loss], None] | None = None,
     ) -> list[Any]:
         """Run a function once on every rank; see `run_on`.
 
         With a *world_size*, only that many first ranks take part, in a default process group of
         their own; a call with the same world size as the previous one finds it still connected.
 
+        With *go_on*, the call goes on when a worker is lost: *go_on* is told, and the others learn
+        of it from ``worker.regroup()``.  The session cannot be used any more after such a call.
+
         Returns:
-            What the function returned on each rank, in rank order.
+            What the function returned on each rank that is left, in rank order.
 
         Raises:
-            LaunchError: if a worker fails.
+            LaunchError: if a worker fails, or is lost and the call does not go on.
             ValueError: if *world_size* is not within the session's.
         """
         size = self._world_size if world_size is None else world_size
@@ -136,7 +140,15 @@ class Session:
         }
         for rank in range(size):
             self._pool.send(rank, order, descriptors)
-        return self._collect(size, listen)
+        call = _Call(self._pool, size, listen, self._hosts.begin)
+        while True:
+            try:
+                return call.collect()
+            except LaunchError as error:
+                if error.loss is None or go_on is None or not call.can_go_on:
+                    raise
+                go_on(error.loss)
+                self._go_on_without(error.loss.rank, call)
 
     def log(self, rank: int) -> str:
         """Return the text that the process of a rank has printed so far."""
@@ -158,20 +170,91 @@ class Session:
                 file.close()
         self._meeting = self._notes = None
 
-    def _collect(self, size: int, listen: Callable[[Any], None]) -> list[Any]:
-        results: dict[int, Any] = {}
-        ready: set[int] = set()
-        for rank, kind, value in self._pool.messages():
-            if kind == "ready":
-                ready.add(rank)
-                if len(ready) == size:
-                    self._hosts.begin()
-                    for other in range(size):
-                        self._pool.send(other, "go")
-            elif kind == "told":
-                listen(value)
-            else:
-                results[rank] = value
-                if len(results) == size:
-                    break
-        return [results[rank] for rank in range(size)]
+    def _go_on_without(self, rank: int, call: _Call) -> None:
+        """Have those that are left meet anew; the lost one is ended for good."""
+        call.drop(rank)
+        if self._meeting is not None:
+            self._meeting.close()
+        self._meeting = new_rendezvous()
+        self._num_groups, self._group_size = self._num_groups + 1, 0
+        order = {
+            "group": self._num_groups,
+            "living": call.living,
+            "rendezvous": self._meeting.name,
+        }
+        for other in call.living:
+            self._pool.send(other, order, descriptors_for_workers(self._meeting))
+
+
+class _Call:
+    """A call that is under way.
+
+    Args:
+        pool: The workers.
+        size: Number of those that take part.
+        listen: See `Session.call`.
+        begin: Called when all are ready.
+
+    Attributes:
+        living: Ranks that take part, and are not lost.
+    """
+
+    def __init__(
+        self,
+        pool: WorkerPool,
+        size: int,
+        listen: Callable[[Any], None],
+        begin: Callable[[], None],
+    ) -> None:
+        self._pool, self._listen, self._begin = pool, listen, begin
+        self.living = list(range(size))
+        self._results: dict[int, Any] = {}
+        self._ready: set[int] = set()
+        self._has_begun = False
+        self._back: dict[int, int] = {}  # number of the group that a survivor is ready to join
+
+    def collect(self) -> list[Any]:
+        """Return all results, in rank order, once they are there.
+
+        Raises:
+            LaunchError: if a worker fails; it may be called again then, without that one.
+        """
+        messages = self._pool.messages()
+        while not self._is_complete:
+            self._take(next(messages))
+        return [self._results[rank] for rank in self.living]
+
+    def drop(self, rank: int) -> None:
+        """Go on without a rank."""
+        self.living.remove(rank)
+        self._pool.drop(rank)
+
+    @property
+    def can_go_on(self) -> bool:
+        """True if all had begun, and none has finished, so that others can go on together."""
+        return self._has_begun and not self._results and len(self.living) > 1
+
+    @property
+    def _is_complete(self) -> bool:
+        return all(rank in self._results for rank in self.living)
+
+    def _take(self, message: Message) -> None:
+        rank, kind, value = message
+        if kind == "ready":
+            self._ready.add(rank)
+            if len(self._ready) == len(self.living):
+                self._has_begun = True
+                self._begin()
+                self._tell_all("go")
+        elif kind == "told":
+            self._listen(value)
+        elif kind == "back":
+            self._back[rank] = value
+            if all(self._back.get(other) == value for other in self.living):
+                self._tell_all({"complete": value})
+        else:
+            self._results[rank] = value
+
+    def _tell_all(self, order: Any) -> None:
+        for rank in self.living:
+            self._pool.send(rank, order)

@@ -49,6 +49,7 @@ class _Member:
         self.process, self.channel, self.log = process, channel, log
         self.unfinished = b""
         self.stops = StopCounter()
+        self.is_dropped = False
 
     def printed(self) -> str:
         """Return the text that the worker has printed."""
@@ -109,6 +110,14 @@ class WorkerPool:
             sent = socket.send_fds(channel, [line], descriptors) if descriptors else 0
             channel.sendall(line[sent:])
 
+    def drop(self, rank: int) -> None:
+        """End a lost worker for good, and listen to it no more."""
+        member = self._members[rank]
+        member.process.send_signal(signal.SIGKILL)
+        member.process.wait()
+        self._selector.unregister(member.channel)
+        member.is_dropped = True
+
     def read_notes(self, board: Board) -> None:
         """Take a worker's position, for errors, from this board; its row is the rank."""
         self._board = board
@@ -126,7 +135,7 @@ class WorkerPool:
                     raise self._failure(key.data)
                 yield from heard
             for rank, member in enumerate(self._members):
-                if member.stops.look(member.process.pid):
+                if not member.is_dropped and member.stops.look(member.process.pid):
                     loss = Loss(rank, self._place(rank), "frozen", STOPPED)
                     raise self._lost(loss, f"worker of {loss}")
 
@@ -170,8 +179,11 @@ class WorkerPool:
     def _killed(self, first: int) -> int | None:
         """Return the rank of a worker that a signal ended: it is no other's victim."""
         ranks = [first, *range(len(self._members))]
-        ended = (rank for rank in ranks if (self._members[rank].process.poll() or 0) < 0)
-        return next(ended, None)
+        return next((rank for rank in ranks if self._was_killed(rank)), None)
+
+    def _was_killed(self, rank: int) -> bool:
+        member = self._members[rank]
+        return not member.is_dropped and (member.process.poll() or 0) < 0
 
     def _explain_failure(self, first: int) -> str:
         """Say which worker failed first and what the others saw of it."""

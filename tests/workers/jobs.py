@@ -11,7 +11,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from dgc_topo.workers.group import Worker
+from dgc_topo.payload import DensePayload
+from dgc_topo.runtime import Communicator, DistributedTransport, PeerError
+from dgc_topo.survivors import without
+from dgc_topo.topology import load_topology
+from dgc_topo.workers.group import GroupPeerError, Worker
 
 
 def sum_ranks(worker: Worker, argument: Any) -> list[Any]:
@@ -66,3 +70,31 @@ def faults(worker: Worker, argument: Any) -> int:
 def draw(worker: Worker, argument: Any) -> float:
     """Return a number from numpy's own generator, which nobody has seeded."""
     return float(np.random.rand())  # noqa: NPY002 - users' files do
+
+
+def gossip_without_the_lost(worker: Worker, argument: Any) -> list[Any]:
+    """Mix three times, lose a rank, mix again without it; return what this rank then has."""
+    first = worker.rank
+    topology = load_topology("gossip", graph="exponential")
+    values = torch.full((5,), float(first), dtype=torch.float32)
+    living = tuple(range(worker.world_size))
+    for iteration in range(argument["steps"]):
+        left = without(topology, set(range(argument["size"])) - set(living), argument["size"])
+        if first == argument["strikes"].get(str(iteration)):
+            os.kill(os.getpid(), argument["signal"])
+        payload = DensePayload(values.clone(), goals=frozenset({"doubly-stochastic"}))
+        try:
+            transport = DistributedTransport(timeout=worker.timeout)
+            Communicator(left, transport, compare=False).run(payload)
+            worker.barrier("a step")
+        except (PeerError, GroupPeerError):
+            if first == argument["dies_meanwhile"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            found = worker.regroup()
+            while found is None:
+                found = worker.regroup()
+            worker, living = found
+            # Whoever had got through takes it back: the step is done by nobody.
+            continue
+        values = payload.buffer
+    return [first, worker.rank, list(living), values.tolist()]

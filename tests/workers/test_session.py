@@ -8,9 +8,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import psutil
 import pytest
 
+from dgc_topo.liveness import Loss
+from dgc_topo.mixing import mixing_matrix
+from dgc_topo.survivors import without
+from dgc_topo.topology import load_topology
 from dgc_topo.workers import LaunchError, Loopback, Session, run_on
 
 
@@ -145,3 +150,28 @@ def test_a_session_that_is_interrupted_while_it_starts_leaves_no_worker(monkeypa
     finally:
         signal.signal(signal.SIGINT, before)
     assert workers() == []
+
+
+def test_survivors_go_on_from_what_they_had_though_one_more_is_lost_meanwhile():
+    """Rank 1 is lost in step 1, and rank 2 before it has joined those that are left."""
+    told: list[Loss] = []
+    order = {"size": 4, "steps": 5, "strikes": {"1": 1}, "dies_meanwhile": 2, "signal": 9}
+    with Session(Loopback(), 4) as session:
+        found = session.call("tests.workers.jobs:gossip_without_the_lost", order, go_on=told.append)
+    assert {loss.rank for loss in told} == {1, 2}
+    gossip = load_topology("gossip", graph="exponential")
+    whole = mixing_matrix(gossip.schedule(4))
+    left = mixing_matrix(without(gossip, [1, 2], 4).schedule(2))
+    expected = np.linalg.matrix_power(left, 3) @ (whole @ np.arange(4))[[0, 3]]
+    assert [each[:3] for each in found] == [[0, 0, [0, 3]], [3, 1, [0, 3]]]
+    for each, value in zip(found, expected, strict=True):
+        assert each[3] == pytest.approx([value] * 5)
+
+
+def test_a_call_that_does_not_go_on_names_the_lost_one():
+    order = {"size": 2, "steps": 2, "strikes": {"1": 1}, "dies_meanwhile": None, "signal": 9}
+    with (
+        Session(Loopback(), 2) as session,
+        pytest.raises(LaunchError, match="worker of rank 1 was killed by SIGKILL"),
+    ):
+        session.call("tests.workers.jobs:gossip_without_the_lost", order)
