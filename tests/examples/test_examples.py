@@ -1,15 +1,14 @@
 """Every example is a script that works, and the same script with at most three lines more."""
 
-import os
 import re
-import subprocess
-import sys
 from difflib import SequenceMatcher
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from tests.examples.scripts import Scripts
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -31,6 +30,10 @@ class Example(NamedTuple):
 ALL = [
     Example("ddp"),
     Example("plain_loop"),
+    Example("fsdp2", ("--shards", "1")),  # as if each process had a machine to itself
+    Example("accelerate", needs=("accelerate",)),
+    Example("lightning", needs=("lightning",)),
+    Example("transformers", needs=("transformers", "accelerate")),
 ]
 every_example = pytest.mark.parametrize("example", ALL, ids=lambda example: example.folder)
 
@@ -77,28 +80,51 @@ def test_at_most_three_lines_differ(example):
     assert 1 <= changed_lines(plain, ours) <= 3
 
 
-def loss_of(example: Example, script: str) -> float:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={example.processes}", str(EXAMPLES / example.folder / script)]
-    done = subprocess.run(
-        [*command, *example.arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-        # Lines are written whole, even by two processes.
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    *_, last = re.findall(r"^loss ([0-9.e+-]+)$", done.stdout, re.MULTILINE)
-    return float(last)
+@pytest.fixture(scope="module")
+def scripts():
+    with Scripts() as started:
+        yield started
 
 
 @pytest.mark.slow
 @every_example
-def test_both_scripts_learn_the_same(example):
-    missing = [package for package in example.needs if find_spec(package) is None]
+def test_both_scripts_learn_the_same(example, scripts):
+    skip_without(*example.needs)
+    plain, ours = (
+        scripts.loss(
+            EXAMPLES / example.folder / script, *example.arguments, processes=example.processes
+        )
+        for script in SCRIPTS
+    )
+    assert ours < example.worst * plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("library", ["accelerate", "lightning", "transformers"])
+def test_a_checkpoint_of_a_library_holds_what_waits_on_each_rank(
+    library, optimizer, scripts, tmp_path
+):
+    skip_without(library)
+    text = scripts.run(Path(__file__).with_name("resumed.py"), library, str(tmp_path), optimizer)
+    found = re.findall(r"moved (\S+) differ (\S+)", text)
+    assert len(found) == 2, text
+    assert all(float(moved) > 0.01 and float(differ) == 0 for moved, differ in found)
+
+
+@pytest.mark.slow
+def test_what_a_wrapped_model_cannot_do_is_refused(scripts, tmp_path):
+    text = scripts.run(Path(__file__).with_name("refused.py"), str(tmp_path), processes=2)
+    for expected in (
+        "model is Linear, expected DistributedDataParallel",
+        "topology gossip(graph=ring) leaves each rank its own parameters",
+        "are of 3 ranks, expected as many as now (2)",
+        "no error, and all residuals begin at zero",
+    ):
+        assert text.count(expected) == 2, text
+
+
+def skip_without(*packages: str) -> None:
+    missing = [package for package in packages if find_spec(package) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
-    plain, ours = (loss_of(example, script) for script in SCRIPTS)
-    assert ours < example.worst * plain
