@@ -54,6 +54,8 @@ def hook_config(
     else:
         warm_up = {**settings, "warm_up": settings.get("warm_up", "none")}
     config = config_of(None, {"density": density, **warm_up})
+    if not config.momentum:  # a velocity would be the gradient itself
+        config = replace(config, momentum_correction=False)
     _check_warm_up(where, config, steps)
     if config.momentum and not is_sparse(config.density):
         raise ValueError(

@@ -77,11 +77,16 @@ def trained(  # noqa: PLR0913
     steps: int = 20,
     micro_steps: int = 1,
     clip: float | None = None,
+    dtype: str = "float32",
+    autocast: bool = False,
+    device: str = "cpu",
     **ddp: Any,
 ) -> Trained:
     """Train on the ranks of a group, with DDP's own all-reduce or with a hook."""
     torch.manual_seed(0)
-    model = DistributedDataParallel(net(), process_group=group, **{"bucket_cap_mb": SMALL, **ddp})
+    place: Any = {"device": device, "dtype": getattr(torch, dtype)}
+    ddp = {"process_group": group, "bucket_cap_mb": SMALL, **ddp}
+    model = DistributedDataParallel(net().to(**place), **ddp)
     trains = [p for p in model.parameters() if p.requires_grad]
     settings = {"lr": 0.05, **(settings or {})}
     made = getattr(torch.optim, optimizer)(trains, **settings)
@@ -95,8 +100,10 @@ def trained(  # noqa: PLR0913
         for micro in range(micro_steps):
             last = micro == micro_steps - 1
             with nullcontext() if last else model.no_sync():
-                inputs, targets = next(data)
-                (model(inputs) - targets).square().mean().backward()
+                inputs, targets = (values.to(**place) for values in next(data))
+                with torch.autocast(device, torch.bfloat16, enabled=autocast):
+                    outputs = model(inputs)
+                (outputs - targets).square().mean().backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         made.step()
