@@ -96,7 +96,11 @@ class TrainSection(OptimizerKeys):
         description="of every step, in the results folder under logs/: csv, tensorboard, wandb, or "
         "file.py:NAME, a class with a method on_step(step); see dgc_topo.logs",
     )
-    timeout_s: float = Field(default=60.0, gt=0, description="a silent peer is an error after this")
+    timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="last resort: a peer that lives, but does not answer, is an error after this",
+    )
 
     @property
     def data_folder(self) -> Path | None:

@@ -122,7 +122,7 @@ class Worker:
         longest = max(_LONGEST_TEXT, _MOST_TIMES_LONGER * len(own))
         if not all(0 < size <= longest for size in sizes):
             raise GroupPeerError(
-                f"rank {self.rank}: {what}: texts of {sizes} bytes, expected up to {longest}"
+                f"rank {self.rank}: {what}: texts of {sizes} bytes, expected 1 to {longest}"
             )
         padded = torch.zeros(max(sizes), dtype=torch.uint8, device=own.device)
         padded[: len(own)] = own

@@ -19,6 +19,7 @@ import pytest
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario.load import load_scenario
 from dgc_topo.liveness import Liveness, Watched
+from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.world import ProcessWorld
 from dgc_topo.workers.group import join_workers
@@ -46,11 +47,11 @@ CASES = [
     Case("ring", 2, STOP, "joining"),
     Case("ring", 0, STOP, "connecting to all ranks"),
     Case("ring", 2, KILL, "timing a worker alone"),
-    Case("ring", 1, STOP, "timing a worker alone"),
     Case("ring", 0, KILL, "in training step 0, while computing gradients"),
     Case("ring", 1, KILL, "in training step 0, while summing gradients over ring"),
     Case("ring", 0, STOP, "in training step 0, while summing gradients over ring"),
     Case("ring", 2, KILL, "in training step 1, while evaluating after epoch 1"),
+    Case("ring", 1, KILL, "in training step 1, while saving a checkpoint"),
     Case("gossip", 2, KILL, "in training step 0, while averaging parameters over gossip"),
     Case("gossip", 1, STOP, "in training step 1, while averaging the model"),
     Case("ring", 1, KILL, "in training step 1, while collecting the records"),
@@ -91,7 +92,8 @@ def train(case: Case, rank: int, port: int, scenario: Path, say: Connection) -> 
     job = next(job for job in jobs if job.topology.name == case.topology)
     try:
         with join_workers("cpu", "gloo", timedelta(seconds=60)) as worker:
-            TrainingRun(job, 0, ProcessWorld(worker), lambda _: None).run()
+            keeping = Keeping(folder=scenario.parent / str(port), resume=False)
+            TrainingRun(job, 0, ProcessWorld(worker), lambda _: None, keeping).run()
         say.send("trained")
     except RuntimeError as error:
         say.send(str(error))

@@ -106,6 +106,7 @@ class Keeper:
     def _save(self, progress: Progress) -> None:
         if self._sets is None or self._every == "never":
             return
+        self._world.note("saving a checkpoint")
         self._sets.write(
             state_of(self._ranks, self._strategy, progress),
             step=progress.step,
