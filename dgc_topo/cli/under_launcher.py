@@ -57,7 +57,7 @@ def train_as_rank(
         timeout = timedelta(seconds=settings.timeout_s)
         compared = compared_settings(wanted) | {"--resume": resume}
         jobs, left_out = plan_jobs(wanted)
-        check_trainings(str(scenario), jobs)
+        check_trainings(str(scenario), jobs, seat=seat_from())
         start = start_of(place.folder, wanted, jobs, wanted=resume, insists=resume)
     with join_workers(settings.device, settings.backend, timeout, compared) as worker:
         _run(place, jobs, start._replace(notes=[*left_out, *start.notes]), worker)

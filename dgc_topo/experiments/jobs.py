@@ -14,6 +14,7 @@ from dgc_topo.topology import Topology, load_topology
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import Job
 from dgc_topo.training.settings import TrainSection
+from dgc_topo.workers.seat import Seat
 
 ALONE = "one worker"  #: name of the run with whose throughput others are compared
 
@@ -126,12 +127,13 @@ def _without_compressed_gossip(variants: Iterable[Job]) -> tuple[list[Job], list
     return jobs, left_out
 
 
-def check_trainings(where: str, jobs: Sequence[Job]) -> None:
+def check_trainings(where: str, jobs: Sequence[Job], *, seat: Seat | None = None) -> None:
     """Refuse trainings that could not begin, before any file is touched or worker started.
 
     Args:
         where: Name of the scenario, for errors.
         jobs: All that are to be run.
+        seat: Of a worker that checks for itself: it keeps the data, and uses its own device.
 
     Raises:
         ScenarioError: naming the key and what was expected.
@@ -143,12 +145,16 @@ def check_trainings(where: str, jobs: Sequence[Job]) -> None:
         raise ScenarioError(f"{where}: train.{error}") from error
     if not any(job.train.needs_trial for job in jobs):
         return
-    from dgc_topo.training.preflight import check_jobs  # noqa: PLC0415  # takes torch
+    from dgc_topo.training.learning import forget_data  # noqa: PLC0415  # takes torch
+    from dgc_topo.training.preflight import check_jobs  # noqa: PLC0415
 
     try:
-        check_jobs(jobs)
+        check_jobs(jobs, local_rank=(seat and seat.local_rank) or 0)
     except ValueError as error:
         raise ScenarioError(f"{where}: {error}") from error
+    finally:
+        if seat is None:
+            forget_data()
 
 
 def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:

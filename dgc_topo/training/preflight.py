@@ -35,8 +35,12 @@ _SAMPLES = 2  # batch normalisation needs as many
 _MIN_DIMS = 2  # samples and classes
 
 
-def check_jobs(jobs: Iterable[Job]) -> None:
+def check_jobs(jobs: Iterable[Job], *, local_rank: int = 0) -> None:
     """Refuse trainings that could not begin.
+
+    Args:
+        jobs: The trainings.
+        local_rank: Number of this process on its machine, for the device to try them on.
 
     Raises:
         ValueError: naming the key of ``[train]``, what is wrong, and what was expected.
@@ -47,10 +51,11 @@ def check_jobs(jobs: Iterable[Job]) -> None:
         case = job.train, len(schedule.contributors)
         if case not in seen:
             seen.append(case)
-            _check(job.train, case[1], job.seed)
+            shard = Shard(job.train.batch_size_per_worker, 0, case[1], job.seed)
+            _check(job.train, shard, local_rank)
 
 
-def _check(train: TrainSection, num_workers: int, seed: int) -> None:
+def _check(train: TrainSection, shard: Shard, local_rank: int) -> None:
     check_optimizer(train)
     rates = Timetable(train, train.max_steps_per_epoch or _FEW_STEPS)
     rates.learning_rate_at(0)
@@ -62,8 +67,7 @@ def _check(train: TrainSection, num_workers: int, seed: int) -> None:
         except ValueError as error:
             raise ValueError(f"train.options: {error}") from error
         return
-    shard = Shard(train.batch_size_per_worker, 0, num_workers, seed)
-    task = learning_task(train, shard, choose_device(train.device, 0))
+    task = learning_task(train, shard, choose_device(train.device, local_rank))
     _Trial(train, task).run()
 
 

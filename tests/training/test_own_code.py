@@ -14,6 +14,7 @@ from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.world import VirtualWorld
 from dgc_topo.workers.worker_pool import LaunchError
 from tests.own_code import NET, SCENARIO, write_own
+from tests.training.checkpoints import runs
 from tests.training.test_virtual import assert_equal, run, run_here
 
 
@@ -172,3 +173,14 @@ def test_the_example_learns_and_is_predicted(tmp_path):
     assert len(list(results.path.glob("logs/*/steps.csv"))) == 4
     kept = results.path / "files" / "net.py"
     assert kept.read_text() == (scenario.parent / "net.py").read_text()
+
+
+@pytest.mark.parametrize("train", [LINES | {"optimizer": "adamw"}, TEXT], ids=["data", "text"])
+def test_it_goes_on_from_a_checkpoint_with_the_same_bits(tmp_path, train):
+    """Samples drawn at random, a loss of one's own, and a model of text without a state."""
+    (job,) = jobs_of(tmp_path, train | {"checkpoint_every": 3})
+    whole = runs.train(job)
+    runs.stopped(job, tmp_path / "out", whole.num_steps - 1)
+    again = runs.train(job, tmp_path / "out", resume=True)
+    assert again.resumed_at
+    assert (again.parameters, again.quality) == (whole.parameters, whole.quality)
