@@ -40,7 +40,6 @@ SEEDS, TUNING_SEED = (1, 2, 3), 0
 WORKERS, TUNING_WORKERS = (4, 8), 4
 STEPS, BATCH = 600, 8  # windows of all workers together
 _WARM_UP, _LEAST = 0.1, 0.02  # share of the steps; share of the peak at the end
-_CURVE = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +96,15 @@ def train(job: Job) -> dict[str, Any]:
     workers = Workers(job.num_workers, job.seed, BATCH)
     warm_up_steps = round(job.row.warm_up * job.steps)
     method: Method = METHODS[job.row.method](workers, job.row.density, warm_up_steps)
-    num_bytes, curve, began_s = [], [], time.process_time()
-    for step in range(job.steps):
-        num_bytes.append(method.step(lr_at(step, job)))
-        if (step + 1) % max(1, job.steps // _CURVE) == 0:
-            curve.append(workers.validation_loss())
+    began_s = time.process_time()
+    num_bytes = [method.step(lr_at(step, job)) for step in range(job.steps)]
     before = workers.validation_loss()
     method.flush()
     return {
         **asdict(job),
         "loss": workers.validation_loss(),
         "loss_before_flush": before,
-        "curve": curve,
         "bytes_per_step": statistics.fmean(num_bytes),
-        "last_bytes_per_step": num_bytes[-1],
         "parameters": sum(p.numel() for p in workers.parameters.values()),
         "cpu_s": time.process_time() - began_s,
         "torch": torch.__version__,

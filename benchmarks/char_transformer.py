@@ -62,7 +62,7 @@ class CharTransformer(nn.Module):
     """
 
     def __init__(
-        self, num_tokens: int, width: int = 128, num_layers: int = 5, num_heads: int = 4
+        self, num_tokens: int, width: int = 168, num_layers: int = 3, num_heads: int = 4
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_tokens, width)

@@ -24,7 +24,7 @@ STEPS = 100
 
 
 def record_of(job, loss):
-    return {**asdict(job), "loss": loss, "bytes_per_step": 1.0, "last_bytes_per_step": 1.0}
+    return {**asdict(job), "loss": loss, "bytes_per_step": 1.0}
 
 
 def loss_at(job, best):
