@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks.adamw`` (``--help`` lists its options).  It appends one record per run
 and leaves out runs that are there already, so it can be stopped at any time; ``--table`` prints
-what is there.  Every row's learning rate is the best of one grid for all, with half the steps, four
-workers and a seed that the table does not use.
+what is there.  Every method's learning rate is the best of one grid for all, at 1 %, with half the
+steps, four workers and a seed that the table does not use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "2026-11-30-adamw.jsonl"
 GRID = tuple(2e-3 * 2.0**power for power in range(-2, 5))  #: learning rates, 0.5e-3 to 32e-3
 _FIRST_TRIED = slice(2, 5)
 SEEDS, TUNING_SEED = (1, 2, 3), 0
-WORKERS, TUNING_WORKERS = (4, 8), 4
+WORKERS, TUNING_WORKERS, TUNING_DENSITY = (4, 8), 4, 0.01
 STEPS, BATCH = 600, 8  # windows of all workers together
 _WARM_UP, _LEAST = 0.1, 0.02  # share of the steps; share of the peak at the end
 
@@ -63,8 +63,8 @@ ROWS = (
     Row("powersgd"),
     *(Row(method, 0.01) for method in ("gradient", "update", HALF_AHEAD)),
     *(Row(method, 0.001) for method in ("gradient", "update", HALF_AHEAD)),
-    Row(HALF_AHEAD, 0.01, warm_up=0.1),
     Row(HALF_AHEAD, 0.1),
+    Row(HALF_AHEAD, 0.01, warm_up=0.1),
 )
 
 
@@ -152,8 +152,9 @@ def _job_of(record: Mapping[str, Any]) -> Job:
 
 
 def tuning_job(row: Row, steps: int, lr: float) -> Job:
-    """Return the job that measures a learning rate for a row."""
-    return Job(row, TUNING_WORKERS, TUNING_SEED, lr, steps // 2)
+    """Return the job that measures a learning rate for a row: at one density for each method."""
+    tuned = row if row.density == 1 else Row(row.method, TUNING_DENSITY)
+    return Job(tuned, TUNING_WORKERS, TUNING_SEED, lr, steps // 2)
 
 
 def tried(row: Row, steps: int, records: Records) -> dict[float, float]:
