@@ -216,15 +216,35 @@ def adamw(
         records = Records(output)
         for job in [] if table else missing(steps, records):
             records.add(train(job))
-        lines = tabulate(steps, records)
-        if markdown:
-            lines.insert(1, [":---", *["---:"] * (len(lines[0]) - 1)])
-            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
-            return
-        shown = Table(*lines[0], title=f"{steps} steps")
-        for line in lines[1:]:
-            shown.add_row(*line)
-        console.print(shown)
+        for title, lines in (
+            (f"{steps} steps", tabulate(steps, records)),
+            ("loss by learning rate, half the steps", searched(steps, records)),
+        ):
+            show(title, lines, markdown=markdown)
+
+
+def show(title: str, lines: list[list[str]], *, markdown: bool) -> None:
+    """Print a table whose first line is its heading."""
+    if markdown:
+        rule = [":---", *["---:"] * (len(lines[0]) - 1)]
+        cells = [lines[0], rule, *lines[1:]]
+        print(f"{title}:\n", *(f"| {' | '.join(line)} |" for line in cells), "", sep="\n")
+        return
+    table = Table(*lines[0], title=title)
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table)
+
+
+def searched(steps: int, records: Records) -> list[list[str]]:
+    """Return a heading and a line per method: the loss at each learning rate that was tried."""
+    lines = [["method", *(f"{lr:g}" for lr in GRID)]]
+    for method, row in {row.method: row for row in ROWS}.items():
+        losses = tried(row, steps, records)
+        if losses:
+            texts = (f"{losses[lr]:.3f}" if lr in losses else "-" for lr in GRID)
+            lines.append([method, *texts])
+    return lines
 
 
 def tabulate(steps: int, records: Records) -> list[list[str]]:
