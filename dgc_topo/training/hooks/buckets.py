@@ -16,6 +16,8 @@ from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.compression.compressor import restore
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
+from dgc_topo.compression.pool import constant
+from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.training.buckets import add_up
 
 #: State of one parameter: section to tensor, shaped like the parameter.
@@ -36,6 +38,41 @@ class BucketDGC(DGC):
             for section, tensors in self.sections().items()
             if name in tensors
         }
+
+    @torch.no_grad()
+    def finish_into(self, payload: Payload, views: Mapping[str, Tensor]) -> None:
+        """Write the updates into tensors shaped like the parameters, contiguous float32.
+
+        Where the update is the sum itself, its entries go right to their places: a dense copy in
+        between would cost more than all else that follows the sum.
+        """
+        match payload:
+            case BundlePayload(parts=[SparsePayload() as sparse, DensePayload() as rest]):
+                if self._applies_the_sum:
+                    self._scatter(sparse, views)
+                    for name, update in self._dense.layout.views(
+                        self._dense.update(rest.buffer.clone())
+                    ).items():
+                        views[name].copy_(update)
+                    return
+        for name, update in self.finish(payload).items():
+            views[name].copy_(update)
+
+    @property
+    def _applies_the_sum(self) -> bool:
+        """True if nothing is done to the sum of compressed tensors."""
+        config = self._config
+        momentum_is_done = config.corrects_momentum or not config.momentum
+        return momentum_is_done and not config.weight_decay and config.merge == "union"
+
+    def _scatter(self, summed: SparsePayload, views: Mapping[str, Tensor]) -> None:
+        layout = self._accumulation.layout
+        indices, values = summed.indices, summed.values
+        ends = constant(layout.offsets, indices.device)
+        places: list[int] = torch.searchsorted(indices, ends).tolist()
+        for (name, elements), begin, end in zip(layout.slices(), places, places[1:], strict=False):
+            flat = views[name].view(-1).zero_()
+            flat[indices[begin:end] - elements.start] = values[begin:end]
 
     def momenta(self) -> list[Tensor]:
         """Return the live momenta that `finish` advances."""

@@ -110,9 +110,7 @@ class Compressing:
         momenta = [momentum.clone() for momentum in compressor.momenta()]
         unused = [name for name, users in zip(gradients, num_users, strict=False) if not users]
         if not num_odd:
-            updates = compressor.finish(payload)
-            for name, gradient in gradients.items():
-                gradient.copy_(updates[name])
+            compressor.finish_into(payload, gradients)
             for name in unused:
                 gradients[name].zero_()
             if within.scale != 1:
