@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from dgc_topo.integrations.attachment import Attachment, file_of
 from dgc_topo.topology import Topology
@@ -64,14 +65,15 @@ class DGCStrategy(DDPStrategy):
         super().setup(trainer)
         if not isinstance(self.model, DistributedDataParallel):
             return
-        if len(self.optimizers) != 1:
-            raise ValueError(f"DGCStrategy: {len(self.optimizers)} optimizers, expected one")
+        optimizers: list[Optimizer] = super().optimizers
+        if len(optimizers) != 1:
+            raise ValueError(f"DGCStrategy: {len(optimizers)} optimizers, expected one")
         if getattr(self.precision_plugin, "scaler", None) is not None:
             raise ValueError("DGCStrategy: precision 16-mixed scales the loss, expected bf16-mixed")
         self._attachment = Attachment(
             "DGCStrategy",
             self.model,
-            self.optimizers[0],
+            optimizers[0],
             self._topology,
             self._density,
             self._settings,
@@ -82,7 +84,8 @@ class DGCStrategy(DDPStrategy):
     def load_checkpoint(self, checkpoint_path: Any, *args: Any, **options: Any) -> dict[str, Any]:
         """Read a checkpoint; this process's state is loaded once there is an optimizer."""
         self._came_from = Path(checkpoint_path)
-        return super().load_checkpoint(checkpoint_path, *args, **options)
+        found: dict[str, Any] = super().load_checkpoint(checkpoint_path, *args, **options)
+        return found
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
