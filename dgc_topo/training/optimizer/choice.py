@@ -173,3 +173,13 @@ def trained_groups(
         {names[p]: p for p in group["params"] if p.requires_grad}
         for group in optimizer.param_groups
     ]
+
+
+def shared_settings(optimizer: Optimizer, rule: str, model: nn.Module) -> dict[str, str]:
+    """Return the settings that must be equal on every rank, by key."""
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {
+        "optimizer": type(optimizer).__name__,
+        "rule": rule,
+        **{name: f"{tuple(t.shape)} {t.dtype}" for name, t in named},
+    }

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.training.buckets import apply_updates
-from dgc_topo.training.optimizer.carrying import Sections, carried
+from dgc_topo.training.optimizer.carrying import Sections, as_snapshot, carried
 from dgc_topo.training.optimizer.rules import Parameters, Rule
 
 
@@ -45,7 +45,8 @@ class CompressingRule(Rule):
         """See `Rule.train`."""
         before = CompressingRule.state(self) if self.parameters else {}
         super().train(groups)
-        self.compressor, self._aside = self._make_compressor(), Sections()
+        self.compressor = self._make_compressor()
+        self._aside: Sections = {}
         if before:
             CompressingRule.load_state(self, before)
 
@@ -55,7 +56,8 @@ class CompressingRule(Rule):
 
     def state(self) -> dict[str, Any]:
         """Return a snapshot of the compressor's state, and of what is put aside."""
-        return {"compressor": self.compressor.state_dict(), "aside": self._aside}
+        saved = self.compressor.state_dict()
+        return {"compressor": saved, "aside": as_snapshot(self._aside, saved)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Rule.load_state`; other parameters may have been frozen in the snapshot."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dgc_topo.compression.parameters import check_parameters
-from dgc_topo.scalars import plain_int
+from dgc_topo.compression.resharding import state_for
 from dgc_topo.topology import Topology
+from dgc_topo.training.optimizer.carrying import check_state
 from dgc_topo.training.optimizer.choice import (
     check_names,
     config_of_steps,
     names_of,
     refuse_optimizer,
     rule_for,
+    shared_settings,
     trained_groups,
 )
 from dgc_topo.training.optimizer.facade import Facade
@@ -125,7 +127,7 @@ class DistributedOptimizer(Facade):
         )
         self.steps = self.skipped_steps = 0
         self._begin()
-        self._own.compare(self._shared_settings(model))
+        self._own.compare(shared_settings(optimizer, self.rule, model))
         self._own.make_equal([*model.parameters(), *model.buffers()])
         self._rule.start()
         if self._own.rank == 0:
@@ -238,7 +240,7 @@ class DistributedOptimizer(Facade):
             self._begin()
             self._rule.start()
             return
-        self._check(own)
+        check_state(_WHERE, own, {"rule": self.rule, "parameters": sorted(self._names.values())})
         before = self._rule.state()
         names = ("rule", "steps", "skipped_steps", "parameters")
         self._rule.load_state({key: own[key] for key in own if key not in names})
@@ -249,6 +251,32 @@ class DistributedOptimizer(Facade):
             raise
         self._follow()
         self.steps, self.skipped_steps = own["steps"], own["skipped_steps"]
+
+    def state_for(
+        self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int
+    ) -> dict[str, Any]:
+        """Return a rank's snapshot, made of those of all ranks of a world of another size.
+
+        What has not been sent is shared out anew, and its sum stays.  Where ranks have moments of
+        their own (AdamW below density 1, gossip), a rank takes those of one former rank.
+
+        Args:
+            states: What `state_dict` returned on each former rank, in their order.
+            rank: The rank in this optimizer's group.
+            world_size: Number of ranks in it.
+
+        Raises:
+            ValueError: if it has another number of ranks, or the snapshots do not belong together.
+        """
+        if world_size != self._own.world_size:
+            raise ValueError(
+                f"{_WHERE} state: for {world_size} ranks, expected {self._own.world_size}"
+            )
+        workers = self._own.contributors
+        # A dedicated server would keep its share for ever, so it gets none.
+        place = workers.index(rank) if rank in workers else len(states)
+        found: dict[str, Any] = state_for(states, place, len(workers))
+        return found
 
     def _begin(self) -> None:
         """Begin with a rule that has no state but the optimizer's."""
@@ -285,23 +313,3 @@ class DistributedOptimizer(Facade):
         scale: Tensor | None = getattr(self, "grad_scale", None)
         if scale is not None:
             scale_gradients(self._rule.parameters, 1 / float(scale))
-
-    def _check(self, own: Mapping[str, Any]) -> None:
-        """Refuse the snapshot of another rule, or another model."""
-        expected = {"rule": self.rule, "parameters": sorted(self._names.values())}
-        for key, value in expected.items():
-            if own.get(key) != value:
-                raise ValueError(
-                    f"{_WHERE} state: {key} {own.get(key)!r}, expected {value!r} as here"
-                )
-        for key in ("steps", "skipped_steps"):
-            plain_int(f"{_WHERE} state: {key}", own.get(key))
-
-    def _shared_settings(self, model: nn.Module) -> dict[str, str]:
-        """Return the settings that must be equal on every rank, by key."""
-        named = [*model.named_parameters(), *model.named_buffers()]
-        return {
-            "optimizer": type(self._wrapped).__name__,
-            "rule": self.rule,
-            **{name: f"{tuple(t.shape)} {t.dtype}" for name, t in named},
-        }

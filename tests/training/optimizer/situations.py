@@ -313,3 +313,36 @@ def groups_added(group: dist.ProcessGroup) -> tuple[int, bool]:
     moved = not torch.equal(model.first.weight, before["first.weight"])
     assert optimizer.param_groups[1]["momentum"] == 0.9
     return len(optimizer.param_groups), moved
+
+
+def half_trained(
+    group: dist.ProcessGroup, make: Make, options: Options
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and snapshot after a few steps, some of them with a layer frozen."""
+    model, optimizer = begin(group, make, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    for step in range(3):
+        model.first.requires_grad_(step < 2)
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+    return weights_of(model), optimizer.state_dict()
+
+
+def gone_on(
+    group: dist.ProcessGroup,
+    make: Make,
+    options: Options,
+    weights: dict[str, Tensor],
+    states: list[dict[str, Any]],
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Go on from the snapshots of another number of ranks; return ours, before and after."""
+    model, optimizer = begin(group, make, options)
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    model.load_state_dict(weights, strict=False)
+    own = copy.deepcopy(states)  # what came through the pipe is memory that all ranks share
+    optimizer.load_state_dict(optimizer.state_for(own, rank, size))
+    loaded = copy.deepcopy(optimizer.state_dict())
+    loss_of(model, data(size), 0, rank).backward()
+    optimizer.step()
+    return loaded, weights_of(model)

@@ -112,9 +112,12 @@ def test_parameters_may_be_added(cluster: Cluster):
 
 @pytest.mark.parametrize(("make", "options"), RULES)
 def test_a_dedicated_server_adds_nothing_and_follows(cluster: Cluster, make, options):
-    ranks = cluster.run(3, train, make, {**options, "topology": "parameter-server"})
+    """Two ranks and their server are two ranks."""
+    served = {**options, "topology": "parameter-server:server=dedicated"}
+    ranks = cluster.run(3, train, make, served)
     check_alike(ranks)
-    assert all(torch.isfinite(p).all() for p in ranks[0].values())
+    alone = cluster.run(2, train, make, options, "cpu", 3)
+    assert largest_difference(ranks[0], alone[0]) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -130,3 +133,32 @@ def test_sparse_gradients_layouts_and_types_are_taken_as_they_are(
         sparse = cluster.run(2, situations.odd, make, options, True, dtype)
         check_alike(sparse)
         assert largest_difference(ranks[0], sparse[0]) < 1e-6
+
+
+@pytest.mark.parametrize(("make", "options"), RULES)
+def test_another_number_of_ranks_goes_on_with_all_that_was_not_sent(
+    cluster: Cluster, make, options
+):
+    """A dedicated server, which never sends, gets nothing."""
+    weights, states = zip(*cluster.run(4, situations.half_trained, make, options), strict=True)
+    served = {**options, "topology": "parameter-server:server=dedicated"}
+    for size, chosen in ((2, options), (3, served)):
+        arguments = make, chosen, weights[0], list(states)
+        loaded, after = zip(*cluster.run(size, situations.gone_on, *arguments), strict=True)
+        check_alike(list(after))
+        assert total(loaded).keys() == total(states).keys()
+        assert largest_difference(total(loaded), total(states)) < 1e-6
+        if chosen is served and "density" in options:
+            held = [sum(t.abs().sum() for t in total([rank]).values()) for rank in loaded]
+            assert sorted(h > 0 for h in held) == [False, True, True]
+
+
+def total(states) -> dict[str, torch.Tensor]:
+    """Return the sum of all residuals, those of frozen layers included, by name."""
+    sums: dict[str, torch.Tensor] = {}
+    for state in states:
+        own = state["dgc_topo"]
+        for sections in (own.get("compressor", {}), own.get("aside", {})):
+            for name, residual in sections.get("residual", {}).items():
+                sums[name] = sums.get(name, torch.zeros_like(residual)) + residual
+    return sums or {"": torch.zeros(1)}

@@ -143,9 +143,10 @@ def train(
     make: Callable[[nn.Module], Optimizer],
     options: Mapping[str, Any],
     device: str = "cpu",
+    data_of: int | None = None,
 ) -> dict[str, Tensor]:
-    """Train over the ranks of a group."""
-    own, _ = train_shared(group, make, options, device)
+    """Train over the ranks of a group, on the data of the first ranks of *data_of*."""
+    own, _ = train_shared(group, make, options, device, data_of)
     return {name: weight.cpu() for name, weight in own.items()}
 
 
@@ -154,10 +155,12 @@ def train_shared(
     make: Callable[[nn.Module], Optimizer],
     options: Mapping[str, Any],
     device: str = "cpu",
+    data_of: int | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Train; return this rank's own weights, and those that all ranks share."""
     model, optimizer = begin(group, make, options, device)
-    rank, given = dist.get_rank(group), data(dist.get_world_size(group), device=device)
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    given = data(data_of or size, device=device)
     for step in range(STEPS):
         optimizer.zero_grad()
         loss_of(model, given, step, rank).backward()
