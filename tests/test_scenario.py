@@ -54,7 +54,7 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
         (
             "epochs = 1",
             "epoch = 1",
-            "train.epoch: unknown key; valid here: epochs, .* and 1[0-9] more .*mean 'epochs'",
+            "train.epoch: unknown key; valid here: epochs, .* and [12][0-9] more .*mean 'epochs'",
         ),
         ("[train]", "[trian]", "trian: unknown key; valid here: train, .*; did you mean 'train'"),
         ('name = "ring"', 'nmae = "ring"', r"topologies.0.nmae: unknown key; valid here: name"),

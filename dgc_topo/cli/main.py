@@ -27,6 +27,7 @@ from dgc_topo.cli.options import (
     TOPOLOGY,
     AsJson,
     Fraction,
+    MaxRestarts,
     OneDensity,
     Options,
     OtherWorldSize,
@@ -91,6 +92,7 @@ def compare(
     minutes: Annotated[
         float, typer.Option(help="begin no run of a ladder after so many; call again to go on")
     ] = math.inf,
+    max_restarts: MaxRestarts = 0,
 ) -> None:
     """Train a scenario over each of its topologies, predict other networks, and report.
 
@@ -109,7 +111,9 @@ def compare(
     with clear_errors():
         check_folder("--output", output)
         with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars, limit_s=60 * minutes)
+            folder = run_scenario(
+                scenario, output, bars, limit_s=60 * minutes, max_restarts=max_restarts
+            )
         print_findings(folder)
 
 
@@ -123,7 +127,7 @@ app.add_typer(bench, name="bench")
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913, PLR0917 - one argument per option
     scenario: ScenarioFile,
     topology: Annotated[str, typer.Option(help=TOPOLOGY)],
     density: OneDensity = None,
@@ -137,6 +141,7 @@ def train(
             help="go on from the newest checkpoint in the results folder; begin if there is none",
         ),
     ] = False,
+    max_restarts: MaxRestarts = 0,
 ) -> None:
     """Train a scenario over one topology, on local processes or on those of a launcher.
 
@@ -144,11 +149,17 @@ def train(
     same command begins a training, and goes on with it whenever it was stopped, perhaps with
     another --world-size.  Without, earlier results are renamed and the training begins anew.
 
+    With --max-restarts, workers that are killed or frozen are replaced, and the training goes on
+    from the newest checkpoint.  (How often there is one: checkpoint_every in [train].)  torchrun
+    has such an option itself, and needs --resume behind it.
+
     For example:
 
     - dgc-topo train quickstart --topology ring --density 0.001
     - torchrun --nproc-per-node 4 -m dgc_topo train quickstart --topology butterfly
     - dgc-topo train quickstart --topology ring --resume
+    - dgc-topo train quickstart --topology ring --max-restarts 10
+    - torchrun --max-restarts 3 --nproc-per-node 4 -m dgc_topo train a.toml --topology ring --resume
     """
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
@@ -162,12 +173,19 @@ def train(
         if was_launched():
             from dgc_topo.cli.under_launcher import train_as_rank
 
+            if max_restarts:
+                raise ValueError(
+                    f"--max-restarts {max_restarts}: under a launcher, which starts the processes, "
+                    "expected none (give torchrun its own --max-restarts, and this --resume)"
+                )
             train_as_rank(scenario, get_part, output, resume=resume)
             return
         check_folder("--output", output)
         part = get_part()
         with ProgressBars(console) as bars:
-            folder = run_scenario(scenario, output, bars, part=part, resume=resume)
+            folder = run_scenario(
+                scenario, output, bars, part=part, resume=resume, max_restarts=max_restarts
+            )
         print_findings(folder)
 
 

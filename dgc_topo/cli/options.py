@@ -78,6 +78,10 @@ OtherWorldSize = Annotated[
     int | None,
     typer.Option("--world-size", min=1, help="ranks, if not as many as the scenario says"),
 ]
+MaxRestarts = Annotated[
+    int,
+    typer.Option(min=0, help="replace lost workers, and go on from the newest checkpoint"),
+]
 TOPOLOGY: Final = (
     "installed topology or .py file (relative to the current folder); name:key=value,key=value "
     "sets options"

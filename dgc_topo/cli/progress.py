@@ -132,7 +132,7 @@ class ProgressBars:
 
     def event(self, event: Event) -> None:
         """Move the bars; print a line when a run ends."""
-        from dgc_topo.training.launch import Evaluated, Finished, Started, StepDone
+        from dgc_topo.training.launch import Evaluated, Finished, Lost, Started, StepDone
 
         if self._steps is None or self._runs is None:
             return
@@ -151,6 +151,10 @@ class ProgressBars:
         elif isinstance(event, Evaluated):
             note = f"epoch {event.epoch}: {event.metric} {event.value:.4g}"
             self._progress.update(self._runs, note=note)
+        elif isinstance(event, Lost):
+            then = f"restart {event.restart} of {event.max_restarts}"
+            then = "the others go on" if event.restart is None else then
+            self._console.print(f"{printable(event.text)}: {then}", soft_wrap=True)
         elif isinstance(event, Finished):
             self._progress.advance(self._runs)
             self._print_finished(event, label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,7 @@ from dgc_topo.experiments.scenario.load import read_scenario
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.job import Job
-from dgc_topo.training.launch import Event
+from dgc_topo.training.launch import Event, Finished
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.world import ProcessWorld
@@ -102,8 +103,12 @@ def _run(place: Place, jobs: list[Job], start: Start, worker: Worker) -> None:
     keeping = Keeping(folder=place.folder.absolute(), resume=resume)
 
     def run_all(jobs: list[Job], listen: Callable[[Event], None]) -> None:
+        def listen_after_restarts(event: Event) -> None:
+            restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+            listen(event.after(restarts, None) if isinstance(event, Finished) else event)
+
         for number, job in enumerate(jobs):
-            TrainingRun(job, number, ProcessWorld(worker), listen, keeping).run()
+            TrainingRun(job, number, ProcessWorld(worker), listen_after_restarts, keeping).run()
 
     if worker.rank != 0:
         run_all(todo, lambda _: None)

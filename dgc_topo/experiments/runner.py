@@ -123,7 +123,7 @@ class Place:
         return folder
 
 
-def run_scenario(
+def run_scenario(  # noqa: PLR0913 - those after the third have names
     path: str | Path,
     output: str | Path | None,
     observer: Observer,
@@ -132,6 +132,7 @@ def run_scenario(
     part: Part | None = None,
     limit_s: float = math.inf,
     resume: bool = False,
+    max_restarts: int = 0,
 ) -> ResultsFolder:
     """Run a scenario on local worker processes.
 
@@ -148,6 +149,7 @@ def run_scenario(
         part: Part of the scenario to run; all of it by default.
         limit_s: Seconds after which no further run of a ladder begins.
         resume: True to go on with an interrupted part, too; False begins it anew.
+        max_restarts: How often lost workers are replaced at most, see `launch`.
 
     Raises:
         ValueError: if no scenario that comes with the package has that name.
@@ -176,14 +178,17 @@ def run_scenario(
     place = Place(path, text, scenario, output, command)
     check_trainings(str(path), jobs)
     if scenario.ladder:
-        return _run_ladder(place, jobs, observer, limit_s)
+        return _run_ladder(place, jobs, observer, limit_s, max_restarts)
     check_room(place.folder, path)
     wanted = resume or part is None
     start = start_of(place.folder, scenario, jobs, wanted=wanted, insists=resume)
-    return _run(place, jobs, start._replace(notes=[*left_out, *start.notes]), observer)
+    start = start._replace(notes=[*left_out, *start.notes])
+    return _run(place, jobs, start, observer, max_restarts)
 
 
-def _run(place: Place, jobs: list[Job], start: Start, observer: Observer) -> ResultsFolder:
+def _run(
+    place: Place, jobs: list[Job], start: Start, observer: Observer, max_restarts: int
+) -> ResultsFolder:
     """Run what is missing, and predict."""
     with _hosts(place.scenario if start.missing else None) as hosts:
         folder = place.open(observer.moved, start.keep)
@@ -191,7 +196,8 @@ def _run(place: Place, jobs: list[Job], start: Start, observer: Observer) -> Res
         if jobs:
             observer.plan(start.missing, list(start.notes))
         with folder.restored_on_error(observer.moved):
-            collect(start.missing, partial(_launch, hosts, keeping), folder, observer, keeping)
+            runner = partial(launch, hosts=hosts, keeping=keeping, max_restarts=max_restarts)
+            collect(start.missing, runner, folder, observer, keeping)
     if not start.is_over:
         with folder.restored_on_error(observer.moved):
             finish(place.scenario, in_order(folder, jobs), folder, observer)
@@ -205,17 +211,13 @@ def _hosts(scenario: Scenario | None) -> AbstractContextManager[Hosts | None]:
     return Lab(scenario.lab.spec(scenario.train.world_size))
 
 
-def _launch(
-    hosts: Hosts | None, keeping: Keeping, jobs: list[Job], listen: Callable[[Event], None]
-) -> None:
-    launch(jobs, listen, hosts, keeping)
-
-
 class _OutOfTimeError(Exception):
     """The time for this part of a ladder is over."""
 
 
-def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: float) -> ResultsFolder:
+def _run_ladder(
+    place: Place, jobs: list[Job], observer: Observer, limit_s: float, max_restarts: int
+) -> ResultsFolder:
     """Run the missing jobs of a ladder, until the time limit."""
     folder = place.open(observer.moved, keep=[job.key for job in jobs])
     earlier = earlier_in(place.folder, jobs)
@@ -233,7 +235,7 @@ def _run_ladder(place: Place, jobs: list[Job], observer: Observer, limit_s: floa
                 raise _OutOfTimeError
 
         with suppress(_OutOfTimeError):
-            _launch(None, keeping, jobs, listen_in_time)
+            launch(jobs, listen_in_time, keeping=keeping, max_restarts=max_restarts)
 
     with folder.restored_on_error(observer.moved):
         collect(missing, run_in_time, folder, observer, keeping)

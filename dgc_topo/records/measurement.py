@@ -111,6 +111,13 @@ class StalenessCounts(_Record):
     waiting: tuple[NonNegativeInt, ...] = Field(description="elements at the end, since last sent")
 
 
+class LostRank(_Record):
+    """A rank that was lost, while the others went on."""
+
+    rank: NonNegativeInt
+    step: NonNegativeInt = Field(description="from which the others went on without it")
+
+
 class QualityPoint(_Record):
     """Quality on the test set after some epochs."""
 
@@ -242,6 +249,16 @@ class Measurement(_Record):
     )
     resumed_at: tuple[NonNegativeInt, ...] = Field(
         default=(), description="steps after which the training went on from a checkpoint"
+    )
+    lost_ranks: tuple[LostRank, ...] = Field(
+        default=(), description="in the order in which they were lost; num_workers are left"
+    )
+    restarts: NonNegativeInt = Field(
+        default=0, description="times that all workers were started again because one was lost"
+    )
+    lost_steps: NonNegativeInt | None = Field(
+        default=None,
+        description="steps repeated after them, those under way included; None if nobody counted",
     )
     diverged_at_step: NonNegativeInt | None = Field(
         default=None, description="where the loss stopped being finite, and with it the training"

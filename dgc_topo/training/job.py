@@ -127,6 +127,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             device=(train.device, "auto"),
             backend=(train.backend, "auto"),
             workers=(train.workers, "processes"),
+            on_lost_rank=(train.on_lost_rank, "stop"),
             timeout_s=(train.timeout_s, 60.0),
         ),
         "compression": _but_defaults(

@@ -41,6 +41,16 @@ def learning_task(train: TrainSection, shard: Shard, device: torch.device) -> Le
     return make_task(dataset, model, shard, options=options, device=device, criterion=criterion)
 
 
+def preload(section: Any) -> None:
+    """Load the data set of a ``[train]`` section (JSON values) for the forks of this process.
+
+    The user's own is left to the forks, because its code may start threads.
+    """
+    train = TrainSection.model_validate(section)
+    if not train.emulates and not is_own(train.dataset):
+        _load(train.dataset, train.data_folder, take_image_size(dict(train.options)))
+
+
 def _dataset_of(train: TrainSection, options: dict[str, Option]) -> Dataset | SampleDataset:
     """Return the data set; take its own options out of *options*."""
     if not is_own(train.dataset):

@@ -21,12 +21,12 @@ from dgc_topo.records.measurement import (
     Quality,
     StalenessCounts,
 )
+from dgc_topo.runtime import PeerError
 from dgc_topo.runtime.connections import sent_bytes
 from dgc_topo.training.checkpoints.keeper import Keeper
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.checkpoints.state import Progress
 from dgc_topo.training.checks import DivergedError, TrainingError, fingerprint
-from dgc_topo.training.ddp import DdpStep, check_powersgd
 from dgc_topo.training.evaluation import (
     Share,
     flat_statistics,
@@ -38,14 +38,14 @@ from dgc_topo.training.evaluation import (
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import Event, EventSender, JobOrders, Listener
 from dgc_topo.training.models import LearningTask, running_statistics
-from dgc_topo.training.overlap import OverlappedStep
 from dgc_topo.training.rank import StepRecord, TrainingRank
 from dgc_topo.training.record import Findings, add_staleness, make_measurement
 from dgc_topo.training.settings import Timetable
 from dgc_topo.training.solo import LoneStep, Solo, mean_phases, num_steps_alone, train_alone
-from dgc_topo.training.steps import AllReduceStep, GossipStep, Strategy
+from dgc_topo.training.strategies import ranks_of, strategy_of
+from dgc_topo.training.survival import go_on_without
 from dgc_topo.training.world import World, world_of
-from dgc_topo.workers.group import Worker
+from dgc_topo.workers.group import GroupPeerError, Worker
 
 
 def run_jobs(worker: Worker, orders: Any) -> None:
@@ -56,7 +56,9 @@ def run_jobs(worker: Worker, orders: Any) -> None:
 
     wanted = JobOrders.model_validate(orders)
     for number, job in wanted.jobs.items():
-        TrainingRun(job, number, world_of(job, worker), tell, wanted.keeping).run()
+        measurement = TrainingRun(job, number, world_of(job, worker), tell, wanted.keeping).run()
+        if measurement.lost_ranks:  # the next job needs all of them: the launcher starts it anew
+            return
 
 
 class TrainingRun:
@@ -78,23 +80,31 @@ class TrainingRun:
         listen: Listener,
         keeping: Keeping | None = None,
     ) -> None:
-        self._job, self._world = job, world
-        self._events = EventSender(
-            number,
-            listen if 0 in world.ranks else lambda _: None,
-            every_step=bool(job.train.log),
-        )
+        self._job, self._number, self._world = job, number, world
+        self._listen, self._keeping = listen, keeping
         self._topology = job.topology
         self._schedule = self._topology.schedule(world.world_size, seed=job.seed)
         self._contributors: list[int] = self._schedule.contributors.tolist()
         self._gossip = job.topology.gossips
-        self._ranks = self._make_ranks()
+        self._ranks = ranks_of(job, world, self._contributors)
         self._task, self._model = self._ranks[0].task, self._ranks[0].model
         self.parameters = self._ranks[0].parameters
         self._timetable = Timetable(job.train, self._task.steps_per_epoch)
-        self._strategy = self._make_strategy()
         self._progress = Progress(steps_per_epoch=self._timetable.steps_per_epoch)
-        self._keeper = Keeper(job, world, self._ranks, self._strategy, keeping)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Make all that depends on which ranks there are; their state stays in the ranks."""
+        is_first = 0 in self._world.ranks
+        self._events = EventSender(
+            self._number,
+            self._listen if is_first else lambda _: None,
+            every_step=bool(self._job.train.log),
+        )
+        self._strategy = strategy_of(
+            self._job, self._topology, self._world, self._ranks, self._timetable.num_steps
+        )
+        self._keeper = Keeper(self._job, self._world, self._ranks, self._strategy, self._keeping)
 
     def run(self) -> Measurement:
         """Train, and return the record, the same in every process.
@@ -127,10 +137,11 @@ class TrainingRun:
             ),
             records=self._world.gather(list[StepRecord], own, self._what("collecting the records")),
             solo=solo,
-            crowd_phases=progress.crowd,
+            crowd_phases=self._progress.crowd,
             quality=self._quality(),
-            models=self._keeper.model_files(progress),
-            resumed_at=progress.resumed_at,
+            models=self._keeper.model_files(self._progress),
+            lost=self._progress.lost,
+            resumed_at=self._progress.resumed_at,
             diverged_at_step=diverged_at_step,
             batch_samples=self._task.batch_samples,
             parameters=self.parameters,
@@ -142,9 +153,34 @@ class TrainingRun:
         return measurement
 
     def _train(self) -> int | None:
+        """Train all that is left, perhaps with fewer ranks in the end; see `_train_epochs`."""
+        failure: RuntimeError | None = None
+        while True:
+            try:
+                if failure is not None:
+                    self._go_on_without(failure)
+                return self._train_epochs()
+            except (PeerError, GroupPeerError) as error:
+                failure = error
+
+    def _go_on_without(self, failure: RuntimeError) -> None:
+        """Go on with the ranks that are left, if that is wanted."""
+        left = go_on_without(self._job, self._world, self._progress, failure)
+        self._topology, self._progress = left
+        self._schedule = self._topology.schedule(self._world.world_size, seed=self._job.seed)
+        self._contributors = self._schedule.contributors.tolist()
+        for rank, number in zip(self._ranks, self._world.ranks, strict=True):
+            rank.renumber(number, self._world.world_size)
+        self._connect()
+
+    def _train_epochs(self) -> int | None:
         """Train all epochs that are left; return the step that diverged, if one did."""
         progress, diverged_at_step = self._progress, None
-        for epoch in range(progress.step // progress.steps_per_epoch, self._timetable.num_epochs):
+        learns = isinstance(self._task, LearningTask)
+        begun = progress.step // progress.steps_per_epoch
+        # A rank that was lost in an evaluation has cut it short for all.
+        first = min(begun, len(progress.points)) if learns else begun
+        for epoch in range(first, self._timetable.num_epochs):
             try:
                 self._train_epoch(epoch)
             except DivergedError as error:
@@ -166,6 +202,7 @@ class TrainingRun:
         while progress.step < steps.stop:
             self._train_step(progress.step)
             progress.step += 1
+            self._strategy.check()
             if progress.step < steps.stop:
                 self._keeper.step_done(progress)
 
@@ -307,32 +344,6 @@ class TrainingRun:
     @property
     def _overlaps(self) -> bool:
         return self._job.bucket_bytes is not None
-
-    def _make_ranks(self) -> list[TrainingRank]:
-        ranks: list[TrainingRank] = []
-        for number in self._world.ranks:
-            shared = ranks[0].parameters if ranks else None
-            ranks.append(
-                TrainingRank(
-                    self._job, number, self._contributors, self._world.device, parameters=shared
-                )
-            )
-        return ranks
-
-    def _make_strategy(self) -> Strategy:
-        job, scale, rank = self._job, self._world.time_scale, self._ranks[0]
-        if job.compression.uses_ddp:
-            check_powersgd(job, self._timetable.num_steps)
-            return DdpStep(self._model, job.train, job.compression, self._task, scale)
-        exchange = self._world.connect(job)
-        if self._gossip:
-            dtype = job.compression.wire_dtype
-            return GossipStep(rank, exchange, dtype, time_scale=scale)
-        if self._overlaps and self._world.kind == "processes":
-            return OverlappedStep(rank, exchange, self._task, time_scale=scale)
-        # Virtual workers send the same buckets, one after the other.
-        reselects = job.compression.merge == "reselect"
-        return AllReduceStep(self._ranks, exchange, finish_all=reselects, time_scale=scale)
 
     def _what(self, doing: str) -> str:
         """Note what is done from now on, and return it for errors."""

@@ -132,6 +132,7 @@ class TrainingRank:
         self.records: list[StepRecord] = []
         self._job, self._contributors, self._device = job, contributors, device
         num_workers = len(contributors)
+        self._part, self._num_parts = self.place, num_workers
         self.task = task or task_of(job, self.place, num_workers, device)
         self.model = self.task.build_model()
         if parameters is not None:
@@ -147,6 +148,11 @@ class TrainingRank:
         self.trial_learning_rate = job.train.learning_rate if job.compresses_updates else 0.0
         self.randoms = Randoms(job.seed, self.place, device)
         self._batches: Iterator[Batch] = iter(())
+
+    def renumber(self, rank: int, num_ranks: int) -> None:
+        """Go on as one of fewer ranks; it keeps its part of the training data."""
+        self.rank = self._part = rank
+        self._num_parts = num_ranks
 
     def throw_away_copy(self) -> TrainingRank:
         """Return a rank with the same task and a new model, for trials."""
@@ -191,7 +197,7 @@ class TrainingRank:
         if not self.trains:
             return Score(task.metric, 0.0, 0)
         with self.randoms:  # samples of the user's own may be drawn at random
-            return task.evaluate(model, part=self.place, num_parts=len(self._contributors))
+            return task.evaluate(model, part=self._part, num_parts=self._num_parts)
 
     def staleness(self) -> Staleness | None:
         """Return the steps that elements waited; None for a server, or if none can wait."""

@@ -15,6 +15,7 @@ from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import (
     EMULATED_COMPUTE,
+    LostRank,
     Measurement,
     ModelFiles,
     Phases,
@@ -52,6 +53,7 @@ class Findings:
         crowd_phases: Times of a worker while all others work on the same machine, if measured.
         quality: Of the evaluations, if anything is learnt.
         models: Names of the models' files, if they are kept.
+        lost: Ranks that were lost, while the others went on.
         resumed_at: Steps after which the training went on from a checkpoint.
         diverged_at_step: Step whose loss is no longer finite, if one is.
         batch_samples: Images or tokens per worker and step.
@@ -67,6 +69,7 @@ class Findings:
     crowd_phases: Phases | None
     quality: Quality | None
     models: ModelFiles | None
+    lost: Sequence[LostRank]
     resumed_at: Sequence[int]
     diverged_at_step: int | None
     batch_samples: int
@@ -82,8 +85,10 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     means over those steps, of the busiest worker.
     """
     schedule = found.schedule
-    recorded = _columns(found.records)
-    everyone = _settled({**recorded, "interface_bytes": _sent_in_steps(recorded, job)})
+    recorded = _columns(_in_step(found.records))
+    everyone = _settled(
+        {**recorded, "interface_bytes": _sent_in_steps(recorded, job, lost=bool(found.lost))}
+    )
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
     elements = sum(p.numel() for p in found.parameters.values())
     step_time_s = float(np.median(columns["total_s"], axis=1).mean())
@@ -98,7 +103,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         topology=GLOO if job.compression.uses_ddp else job.topology.name,
         options={} if job.compression.uses_ddp else job.topology.plain_options,
         goal=schedule.goal,
-        world_size=schedule.world_size,
+        world_size=job.train.world_size,
         num_workers=num_workers,
         network=world.network,
         time_scale=world.time_scale,
@@ -112,7 +117,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         job=job.key,
         workers=world.kind,
         load=os.getloadavg()[0],
-        num_steps=len(found.records[0]),
+        num_steps=recorded["total_s"].shape[1],
         step_time_s=step_time_s,
         phases=_phases(columns),
         samples_per_s=num_workers * found.batch_samples / step_time_s,
@@ -128,6 +133,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         profile=found.solo.profile,
         quality=found.quality,
         models=found.models,
+        lost_ranks=tuple(found.lost),
         resumed_at=tuple(found.resumed_at),
         diverged_at_step=found.diverged_at_step,
         staleness=found.staleness,
@@ -152,6 +158,15 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+def _in_step(records: Sequence[Sequence[StepRecord]]) -> Sequence[Sequence[StepRecord]]:
+    """Keep the last steps, of which all ranks have records.
+
+    Those behind when a rank was lost go on with the furthest, and have none of the steps between.
+    """
+    fewest = min(map(len, records))
+    return [rank[len(rank) - fewest :] for rank in records]
+
+
 def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
     return {
         name: np.array([[getattr(step, name) for step in rank] for rank in records], np.float64)
@@ -159,14 +174,15 @@ def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
     }
 
 
-def _sent_in_steps(columns: Columns, job: Job) -> npt.NDArray[np.float64]:
+def _sent_in_steps(columns: Columns, job: Job, *, lost: bool) -> npt.NDArray[np.float64]:
     """Return the bytes each rank's interface sent from a step's beginning to that of the next.
 
     An epoch's last step is not known, because the evaluation comes before the next one.
     """
     counted = columns["interface_bytes"]
     sent = np.full_like(counted, np.nan)
-    if np.isnan(counted).all():  # nor does a run that ended early have whole epochs
+    # A run that ended early, or lost ranks, does not have whole epochs.
+    if np.isnan(counted).all() or lost:
         return sent
     sent[:, :-1] = np.diff(counted)
     steps_per_epoch = counted.shape[1] // job.train.epochs

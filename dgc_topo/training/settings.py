@@ -96,6 +96,11 @@ class TrainSection(OptimizerKeys):
         description="of every step, in the results folder under logs/: csv, tensorboard, wandb, or "
         "file.py:NAME, a class with a method on_step(step); see dgc_topo.logs",
     )
+    on_lost_rank: Literal["stop", "continue"] = Field(
+        default="stop",
+        description="continue, for gossip only: the other ranks mix on without a rank that is "
+        "killed or frozen, on CPUs, where 'dgc-topo train' or 'compare' started them",
+    )
     timeout_s: float = Field(
         default=60.0,
         gt=0,

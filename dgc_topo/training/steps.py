@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.payload import DensePayload, Payload
-from dgc_topo.runtime import Traffic
+from dgc_topo.runtime import PeerError, Traffic
 from dgc_topo.schedule import Goal
 from dgc_topo.training.buckets import gradients_of, sparse_entries
 from dgc_topo.training.clocks import PhaseClock
@@ -47,6 +48,13 @@ class Strategy(ABC):
     def contribute(self, rank: TrainingRank) -> None:
         """Take the gradient from a rank's parameters; the next rank's gradient replaces it."""
         del rank  # one rank alone leaves its gradient where it is
+
+    def check(self) -> None:  # noqa: B027 - most raise it where it happens
+        """Raise what cut the last step short, now that its state is whole again.
+
+        Raises:
+            PeerError: if a peer was lost while parameters were averaged.
+        """
 
     @abstractmethod
     def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
@@ -215,6 +223,7 @@ class GossipStep(Strategy):
         self._exchange = exchange
         self._wire_dtype = wire_dtype
         self._clock = PhaseClock(next(iter(rank.parameters.values())).device, time_scale)
+        self._failure: PeerError | None = None
         self.begin(0, 0.0, 0.0)
 
     def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
@@ -231,9 +240,10 @@ class GossipStep(Strategy):
         updates = self._buckets.finish(local)
         payload = mixture_of(self._parameters, self._wire_dtype)
         compress_s = clock.lap()
-        (traffic,) = self._exchange([payload], self._iteration)
+        traffic = self._mix(payload)
         clock.start()
-        set_parts(self._parameters.values(), payload.buffer)
+        if self._failure is None:
+            set_parts(self._parameters.values(), payload.buffer)
         self._move(updates, self._learning_rate)
         return [
             StepRecord(
@@ -250,6 +260,22 @@ class GossipStep(Strategy):
                 interface_bytes=own.interface_bytes,
             )
         ]
+
+    def check(self) -> None:
+        """See `Strategy.check`: the rank moved by its own update, and mixed nothing."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _mix(self, payload: Payload) -> Traffic:
+        """Mix with the neighbours; if one is lost, note it: nobody may use half of a message."""
+        began = time.perf_counter()
+        try:
+            (traffic,) = self._exchange([payload], self._iteration)
+        except PeerError as error:
+            self._failure = error
+            return Traffic((), time.perf_counter() - began)
+        return traffic
 
 
 def mixture_of(parameters: Mapping[str, Tensor], wire_dtype: WireDtype) -> DensePayload:

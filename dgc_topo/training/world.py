@@ -21,6 +21,7 @@ from dgc_topo.liveness import current
 from dgc_topo.payload import Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic, run_in_process
 from dgc_topo.runtime.connections import congestion_controls
+from dgc_topo.topology import Topology
 from dgc_topo.training.checks import TrainingError, same_bits
 from dgc_topo.training.job import Job
 from dgc_topo.workers.group import Worker
@@ -55,8 +56,17 @@ class World(ABC):
     time_scale: float
 
     @abstractmethod
-    def connect(self, job: Job) -> Exchange:
-        """Return the exchange over the job's topology."""
+    def connect(self, job: Job, topology: Topology) -> Exchange:
+        """Return the exchange of a job over a topology, its own or what is left of it."""
+
+    def go_on(self) -> tuple[int, ...] | None:
+        """Become the world of those that are left, once ranks are lost.
+
+        Returns:
+            The first ranks' numbers of those that are left, in the order of their new ones; None if
+            nobody may go on.
+        """
+        return None
 
     @abstractmethod
     def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
@@ -112,11 +122,20 @@ class ProcessWorld(World):
         self.device, self.network = worker.device, worker.network
         self.interface, self.time_scale = worker.interface, worker.time_scale
 
-    def connect(self, job: Job) -> Exchange:
-        """Return the exchange over the job's topology, through the process group."""
+    def go_on(self) -> tuple[int, ...] | None:
+        """See `World.go_on`."""
+        found = self._worker.regroup()
+        if found is None:
+            return None
+        self._worker, living = found
+        self.world_size, self.ranks = self._worker.world_size, (self._worker.rank,)
+        return living
+
+    def connect(self, job: Job, topology: Topology) -> Exchange:
+        """Return the exchange of a job over a topology, through the process group."""
         transport = DistributedTransport(timeout=self._worker.timeout)
         # The jobs are compared already, or come from one launcher.
-        communicator = Communicator(job.topology, transport, seed=job.seed, compare=False)
+        communicator = Communicator(topology, transport, seed=job.seed, compare=False)
 
         def exchange(payloads: Sequence[Payload], iteration: int) -> list[Traffic]:
             return [communicator.run(payload, iteration) for payload in payloads]
@@ -188,9 +207,8 @@ class VirtualWorld(World):
         self.world_size, self.ranks = job.train.world_size, range(job.train.world_size)
         self.device, self.network, self.interface, self.time_scale = device, "loopback", None, 1.0
 
-    def connect(self, job: Job) -> Exchange:
-        """Return the exchange over the job's topology, which checks that all ranks agree."""
-        topology = job.topology
+    def connect(self, job: Job, topology: Topology) -> Exchange:
+        """Return the exchange of a job over a topology, which checks that all ranks agree."""
         first = topology.schedule(self.world_size, seed=job.seed)
 
         def exchange(payloads: Sequence[Payload], iteration: int) -> list[Traffic]:

@@ -119,12 +119,18 @@ ADAMW = (
     + "[compression]\nlook_ahead = 0.25\n"
 )
 
+GOSSIP = (
+    OVERLAPPED.partition("[compression]")[0]
+    .replace('name = "butterfly"\noptions = { order = "far" }', 'name = "gossip"')
+    .replace("timeout_s", 'on_lost_rank = "continue"\ntimeout_s')
+)
+
 
 def test_every_setting_that_decides_a_result_counts(tmp_path):
     """A setting that is added has to be written down in the fingerprint as well."""
     counted: set[str] = set()
     write_own(tmp_path)
-    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN, ADAMW):
+    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN, ADAMW, GOSSIP):
         [job], _ = plan_jobs(parse_scenario(text, folder=tmp_path))
         settings: Any = _settings_version_1(job)
         counted |= {*settings["train"], *settings["compression"]}

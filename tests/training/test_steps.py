@@ -20,7 +20,7 @@ def test_ranks_that_take_turns_record_their_own_work_and_the_whole_step(tmp_path
     ranks += [
         TrainingRank(job, rank, contributors, world.device, parameters=shared) for rank in (1, 2)
     ]
-    step = AllReduceStep(ranks, world.connect(job))
+    step = AllReduceStep(ranks, world.connect(job, job.topology))
     step.begin(0, 0.0, 0.1)
     for rank in ranks:
         rank.begin_epoch(0)

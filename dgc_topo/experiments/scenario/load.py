@@ -109,6 +109,13 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
                 f"{where}: topologies.{index}: {topology.name} with train.workers = 'virtual': in "
                 "gossip every rank has parameters of its own, expected 'processes'"
             )
+        if scenario.train and scenario.train.on_lost_rank == "continue" and not topology.gossips:
+            raise ScenarioError(
+                f"{where}: topologies.{index}: {topology.name} with train.on_lost_rank = "
+                "'continue': all ranks of an all-reduce need the same sum, and some have what a "
+                "lost one had given while others have not; expected gossip only, or 'stop' (with "
+                "--max-restarts, the training goes on from a checkpoint)"
+            )
         for key, world_sizes in _world_sizes(scenario, topology).items():
             for world_size in world_sizes:
                 try:

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dgc_topo.records.measurement import Phases, QualityPoint
+from dgc_topo.records.measurement import LostRank, Phases, QualityPoint
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.plain import plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
@@ -32,6 +32,7 @@ class Progress(BaseModel):
         solo: Times of a worker alone.
         crowd: Times of a worker while all work on one machine, if measured.
         resumed_at: Steps at which the training went on from a checkpoint.
+        lost: Ranks that were lost, and went on without.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
@@ -43,6 +44,7 @@ class Progress(BaseModel):
     solo: Solo | None = None
     crowd: Phases | None = None
     resumed_at: list[int] = []
+    lost: list[LostRank] = []
 
 
 def state_of(ranks: Sequence[TrainingRank], strategy: Strategy, progress: Progress) -> Any:
