@@ -15,9 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
+from dgc_topo.liveness import current
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
 from dgc_topo.topology import Topology, load_topology
+from dgc_topo.workers.watching import watch_group
 
 #: As in torch's own groups: a rank may evaluate or save for a while, and the others wait.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -70,6 +72,7 @@ class OwnGroup:
         self.gossips = first.goal != "all-reduce"
         self.contributors: list[int] = first.contributors.tolist()
         self._group = twin_of(group, timeout)
+        watch_group(self._group, timeout)
         self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._transport = DistributedTransport(self._group, timeout)
         self._communicator = Communicator(topology, self._transport, seed)
@@ -153,11 +156,15 @@ class OwnGroup:
 
     def _guarded(self, communicator: Communicator, payload: Payload, iteration: int) -> Traffic:
         self.refuse_after_error()
+        liveness, is_step = current(), communicator is self._communicator
+        liveness.note(f"averaging for the {self.where}", iteration if is_step else None)
         try:
-            return communicator.run(payload, iteration)
+            traffic = communicator.run(payload, iteration)
         except BaseException as error:
             self.fail(error)
             raise
+        liveness.note("computing")
+        return traffic
 
 
 def check_process_group(where: str) -> None:

@@ -7,14 +7,17 @@ news of a loss has several ways.
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import json
 import secrets
 import socket
+import sys
 from datetime import timedelta
 
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed import distributed_c10d
 
 from dgc_topo.liveness import Loss, Watched, current, make_current
 from dgc_topo.runtime.breaking import break_connections, break_waits
@@ -101,6 +104,47 @@ class Watching:
     def _reachable(self, host: str) -> str:
         """Return a host's address for others; who is beside the first rank may not know its own."""
         return self._master if ipaddress.ip_address(host).is_loopback else host
+
+
+def watch_group(group: dist.ProcessGroup, patience: timedelta) -> None:
+    """Watch the ranks of a script's own group from now on; all of them call this.
+
+    Done once in a process, for a group of all its ranks that met at a TCP store, as under any
+    launcher.  Other groups only have their waits broken when a rank is lost.
+
+    Args:
+        group: The process group.
+        patience: Longest wait for the other ranks.
+
+    Raises:
+        RuntimeError: if a rank does not come.
+    """
+    master, store = _meeting_of_default_group()
+    is_watched = isinstance(current(), Watched)
+    if not is_watched and master is not None and group.size() == dist.get_world_size():
+        seat = Seat(group.rank(), group.size())
+        watching = Watching(PrefixStore("dgc-topo liveness", store), seat, master)
+        watching.begin(patience)
+        watching.complete(patience)
+        atexit.register(_take_leave)
+    if isinstance(watched := current(), Watched):
+        watched.whenever_lost(lambda _: break_waits(group))
+
+
+def _meeting_of_default_group() -> tuple[str | None, Store]:
+    """Return the default group's store, and its host: None if it is not a TCP store."""
+    whole = store = distributed_c10d._get_default_store()  # noqa: SLF001
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    return (store.host if isinstance(store, TCPStore) else None), whole
+
+
+def _take_leave() -> None:
+    """Tell the others that this process ends in good order, or else why it does not."""
+    error = getattr(sys, "last_value", None)
+    if error is not None:
+        current().fail(f"{type(error).__name__}: {error}")
+    current().close()
 
 
 def neighbours(rank: int, world_size: int) -> list[int]:

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario.load import load_scenario
 from dgc_topo.liveness import Liveness, Watched
+from dgc_topo.payload import DensePayload
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.loop import TrainingRun
+from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.training.world import ProcessWorld
 from dgc_topo.workers.group import join_workers
 from tests.training.tiny import write_tiny
@@ -56,6 +60,8 @@ CASES = [
     Case("gossip", 1, STOP, "in training step 1, while averaging the model"),
     Case("ring", 1, KILL, "in training step 1, while collecting the records"),
     Case("ring", 2, STOP, "in training step 1, while comparing parameters"),
+    Case("a script's own", 0, KILL, "in training step 5, while averaging for the test"),
+    Case("a script's own", 1, STOP, "in training step 5, while computing"),
     Case("ring", 1, SLOW, "in training step 0, while computing gradients"),
 ]
 
@@ -68,6 +74,22 @@ def strike(self: Liveness, case: Case, step: int | None, phase: str) -> None:
         ctypes.PyDLL(None).sleep(SLOW_S)  # and holds the interpreter's lock
     else:
         os.kill(os.getpid(), case.how)
+
+
+def run_job(case: Case, scenario: Path, folder: Path) -> None:
+    jobs, _ = plan_jobs(load_scenario(scenario))
+    job = next(job for job in jobs if job.topology.name == case.topology)
+    with join_workers("cpu", "gloo", timedelta(seconds=60)) as worker:
+        keeping = Keeping(folder=folder, resume=False)
+        TrainingRun(job, 0, ProcessWorld(worker), lambda _: None, keeping).run()
+
+
+def run_script() -> None:
+    """Do what a hook, or an optimizer, does in a script that made its process group itself."""
+    dist.init_process_group("gloo")
+    group = OwnGroup("test", "ring")
+    for step in range(10):
+        group.run(DensePayload(torch.ones(64)), step)
 
 
 def train(case: Case, rank: int, port: int, scenario: Path, say: Connection) -> None:
@@ -88,12 +110,11 @@ def train(case: Case, rank: int, port: int, scenario: Path, say: Connection) -> 
             strike(self, case, self._step, phase)
 
         Liveness.note = note_and_strike  # type: ignore[method-assign]
-    jobs, _ = plan_jobs(load_scenario(scenario))
-    job = next(job for job in jobs if job.topology.name == case.topology)
     try:
-        with join_workers("cpu", "gloo", timedelta(seconds=60)) as worker:
-            keeping = Keeping(folder=scenario.parent / str(port), resume=False)
-            TrainingRun(job, 0, ProcessWorld(worker), lambda _: None, keeping).run()
+        if case.topology == "a script's own":
+            run_script()
+        else:
+            run_job(case, scenario, scenario.parent / str(port))
         say.send("trained")
     except RuntimeError as error:
         say.send(str(error))
