@@ -39,10 +39,9 @@ TEXT = {
 
 @pytest.mark.slow
 def test_processes_and_virtual_workers_learn_the_same(tmp_path):
-    """Tied weights, batch statistics, dropout, random samples, an own loss, text, images."""
+    """Tied weights, batch statistics, dropout, random samples, an own loss, images."""
     jobs = jobs_of(tmp_path, {"options": {"hidden": 6, "noise": 0.5}})
     jobs += jobs_of(tmp_path, LINES)
-    jobs += jobs_of(tmp_path, TEXT)
     jobs += jobs_of(tmp_path, {"dataset": "net.py:images", "model": "mlp"})
     check_trainings("own", jobs)
     metrics = []
@@ -51,11 +50,11 @@ def test_processes_and_virtual_workers_learn_the_same(tmp_path):
         assert real.quality is not None
         metrics.append(real.quality.metric)
         assert real.workload == f"{job.train.model} on {job.train.dataset}"
-    assert metrics == ["accuracy", "loss", "perplexity", "accuracy"]
+    assert metrics == ["accuracy", "loss", "accuracy"]
 
 
 def test_it_learns_and_a_tied_weight_stays_tied(tmp_path):
-    (job,) = jobs_of(tmp_path, {"workers": "virtual", "epochs": 12, "max_steps_per_epoch": None})
+    (job,) = jobs_of(tmp_path, {"workers": "virtual", "epochs": 6, "max_steps_per_epoch": None})
     run_of = TrainingRun(job, 0, VirtualWorld(job, torch.device("cpu")), lambda _: None)
     record = run_of.run()
     assert record.quality is not None
