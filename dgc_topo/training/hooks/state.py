@@ -152,12 +152,8 @@ class HookState:
             HookError: if an earlier bucket failed: gradients are missing since then.
             ValueError: if the bucket holds parameters of another model.
         """
-        if self._failure is not None:
-            raise HookError(
-                f"hook: failed before ({self._failure}), expected a new start: gradients that "
-                "were under way are lost"
-            ) from self._failure
         if bucket.index() == 0:
+            self._refuse_after_failure()  # other buckets of that pass get the error as it is
             self._begin()
         parameters, buffer = bucket.parameters(), bucket.buffer()
         layout = BucketLayout.of([self._name(each) for each in parameters], parameters)
@@ -239,6 +235,13 @@ class HookState:
                 "one of the model given to HookState, expected the model that it is registered on"
             )
         return name
+
+    def _refuse_after_failure(self) -> None:
+        if self._failure is not None:
+            raise HookError(
+                f"hook: failed before ({self._failure}), expected a new start: gradients that "
+                "were under way are lost"
+            ) from self._failure
 
     def _begin(self) -> None:
         """Begin a step: the first bucket of a backward pass is there."""
