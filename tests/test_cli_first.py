@@ -103,3 +103,12 @@ def test_old_commands_say_the_new_one(module):
     assert done.stderr.startswith("warning: 'python -m dgc_topo.")
     assert f"'python -m dgc_topo {new}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_under_a_launcher_restarts_are_the_launchers(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    call = ["train", "quickstart", "--topology", "ring", "--max-restarts", "3"]
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code
+    assert "--max-restarts 3: under a launcher" in " ".join(result.output.split())
