@@ -136,6 +136,8 @@ class TrainingRun:
                 self._what("asking for the connections")
             ),
             records=self._world.gather(list[StepRecord], own, self._what("collecting the records")),
+            first_recorded=progress.first_recorded,
+            steps_per_epoch=progress.steps_per_epoch,
             solo=solo,
             crowd_phases=self._progress.crowd,
             quality=self._quality(),
@@ -334,12 +336,15 @@ class TrainingRun:
     def _train_alone(
         self, rank: TrainingRank, begin_step: Callable[[], None] = lambda: None
     ) -> Solo:
-        return train_alone(
+        carried = rank.task.state_dict()  # a trial is no part of the training
+        found = train_alone(
             rank.throw_away_copy(),
             overlaps=self._overlaps,
             time_scale=self._world.time_scale,
             begin_step=begin_step,
         )
+        rank.task.load_state_dict(carried)
+        return found
 
     @property
     def _overlaps(self) -> bool:

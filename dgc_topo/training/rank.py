@@ -106,6 +106,7 @@ class TrainingRank:
         trains: False for a dedicated server.
         place: Its number among the ranks that train.  A server holds the first one's place, for
             the shapes of things; it draws no batch.
+        num_workers: Number of ranks that train.
         task: Its part of the training.
         model: Its model.
         parameters: The model's, by name.
@@ -131,7 +132,7 @@ class TrainingRank:
         self.place = contributors.index(rank) if self.trains else 0
         self.records: list[StepRecord] = []
         self._job, self._contributors, self._device = job, contributors, device
-        num_workers = len(contributors)
+        self.num_workers = num_workers = len(contributors)
         self._part, self._num_parts = self.place, num_workers
         self.task = task or task_of(job, self.place, num_workers, device)
         self.model = self.task.build_model()

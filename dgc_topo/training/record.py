@@ -49,6 +49,8 @@ class Findings:
         schedule: Schedule of the first iteration.
         congestion_control: Of all TCP connections, if there are any.
         records: Per rank, per step, servers included.
+        first_recorded: First step with a record.
+        steps_per_epoch: Number of steps in an epoch.
         solo: Times of a worker alone.
         crowd_phases: Times of a worker while all others work on the same machine, if measured.
         quality: Of the evaluations, if anything is learnt.
@@ -65,6 +67,8 @@ class Findings:
     schedule: Schedule
     congestion_control: str | None
     records: Sequence[Sequence[StepRecord]]
+    first_recorded: int
+    steps_per_epoch: int
     solo: Solo
     crowd_phases: Phases | None
     quality: Quality | None
@@ -86,9 +90,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     """
     schedule = found.schedule
     recorded = _columns(_in_step(found.records))
-    everyone = _settled(
-        {**recorded, "interface_bytes": _sent_in_steps(recorded, job, lost=bool(found.lost))}
-    )
+    everyone = _settled({**recorded, "interface_bytes": _sent_in_steps(recorded, found)})
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
     elements = sum(p.numel() for p in found.parameters.values())
     step_time_s = float(np.median(columns["total_s"], axis=1).mean())
@@ -174,19 +176,18 @@ def _columns(records: Sequence[Sequence[StepRecord]]) -> Columns:
     }
 
 
-def _sent_in_steps(columns: Columns, job: Job, *, lost: bool) -> npt.NDArray[np.float64]:
+def _sent_in_steps(columns: Columns, found: Findings) -> npt.NDArray[np.float64]:
     """Return the bytes each rank's interface sent from a step's beginning to that of the next.
 
     An epoch's last step is not known, because the evaluation comes before the next one.
     """
     counted = columns["interface_bytes"]
     sent = np.full_like(counted, np.nan)
-    # A run that ended early, or lost ranks, does not have whole epochs.
-    if np.isnan(counted).all() or lost:
+    if np.isnan(counted).all() or found.lost:  # ranks that were lost have fewer steps
         return sent
     sent[:, :-1] = np.diff(counted)
-    steps_per_epoch = counted.shape[1] // job.train.epochs
-    sent[:, steps_per_epoch - 1 :: steps_per_epoch] = np.nan
+    steps = found.first_recorded + 1 + np.arange(counted.shape[1])
+    sent[:, steps % found.steps_per_epoch == 0] = np.nan
     return sent
 
 

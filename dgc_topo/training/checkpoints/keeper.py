@@ -11,6 +11,7 @@ from dgc_topo.records.measurement import ModelFiles
 from dgc_topo.training.checkpoints.keeping import Keeping, check_settings, settings_of
 from dgc_topo.training.checkpoints.manifest import Manifest
 from dgc_topo.training.checkpoints.models import model_files, save_model
+from dgc_topo.training.checkpoints.resizing import resize
 from dgc_topo.training.checkpoints.sets import Sets
 from dgc_topo.training.checkpoints.state import Progress, progress_in, restore, state_of
 from dgc_topo.training.job import Job
@@ -57,12 +58,21 @@ class Keeper:
         """
         if self._keeping is None or self._sets is None or not self._keeping.resume:
             return progress, ()
-        loaded = self._sets.read(self._check, lambda _: self._world.ranks)
+        loaded = self._sets.read(self._check, self._wanted)
         if loaded is None:
             return progress, ()
         self._strategy.prepare_to_resume(self._ranks[0])
-        restore(loaded.contents, self._ranks, self._strategy)
-        found = progress_in(loaded.contents[0])
+        if loaded.manifest.world_size == self._world.world_size:
+            restore(loaded.contents, self._ranks, self._strategy)
+            found = progress_in(loaded.contents[0])
+        else:
+            found = resize(
+                self._job,
+                loaded.contents,
+                self._ranks,
+                self._strategy,
+                progress.steps_per_epoch,
+            )
         found.resumed_at.append(found.step)
         return found, loaded.refused
 
@@ -98,6 +108,12 @@ class Keeper:
         if self._keeping is None:
             return None
         return model_files(self._keeping, self._job, progress.points)
+
+    def _wanted(self, manifest: Manifest) -> Sequence[int]:
+        """Return the ranks whose state this process needs: all, if there were others."""
+        if manifest.world_size == self._world.world_size:
+            return self._world.ranks
+        return range(manifest.world_size)
 
     def _check(self, manifest: Manifest) -> None:
         assert self._sets is not None

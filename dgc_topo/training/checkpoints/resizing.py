@@ -1,0 +1,134 @@
+"""Going on with another number of workers: what each new rank gets from the former ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgc_topo.compression.resharding import state_for
+from dgc_topo.training.checkpoints.errors import CheckpointError
+from dgc_topo.training.checkpoints.state import (
+    Progress,
+    copy_tensors,
+    progress_in,
+    put_statistics,
+    ranks_in,
+)
+from dgc_topo.training.job import Job
+from dgc_topo.training.optimizers import OptimizerStep
+from dgc_topo.training.rank import TrainingRank
+from dgc_topo.training.steps import Strategy
+
+
+def resize(
+    job: Job,
+    contents: Sequence[Mapping[str, Any]],
+    ranks: Sequence[TrainingRank],
+    strategy: Strategy,
+    steps_per_epoch: int,
+) -> Progress:
+    """Put the state of a training with another number of workers into the ranks here.
+
+    Parameters and everything after the sum stay.  Velocities and residuals are shared out anew,
+    see `state_for`; in gossip all ranks begin with the average of parameters and momentum.  Running
+    statistics and random streams stay with the places that are still there.  The data is cut into
+    other batches: the training goes on after as much of the epoch as was done, without the hidden
+    state of texts.
+
+    Args:
+        job: The training, with its new number of workers.
+        contents: Contents of all files of the checkpoint.
+        ranks: The ranks in this process, newly made.
+        strategy: Their strategy, likewise.
+        steps_per_epoch: With the new number of workers.
+
+    Returns:
+        The position in the new steps.  Records of the former steps are left out.
+
+    Raises:
+        CheckpointError: if the method keeps its residual in another form.
+    """
+    if job.compression.method == "ddp-powersgd":
+        raise CheckpointError(
+            f"{job.label}: PowerSGD keeps its residual by DDP's buckets, which other workers "
+            "cannot share out; expected as many as before"
+        )
+    saved = ranks_in(contents)
+    former = sorted(
+        (each for each in saved.values() if each["place"] is not None), key=lambda s: s["place"]
+    )
+    if job.topology.gossips:
+        _restore_average(contents, former, ranks)
+    else:
+        copy_tensors("parameters", contents[0]["parameters"], ranks[0].parameters)
+        for rank in ranks:
+            _share_out(former, rank)
+    for rank in ranks:
+        put_statistics(former[rank.place % len(former)], rank)
+        if rank.trains and rank.place < len(former):
+            rank.randoms.load_state_dict(former[rank.place]["randoms"])
+        if isinstance(rank.move, OptimizerStep):
+            rank.move.optimizer.load_state_dict(contents[0]["optimizer"])
+    strategy.load_state_dict(contents[0]["strategy"])
+    return _moved(progress_in(contents[0]), steps_per_epoch)
+
+
+def _share_out(former: Sequence[Mapping[str, Any]], rank: TrainingRank) -> None:
+    num_workers = rank.num_workers
+    # A rank that only serves has no residual, as one that comes after all others.
+    place = rank.place if rank.trains else max(num_workers, len(former))
+    states = [each["compressors"] for each in former]
+    rank.buckets.load_state_dict(
+        [
+            state_for(bucket, place, max(num_workers, place + 1))
+            for bucket in zip(*states, strict=True)
+        ]
+    )
+
+
+def _restore_average(
+    contents: Sequence[Mapping[str, Any]],
+    former: Sequence[Mapping[str, Any]],
+    ranks: Sequence[TrainingRank],
+) -> None:
+    average = _mean([content["parameters"] for content in contents])
+    states = [each["compressors"] for each in former]
+    momenta = [
+        _mean([state["momentum"] for state in bucket]) for bucket in zip(*states, strict=True)
+    ]
+    for rank in ranks:
+        copy_tensors("parameters", average, rank.parameters)
+        rank.buckets.load_state_dict(
+            [
+                {**own, "momentum": momentum}
+                for own, momentum in zip(states[0], momenta, strict=True)
+            ]
+        )
+
+
+def _mean(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        name: torch.stack([each[name].to(torch.float64) for each in tensors])
+        .mean(0)
+        .to(first.dtype)
+        for name, first in tensors[0].items()
+    }
+
+
+def _moved(progress: Progress, steps_per_epoch: int) -> Progress:
+    """Return the progress in steps of which an epoch has another number."""
+    epoch, step = divmod(progress.step, progress.steps_per_epoch)
+    # Rounded down, so that an epoch that is not over stays so.
+    position = epoch * steps_per_epoch + step * steps_per_epoch // progress.steps_per_epoch
+    return progress.model_copy(
+        update={
+            "steps_per_epoch": steps_per_epoch,
+            "step": position,
+            "first_recorded": position,
+            "solo": None,
+            "crowd": None,
+        }
+    )
