@@ -33,6 +33,8 @@ Training
     all_reduce        the sum of a tensor or a payload over all ranks, over any topology
     DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
     compress_fsdp     shards inside a machine (FSDP2), DGC between machines
+    save, load        checkpoints of one's own loop: models, optimizers, compressors, values
+    has_checkpoint    True if there is one to load
     hook              DDP's gradients over any topology, compressed by DGC: a communication hook
     HookState         its settings and state, for model.register_comm_hook(state, dt.hook)
 
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from dgc_topo.simulation.training import StepSimulation, simulate_step
     from dgc_topo.survivors import without
     from dgc_topo.topology import Topology, known_topologies, load_topology
+    from dgc_topo.training.checkpoints.objects import has_checkpoint, load, save
     from dgc_topo.training.hooks.ddp import hook
     from dgc_topo.training.hooks.fsdp import compress_fsdp
     from dgc_topo.training.hooks.state import HookState
@@ -109,10 +112,12 @@ _HOMES = {
     "compress_fsdp": "dgc_topo.training.hooks.fsdp",
     "copy": "dgc_topo.schedule",
     "gather": "dgc_topo.schedule",
+    "has_checkpoint": "dgc_topo.training.checkpoints.objects",
     "hook": "dgc_topo.training.hooks.ddp",
     "known_fabrics": "dgc_topo.network",
     "known_models": "dgc_topo.zoo",
     "known_topologies": "dgc_topo.topology",
+    "load": "dgc_topo.training.checkpoints.objects",
     "load_cluster": "dgc_topo.network.cluster",
     "load_results": "dgc_topo.report.results",
     "load_scenario": "dgc_topo.experiments.scenario",
@@ -123,6 +128,7 @@ _HOMES = {
     "prove": "dgc_topo.proof",
     "reduce": "dgc_topo.schedule",
     "run": "dgc_topo.report.results",
+    "save": "dgc_topo.training.checkpoints.objects",
     "simulate": "dgc_topo.simulation",
     "simulate_step": "dgc_topo.simulation.training",
     "spread": "dgc_topo.experiments.sweep",
@@ -153,10 +159,12 @@ __all__ = [
     "compress_fsdp",
     "copy",
     "gather",
+    "has_checkpoint",
     "hook",
     "known_fabrics",
     "known_models",
     "known_topologies",
+    "load",
     "load_cluster",
     "load_results",
     "load_scenario",
@@ -167,6 +175,7 @@ __all__ = [
     "prove",
     "reduce",
     "run",
+    "save",
     "simulate",
     "simulate_step",
     "spread",

@@ -63,6 +63,25 @@ class Results:
         """Records of simulations."""
         return predicted(self.records)
 
+    def models(self, which: str = "best") -> list[tuple[Measurement, Path]]:
+        """Return the runs that kept their models, each with the file of one.
+
+        ``model.load_state_dict(torch.load(path, weights_only=True))`` loads it.
+
+        Args:
+            which: ``"best"`` by the evaluation's metric, or ``"last"``.
+
+        Raises:
+            ValueError: if *which* is neither.
+        """
+        if which not in {"best", "last"}:
+            raise ValueError(f"models: {which!r}, expected 'best' or 'last'")
+        return [
+            (record, self.path / str(getattr(record.models, which)))
+            for record in self.measured
+            if record.models is not None
+        ]
+
     def to_frame(self) -> pd.DataFrame:
         """Return one row per record, units in the names of columns; see `records.frame`."""
         return to_frame(self.records)

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import dgc_topo as dt
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.checks import fingerprint
 from dgc_topo.training.job import Job
@@ -38,6 +40,40 @@ def stop_and_go_on(worker: Worker, argument: dict[str, Any]) -> dict[str, tuple[
         _parameters(worker, job, keeping, stop=argument["stop"])
         found[kind] = whole, _parameters(worker, job, keeping)
     return found
+
+
+def save_own(worker: Worker, folder: str) -> list[float]:
+    """Save a compressor with residuals of this rank's own; return them."""
+    model, dgc = _own_model(worker)
+    torch.manual_seed(worker.rank)
+    gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    dgc.finish(dgc.compress(gradients))
+    dt.save(folder, model=model, dgc=dgc, step=1)
+    with pytest.raises(OSError, match=r"rank 1: .*cannot be made"):
+        dt.save(folder if worker.rank != 1 else "/proc/nowhere", model=model, dgc=dgc, step=2)
+    own = torch.Generator().manual_seed(worker.rank)
+    dt.save(f"{folder}-own", generator=own)
+    return _residual(dgc)
+
+
+def load_own(worker: Worker, folder: str) -> list[float]:
+    """Return the residual that this rank takes over."""
+    model, dgc = _own_model(worker)
+    assert dt.load(folder, model=model, dgc=dgc, step=0) == {"step": 1}
+    with pytest.raises(ValueError, match="generator: differs between the 3 ranks"):
+        dt.load(f"{folder}-own", generator=torch.Generator())
+    return _residual(dgc)
+
+
+def _own_model(worker: Worker) -> tuple[torch.nn.Module, dt.DGC]:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(20, 10)
+    return model, dt.DGC(model, num_workers=worker.world_size, density=0.1, warm_up="none")
+
+
+def _residual(dgc: dt.DGC) -> list[float]:
+    values: list[float] = dgc.residuals()["weight"].flatten().tolist()
+    return values
 
 
 def _parameters(worker: Worker, job: Job, keeping: Keeping | None, stop: int | None = None) -> str:

@@ -6,8 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+import dgc_topo as dt
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.records.folder import ResultsFolder
@@ -72,6 +75,10 @@ def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
         assert (record.parameters, record.quality) == (alone.parameters, alone.quality)
     assert [len(record.resumed_at) for record in records] == [0, 2]
     assert not (folder / "checkpoints").exists()
+    models = dt.load_results(folder).models()
+    assert len(models) == 2
+    for _, path in models:
+        assert torch.load(path, weights_only=True).keys() >= {"hidden.weight"}
     kinds = [record.kind for record in ResultsFolder(folder).measurements()]
     assert kinds == ["measured"] * 2 + ["predicted"] * 8
 
@@ -79,9 +86,15 @@ def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
 @pytest.mark.slow
 def test_ddp_gossip_and_overlap_go_on_with_the_same_bits(tmp_path):
     """One start of three processes: each kind runs whole, then stops and goes on."""
+    own = str(tmp_path / "own")
     with Session(Loopback(), 3) as session:
         argument = {"folder": str(tmp_path), "steps": 6, "stop": 9}
         results = session.call("tests.training.checkpoints.jobs:stop_and_go_on", argument)
+        before = session.call("tests.training.checkpoints.jobs:save_own", own)
+        after = session.call("tests.training.checkpoints.jobs:load_own", own, world_size=2)
+    # Own loops: residuals of three ranks are shared out among two.
+    assert np.sum(after, axis=0) == pytest.approx(np.sum(before, axis=0), rel=1e-6, abs=1e-7)
+    assert after[1] == before[1]
     assert results[0].keys() == {"ddp", "ddp-powersgd", "gossip", "overlap"}
     for rank, found in enumerate(results):
         for kind, (whole, again) in found.items():

@@ -1,0 +1,262 @@
+"""`save` and `load`: checkpoints of training loops of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dgc_topo.compression.resharding import is_shared_out, state_for
+from dgc_topo.training.checkpoints.errors import CheckpointError
+from dgc_topo.training.checkpoints.manifest import Manifest, complete_numbers, newest_manifest
+from dgc_topo.training.checkpoints.plain import checksum, plain
+from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
+from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.workers.group import Worker
+
+T = TypeVar("T")
+
+
+def save(path: str | Path, **objects: Any) -> None:
+    """Save objects and values as the newest checkpoint in a folder, whole or not at all.
+
+    In a process group every rank calls it, and writes a file of its own; the checkpoint counts once
+    all files are on disk.  The one before stays until then, and as long as it is the last but one.
+    The random states of torch, numpy and Python are saved, too.
+
+    Args:
+        path: Folder of the checkpoints, on every machine that runs a rank.
+        objects: By name: anything with ``state_dict`` and ``load_state_dict`` (models, optimizers,
+            `DGC`, a hook's state, learning-rate schedules, samplers), a `torch.Generator`, or
+            plain values: numbers, texts, tensors, and lists, tuples and dictionaries of them.
+
+    Raises:
+        ValueError: if something holds other values: no checkpoint runs code when it is loaded.
+        OSError: on every rank, if one cannot write; earlier checkpoints are as they were.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(4, 2)
+        >>> dgc = dt.DGC(model, num_workers=1, density=0.5, warm_up="none")
+        >>> dt.save("run", model=model, dgc=dgc, step=100)
+        >>> dt.load("run", model=model, dgc=dgc, step=0)
+        {'step': 100}
+    """
+    folder, peers = Path(path), _Peers()
+    states = {name: plain(name, _state_of(each)) for name, each in objects.items()}
+    content = {"objects": states, "randoms": plain("random states", random_states())}
+    before = newest_manifest(folder)
+    peers.sets(folder).write(
+        {"ranks": {peers.rank: content}},
+        step=0 if before is None else before.step + 1,
+        world_size=peers.world_size,
+        settings={name: type(each).__name__ for name, each in objects.items()},
+    )
+
+
+def load(path: str | Path, **objects: Any) -> dict[str, Any]:
+    """Put the newest whole checkpoint of `save` into objects, and return the plain values.
+
+    Everything is compared first: nothing changes if a name or a shape differs.  A checkpoint of as
+    many ranks continues bit for bit, random states included.  With another number of ranks the
+    residuals and velocities of compressors are shared out anew and their sums stay; what is equal
+    on all former ranks is loaded on every rank.
+
+    Args:
+        path: Folder of the checkpoints.
+        objects: Those that were saved, by the same names; plain values of any content.
+
+    Returns:
+        The plain values that were saved, by name.
+
+    Raises:
+        CheckpointError: a `ValueError`, if there is no whole checkpoint, or it does not fit.
+
+    Example:
+        >>> if dt.has_checkpoint("run"):
+        ...     step = dt.load("run", model=model, dgc=dgc, step=0)["step"]
+    """
+    folder, peers = Path(path), _Peers()
+    loaded = peers.sets(folder).read(
+        lambda manifest: _check_names(folder, manifest, objects),
+        lambda manifest: (
+            [peers.rank] if manifest.world_size == peers.world_size else range(manifest.world_size)
+        ),
+    )
+    if loaded is None:
+        raise CheckpointError(f"{folder}: holds no checkpoint, expected one that dt.save has made")
+    former = {rank: each for content in loaded.contents for rank, each in content["ranks"].items()}
+    ranks = [former[rank] for rank in sorted(former)]
+    states = {
+        name: _state_now(name, each, [rank["objects"][name] for rank in ranks], peers)
+        for name, each in objects.items()
+    }
+    _put_all(folder, objects, states)
+    if peers.rank in former:
+        restore_random_states(former[peers.rank]["randoms"])
+    return {name: states[name] for name, each in objects.items() if not _has_state(each)}
+
+
+def has_checkpoint(path: str | Path) -> bool:
+    """Return True if rank 0 sees a complete checkpoint in a folder; every rank calls it.
+
+    Example:
+        >>> dt.has_checkpoint("nowhere")
+        False
+    """
+    peers = _Peers()
+    return peers.gather(bool, [bool(complete_numbers(Path(path)))], "looking for checkpoints")[0]
+
+
+class _Peers:
+    """The ranks of the default process group, or this process alone."""
+
+    def __init__(self) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.rank, self.world_size = (
+            (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        )
+        self._worker = _worker() if together else None
+
+    def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
+        """See `World.gather`."""
+        if self._worker is None:
+            return list(own)
+        found = self._worker.gather(list[kind], list(own), what)  # type: ignore[valid-type]
+        return [value for values in found for value in values]
+
+    def sets(self, folder: Path) -> Sets:
+        """Return the sets in a folder."""
+        return Sets(folder, self.gather, [self.rank])
+
+
+def _worker() -> Worker:
+    cuda = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    return Worker(
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        device=device,
+        timeout=timedelta(minutes=1),
+        tell=lambda _: None,
+        network="unknown",
+        interface=None,
+        time_scale=1.0,
+    )
+
+
+def _has_state(value: object) -> bool:
+    is_stateful = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+    return is_stateful or isinstance(value, torch.Generator)
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    return value.state_dict() if _has_state(value) else value
+
+
+def _check_names(folder: Path, manifest: Manifest, objects: Mapping[str, Any]) -> None:
+    missing = [name for name in manifest.settings if name not in objects]
+    unknown = [name for name in objects if name not in manifest.settings]
+    if missing or unknown:
+        raise CheckpointError(
+            f"{folder}: the checkpoint holds {sorted(manifest.settings)}, got "
+            f"{sorted(objects)}: missing {missing}, unknown {unknown}; expected the same names"
+        )
+
+
+def _state_now(name: str, value: Any, states: Sequence[Any], peers: _Peers) -> Any:
+    """Return this rank's state of an object, out of those of the ranks that were read."""
+    if len(states) == 1:
+        return states[0]
+    own = states[peers.rank % len(states)]
+    if hasattr(value, "state_for"):
+        return value.state_for(states, peers.rank, peers.world_size)
+    if is_shared_out(own):
+        return state_for(states, peers.rank, peers.world_size)
+    compared = list(states)
+    if isinstance(value, nn.Module):  # running statistics may differ
+        names = dict(value.named_parameters(remove_duplicate=False))
+        compared = [{key: state[key] for key in state if key in names} for state in states]
+    if len({checksum(each) for each in compared}) > 1:
+        raise CheckpointError(
+            f"{name}: differs between the {len(states)} ranks of the checkpoint, so that "
+            f"{peers.world_size} ranks cannot share it; expected as many ranks as before"
+        )
+    return own
+
+
+def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+    """Load all states, or none."""
+    stateful = {name: each for name, each in objects.items() if _has_state(each)}
+    for name, each in stateful.items():
+        _check(f"{folder}: {name}", each, states[name])
+    before: dict[str, Any] = {}
+    try:
+        for name, each in stateful.items():
+            before[name] = deepcopy(_state_of(each))
+            _put(each, states[name])
+    except Exception as error:
+        for name, state in before.items():
+            _put(stateful[name], state)
+        raise CheckpointError(f"{folder}: {name}: {error}") from error
+
+
+def _put(value: Any, state: Any) -> None:
+    if isinstance(value, torch.Generator):
+        value.set_state(state)
+    else:
+        value.load_state_dict(state)
+
+
+def _check(where: str, value: Any, state: Any) -> None:
+    """Refuse a state whose shapes are not those of the object, where that can be told.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    if isinstance(value, nn.Module):
+        _check_shapes(where, state, value.state_dict())
+    elif isinstance(value, Optimizer):
+        _check_optimizer(where, value, state)
+
+
+def _check_shapes(where: str, state: Mapping[str, Any], live: Mapping[str, Any]) -> None:
+    odd = sorted(state.keys() ^ live.keys())
+    if odd:
+        raise CheckpointError(f"{where}: {odd}: on one side only, expected the same names")
+    for name, tensor in live.items():
+        if isinstance(tensor, Tensor) and tensor.shape != state[name].shape:
+            raise CheckpointError(
+                f"{where}: {name!r} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+            )
+
+
+def _check_optimizer(where: str, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    groups, saved = optimizer.param_groups, state["param_groups"]
+    found, expected = ([len(group["params"]) for group in each] for each in (saved, groups))
+    if found != expected:
+        raise CheckpointError(f"{where}: groups of {found} parameters, expected {expected}")
+    live = [parameter for group in groups for parameter in group["params"]]
+    numbers = [number for group in saved for number in group["params"]]
+    for number, parameter in zip(numbers, live, strict=True):
+        for key, tensor in state["state"].get(number, {}).items():
+            # Factored moments have sides of 1.
+            fits = (
+                not isinstance(tensor, Tensor)
+                or tensor.dim() != parameter.dim()
+                or all(a in {1, b} for a, b in zip(tensor.shape, parameter.shape, strict=True))
+            )
+            if not fits:
+                raise CheckpointError(
+                    f"{where}: {key} of parameter {number} is {tuple(tensor.shape)}, expected "
+                    f"{tuple(parameter.shape)}"
+                )

@@ -1,0 +1,123 @@
+"""`dt.save` and `dt.load` in a loop of one's own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import dgc_topo as dt
+from dgc_topo.training.checkpoints.errors import CheckpointError
+
+pytestmark = pytest.mark.one_process
+
+
+class Loop:
+    """A small training with everything that has state."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 4))
+        self.dgc = dt.DGC(self.model, num_workers=1, density=0.1, warm_up="none")
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 20)
+        self.generator = torch.Generator().manual_seed(7)
+
+    @property
+    def objects(self) -> dict[str, Any]:
+        return vars(self)
+
+    def step(self) -> None:
+        noise = torch.randn(16, 8)  # of the process, as dropout's
+        inputs = torch.randn(16, 8, generator=self.generator) + 0.1 * noise
+        self.optimizer.zero_grad()
+        self.model(inputs).square().mean().backward()
+        payload = self.dgc.compress({n: p.grad for n, p in self.model.named_parameters()})
+        for name, update in self.dgc.finish(payload).items():
+            self.model.get_parameter(name).grad = update
+        self.optimizer.step()
+        self.schedule.step()
+
+    def bits(self) -> list[bytes]:
+        return [t.numpy().tobytes() for t in self.model.state_dict().values()]
+
+
+def test_a_loop_goes_on_with_the_same_bits(tmp_path):
+    whole = Loop()
+    for _ in range(10):
+        whole.step()
+    first = Loop()
+    for step in range(6):
+        first.step()
+        dt.save(tmp_path / "run", **first.objects, step=step + 1, notes={"a": [1, None]})
+    assert len(list((tmp_path / "run").iterdir())) == 2  # the last one, and that before
+    del first
+    torch.manual_seed(12345)
+    again = Loop()
+    assert dt.has_checkpoint(tmp_path / "run")
+    values = dt.load(tmp_path / "run", **again.objects, step=0, notes=None)
+    assert values == {"step": 6, "notes": {"a": [1, None]}}
+    for _ in range(values["step"], 10):
+        again.step()
+    assert again.bits() == whole.bits()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    loop = Loop()
+    loop.step()
+    dt.save(tmp_path / "run", **loop.objects, step=1)
+    return tmp_path / "run"
+
+
+def narrow() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 15), nn.BatchNorm1d(15), nn.Linear(15, 4))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"step": ...}, r"missing \['step'\], unknown \[\]"),
+        ({"more": 1}, r"missing \[\], unknown \['more'\]"),
+        ({"model": narrow()}, r"model: '0.weight' is \(16, 8\), expected \(15, 8\)"),
+        ({"model": nn.Linear(8, 16)}, r"model: .*on one side only"),
+        (
+            {"optimizer": torch.optim.AdamW([nn.Parameter(torch.ones(2))])},
+            r"optimizer: groups of \[6\] parameters, expected \[1\]",
+        ),
+        (
+            {"optimizer": torch.optim.AdamW(narrow().parameters())},
+            r"optimizer: exp_avg of parameter 0 is \(16, 8\), expected \(15, 8\)",
+        ),
+        ({"dgc": dt.DGC(narrow(), num_workers=1, density=0.1)}, r"dgc: dgc state 'velocity'"),
+    ],
+)
+def test_what_does_not_fit_is_an_error_before_anything_changes(saved, change, says):
+    loop = Loop()
+    loop.step()
+    loop.step()
+    bits, rate = loop.bits(), loop.optimizer.param_groups[0]["lr"]
+    moments = loop.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    draws = loop.generator.get_state(), torch.get_rng_state()
+    given = {**loop.objects, "step": 0} | change
+    given = {name: each for name, each in given.items() if each is not ...}
+    with pytest.raises(CheckpointError, match=says):
+        dt.load(saved, **given)
+    assert loop.bits() == bits
+    assert loop.optimizer.param_groups[0]["lr"] == rate
+    assert torch.equal(loop.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    assert torch.equal(loop.generator.get_state(), draws[0])
+    assert torch.equal(torch.get_rng_state(), draws[1])
+
+
+def test_nothing_saved_is_an_error(tmp_path):
+    assert not dt.has_checkpoint(tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint, expected one that dt\.save"):
+        dt.load(tmp_path / "none", step=0)
+
+
+def test_values_that_need_code_are_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"step: a set, expected tensors, numbers"):
+        dt.save(tmp_path / "run", step={1, 2})
+    assert not (tmp_path / "run").exists()
