@@ -18,6 +18,7 @@ from torch.distributed import distributed_c10d
 from dgc_topo.liveness import current
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
+from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.workers.watching import watch_group
 
@@ -37,6 +38,7 @@ class OwnGroup:
         group: The ranks; None is the default group's.
         seed: For topologies that draw at random; the same on every rank.
         timeout: Longest time that a step may take, waiting for slower ranks included.
+        sums_all: Take only a topology that sums what every rank contributes.
 
     Attributes:
         topology: The topology.
@@ -46,8 +48,10 @@ class OwnGroup:
         gossips: True if ranks end with mixtures instead of one sum.
 
     Raises:
+        TopologyError: if there is no such topology, or it cannot run with this world size.
         ValueError: if there is no process group, this process is not in it, or the topology
-            neither all-reduces nor averages.
+            neither all-reduces nor averages; with *sums_all* also if it gossips, or has servers
+            that do not train.
     """
 
     def __init__(
@@ -58,20 +62,17 @@ class OwnGroup:
         *,
         seed: int = 0,
         timeout: timedelta = DEFAULT_TIMEOUT,
+        sums_all: bool = False,
     ) -> None:
-        check_process_group(where)
+        _check_process_group(where, group)
         if not isinstance(topology, Topology):
             topology = load_topology(str(topology))
         self.where, self.topology = where, topology
         first = topology.schedule(dist.get_world_size(group), seed=seed)
-        if first.goal not in {"all-reduce", "doubly-stochastic"}:
-            raise ValueError(
-                f"{where}: topology {topology.label} is {first.goal}, expected an all-reduce such "
-                "as ring, butterfly or tree, or an average such as gossip:graph=ring"
-            )
+        _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
         self.gossips = first.goal != "all-reduce"
         self.contributors: list[int] = first.contributors.tolist()
-        self._group = twin_of(group, timeout)
+        self._group = _twin_of(group, timeout)
         watch_group(self._group, timeout)
         self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._transport = DistributedTransport(self._group, timeout)
@@ -167,28 +168,36 @@ class OwnGroup:
         return traffic
 
 
-def check_process_group(where: str) -> None:
-    """Refuse to work without torch.distributed.
-
-    Raises:
-        ValueError: naming *where*, if there is no process group.
-    """
+def _check_process_group(where: str, group: dist.ProcessGroup | None) -> None:
+    """Refuse to work without torch.distributed, or in a group of others."""
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(
             f"{where}: no process group, expected torch.distributed.init_process_group to have "
             "been called (torchrun sets the variables that it reads)"
         )
+    if dist.get_rank(group) < 0:
+        raise ValueError(f"{where}: this process is not in the group, expected a member")
 
 
-def twin_of(group: dist.ProcessGroup | None, timeout: timedelta) -> dist.ProcessGroup:
-    """Return a new group of the same ranks and backends; all of them call it, and nobody else.
+def _check_schedule(where: str, schedule: Schedule, *, sums_all: bool) -> None:
+    """Refuse a schedule that does not do what the owner of the group needs."""
+    fit, others = "an all-reduce such as ring, butterfly or tree", ", or an average such as gossip"
+    if sums_all:
+        others = ": gossip averages parameters, which dt.DistributedOptimizer does"
+    if schedule.goal not in ({"all-reduce"} if sums_all else {"all-reduce", "doubly-stochastic"}):
+        raise ValueError(f"{where} is {schedule.goal}, expected {fit}{others}")
+    if sums_all and schedule.servers:
+        ranks = ", ".join(map(str, schedule.servers))
+        raise ValueError(
+            f"{where} has ranks that only serve ({ranks}), but every rank trains here, expected "
+            "one without, such as parameter-server:server=colocated"
+        )
 
-    Raises:
-        ValueError: if this process is not in *group*; None is the default group.
-    """
+
+def _twin_of(group: dist.ProcessGroup | None, timeout: timedelta) -> dist.ProcessGroup:
+    """Return a new group of the same ranks and backends; all of them call it, and nobody else."""
     own = dist.group.WORLD if group is None else group
-    if own is None or dist.get_rank(own) < 0:
-        raise ValueError("own group: this process is not in the group, expected a member")
+    assert own is not None
     ranks, backend = dist.get_process_group_ranks(own), dist.get_backend_config(own)
     if len(ranks) == dist.get_world_size():
         twin = dist.new_group(timeout=timeout, backend=backend)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from dgc_topo.compression.config import DGCConfig, config_of
-from dgc_topo.topology import Topology, load_topology
+from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.fsdp_state import FSDPHookState, LossScale
 from dgc_topo.training.hooks.shards import local_of, parts_of
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
@@ -81,10 +81,7 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
     config = _config(where, density, momentum, warm_up_steps, settings)
     group = _group_of(where, replicas)
     _check_apart(where, group, parts[0].shard_group)
-    if not isinstance(topology, Topology):
-        topology = load_topology(str(topology))
-    _check_topology(where, topology, dist.get_world_size(group), seed)
-    own = OwnGroup(where, topology, group, seed=seed, timeout=timeout)
+    own = OwnGroup(where, topology, group, seed=seed, timeout=timeout, sums_all=True)
     locals_ = (local_of(parameter) for part in parts for parameter in part.parameters())
     own.make_equal(each for each in locals_ if not each.is_meta)
     state = FSDPHookState(model, parts, own, config, scaler)
@@ -143,13 +140,4 @@ def _check_apart(where: str, group: dist.ProcessGroup, shards: dist.ProcessGroup
         raise ValueError(
             f"{where}: ranks {sorted(common)} are replicas and shards of each other, expected the "
             "dimension of the mesh over which the model is not sharded"
-        )
-
-
-def _check_topology(where: str, topology: Topology, world_size: int, seed: int) -> None:
-    schedule = topology.schedule(world_size, iteration=0, seed=seed)
-    if schedule.goal != "all-reduce" or len(schedule.contributors) != world_size:
-        raise ValueError(
-            f"{where}: topology {topology.label}, expected an all-reduce in which every rank "
-            "contributes, such as ring, butterfly or tree"
         )

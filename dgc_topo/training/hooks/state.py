@@ -21,7 +21,6 @@ from dgc_topo.compression.parameters import check_parameters, describe_dgc
 from dgc_topo.sizes import is_compressed, is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.buckets import Compressors
-from dgc_topo.training.hooks.group import group_of
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
 from dgc_topo.training.hooks.leftovers import Leftovers
 from dgc_topo.training.hooks.log import tell_compression, tell_takeover
@@ -31,7 +30,7 @@ from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
 from dgc_topo.training.hooks.saved import Saved, checked_state
 from dgc_topo.training.hooks.settings import plan_of, settings_text
 from dgc_topo.training.optimizer.checks import watch_optimizers
-from dgc_topo.training.own_group import DEFAULT_TIMEOUT
+from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 from dgc_topo.training.summing import SummingThread
 
 
@@ -120,7 +119,7 @@ class HookState:
             {"warm_up_steps": warm_up_steps, **settings},
         )
         self.config, self.step = plan.config, 0
-        self._group = group_of("hook", topology, group, seed=seed, timeout=timeout)
+        self._group = OwnGroup("hook", topology, group, seed=seed, timeout=timeout, sums_all=True)
         self._scaler, self._num_workers = scaler, self._group.num_workers
         self._thread: SummingThread | None = None
         self._pass = BackwardPass(0, is_over=True)
