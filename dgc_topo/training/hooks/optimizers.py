@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dgc_topo.training.optimizer.momentum import common_momentum
+
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
@@ -68,19 +70,18 @@ def takeover_of(
         )
     if not isinstance(optimizer, torch.optim.SGD):
         return Takeover()
-    momenta = {(group["momentum"], group["nesterov"]) for group in groups}
-    if not any(momentum for momentum, _ in momenta):
+    if not any(group["momentum"] for group in groups):
         return Takeover()
     names = {id(parameter): name for name, parameter in parameters.items()}
-    _check(where, groups, momenta, names)
-    ((momentum, nesterov),) = momenta
+    momentum, nesterov = common_momentum(where, groups)
+    _check_groups(where, groups, names)
     decays = {
         names[id(parameter)]: float(group["weight_decay"])
         for group in groups
         for parameter in group["params"]
         if group["weight_decay"]
     }
-    return Takeover(float(momentum), bool(nesterov), decays)
+    return Takeover(momentum, nesterov, decays)
 
 
 def _groups_with(
@@ -91,26 +92,11 @@ def _groups_with(
     return [g for g in optimizer.param_groups if any(id(p) in own for p in g["params"])]
 
 
-def _check(
-    where: str,
-    groups: Sequence[Mapping[str, Any]],
-    momenta: set[tuple[float, bool]],
-    names: Mapping[int, str],
+def _check_groups(
+    where: str, groups: Sequence[Mapping[str, Any]], names: Mapping[int, str]
 ) -> None:
-    """Refuse what DGC's momentum cannot take over."""
-    if len(momenta) > 1:
-        found = ", ".join(sorted(f"{momentum:g}" for momentum, _ in momenta))
-        raise ValueError(
-            f"{where}: parameter groups with momentum {found} (or nesterov in only some), expected "
-            "one momentum for all parameters of the model"
-        )
+    """Refuse groups that hold parameters of others, whose momentum would be lost."""
     for group in groups:
-        for key in ("dampening", "maximize"):
-            if group[key]:
-                raise ValueError(
-                    f"{where}: SGD with {key} {group[key]}, expected none: DGC's momentum has no "
-                    "such thing"
-                )
         if any(id(parameter) not in names for parameter in group["params"]):
             raise ValueError(
                 f"{where}: a parameter group holds parameters of the model and others, expected "

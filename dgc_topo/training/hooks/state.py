@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.compression.parameters import check_parameters, describe_dgc
-from dgc_topo.sizes import is_compressed, is_sparse
+from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.buckets import Compressors
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
@@ -30,6 +30,7 @@ from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
 from dgc_topo.training.hooks.saved import Saved, checked_state
 from dgc_topo.training.hooks.settings import plan_of, settings_text
 from dgc_topo.training.optimizer.checks import watch_optimizers
+from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 from dgc_topo.training.summing import SummingThread
 
@@ -283,17 +284,10 @@ class HookState:
 
     def _park(self, buffers: Mapping[str, Tensor]) -> None:
         """Go on with the momentum that the optimizer had collected, shared out over the ranks."""
-        config = self.config
-        # DGC's Nesterov velocity is looked ahead already.
-        factor = (config.momentum if config.nesterov else 1.0) / self._num_workers
         for name, buffer in buffers.items():
+            section, factor = place_of_momentum(buffer, self.config, self._num_workers)
             values = in_memory_order(buffer).to(torch.float32)
-            if not is_compressed(buffer.shape):
-                self._compressors.park(name, {"momentum": values})
-            elif config.corrects_momentum:
-                self._compressors.park(name, {"velocity": values * factor})
-            else:
-                self._compressors.park(name, {"momentum_after_sum": values})
+            self._compressors.park(name, {section: values * factor})
 
 
 def _value_of(result: Result) -> Tensor:

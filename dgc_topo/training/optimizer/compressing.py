@@ -9,11 +9,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.training.buckets import apply_updates
 from dgc_topo.training.optimizer.carrying import Sections, as_snapshot, carried
+from dgc_topo.training.optimizer.momentum import (
+    check_momentum,
+    common_momentum,
+    place_of_momentum,
+)
 from dgc_topo.training.optimizer.rules import Parameters, Rule
 
 
@@ -117,11 +122,11 @@ class MomentumCorrectionRule(CompressingRule):
         return True
 
     def _make_compressor(self) -> DGC:
-        self._momentum = common_momentum(self.where, self.optimizer)
+        self._momentum = common_momentum(self.where, self.optimizer.param_groups)
         momentum, nesterov = self._momentum
         config = replace(self.config, momentum=momentum, nesterov=nesterov)
         compressor = DGC(self.parameters, num_workers=self.own.num_workers, config=config)
-        self._take_buffers(compressor)
+        self._take_buffers(compressor, config)
         return compressor
 
     def _parts_of_the_mean(self, factor: float) -> dict[str, Tensor]:
@@ -138,52 +143,12 @@ class MomentumCorrectionRule(CompressingRule):
                 torch._foreach_add_(decaying, list(parameters.values()), alpha=decay)
         return parts
 
-    def _take_buffers(self, compressor: DGC) -> None:
+    def _take_buffers(self, compressor: DGC, config: DGCConfig) -> None:
         """Take over the momentum that the optimizer has gathered, a share on every rank."""
         state: dict[str, Any] = compressor.state_dict()
-        shares = {"velocity": 1 / self.own.num_workers, "momentum": 1.0}
-        for section, share in shares.items():
-            for name, place in state[section].items():
-                own = self.optimizer.state.get(self.parameters[name], {})
-                buffer = own.pop("momentum_buffer", None)
-                if buffer is not None:
-                    place.copy_(buffer).mul_(share)
+        for name, parameter in self.parameters.items():
+            section, factor = place_of_momentum(parameter, config, self.own.num_workers)
+            own = self.optimizer.state.get(parameter, {})
+            if name in state[section] and own.get("momentum_buffer") is not None:
+                state[section][name].copy_(own.pop("momentum_buffer")).mul_(factor)
         compressor.load_state_dict(state)
-
-
-def common_momentum(where: str, optimizer: Optimizer) -> tuple[float, bool]:
-    """Return the momentum of all groups, and whether it is Nesterov's.
-
-    Raises:
-        ValueError: if groups differ, or one has dampening or climbs.
-    """
-    groups = optimizer.param_groups
-    found = {(float(group["momentum"]), bool(group["nesterov"])) for group in groups}
-    if len(found) > 1:
-        raise ValueError(
-            f"{where}: groups with momentum {sorted(found)}, expected one for all: DGC's momentum "
-            "works on all parameters together"
-        )
-    for group in groups:
-        for setting in ("dampening", "maximize"):
-            if group.get(setting):
-                raise ValueError(
-                    f"{where}: {setting} = {group[setting]} below density 1, expected none: DGC's "
-                    "momentum does not have it"
-                )
-    return found.pop()
-
-
-def check_momentum(where: str, optimizer: Optimizer, momentum: tuple[float, bool]) -> None:
-    """Refuse a momentum that has changed since the compressor was made.
-
-    Raises:
-        ValueError: naming both.
-    """
-    now = common_momentum(where, optimizer)
-    if now != momentum:
-        raise ValueError(
-            f"{where}: momentum is {now[0]} now, expected {momentum[0]} as at first: below density "
-            "1 a schedule may change the learning rate alone (such as OneCycleLR with "
-            "cycle_momentum=False)"
-        )

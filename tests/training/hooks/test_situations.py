@@ -132,7 +132,7 @@ def test_an_optimizer_that_cannot_give_up_its_momentum_is_refused_unchanged(alon
     refused: list[tuple[torch.optim.Optimizer, dict[str, Any], str]] = [
         (mixed, {}, "holds parameters of the model and others"),
         (groups, {}, "parameter groups with momentum 0, 0.5"),
-        (optimizer(model, momentum=0.9, dampening=0.1), {}, "SGD with dampening 0.1"),
+        (optimizer(model, momentum=0.9, dampening=0.1), {}, "SGD with dampening = 0.1"),
         (optimizer(model, momentum=0.9), {"momentum": 0.5}, "momentum 0.5 and that of the opt"),
         (optimizer(other), {}, "holds no parameter of the model"),
     ]

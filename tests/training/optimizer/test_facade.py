@@ -229,6 +229,24 @@ def test_momentum_gathered_before_goes_on_in_the_compressor():
         assert found.keys() == buffers.keys()
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("option", [{"masking": False}, {"momentum_correction": False}], ids=str)
+def test_momentum_gathered_before_is_worth_the_same_in_the_compressor(nesterov, option):
+    """Whatever the compressor does with it: all is sent here, so training goes on as before."""
+    ends = []
+    for changes_over in (False, True):
+        model = net()
+        optimizer: Optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=nesterov)
+        for step in range(6):
+            if changes_over and step == 3:
+                optimizer = dt.DistributedOptimizer(optimizer, model, density=0.9999, **option)
+            optimizer.zero_grad()
+            backward(model)
+            optimizer.step()
+        ends.append({name: each.detach() for name, each in model.named_parameters()})
+    assert all(torch.allclose(ends[0][name], ends[1][name], atol=1e-6) for name in ends[0])
+
+
 def test_a_snapshot_of_another_rule_or_model_is_refused_and_changes_nothing():
     model, _, optimizer = wrapped(SGD, 0.5, momentum=0.9)
     backward(model)
