@@ -10,9 +10,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dgc_topo.compression.config import DGCConfig, config_of
-from dgc_topo.scalars import plain_int
 from dgc_topo.sizes import is_sparse
 from dgc_topo.training.hooks.optimizers import Takeover, takeover_of
+from dgc_topo.training.in_steps import in_steps
 
 _REFUSED = {
     "clip_norm": (
@@ -38,39 +38,32 @@ def hook_config(
     Raises:
         ValueError: if a setting is unknown, out of range, or needs the whole gradient.
     """
-    for name, (reason, instead) in _REFUSED.items():
-        if settings.pop(name, None) is not None:
-            raise ValueError(f"{where}: {name} is set, but {reason}; expected {instead}")
+    refuse(where, settings, _REFUSED)
     if settings.get("scope", "layer") != "layer":
         raise ValueError(
             f"{where}: scope {settings['scope']!r} selects from the whole gradient, but parts of "
             "it leave before the rest is known; expected 'layer'"
         )
-    steps = plain_int(f"{where}: warm_up_steps", warm_up_steps, 0)
-    if steps:
-        warm_up = {"warm_up": "paper", **settings, "warm_up_epochs": float(steps)}
-        if warm_up["warm_up"] == "geometric":
-            warm_up.setdefault("warm_up_stages", 4)
-    else:
-        warm_up = {**settings, "warm_up": settings.get("warm_up", "none")}
-    config = config_of(None, {"density": density, **warm_up})
-    if not config.momentum:  # a velocity would be the gradient itself
-        config = replace(config, momentum_correction=False)
-    _check_warm_up(where, config, steps)
-    if config.momentum and not is_sparse(config.density):
-        raise ValueError(
-            f"{where}: momentum {config.momentum} at density 1, where nothing is compressed; "
-            "expected 0: the optimizer's own momentum does it"
-        )
-    return config
+    others = {name: value for name, value in settings.items() if name not in _REFUSED}
+    config = config_of(None, {"density": density, **in_steps(where, warm_up_steps, others)})
+    # Without momentum a velocity would be the gradient itself.
+    return config if config.momentum else replace(config, momentum_correction=False)
 
 
-def _check_warm_up(where: str, config: DGCConfig, steps: int) -> None:
-    if (config.warm_up != "none") != (steps > 0):
-        raise ValueError(
-            f"{where}: warm_up {config.warm_up!r} with warm_up_steps {steps}, expected both or "
-            "neither: warm_up_steps is the length of the warm-up in optimizer steps"
-        )
+def refuse(where: str, settings: Mapping[str, Any], refused: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse settings that a hook cannot honour; None is as good as not given.
+
+    Args:
+        where: Name of the hook in errors.
+        settings: What is given, by name.
+        refused: The reason, and what to do instead, by name of the setting.
+
+    Raises:
+        ValueError: naming all three.
+    """
+    for name, (reason, instead) in refused.items():
+        if settings.get(name) is not None:
+            raise ValueError(f"{where}: {name} is set, but {reason}; expected {instead}")
 
 
 def settings_text(config: DGCConfig) -> str:
@@ -146,6 +139,11 @@ def plan_of(
     """
     given = {"momentum": 0.0, **settings}
     plain = hook_config(where, density, **given)
+    if plain.momentum and not is_sparse(plain.density):
+        raise ValueError(
+            f"{where}: momentum {plain.momentum} at density 1, where nothing is compressed; "
+            "expected 0: the optimizer's own momentum does it"
+        )
     moved = Takeover()
     if optimizer is not None and is_sparse(plain.density):
         moved = takeover_of(where, optimizer, parameters)

@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
 from dgc_topo.compression.config import DGCConfig, config_of
-from dgc_topo.scalars import plain_int
 from dgc_topo.sizes import is_sparse
+from dgc_topo.training.in_steps import in_steps
 from dgc_topo.training.optimizer.compressing import MomentumCorrectionRule
 from dgc_topo.training.optimizer.rules import AverageRule, GossipRule, Rule
 from dgc_topo.training.optimizer.updates_rule import UpdateRule
@@ -50,16 +50,9 @@ def config_of_steps(
     for name in settings:
         if name in _ELSEWHERE:
             raise ValueError(f"{where}: setting {name!r}, expected {_ELSEWHERE[name]} instead")
-    steps = plain_int(f"{where}: warm_up_steps", warm_up_steps)
-    if steps < 0:
-        raise ValueError(f"{where}: warm_up_steps {steps}, expected at least 0")
-    if not steps and settings.get("warm_up", "none") != "none":
-        raise ValueError(f"{where}: warm_up {settings['warm_up']!r}, expected warm_up_steps > 0")
-    if steps and settings.get("warm_up") == "none":
-        raise ValueError(f"{where}: warm_up 'none' with warm_up_steps {steps}, expected no steps")
-    length = {"warm_up_epochs": float(steps)} if steps else {"warm_up": "none"}
+    settings = in_steps(where, warm_up_steps, settings)
     own = {"density": density, "momentum": 0.0, "clip_norm": clip_norm}
-    return config_of(None, {**settings, **length, **own})
+    return config_of(None, {**settings, **own})
 
 
 def refuse_optimizer(where: str, optimizer: Optimizer) -> None:
