@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgc_topo.payload import SUM, BundlePayload, DensePayload
+from dgc_topo.payload import SUM, BundlePayload, DensePayload, Payload
 
 
 class Flags:
@@ -21,10 +21,11 @@ class Flags:
         bundle: The payload and the flags in one message.
     """
 
-    def __init__(self, payload: BundlePayload, own: Sequence[bool]) -> None:
+    def __init__(self, payload: Payload, own: Sequence[bool]) -> None:
         values = torch.tensor(own, dtype=torch.float32, device=payload.device)
         self._counts = DensePayload(values, goals=SUM)
-        self.bundle = BundlePayload([*payload.parts, self._counts])
+        parts = payload.parts if isinstance(payload, BundlePayload) else [payload]
+        self.bundle = BundlePayload([*parts, self._counts])
         self.bundle.made_with = payload.made_with
 
     def counts(self) -> list[int]:

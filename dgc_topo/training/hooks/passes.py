@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dgc_topo.training.hooks.buckets import BucketDGC, Rollback
+from dgc_topo.training.hooks.buckets import Rollback
+from dgc_topo.training.hooks.sums import PartSum
 
 #: The gradient of a bucket, or the error that took its place.
 Result = torch.futures.Future[Tensor | BaseException]
@@ -25,27 +26,16 @@ class SummedBucket:
     Attributes:
         buffer: Its gradient, averaged over the ranks.
         result: Future that DDP waits for.
-        compressor: Its compressor.
-        momenta: Copies of the compressor's momenta, from before the sum.
+        sum: What its compressor did.
         rollback: Former state of parameters that this rank did not use.
         unused: Parameters that no rank used.
-        is_finite: False if some rank's gradient was not.
     """
 
     buffer: Tensor
     result: Result
-    compressor: BucketDGC
-    momenta: list[Tensor]
+    sum: PartSum
     rollback: Rollback
     unused: list[str]
-    is_finite: bool
-
-    @torch.no_grad()
-    def give_up(self) -> None:
-        """Take back what this rank sent."""
-        self.compressor.take_back()
-        if self.momenta:
-            torch._foreach_copy_(self.compressor.momenta(), self.momenta)
 
     def keep(self) -> None:
         """Undo the step only for parameters that no rank used: DDP drops their gradients."""
@@ -74,13 +64,13 @@ class BackwardPass:
 
     def close(self) -> None:
         """Hand over all gradients; infinite ones if a rank's was not finite."""
-        is_finite = all(bucket.is_finite for bucket in self.buckets)
+        is_finite = all(bucket.sum.is_finite for bucket in self.buckets)
         self.is_over = True
         for bucket in self.buckets:
             if is_finite:
                 bucket.keep()
             else:
-                bucket.give_up()
+                bucket.sum.give_up()
                 bucket.buffer.fill_(torch.inf)
         for bucket in self.buckets:
             bucket.result.set_result(bucket.buffer)
@@ -91,7 +81,7 @@ class BackwardPass:
         if not self.is_over:
             self.is_over = True
             for bucket in self.buckets:
-                bucket.give_up()
+                bucket.sum.give_up()
             self.buckets = []
 
     def fail(self, error: BaseException) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.compression.gradients import NonFiniteGradientError
-from dgc_topo.payload import SUM, BundlePayload, DensePayload
+from dgc_topo.payload import SUM, DensePayload
 from dgc_topo.training.hooks.buckets import Compressors, Rollback
-from dgc_topo.training.hooks.flags import Flags, used
+from dgc_topo.training.hooks.flags import used
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
 from dgc_topo.training.hooks.passes import BackwardPass, Result, SummedBucket
+from dgc_topo.training.hooks.sums import average
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.wire.coding import WireDtype
 from dgc_topo.wire.tensors import TORCH_DTYPES
@@ -99,27 +99,18 @@ class Compressing:
         idle = [name for name, each in zip(gradients, is_used, strict=False) if not each]
         rollback = Rollback(compressor, idle)
         self._add_decay(gradients)
-        is_finite = True
-        try:
-            payload = compressor.compress(gradients)
-        except NonFiniteGradientError:  # the other ranks must not wait in vain
-            payload, is_finite = compressor.neutral(), False
-        flags = Flags(cast(BundlePayload, payload), [not is_finite, *is_used])
-        self._group.run(flags.bundle, within.number)
-        num_odd, *num_users = flags.counts()
-        momenta = [momentum.clone() for momentum in compressor.momenta()]
-        unused = [name for name, users in zip(gradients, num_users, strict=False) if not users]
-        if not num_odd:
-            compressor.finish_into(payload, gradients)
+        found = average(
+            compressor, gradients, lambda each: self._group.run(each, within.number), is_used
+        )
+        unused = [n for n, users in zip(gradients, found.num_users, strict=False) if not users]
+        if found.is_finite:
             for name in unused:
                 gradients[name].zero_()
             if within.scale != 1:
                 flat.mul_(within.scale)
             if flat is not buffer:
                 buffer.copy_(flat)
-        within.buckets.append(
-            SummedBucket(buffer, result, compressor, momenta, rollback, unused, not num_odd)
-        )
+        within.buckets.append(SummedBucket(buffer, result, found, rollback, unused))
 
     def _add_decay(self, gradients: Mapping[str, Tensor]) -> None:
         """Add this rank's share of the weight decay to its gradients."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -28,18 +28,12 @@ from dgc_topo.training.hooks.optimizers import Takeover
 from dgc_topo.training.hooks.passes import BackwardPass, Result
 from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
 from dgc_topo.training.hooks.saved import Saved, checked_state
+from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.hooks.settings import plan_of, settings_text
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 from dgc_topo.training.summing import SummingThread
-
-
-class Scaler(Protocol):
-    """Loss scaler, such as `torch.amp.GradScaler`."""
-
-    def get_scale(self) -> float:
-        """Return the factor of the loss."""
 
 
 class HookError(RuntimeError):
@@ -249,11 +243,10 @@ class HookState:
             if self._thread is not None:
                 self._thread.run(self._pass.abandon).result()
             self._pass.abandon()
-        scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
         ddp = None if self._ddp is None else self._ddp()
         # A module that is not in DDP yet does not say.
         may_be_unused = ddp is None or bool(ddp.find_unused_parameters or ddp.static_graph)
-        self._pass = BackwardPass(self.step, scale, may_be_unused)
+        self._pass = BackwardPass(self.step, scale_of(self._scaler), may_be_unused)
         self.step += 1
 
     def _run(
