@@ -1,13 +1,14 @@
-"""Compressors of DDP's buckets: one each, with state that belongs to the parameters.
+"""Compressors of buckets: one each, with state that belongs to the parameters.
 
 DDP makes new buckets after its first step, and a user may wrap a model again, for example when more
-layers are to be trained.  A bucket that was not there before gets a compressor, and takes over the
-state of its parameters from the former buckets.
+layers are to be trained; a part of an FSDP2 model changes when layers are frozen.  A bucket that
+was not there before gets a compressor, and takes over the state of its parameters from the former
+buckets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -84,15 +85,18 @@ class Compressors:
     """The compressors of all buckets.
 
     Args:
-        parameters: The model's tensors by name, as they lie in memory.
+        memory: Function that returns tensors by their names, as they lie in memory.
         config: Settings of all.
         num_workers: Number of ranks whose gradients are summed.
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], config: DGCConfig, num_workers: int
+        self,
+        memory: Callable[[Sequence[str]], Mapping[str, Tensor]],
+        config: DGCConfig,
+        num_workers: int,
     ) -> None:
-        self._parameters, self._config, self._num_workers = parameters, config, num_workers
+        self._memory, self._config, self._num_workers = memory, config, num_workers
         self._live: dict[tuple[str, ...], BucketDGC] = {}
         #: State of parameters that are in no bucket now.
         self._parked: dict[str, ParameterState] = {}
@@ -131,6 +135,12 @@ class Compressors:
         """Add to the state that the next bucket with this parameter begins with."""
         self._parked.setdefault(name, {}).update(state)
 
+    def sections(self) -> set[str]:
+        """Return the sections that state of parameters may have with these settings."""
+        like = {"matrix": torch.zeros(1, 1), "vector": torch.zeros(1)}
+        small = BucketDGC(like, num_workers=1, config=self._config)
+        return {section for section, tensors in small.sections().items() if tensors}
+
     def staleness(self) -> Staleness:
         """Return how long elements waited (see `DGC.staleness`), over all buckets.
 
@@ -143,11 +153,7 @@ class Compressors:
 
     def _made(self, names: tuple[str, ...], step: int) -> BucketDGC:
         self._unmake({*names})
-        made = BucketDGC(
-            {name: self._parameters[name] for name in names},
-            num_workers=self._num_workers,
-            config=self._config,
-        )
+        made = BucketDGC(self._memory(names), num_workers=self._num_workers, config=self._config)
         sections = made.sections()
         taken = {name: self._parked.pop(name, {}) for name in names}
         state = {

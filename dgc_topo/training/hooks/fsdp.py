@@ -14,9 +14,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from dgc_topo.compression.config import DGCConfig, config_of
 from dgc_topo.topology import Topology
-from dgc_topo.training.hooks.fsdp_state import FSDPHookState, LossScale
+from dgc_topo.training.hooks.fsdp_state import FSDPHookState
+from dgc_topo.training.hooks.scaling import Scaler
+from dgc_topo.training.hooks.settings import hook_config, refuse
 from dgc_topo.training.hooks.shards import local_of, parts_of
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
@@ -29,7 +30,7 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
     density: float | str = "0.1%",
     momentum: float = 0.0,
     warm_up_steps: int = 0,
-    scaler: LossScale | None = None,
+    scaler: Scaler | None = None,
     seed: int = 0,
     timeout: timedelta = DEFAULT_TIMEOUT,
     **settings: Any,
@@ -78,7 +79,8 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
     """
     where = "compress_fsdp"
     parts = parts_of(where, model)
-    config = _config(where, density, momentum, warm_up_steps, settings)
+    refuse(where, settings, _REFUSED)
+    config = hook_config(where, density, momentum=momentum, warm_up_steps=warm_up_steps, **settings)
     group = _group_of(where, replicas)
     _check_apart(where, group, parts[0].shard_group)
     own = OwnGroup(where, topology, group, seed=seed, timeout=timeout, sums_all=True)
@@ -89,33 +91,13 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
     return state
 
 
-def _config(
-    where: str,
-    density: float | str,
-    momentum: float,
-    warm_up_steps: int,
-    settings: dict[str, Any],
-) -> DGCConfig:
-    """Return DGC's settings, in which an epoch is a step."""
-    for name, instead in _ELSEWHERE.items():
-        if name in settings:
-            raise ValueError(f"{where}: {name}={settings[name]!r}, expected {instead}")
-    warm_up = {"warm_up": "paper", "warm_up_epochs": warm_up_steps} if warm_up_steps else {}
-    return config_of(
-        None,
-        {"density": density, "momentum": momentum, "warm_up": "none", **settings, **warm_up},
-    )
-
-
-#: Settings of DGC that a hook cannot honour, and what to use instead.
-_ELSEWHERE = {
-    "clip_norm": "torch.nn.utils.clip_grad_norm_ after the backward pass: a hook sees one part",
-    "weight_decay": "the optimizer's weight_decay",
-    "weight_decay_mode": "the optimizer's weight_decay",
-    "track_ages": "no ages here",
-    "clear_velocities": "no clearing here",
-    "clear_every_steps": "no clearing here",
-    "warm_up_epochs": "warm_up_steps: a hook knows no epochs",
+#: Settings that need more than a shard of the gradient: the reason, and what to do instead.
+_REFUSED = {
+    "weight_decay": ("only gradients are averaged", "the optimizer's weight_decay"),
+    "weight_decay_mode": ("only gradients are averaged", "the optimizer's weight_decay"),
+    "track_ages": ("shards have no ages", "a call without it"),
+    "clear_velocities": ("velocities of shards stay", "a call without it"),
+    "clear_every_steps": ("velocities of shards stay", "a call without it"),
 }
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -13,23 +10,19 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 
 from dgc_topo.compression.config import DGCConfig
+from dgc_topo.compression.parameters import describe_dgc
 from dgc_topo.payload import Payload
 from dgc_topo.sizes import is_sparse
-from dgc_topo.training.hooks.shard_sum import Parameters, ShardSum
+from dgc_topo.training.hooks.buckets import Compressors
+from dgc_topo.training.hooks.log import LOG, tell_compression
+from dgc_topo.training.hooks.saved import Saved, checked_state
+from dgc_topo.training.hooks.scaling import Scaler, scale_of
+from dgc_topo.training.hooks.shard_sum import ShardSum
 from dgc_topo.training.hooks.shards import ShardedPart
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
 
-_LOG = logging.getLogger("dgc_topo.hook")
-
-_FORMAT = 1  #: version of a snapshot
-
-
-class LossScale(Protocol):
-    """Source of the factor on the loss, such as a torch.amp.GradScaler."""
-
-    def get_scale(self) -> float:
-        """Return the factor."""
+_KIND = "dgc-topo FSDP hook"
 
 
 class FSDPHookState:
@@ -53,18 +46,19 @@ class FSDPHookState:
         parts: list[ShardedPart],
         replicas: OwnGroup,
         config: DGCConfig,
-        scaler: LossScale | None,
+        scaler: Scaler | None,
     ) -> None:
         self.step, self.skipped = 0, 0
         self._model = model
         self._replicas, self._config, self._scaler = replicas, config, scaler
         self._num_replicas = replicas.world_size
         self._shard_group = parts[0].shard_group
-        self._sums = [ShardSum(part, config, self._num_replicas) for part in parts]
+        self._homes = {name: part for part in parts for name in part.names}
+        self._compressors = Compressors(self._memory, config, self._num_replicas)
+        self._sums = [ShardSum(part, self._compressors, self._num_replicas) for part in parts]
         self._summed: list[ShardSum] = []  # in the step that is under way
         self._goes_on = False  # another pass of a step whose gradients are there already
         self._device = torch.device("cpu")
-        self._has_described = False
 
     def __repr__(self) -> str:
         count = sum(len(each.part.names) for each in self._sums)
@@ -90,10 +84,14 @@ class FSDPHookState:
                 self._run(each, shard)
 
             each.part.module.set_all_reduce_hook(hook)
+        if dist.get_rank() == 0:
+            replicas = _plural(self._num_replicas, "replica")
+            title = f"compress_fsdp over {self._replicas.topology.label}, {replicas}"
+            tell_compression(title, self._trained, self._config)
 
     def describe(self) -> str:
-        """Return a table per part of the tensors that are compressed, and of those that are not."""
-        return "\n".join(each.describe() for each in self._sums)
+        """Return a table of the shards that are compressed after the warm-up, and of others."""
+        return describe_dgc(self._trained, self._config.density, self._config.coding)
 
     def state_dict(self) -> dict[str, object]:
         """Return copies of this rank's residuals and velocities by parameter name, and the step.
@@ -108,15 +106,8 @@ class FSDPHookState:
                 "compress_fsdp: state_dict in the middle of a step, expected a call after the "
                 "step's last backward pass"
             )
-        parameters: Parameters = {}
-        for each in self._sums:
-            parameters |= each.saved()
-        return {
-            "hook": _FORMAT,
-            "step": self.step,
-            "num_workers": self._num_replicas,
-            "parameters": parameters,
-        }
+        saved = Saved(_KIND, self.step, self._compressors.state())
+        return {**saved.as_dict(), "num_workers": self._num_replicas}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from this rank's snapshot, bit for bit.
@@ -125,24 +116,22 @@ class FSDPHookState:
             ValueError: if names or shapes are not those of this model sharded this way; nothing is
                 loaded then.
         """
-        step, parameters = _opened(state)
-        known = {name for each in self._sums for name in each.part.names}
-        if unknown := sorted(set(parameters) - known):
-            raise ValueError(
-                f"compress_fsdp state: unknown {unknown}, expected parameters of this model"
-            )
+        shapes: dict[str, torch.Size] = {}
         for each in self._sums:
-            each.check(parameters)
+            shapes |= each.part.shapes(only_trainable=False)
+        sections = self._compressors.sections()
+        saved = checked_state("compress_fsdp", state, _KIND, shapes, sections)
+        self._compressors.load(saved.parameters)
         for each in self._sums:
-            each.load(parameters)
-        self.step = step
+            each.drop()
+        self.step = saved.step
 
     @torch.no_grad()
     def _run(self, each: ShardSum, shard: Tensor) -> None:
         """Replace a part's shard of the gradient by its average over the replicas."""
         self._replicas.refuse_after_error()
         try:
-            scale = 1.0 if self._scaler is None else float(self._scaler.get_scale())
+            scale = scale_of(self._scaler)
             self._device = shard.device
             each.add(shard, scale)
             if each.part.is_held:
@@ -193,8 +182,6 @@ class FSDPHookState:
         for each in self._summed:
             each.forget()
         self._summed = []
-        if not self._has_described:
-            self._describe_once()
 
     def _agree(self, is_finite: bool) -> bool:
         """Return True if all ranks of the machine found finite numbers.
@@ -209,13 +196,13 @@ class FSDPHookState:
 
     def _skip(self) -> None:
         self.skipped += 1
-        _LOG.warning(
+        LOG.warning(
             "compress_fsdp: a gradient is not finite, all ranks skip the step after step %d; what "
             "was sent is kept for later steps",
             self.step,
         )
         for each in self._summed:
-            each.take_back()
+            each.give_up()
         for each in self._sums:
             if self._scaler is None:
                 for parameter in each.part.parameters():
@@ -227,28 +214,21 @@ class FSDPHookState:
     def _forget_interrupted(self) -> None:
         """Take back what a pass sent that an error of the script's interrupted."""
         for each in self._summed:
-            each.take_back()
-            each.forget()
+            each.give_up()
         self._summed = []
 
-    def _describe_once(self) -> None:
-        self._has_described = True
-        if any(each.compresses for each in self._sums):
-            _LOG.info("%r\n%s", self, self.describe())
-        else:
-            warnings.warn(f"compress_fsdp compresses nothing: {self.describe()}", stacklevel=2)
+    def _memory(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the shards of parameters of one part, as the compressor needs them."""
+        return self._homes[names[0]].memory(names, self._device)
 
-
-def _opened(state: Mapping[str, object]) -> tuple[int, Parameters]:
-    """Return the step and the parameters' state of a snapshot."""
-    step, parameters = state.get("step"), state.get("parameters")
-    if state.get("hook") != _FORMAT or not isinstance(step, int) or step < 0:
-        raise ValueError(f"compress_fsdp state: {sorted(state)}, expected what state_dict returned")
-    if not isinstance(parameters, Mapping) or not all(
-        isinstance(each, Mapping) for each in parameters.values()
-    ):
-        raise ValueError("compress_fsdp state: no parameters, expected tensors by parameter name")
-    return step, {str(name): dict(tensors) for name, tensors in parameters.items()}
+    @property
+    def _trained(self) -> dict[str, Tensor]:
+        """Tensors without memory, shaped like the shards that get gradients."""
+        return {
+            name: torch.empty(shape, device="meta")
+            for each in self._sums
+            for name, shape in each.part.shapes().items()
+        }
 
 
 def _plural(count: int, what: str) -> str:

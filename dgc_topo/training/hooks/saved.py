@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import torch
@@ -11,60 +11,78 @@ from torch import Tensor
 from dgc_topo.scalars import plain_int
 from dgc_topo.training.hooks.buckets import ParameterState
 
-KIND = "dgc-topo hook"
-_SECTIONS = {"velocity", "residual", "momentum", "momentum_after_sum", "last_sent"}
-
 
 class Saved(NamedTuple):
     """A hook's state.
 
     Attributes:
+        kind: What to call the hook, which no other one's state is for.
         step: Steps done.
         parameters: State of each parameter that has some.
     """
 
+    kind: str
     step: int
     parameters: dict[str, ParameterState]
 
     def as_dict(self) -> dict[str, object]:
         """Return it as plain values and tensors."""
-        return {"kind": KIND, "step": self.step, "parameters": self.parameters}
+        return {"kind": self.kind, "step": self.step, "parameters": self.parameters}
 
 
-def checked_state(state: Mapping[str, object], parameters: Mapping[str, Tensor]) -> Saved:
-    """Return a saved state, with tensors of its own on the parameters' device.
+def checked_state(
+    where: str,
+    state: Mapping[str, object],
+    kind: str,
+    shapes: Mapping[str, torch.Size],
+    sections: Collection[str],
+) -> Saved:
+    """Return a saved state, with tensors of its own.
 
     Args:
+        where: Name of the hook in errors.
         state: What `Saved.as_dict` returned.
-        parameters: The model's, by name.
+        kind: See `Saved`.
+        shapes: Shape of each parameter's state, by name.
+        sections: Sections that a parameter's state may have.
 
     Raises:
-        ValueError: if it is of another kind, or names or shapes are not the model's.
+        ValueError: if it is of another kind, or names, shapes or sections are others.
     """
-    if dict(state).get("kind") != KIND:
-        raise ValueError("hook state: of another kind, expected what state_dict() returned")
+    if dict(state).get("kind") != kind:
+        raise ValueError(f"{where} state: of another kind, expected what state_dict() returned")
     found = state.get("parameters")
     if not isinstance(found, Mapping):
         raise ValueError(  # noqa: TRY004  a bad file is a bad value
-            "hook state: no parameters, expected what state_dict() returned"
+            f"{where} state: no parameters, expected what state_dict() returned"
         )
-    step = plain_int("hook state: step", state.get("step"), 0)
-    return Saved(step, {name: _checked(name, each, parameters) for name, each in found.items()})
+    step = plain_int(f"{where} state: step", state.get("step"), 0)
+    for name in found:
+        if name not in shapes:
+            raise ValueError(
+                f"{where} state: parameter {name!r}, expected only those of this model"
+            )
+    checked = {
+        name: _checked(f"{where} state", name, each, shapes[name], sections)
+        for name, each in found.items()
+    }
+    return Saved(kind, step, checked)
 
 
-def _checked(name: str, saved: object, parameters: Mapping[str, Tensor]) -> ParameterState:
-    parameter = parameters.get(name)
-    if parameter is None:
-        raise ValueError(f"hook state: parameter {name!r}, expected only those of this model")
-    if not isinstance(saved, Mapping) or not _SECTIONS.issuperset(saved):
-        raise ValueError(f"hook state: of {name!r}, expected tensors by {sorted(_SECTIONS)}")
+def _checked(
+    where: str, name: str, saved: object, shape: torch.Size, sections: Collection[str]
+) -> ParameterState:
+    if not isinstance(saved, Mapping) or not set(sections).issuperset(saved):
+        found = sorted(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
+        raise ValueError(f"{where}: {found} of {name!r}, expected tensors by {sorted(sections)}")
     own: ParameterState = {}
     for section, tensor in saved.items():
-        if not isinstance(tensor, Tensor) or tensor.shape != parameter.shape or tensor.is_meta:
+        if not isinstance(tensor, Tensor) or tensor.shape != shape or tensor.is_meta:
+            size = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(
-                f"hook state: {section} of {name!r} does not fit, expected a tensor of shape "
-                f"{tuple(parameter.shape)}"
+                f"{where}: {section} of {name!r} does not fit: {size}, expected a tensor of shape "
+                f"{tuple(shape)}"
             )
         dtype = torch.int32 if section == "last_sent" else torch.float32
-        own[section] = tensor.detach().to(parameter.device, dtype, copy=True)
+        own[section] = tensor.detach().to(dtype, copy=True)
     return own

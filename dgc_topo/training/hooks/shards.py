@@ -7,7 +7,7 @@ each layer is compressed by itself and biases travel dense.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,14 @@ class ShardedPart:
             if each.sharded_param.requires_grad or not only_trainable
         }
 
-    def memory(self, shapes: Mapping[str, torch.Size], device: torch.device) -> dict[str, Tensor]:
-        """Return tensors of such shapes, in the parameters' own memory where that is possible."""
+    def memory(self, names: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """Return padded shards, in the parameters' own memory where that is possible."""
         found: dict[str, Tensor] = {}
         for name, each in zip(self.names, self.group.fsdp_params, strict=True):
-            if name in shapes:
+            if name in names:
                 data = each._sharded_param_data  # noqa: SLF001  # padded, unlike the parameter
                 here = data if data.device == device else torch.empty_like(data, device=device)
-                found[name] = here.view(shapes[name])
+                found[name] = here.view(each.padded_sharded_param_size)
         return found
 
     def parameters(self) -> list[nn.Parameter]:

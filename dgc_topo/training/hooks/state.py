@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,10 @@ from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 from dgc_topo.training.summing import SummingThread
+
+_KIND = "dgc-topo hook"
+#: What state may have, also if it is of no use with other settings.
+_SECTIONS = ("velocity", "residual", "momentum", "momentum_after_sum", "last_sent")
 
 
 class HookError(RuntimeError):
@@ -119,8 +123,9 @@ class HookState:
         self._thread: SummingThread | None = None
         self._pass = BackwardPass(0, is_over=True)
         self._failure: BaseException | None = None
-        in_memory = {name: in_memory_order(each) for name, each in self._parameters.items()}
-        self._compressors = Compressors(in_memory, self.config, self._num_workers)
+        self._compressors = Compressors(
+            partial(_in_memory, self._parameters), self.config, self._num_workers
+        )
         self._reduction = self._reduction_with(plan.decays)
         self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
@@ -172,7 +177,7 @@ class HookState:
         Its values are numbers, text and tensors, which `torch.load` reads with ``weights_only``.
         Each rank has a state of its own.
         """
-        return Saved(self.step, self._compressors.state()).as_dict()
+        return Saved(_KIND, self.step, self._compressors.state()).as_dict()
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from what `state_dict` returned, bit for bit, also with other buckets.
@@ -180,7 +185,8 @@ class HookState:
         Raises:
             ValueError: if it does not fit the model; nothing is loaded then.
         """
-        saved = checked_state(state, self._parameters)
+        shapes = {name: each.shape for name, each in self._parameters.items()}
+        saved = checked_state("hook", state, _KIND, shapes, _SECTIONS)
         self._compressors.load(saved.parameters)
         self.step = saved.step
 
@@ -281,6 +287,10 @@ class HookState:
             section, factor = place_of_momentum(buffer, self.config, self._num_workers)
             values = in_memory_order(buffer).to(torch.float32)
             self._compressors.park(name, {section: values * factor})
+
+
+def _in_memory(parameters: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    return {name: in_memory_order(parameters[name]) for name in names}
 
 
 def _value_of(result: Result) -> Tensor:

@@ -175,6 +175,30 @@ def test_all_skip_a_step_that_one_rank_spoils_and_lose_nothing(cluster, settings
         assert (found["step"], found["skipped"]) == (5, skipped)
 
 
+def momenta(state: Any) -> dict[str, Tensor]:
+    found = state.state_dict()["parameters"].items()
+    return {name: each["momentum"] for name, each in found if "momentum" in each}
+
+
+def moved_momentum(_: Any) -> list[bool]:
+    """Return, for a step that counts and one that is skipped, True if it moved a momentum."""
+    mesh = mesh_of()
+    model = sharded(mesh["shard"])
+    state = dt.compress_fsdp(model, mesh["replicate"], density="20%", momentum=0.9)
+    backward(model, 0)
+    found = []
+    for step in (1, BAD):
+        before = momenta(state)
+        model.zero_grad()
+        held_backward(model, "sync", step)
+        found.append(any(distance(before[n], each) > 0 for n, each in momenta(state).items()))
+    return found
+
+
+def test_a_skipped_step_moves_no_momentum(cluster):
+    assert cluster.run(4, moved_momentum) == [[True, False]] * 4
+
+
 def with_loss_scale(_: Any) -> list[Any]:
     """Return the distance of parameters trained with a changing scale of the loss."""
     mesh, found = mesh_of(), []
@@ -310,12 +334,12 @@ def test_nonsense_is_refused(cluster):
         "replicas and shards of each other",
         "topology gossip is doubly-stochastic, expected an all-reduce",
         "ranks that only serve (1), but every rank trains here",
-        "clip_norm=1.0, expected torch.nn.utils.clip_grad_norm_",
+        "clip_norm is set, but the norm of the whole gradient is known only after",
         "did you mean 'density'",
         "dt.compress_fsdp applies momentum itself",
-        "expected what state_dict returned",
-        "residual of 'first.weight' is (3, 3), expected shape (7, 7)",
-        "unknown ['nobody']",
+        "of another kind, expected what state_dict() returned",
+        "residual of 'first.weight' does not fit: (3, 3), expected a tensor of shape (7, 7)",
+        "parameter 'nobody', expected only those of this model",
         "momentum would count them twice",
         "unusable after an earlier error",
     ]
