@@ -25,23 +25,19 @@ from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
 from dgc_topo.training.hooks.leftovers import Leftovers
 from dgc_topo.training.hooks.log import tell_compression, tell_takeover
 from dgc_topo.training.hooks.optimizers import Takeover
-from dgc_topo.training.hooks.passes import BackwardPass, Result
+from dgc_topo.training.hooks.passes import BackwardPass
 from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
+from dgc_topo.training.hooks.running import PassRunner
 from dgc_topo.training.hooks.saved import Saved, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.hooks.settings import plan_of, settings_text
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
-from dgc_topo.training.summing import SummingThread
 
 _KIND = "dgc-topo hook"
 #: What state may have, also if it is of no use with other settings.
 _SECTIONS = ("velocity", "residual", "momentum", "momentum_after_sum", "last_sent")
-
-
-class HookError(RuntimeError):
-    """A failure in a hook; the text names training step and cause."""
 
 
 class HookState:
@@ -120,13 +116,10 @@ class HookState:
         self.config, self.step = plan.config, 0
         self._group = OwnGroup("hook", topology, group, seed=seed, timeout=timeout, sums_all=True)
         self._scaler, self._num_workers = scaler, self._group.num_workers
-        self._thread: SummingThread | None = None
-        self._pass = BackwardPass(0, is_over=True)
-        self._failure: BaseException | None = None
         self._compressors = Compressors(
             partial(_in_memory, self._parameters), self.config, self._num_workers
         )
-        self._reduction = self._reduction_with(plan.decays)
+        self._runner = PassRunner(self._reduction_with(plan.decays))
         self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
             self._park(plan.moved.take(optimizer, self._parameters))
@@ -152,24 +145,12 @@ class HookState:
             ValueError: if the bucket holds parameters of another model.
         """
         if bucket.index() == 0:
-            self._refuse_after_failure()  # other buckets of that pass get the error as it is
+            self._runner.refuse_after_failure()  # other buckets of that pass get the error as it is
             self._begin()
         parameters, buffer = bucket.parameters(), bucket.buffer()
         layout = BucketLayout.of([self._name(each) for each in parameters], parameters)
         self._check_leftovers(layout)
-        devices: list[int | str | torch.device] = (
-            [] if buffer.device.type == "cpu" else [buffer.device]
-        )
-        result: Result = torch.futures.Future(devices=devices)
-        job = partial(self._run, layout, buffer, result, self._pass, is_last=bucket.is_last())
-        is_busy = self._thread is not None and not self._thread.is_idle
-        if bucket.is_last() and not devices and not is_busy:
-            job()  # nothing is left to overlap with
-        else:
-            if self._thread is None:
-                self._thread = SummingThread(buffer.device)
-            self._thread.run(job, [buffer])
-        return result.then(_value_of)
+        return self._runner.add(layout, buffer, is_last=bucket.is_last())
 
     def state_dict(self) -> dict[str, object]:
         """Return copies of all state by parameter name; call it between two steps.
@@ -220,7 +201,7 @@ class HookState:
             return
         if self._leftovers.are_there:
             raise ValueError(
-                f"hook: step {self._pass.number}: gradients that were averaged in an earlier "
+                f"hook: step {self._runner.number}: gradients that were averaged in an earlier "
                 "backward pass are still there, and momentum in the hook would count them twice; "
                 "expected zero_grad() after each step, and model.no_sync() for all backward passes "
                 "before the last one, if several make up a step"
@@ -236,50 +217,13 @@ class HookState:
             )
         return name
 
-    def _refuse_after_failure(self) -> None:
-        if self._failure is not None:
-            raise HookError(
-                f"hook: failed before ({self._failure}), expected a new start: gradients that "
-                "were under way are lost"
-            ) from self._failure
-
     def _begin(self) -> None:
         """Begin a step: the first bucket of a backward pass is there."""
-        if not self._pass.is_over:  # the last one was interrupted
-            if self._thread is not None:
-                self._thread.run(self._pass.abandon).result()
-            self._pass.abandon()
         ddp = None if self._ddp is None else self._ddp()
         # A module that is not in DDP yet does not say.
         may_be_unused = ddp is None or bool(ddp.find_unused_parameters or ddp.static_graph)
-        self._pass = BackwardPass(self.step, scale_of(self._scaler), may_be_unused)
+        self._runner.begin(BackwardPass(self.step, scale_of(self._scaler), may_be_unused))
         self.step += 1
-
-    def _run(
-        self,
-        layout: BucketLayout,
-        buffer: Tensor,
-        result: Result,
-        within: BackwardPass,
-        *,
-        is_last: bool,
-    ) -> None:
-        """Average a bucket; whatever happens, the backward pass gets a result."""
-        try:
-            if self._failure is not None:
-                raise self._failure  # noqa: TRY301  # the next bucket cannot do without this one
-            self._reduction.run(layout, buffer, result, within)
-            if is_last:
-                within.close()
-        except BaseException as error:  # noqa: BLE001  # backward() raises it
-            self._failure = error
-            within.fail(error)
-            if not result.done():
-                result.set_result(
-                    error
-                    if isinstance(error, HookError)
-                    else HookError(f"hook: step {within.number}: {type(error).__name__}: {error}")
-                )
 
     def _park(self, buffers: Mapping[str, Tensor]) -> None:
         """Go on with the momentum that the optimizer had collected, shared out over the ranks."""
@@ -291,14 +235,3 @@ class HookState:
 
 def _in_memory(parameters: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     return {name: in_memory_order(parameters[name]) for name in names}
-
-
-def _value_of(result: Result) -> Tensor:
-    """Return the gradient, or raise the error that took its place.
-
-    An error that is set as such would reach the user as another one.
-    """
-    value = result.value()
-    if isinstance(value, BaseException):
-        raise value
-    return value

@@ -192,18 +192,8 @@ class DistributedOptimizer(Facade):
         the mean over the ranks; with *look_ahead* the parameters without what only this rank knows.
         Otherwise the model has them anyway.  Every rank enters the block.
         """
-        shared = self._rule.shared()
-        held = {name: self._rule.parameters[name].detach().clone() for name in shared}
-        try:
-            self._set(shared)
+        with self._rule.sharing():
             yield
-        finally:
-            self._set(held)
-
-    @torch.no_grad()
-    def _set(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self._rule.parameters[name].copy_(value)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters of the model to those that are trained; every rank does so.

@@ -15,7 +15,8 @@ gossip                    D-PSGD: a mixture with the neighbours' parameters; the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -84,6 +85,17 @@ class Rule(ABC):
         """
         return {}
 
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Put the shared parameters into the model while a block runs; every rank enters it."""
+        shared = self.shared()
+        held = {name: self.parameters[name].detach().clone() for name in shared}
+        try:
+            self._set(shared)
+            yield
+        finally:
+            self._set(held)
+
     def state(self) -> dict[str, Any]:
         """Return a snapshot of the rule's own state; empty if it has none."""
         return {}
@@ -120,6 +132,11 @@ class Rule(ABC):
         Returns:
             False if a gradient was not finite: then nothing has changed.
         """
+
+    @torch.no_grad()
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.parameters[name].copy_(value)
 
     @property
     def _device(self) -> torch.device:
