@@ -8,7 +8,7 @@ buckets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,12 +32,12 @@ class BucketDGC(DGC):
 
     is_part = True
 
-    def state_of(self, name: str) -> ParameterState:
-        """Return the live state of one parameter, sharing memory."""
+    def states(self, names: Iterable[str]) -> dict[str, ParameterState]:
+        """Return the live state of some parameters, sharing memory."""
+        sections = self.sections()
         return {
-            section: tensors[name]
-            for section, tensors in self.sections().items()
-            if name in tensors
+            name: {key: tensors[name] for key, tensors in sections.items() if name in tensors}
+            for name in names
         }
 
     @torch.no_grad()
@@ -120,11 +120,8 @@ class Compressors:
         """Return copies of the state of all parameters that have some."""
         found = {name: _copies(parked) for name, parked in self._parked.items()}
         for names, compressor in self._live.items():
-            sections = compressor.sections()
-            for name in names:
-                found[name] = _copies(
-                    {key: tensors[name] for key, tensors in sections.items() if name in tensors}
-                )
+            for name, live in compressor.states(names).items():
+                found[name] = _copies(live)
         return found
 
     def load(self, state: Mapping[str, ParameterState]) -> None:
@@ -173,11 +170,8 @@ class Compressors:
         """Park the state of former buckets that hold some of *names*."""
         for former in [each for each in self._live if not names.isdisjoint(each)]:
             compressor = self._live.pop(former)
+            self._parked |= compressor.states(former)
             sections = compressor.sections()
-            for name in former:
-                self._parked[name] = {
-                    key: tensors[name] for key, tensors in sections.items() if name in tensors
-                }
             if _HISTOGRAM in sections:
                 histogram = sections[_HISTOGRAM]["all"]
                 kept = self._histogram
@@ -197,7 +191,7 @@ class Rollback:
     """
 
     def __init__(self, compressor: BucketDGC, names: Sequence[str]) -> None:
-        self._live = {name: compressor.state_of(name) for name in names}
+        self._live = compressor.states(names)
         self._before = {name: _copies(state) for name, state in self._live.items()}
 
     @torch.no_grad()
