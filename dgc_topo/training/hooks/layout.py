@@ -22,6 +22,21 @@ def in_memory_order(tensor: Tensor) -> Tensor:
     return flat.view(tensor.shape)
 
 
+def refuse_sparse_gradients(where: str, model: nn.Module) -> None:
+    """Refuse layers whose gradients are sparse tensors: DDP puts those into no flat bucket.
+
+    Raises:
+        ValueError: naming the first.
+    """
+    for name, module in model.named_modules():
+        is_sparse = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
+        if is_sparse and module.weight.requires_grad:
+            raise ValueError(
+                f"{where}: layer {name!r} has sparse gradients, expected sparse=False there, or "
+                "dt.DistributedOptimizer without DistributedDataParallel, which sums them dense"
+            )
+
+
 def _is_dense(tensor: Tensor) -> bool:
     """Return True if the elements fill their memory without gaps or overlaps."""
     expected = 1

@@ -48,12 +48,16 @@ class PassRunner:
             ) from self._failure
 
     def begin(self, backward_pass: BackwardPass) -> None:
-        """Begin a backward pass; take back what the last one sent if it was interrupted."""
+        """Begin a backward pass, after `abandon_interrupted`."""
+        self.abandon_interrupted()
+        self._pass = backward_pass
+
+    def abandon_interrupted(self) -> None:
+        """Take back what the last backward pass sent, if it never got to its end."""
         if not self._pass.is_over:
             if self._thread is not None:
                 self._thread.run(self._pass.abandon).result()
             self._pass.abandon()
-        self._pass = backward_pass
 
     def add(
         self, layout: BucketLayout, buffer: Tensor, *, is_last: bool

@@ -74,7 +74,11 @@ def _checked(
 ) -> ParameterState:
     if not isinstance(saved, Mapping) or not set(sections).issuperset(saved):
         found = sorted(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
-        raise ValueError(f"{where}: {found} of {name!r}, expected tensors by {sorted(sections)}")
+        raise ValueError(
+            f"{where}: {found} of {name!r}, expected tensors by {sorted(sections)}: a hook with "
+            "the density and momentum of the saved one.  (Load an optimizer's snapshot after "
+            "the hook was made: momentum that moved into a hook is 0 there)"
+        )
     own: ParameterState = {}
     for section, tensor in saved.items():
         if not isinstance(tensor, Tensor) or tensor.shape != shape or tensor.is_meta:

@@ -21,7 +21,7 @@ from dgc_topo.compression.parameters import check_parameters, describe_dgc
 from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.buckets import Compressors
-from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
+from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order, refuse_sparse_gradients
 from dgc_topo.training.hooks.leftovers import Leftovers
 from dgc_topo.training.hooks.log import tell_compression, tell_takeover
 from dgc_topo.training.hooks.optimizers import Takeover
@@ -36,8 +36,6 @@ from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
 _KIND = "dgc-topo hook"
-#: What state may have, also if it is of no use with other settings.
-_SECTIONS = ("velocity", "residual", "momentum", "momentum_after_sum", "last_sent")
 
 
 class HookState:
@@ -104,6 +102,7 @@ class HookState:
         self._parameters = dict(inner.named_parameters())
         self._names: dict[int, str] = {id(each): name for name, each in self._parameters.items()}
         check_parameters("hook", self._parameters)
+        refuse_sparse_gradients("hook", inner)
         if ddp is not None and group is None:
             group = ddp.process_group
         plan = plan_of(
@@ -158,16 +157,18 @@ class HookState:
         Its values are numbers, text and tensors, which `torch.load` reads with ``weights_only``.
         Each rank has a state of its own.
         """
+        self._runner.abandon_interrupted()  # what it sent would be in no state
         return Saved(_KIND, self.step, self._compressors.state()).as_dict()
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from what `state_dict` returned, bit for bit, also with other buckets.
 
         Raises:
-            ValueError: if it does not fit the model; nothing is loaded then.
+            ValueError: if it does not fit the model and the settings; nothing is loaded then.
         """
         shapes = {name: each.shape for name, each in self._parameters.items()}
-        saved = checked_state("hook", state, _KIND, shapes, _SECTIONS)
+        sections = self._compressors.sections() if is_sparse(self.config.density) else ()
+        saved = checked_state("hook", state, _KIND, shapes, sections)
         self._compressors.load(saved.parameters)
         self.step = saved.step
 

@@ -18,12 +18,13 @@ class Recorder:
     def __init__(self, state: dt.HookState) -> None:
         self.state = state
         self.given: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        self.scale = 1.0
+        self.scale, self.calls = 1.0, 0
 
     def watch(self, model: DistributedDataParallel) -> None:
         names = {id(each): name for name, each in model.module.named_parameters()}
 
         def record(state, bucket):
+            self.calls += 1
             if bool(bucket.buffer().isfinite().all()):
                 pairs = zip(bucket.parameters(), bucket.gradients(), strict=True)
                 for parameter, gradient in pairs:
@@ -109,7 +110,7 @@ class Training:
         return DistributedDataParallel(
             self.net,
             process_group=self.group,
-            bucket_cap_mb=SMALL,
+            bucket_cap_mb=SMALL / 4,  # the head's is sent before a pass breaks
             find_unused_parameters=self.situation.odd,
         )
 
@@ -124,9 +125,11 @@ class Training:
         optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05)
         optimizer.zero_grad()
         self.recorder.scale = self.scaler.get_scale()
+        calls = self.recorder.calls
         try:
             self.go_back(number)
         except ArithmeticError:  # DDP itself cannot go on
+            assert self.recorder.calls > calls  # something was on its way
             self.rewrap()
             return
         before = [each.detach().clone() for each in self.model.parameters()]

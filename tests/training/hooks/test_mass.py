@@ -18,6 +18,7 @@ SETTINGS = {"topology": "butterfly", "density": 0.03}
         ({"scaled": True, "infinite_at": 5}, "reselect"),
         ({"breaks_at": 4}, "union"),
         ({"breaks_at": 4}, "reselect"),
+        ({"breaks_at": 11}, "union"),  # and nothing comes after it but a snapshot
         ({"unfreezes_at": 3}, "union"),
     ],
     ids=str,

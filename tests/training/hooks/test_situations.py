@@ -46,6 +46,39 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded(alone):
     assert parameters["0.weight"]["velocity"].shape == (30, 30)
 
 
+@pytest.mark.one_process
+def test_a_state_whose_momentum_or_residual_has_no_place_is_refused(alone):
+    """Momentum that moved into a hook is 0 in the optimizer's snapshot, and so in the next hook."""
+    model = net()
+    made = optimizer(model, momentum=0.9)
+    state = dt.HookState(model, density=0.1, optimizer=made)
+    ones = {"velocity": torch.ones(30, 30), "residual": torch.ones(30, 30)}
+    saved = {**state.state_dict(), "step": 7, "parameters": {"0.weight": ones}}
+    again = optimizer(model, momentum=0.9)
+    again.load_state_dict(made.state_dict())  # too early
+    for settings in (
+        {"density": 0.1, "optimizer": again},
+        {"density": 0.1, "momentum": 0.9, "momentum_correction": False},
+        {"density": 1.0},
+    ):
+        other = dt.HookState(model, **settings)
+        with pytest.raises(ValueError, match=r"'velocity'\] of '0.weight', expected tensors by"):
+            other.load_state_dict(saved)
+        assert (other.step, other.state_dict()["parameters"]) == (0, {})
+    state.load_state_dict(saved)
+    assert state.step == 7
+
+
+@pytest.mark.one_process
+@pytest.mark.parametrize("density", [0.1, 1.0])
+def test_sparse_gradients_are_refused_where_they_are_trained(alone, density):
+    words = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 4))
+    with pytest.raises(ValueError, match=r"layer '0' has sparse gradients, expected sparse=False"):
+        dt.HookState(words, density=density)
+    words[0].requires_grad_(False)
+    dt.HookState(words, density=density)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_momentum_that_an_optimizer_has_collected_moves_along(workers, nesterov):
     assert max(workers.run(3, jobs.taken_over, nesterov)) < 1e-6
