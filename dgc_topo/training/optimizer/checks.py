@@ -35,6 +35,7 @@ def watch_optimizers(
 
     The step is refused if the optimizer would apply momentum a second time, or averages gradients
     itself; a warning is given, once for each optimizer, if it is poor on compressed gradients.
+    Momentum is looked at in each step: a snapshot that is loaded may bring it back.
 
     Args:
         owner: What averages the gradients; the watch ends with it, and does not keep it alive.
@@ -52,12 +53,13 @@ def watch_optimizers(
 
     def look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
-        if optimizer in seen:
+        is_new = optimizer not in seen
+        if not is_new and not (momentum and _has_momentum(optimizer)):
             return
         mine = [p for g in optimizer.param_groups for p in g["params"] if id(p) in watched]
         if mine:
             _check(where, optimizer, mine, momentum)
-            if is_sparse and not isinstance(optimizer, SGD):
+            if is_new and is_sparse and not isinstance(optimizer, SGD):
                 _warn(where, optimizer, instead)
         seen.add(optimizer)
 
@@ -66,8 +68,12 @@ def watch_optimizers(
     return handle
 
 
+def _has_momentum(optimizer: Optimizer) -> bool:
+    return any(group.get("momentum") for group in optimizer.param_groups)
+
+
 def _check(where: str, optimizer: Optimizer, mine: list[Tensor], momentum: float) -> None:
-    """Refuse an optimizer that makes its first step with averaged gradients and does so again."""
+    """Refuse an optimizer that averages gradients again, or has momentum again."""
     if isinstance(optimizer, DistributedOptimizer):
         raise ValueError(  # noqa: TRY004  a wrong choice, not a wrong type
             f"optimizer: DistributedOptimizer averages what {where} has averaged already, expected "

@@ -53,6 +53,20 @@ def test_momentum_in_both_is_refused_at_the_first_step_before_anything_moves(own
     SGD(model.parameters(), 0.1).step()
 
 
+def test_momentum_that_a_snapshot_brings_back_is_refused_in_later_steps(owner, model):
+    watch(owner, model, 0.9)
+    with_momentum = SGD(model.parameters(), 0.1, momentum=0.9).state_dict()
+    optimizer = SGD(model.parameters(), 0.1)
+    optimizer.step()
+    before = model.weight.detach().clone()
+    optimizer.load_state_dict(with_momentum)
+    with pytest.raises(ValueError, match=r"SGD has momentum 0\.9 in parameter group 0"):
+        optimizer.step()
+    assert torch.equal(model.weight, before)
+    optimizer.param_groups[0]["momentum"] = 0
+    optimizer.step()
+
+
 def test_only_groups_that_the_hook_averages_are_looked_at(owner, model):
     watch(owner, model, 0.9)
     other = model_with_gradients()
