@@ -53,7 +53,8 @@ class Rule(ABC):
 
     Attributes:
         name: Name in errors, snapshots and tables.
-        parameters: Those that are trained now, by name.
+        parameters: Those that are trained now, by name, in the order of names: that of an optimizer
+            may be another on each rank, as of one that was made from a set.
         groups: The same, by the optimizer's groups.
     """
 
@@ -73,7 +74,7 @@ class Rule(ABC):
             groups: Those of each of the optimizer's groups, by name; frozen ones left out.
         """
         self.groups = groups
-        self.parameters = {name: p for group in groups for name, p in group.items()}
+        self.parameters = dict(sorted((name, p) for group in groups for name, p in group.items()))
 
     def start(self) -> None:  # noqa: B027  most rules keep no parameters
         """Begin with the parameters as they are: all ranks have the same now."""

@@ -79,7 +79,7 @@ class UpdateRule(CompressingRule):
         """See `Rule.start`."""
         if self._look_ahead:
             self._shared = {
-                name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
+                name: p.detach().to(_wide(p), copy=True) for name, p in self.parameters.items()
             }
 
     def shared(self) -> dict[str, Tensor]:
@@ -145,7 +145,10 @@ class UpdateRule(CompressingRule):
         before = {name: p.detach().clone() for name, p in self.parameters.items()}
         scale_gradients(self.parameters, factor)
         self.optimizer.step()
-        changes = {name: p.to(torch.float32) - before[name] for name, p in self.parameters.items()}
+        changes = {
+            name: (p.to(_wide(p)) - before[name]).to(torch.float32)
+            for name, p in self.parameters.items()
+        }
         for name, parameter in self.parameters.items():
             parameter.copy_(before[name])
         try:
@@ -171,3 +174,8 @@ class UpdateRule(CompressingRule):
             index_encoding=self.config.index_encoding,
             look_ahead=self._look_ahead,
         )
+
+
+def _wide(parameter: Tensor) -> torch.dtype:
+    """Return a type of at least 32 bits that holds every value of a parameter."""
+    return torch.promote_types(parameter.dtype, torch.float32)

@@ -280,14 +280,19 @@ def one_stays_away(group: dist.ProcessGroup) -> list[str]:
     return errors
 
 
-def they_differ(group: dist.ProcessGroup) -> tuple[str, bool]:
-    """Wrap another optimizer on rank 1; return the error, and if the parameters stayed."""
+def sgd_of_less(model: nn.Module) -> Optimizer:
+    model.get_parameter("last.bias").requires_grad_(False)
+    return sgd(model)
+
+
+def they_differ(group: dist.ProcessGroup, odd: Make) -> tuple[str, bool]:
+    """Wrap an odd optimizer on rank 1; return the error, and if the parameters stayed."""
     model = Net()
     rank = dist.get_rank(group)
     if rank:
         nn.init.zeros_(model.last.weight)
     before = weights_of(model)
-    make = adamw if rank == 1 else sgd
+    make = odd if rank == 1 else sgd
     try:
         dt.DistributedOptimizer(make(model), model, group=group, timeout=timedelta(seconds=20))
     except RanksDifferError as error:
@@ -313,6 +318,22 @@ def groups_added(group: dist.ProcessGroup) -> tuple[int, bool]:
     moved = not torch.equal(model.first.weight, before["first.weight"])
     assert optimizer.param_groups[1]["momentum"] == 0.9
     return len(optimizer.param_groups), moved
+
+
+def at_rest(group: dist.ProcessGroup, options: Options) -> tuple[dict[str, Tensor], ...]:
+    """Make steps of length 0 with float64 weights; return the weights before and after."""
+    model = Net().double()
+    with torch.no_grad():
+        for each in model.parameters():
+            each.add_(torch.randn_like(each) * 1e-3)  # no float32 holds it
+    own = torch.optim.AdamW(model.parameters(), lr=0.0)
+    optimizer = dt.DistributedOptimizer(own, model, group=group, **options)
+    before = weights_of(model)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(8, 10, dtype=torch.float64), True).square().sum().backward()
+        optimizer.step()
+    return before, weights_of(model)
 
 
 def half_trained(

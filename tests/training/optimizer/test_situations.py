@@ -1,12 +1,14 @@
 """Situations of real scripts: nothing is lost, nobody hangs, all ranks stay alike."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from tests.runtime.cluster import Cluster
 from tests.training.optimizer import situations
 from tests.training.optimizer.test_equality import check_alike, largest_difference
-from tests.training.optimizer.training import adamw, sgd, train
+from tests.training.optimizer.training import adamw, backwards, sgd, train
 
 RULES = [
     pytest.param(sgd, {"topology": "ring"}, id="average"),
@@ -80,6 +82,20 @@ def test_a_schedule_of_learning_rates_works_made_before_or_after(cluster: Cluste
     assert largest_difference(constant, plain) > 1e-3
 
 
+@pytest.mark.parametrize(("make", "options"), [*RULES, GOSSIP])
+def test_ranks_may_have_their_parameters_in_another_order(cluster: Cluster, make, options):
+    usual = cluster.run(3, train, make, options)
+    other = cluster.run(3, train, partial(backwards, make), options)
+    assert [largest_difference(*pair) for pair in zip(usual, other, strict=True)] == [0] * 3
+
+
+@pytest.mark.parametrize("look_ahead", [0.0, 0.5])
+def test_steps_of_no_length_leave_every_bit_of_a_float64_model(cluster: Cluster, look_ahead):
+    options = {"topology": "ring", "density": 0.3, "look_ahead": look_ahead}
+    [(before, after)] = cluster.run(1, situations.at_rest, options)
+    assert largest_difference(before, after) == 0
+
+
 def test_a_layer_that_gets_frozen_goes_back_to_what_all_ranks_share(cluster: Cluster):
     trained, frozen, again = zip(*cluster.run(3, situations.frozen_ahead), strict=True)
     check_alike([{"weight": weight} for weight in frozen])
@@ -99,10 +115,14 @@ def test_after_a_failure_every_step_refuses_and_names_it(cluster: Cluster):
         assert first.partition(": ")[2] in second
 
 
-def test_ranks_that_differ_are_refused_before_anything_is_touched(cluster: Cluster):
-    for text, stayed in cluster.run(3, situations.they_differ):
-        assert "AdamW" in text
-        assert "SGD" in text
+@pytest.mark.parametrize(
+    ("make", "parts"),
+    [(adamw, ("AdamW", "SGD")), (situations.sgd_of_less, ("last.bias", ", trained"))],
+    ids=["another optimizer", "fewer parameters"],
+)
+def test_ranks_that_differ_are_refused_before_anything_is_touched(cluster: Cluster, make, parts):
+    for text, stayed in cluster.run(3, situations.they_differ, make):
+        assert all(part in text for part in parts)
         assert stayed
 
 

@@ -36,6 +36,15 @@ def one_group(model: nn.Module) -> Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.8, weight_decay=0.05)
 
 
+def backwards(make: Callable[[nn.Module], Optimizer], model: nn.Module) -> Optimizer:
+    """Make an optimizer whose parameters are in another order on the last rank, as of a set."""
+    made = make(model)
+    if dist.get_rank() == dist.get_world_size() - 1:
+        for group in made.param_groups:
+            group["params"] = group["params"][::-1]
+    return made
+
+
 def adamw(model: nn.Module) -> Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1, eps=1e-4)
 
