@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,7 +13,14 @@ from dgc_topo.training.checkpoints.manifest import Manifest
 from dgc_topo.training.checkpoints.models import model_files, save_model
 from dgc_topo.training.checkpoints.resizing import resize
 from dgc_topo.training.checkpoints.sets import Sets
-from dgc_topo.training.checkpoints.state import Progress, progress_in, restore, state_of
+from dgc_topo.training.checkpoints.state import (
+    Progress,
+    progress_in,
+    ranks_in,
+    restore,
+    state_of,
+)
+from dgc_topo.training.checkpoints.step_records import StepRecords
 from dgc_topo.training.job import Job
 from dgc_topo.training.rank import TrainingRank
 from dgc_topo.training.steps import Strategy
@@ -44,14 +51,16 @@ class Keeper:
         self._every: int | Literal["epoch", "never"] = job.train.checkpoint_every
         self._sets: Sets | None = None
         if keeping is not None and not job.train.emulates:
-            self._sets = Sets(keeping.checkpoints_of(job), world.gather, world.ranks)
+            folder = keeping.checkpoints_of(job)
+            self._sets = Sets(folder, world.gather, world.ranks)
+            self._records = StepRecords(folder)
 
     def resume(self, progress: Progress) -> tuple[Progress, tuple[str, ...]]:
         """Go on with the newest complete checkpoint, if that is wanted and there is one.
 
         Returns:
-            The progress of the checkpoint, else the one that is given; and why newer checkpoints
-            are of no use.
+            The progress of the checkpoint, else the one that is given; and why newer checkpoints,
+            or records of steps, are of no use.
 
         Raises:
             CheckpointError: if settings differ, or every checkpoint is broken.
@@ -61,10 +70,12 @@ class Keeper:
         loaded = self._sets.read(self._check, self._wanted)
         if loaded is None:
             return progress, ()
+        refused = loaded.refused
         self._strategy.prepare_to_resume(self._ranks[0])
         if loaded.manifest.world_size == self._world.world_size:
             restore(loaded.contents, self._ranks, self._strategy)
             found = progress_in(loaded.contents[0])
+            refused += self._restore_records(loaded.contents, found)
         else:
             found = resize(
                 self._job,
@@ -74,7 +85,7 @@ class Keeper:
                 progress.steps_per_epoch,
             )
         found.resumed_at.append(found.step)
-        return found, loaded.refused
+        return found, refused
 
     def step_done(self, progress: Progress) -> None:
         """Save after a step in the middle of an epoch, if it is due."""
@@ -109,6 +120,20 @@ class Keeper:
             return None
         return model_files(self._keeping, self._job, progress.points)
 
+    def _restore_records(
+        self, contents: Sequence[Mapping[str, Any]], progress: Progress
+    ) -> tuple[str, ...]:
+        """Put back the records that all ranks have, and return why some have lost the first."""
+        saved = ranks_in(contents)
+        own = [self._records.restore(saved[rank.rank]["records"], rank) for rank in self._ranks]
+        what = "reading the records of steps"
+        reasons = {why for why in self._world.gather(str, own, what) if why}
+        if reasons:
+            lengths = self._world.gather(int, [len(rank.records) for rank in self._ranks], what)
+            self._records.shorten(self._ranks, min(lengths))
+            progress.first_recorded = progress.step - min(lengths)
+        return tuple(sorted(reasons))
+
     def _wanted(self, manifest: Manifest) -> Sequence[int]:
         """Return the ranks whose state this process needs: all, if there were others."""
         if manifest.world_size == self._world.world_size:
@@ -124,7 +149,7 @@ class Keeper:
             return
         self._world.note("saving a checkpoint")
         self._sets.write(
-            state_of(self._ranks, self._strategy, progress),
+            state_of(self._ranks, self._strategy, progress, self._records),
             step=progress.step,
             world_size=self._world.world_size,
             settings=settings_of(self._job),

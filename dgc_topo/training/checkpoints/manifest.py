@@ -13,9 +13,9 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dgc_topo.files import write_whole
 from dgc_topo.training.checkpoints.errors import CheckpointError
@@ -63,6 +63,13 @@ class Manifest(BaseModel):
     world_size: int = Field(ge=1)
     files: tuple[FileNote, ...]
     settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _holds_each_rank_once(self) -> Self:
+        ranks = sorted(rank for file in self.files for rank in file.ranks)
+        if ranks != list(range(self.world_size)):
+            raise ValueError(f"files of ranks {ranks}, expected each of {self.world_size} once")
+        return self
 
     def file_of(self, rank: int) -> FileNote:
         """Return the note about the file with the state of *rank*."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,9 @@ from dgc_topo.records.measurement import LostRank, Phases, QualityPoint
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.plain import plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
+from dgc_topo.training.checkpoints.step_records import StepRecords
 from dgc_topo.training.optimizers import OptimizerStep
-from dgc_topo.training.rank import FIELDS, StepRecord, TrainingRank
+from dgc_topo.training.rank import TrainingRank
 from dgc_topo.training.solo import Solo
 from dgc_topo.training.steps import Strategy
 
@@ -47,7 +47,9 @@ class Progress(BaseModel):
     lost: list[LostRank] = []
 
 
-def state_of(ranks: Sequence[TrainingRank], strategy: Strategy, progress: Progress) -> Any:
+def state_of(
+    ranks: Sequence[TrainingRank], strategy: Strategy, progress: Progress, records: StepRecords
+) -> Any:
     """Return all state of the ranks in this process, as plain content.
 
     Tensors that are on the CPU share memory with the live ones: write them before the next step.
@@ -58,7 +60,9 @@ def state_of(ranks: Sequence[TrainingRank], strategy: Strategy, progress: Progre
         "strategy": strategy.state_dict(),
         "optimizer": _optimizer_state(ranks),
         "randoms": random_states(),
-        "ranks": {rank.rank: _state_of_rank(rank) for rank in ranks},
+        "ranks": {
+            rank.rank: {**_state_of_rank(rank), "records": records.state_of(rank)} for rank in ranks
+        },
     }
     return plain("training", state)
 
@@ -79,7 +83,6 @@ def _state_of_rank(rank: TrainingRank) -> dict[str, Any]:
         "compressors": rank.buckets.state_dict(),
         "task": rank.task.state_dict(),
         "randoms": rank.randoms.state_dict(),
-        "records": _to_tensor(rank.records),
     }
 
 
@@ -91,7 +94,7 @@ def progress_in(content: Mapping[str, Any]) -> Progress:
 def restore(
     contents: Sequence[Mapping[str, Any]], ranks: Sequence[TrainingRank], strategy: Strategy
 ) -> None:
-    """Put back the state of the ranks in this process.
+    """Put back the state of the ranks in this process, without the records of their steps.
 
     Args:
         contents: Contents of the files that hold these ranks.
@@ -109,7 +112,6 @@ def restore(
         rank.buckets.load_state_dict(own["compressors"])
         rank.task.load_state_dict(own["task"])
         rank.randoms.load_state_dict(own["randoms"])
-        rank.records[:] = _to_records(own["records"])
         if isinstance(rank.move, OptimizerStep):
             rank.move.optimizer.load_state_dict(contents[0]["optimizer"])
     strategy.load_state_dict(contents[0]["strategy"])
@@ -144,25 +146,3 @@ def copy_tensors(what: str, saved: Mapping[str, Tensor], live: Mapping[str, Tens
             )
     for name, tensor in live.items():
         tensor.copy_(saved[name])
-
-
-def _to_tensor(records: Sequence[StepRecord]) -> Tensor:
-    """Return the records, one row each; NaN stands for None."""
-    rows = [
-        [math.nan if (value := getattr(record, name)) is None else value for name in FIELDS]
-        for record in records
-    ]
-    return torch.tensor(rows, dtype=torch.float64).reshape(len(rows), len(FIELDS))
-
-
-def _to_records(rows: Tensor) -> list[StepRecord]:
-    """Return the records in *rows*; what the last one's interface counts ends with its process."""
-    records = []
-    for number, row in enumerate(rows.tolist(), start=1):
-        values = dict(zip(FIELDS, row, strict=True))
-        if math.isnan(values["messages_sent"]):
-            values["messages_sent"] = None
-        if number == len(rows):
-            values["interface_bytes"] = math.nan
-        records.append(StepRecord(**values))
-    return records

@@ -1,5 +1,6 @@
 """Files of checkpoints: whole or not at all, loadable by torch alone, and broken ones are named."""
 
+import json
 import resource
 import shutil
 import signal
@@ -151,6 +152,20 @@ def test_a_broken_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
     for each in (newest, older):
         (each / "process-0.pt").unlink()
     with pytest.raises(CheckpointError, match=r"set-000002.*set-000001"):
+        train(job, tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"files": []}, {"world_size": 3}, {"world_size": 1}, {"version": 2}, {"step": -1}],
+    ids=str,
+)
+def test_a_manifest_that_names_no_whole_set_is_named_as_broken(tmp_path, change):
+    (job,) = jobs_of(tmp_path, "ring", densities=(0.02,), world_size=2, batch_size=4)
+    stopped(changed(job, checkpoint_every=2), tmp_path, 3)
+    (path,) = tmp_path.rglob(MANIFEST)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CheckpointError, match=r"manifest\.json: is broken"):
         train(job, tmp_path, resume=True)
 
 
