@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict
 
 from dgc_topo.records.room import CHECKPOINTS, MODELS
 from dgc_topo.training.checkpoints.errors import CheckpointError
-from dgc_topo.training.checkpoints.manifest import Manifest, newest_manifest
+from dgc_topo.training.checkpoints.manifest import (
+    Manifest,
+    complete_numbers,
+    newest_manifest,
+    read_manifest,
+)
 from dgc_topo.training.job import Job
 
 #: Settings that may be others when a run goes on; *world_size* moves the residuals.
@@ -103,12 +108,16 @@ def check_checkpoints(keeping: Keeping, job: Job) -> Manifest | None:
     """Return the newest checkpoint's manifest as this machine sees it, None if there is none.
 
     Raises:
-        CheckpointError: if its settings are not those of the job.
+        CheckpointError: if its settings are not those of the job, or there are checkpoints, but no
+            manifest can be read.
     """
     where = keeping.checkpoints_of(job)
     manifest = newest_manifest(where)
     if manifest is not None:
         check_settings(job, manifest, where)
+    else:
+        for number in complete_numbers(where):
+            read_manifest(where, number)  # raises, and says why
     return manifest
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dgc_topo.files import WriteError
 from dgc_topo.training.checkpoints.errors import CheckpointError, UnsavedError
 from dgc_topo.training.checkpoints.file import read_file, write_file
+from dgc_topo.training.checkpoints.keeping import Keeping, check_checkpoints
 from dgc_topo.training.checkpoints.manifest import MANIFEST
 from dgc_topo.training.checkpoints.plain import checksum, plain
 from tests.training.checkpoints.runs import changed, jobs_of, stopped, train
@@ -167,6 +168,9 @@ def test_a_manifest_that_names_no_whole_set_is_named_as_broken(tmp_path, change)
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CheckpointError, match=r"manifest\.json: is broken"):
         train(job, tmp_path, resume=True)
+    # Nor does a launcher take it for no checkpoint, and begin anew.
+    with pytest.raises(CheckpointError, match=r"manifest\.json: is broken"):
+        check_checkpoints(Keeping(folder=tmp_path), job)
 
 
 def test_other_settings_are_refused_by_name(tmp_path):
