@@ -14,7 +14,7 @@ compressor: it decides whether they act before the selection or after the sum.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -137,30 +137,14 @@ def check_optimizer(optimizer: Optimizer, compressor: Compressor) -> None:
         ValueError: if the compressor owns the momentum and a parameter group has momentum of its
             own: ``momentum`` other than 0 (SGD, RMSprop), or a first ``betas`` other than 0 (Adam).
     """
-    if compressor.owns_momentum:
-        check_no_momentum(optimizer, compressor.name)
-
-
-def check_no_momentum(
-    optimizer: Optimizer, owner: str, parameters: Container[Tensor] | None = None
-) -> None:
-    """Refuse an optimizer with momentum of its own; see `check_optimizer`.
-
-    Args:
-        optimizer: Optimizer to check.
-        owner: Name of what applies momentum already.
-        parameters: Those that it does so for; groups without them may have some.  None is all.
-
-    Raises:
-        ValueError: naming the optimizer, its momentum and its group.
-    """
+    if not compressor.owns_momentum:
+        return
     for index, group in enumerate(optimizer.param_groups):
         momentum = group.get("momentum", 0) or group.get("betas", (0,))[0]
-        concerned = parameters is None or any(p in parameters for p in group["params"])
-        if momentum and concerned:
+        if momentum:
             raise ValueError(
                 f"optimizer: {type(optimizer).__name__} has momentum {momentum} in parameter group "
-                f"{index}, expected 0: {owner} applies momentum itself and it would "
+                f"{index}, expected 0: {compressor.name} applies momentum itself and it would "
                 "count twice; use torch.optim.SGD(parameters, lr) and set the compressor's momentum"
             )
 

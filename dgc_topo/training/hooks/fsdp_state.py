@@ -19,10 +19,15 @@ from dgc_topo.training.hooks.saved import Saved, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.hooks.shard_sum import ShardSum
 from dgc_topo.training.hooks.shards import ShardedPart
-from dgc_topo.training.optimizer.checks import watch_optimizers
+from dgc_topo.training.optimizer.checks import Advice, watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
 
 _KIND = "dgc-topo FSDP hook"
+_ADVICE = Advice(
+    "dt.compress_fsdp",
+    home="dt.compress_fsdp(..., momentum=0.9)",
+    instead="a higher density (1 sends all), and a look at the loss",
+)
 
 
 class FSDPHookState:
@@ -75,8 +80,8 @@ class FSDPHookState:
             dict(self._model.named_parameters()),
             momentum=self._config.momentum,
             is_sparse=is_sparse(self._config.density),
-            where="dt.compress_fsdp",
-            instead="a higher density (1 sends all), and a look at the loss",
+            knows_scaler=self._scaler is not None,
+            advice=_ADVICE,
         )
         for each in self._sums:
 

@@ -127,6 +127,7 @@ class HookState:
             self._parameters,
             momentum=self.config.momentum,
             is_sparse=is_sparse(self.config.density),
+            knows_scaler=scaler is not None,
         )
         if self._group.rank == 0:
             self._tell(plan.moved)

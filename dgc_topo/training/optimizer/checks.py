@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from torch import Tensor
@@ -13,7 +14,6 @@ from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from dgc_topo.compression.compressor import check_no_momentum
 from dgc_topo.training.optimizer.distributed import DistributedOptimizer
 
 _INSTEAD = (
@@ -22,45 +22,68 @@ _INSTEAD = (
 )
 
 
+class Advice(NamedTuple):
+    """Parts of errors and warnings: those of DDP's hook by default.
+
+    Attributes:
+        where: Name of what averages.
+        home: Call in which an SGD's momentum belongs.
+        instead: What to do instead of an adaptive optimizer.
+    """
+
+    where: str = "dt.hook"
+    home: str = "dt.HookState(..., optimizer=optimizer)"
+    instead: str = _INSTEAD
+
+
+DDP_ADVICE = Advice()
+
+
 def watch_optimizers(
     owner: object,
     parameters: Mapping[str, Tensor],
     *,
     momentum: float,
     is_sparse: bool,
-    where: str = "dt.hook",
-    instead: str = _INSTEAD,
+    knows_scaler: bool = False,
+    advice: Advice = DDP_ADVICE,
 ) -> RemovableHandle:
-    """Look at every optimizer of some parameters when it makes its first step.
+    """Look at every optimizer of some parameters before each of its steps.
 
-    The step is refused if the optimizer would apply momentum a second time, or averages gradients
-    itself; a warning is given, once for each optimizer, if it is poor on compressed gradients.
-    Momentum is looked at in each step: a snapshot that is loaded may bring it back.
+    The step is refused if the optimizer would apply momentum a second time, averages gradients
+    itself, or gets them from a loss scaler that the owner does not know.  A warning is given, once
+    for each optimizer, if it is poor on compressed gradients.
 
     Args:
         owner: What averages the gradients; the watch ends with it, and does not keep it alive.
         parameters: Those whose gradients it averages.
         momentum: The momentum that it applies to them.
         is_sparse: True if it sends only some elements.
-        where: Its name in errors and warnings.
-        instead: Advice in the warning.
+        knows_scaler: True if it knows the scale of the loss.
+        advice: What errors and warnings say.
 
     Returns:
         Handle whose ``remove`` ends the watch.
     """
     watched = {id(parameter) for parameter in parameters.values()}
     seen: WeakSet[Optimizer] = WeakSet()
+    where = advice.where
 
     def look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
-        is_new = optimizer not in seen
-        if not is_new and not (momentum and _has_momentum(optimizer)):
+        if not any(id(p) in watched for group in optimizer.param_groups for p in group["params"]):
             return
-        mine = [p for g in optimizer.param_groups for p in g["params"] if id(p) in watched]
-        if mine:
-            _check(where, optimizer, mine, momentum)
-            if is_new and is_sparse and not isinstance(optimizer, SGD):
-                _warn(where, optimizer, instead)
+        _check_averaging(where, optimizer)
+        found = _momentum_of(optimizer, watched)
+        if momentum and found:
+            raise ValueError(_twice(advice, optimizer, found, momentum))
+        if is_sparse and not knows_scaler:
+            _check_scaler(where)
+        if is_sparse and optimizer not in seen:
+            if not isinstance(optimizer, SGD):
+                _warn(where, optimizer, advice.instead)
+            elif found:
+                _warn_of_momentum(where, found[0], advice.home)
         seen.add(optimizer)
 
     handle = register_optimizer_step_pre_hook(look)
@@ -68,20 +91,52 @@ def watch_optimizers(
     return handle
 
 
-def _has_momentum(optimizer: Optimizer) -> bool:
-    return any(group.get("momentum") for group in optimizer.param_groups)
-
-
-def _check(where: str, optimizer: Optimizer, mine: list[Tensor], momentum: float) -> None:
-    """Refuse an optimizer that averages gradients again, or has momentum again."""
+def _check_averaging(where: str, optimizer: Optimizer) -> None:
     if isinstance(optimizer, DistributedOptimizer):
         raise ValueError(  # noqa: TRY004  a wrong choice, not a wrong type
             f"optimizer: DistributedOptimizer averages what {where} has averaged already, expected "
             f"one of both: the plain optimizer with {where}, or DistributedOptimizer and the model "
             "without DistributedDataParallel"
         )
-    if momentum:
-        check_no_momentum(optimizer, where, set(mine))
+
+
+def _momentum_of(optimizer: Optimizer, watched: Container[int]) -> tuple[float, int] | None:
+    """Return the momentum of watched parameters, and its group's number; None without any."""
+    for index, group in enumerate(optimizer.param_groups):
+        momentum = group.get("momentum", 0) or group.get("betas", (0,))[0]
+        if momentum and any(id(p) in watched for p in group["params"]):
+            return float(momentum), index
+    return None
+
+
+def _twice(advice: Advice, optimizer: Optimizer, found: tuple[float, int], momentum: float) -> str:
+    text = (
+        f"optimizer: {type(optimizer).__name__} has momentum {found[0]:g} in parameter group "
+        f"{found[1]}, expected 0: {advice.where} applies momentum {momentum:g} already, and it "
+        "would count twice; "
+    )
+    if not isinstance(optimizer, SGD):
+        return f"{text}use momentum=0 in the call, or torch.optim.SGD without momentum"
+    return (
+        f"{text}momentum belongs in {advice.home} alone. Where it came back later: a schedule may "
+        "change the learning rate alone (OneCycleLR and CyclicLR with cycle_momentum=False), and "
+        "optimizer.load_state_dict of a checkpoint with momentum comes before that call"
+    )
+
+
+def _check_scaler(where: str) -> None:
+    """Refuse a step that a `torch.amp.GradScaler` makes, which the owner was not told of."""
+    frame = sys._getframe(1)  # noqa: SLF001  # a scaler leaves no other trace in a step
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch.amp.grad_scaler":
+            scaler = frame.f_locals.get("self")
+            if scaler is not None and scaler.is_enabled():
+                raise ValueError(
+                    f"{where}: a GradScaler scales the loss, expected scaler= with it in the call: "
+                    "what is kept for later steps must not depend on the scale"
+                )
+            return
+        frame = frame.f_back  # type: ignore[assignment]  # None at the end
 
 
 def _warn(where: str, optimizer: Optimizer, instead: str) -> None:
@@ -89,5 +144,13 @@ def _warn(where: str, optimizer: Optimizer, instead: str) -> None:
         f"optimizer: {type(optimizer).__name__} after gradients that {where} has compressed: it "
         "scales each step by what came before, which a few late elements among zeros spoil, so it "
         f"learns far less than without compression; instead, {instead}",
+        stacklevel=4,
+    )
+
+
+def _warn_of_momentum(where: str, momentum: float, home: str) -> None:
+    warnings.warn(
+        f"optimizer: SGD's momentum {momentum:g} after gradients that {where} has compressed gives "
+        f"late elements the wrong momentum, so it learns less; give it to {home}",
         stacklevel=4,
     )

@@ -44,7 +44,7 @@ def test_momentum_in_both_is_refused_at_the_first_step_before_anything_moves(own
     optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
     for _ in range(2):  # also if the first error was caught
         with pytest.raises(
-            ValueError, match=r"momentum 0.9 in parameter group 0.*count twice; use"
+            ValueError, match=r"momentum 0.9 in parameter group 0.*count twice; momentum belongs"
         ):
             optimizer.step()
     with pytest.raises(ValueError, match=r"AdamW has momentum 0\.9"):
@@ -53,18 +53,56 @@ def test_momentum_in_both_is_refused_at_the_first_step_before_anything_moves(own
     SGD(model.parameters(), 0.1).step()
 
 
-def test_momentum_that_a_snapshot_brings_back_is_refused_in_later_steps(owner, model):
+def test_momentum_that_comes_back_later_is_refused_with_what_to_do(owner, model):
     watch(owner, model, 0.9)
-    with_momentum = SGD(model.parameters(), 0.1, momentum=0.9).state_dict()
     optimizer = SGD(model.parameters(), 0.1)
     optimizer.step()
-    before = model.weight.detach().clone()
-    optimizer.load_state_dict(with_momentum)
-    with pytest.raises(ValueError, match=r"SGD has momentum 0\.9 in parameter group 0"):
+    had = SGD(model.parameters(), 0.1, momentum=0.9).state_dict()
+    for bring_back in (
+        lambda: optimizer.load_state_dict(had),
+        lambda: torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=10),
+    ):
+        bring_back()
+        with pytest.raises(ValueError, match=r"cycle_momentum=False.*load_state_dict.*before"):
+            optimizer.step()
+        optimizer.param_groups[0]["momentum"] = 0
         optimizer.step()
+
+
+def test_a_scaler_of_the_loss_that_the_hook_does_not_know_is_refused(owner, model):
+    watch(owner, model)
+    optimizer = SGD(model.parameters(), 0.1)
+    before = model.weight.detach().clone()
+
+    def step(**scaling):
+        scaler = torch.amp.GradScaler("cpu", **scaling)
+        scaler.scale(model(torch.ones(1, 3)).sum()).backward()
+        scaler.step(optimizer)
+
+    with pytest.raises(ValueError, match=r"a GradScaler scales the loss, expected scaler="):
+        step()
     assert torch.equal(model.weight, before)
-    optimizer.param_groups[0]["momentum"] = 0
-    optimizer.step()
+    step(enabled=False)
+    told, owner_of_told = model_with_gradients(), Owner()
+    watch_optimizers(
+        owner_of_told,
+        dict(told.named_parameters()),
+        momentum=0.0,
+        is_sparse=True,
+        knows_scaler=True,
+    )
+    model, optimizer = told, SGD(told.parameters(), 0.1)
+    step()
+
+
+def test_momentum_after_compressed_gradients_is_warned_of_once(owner, model):
+    watch(owner, model)
+    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
+    with pytest.warns(UserWarning, match=r"momentum 0\.9 after.*optimizer=optimizer"):
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer.step()
 
 
 def test_only_groups_that_the_hook_averages_are_looked_at(owner, model):
@@ -87,7 +125,6 @@ def test_an_adaptive_optimizer_on_compressed_gradients_is_warned_of_once(owner, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.step()
-        SGD(model.parameters(), 0.1, momentum=0.9).step()
 
 
 def test_nothing_is_said_where_gradients_are_dense(owner, model):
@@ -95,6 +132,7 @@ def test_nothing_is_said_where_gradients_are_dense(owner, model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AdamW(model.parameters()).step()
+        SGD(model.parameters(), 0.1, momentum=0.9).step()
 
 
 def test_the_watch_ends_with_its_owner(model):
