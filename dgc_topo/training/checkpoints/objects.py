@@ -198,7 +198,12 @@ def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]
     """Load all states, or none."""
     stateful = {name: each for name, each in objects.items() if _has_state(each)}
     for name, each in stateful.items():
-        _check(f"{folder}: {name}", each, states[name])
+        try:
+            _check(f"{folder}: {name}", each, states[name])
+        except CheckpointError:
+            raise
+        except Exception as error:  # the state of something else, of whatever form
+            raise _misfit(folder, name, each, error) from error
     before: dict[str, Any] = {}
     try:
         for name, each in stateful.items():
@@ -207,7 +212,14 @@ def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]
     except Exception as error:
         for name, state in before.items():
             _put(stateful[name], state)
-        raise CheckpointError(f"{folder}: {name}: {error}") from error
+        raise _misfit(folder, name, stateful[name], error) from error
+
+
+def _misfit(folder: Path, name: str, value: Any, error: Exception) -> CheckpointError:
+    why = f"what was saved does not fit {type(value).__name__} ({type(error).__name__}: {error})"
+    if isinstance(error, ValueError):  # it says so itself
+        why = str(error)
+    return CheckpointError(f"{folder}: {name}: {why}")
 
 
 def _put(value: Any, state: Any) -> None:

@@ -56,7 +56,7 @@ def _plain_tensor(where: str, value: Tensor) -> Tensor:
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
         kind = f"{value.layout} tensor on {value.device}"
         raise ValueError(f"{where}: a {kind}, expected a dense one with values")
-    found = value.detach().cpu()
+    found = value.detach().cpu().resolve_conj().resolve_neg()  # only views know of those bits
     # A view would take its whole base along.
     is_part = found.untyped_storage().nbytes() != found.numel() * found.itemsize
     return found.clone(memory_format=torch.contiguous_format) if is_part else found

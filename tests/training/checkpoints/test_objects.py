@@ -121,3 +121,32 @@ def test_values_that_need_code_are_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"step: a set, expected tensors, numbers"):
         dt.save(tmp_path / "run", step={1, 2})
     assert not (tmp_path / "run").exists()
+
+
+def test_the_state_of_something_else_is_named(tmp_path):
+    """What was saved under a name as another kind of object is refused, and nothing changes."""
+    model = torch.nn.Linear(4, 2)
+    sgd = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model(torch.ones(1, 4)).sum().backward()
+    sgd.step()
+    adam = torch.optim.Adam(model.parameters())
+    dt.save(tmp_path, a=model, b=sgd, c=3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for others, what in (
+        ({"a": sgd, "b": sgd, "c": 0}, "a: what was saved does not fit SGD"),
+        ({"a": model, "b": adam, "c": 0}, "b: what was saved does not fit Adam"),
+        ({"a": model, "b": sgd, "c": model}, "c: what was saved does not fit Linear"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            dt.load(tmp_path, **others)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not adam.state
+
+
+def test_views_with_a_pending_sign_keep_their_values(tmp_path):
+    """Conjugates and negations of torch are views with a bit; a checkpoint holds their values."""
+    numbers = torch.tensor([1 + 2j, 3 - 4j])
+    dt.save(tmp_path, conjugate=numbers.conj(), imaginary=numbers.conj().imag)
+    found = dt.load(tmp_path, conjugate=0, imaginary=0)
+    assert found["conjugate"].tolist() == [1 - 2j, 3 + 4j]
+    assert found["imaginary"].tolist() == [-2.0, 4.0]
