@@ -18,7 +18,7 @@ from torch import Tensor
 _SUMMED = frozenset({"velocity", "residual", "sent_histogram"})
 _AGES = "last_sent"
 #: Keys of a state whose tensors are sorted by parameter first, then by section.
-_BY_PARAMETER = frozenset({"kind", "step", "parameters"})
+_BY_PARAMETER = frozenset({"kind", "step", "parameters", "settings", "place"})
 
 
 def is_shared_out(state: object) -> bool:
@@ -45,7 +45,11 @@ def state_for(states: Sequence[Any], place: int, num_workers: int) -> Any:
     if isinstance(own.get("compressor"), str):
         return _of_compressor(states, place, num_workers)
     if own.keys() == _BY_PARAMETER:
-        return {**own, "parameters": _by_parameter(states, place, num_workers)}
+        return {
+            **own,
+            "parameters": _by_parameter(states, place, num_workers),
+            "place": {"rank": place, "num_workers": num_workers},
+        }
     return {
         key: state_for([each[key] for each in states], place, num_workers)
         if all(isinstance(each, Mapping) and key in each for each in states)

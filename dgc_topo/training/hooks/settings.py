@@ -16,7 +16,7 @@ from dgc_topo.training.in_steps import in_steps
 
 _REFUSED = {
     "clip_norm": (
-        "the norm of the whole gradient is known only after the backward pass, but parts of it "
+        "the norm of the whole gradient is known only after the backward pass, and parts of it "
         "leave before",
         "torch.nn.utils.clip_grad_norm_ between backward and step",
     ),

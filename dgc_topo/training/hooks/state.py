@@ -28,7 +28,7 @@ from dgc_topo.training.hooks.optimizers import Takeover
 from dgc_topo.training.hooks.passes import BackwardPass
 from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
 from dgc_topo.training.hooks.running import PassRunner
-from dgc_topo.training.hooks.saved import Saved, checked_state
+from dgc_topo.training.hooks.saved import Saved, check_place, check_settings, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.hooks.settings import plan_of, settings_text
 from dgc_topo.training.optimizer.checks import watch_optimizers
@@ -119,6 +119,11 @@ class HookState:
             partial(_in_memory, self._parameters), self.config, self._num_workers
         )
         self._runner = PassRunner(self._reduction_with(plan.decays))
+        self._settings = {
+            "momentum": self.config.momentum,
+            "nesterov": self.config.nesterov,
+            "weight_decays": plan.decays,
+        }
         self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
             self._park(plan.moved.take(optimizer, self._parameters))
@@ -159,19 +164,27 @@ class HookState:
         Each rank has a state of its own.
         """
         self._runner.abandon_interrupted()  # what it sent would be in no state
-        return Saved(_KIND, self.step, self._compressors.state()).as_dict()
+        saved = Saved(_KIND, self.step, self._compressors.state()).as_dict()
+        return {**saved, "settings": dict(self._settings), "place": self._place}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from what `state_dict` returned, bit for bit, also with other buckets.
 
         Raises:
-            ValueError: if it does not fit the model and the settings; nothing is loaded then.
+            ValueError: if it is another rank's, or does not fit the model, the settings, or what
+                moved out of the optimizer; nothing is loaded then.
         """
         shapes = {name: each.shape for name, each in self._parameters.items()}
         sections = self._compressors.sections() if is_sparse(self.config.density) else ()
         saved = checked_state("hook", state, _KIND, shapes, sections)
+        check_settings("hook", state.get("settings"), self._settings)
+        check_place("hook", state.get("place"), self._place)
         self._compressors.load(saved.parameters)
         self.step = saved.step
+
+    @property
+    def _place(self) -> dict[str, int]:
+        return {"rank": self._group.rank, "num_workers": self._num_workers}
 
     def staleness(self) -> Staleness:
         """Return how many steps elements waited (see `DGC.staleness`), with ``track_ages=True``."""

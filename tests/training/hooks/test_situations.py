@@ -79,6 +79,28 @@ def test_sparse_gradients_are_refused_where_they_are_trained(alone, density):
     dt.HookState(words, density=density)
 
 
+@pytest.mark.one_process
+def test_a_state_goes_on_with_its_momentum_and_on_its_rank_or_is_refused(alone):
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        model = net()
+        return model, optimizer(model, momentum=0.9, weight_decay=0.1)
+
+    model, first = made()
+    saved = dt.HookState(model, optimizer=first).state_dict()
+    model, loaded = made()
+    loaded.load_state_dict(first.state_dict())  # has no momentum any more
+    state = dt.HookState(model, optimizer=loaded)
+    with pytest.raises(ValueError, match=r"momentum 0\.9, expected 0\.0 as here.*only then load"):
+        state.load_state_dict(saved)
+    model, loaded = made()
+    state = dt.HookState(model, optimizer=loaded)
+    loaded.load_state_dict(first.state_dict())
+    state.load_state_dict(saved)
+    other = {**saved, "place": {"rank": 1, "num_workers": 2}}
+    with pytest.raises(ValueError, match=r"'rank': 1.*expected.*'rank': 0.*dt\.load"):
+        state.load_state_dict(other)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_momentum_that_an_optimizer_has_collected_moves_along(workers, nesterov):
     assert max(workers.run(3, jobs.taken_over, nesterov)) < 1e-6
