@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from dgc_topo.python_files import PASSED_ON
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepInfo:
@@ -98,7 +100,9 @@ class Callbacks:
         for callback in list(self._callbacks):
             try:
                 tell(callback)
-            except Exception as error:  # noqa: BLE001 - whatever a logger of others raises
+            except PASSED_ON:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a logger of others raises
                 self._callbacks.remove(callback)
                 warnings.warn(
                     f"{type(callback).__name__} is left out from here on, and its log is not "

@@ -119,6 +119,14 @@ class Other:
 """
 
 
+def test_a_callback_that_wants_to_exit_ends_no_training(tmp_path):
+    (tmp_path / "own.py").write_text(OWN.replace('OSError("no space left")', "SystemExit(3)"))
+    log = dt.open_logs(["own.py:Own", "csv"], tmp_path / "run", code_folder=tmp_path)
+    with log, pytest.warns(UserWarning, match="Own is left out from here on.*SystemExit: 3"):
+        tell(log, 1, 4)
+    assert len(rows(tmp_path / "run" / STEPS)) == 4
+
+
 def test_a_callback_of_ones_own_that_fails_ends_no_training(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     with pytest.raises(ValueError, match=r"own\.py:Other: has no method on_step"):
