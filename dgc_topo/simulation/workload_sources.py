@@ -266,6 +266,8 @@ def _recorded(source: object, name: str | None) -> Workload:
             f"model {str(source)!r}: unknown{hint}; expected one of {', '.join(known_models())}, "
             "a results folder, or file.py:NAME"
         )
+    if Path(source).suffix == ".py":
+        raise ValueError(f"model {str(source)!r}: a Python file, expected the form file.py:NAME")
     return of_record(_typical(load_measurements(source), str(source), name))
 
 

@@ -157,6 +157,7 @@ def test_a_model_in_a_file_is_that_module_and_takes_no_memory(tmp_path, monkeypa
     for name, says in (
         ("net.py:odd", r"net\.py:odd: made int, expected an nn\.Module"),
         ("net.py:needs", r"raised TypeError: .*'width', called without arguments"),
+        ("net.py", r"model 'net\.py': a Python file, expected the form file\.py:NAME"),
         ("net.py:hug", r"has no 'hug' \(did you mean 'huge'\?\)"),
         ("nets.py:huge", r"nets\.py:huge: no such file in the current folder"),
     ):
