@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -139,9 +139,19 @@ def _rates(
                 rates.append(float(optimizer.param_groups[0]["lr"]))
                 if len(rates) < num_steps:
                     scheduler.step()
-    except (TypeError, ValueError, ZeroDivisionError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, IndexError, AttributeError) as error:
         raise ValueError(f"learning_rate_options: {name} refuses them: {error}") from error
+    _check_rates(name, rates)
     return tuple(rates)
+
+
+def _check_rates(name: str, rates: Sequence[float]) -> None:
+    for step, rate in enumerate(rates):
+        if not 0 <= rate < math.inf:
+            raise ValueError(
+                f"learning_rate_options: {name} makes the rate {rate} of step {step}, expected "
+                "numbers of at least 0"
+            )
 
 
 def _plain(value: OptionValue) -> Any:

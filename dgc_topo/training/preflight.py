@@ -6,7 +6,7 @@ model is built, and goes forward and backward once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dgc_topo.python_files import CodeError, explained
 from dgc_topo.training.data import SampleDataset, Shard, TextDataset
-from dgc_topo.training.data.samples import describe
+from dgc_topo.training.data.samples import TensorSamples, describe
 from dgc_topo.training.job import Job
 from dgc_topo.training.learning import learning_task
 from dgc_topo.training.models import (
@@ -24,6 +24,7 @@ from dgc_topo.training.models import (
     SampleTask,
     check_task_options,
 )
+from dgc_topo.training.models.sample_tasks import IGNORED
 from dgc_topo.training.models.task import evaluating
 from dgc_topo.training.optimizers import check_optimizer
 from dgc_topo.training.own_code import is_own
@@ -57,18 +58,25 @@ def check_jobs(jobs: Iterable[Job], *, local_rank: int = 0) -> None:
 
 def _check(train: TrainSection, shard: Shard, local_rank: int) -> None:
     check_optimizer(train)
-    rates = Timetable(train, train.max_steps_per_epoch or _FEW_STEPS)
-    rates.learning_rate_at(0)
-    if train.emulates:
-        return
     if not any(map(is_own, (train.dataset, train.model, train.loss))):
+        _check_rates(train, train.max_steps_per_epoch or _FEW_STEPS)
+        if train.emulates:
+            return
         try:
             check_task_options(train.model, train.options)
         except ValueError as error:
             raise ValueError(f"train.options: {error}") from error
         return
     task = learning_task(train, shard, choose_device(train.device, local_rank))
+    _check_rates(train, task.steps_per_epoch)
     _Trial(train, task).run()
+
+
+def _check_rates(train: TrainSection, steps_of_data: int) -> None:
+    try:
+        Timetable(train, steps_of_data).learning_rate_at(0)
+    except ValueError as error:
+        raise ValueError(f"train.{error}") from error
 
 
 class _Trial:
@@ -136,6 +144,11 @@ class _Trial:
                 f"train.dataset: targets are {describe(targets)}, expected classes (int64), or a "
                 "loss of your own (train.loss)"
             )
+        for part, label in _odd_labels(self._task):
+            raise CodeError(
+                f"train.dataset: {part} set: a target is {label}, expected classes from 0, or "
+                f"{IGNORED} for what is to be left out"
+            )
         classes = _num_classes(self._task, targets)
         shape = (len(targets), classes, *targets.shape[1:])
         found = tuple(outputs.shape) if isinstance(outputs, Tensor) else ()
@@ -153,6 +166,16 @@ def _num_classes(task: LearningTask, targets: Tensor) -> int:
         return max(found, getattr(task.dataset, "num_classes", 0))
     known = [split.num_classes for split in (task.dataset.train, task.dataset.test)]
     return max(found, *(count or 0 for count in known))
+
+
+def _odd_labels(task: LearningTask) -> Iterator[tuple[str, int]]:
+    """Yield the parts of a data set in memory whose targets are no classes, and one of those."""
+    if isinstance(task.dataset, SampleDataset):
+        for part, split in (("train", task.dataset.train), ("test", task.dataset.test)):
+            if isinstance(split, TensorSamples):
+                odd = split.targets[(split.targets < 0) & (split.targets != IGNORED)]
+                if odd.numel():
+                    yield part, int(odd[0])
 
 
 def _few(task: LearningTask) -> list[Batch]:

@@ -207,13 +207,37 @@ def test_what_does_not_go_together_is_refused(tmp_path, train, compression, says
             {"learning_rate_decay": "StepLR", "learning_rate_options": {"size": 3}},
             "StepLR takes no size, expected some of step_size",
         ),
-        ({"learning_rate_decay": "StepLR"}, "StepLR refuses them: .*step_size"),
+        (
+            {"learning_rate_decay": "StepLR"},
+            r"train\.learning_.*StepLR refuses them: .*step_size",
+        ),
+        (
+            {
+                "learning_rate_decay": "StepLR",
+                "learning_rate_options": {"step_size": 1, "gamma": -1},
+            },
+            r"train\.learning_rate_options: StepLR makes the rate -\d.* of step 1, expected",
+        ),
     ],
 )
 def test_what_only_torch_can_check_is_checked_before_any_worker_starts(tmp_path, train, says):
     with pytest.raises(ScenarioError) as refused:
         check_trainings("own.toml", jobs_of(tmp_path, train))
     assert re.search(says, str(refused.value)), refused.value
+
+
+def test_a_length_that_fits_the_users_data_is_taken_and_a_shorter_one_refused(tmp_path):
+    (job,) = jobs_of(tmp_path)
+    steps = 240 // (job.train.batch_size_per_worker * job.train.world_size) * job.train.epochs
+    cycle = {"learning_rate_decay": "OneCycleLR", "max_steps_per_epoch": None}
+
+    def check(total: int) -> None:
+        options = {"max_lr": 0.1, "total_steps": total}
+        check_trainings("own.toml", jobs_of(tmp_path, cycle | {"learning_rate_options": options}))
+
+    check(steps)
+    with pytest.raises(ScenarioError, match=r"train\.learning_rate_options: OneCycleLR refuses"):
+        check(steps - 2)
 
 
 def rates_of(steps: int = 40, **settings) -> list[float]:

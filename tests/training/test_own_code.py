@@ -9,7 +9,9 @@ import torch
 import dgc_topo as dt
 from dgc_topo.experiments.jobs import check_trainings, plan_jobs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario
+from dgc_topo.training.data import Shard
 from dgc_topo.training.job import Job
+from dgc_topo.training.learning import learning_task
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.world import VirtualWorld
 from dgc_topo.workers.worker_pool import LaunchError
@@ -128,6 +130,16 @@ def test_what_is_wrong_is_said_before_any_worker_starts(tmp_path, train, says):
         ("(inputs[240:], targets[240:])", "(inputs[:0], targets[:0])", "test set: empty, expected"),
         ("(inputs[240:], targets[240:])", "iter(())", r"test set: \w+, expected a pair of tensors"),
         ("% 3\n", "% 7\n", r"shape \(2, 7\): samples, classes \(at least 7: targets go up to 6\)"),
+        (
+            "return (inputs[:240], targets[:240])",
+            "targets[100] = -1\n    return (inputs[:240], targets[:240])",
+            r"train\.dataset: train set: a target is -1, expected classes from 0, or -100",
+        ),
+        (
+            "def classes(noise: float = 0.3",
+            "def classes(data_path, noise: float = 0.3",
+            r"net\.py:classes: needs data_path, expected it in train\.data_path",
+        ),
         ("import torch\n", "import torch\n1 / 0\n", r"ZeroDivisionError: .* at .*/net\.py:3"),
         ("import torch\n", "import torch, sys\nsys.exit()\n", "cannot be loaded: SystemExit"),
         ("self.last(hidden)", "hidden / 0 * 0", r"loss is nan at the start, expected a finite"),
@@ -137,6 +149,17 @@ def test_a_fault_in_the_file_is_named(tmp_path, old, new, says):
     assert old in NET
     code = NET.replace("torch.randn(3, 8)", "torch.randn(7, 8)").replace(old, new, 1)
     assert re.search(says, refusal(tmp_path, code=code)), refusal(tmp_path, code=code)
+
+
+def test_targets_that_the_loss_leaves_out_count_for_no_accuracy(tmp_path):
+    left_out = "targets[240:300:2] = -100\n    return (inputs[:240], targets[:240])"
+    code = NET.replace("return (inputs[:240], targets[:240])", left_out, 1)
+    (job,) = jobs_of(tmp_path, code=code)
+    check_trainings("own.toml", [job])
+    task = learning_task(job.train, Shard(8, 0, 1, 0), torch.device("cpu"))
+    score = task.evaluate(task.build_model())
+    assert score.count == 30
+    assert score.total == int(score.total) <= 30
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,8 @@ class OwnFunction:
         )
         missing = [name for name in needed if name not in options]
         if missing:
-            raise CodeError(
-                f"{self.label}: needs {', '.join(missing)}, expected it in train.options"
-            )
+            places = "train.data_path" if missing == [DATA_PATH] else "train.options"
+            raise CodeError(f"{self.label}: needs {', '.join(missing)}, expected it in {places}")
 
     def _parameters(self) -> list[inspect.Parameter]:
         try:

@@ -21,6 +21,7 @@ from dgc_topo.training.models.task import (
     to_device,
 )
 
+IGNORED = -100  #: target that torch's cross-entropy leaves out
 _EVALUATION_SAMPLES = 250  # per batch
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -92,9 +93,9 @@ class ClassTask(SampleTask):
         return functional.cross_entropy(model(batch.inputs), batch.targets)
 
     def score(self, outputs: Any, targets: Tensor) -> Score:
-        """Return the number of right answers."""
+        """Return the number of right answers; targets that the loss leaves out do not count."""
         right = outputs.argmax(1) == targets
-        return Score("accuracy", float(right.sum()), right.numel())
+        return Score("accuracy", float(right.sum()), int((targets != IGNORED).sum()))
 
 
 @dataclass
