@@ -45,7 +45,9 @@ def hook_config(
             "it leave before the rest is known; expected 'layer'"
         )
     others = {name: value for name, value in settings.items() if name not in _REFUSED}
-    config = config_of(None, {"density": density, **in_steps(where, warm_up_steps, others)})
+    config = config_of(
+        None, {"density": density, **in_steps(where, warm_up_steps, others, elsewhere=_REFUSED)}
+    )
     # Without momentum a velocity would be the gradient itself.
     return config if config.momentum else replace(config, momentum_correction=False)
 

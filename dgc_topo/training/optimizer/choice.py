@@ -50,7 +50,7 @@ def config_of_steps(
     for name in settings:
         if name in _ELSEWHERE:
             raise ValueError(f"{where}: setting {name!r}, expected {_ELSEWHERE[name]} instead")
-    settings = in_steps(where, warm_up_steps, settings)
+    settings = in_steps(where, warm_up_steps, settings, elsewhere=_ELSEWHERE)
     own = {"density": density, "momentum": 0.0, "clip_norm": clip_norm}
     return config_of(None, {**settings, **own})
 

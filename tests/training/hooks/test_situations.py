@@ -167,6 +167,7 @@ def optimizer(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
         ({"density": 1.0, "momentum": 0.9}, "momentum 0.9 at density 1"),
         ({"density": 2.0}, "density"),
         ({"momentun": 0.9}, "did you mean 'momentum'"),
+        ({"warmup_steps": 5}, "did you mean 'warm_up_steps'.*one of (?!.*clip_norm).*momentum"),
         ({"topology": "gossip"}, "is doubly-stochastic, expected an all-reduce"),
         ({"topology": "rong"}, "ring"),
     ],
