@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -62,6 +64,7 @@ class FSDPHookState:
         self._compressors = Compressors(self._memory, config, self._num_replicas)
         self._sums = [ShardSum(part, self._compressors, self._num_replicas) for part in parts]
         self._summed: list[ShardSum] = []  # in the step that is under way
+        self._pass_end: Callable[[], object | None] = lambda: None  #: what ends that step
         self._goes_on = False  # another pass of a step whose gradients are there already
         self._device = torch.device("cpu")
 
@@ -142,7 +145,7 @@ class FSDPHookState:
             if each.part.is_held:
                 shard.zero_()
                 return
-            if each in self._summed:
+            if self._summed and (each in self._summed or self._pass_end() is None):
                 self._forget_interrupted()
             if not self._summed:
                 self._begin()
@@ -171,7 +174,9 @@ class FSDPHookState:
                 "model.set_requires_gradient_sync(False) in all passes but the last"
             )
         # Behind FSDP's own callback, which may still reduce the gradients of the first layers.
-        Variable._execution_engine.queue_callback(self._end)  # noqa: SLF001  # as FSDP does
+        end = partial(self._end)
+        self._pass_end = weakref.ref(end)  # autograd drops it if the pass ends in an error
+        Variable._execution_engine.queue_callback(end)  # noqa: SLF001  # as FSDP does
 
     def _end(self) -> None:
         """End the step: all ranks keep it, or all skip it."""

@@ -286,6 +286,46 @@ def test_a_pass_that_ended_early_takes_nothing_with_it(cluster):
     assert cluster.run(4, interrupted) == [True] * 4
 
 
+class Heads(nn.Module):
+    """A body, and two heads of which a pass uses one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(7, 13)
+        self.heads = nn.ModuleList(nn.Linear(13, 4) for _ in range(2))
+
+    def forward(self, x: Tensor, head: int) -> Tensor:
+        out: Tensor = self.heads[head](self.body(x).relu())
+        return out
+
+
+def interrupted_then_elsewhere(_: Any) -> list[int]:
+    """Return the steps counted: a whole pass, one that ended early, one through another head."""
+    mesh, steps = mesh_of(), []
+    model: Any = Heads()
+    for each in (model.body, *model.heads):
+        fully_shard(each, mesh=mesh["shard"])
+    fully_shard(model, mesh=mesh["shard"])
+    state = dt.compress_fsdp(model, mesh["replicate"], density="10%")
+    for head, fails in ((0, False), (0, True), (1, False), (1, False)):
+        model.zero_grad()
+        if fails:  # in the body, behind the head
+            handle = model.body.register_full_backward_hook(lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                model(batch(0)[0], head).square().sum().backward()
+            handle.remove()
+            model.reset_iter_state()
+        else:
+            model(batch(0)[0], head).square().sum().backward()
+            steps.append(state.step)
+            state.state_dict()  # no step is under way
+    return steps
+
+
+def test_after_a_pass_that_ended_early_another_may_begin_elsewhere(cluster):
+    assert cluster.run(4, interrupted_then_elsewhere) == [[1, 2, 3]] * 4
+
+
 def message(call: Callable[[], object]) -> str:
     """Return the text of the error that a call raises."""
     try:
