@@ -80,9 +80,9 @@ if TYPE_CHECKING:
     from dgc_topo.survivors import without
     from dgc_topo.topology import Topology, known_topologies, load_topology
     from dgc_topo.training.checkpoints.objects import has_checkpoint, load, save
-    from dgc_topo.training.hooks.ddp import hook
-    from dgc_topo.training.hooks.fsdp import compress_fsdp
-    from dgc_topo.training.hooks.state import HookState
+    from dgc_topo.training.hooks.ddp.hook import hook
+    from dgc_topo.training.hooks.ddp.hook_state import HookState
+    from dgc_topo.training.hooks.fsdp.compress import compress_fsdp
     from dgc_topo.training.optimizer.distributed import DistributedOptimizer
     from dgc_topo.zoo import known_models
 
@@ -94,7 +94,7 @@ _HOMES = {
     "DGC": "dgc_topo.compression.dgc",
     "DGCConfig": "dgc_topo.compression.config",
     "DistributedOptimizer": "dgc_topo.training.optimizer.distributed",
-    "HookState": "dgc_topo.training.hooks.state",
+    "HookState": "dgc_topo.training.hooks.ddp.hook_state",
     "Measurement": "dgc_topo.records.measurement",
     "Proof": "dgc_topo.proof",
     "RandomK": "dgc_topo.compression.random_k",
@@ -109,11 +109,11 @@ _HOMES = {
     "Topology": "dgc_topo.topology",
     "Workload": "dgc_topo.simulation",
     "all_reduce": "dgc_topo.runtime",
-    "compress_fsdp": "dgc_topo.training.hooks.fsdp",
+    "compress_fsdp": "dgc_topo.training.hooks.fsdp.compress",
     "copy": "dgc_topo.schedule",
     "gather": "dgc_topo.schedule",
     "has_checkpoint": "dgc_topo.training.checkpoints.objects",
-    "hook": "dgc_topo.training.hooks.ddp",
+    "hook": "dgc_topo.training.hooks.ddp.hook",
     "known_fabrics": "dgc_topo.network",
     "known_models": "dgc_topo.zoo",
     "known_topologies": "dgc_topo.topology",

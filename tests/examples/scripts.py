@@ -17,7 +17,7 @@ from dgc_topo.workers.children import python_command
 from dgc_topo.workers.forks import ForkedLoopback
 
 LIBRARIES = ("accelerate", "lightning.pytorch", "transformers.trainer")
-OURS = ("dgc_topo.training.hooks.fsdp",)
+OURS = ("dgc_topo.training.hooks.fsdp.compress",)
 PATIENCE_S = 150
 
 

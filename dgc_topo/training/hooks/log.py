@@ -1,4 +1,4 @@
-"""Log lines of hooks: what is compressed, and what moved from the optimizer into the hook."""
+"""Log lines of hooks: what is compressed, and what travels dense."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.parameters import describe_dgc
 from dgc_topo.sizes import is_compressed, is_sparse
-from dgc_topo.training.hooks.optimizers import Takeover
 
 LOG = logging.getLogger("dgc_topo.hook")
 
@@ -33,19 +32,6 @@ def tell_compression(title: str, trained: Mapping[str, Tensor], config: DGCConfi
         LOG.warning("%s. Nothing is compressed: no parameter has more than one dimension", text)
     else:
         LOG.info("%s", text)
-
-
-def tell_takeover(moved: Takeover) -> None:
-    """Log what moved from an optimizer into the hook, if anything did."""
-    if moved.momentum:
-        decay = f" and weight decay of {len(moved.decays)} parameters" if moved.decays else ""
-        LOG.info(
-            "hook: momentum %g%s%s moved from the optimizer into DGC, which corrects it for "
-            "delayed gradients; the optimizer's are 0 now",
-            moved.momentum,
-            " (Nesterov)" if moved.nesterov else "",
-            decay,
-        )
 
 
 def _listed(names: list[str], most: int = 4) -> str:

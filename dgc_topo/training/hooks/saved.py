@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.scalars import plain_int
-from dgc_topo.training.hooks.buckets import ParameterState
+from dgc_topo.training.hooks.compressors import ParameterState
 
 
 class Saved(NamedTuple):

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
-
-from torch import nn
-from torch.optim import Optimizer
+from typing import Any
 
 from dgc_topo.compression.config import DGCConfig, config_of
-from dgc_topo.sizes import is_sparse
-from dgc_topo.training.hooks.optimizers import Takeover, takeover_of
 from dgc_topo.training.in_steps import in_steps
 
 _REFUSED = {
@@ -66,95 +61,3 @@ def refuse(where: str, settings: Mapping[str, Any], refused: Mapping[str, tuple[
     for name, (reason, instead) in refused.items():
         if settings.get(name) is not None:
             raise ValueError(f"{where}: {name} is set, but {reason}; expected {instead}")
-
-
-def settings_text(config: DGCConfig) -> str:
-    """Return the settings that a log line names."""
-    parts = [f"density {config.density:g}"]
-    if config.warm_up != "none":
-        parts.append(f"after a warm-up of {config.warm_up_epochs:g} steps ({config.warm_up})")
-    if config.momentum:
-        parts.append(f"{'Nesterov ' if config.nesterov else ''}momentum {config.momentum:g} in DGC")
-    return ", ".join(parts)
-
-
-def local_decays(
-    where: str, config: DGCConfig, moved: Mapping[str, float], names: Iterable[str]
-) -> tuple[DGCConfig, dict[str, float]]:
-    """Return settings without local weight decay, and each parameter's local weight decay.
-
-    The hook adds it itself, because an optimizer's groups may have different ones.
-
-    Args:
-        where: Name of the hook in errors.
-        config: Settings.
-        moved: Weight decay by parameter name, as the optimizer has it.
-        names: Names of all parameters.
-
-    Raises:
-        ValueError: if both have some.
-    """
-    if config.weight_decay and moved:
-        raise ValueError(
-            f"{where}: weight_decay {config.weight_decay:g} and that of the optimizer, expected "
-            "one of both"
-        )
-    if not config.weight_decay or config.weight_decay_mode != "local":
-        return config, dict(moved)
-    decays = dict.fromkeys(names, config.weight_decay)
-    return replace(config, weight_decay=0.0), decays
-
-
-class HookPlan(NamedTuple):
-    """Settings of a hook beside the user's optimizer.
-
-    Attributes:
-        config: DGC's settings.
-        decays: Local weight decay by parameter name, which the hook adds.
-        moved: What the optimizer is to give up.
-    """
-
-    config: DGCConfig
-    decays: dict[str, float]
-    moved: Takeover
-
-
-def plan_of(
-    where: str,
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: Optimizer | None,
-    density: float | str,
-    settings: Mapping[str, Any],
-) -> HookPlan:
-    """Return the settings; nothing is changed yet.
-
-    Args:
-        where: Name of the hook in errors.
-        parameters: The model's, by name.
-        optimizer: The user's, or None.
-        density: See `hook_config`.
-        settings: Those of `hook_config`, and others of `DGCConfig`.
-
-    Raises:
-        ValueError: if some can't be honoured, or momentum or weight decay are both given and the
-            optimizer's.
-    """
-    given = {"momentum": 0.0, **settings}
-    plain = hook_config(where, density, **given)
-    if plain.momentum and not is_sparse(plain.density):
-        raise ValueError(
-            f"{where}: momentum {plain.momentum} at density 1, where nothing is compressed; "
-            "expected 0: the optimizer's own momentum does it"
-        )
-    moved = Takeover()
-    if optimizer is not None and is_sparse(plain.density):
-        moved = takeover_of(where, optimizer, parameters)
-    if moved.momentum:
-        if plain.momentum:
-            raise ValueError(
-                f"{where}: momentum {plain.momentum:g} and that of the optimizer, "
-                f"{moved.momentum:g}, expected one of both"
-            )
-        given |= {"momentum": moved.momentum, "nesterov": moved.nesterov}
-        plain = hook_config(where, density, **given)
-    return HookPlan(*local_decays(where, plain, moved.decays, parameters), moved)

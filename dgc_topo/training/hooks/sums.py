@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.payload import Payload
-from dgc_topo.training.hooks.buckets import BucketDGC
+from dgc_topo.training.hooks.compressors import BucketDGC
 from dgc_topo.training.hooks.flags import Flags
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.payload import SparsePayload
-from dgc_topo.training.hooks.buckets import BucketDGC
+from dgc_topo.training.hooks.compressors import BucketDGC
 
 pytestmark = pytest.mark.one_process
 

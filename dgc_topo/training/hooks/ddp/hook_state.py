@@ -20,17 +20,17 @@ from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.compression.parameters import check_parameters, describe_dgc
 from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
-from dgc_topo.training.hooks.buckets import Compressors
+from dgc_topo.training.hooks.compressors import Compressors
+from dgc_topo.training.hooks.ddp.leftovers import Leftovers
+from dgc_topo.training.hooks.ddp.passes import BackwardPass
+from dgc_topo.training.hooks.ddp.plan import plan_of, settings_text
+from dgc_topo.training.hooks.ddp.reduction import Averaging, Compressing, Reduction
+from dgc_topo.training.hooks.ddp.running import PassRunner
+from dgc_topo.training.hooks.ddp.takeover import Takeover, tell_takeover
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order, refuse_sparse_gradients
-from dgc_topo.training.hooks.leftovers import Leftovers
-from dgc_topo.training.hooks.log import tell_compression, tell_takeover
-from dgc_topo.training.hooks.optimizers import Takeover
-from dgc_topo.training.hooks.passes import BackwardPass
-from dgc_topo.training.hooks.reduction import Averaging, Compressing, Reduction
-from dgc_topo.training.hooks.running import PassRunner
+from dgc_topo.training.hooks.log import tell_compression
 from dgc_topo.training.hooks.saved import Saved, check_place, check_settings, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
-from dgc_topo.training.hooks.settings import plan_of, settings_text
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup

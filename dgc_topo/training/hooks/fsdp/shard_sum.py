@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from dgc_topo.payload import Payload
-from dgc_topo.training.hooks.buckets import Compressors
+from dgc_topo.training.hooks.compressors import Compressors
+from dgc_topo.training.hooks.fsdp.shards import ShardedPart
 from dgc_topo.training.hooks.layout import BucketLayout
-from dgc_topo.training.hooks.shards import ShardedPart
 from dgc_topo.training.hooks.sums import PartSum, average
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.payload import SUM, DensePayload
-from dgc_topo.training.hooks.buckets import Compressors, Rollback
+from dgc_topo.training.hooks.compressors import Compressors
+from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result, Rollback, SummedBucket
 from dgc_topo.training.hooks.flags import used
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
-from dgc_topo.training.hooks.passes import BackwardPass, Result, SummedBucket
 from dgc_topo.training.hooks.sums import average
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.wire.coding import WireDtype

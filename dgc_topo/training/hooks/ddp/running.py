@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result
+from dgc_topo.training.hooks.ddp.reduction import Reduction
 from dgc_topo.training.hooks.layout import BucketLayout
-from dgc_topo.training.hooks.passes import BackwardPass, Result
-from dgc_topo.training.hooks.reduction import Reduction
 from dgc_topo.training.summing import SummingThread
 
 

@@ -15,12 +15,12 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.parameters import describe_dgc
 from dgc_topo.payload import Payload
 from dgc_topo.sizes import is_sparse
-from dgc_topo.training.hooks.buckets import Compressors
+from dgc_topo.training.hooks.compressors import Compressors
+from dgc_topo.training.hooks.fsdp.shard_sum import ShardSum
+from dgc_topo.training.hooks.fsdp.shards import ShardedPart
 from dgc_topo.training.hooks.log import LOG, tell_compression
 from dgc_topo.training.hooks.saved import Saved, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
-from dgc_topo.training.hooks.shard_sum import ShardSum
-from dgc_topo.training.hooks.shards import ShardedPart
 from dgc_topo.training.optimizer.checks import Advice, watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
 

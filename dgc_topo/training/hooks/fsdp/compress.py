@@ -15,10 +15,10 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from dgc_topo.topology import Topology
-from dgc_topo.training.hooks.fsdp_state import FSDPHookState
+from dgc_topo.training.hooks.fsdp.hook_state import FSDPHookState
+from dgc_topo.training.hooks.fsdp.shards import local_of, parts_of
 from dgc_topo.training.hooks.scaling import Scaler
 from dgc_topo.training.hooks.settings import hook_config, refuse
-from dgc_topo.training.hooks.shards import local_of, parts_of
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dgc_topo.training.hooks.log import LOG
 from dgc_topo.training.optimizer.momentum import common_momentum
 
 
@@ -82,6 +83,19 @@ def takeover_of(
         if group["weight_decay"]
     }
     return Takeover(momentum, nesterov, decays)
+
+
+def tell_takeover(moved: Takeover) -> None:
+    """Log what moved from an optimizer into the hook, if anything did."""
+    if moved.momentum:
+        decay = f" and weight decay of {len(moved.decays)} parameters" if moved.decays else ""
+        LOG.info(
+            "hook: momentum %g%s%s moved from the optimizer into DGC, which corrects it for "
+            "delayed gradients; the optimizer's are 0 now",
+            moved.momentum,
+            " (Nesterov)" if moved.nesterov else "",
+            decay,
+        )
 
 
 def _groups_with(

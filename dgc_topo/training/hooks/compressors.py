@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.accumulation import Staleness
-from dgc_topo.compression.compressor import restore
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.pool import constant
@@ -118,10 +117,10 @@ class Compressors:
 
     def state(self) -> dict[str, ParameterState]:
         """Return copies of the state of all parameters that have some."""
-        found = {name: _copies(parked) for name, parked in self._parked.items()}
+        found = {name: copies_of(parked) for name, parked in self._parked.items()}
         for names, compressor in self._live.items():
             for name, live in compressor.states(names).items():
-                found[name] = _copies(live)
+                found[name] = copies_of(live)
         return found
 
     def load(self, state: Mapping[str, ParameterState]) -> None:
@@ -178,24 +177,6 @@ class Compressors:
                 self._histogram = histogram if kept is None else kept + histogram
 
 
-def _copies(state: ParameterState) -> ParameterState:
+def copies_of(state: ParameterState) -> ParameterState:
+    """Return copies of a parameter's state."""
     return {section: tensor.clone() for section, tensor in state.items()}
-
-
-class Rollback:
-    """State of some parameters, to be restored if no rank turns out to have used them.
-
-    Args:
-        compressor: Compressor of their bucket, before it compresses.
-        names: The parameters.
-    """
-
-    def __init__(self, compressor: BucketDGC, names: Sequence[str]) -> None:
-        self._live = compressor.states(names)
-        self._before = {name: _copies(state) for name, state in self._live.items()}
-
-    @torch.no_grad()
-    def restore(self, name: str) -> None:
-        """Undo all that the step did to a parameter's state."""
-        live = self._live[name]
-        restore("hook", {"of": self._before[name]}, {"of": live})

@@ -4,7 +4,7 @@
 import torch
 from torch._C._distributed_c10d import GradBucket
 
-from dgc_topo.training.hooks.state import HookState
+from dgc_topo.training.hooks.ddp.hook_state import HookState
 
 
 def hook(state: HookState, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:

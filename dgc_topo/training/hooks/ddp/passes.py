@@ -7,16 +7,37 @@ finite, no bucket of the pass counts, on any rank.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from dgc_topo.training.hooks.buckets import Rollback
+from dgc_topo.compression.compressor import restore
+from dgc_topo.training.hooks.compressors import BucketDGC, copies_of
 from dgc_topo.training.hooks.sums import PartSum
 
 #: The gradient of a bucket, or the error that took its place.
 Result = torch.futures.Future[Tensor | BaseException]
+
+
+class Rollback:
+    """State of some parameters, to be restored if no rank turns out to have used them.
+
+    Args:
+        compressor: Compressor of their bucket, before it compresses.
+        names: The parameters.
+    """
+
+    def __init__(self, compressor: BucketDGC, names: Sequence[str]) -> None:
+        self._live = compressor.states(names)
+        self._before = {name: copies_of(state) for name, state in self._live.items()}
+
+    @torch.no_grad()
+    def restore(self, name: str) -> None:
+        """Undo all that the step did to a parameter's state."""
+        live = self._live[name]
+        restore("hook", {"of": self._before[name]}, {"of": live})
 
 
 @dataclass(slots=True)

@@ -1,0 +1,1 @@
+"""The hook of DistributedDataParallel: buckets of gradients, summed beside the backward pass."""

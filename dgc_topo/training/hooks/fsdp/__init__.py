@@ -1,0 +1,1 @@
+"""The hook of FSDP2: shards of gradients, averaged between machines."""
