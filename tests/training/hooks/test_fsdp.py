@@ -376,7 +376,7 @@ def test_nonsense_is_refused(cluster):
         "ranks that only serve (1), but every rank trains here",
         "clip_norm is set, but the norm of the whole gradient is known only after",
         "did you mean 'density'",
-        "dt.compress_fsdp applies momentum itself",
+        "dt.compress_fsdp applies momentum 0.9 already",
         "of another kind, expected what state_dict() returned",
         "residual of 'first.weight' does not fit: (3, 3), expected a tensor of shape (7, 7)",
         "parameter 'nobody', expected only those of this model",
