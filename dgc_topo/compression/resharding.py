@@ -69,7 +69,7 @@ def _of_compressor(states: Sequence[Any], place: int, num_workers: int) -> dict[
                     [each[section][name] for each in states],
                     place,
                     num_workers,
-                    first["step"],
+                    first.get("step", 0),  # only ages need it, which have one
                 )
                 for name in tensors
             }

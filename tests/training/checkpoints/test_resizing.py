@@ -129,3 +129,28 @@ def test_progress_in_epochs_is_kept(tmp_path):
         == 5 * halved._timetable.steps_per_epoch // training._timetable.steps_per_epoch
     )
     assert progress.step > 5
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"densities": (1.0,)},
+        {"densities": (0.1,), "compression": {"method": "random-k"}},
+        {"densities": (1.0,), "compression": {"method": "terngrad"}},
+    ],
+    ids=["dense", "random-k", "terngrad"],
+)
+def test_momentum_after_the_sum_stays(how, tmp_path):
+    """Other methods than DGC go on with 2 and 5 workers of 4, and with their momentum."""
+    (job,) = jobs_of(tmp_path, "ring", batch_size=4, epochs=2, steps=8, **how)
+    job = changed(job, checkpoint_every=1)
+    training, _ = resumed(changed(job, world_size=4), tmp_path)
+    stop_at(training, 3)
+    with pytest.raises(Stop):
+        training.run()
+    before = training._ranks[0].buckets.state_dict()
+    for size in (2, 5):
+        again, _ = resumed(changed(job, world_size=size), tmp_path)
+        for rank in again._ranks:
+            for found, expected in zip(rank.buckets.state_dict(), before, strict=True):
+                torch.testing.assert_close(found["momentum"], expected["momentum"], rtol=0, atol=0)
