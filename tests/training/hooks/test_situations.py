@@ -10,6 +10,7 @@ from torch import nn
 from torch._C._distributed_c10d import HashStore
 
 import dgc_topo as dt
+from dgc_topo.compression.resharding import state_for
 from tests.training.hooks import jobs
 
 
@@ -99,6 +100,8 @@ def test_a_state_goes_on_with_its_momentum_and_on_its_rank_or_is_refused(alone):
     other = {**saved, "place": {"rank": 1, "num_workers": 2}}
     with pytest.raises(ValueError, match=r"'rank': 1.*expected.*'rank': 0.*dt\.load"):
         state.load_state_dict(other)
+    pair = [{**saved, "place": {"rank": rank, "num_workers": 2}} for rank in range(2)]
+    state.load_state_dict(state_for(pair, 0, 1))  # for another number of ranks
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
