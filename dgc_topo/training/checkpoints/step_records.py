@@ -25,7 +25,7 @@ PART_STEPS = 2_000  #: steps whose records move to a file of their own
 _FOLDER = "records"
 
 
-class Part(BaseModel):
+class StepRecordFile(BaseModel):
     """Note about a file with the records of some steps; no other file ever gets its name.
 
     Attributes:
@@ -50,7 +50,7 @@ class StepRecords:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / _FOLDER
-        self._parts: dict[int, list[Part]] = {}
+        self._parts: dict[int, list[StepRecordFile]] = {}
 
     def state_of(self, rank: TrainingRank) -> dict[str, Any]:
         """Return a rank's records as plain content, after moving them to a file if they are many.
@@ -76,7 +76,7 @@ class StepRecords:
         Returns:
             Why some are left out; "" if none are.
         """
-        parts, rows, why = [Part.model_validate(each) for each in state["parts"]], [], ""
+        parts, rows, why = [StepRecordFile.model_validate(each) for each in state["parts"]], [], ""
         for part in parts:
             try:
                 rows.append(read_file(self._folder / part.name, part.checksum))
@@ -93,11 +93,11 @@ class StepRecords:
                 del rank.records[:-length]
                 self._parts[rank.rank] = []  # their files hold more
 
-    def _write(self, rank: int, records: Sequence[StepRecord]) -> Part:
+    def _write(self, rank: int, records: Sequence[StepRecord]) -> StepRecordFile:
         self._folder.mkdir(parents=True, exist_ok=True)
         name = f"rank-{rank}-{secrets.token_hex(6)}.pt"
         written = write_file(self._folder / name, _to_tensor(records))
-        return Part(name=name, steps=len(records), checksum=written.checksum)
+        return StepRecordFile(name=name, steps=len(records), checksum=written.checksum)
 
 
 def _to_tensor(records: Sequence[StepRecord]) -> Tensor:
