@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread per process: several worker processes share the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test check install clean
+.PHONY: demo test test-long check install clean
 
 install: .venv/installed
 
@@ -23,9 +23,12 @@ check: install  ## lint, types, and which rooms import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check  ## everything: lint, types, tests
-	$(BIN)/pytest -m "not crowded" -n auto --dist worksteal
-	$(BIN)/pytest -m crowded
+test: check  ## lint, types, and all tests but the longest
+	$(BIN)/pytest -m "not crowded and not long" -n auto --dist worksteal
+	$(BIN)/pytest -m "crowded and not long"
+
+test-long: install  ## the tests that take longest: more of the same kinds
+	$(BIN)/pytest -m long
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis results

@@ -156,10 +156,19 @@ class Faults:
         self._early.set()
 
 
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
 def living_workers() -> list[psutil.Process]:
     """Return the workers that this process has started, and that run."""
     found = []
     for server in psutil.Process().children():
+        if not any("dgc_topo.workers.fork_server" in each for each in _command(server)):
+            continue  # somebody else's, in a process that does other things, too
         for worker in server.children():
             try:
                 if worker.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED}:

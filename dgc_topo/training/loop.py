@@ -159,21 +159,27 @@ class TrainingRun:
         failure: RuntimeError | None = None
         while True:
             try:
-                if failure is not None:
-                    self._go_on_without(failure)
-                return self._train_epochs()
+                goes_on = failure is None or self._go_on_without_lost()
+                if goes_on:
+                    return self._train_epochs()
+                break
             except (PeerError, GroupPeerError) as error:
                 failure = error
+        assert failure is not None
+        raise failure
 
-    def _go_on_without(self, failure: RuntimeError) -> None:
-        """Go on with the ranks that are left, if that is wanted."""
-        left = go_on_without(self._job, self._world, self._progress, failure)
+    def _go_on_without_lost(self) -> bool:
+        """Go on with the ranks that are left; return False if that is not wanted."""
+        left = go_on_without(self._job, self._world, self._progress)
+        if left is None:
+            return False
         self._topology, self._progress = left
         self._schedule = self._topology.schedule(self._world.world_size, seed=self._job.seed)
         self._contributors = self._schedule.contributors.tolist()
         for rank, number in zip(self._ranks, self._world.ranks, strict=True):
             rank.renumber(number, self._world.world_size)
         self._connect()
+        return True
 
     def _train_epochs(self) -> int | None:
         """Train all epochs that are left; return the step that diverged, if one did."""

@@ -25,7 +25,7 @@ class Survival(NamedTuple):
     progress: Progress
 
 
-def go_on_without(job: Job, world: World, progress: Progress, error: RuntimeError) -> Survival:
+def go_on_without(job: Job, world: World, progress: Progress) -> Survival | None:
     """Join those that are left, and agree on the step from which they go on.
 
     Parameters stay as each rank has them: those of its last whole step.  Ranks that are behind the
@@ -35,15 +35,17 @@ def go_on_without(job: Job, world: World, progress: Progress, error: RuntimeErro
         job: The training.
         world: Its ranks; becomes the world of those that are left.
         progress: This rank's.
-        error: What this rank saw of the loss.
+
+    Returns:
+        None if the training is not to go on.
 
     Raises:
-        RuntimeError: that error, if it is not to go on; or another rank is lost meanwhile.
+        RuntimeError: if another rank is lost meanwhile.
         ScheduleError: if those that are left do not average any more.
     """
     living = world.go_on() if job.train.on_lost_rank == "continue" else None
     if living is None:
-        raise error
+        return None
     lost = sorted(set(range(job.train.world_size)) - set(living))
     topology = without(job.topology, lost, job.train.world_size)
     prove(topology, len(living), seed=job.seed)

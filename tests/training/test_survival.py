@@ -135,6 +135,7 @@ def test_steps_are_lost_from_the_checkpoint_to_the_furthest_step():
         restarts.after(LaunchError("no loss"), 0)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_torchrun_restarts_the_same_command_with_the_same_end(tmp_path, hosts):
     path = write_tiny(tmp_path, "ring", world_size=2, densities=[0.01], epochs=2, steps=50)

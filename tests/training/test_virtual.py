@@ -100,6 +100,7 @@ def test_four_virtual_workers_equal_four_real_ones(tmp_path):
         assert_equal(real, run_here(job))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_eight_virtual_workers_equal_eight_real_ones(tmp_path):
     jobs = jobs_of(tmp_path, "parameter-server", "butterfly", world_size=8, batch_size=4)

@@ -51,6 +51,7 @@ def wait_for_set(folder: Path, which: str, number: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
     """SIGKILL and Ctrl-C: what is finished stays, what was under way goes on, to the same bits."""

@@ -87,6 +87,7 @@ def test_a_server_waits_while_the_workers_are_timed(lab: Lab, tmp_path):
     assert record.crowd_phases is not None
 
 
+@pytest.mark.long
 def test_emulated_compute_is_stretched_too(lab: Lab, tmp_path):
     path = write_tiny(tmp_path, "ring", densities=(1.0,), epochs=1)
     text = path.read_text().replace("fashion-mnist-subset", "emulated")
