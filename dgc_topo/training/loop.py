@@ -156,17 +156,15 @@ class TrainingRun:
 
     def _train(self) -> int | None:
         """Train all that is left, perhaps with fewer ranks in the end; see `_train_epochs`."""
-        failure: RuntimeError | None = None
+        losses: list[RuntimeError] = []
         while True:
             try:
-                goes_on = failure is None or self._go_on_without_lost()
-                if goes_on:
+                if not losses or self._go_on_without_lost():
                     return self._train_epochs()
-                break
             except (PeerError, GroupPeerError) as error:
-                failure = error
-        assert failure is not None
-        raise failure
+                losses.append(error)
+            else:
+                raise losses[-1]
 
     def _go_on_without_lost(self) -> bool:
         """Go on with the ranks that are left; return False if that is not wanted."""
