@@ -34,7 +34,7 @@ class Gather(Protocol):
 
 
 class _Outcome(BaseModel):
-    """What a process says after its part: the note about its file, or why it failed."""
+    """Report of a process after its part: the note about its file, or the reason of a failure."""
 
     rank: int
     file: FileNote | None = None
