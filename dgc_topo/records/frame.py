@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from dgc_topo.records.configuration import Configuration
-from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
+from dgc_topo.records.measurement import Measurement, ModelFiles, Phases, SparseSizes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,14 +24,17 @@ _NESTED: dict[str, tuple[str, type[BaseModel]]] = {
     "solo_phases": ("solo_", Phases),
     "crowd_phases": ("crowd_", Phases),
     "sparse": ("sparse_", SparseSizes),
+    "models": ("models_", ModelFiles),
 }
 #: Fields left out: they hold several values, or are shown as a label.
-_LEFT_OUT = ("options", "profile", "quality")
+_LEFT_OUT = ("options", "profile", "quality", "staleness", "resumed_at", "lost_ranks")
 _PLAIN = [name for name in Measurement.model_fields if name not in {*_NESTED, *_LEFT_OUT}]
 _COLUMNS = [
     *_PLAIN,
     "configuration",
     "options",
+    "resumed_at",
+    "lost_ranks",
     *(f"{prefix}{name}" for prefix, model in _NESTED.values() for name in model.model_fields),
     "compression_ratio",
     "scaling_efficiency",
@@ -45,10 +48,11 @@ _POINT = ["metric", "epoch", "step", "value", "train_loss", "density_sent"]
 def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """Return one row per record, one flat column per fact.
 
-    Columns are the record's fields, then ``configuration`` and ``options`` (labels), the phases
-    in seconds (``solo_``: of one worker alone, ``crowd_``: of all at once), the sizes of sparse
-    gradients (``sparse_``), ``compression_ratio``, ``scaling_efficiency``, ``quality_metric`` and
-    ``quality_final``.  What a record lacks is NaN or None.
+    Columns are the record's fields, then ``configuration``, ``options``, ``resumed_at`` (such as
+    "step 120") and ``lost_ranks`` (such as "rank 3 at step 40") as labels, the phases in seconds
+    (``solo_``: of one worker alone, ``crowd_``: of all at once), the sizes of sparse gradients
+    (``sparse_``), the models' files (``models_``), ``compression_ratio``, ``scaling_efficiency``,
+    ``quality_metric`` and ``quality_final``.  What a record lacks is NaN or None.
     """
     import pandas as pd  # noqa: PLC0415  # records are read without it
 
@@ -88,6 +92,10 @@ def _row(record: Measurement) -> dict[str, object]:
         **{name: getattr(record, name) for name in _PLAIN},
         "configuration": configuration.label,
         "options": configuration.options_label,
+        "resumed_at": ", ".join(f"step {step}" for step in record.resumed_at),
+        "lost_ranks": ", ".join(
+            f"rank {lost.rank} at step {lost.step}" for lost in record.lost_ranks
+        ),
         **nested,
         "compression_ratio": record.compression_ratio,
         "scaling_efficiency": record.scaling_efficiency,

@@ -344,7 +344,7 @@ LITTLE: dict[str, dict[str, tuple[int, ...]]] = {
 @pytest.mark.parametrize("shapes", LITTLE.values(), ids=LITTLE.keys())
 @pytest.mark.parametrize("num_ranks", [1, 3])
 def test_models_with_little_to_compress_train(shapes, num_ranks):
-    """Everything is sent in every step, so the first update is the sum, whoever sends it."""
+    """Everything is sent in every step, so the first update is the sum, or the mean of updates."""
     parameters = {name: torch.ones(shape) for name, shape in shapes.items()}
     gradients = random_like(parameters, torch.Generator().manual_seed(0))
     zeros = {name: torch.zeros_like(p) for name, p in parameters.items()}
@@ -357,7 +357,9 @@ def test_models_with_little_to_compress_train(shapes, num_ranks):
         for merge in ("union", "reselect")
         for density in (1e-9, 0.999)
     }
-    for name, make in {**MAKERS, **more}.items():
+    mean = {"updates": lambda p: UpdateCompressor(p, num_workers=num_ranks, density=0.1)}
+    for name, make in {**MAKERS, **more, **mean}.items():
+        weight = 1 if name == "updates" else num_ranks
         ranks = [make(parameters) for _ in range(num_ranks)]
         if name == "terngrad":
             ranks = [TernGrad(parameters, rank=rank) for rank in range(num_ranks)]
@@ -369,6 +371,6 @@ def test_models_with_little_to_compress_train(shapes, num_ranks):
             assert all(updates[0][n].shape == p.shape for n, p in parameters.items())
             dense = {n: u for n, u in updates[0].items() if u.dim() < 2}
             for n, update in dense.items() if number == 0 else ():
-                torch.testing.assert_close(update, num_ranks * gradients[n])
+                torch.testing.assert_close(update, weight * gradients[n])
         assert ranks[0].neutral().device == parameters[next(iter(parameters))].device
         assert ranks[0].describe()

@@ -14,7 +14,14 @@ import dgc_topo
 from dgc_topo.records.configuration import measured
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
-from dgc_topo.records.measurement import SCHEMA_VERSION, Quality, QualityPoint
+from dgc_topo.records.measurement import (
+    SCHEMA_VERSION,
+    LostRank,
+    ModelFiles,
+    Quality,
+    QualityPoint,
+    StalenessCounts,
+)
 from dgc_topo.records.records import ResultsError, load_measurements
 from dgc_topo.report.results import load_results
 
@@ -30,7 +37,26 @@ def test_one_flat_row_per_record(records):
     assert first["options"] == "server=dedicated"
     assert first["solo_compute_s"] == record.solo_phases.compute_s
     assert frame.iloc[1]["sparse_entries"] == records[1].sparse.entries
-    assert not frame.map(lambda value: isinstance(value, dict | tuple | BaseModel)).any(axis=None)
+    assert holds_plain_values(frame)
+
+
+def holds_plain_values(frame):
+    return not frame.map(lambda v: isinstance(v, dict | list | tuple | BaseModel)).any(axis=None)
+
+
+def test_fields_that_few_records_have_are_plain_values_too(records):
+    rare = {
+        "models": ModelFiles(last="models/last.pt", best="models/best.pt"),
+        "resumed_at": (12, 40),
+        "lost_ranks": (LostRank(rank=3, step=20), LostRank(rank=1, step=30)),
+        "staleness": StalenessCounts(sent=(5, 6), waiting=(0, 1)),
+    }
+    frame = to_frame([records[0].model_copy(update=rare)])
+    assert holds_plain_values(frame)
+    row = frame.iloc[0]
+    assert row["models_best"] == "models/best.pt"
+    assert row["resumed_at"] == "step 12, step 40"
+    assert row["lost_ranks"] == "rank 3 at step 20, rank 1 at step 30"
 
 
 def test_what_a_prediction_lacks_is_missing(records):
