@@ -200,9 +200,31 @@ def test_an_interrupt_is_no_fault_of_the_function(tmp_path):
         load_topology(str(path)).schedule(3)
 
 
-def test_a_command_asked_to_end_inside_a_function_ends_without_blaming_it(tmp_path):
+#: The second asks while nothing can be imported, as where a first signal is being handled.
+ASKED_TO_END = (
+    """
+import builtins, os, signal
+
+def schedule(n):
+    os.kill(os.getpid(), signal.SIGTERM)
+""",
+    """
+import builtins, signal
+
+def schedule(n):
+    kept, builtins.__import__ = builtins.__import__, None
+    try:
+        signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
+    finally:
+        builtins.__import__ = kept
+""",
+)
+
+
+@pytest.mark.parametrize("code", ASKED_TO_END)
+def test_a_command_asked_to_end_inside_a_function_ends_without_blaming_it(tmp_path, code):
     path = tmp_path / "mine.py"
-    path.write_text("import os, signal\n\ndef schedule(n): os.kill(os.getpid(), signal.SIGTERM)\n")
+    path.write_text(code)
     command = [sys.executable, "-m", "dgc_topo", "verify", str(path), "--world-size", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "", "")

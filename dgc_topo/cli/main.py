@@ -338,13 +338,13 @@ def report(
 
 def main() -> NoReturn:
     """Run the command line."""
-    end_with_launcher()
-    # SIGTERM must clean up (workers, temporary folders) just as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _end)
-    run(app)
-
-
-def _end(number: int, _: object) -> NoReturn:
+    # Imported before it is needed: a second signal may come while the first one is handled.
     from dgc_topo.python_files import AskedToEnd
 
-    raise AskedToEnd(128 + number)
+    def end(number: int, _: object) -> NoReturn:
+        raise AskedToEnd(128 + number)
+
+    end_with_launcher()
+    # SIGTERM must clean up (workers, temporary folders) just as Ctrl-C does.
+    signal.signal(signal.SIGTERM, end)
+    run(app)
