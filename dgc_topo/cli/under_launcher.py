@@ -15,7 +15,7 @@ from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.experiments.calibration.cases import probes
 from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
-from dgc_topo.experiments.continuation import Start, in_order, start_of
+from dgc_topo.experiments.continuation import Start, in_order, jobs_beside, start_of
 from dgc_topo.experiments.jobs import Part, check_trainings, compared_settings, plan_jobs
 from dgc_topo.experiments.runner import Place, collect, finish
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
@@ -51,7 +51,8 @@ def train_as_rank(
     with announcing_failure():
         part = get_part()
         text = read_scenario(scenario)
-        wanted = part.of(parse_scenario(text, str(scenario), scenario.parent))
+        whole = parse_scenario(text, str(scenario), scenario.parent)
+        wanted = part.of(whole)
         settings = _settings_of(wanted, scenario)
         _check_world_size(settings.world_size, scenario)
         place = Place(scenario, text, wanted, output, ("train", *part.options))
@@ -59,7 +60,8 @@ def train_as_rank(
         compared = compared_settings(wanted) | {"--resume": resume}
         jobs, left_out = plan_jobs(wanted)
         check_trainings(str(scenario), jobs, seat=seat_from())
-        start = start_of(place.folder, wanted, jobs, wanted=resume, insists=resume)
+        beside = jobs_beside(whole, jobs)
+        start = start_of(place.folder, wanted, jobs, wanted=resume, insists=resume, beside=beside)
     with join_workers(settings.device, settings.backend, timeout, compared) as worker:
         _run(place, jobs, start._replace(notes=[*left_out, *start.notes]), worker)
 
@@ -119,7 +121,7 @@ def _run(place: Place, jobs: list[Job], start: Start, worker: Worker) -> None:
         with folder.restored_on_error(bars.moved):
             collect(todo, run_all, folder, bars, keeping)
         if not start.is_over:
-            finish(place.scenario, in_order(folder, jobs), folder, bars)
+            finish(place.scenario, in_order(folder, jobs), folder, bars, start.beside)
     print_findings(folder)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.prediction import num_predictions
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.training_cases import cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import MEASUREMENTS, ResultsError, load_measurements
+from dgc_topo.records.room import CHECKPOINTS
 from dgc_topo.training.checkpoints.errors import CheckpointError
-from dgc_topo.training.checkpoints.keeping import Keeping, check_checkpoints
-from dgc_topo.training.checkpoints.manifest import Manifest
+from dgc_topo.training.checkpoints.keeping import Keeping, check_checkpoints, name_of
+from dgc_topo.training.checkpoints.manifest import Manifest, complete_numbers
 from dgc_topo.training.job import Job
 
 
@@ -25,12 +27,16 @@ class Earlier(NamedTuple):
     Attributes:
         done: Fingerprints of the jobs that have records.
         begun: Checkpoints of the jobs that have none, by fingerprint.
+        beside: Jobs beside them that have records.
+        begun_beside: Jobs beside them that have none, but checkpoints.
         others: Why what is there is of other runs; "" if it is not.
         num_predicted: Number of predicted records.
     """
 
     done: frozenset[str] = frozenset()
     begun: Mapping[str, Manifest] = MappingProxyType({})
+    beside: tuple[Job, ...] = ()
+    begun_beside: tuple[Job, ...] = ()
     others: str = ""
     num_predicted: int = 0
 
@@ -40,8 +46,8 @@ class Earlier(NamedTuple):
 
     @property
     def is_there(self) -> bool:
-        """True if there is something of these jobs, and nothing of others."""
-        return not self.others and bool(self.done or self.begun)
+        """True if there is something of these jobs or of those beside, and nothing of others."""
+        return not self.others and any((self.done, self.begun, self.beside, self.begun_beside))
 
     def is_interrupted(self, jobs: Sequence[Job], num_predictions: int) -> bool:
         """Return True if what is there is a part of the jobs' results, but not all of it."""
@@ -55,8 +61,13 @@ class Earlier(NamedTuple):
         return [f"{len(self.done)} of {len(jobs)} runs, which are there already"]
 
 
-def earlier_in(folder: Path, jobs: Sequence[Job]) -> Earlier:
+def earlier_in(folder: Path, jobs: Sequence[Job], beside: Sequence[Job] = ()) -> Earlier:
     """Return the earlier work in *folder*; none if it holds no results.
+
+    Args:
+        folder: Folder of results, existing or not.
+        jobs: Jobs that are to go on.
+        beside: Jobs whose results may be there, too, and stay.
 
     Raises:
         ResultsError: if the records cannot be read.
@@ -64,14 +75,12 @@ def earlier_in(folder: Path, jobs: Sequence[Job]) -> Earlier:
     if not (folder / MEASUREMENTS).is_file():
         return Earlier()
     records = load_measurements(folder)
-    keys = {job.key for job in jobs}
     measured = [record for record in records if record.kind == "measured"]
-    done = frozenset(record.job for record in measured if record.job in keys)
-    others = ""
-    if any(record.job not in keys for record in measured):
-        others = f"{folder}: holds results of other runs"
+    keys = {record.job for record in measured}
+    done = frozenset(job.key for job in jobs if job.key in keys)
     keeping = Keeping(folder=folder)
     begun: dict[str, Manifest] = {}
+    others = _of_others(folder, keys, [*jobs, *beside])
     for job in jobs:
         try:
             manifest = None if job.key in done else check_checkpoints(keeping, job)
@@ -79,9 +88,25 @@ def earlier_in(folder: Path, jobs: Sequence[Job]) -> Earlier:
             others = others or str(error)
         else:
             begun |= {} if manifest is None else {job.key: manifest}
-    return Earlier(
-        frozenset(key for key in done if key), begun, others, len(records) - len(measured)
+    recorded = tuple(job for job in beside if job.key in keys)
+    begun_beside = tuple(
+        job
+        for job in beside
+        if job.key not in keys and complete_numbers(keeping.checkpoints_of(job))
     )
+    num_predicted = len(records) - len(measured)
+    return Earlier(done, begun, recorded, begun_beside, others, num_predicted)
+
+
+def _of_others(folder: Path, keys: Iterable[str | None], jobs: Sequence[Job]) -> str:
+    """Return why a folder is one of other runs than *jobs*, by records and checkpoints; or ""."""
+    if not {job.key for job in jobs}.issuperset(keys):
+        return f"{folder}: holds results of other runs"
+    names = {name_of(job) for job in jobs}
+    for place in sorted((folder / CHECKPOINTS).glob("*/")):
+        if place.name not in names and complete_numbers(place):
+            return f"{folder}: holds checkpoints of another run, {place.name}"
+    return ""
 
 
 def refuse_others(folder: Path, earlier: Earlier) -> None:
@@ -105,16 +130,24 @@ class Start(NamedTuple):
         keep: Fingerprints of jobs whose records stay; None begins anew.
         notes: Lines that say what is there.
         is_over: True if nothing is left to do.
+        beside: Other jobs whose records stay.
     """
 
     missing: list[Job]
     keep: list[str] | None = None
     notes: Sequence[str] = ()
     is_over: bool = False
+    beside: Sequence[Job] = ()
 
 
 def start_of(
-    folder: Path, scenario: Scenario, jobs: list[Job], *, wanted: bool, insists: bool
+    folder: Path,
+    scenario: Scenario,
+    jobs: list[Job],
+    *,
+    wanted: bool,
+    insists: bool,
+    beside: Sequence[Job] = (),
 ) -> Start:
     """Return the beginning of a run of a scenario that is no ladder.
 
@@ -124,21 +157,39 @@ def start_of(
         jobs: All of its jobs.
         wanted: True to go on with an interrupted run, if it is there.
         insists: True to go on with a finished one, too, and refuse to rename others' results.
+        beside: Jobs whose results may be there, too, and stay; see `jobs_beside`.
 
     Raises:
         ResultsError: if it insists, and the results are of other runs.
     """
     if not (jobs and wanted):
         return Start(jobs)
-    earlier = earlier_in(folder, jobs)
+    earlier = earlier_in(folder, jobs, beside)
     if insists:
         refuse_others(folder, earlier)
-    is_interrupted = earlier.is_interrupted(jobs, _num_predictions(scenario, jobs))
+    total = _num_predictions(scenario, [*jobs, *earlier.beside])
+    is_interrupted = earlier.is_interrupted(jobs, total)
     is_over = earlier.is_there and not is_interrupted
     if not (is_interrupted or (insists and is_over)):
         return Start(jobs)
-    keep = [job.key for job in jobs]
-    return Start(earlier.missing(jobs), keep, earlier.notes(jobs), is_over)
+    keep = [job.key for job in (*jobs, *beside)]
+    return Start(earlier.missing(jobs), keep, earlier.notes(jobs), is_over, earlier.beside)
+
+
+def jobs_beside(scenario: Scenario, jobs: Sequence[Job]) -> list[Job]:
+    """Return the other runs of a whole scenario, of which *jobs* are a part.
+
+    Args:
+        scenario: The whole scenario.
+        jobs: Those of the part, all of one number of workers.
+    """
+    if scenario.train is None or scenario.ladder is not None or not jobs:
+        return []
+    size = {"world_size": jobs[0].train.world_size}
+    train = scenario.train.model_copy(update=size)
+    others, _ = plan_jobs(scenario.model_copy(update={"train": train}))
+    keys = {job.key for job in jobs}
+    return [job for job in others if job.key not in keys]
 
 
 def _num_predictions(scenario: Scenario, jobs: Sequence[Job]) -> int:

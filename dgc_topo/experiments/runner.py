@@ -15,6 +15,7 @@ from dgc_topo.experiments.continuation import (
     Start,
     earlier_in,
     in_order,
+    jobs_beside,
     refuse_others,
     start_of,
 )
@@ -161,8 +162,8 @@ def run_scenario(  # noqa: PLR0913 - those after the third have names
     """
     path = scenario_path(path)
     text = read_scenario(path)
-    scenario = parse_scenario(text, str(path), path.parent)
-    scenario = part.of(scenario) if part else scenario
+    whole = parse_scenario(text, str(path), path.parent)
+    scenario = part.of(whole) if part else whole
     if not train and not (scenario.simulate and scenario.simulate.workloads):
         raise ScenarioError(
             f"{path}: has no [[simulate.workloads]], so there is nothing to predict without "
@@ -181,7 +182,8 @@ def run_scenario(  # noqa: PLR0913 - those after the third have names
         return _run_ladder(place, jobs, observer, limit_s, max_restarts)
     check_room(place.folder, path)
     wanted = resume or part is None
-    start = start_of(place.folder, scenario, jobs, wanted=wanted, insists=resume)
+    beside = jobs_beside(whole, jobs) if part else []
+    start = start_of(place.folder, scenario, jobs, wanted=wanted, insists=resume, beside=beside)
     start = start._replace(notes=[*left_out, *start.notes])
     return _run(place, jobs, start, observer, max_restarts)
 
@@ -200,7 +202,7 @@ def _run(
             collect(start.missing, runner, folder, observer, keeping)
     if not start.is_over:
         with folder.restored_on_error(observer.moved):
-            finish(place.scenario, in_order(folder, jobs), folder, observer)
+            finish(place.scenario, in_order(folder, jobs), folder, observer, start.beside)
     return folder
 
 
@@ -272,13 +274,26 @@ def collect(
 
 
 def finish(
-    scenario: Scenario, measured: list[Measurement], folder: ResultsFolder, observer: Observer
+    scenario: Scenario,
+    measured: list[Measurement],
+    folder: ResultsFolder,
+    observer: Observer,
+    beside: Sequence[Job] = (),
 ) -> None:
-    """Predict all runs and workloads on the scenario's networks; earlier predictions go."""
+    """Predict all runs and workloads on the scenario's networks; earlier predictions go.
+
+    Args:
+        scenario: The scenario, or a part of it.
+        measured: All runs in the folder.
+        folder: The results.
+        observer: Is told about the progress.
+        beside: Jobs of *measured* that are in no part of the scenario.
+    """
     folder.keep_measured()
     # DDP's all-reduce has no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
-    runs = cases_of_runs(known, scenario.simulate, scenario.topologies)
+    topologies = [*scenario.topologies, *(job.topology for job in beside)]
+    runs = cases_of_runs(known, scenario.simulate, topologies)
     workloads = [*cases_of_scenario(scenario), *runs]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):
