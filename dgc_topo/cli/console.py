@@ -17,6 +17,7 @@ from rich.console import Console, ConsoleDimensions
 from rich.text import Text
 
 from dgc_topo.cli import streams
+from dgc_topo.python_files import AskedToEnd
 from dgc_topo.text import name_of, printable
 
 if TYPE_CHECKING:
@@ -116,16 +117,42 @@ def clear_errors() -> Iterator[None]:
         try:
             yield
         except (ValueError, RuntimeError, OSError) as error:
-            raise _report(error, str(error)) from error
+            raise _report(error, _with_notes(str(error), error)) from error
         except MemoryError as error:
             raise _report(
                 error, f"this takes more memory than there is ({name_of(error)})"
             ) from error
         except OverflowError as error:
             raise _report(error, f"a number is too large ({name_of(error)})") from error
-        except KeyboardInterrupt:
-            errors.print("interrupted; every worker process has been ended")
+        except KeyboardInterrupt as interrupt:
+            said = _with_notes("interrupted; every worker process has been ended", interrupt)
+            errors.print(said, soft_wrap=True)
             raise typer.Exit(_INTERRUPTED) from None
+        except AskedToEnd as asked:
+            said = _with_notes("asked to end; every worker process has been ended", asked)
+            errors.print(said, soft_wrap=True)
+            raise
+
+
+@contextmanager
+def saying_how_to_go_on(how: str) -> Iterator[None]:
+    """Have `clear_errors` say how to go on, if a signal or the loss of a worker ends the block."""
+    try:
+        yield
+    except (KeyboardInterrupt, AskedToEnd) as ended:
+        ended.add_note(how)
+        raise
+    except RuntimeError as error:
+        # A LaunchError has the loss, an error of a rank itself its lost peers.
+        is_loss = getattr(error, "loss", None) is not None or bool(getattr(error, "peers", None))
+        if is_loss and "--resume" not in str(error):
+            error.add_note(how)
+        raise
+
+
+def _with_notes(said: str, error: BaseException) -> str:
+    between = "\n" if "\n" in said else "; "
+    return between.join([said, *getattr(error, "__notes__", ())])
 
 
 def _report(error: Exception, text: str) -> typer.Exit:

@@ -20,6 +20,7 @@ from dgc_topo.cli.console import (
     console,
     naming_options,
     print_raw,
+    saying_how_to_go_on,
     topology_from,
 )
 from dgc_topo.cli.lab import lab
@@ -110,7 +111,7 @@ def compare(
 
     with clear_errors():
         check_folder("--output", output)
-        with ProgressBars(console) as bars:
+        with saying_how_to_go_on("the same command goes on"), ProgressBars(console) as bars:
             folder = run_scenario(
                 scenario, output, bars, limit_s=60 * minutes, max_restarts=max_restarts
             )
@@ -169,6 +170,8 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
     def get_part() -> Part:
         return Part(topology_from(topology, option or []), density, world_size)
 
+    how = "the same command " + ("goes on" if resume else "with --resume goes on")
+    how += " from the newest checkpoint"
     with clear_errors(), naming_options({"density": "--density", "world_size": "--world-size"}):
         if was_launched():
             from dgc_topo.cli.under_launcher import train_as_rank
@@ -178,11 +181,12 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
                     f"--max-restarts {max_restarts}: under a launcher, which starts the processes, "
                     "expected none (give torchrun its own --max-restarts, and this --resume)"
                 )
-            train_as_rank(scenario, get_part, output, resume=resume)
+            with saying_how_to_go_on(how):
+                train_as_rank(scenario, get_part, output, resume=resume)
             return
         check_folder("--output", output)
         part = get_part()
-        with ProgressBars(console) as bars:
+        with saying_how_to_go_on(how), ProgressBars(console) as bars:
             folder = run_scenario(
                 scenario, output, bars, part=part, resume=resume, max_restarts=max_restarts
             )

@@ -120,11 +120,11 @@ class ProgressBars:
         """Print that earlier results have been renamed."""
         self._console.print(moved_text(folder, aside), soft_wrap=True)
 
-    def plan(self, jobs: list[Job], left_out: list[str]) -> None:
-        """Show a bar over the runs, and print which runs are left out."""
+    def plan(self, jobs: list[Job], notes: list[str]) -> None:
+        """Show a bar over the runs, and print the notes about them."""
         self._jobs = jobs
-        for line in left_out:
-            self._console.print(f"left out: {line}")
+        for line in notes:
+            self._console.print(line, soft_wrap=True)
         processes = sorted({job.num_processes for job in jobs})
         where = f"on {' or '.join(map(str, processes))} processes" if jobs else ""
         self._runs = self._progress.add_task("training runs", total=len(jobs), note=where)

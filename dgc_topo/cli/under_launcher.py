@@ -63,7 +63,7 @@ def train_as_rank(
         beside = jobs_beside(whole, jobs)
         start = start_of(place.folder, wanted, jobs, wanted=resume, insists=resume, beside=beside)
     with join_workers(settings.device, settings.backend, timeout, compared) as worker:
-        _run(place, jobs, start._replace(notes=[*left_out, *start.notes]), worker)
+        _run(place, jobs, start.with_left_out(left_out), worker)
 
 
 def _check_world_size(wanted: int, path: Path) -> None:

@@ -58,7 +58,7 @@ class Earlier(NamedTuple):
         """Return a line about the runs that are there, if some are."""
         if not self.done:
             return []
-        return [f"{len(self.done)} of {len(jobs)} runs, which are there already"]
+        return [f"left out: {len(self.done)} of {len(jobs)} runs, which are there already"]
 
 
 def earlier_in(folder: Path, jobs: Sequence[Job], beside: Sequence[Job] = ()) -> Earlier:
@@ -80,7 +80,7 @@ def earlier_in(folder: Path, jobs: Sequence[Job], beside: Sequence[Job] = ()) ->
     done = frozenset(job.key for job in jobs if job.key in keys)
     keeping = Keeping(folder=folder)
     begun: dict[str, Manifest] = {}
-    others = _of_others(folder, keys, [*jobs, *beside])
+    others = _of_others(folder, measured, [*jobs, *beside])
     for job in jobs:
         try:
             manifest = None if job.key in done else check_checkpoints(keeping, job)
@@ -98,10 +98,14 @@ def earlier_in(folder: Path, jobs: Sequence[Job], beside: Sequence[Job] = ()) ->
     return Earlier(done, begun, recorded, begun_beside, others, num_predicted)
 
 
-def _of_others(folder: Path, keys: Iterable[str | None], jobs: Sequence[Job]) -> str:
+def _of_others(folder: Path, records: Iterable[Measurement], jobs: Sequence[Job]) -> str:
     """Return why a folder is one of other runs than *jobs*, by records and checkpoints; or ""."""
-    if not {job.key for job in jobs}.issuperset(keys):
-        return f"{folder}: holds results of other runs"
+    keys = {job.key for job in jobs}
+    for record in records:
+        if record.job not in keys:
+            run = f"{record.topology}, density {record.density:g}, seed {record.seed}"
+            run += f", {record.world_size} ranks, {record.num_steps} steps, finished"
+            return f"{folder}: holds results of other runs ({run})"
     names = {name_of(job) for job in jobs}
     for place in sorted((folder / CHECKPOINTS).glob("*/")):
         if place.name not in names and complete_numbers(place):
@@ -118,7 +122,8 @@ def refuse_others(folder: Path, earlier: Earlier) -> None:
     if earlier.others:
         raise ResultsError(
             f"{earlier.others}; expected an interrupted run of the same settings in {folder}, to "
-            "go on with, or a new folder (--output)"
+            "go on with, or a new folder (--output).  More epochs are another training, too: what "
+            "is finished is not made longer"
         )
 
 
@@ -138,6 +143,10 @@ class Start(NamedTuple):
     notes: Sequence[str] = ()
     is_over: bool = False
     beside: Sequence[Job] = ()
+
+    def with_left_out(self, lines: Sequence[str]) -> Start:
+        """Return it with notes about runs that are left out, first of all."""
+        return self._replace(notes=[*(f"left out: {line}" for line in lines), *self.notes])
 
 
 def start_of(
@@ -167,13 +176,17 @@ def start_of(
     earlier = earlier_in(folder, jobs, beside)
     if insists:
         refuse_others(folder, earlier)
+    notes = []
+    if insists and not (earlier.done or earlier.begun):
+        notes = [f"{folder}: nothing to go on with, so it begins at step 0"]
     total = _num_predictions(scenario, [*jobs, *earlier.beside])
     is_interrupted = earlier.is_interrupted(jobs, total)
     is_over = earlier.is_there and not is_interrupted
     if not (is_interrupted or (insists and is_over)):
-        return Start(jobs)
+        return Start(jobs, notes=notes)
     keep = [job.key for job in (*jobs, *beside)]
-    return Start(earlier.missing(jobs), keep, earlier.notes(jobs), is_over, earlier.beside)
+    notes += earlier.notes(jobs)
+    return Start(earlier.missing(jobs), keep, notes, is_over, earlier.beside)
 
 
 def jobs_beside(scenario: Scenario, jobs: Sequence[Job]) -> list[Job]:

@@ -42,8 +42,8 @@ class Observer(Protocol):
     def moved(self, folder: Path, aside: Path) -> None:
         """Note that earlier results in the same place have been renamed."""
 
-    def plan(self, jobs: list[Job], left_out: list[str]) -> None:
-        """Note the runs to come, and the lines about those that are left out."""
+    def plan(self, jobs: list[Job], notes: list[str]) -> None:
+        """Note the runs to come, and lines about them: what is left out, or goes on."""
 
     def event(self, event: Event) -> None:
         """Note an event of a run."""
@@ -61,7 +61,7 @@ class Silent:
     def moved(self, folder: Path, aside: Path) -> None:
         """Ignore it."""
 
-    def plan(self, jobs: list[Job], left_out: list[str]) -> None:
+    def plan(self, jobs: list[Job], notes: list[str]) -> None:
         """Ignore it."""
 
     def event(self, event: Event) -> None:
@@ -184,8 +184,7 @@ def run_scenario(  # noqa: PLR0913 - those after the third have names
     wanted = resume or part is None
     beside = jobs_beside(whole, jobs) if part else []
     start = start_of(place.folder, scenario, jobs, wanted=wanted, insists=resume, beside=beside)
-    start = start._replace(notes=[*left_out, *start.notes])
-    return _run(place, jobs, start, observer, max_restarts)
+    return _run(place, jobs, start.with_left_out(left_out), observer, max_restarts)
 
 
 def _run(

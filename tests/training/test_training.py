@@ -258,8 +258,14 @@ def test_whatever_ends_the_command_ends_every_worker(tmp_path, how):
         _, errors = process.communicate(timeout=30)
         if how is signal.SIGINT:
             assert process.returncode == 130
-            assert "interrupted; every worker process has been ended" in errors
+            assert (
+                "interrupted; every worker process has been ended; the same command goes on"
+                in errors
+            )
             assert "Traceback" not in errors
+        if how is signal.SIGTERM:
+            assert process.returncode == 143
+            assert "asked to end; every worker process has been ended; the same com" in errors
         wait_for(lambda: not any(w.is_running() and w.status() != "zombie" for w in workers), 10)
     finally:
         process.kill()

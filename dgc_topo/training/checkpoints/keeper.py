@@ -8,11 +8,12 @@ from typing import Any, Literal
 from torch import nn
 
 from dgc_topo.records.measurement import ModelFiles
+from dgc_topo.training.checkpoints.forms import check_training, same_form
 from dgc_topo.training.checkpoints.keeping import Keeping, check_settings, settings_of
 from dgc_topo.training.checkpoints.manifest import Manifest
 from dgc_topo.training.checkpoints.models import model_files, save_model
 from dgc_topo.training.checkpoints.resizing import resize
-from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.training.checkpoints.sets import Loaded, Sets
 from dgc_topo.training.checkpoints.state import (
     Progress,
     progress_in,
@@ -67,9 +68,16 @@ class Keeper:
         """
         if self._keeping is None or self._sets is None or not self._keeping.resume:
             return progress, ()
-        loaded = self._sets.read(self._check, self._wanted)
+        loaded = self._sets.read(self._check, self._wanted, check_training)
         if loaded is None:
             return progress, ()
+        with same_form(self._sets.folder):
+            found, refused = self._restore(loaded, progress.steps_per_epoch)
+        found.resumed_at.append(found.step)
+        return found, refused
+
+    def _restore(self, loaded: Loaded, steps_per_epoch: int) -> tuple[Progress, tuple[str, ...]]:
+        """Put back what was saved; see `resume`."""
         refused = loaded.refused
         self._strategy.prepare_to_resume(self._ranks[0])
         if loaded.manifest.world_size == self._world.world_size:
@@ -77,14 +85,7 @@ class Keeper:
             found = progress_in(loaded.contents[0])
             refused += self._restore_records(loaded.contents, found)
         else:
-            found = resize(
-                self._job,
-                loaded.contents,
-                self._ranks,
-                self._strategy,
-                progress.steps_per_epoch,
-            )
-        found.resumed_at.append(found.step)
+            found = resize(self._job, loaded.contents, self._ranks, self._strategy, steps_per_epoch)
         return found, refused
 
     def step_done(self, progress: Progress) -> None:

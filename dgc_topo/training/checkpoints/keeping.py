@@ -91,8 +91,11 @@ def check_settings(job: Job, manifest: Manifest, where: Path) -> None:
         if saved.get(key) != now.get(key) and key not in _FREE
     ]
     if differing:
+        longer = any(text.startswith("train.epochs ") for text in differing)
+        why = " (all learning rates and densities count on the number of epochs)" if longer else ""
         raise CheckpointError(
             f"{where}: the checkpoint is of a training with other settings: {'; '.join(differing)}"
+            f"{why}"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from datetime import timedelta
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression.resharding import is_shared_out, state_for
 from dgc_topo.training.checkpoints.errors import CheckpointError
+from dgc_topo.training.checkpoints.forms import check_own, same_form
 from dgc_topo.training.checkpoints.manifest import Manifest, complete_numbers, newest_manifest
 from dgc_topo.training.checkpoints.plain import checksum, plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
@@ -89,15 +91,20 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
         lambda manifest: (
             [peers.rank] if manifest.world_size == peers.world_size else range(manifest.world_size)
         ),
+        check_own,
     )
     if loaded is None:
         raise CheckpointError(f"{folder}: holds no checkpoint, expected one that dt.save has made")
+    if peers.rank == 0:
+        for why in loaded.refused:
+            warnings.warn(f"checkpoint left out, the one before is used: {why}", stacklevel=2)
     former = {rank: each for content in loaded.contents for rank, each in content["ranks"].items()}
     ranks = [former[rank] for rank in sorted(former)]
-    states = {
-        name: _state_now(name, each, [rank["objects"][name] for rank in ranks], peers)
-        for name, each in objects.items()
-    }
+    with same_form(folder):
+        states = {
+            name: _state_now(name, each, [rank["objects"][name] for rank in ranks], peers)
+            for name, each in objects.items()
+        }
     _put_all(folder, objects, states)
     if peers.rank in former:
         restore_random_states(former[peers.rank]["randoms"])

@@ -15,6 +15,8 @@ from torch import Tensor
 _SCALARS = (bool, int, float, str, bytes, type(None))
 #: Containers that keep their type; others become plain lists, tuples and dictionaries, or errors.
 _MAPPINGS = (dict, OrderedDict)
+_DEEPEST = 100  # containers around a value; one that holds itself has no end
+_LONGEST = 80  # characters of a place in an error
 
 
 def plain(where: str, value: object) -> Any:
@@ -27,29 +29,44 @@ def plain(where: str, value: object) -> Any:
         value: Tensors, numbers, texts, None, and lists, tuples and dictionaries of these.
 
     Raises:
-        ValueError: naming the part that is anything else.
+        ValueError: naming the part that is anything else, or lies too deep.
     """
+    return _plain(where, value, 0)
+
+
+def _plain(where: str, value: object, depth: int) -> Any:
     if isinstance(value, Tensor):
         return _plain_tensor(where, value)
     if isinstance(value, np.generic):
-        return plain(where, value.item())
+        return _plain(where, value.item(), depth)
     if type(value) in _SCALARS:
         return value
-    if isinstance(value, dict):
-        for key in value:
-            if type(key) not in _SCALARS:
-                raise ValueError(
-                    f"{where}: key {key!r} is a {type(key).__name__}, expected text or a number"
-                )
-        inner = {key: plain(f"{where}[{key!r}]", each) for key, each in value.items()}
-        return OrderedDict(inner) if isinstance(value, OrderedDict) else inner
-    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-        found = [plain(f"{where}[{number}]", each) for number, each in enumerate(value)]
-        return found if isinstance(value, list) else tuple(found)
+    if isinstance(value, dict | list | tuple) and not hasattr(value, "_fields"):
+        return _plain_container(where, value, depth + 1)
     raise ValueError(
         f"{where}: a {type(value).__name__}, expected tensors, numbers, texts, None, or lists, "
         "tuples and dictionaries of them: no checkpoint may run code when it is loaded"
     )
+
+
+def _plain_container(
+    where: str, value: dict[Any, Any] | list[Any] | tuple[Any, ...], depth: int
+) -> Any:
+    if depth > _DEEPEST:
+        raise ValueError(
+            f"{where[:_LONGEST]}...: is nested deeper than {_DEEPEST}, or holds itself; expected "
+            "something that ends"
+        )
+    if not isinstance(value, dict):
+        found = [_plain(f"{where}[{number}]", each, depth) for number, each in enumerate(value)]
+        return found if isinstance(value, list) else tuple(found)
+    for key in value:
+        if type(key) not in _SCALARS:
+            raise ValueError(
+                f"{where}: key {key!r} is a {type(key).__name__}, expected text or a number"
+            )
+    inner = {key: _plain(f"{where}[{key!r}]", each, depth) for key, each in value.items()}
+    return OrderedDict(inner) if isinstance(value, OrderedDict) else inner
 
 
 def _plain_tensor(where: str, value: Tensor) -> Tensor:

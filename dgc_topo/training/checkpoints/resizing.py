@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from dgc_topo.compression.resharding import state_for
+from dgc_topo.records.measurement import LostRank, QualityPoint
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.state import (
     Progress,
@@ -21,6 +22,8 @@ from dgc_topo.training.job import Job
 from dgc_topo.training.optimizers import OptimizerStep
 from dgc_topo.training.rank import TrainingRank
 from dgc_topo.training.steps import Strategy
+
+_Point = TypeVar("_Point", QualityPoint, LostRank)
 
 
 def resize(
@@ -120,15 +123,25 @@ def _mean(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 def _moved(progress: Progress, steps_per_epoch: int) -> Progress:
     """Return the progress in steps of which an epoch has another number."""
-    epoch, step = divmod(progress.step, progress.steps_per_epoch)
-    # Rounded down, so that an epoch that is not over stays so.
-    position = epoch * steps_per_epoch + step * steps_per_epoch // progress.steps_per_epoch
+
+    def moved(step: int) -> int:
+        # Rounded down, so that an epoch that is not over stays so.
+        return step * steps_per_epoch // progress.steps_per_epoch
+
+    position = moved(progress.step)
     return progress.model_copy(
         update={
             "steps_per_epoch": steps_per_epoch,
             "step": position,
+            "points": [_at(moved(point.step), point) for point in progress.points],
+            "resumed_at": [moved(step) for step in progress.resumed_at],
+            "lost": [_at(moved(lost.step), lost) for lost in progress.lost],
             "first_recorded": position,
             "solo": None,
             "crowd": None,
         }
     )
+
+
+def _at(step: int, point: _Point) -> _Point:
+    return point.model_copy(update={"step": step})

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from pydantic import BaseModel
 
 from dgc_topo.files import WriteError
+from dgc_topo.tables.keys import at_key
 from dgc_topo.training.checkpoints.errors import CheckpointError, UnsavedError
 from dgc_topo.training.checkpoints.file import read_file, write_file
 from dgc_topo.training.checkpoints.manifest import (
     KEPT,
+    MANIFEST,
     FileNote,
     Manifest,
     complete_numbers,
@@ -42,10 +44,20 @@ class _Outcome(BaseModel):
 
 
 class _Offer(BaseModel):
-    """The complete sets that a process sees, newest first, and the number of its last one."""
+    """The complete sets that a process sees, newest first, and the number of its last one.
+
+    Attributes:
+        sound: Those of them that this process has not found broken.
+    """
 
     last: int
     complete: tuple[int, ...] = ()
+    sound: tuple[int, ...] = ()
+
+
+#: Manifests of the sets that this process could not read: path, inode and time of change, because a
+#: folder may be emptied, and its numbers begin anew.
+_BROKEN: set[tuple[Path, int, int]] = set()
 
 
 class Loaded(NamedTuple):
@@ -84,7 +96,7 @@ class Sets:
     ) -> None:
         """Write a set of which *content* (see `plain`) is this process's part.
 
-        Only the newest two sets stay.
+        Only the newest two sets stay, of those that were not found broken.
 
         Raises:
             UnsavedError: on every process, naming rank, path and the bytes needed, if one cannot
@@ -97,19 +109,21 @@ class Sets:
         files = tuple(each.file for each in outcomes if each.file is not None)
         manifest = Manifest(step=step, world_size=world_size, files=files, settings=dict(settings))
         self._refuse(self._complete(number, manifest), step, [number])
-        kept = self._offers()[0].complete[:KEPT]
+        kept = self._offers()[0].sound[:KEPT]
         remove_others(self.folder, kept, [_name_of(self._rank)], is_first=self._is_first)
 
     def read(
         self,
         check: Callable[[Manifest], None],
         wanted: Callable[[Manifest], Iterable[int]],
+        check_content: Callable[[Any], None],
     ) -> Loaded | None:
         """Return the newest set that every process can read; None if there is no complete set.
 
         Args:
             check: Raises if a set is not for this training.
             wanted: Function that returns the ranks whose state this process needs.
+            check_content: Raises a CheckpointError if a file's content lacks a part.
 
         Raises:
             CheckpointError: if there are sets, but none of them can be read.
@@ -119,18 +133,23 @@ class Sets:
             manifest, why = self._manifest(number)
             if manifest is not None:
                 check(manifest)
-                contents, why = self._contents(number, manifest, wanted(manifest))
+                contents, why = self._contents(number, manifest, wanted(manifest), check_content)
                 if not why:
                     return Loaded(manifest, contents, tuple(refused))
             refused.append(why)
+            _BROKEN.update(_mark_of(self.folder, number))
         if refused:
             raise CheckpointError("; ".join(refused))
         return None
 
     def _offers(self) -> list[_Offer]:
         numbers = set_numbers(self.folder)
-        complete = complete_numbers(self.folder) if self._is_first else ()
-        own = _Offer(last=numbers[-1] if numbers else 0, complete=tuple(complete))
+        complete = complete_numbers(self.folder) if self._is_first else []
+        own = _Offer(
+            last=numbers[-1] if numbers else 0,
+            complete=tuple(complete),
+            sound=tuple(n for n in complete if not _mark_of(self.folder, n) & _BROKEN),
+        )
         offers = self._gather(_Offer, [own], "looking for checkpoints")
         self._last = max(offer.last for offer in offers)
         return offers
@@ -195,17 +214,35 @@ class Sets:
         return None, texts[0]
 
     def _contents(
-        self, number: int, manifest: Manifest, wanted: Iterable[int]
+        self,
+        number: int,
+        manifest: Manifest,
+        wanted: Iterable[int],
+        check_content: Callable[[Any], None],
     ) -> tuple[list[Any], str]:
         """Return the contents of the files of *wanted* ranks, or why one process cannot read."""
         files = list(dict.fromkeys(manifest.file_of(rank) for rank in wanted))
         place, contents, own = folder_of(self.folder, number), [], ""
         try:
-            contents = [read_file(place / file.name, file.checksum) for file in files]
-        except CheckpointError as error:
+            for file in files:
+                content = read_file(place / file.name, file.checksum)
+                with at_key(str(place / file.name)):
+                    check_content(content)
+                contents.append(content)
+        except ValueError as error:
             own = f"rank {self._rank}: {error}"
         errors = [text for text in self._gather(str, [own], "reading checkpoints") if text]
         return contents, "; ".join(errors)
+
+
+def _mark_of(folder: Path, number: int) -> set[tuple[Path, int, int]]:
+    """Return what tells the manifest of a set from others; nothing if it is gone."""
+    path = (folder_of(folder, number) / MANIFEST).absolute()
+    try:
+        found = path.stat()
+    except OSError:
+        return set()
+    return {(path, found.st_ino, found.st_mtime_ns)}
 
 
 def _name_of(rank: int) -> str:

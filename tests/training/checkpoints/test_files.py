@@ -173,12 +173,61 @@ def test_a_manifest_that_names_no_whole_set_is_named_as_broken(tmp_path, change)
         check_checkpoints(Keeping(folder=tmp_path), job)
 
 
+def without(folder, *keys: str) -> None:
+    """Remove a key from every file of the checkpoints in a folder; the checksums fit again."""
+    for path in folder.rglob(MANIFEST):
+        manifest = json.loads(path.read_text())
+        for note in manifest["files"]:
+            content = read_file(path.parent / note["name"])
+            parts = [content]
+            for key in keys[:-1]:  # "*" is every rank
+                parts = [inner for p in parts for inner in (p.values() if key == "*" else [p[key]])]
+            for part in parts:
+                del part[keys[-1]]
+            note["checksum"] = write_file(path.parent / note["name"], content).checksum
+        path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (("progress",), "the content: has no progress"),
+        (("randoms", "numpy"), "randoms: has no numpy"),
+        (("ranks", "*", "compressors"), r"ranks\.0: has no compressors"),
+        (("ranks", "*", "records", "rows"), r"another form \(KeyError: 'rows'\)"),
+        (("parameters", "hidden.bias"), r"parameters \['hidden.bias'\]: on one side only"),
+    ],
+    ids=str,
+)
+def test_a_part_that_is_missing_is_named_whatever_the_checksum_says(tmp_path, keys, says):
+    (job,) = jobs_of(tmp_path, "ring", densities=(0.02,), world_size=2, batch_size=4)
+    stopped(changed(job, checkpoint_every=2), tmp_path, 3)
+    without(tmp_path, *keys)
+    with pytest.raises(CheckpointError, match=says):
+        train(job, tmp_path, resume=True)
+
+
+def test_a_set_found_broken_does_not_push_out_a_sound_one(tmp_path):
+    """The two that stay are two that can be read."""
+    (job,) = jobs_of(tmp_path, "ring", densities=(0.02,), world_size=2, batch_size=4)
+    job = changed(job, checkpoint_every=2)
+    stopped(job, tmp_path, 5)
+    older, newest = sorted(tmp_path.glob("checkpoints/*/set-*"))
+    file = newest / "process-0.pt"
+    file.write_bytes(file.read_bytes()[:-100])
+    stopped(job, tmp_path, 5, resume=True)
+    found = sorted(path.name for path in tmp_path.glob("checkpoints/*/set-*"))
+    assert found == [older.name, "set-000003"]
+
+
 def test_other_settings_are_refused_by_name(tmp_path):
     (job,) = jobs_of(tmp_path, "ring", densities=(0.02,), world_size=2, batch_size=4)
     stopped(changed(job, checkpoint_every=2), tmp_path, 3)
     other = changed(job, learning_rate=0.2, momentum=0.5)
     with pytest.raises(CheckpointError, match=r"learning_rate was 0.1, now 0.2; .*momentum"):
         train(other, tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match=r"epochs was 2, now 9 .all learning rates and dens"):
+        train(changed(job, epochs=9), tmp_path, resume=True)
 
 
 def test_the_last_and_the_best_model_are_files_that_torch_loads(tmp_path):

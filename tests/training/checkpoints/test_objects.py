@@ -1,5 +1,6 @@
 """`dt.save` and `dt.load` in a loop of one's own."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,37 @@ def test_values_that_need_code_are_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError, match=r"step: a set, expected tensors, numbers"):
         dt.save(tmp_path / "run", step={1, 2})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_what_holds_itself_or_has_no_end_is_refused_and_nothing_is_written(tmp_path, deep):
+    value: list[Any] = []
+    for _ in range(5000 if deep else 0):
+        value = [value]
+    if not deep:
+        value.append({"again": value})
+    with pytest.raises(ValueError, match=r"^notes.*: is nested deeper than 100, or holds itself"):
+        dt.save(tmp_path / "run", notes=value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_newest_checkpoint_that_is_broken_is_said_and_does_not_push_out_the_one_before(tmp_path):
+    for step in range(3):
+        dt.save(tmp_path, step=step)
+    before, newest = sorted(tmp_path.glob("set-*"))
+    whole = (newest / "process-0.pt").read_bytes()
+    (newest / "process-0.pt").write_bytes(whole[:-50])
+    with pytest.warns(UserWarning, match=r"left out, the one before is used: .*process-0\.pt"):
+        assert dt.load(tmp_path, step=0) == {"step": 1}
+    dt.save(tmp_path, step=3)
+    assert sorted(tmp_path.glob("set-*")) == [before, tmp_path / "set-000004"]
+    # A folder that begins anew has other sets by the same numbers.
+    for each in tmp_path.glob("set-*"):
+        shutil.rmtree(each)
+    for step in range(4):
+        dt.save(tmp_path, step=step)
+        assert dt.load(tmp_path, step=0) == {"step": step}
+    assert len(list(tmp_path.glob("set-*"))) == 2
 
 
 def test_the_state_of_something_else_is_named(tmp_path):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dgc_topo.compression.resharding import state_for
+from dgc_topo.records.measurement import LostRank, QualityPoint
 from dgc_topo.training.checkpoints.keeping import Keeping
+from dgc_topo.training.checkpoints.resizing import _moved
 from dgc_topo.training.checkpoints.state import Progress
 from dgc_topo.training.job import Job
 from dgc_topo.training.loop import TrainingRun
@@ -129,6 +131,24 @@ def test_progress_in_epochs_is_kept(tmp_path):
         == 5 * halved._timetable.steps_per_epoch // training._timetable.steps_per_epoch
     )
     assert progress.step > 5
+
+
+@given(
+    former=st.integers(1, 99), now=st.integers(1, 99), epochs=st.integers(0, 5), more=st.integers(0)
+)
+def test_all_steps_of_a_progress_have_one_unit(former, now, epochs, more):
+    """Those of the new number of workers: an evaluation is at the end of its epoch."""
+    step = epochs * former + more % former
+    points = [QualityPoint(epoch=e, step=e * former, value=0.5) for e in range(1, epochs + 1)]
+    lost = [LostRank(rank=1, step=step)]
+    before = Progress(
+        steps_per_epoch=former, step=step, points=points, resumed_at=[step], lost=lost
+    )
+    after = _moved(before, now)
+    assert [point.step for point in after.points] == [point.epoch * now for point in points]
+    assert after.resumed_at == [after.lost[0].step] == [after.step]
+    assert after.step // now == epochs  # an epoch that is not over stays so
+    assert after.step / now == pytest.approx(step / former, abs=1 / now)
 
 
 @pytest.mark.parametrize(
