@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -100,10 +100,12 @@ class OwnGroup:
         """
         return self._guarded(self._communicator, payload, iteration)
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Return True if a rank says so; one number travels, by *device*'s connections."""
-        votes = torch.tensor([float(flag)], dtype=torch.float32, device=device)
-        return bool(self.mean(votes).item() > 0)
+    def counts(self, flags: Sequence[bool], device: torch.device) -> list[float]:
+        """Return the number of ranks that set each flag; they travel by *device*'s connections."""
+        votes = torch.tensor(flags, dtype=torch.float32, device=device)
+        self._guarded(self._butterfly, DensePayload(votes), 0)
+        found: list[float] = votes.tolist()
+        return found
 
     def mean(self, flat: Tensor) -> Tensor:
         """Return the mean over all ranks, the same bits on each, over a butterfly.

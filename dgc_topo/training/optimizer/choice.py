@@ -171,13 +171,16 @@ def trained_groups(
 def shared_settings(optimizer: Optimizer, rule: str, model: nn.Module) -> dict[str, str]:
     """Return the settings that must be equal on every rank, by key."""
     named = [*model.named_parameters(), *model.named_buffers()]
+    tensors: dict[Tensor, str] = {tensor: name for name, tensor in named}
+    own = {"optimizer": type(optimizer).__name__, "rule": rule}
+    return {**own, **described(optimizer, tensors)}
+
+
+def described(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, str]:
+    """Return shape and type of tensors by name, and if the optimizer trains them now."""
     groups = optimizer.param_groups
     trained = {id(p) for group in groups for p in group["params"] if p.requires_grad}
     return {
-        "optimizer": type(optimizer).__name__,
-        "rule": rule,
-        **{
-            name: f"{tuple(t.shape)} {t.dtype}{', trained' if id(t) in trained else ''}"
-            for name, t in named
-        },
+        name: f"{tuple(t.shape)} {t.dtype}{', trained' if id(t) in trained else ''}"
+        for t, name in names.items()
     }

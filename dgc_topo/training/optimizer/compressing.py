@@ -13,6 +13,7 @@ from torch import Tensor
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.training.buckets import apply_updates
+from dgc_topo.training.marks import check_marks
 from dgc_topo.training.optimizer.carrying import Sections, as_snapshot, carried
 from dgc_topo.training.optimizer.momentum import (
     check_momentum,
@@ -80,12 +81,19 @@ class CompressingRule(Rule):
     def _make_compressor(self) -> HasState:
         """Return a compressor of the parameters that are trained now, without state."""
 
-    def _agreed_factor(self) -> float | None:
-        """Return the factor that clips this rank's gradient; None if one rank's is not finite."""
+    def _agreed_factor(self, iteration: int, progress: int) -> float | None:
+        """Return the factor that clips this rank's gradient; None if one rank's is not finite.
+
+        Raises:
+            DisagreementError: as `Rule.step`.
+        """
         factor: float | None = 1.0
         if self.own.contributes:
             factor = self._clip_factor(self._gradients(), self._local_bound)
-        return None if self.own.any(factor is None, self._device) else factor
+        marks = self.marks(iteration, progress)
+        num_odd, *counts = self.own.counts([factor is None, *marks], self._device)
+        check_marks(self.where, counts, marks, self.own.world_size)
+        return None if num_odd else factor
 
 
 class MomentumCorrectionRule(CompressingRule):
@@ -105,7 +113,7 @@ class MomentumCorrectionRule(CompressingRule):
     @torch.no_grad()
     def step(self, iteration: int, progress: int) -> bool:
         """See `Rule.step`."""
-        factor = self._agreed_factor()
+        factor = self._agreed_factor(iteration, progress)
         if factor is None:
             return False
         self.compressor.set_progress(progress)

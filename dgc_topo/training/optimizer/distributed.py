@@ -19,10 +19,12 @@ from torch.optim import Optimizer
 from dgc_topo.compression.parameters import check_parameters
 from dgc_topo.compression.resharding import state_for
 from dgc_topo.topology import Topology
+from dgc_topo.training.marks import DisagreementError
 from dgc_topo.training.optimizer.carrying import check_state
 from dgc_topo.training.optimizer.choice import (
     check_names,
     config_of_steps,
+    described,
     names_of,
     refuse_optimizer,
     rule_for,
@@ -161,6 +163,7 @@ class DistributedOptimizer(Facade):
             The closure's loss.
 
         Raises:
+            RanksDifferError: on every rank, if they train other parameters or are at other steps.
             PeerError: if a peer is lost or silent.
             RuntimeError: in every step after an error.
         """
@@ -173,7 +176,7 @@ class DistributedOptimizer(Facade):
         self._unscale()
         self._rule.check()
         try:
-            done = self._rule.step(self.steps, self.steps - self.skipped_steps)
+            done = self._step_or_name_difference()
         except BaseException as error:
             self._own.fail(error)  # ranks may hold different parameters now
             raise
@@ -287,6 +290,19 @@ class DistributedOptimizer(Facade):
             check_parameters(_WHERE, {name: p for group in groups for name, p in group.items()})
             self._rule.train(groups)
             self._seen = seen
+
+    def _step_or_name_difference(self) -> bool:
+        """Make the rule's step; if ranks turn out to differ, find out in what.
+
+        Raises:
+            RanksDifferError: on every rank, naming ranks and what differs.
+        """
+        try:
+            return self._rule.step(self.steps, self.steps - self.skipped_steps)
+        except DisagreementError:
+            counts = {"step": self.steps, "skipped steps": self.skipped_steps}
+            self._own.compare({**counts, **described(self._wrapped, self._names)})
+            raise
 
     def _note_skipped(self) -> None:
         """Count a skipped step; GradScaler knows why, but others have to be told."""

@@ -34,12 +34,14 @@ from dgc_topo.compression.gradients import (
 from dgc_topo.compression.layout import FlatBuffer, FlatLayout
 from dgc_topo.payload import SUM, DensePayload
 from dgc_topo.training.buckets import gradients_of
+from dgc_topo.training.marks import NUM_MARKS, check_marks, marks_of, number_of
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.training.steps import mixture_of, set_parts
 
 Parameters = Mapping[str, nn.Parameter]
 
-_USED = "used by its own gradient"  # a place in the flat buffer, beside those of parameters
+# Places in the flat buffer, beside those of parameters:
+_USED, _MARKS = "used by its own gradient", "marks of this rank"
 
 
 class Rule(ABC):
@@ -75,6 +77,11 @@ class Rule(ABC):
         """
         self.groups = groups
         self.parameters = dict(sorted((name, p) for group in groups for name, p in group.items()))
+        self._layout = number_of(self.parameters)
+
+    def marks(self, iteration: int, progress: int) -> list[bool]:
+        """Return what all ranks must have alike in a step; see `step` for the arguments."""
+        return marks_of(iteration, progress, self._layout)
 
     def start(self) -> None:  # noqa: B027  most rules keep no parameters
         """Begin with the parameters as they are: all ranks have the same now."""
@@ -132,6 +139,9 @@ class Rule(ABC):
 
         Returns:
             False if a gradient was not finite: then nothing has changed.
+
+        Raises:
+            DisagreementError: on all ranks, if they are at other steps or train other parameters.
         """
 
     @torch.no_grad()
@@ -172,21 +182,30 @@ class AverageRule(Rule):
     """
 
     name = "average"
+    _buffer: FlatBuffer | None = None
 
     def train(self, groups: Sequence[Parameters]) -> None:
         """See `Rule.train`."""
         super().train(groups)
         flags = torch.empty(len(self.parameters), dtype=torch.float32, device=self._device)
-        layout = FlatLayout.of({**self.parameters, _USED: flags})
-        self._buffer = FlatBuffer(layout, self._device)
+        layout = FlatLayout.of(
+            {**self.parameters, _USED: flags, _MARKS: flags.new_empty(NUM_MARKS)}
+        )
+        self._next_buffer = FlatBuffer(layout, self._device)
 
     @torch.no_grad()
     def step(self, iteration: int, progress: int) -> bool:
-        """See `Rule.step`."""
-        del progress
-        flat = self._fill()
-        self.own.run(DensePayload(flat, self.config.wire_dtype, goals=SUM), iteration)
-        means = flat[: len(flat) - len(self.parameters)]
+        """See `Rule.step`.
+
+        A rank that trains other parameters than before first says so in a buffer as before: one of
+        another size would end the processes that expect the former.
+        """
+        marks = self.marks(iteration, progress)
+        if self._buffer is not None and self._buffer is not self._next_buffer:
+            self._run(self._buffer.flat.zero_(), self._buffer, marks, iteration)
+        self._buffer = self._next_buffer
+        flat = self._run(self._fill(), self._buffer, marks, iteration)
+        means = flat[: len(flat) - len(self.parameters) - NUM_MARKS]
         norm = float(torch.linalg.vector_norm(means))
         if not norm < float("inf"):  # an infinity, or NaN, has reached every rank
             return False
@@ -196,17 +215,30 @@ class AverageRule(Rule):
         self.optimizer.step()
         return True
 
+    def _run(
+        self, flat: Tensor, buffer: FlatBuffer, marks: Sequence[bool], iteration: int
+    ) -> Tensor:
+        """Sum a buffer, after this rank's marks have been added, and compare them."""
+        place = buffer.views[_MARKS]
+        if self.own.contributes:
+            place.copy_(torch.tensor(marks))
+        wire_dtype = self.config.wire_dtype
+        self.own.run(DensePayload(flat, wire_dtype, goals=SUM), iteration)
+        check_marks(self.where, place.tolist(), marks, self.own.num_workers, wire_dtype)
+        return flat
+
     def _fill(self) -> Tensor:
         """Return this rank's part of the means, and which of the parameters it used."""
+        buffer = self._next_buffer
         if not self.own.contributes:
-            return self._buffer.flat.zero_()
+            return buffer.flat.zero_()
         used = [float(p.grad is not None) for p in self.parameters.values()]
         flags = torch.tensor(used, dtype=torch.float32, device=self._device)
-        flat = self._buffer.fill({**self._gradients(), _USED: flags})
+        flat = buffer.fill({**self._gradients(), _USED: flags, _MARKS: flags.new_zeros(NUM_MARKS)})
         return flat.div_(self.own.num_workers)
 
     def _set_gradients(self) -> None:
-        views, used = self._buffer.views, self._buffer.views[_USED].tolist()
+        views, used = self._next_buffer.views, self._next_buffer.views[_USED].tolist()
         for (name, parameter), share in zip(self.parameters.items(), used, strict=True):
             if not share:
                 parameter.grad = None  # zeros on servers

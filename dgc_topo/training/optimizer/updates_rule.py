@@ -113,8 +113,7 @@ class UpdateRule(CompressingRule):
         Raises:
             NonFiniteGradientError: if this rank's optimizer made a change that is not finite.
         """
-        del progress  # the compressor counts itself
-        factor = self._agreed_factor()
+        factor = self._agreed_factor(iteration, progress)
         if factor is None:
             return False
         payload, failure = self._payload(factor)
