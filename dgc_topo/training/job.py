@@ -112,6 +112,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             batch_size_per_worker=(train.batch_size_per_worker, None),
             epochs=(train.epochs, None),
             max_steps_per_epoch=(train.max_steps_per_epoch, None),
+            label_skew=(train.label_skew, None),
             optimizer=(train.optimizer, "sgd"),
             optimizer_options=(train.optimizer_options, {}),
             learning_rate=(train.learning_rate, None),

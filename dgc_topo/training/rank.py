@@ -239,7 +239,7 @@ def compute_gradients(
 def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Task:
     """Return the task of the worker at *place* (from 0, among those that train)."""
     train = job.train
-    shard = Shard(train.batch_size_per_worker, place, num_workers, job.seed)
+    shard = Shard(train.batch_size_per_worker, place, num_workers, job.seed, train.label_skew)
     if not train.emulates:
         return learning_task(train, shard, device)
     model = load_model(train.model).at_batch(train.batch_size_per_worker)

@@ -76,6 +76,13 @@ class TrainSection(OptimizerKeys):
     max_steps_per_epoch: int | None = Field(
         default=None, ge=1, description="for quick trials; needed if emulated"
     )
+    label_skew: float | None = Field(
+        default=None,
+        gt=0,
+        description="concentration of a Dirichlet distribution by which classes are divided among "
+        "workers once for all: 100 is nearly even, 0.1 a class or two for each; without it, each "
+        "epoch shuffles all samples over all workers",
+    )
     overlap: bool = Field(
         default=False, description=f"{OVERLAP}; DDP always does, and gossip never"
     )
@@ -174,6 +181,15 @@ class TrainSection(OptimizerKeys):
             raise ValueError(
                 f"model {self.model!r} cannot learn {self.dataset!r}: 'char-lstm' is for text "
                 "('austen'), the other models are for images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> Self:
+        if self.label_skew is not None and self.dataset in {"austen", EMULATED}:
+            raise ValueError(
+                f"label_skew with dataset {self.dataset!r}: it has no classes, expected images or "
+                "data of your own with classes"
             )
         return self
 

@@ -122,7 +122,7 @@ ADAMW = (
 GOSSIP = (
     OVERLAPPED.partition("[compression]")[0]
     .replace('name = "butterfly"\noptions = { order = "far" }', 'name = "gossip"')
-    .replace("timeout_s", 'on_lost_rank = "continue"\ntimeout_s')
+    .replace("timeout_s", 'on_lost_rank = "continue"\nlabel_skew = 0.5\ntimeout_s')
 )
 
 

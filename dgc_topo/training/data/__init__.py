@@ -11,6 +11,7 @@ from dgc_topo.training.data.dataset import (
 )
 from dgc_topo.training.data.dataset_files import DataError, data_dir
 from dgc_topo.training.data.fetch import fetch_fashion_mnist
+from dgc_topo.training.data.label_skew import sample_batches
 from dgc_topo.training.data.load import dataset_names, load_dataset
 from dgc_topo.training.data.samples import SampleDataset, Samples
 
@@ -32,4 +33,5 @@ __all__ = [
     "dataset_names",
     "fetch_fashion_mnist",
     "load_dataset",
+    "sample_batches",
 ]

@@ -1,13 +1,14 @@
 """Batches of each worker: all workers draw the same plan from a seed, and each takes its part.
 
 N workers with batches of b see, step by step, exactly the samples that one worker with batches of
-N*b would see: worker r has the r-th run of b in each global batch.  All workers have the same
-number of steps.  Samples that do not fill a global batch are left out; they differ from epoch to
-epoch.
+N*b would see: worker r has the r-th run of b in each global batch.  (Samples that are divided by
+label are an exception, see `label_skew`.)  All workers have the same number of steps.  Samples
+that do not fill a global batch are left out; they differ from epoch to epoch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -46,6 +47,8 @@ class Shard:
         rank: Its number, from 0, among the workers that train.
         num_workers: Number of workers that train (a dedicated server does not).
         seed: The same on every worker.
+        label_skew: Concentration of the classes that each worker gets, see `label_skew`; None
+            divides all samples among all workers, anew in each epoch.
 
     Raises:
         ValueError: if a number is out of range.
@@ -55,6 +58,7 @@ class Shard:
     rank: int = 0
     num_workers: int = 1
     seed: int = 0
+    label_skew: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.num_workers:
@@ -63,6 +67,8 @@ class Shard:
             raise ValueError(f"shard: batch_size {self.batch_size}, expected at least 1")
         if self.seed < 0:
             raise ValueError(f"shard: seed {self.seed}, expected at least 0")
+        if self.label_skew is not None and not 0 < self.label_skew < math.inf:
+            raise ValueError(f"shard: label_skew {self.label_skew}, expected a number above 0")
 
     @property
     def global_batch_size(self) -> int:
@@ -74,13 +80,15 @@ class Shard:
         return torch.Generator().manual_seed(stream_seed(self.seed, epoch, purpose))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SampleBatches:
     """Shuffled batches of independent samples.
 
     Attributes:
         num_samples: Size of the data set.
         shard: This worker's part.
+        own: Indices of the samples that are only this worker's, where they are divided once for
+            all: at least ``num_samples // num_workers``.  None divides them anew in each epoch.
 
     Raises:
         ValueError: if the samples do not fill one global batch.
@@ -88,6 +96,7 @@ class SampleBatches:
 
     num_samples: int
     shard: Shard
+    own: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.steps_per_epoch:
@@ -102,7 +111,13 @@ class SampleBatches:
     def indices(self, epoch: int) -> Tensor:
         """Return the indices of our samples, int64, shape (steps_per_epoch, batch_size)."""
         generator = self.shard.generator(epoch, _PERMUTATION)
-        return self._ours(torch.randperm(self.num_samples, generator=generator))
+        order = torch.randperm(self.num_samples, generator=generator)
+        if self.own is None:
+            return self._ours(order)
+        is_own = torch.zeros(self.num_samples, dtype=torch.bool)
+        is_own[self.own] = True
+        shape = self.steps_per_epoch, self.shard.batch_size
+        return order[is_own[order]][: shape[0] * shape[1]].view(shape)
 
     def randoms(self, epoch: int, per_sample: int) -> Tensor:
         """Return random numbers for augmenting our samples, the same however many workers share.

@@ -22,6 +22,7 @@ from dgc_topo.training.data import (
     StreamBatches,
     TextDataset,
     load_dataset,
+    sample_batches,
 )
 from dgc_topo.training.data.batches import CROP_FLIP_RANDOMS, crop_flip
 from dgc_topo.training.models.architectures import detach
@@ -257,15 +258,15 @@ def make_task(
         builder = _builder_of(model_name, dataset, model_options)
     else:
         builder = model_name.builder(model_options)
-    if isinstance(dataset, SampleDataset):
-        samples = SampleBatches(len(dataset.train), shard)
+    if not isinstance(dataset, TextDataset):
+        samples = sample_batches(dataset, shard)
+        if isinstance(dataset, ImageDataset):
+            return ImageTask(shard, place, dataset, builder, samples, bool(own["augment"]))
         if criterion is None:
             return ClassTask(shard, place, dataset, builder, samples)
         return LossTask(shard, place, dataset, builder, samples, criterion)
-    if isinstance(dataset, ImageDataset):
-        samples = SampleBatches(len(dataset.train), shard)
-        augment = bool(own["augment"])
-        return ImageTask(shard, place, dataset, builder, samples, augment)
+    if shard.label_skew is not None:
+        raise ValueError(f"label_skew: {dataset.name} is text without classes, expected none")
     streams = StreamBatches(dataset.train, int(own["bptt"]), shard)
     return TextTask(shard, place, dataset, builder, streams)
 
