@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
-from dgc_topo.wire.coding import HEADER_BYTES, WireCoding
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.limits import HEADER_BYTES
 
 KEYS = {
     "topology",

@@ -18,7 +18,8 @@ from dgc_topo.sizes import (
     is_compressed,
 )
 from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
-from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, WireCoding
+from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+from dgc_topo.wire.limits import HEADER_BYTES
 from dgc_topo.zoo import Layer, Model
 
 

@@ -83,8 +83,8 @@ class DGCConfig:
             compressed have no residual: they round, and can overflow, as in any dense 16-bit
             all-reduce.
         index_encoding: Coding of a sparse message's indices: ``run-length``, ``bit-packed``,
-            ``bitmap``, ``int32``, ``dense`` (no indices), or for each message the smallest of
-            them: ``auto``.
+            ``bitmap``, ``int32``, ``rice``, ``dense`` (no indices), or for each message the
+            smallest of them: ``auto``.
 
     Raises:
         ValueError: if a value is out of range, as "where: what, expected what".

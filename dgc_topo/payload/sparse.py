@@ -19,8 +19,10 @@ from dgc_topo.payload.base import (
 )
 from dgc_topo.payload.union import Entries, union_sum
 from dgc_topo.schedule import Goal, Transfer
-from dgc_topo.wire.coding import DEFAULT_CODING, HEADER_BYTES, MAX_RUN, WireCoding, most_body_bytes
+from dgc_topo.wire.body import most_body_bytes
+from dgc_topo.wire.coding import DEFAULT_CODING, WireCoding
 from dgc_topo.wire.format import WireError
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
 from dgc_topo.wire.message import decode, encode, encoded_bytes
 from dgc_topo.wire.tensors import TORCH_DTYPES
 

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dgc_topo.wire.coding import (
-    HEADER_BYTES,
-    MAX_CODE,
-    MAX_RUN,
-    VALUE_BYTES,
-    IndexEncoding,
-    WireCoding,
-    WireDtype,
-    smallest,
-)
+from dgc_topo.wire.body import GapFacts, count_bytes, smallest
+from dgc_topo.wire.coding import IndexEncoding, WireCoding, WireDtype
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, MAX_RUN
 
 MAGIC = 0xDC
-VERSION = 1
-MAX_WIDTH = 31  #: bits of a gap
+VERSION = 2  #: the newest that is written and read; 1 is, too
 ENCODING_CODES: dict[IndexEncoding, int] = {
     "dense": 0,
     "run-length": 1,
     "bit-packed": 2,
     "bitmap": 3,
     "int32": 4,
+    "rice": 5,
 }
 DTYPE_CODES: dict[WireDtype, int] = {"float32": 0, "float16": 1, "bfloat16": 2}
-
-WORD_BYTES = 4
+#: Codes that version 1 has, too.
+OLD_ENCODINGS, OLD_DTYPES = 5, 3
+PARAMETER_BITS = 5  #: of the header's last byte in version 2; above them, the count's bytes less 1
 
 
 class WireError(ValueError):
@@ -40,18 +34,30 @@ class Header(NamedTuple):
     Attributes:
         encoding: Coding of the indices.
         wire_dtype: Type of the values.
-        parameter: Bits per gap if bit-packed; 1 if run lengths have escape codes; else 0.
+        parameter: Bits per gap if bit-packed; low bits of a Rice code; 1 if run lengths have
+            escape codes; else 0.
+        count_bytes: Bytes of the number of entries that the message ends with; 0 in version 1,
+            where the size of a message says it.
     """
 
     encoding: IndexEncoding
     wire_dtype: WireDtype
     parameter: int
+    count_bytes: int = 0
 
 
 def first_word(header: Header) -> int:
     """Return the header's first word."""
     kind = ENCODING_CODES[header.encoding] | DTYPE_CODES[header.wire_dtype] << 4
-    return MAGIC | VERSION << 8 | kind << 16 | header.parameter << 24
+    version, parameter = 1, header.parameter
+    if header.count_bytes:
+        version, parameter = 2, parameter | header.count_bytes - 1 << PARAMETER_BITS
+    return MAGIC | version << 8 | kind << 16 | parameter << 24
+
+
+def is_new(encoding: IndexEncoding, wire_dtype: WireDtype) -> bool:
+    """Return True if only version 2 has these codes; other messages are of version 1."""
+    return ENCODING_CODES[encoding] >= OLD_ENCODINGS or DTYPE_CODES[wire_dtype] >= OLD_DTYPES
 
 
 class Plan(NamedTuple):
@@ -68,14 +74,12 @@ class Plan(NamedTuple):
     num_bytes: int
 
 
-def plan_of(count: int, largest: int, escapes: int, length: int, coding: WireCoding) -> Plan:
+def plan_of(gaps: GapFacts, length: int, coding: WireCoding) -> Plan:
     """Return the best plan for entries.
 
     Args:
-        count: Number of entries.
-        largest: Largest gap: most elements without an entry before an entry.
-        escapes: Escape codes that the gaps take together; a largest gap of just 65535 is a code by
-            itself, and then no other gap takes one either.
+        gaps: Numbers about the gaps; a largest one of just 65535 is a code by itself, and then no
+            other gap takes an escape code either.  The Rice code only where it may be taken.
         length: Elements of the run.
         coding: What is wanted.
 
@@ -83,16 +87,24 @@ def plan_of(count: int, largest: int, escapes: int, length: int, coding: WireCod
         WireError: if the run is longer than 2**31 elements.
     """
     check_run(length)
-    if largest <= MAX_CODE:
-        escapes = 0
-    value_bytes = VALUE_BYTES[coding.wire_dtype]
-    encoding, body = smallest(coding.index_encoding, value_bytes, length, count, largest, escapes)
+    if gaps.escapes and gaps.largest <= MAX_CODE:
+        gaps = gaps._replace(escapes=0)
+    encoding, body = smallest(coding.index_encoding, coding.wire_dtype, length, gaps)
     parameter = 0
     if encoding == "bit-packed":
-        parameter = largest.bit_length()
+        parameter = gaps.largest.bit_length()
+    elif encoding == "rice":
+        parameter = gaps.low_bits
     elif encoding == "run-length":
-        parameter = int(escapes > 0)
-    return Plan(Header(encoding, coding.wire_dtype, parameter), escapes, HEADER_BYTES + body)
+        parameter = int(gaps.escapes > 0)
+    size = count_bytes(gaps.entries) if is_new(encoding, coding.wire_dtype) else 0
+    header = Header(encoding, coding.wire_dtype, parameter, size)
+    return Plan(header, gaps.escapes, HEADER_BYTES + body)
+
+
+def may_take_rice(coding: WireCoding) -> bool:
+    """Return True if a message of this coding may have Rice-coded gaps."""
+    return coding.index_encoding in {"auto", "rice"}
 
 
 def check_run(length: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,25 +11,22 @@ import torch
 from torch import Tensor
 
 from dgc_topo.wire.checksum import PRIME, ROW, few_word_sums, word_sums
-from dgc_topo.wire.coding import (
-    CODE_BYTES,
-    ESCAPE_COUNT_BYTES,
-    HEADER_BYTES,
-    VALUE_BYTES,
-    IndexEncoding,
-    WireDtype,
-)
+from dgc_topo.wire.coding import IndexEncoding, WireDtype
 from dgc_topo.wire.format import (
     DTYPE_CODES,
     ENCODING_CODES,
     MAGIC,
-    MAX_WIDTH,
+    OLD_DTYPES,
+    OLD_ENCODINGS,
+    PARAMETER_BITS,
     VERSION,
-    WORD_BYTES,
     Header,
     WireError,
     first_word,
+    is_new,
 )
+from dgc_topo.wire.layout import Layout, layout_of
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_COUNT_BYTES, MAX_WIDTH, WORD_BYTES
 from dgc_topo.wire.tensors import has_kernels
 
 if sys.byteorder != "little":
@@ -38,29 +34,17 @@ if sys.byteorder != "little":
 
 _ENCODING_OF = {code: encoding for encoding, code in ENCODING_CODES.items()}
 _DTYPE_OF = {code: dtype for dtype, code in DTYPE_CODES.items()}
+#: By version.
+_ENCODINGS = (
+    {code: name for code, name in _ENCODING_OF.items() if code < OLD_ENCODINGS},
+    _ENCODING_OF,
+)
+_DTYPES = {code: name for code, name in _DTYPE_OF.items() if code < OLD_DTYPES}, _DTYPE_OF
 
-_LARGEST_PARAMETER = {"bit-packed": MAX_WIDTH, "run-length": 1}
+_LARGEST_PARAMETER = {"bit-packed": MAX_WIDTH, "run-length": 1, "rice": MAX_WIDTH}
 
 _FIRST_WORD = 4  #: factor of the body's first word in the checksum, after what `_seeds` counts
 _LAYOUT = struct.Struct("<III")
-
-
-class Layout(NamedTuple):
-    """A message's header, and where its parts are.
-
-    Attributes:
-        header: What it says.
-        entries: Number of entries.
-        values_end: End of the values, in bytes from the start of the message, as the others.
-        indices_start: Start of the indices.
-        indices_end: End of the indices.
-    """
-
-    header: Header
-    entries: int
-    values_end: int
-    indices_start: int
-    indices_end: int
 
 
 def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
@@ -114,8 +98,8 @@ def open_message(message: Tensor, length: int) -> Layout:
     magic, version, kind, parameter = head[:WORD_BYTES]
     if magic != MAGIC:
         raise WireError(f"wire: first byte {magic:#04x}, expected {MAGIC:#04x}: a sparse message")
-    if version != VERSION:
-        raise WireError(f"wire: format version {version}, expected {VERSION}: update one library")
+    if not 1 <= version <= VERSION:
+        raise WireError(f"wire: format version {version}, expected 1 or 2: update one library")
     if size % WORD_BYTES:
         rest = int.from_bytes(tail[-(size % WORD_BYTES) :], "little")
         plain, weighted = plain + rest, weighted + (size - HEADER_BYTES) // WORD_BYTES * rest + rest
@@ -124,7 +108,7 @@ def open_message(message: Tensor, length: int) -> Layout:
             f"wire: checksum of a message of {size} bytes for {length} elements, expected the one "
             "in its header: it is damaged, or for a run of another length"
         )
-    return _layout(_header(kind, parameter), size, length, tail)
+    return layout_of(_header(version, kind, parameter), size, length, tail)
 
 
 def _seeds(first: int, length: int, num_bytes: int) -> tuple[int, int]:
@@ -156,85 +140,30 @@ def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
     return bytes(both[:HEADER_BYTES]), bytes(both[HEADER_BYTES:]), plain, weighted
 
 
-def _header(kind: int, parameter: int) -> Header:
-    encoding, dtype = _ENCODING_OF.get(kind & 15), _DTYPE_OF.get(kind >> 4)
+def _header(version: int, kind: int, parameter: int) -> Header:
+    encodings, dtypes = _ENCODINGS[version - 1], _DTYPES[version - 1]
+    encoding, dtype = encodings.get(kind & 15), dtypes.get(kind >> 4)
     if encoding is None:
-        raise WireError(
-            f"wire: index encoding {kind & 15}, expected one of {_listed(_ENCODING_OF)}"
-        )
+        raise WireError(f"wire: index encoding {kind & 15}, expected one of {_listed(encodings)}")
     if dtype is None:
-        raise WireError(f"wire: value type {kind >> 4}, expected one of {_listed(_DTYPE_OF)}")
-    if parameter and parameter > _LARGEST_PARAMETER.get(encoding, 0):
+        raise WireError(f"wire: value type {kind >> 4}, expected one of {_listed(dtypes)}")
+    if version > 1 and not is_new(encoding, dtype):
+        raise WireError(f"wire: {encoding} {dtype} message of version 2, expected version 1")
+    count_bytes = 0
+    if version > 1:
+        count_bytes = (parameter >> PARAMETER_BITS) + 1
+        parameter &= (1 << PARAMETER_BITS) - 1
+    if count_bytes > MAX_COUNT_BYTES:
+        raise WireError(
+            f"wire: number of entries in {count_bytes} bytes, expected at most {MAX_COUNT_BYTES}"
+        )
+    if parameter > _LARGEST_PARAMETER.get(encoding, 0):
         raise WireError(
             f"wire: {encoding} parameter {parameter}, "
             f"expected at most {_LARGEST_PARAMETER.get(encoding, 0)}"
         )
-    return Header(encoding, dtype, parameter)
+    return Header(encoding, dtype, parameter, count_bytes)
 
 
 def _listed(names: dict[int, IndexEncoding] | dict[int, WireDtype]) -> str:
     return ", ".join(f"{code} ({name})" for code, name in names.items())
-
-
-def _layout(header: Header, size: int, length: int, tail: bytes) -> Layout:
-    """Return the places of the parts: the sizes of all follow from that of the message."""
-    body = size - HEADER_BYTES
-    entries, expected, trailer = _count(header, body, length, tail)
-    if body != expected or not 0 <= entries <= length:
-        raise WireError(
-            f"wire: {header.encoding} {header.wire_dtype} message with {body} bytes after its "
-            f"header, expected as many as 0 to {length} entries take, such as {max(expected, 0)}"
-        )
-    unused = _unused_bits(header, entries, length)
-    if unused and tail[-1] >> 8 - unused:
-        raise WireError(
-            f"wire: {header.encoding} message that ends with byte {tail[-1]:#04x}, "
-            f"expected its upper {unused} bits to be 0"
-        )
-    values_end = HEADER_BYTES + VALUE_BYTES[header.wire_dtype] * entries
-    padding = -values_end % 4 if header.encoding == "int32" else 0
-    return Layout(header, entries, values_end, values_end + padding, size - trailer)
-
-
-def _count(header: Header, body: int, length: int, tail: bytes) -> tuple[int, int, int]:
-    """Return the entries that a body can hold, its size with them, and its bytes after the indices.
-
-    The first is derived from the size, so where it is no whole number the second is another size.
-    """
-    encoding, dtype, parameter = header
-    value_bytes = VALUE_BYTES[dtype]
-    match encoding:
-        case "dense":
-            return length, value_bytes * length, 0
-        case "bitmap":
-            plane = -(-length // 8)
-            entries = (body - plane) // value_bytes
-            return entries, value_bytes * entries + plane, 0
-        case "bit-packed":
-            entries = 8 * body // (8 * value_bytes + parameter)
-            return entries, value_bytes * entries - (-entries * parameter // 8), 0
-        case "int32":
-            entries = body // (value_bytes + 4)
-            return entries, value_bytes * entries + -value_bytes * entries % 4 + 4 * entries, 0
-    if not parameter:
-        entries = body // (value_bytes + CODE_BYTES)
-        return entries, (value_bytes + CODE_BYTES) * entries, 0
-    escapes = int.from_bytes(tail, "little")
-    escape_bytes = CODE_BYTES * escapes + ESCAPE_COUNT_BYTES
-    entries = (body - escape_bytes) // (value_bytes + CODE_BYTES)
-    if not escapes or entries <= 0:
-        raise WireError(
-            f"wire: run-length message of {body} bytes with {escapes} escape codes, "
-            "expected some, and entries behind them"
-        )
-    return entries, (value_bytes + CODE_BYTES) * entries + escape_bytes, ESCAPE_COUNT_BYTES
-
-
-def _unused_bits(header: Header, entries: int, length: int) -> int:
-    """Return the number of the last byte's bits that are unused."""
-    match header.encoding:
-        case "bitmap":
-            return -length % 8
-        case "bit-packed":
-            return -entries * header.parameter % 8
-    return 0

@@ -9,23 +9,17 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dgc_topo.wire.coding import MAX_CODE
 from dgc_topo.wire.format import WireError
+from dgc_topo.wire.limits import MAX_CODE
 from dgc_topo.wire.tensors import has_kernels
-
-MAX_WIDTH = 15  #: four numbers have to fit one int64
 
 _EACH_BYTE = 0x0101010101010101
 _OWN_BIT = -0x7FBFDFEFF7FBFDFF  # 0x8040201008040201: bit k of byte k, as a signed number
 _GATHER = 0x0102040810204080  # times bytes of 0 or 1: their bits, side by side in the top byte
-
-
-def packed_bytes(count: int, width: int) -> int:
-    """Return the bytes of *count* numbers of *width* bits."""
-    return -(-count * width // 8)
 
 
 def pack_bits(numbers: Tensor, width: int, into: Tensor) -> None:
@@ -73,12 +67,31 @@ def unpack_bits(packed: Tensor, count: int, width: int) -> Tensor:
 def pack_plane(indices: Tensor, into: Tensor) -> None:
     """Set the bits at *indices*, shape (n,), int64, of *into*, uint8, and clear the others."""
     flags = torch.zeros(8 * len(into), dtype=torch.uint8, device=into.device)
-    flags.index_fill_(0, indices, 1)
-    into.copy_((flags.view(torch.int64) * _GATHER) >> 56)
+    set_flags(flags, indices)
+    pack_flags(flags, into)
+
+
+def set_flags(flags: Tensor, places: Tensor) -> None:
+    """Set *flags*, uint8, at *places*, shape (n,), int64, to 1."""
+    if flags.device.type == "cpu":
+        flags.numpy()[places.numpy()] = 1  # in half the time
+    else:
+        flags.index_fill_(0, places, 1)
+
+
+def pack_flags(flags: Tensor, into: Tensor) -> None:
+    """Pack *flags*, uint8 zeros and ones, eight of them into each byte of *into*."""
+    if flags.device.type == "cpu":
+        into.numpy()[:] = np.packbits(flags.numpy(), bitorder="little")
+    else:
+        into.copy_((flags.view(torch.int64) * _GATHER) >> 56)
 
 
 def unpack_plane(plane: Tensor) -> Tensor:
     """Return the ascending indices of the bits set in *plane*, shape (n,), int64."""
+    if plane.device.type == "cpu":
+        flags = np.unpackbits(plane.numpy(), bitorder="little")
+        return torch.from_numpy(np.flatnonzero(flags.view(bool)))
     spread = (plane.to(torch.int64) * _EACH_BYTE).bitwise_and_(_OWN_BIT)
     return spread.view(torch.uint8).nonzero().view(-1)
 
@@ -165,13 +178,18 @@ def read_packed(packed: Tensor, count: int, width: int, start: int) -> Tensor:
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.read_gaps(packed, count, width, start)
+    return _after(read_numbers(packed, count, width), start)
+
+
+def read_numbers(packed: Tensor, count: int, width: int) -> Tensor:
+    """Return *count* numbers of *width* bits each, 1 to 31, shape (count,), int64."""
     if width < _PLANE_BITS:
-        return _after(unpack_bits(packed, count, width), start)
+        return unpack_bits(packed, count, width)
     plane = 2 * count
-    gaps = packed[:plane].view(torch.uint16).to(torch.int64)
+    numbers = packed[:plane].view(torch.uint16).to(torch.int64)
     if width > _PLANE_BITS:
-        gaps += unpack_bits(packed[plane:], count, width - _PLANE_BITS) << _PLANE_BITS
-    return _after(gaps, start)
+        numbers += unpack_bits(packed[plane:], count, width - _PLANE_BITS) << _PLANE_BITS
+    return numbers
 
 
 def read_bitmap(plane: Tensor, count: int, start: int) -> Tensor:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from dgc_topo.wire import indices, small
-from dgc_topo.wire.coding import (
-    DEFAULT_CODING,
-    HEADER_BYTES,
-    MAX_CODE,
-    VALUE_BYTES,
-    WireCoding,
-)
-from dgc_topo.wire.format import WORD_BYTES, Plan, WireError, check_run, plan_of
-from dgc_topo.wire.header import Layout, open_message, seal
+from dgc_topo.wire import indices, rice, small
+from dgc_topo.wire.body import GapFacts, with_rice
+from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BYTES, WireCoding
+from dgc_topo.wire.format import Plan, WireError, check_run, may_take_rice, plan_of
+from dgc_topo.wire.header import open_message, seal
+from dgc_topo.wire.layout import Layout, unused_bits_error
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
 from dgc_topo.wire.tensors import TORCH_DTYPES, has_kernels
 
 
@@ -45,7 +44,7 @@ def encode(
         return made
     gaps = indices.gaps_of(entry_indices, start)
     if made is None:
-        made = _plan_gaps(gaps, length, coding)
+        made = _plan_gaps(gaps, entry_indices, start, length, coding)
     words = torch.empty(-(-made.num_bytes // WORD_BYTES), dtype=torch.int32, device=gaps.device)
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
@@ -57,7 +56,9 @@ def encode(
     else:
         values_end = VALUE_BYTES[coding.wire_dtype] * len(gaps)
         body[:values_end].view(dtype).copy_(values)
-        _write_indices(made, gaps, entry_indices, start, body[values_end:])
+        indices_end = len(body) - made.header.count_bytes
+        _write_indices(made, gaps, entry_indices, start, body[values_end:indices_end])
+        _write_count(len(gaps), body[indices_end:])
     seal(words, made.header, made.num_bytes, length)
     return message
 
@@ -69,12 +70,12 @@ def encoded_bytes(
     coding: WireCoding = DEFAULT_CODING,
 ) -> int:
     """Return the bytes of the message that `encode` would return, without making it."""
-    if has_kernels(entry_indices.device):
+    if has_kernels(entry_indices.device) and not may_take_rice(coding):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.planned(entry_indices, start, length, coding).num_bytes
     gaps = indices.gaps_of(entry_indices, start)
-    return _plan_gaps(gaps, length, coding).num_bytes
+    return _plan_gaps(gaps, entry_indices, start, length, coding).num_bytes
 
 
 def _made_fast(
@@ -82,28 +83,41 @@ def _made_fast(
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
     if has_kernels(entry_indices.device):
+        if may_take_rice(coding):
+            return None
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.encode(entry_indices, values, start, length, coding)
     return small.encode(entry_indices, values, start, length, coding)
 
 
-def _plan_gaps(gaps: Tensor, length: int, coding: WireCoding) -> Plan:
-    """Return the best plan for entries; on a GPU it waits for one number, seldom for two.
+def _plan_gaps(
+    gaps: Tensor, entry_indices: Tensor, start: int, length: int, coding: WireCoding
+) -> Plan:
+    """Return the best plan for entries; on a GPU it waits once or twice, seldom more often.
 
     Args:
         gaps: Of the entries, as `indices.gaps_of`.
+        entry_indices: Of the entries.
+        start: The run's first element.
         length: Elements of the run.
         coding: What is wanted.
 
     Raises:
         WireError: if the run is longer than 2**31 elements.
     """
-    largest = int(gaps.max()) if len(gaps) else 0
+    count = len(gaps)
+    if not count:
+        return plan_of(GapFacts(0, 0), length, coding)
+    largest, last = torch.stack([gaps.max(), entry_indices[-1]]).tolist()
     escapes = 0
     if largest > MAX_CODE:
         escapes = int(torch.div(gaps, MAX_CODE, rounding_mode="floor").sum())
-    return plan_of(len(gaps), largest, escapes, length, coding)
+    facts = GapFacts(count, largest, escapes)
+    if may_take_rice(coding):
+        total = last - start + 1 - count
+        facts = with_rice(facts, total, partial(rice.quotient_sums, gaps))
+    return plan_of(facts, length, coding)
 
 
 def _write_indices(
@@ -116,10 +130,18 @@ def _write_indices(
             indices.write_packed(gaps, made.header.parameter, into)
         case "bitmap":
             indices.pack_plane(entry_indices - start, into)
+        case "rice":
+            rice.write_rice(gaps, made.header.parameter, into)
         case "int32":
             padding = len(into) - 4 * len(gaps)
             into[:padding] = 0
             into[padding:].view(torch.int32).copy_(entry_indices - start)
+
+
+def _write_count(count: int, into: Tensor) -> None:
+    if len(into):
+        number = bytearray(count.to_bytes(len(into), "little"))
+        into.copy_(torch.frombuffer(number, dtype=torch.uint8))
 
 
 def decode(message: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
@@ -142,6 +164,7 @@ def decode(message: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
     check_run(length)
     message = _usable(message)
     layout = open_message(message, length)
+    _check_unused(message, layout)
     read = small.decode(message, layout, start, length)
     if read is not None:
         return read
@@ -157,6 +180,18 @@ def _usable(message: Tensor) -> Tensor:
         )
     aligned = message.is_contiguous() and not message.data_ptr() % WORD_BYTES
     return message if aligned else message.clone(memory_format=torch.contiguous_format)
+
+
+def _check_unused(message: Tensor, layout: Layout) -> None:
+    """Refuse bits that are set and belong to nothing.
+
+    Raises:
+        WireError: if there are any.
+    """
+    for place, mask in layout.unused:
+        found = int(message[place])
+        if found & mask:
+            raise unused_bits_error(layout.header, found, mask)
 
 
 def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> Tensor:
@@ -175,6 +210,8 @@ def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> T
         case "run-length":
             escaped = bool(layout.header.parameter)
             found = indices.read_codes(coded, count, start, escaped=escaped)
+        case "rice":
+            found = rice.read_rice(coded, count, layout.header.parameter, start)
         case "bit-packed":
             found = indices.read_packed(coded, count, layout.header.parameter, start)
     indices.check_last(encoding, int(found[-1]) - start, length)

@@ -14,8 +14,10 @@ import triton.language as tl
 from torch import Tensor
 
 from dgc_topo.wire import kernels
-from dgc_topo.wire.coding import HEADER_BYTES, VALUE_BYTES, IndexChoice, WireCoding, WireDtype
-from dgc_topo.wire.format import WORD_BYTES, Header, Plan, check_run, first_word, plan_of
+from dgc_topo.wire.body import GapFacts
+from dgc_topo.wire.coding import VALUE_BYTES, IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.format import Header, Plan, check_run, first_word, plan_of
+from dgc_topo.wire.limits import HEADER_BYTES, WORD_BYTES
 
 FACTS: int = kernels.FACTS  #: numbers that the kernels of one message share
 
@@ -24,7 +26,7 @@ _ELEMENTS: dict[WireDtype, object] = {
     "float16": tl.float16,
     "bfloat16": tl.bfloat16,
 }
-#: Codings that kernels write; of the others they only count the bytes.
+#: Codings that kernels write; of others but Rice's they find the numbers that a plan takes.
 _CHOICES: dict[IndexChoice, int] = {
     "run-length": kernels.RUN_LENGTH,
     "bit-packed": kernels.BIT_PACKED,
@@ -89,8 +91,8 @@ class PendingMessage(NamedTuple):
 
     def plan(self, facts: Sequence[int]) -> Plan:
         """Return its plan; *facts* are its own, on the host."""
-        largest, escapes = facts[kernels.LARGEST], facts[kernels.ESCAPES]
-        return plan_of(self.entries, largest, escapes, self.length, self.coding)
+        gaps = GapFacts(self.entries, facts[kernels.LARGEST], facts[kernels.ESCAPES])
+        return plan_of(gaps, self.length, self.coding)
 
     def message(self, facts: Sequence[int]) -> Tensor | None:
         """Return the message, or None if it has to be written the general way."""
@@ -100,8 +102,8 @@ class PendingMessage(NamedTuple):
 
 
 def writes(coding: WireCoding) -> bool:
-    """Return True if kernels write messages of this coding; of ``auto`` they write most."""
-    return coding.index_encoding in {"auto", *_CHOICES}
+    """Return True if kernels write messages of this coding, unless they take escape codes."""
+    return coding.index_encoding in _CHOICES
 
 
 def room_bytes(count: int, coding: WireCoding) -> int:
@@ -137,8 +139,8 @@ def planned(entry_indices: Tensor, start: int, length: int, coding: WireCoding) 
     with _device_of(entry_indices):
         _measure(entry_indices.contiguous(), on_device, start, length, coding)
     facts = on_device.tolist()
-    largest, escapes = facts[kernels.LARGEST], facts[kernels.ESCAPES]
-    return plan_of(len(entry_indices), largest, escapes, length, coding)
+    gaps = GapFacts(len(entry_indices), facts[kernels.LARGEST], facts[kernels.ESCAPES])
+    return plan_of(gaps, length, coding)
 
 
 def _measure(
@@ -160,7 +162,7 @@ def _measure(
         start,
         length,
         first_word(Header("dense", coding.wire_dtype, 0)),
-        choice=_CHOICES.get(coding.index_encoding, kernels.ANY),
+        choice=_CHOICES.get(coding.index_encoding, kernels.NEITHER),
         value_bytes=VALUE_BYTES[coding.wire_dtype],
         block=block,
     )

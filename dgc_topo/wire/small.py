@@ -2,10 +2,14 @@
 
 The cost of a message of some hundred entries is its function calls, and not its bytes; a call of
 numpy costs a third of one of torch, or less.  This module handles the common small case: gaps below
-65536, as run lengths or packed.  Everything else takes the general way, which works on any device.
+65536, as run lengths, packed or Rice-coded.  Everything else takes the general way, which works on
+any device.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +17,14 @@ import torch
 from torch import Tensor
 
 from dgc_topo.arrays import IntArray
-from dgc_topo.wire.coding import HEADER_BYTES, MAX_CODE, VALUE_BYTES, WireCoding
-from dgc_topo.wire.format import WORD_BYTES, plan_of
-from dgc_topo.wire.header import Layout, seal_words
+from dgc_topo.wire.body import GapFacts, packed_bytes, with_rice
+from dgc_topo.wire.coding import VALUE_BYTES, IndexEncoding, WireCoding
+from dgc_topo.wire.format import may_take_rice, plan_of
+from dgc_topo.wire.header import seal_words
 from dgc_topo.wire.indices import check_last
+from dgc_topo.wire.layout import Layout
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
+from dgc_topo.wire.rice import check_ends, few_quotient_sums
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 Bytes = npt.NDArray[np.uint8]
@@ -36,8 +44,12 @@ def encode(
     largest = int(gaps.max(initial=0))
     if largest > MAX_CODE:
         return None
-    header, _, num_bytes = plan_of(count, largest, 0, length, coding)
-    if header.encoding not in {"run-length", "bit-packed"}:
+    facts = GapFacts(count, largest)
+    if may_take_rice(coding) and count:
+        total = int(entry_indices[-1]) - start + 1 - count
+        facts = with_rice(facts, total, partial(few_quotient_sums, gaps))
+    header, _, num_bytes = plan_of(facts, length, coding)
+    if header.encoding not in _CODED:
         return None
     words = np.empty(-(-num_bytes // WORD_BYTES), np.int32)
     words[-1] = 0
@@ -48,11 +60,11 @@ def encode(
     else:
         held = torch.from_numpy(raw[HEADER_BYTES:values_end])
         held.view(TORCH_DTYPES[coding.wire_dtype]).copy_(values)
-    codes = gaps.astype(np.uint16)
-    if header.encoding == "run-length":
-        raw[values_end:].view(np.uint16)[:] = codes
-    elif header.parameter:  # gaps of 0 bits are nothing to write
-        raw[values_end:] = _packed(codes, header.parameter)
+    _CODED[header.encoding](
+        gaps, header.parameter, raw[values_end : num_bytes - header.count_bytes]
+    )
+    if header.count_bytes:
+        raw[-header.count_bytes :] = list(count.to_bytes(header.count_bytes, "little"))
     seal_words(words, header, num_bytes, length)
     return torch.from_numpy(raw)
 
@@ -65,12 +77,14 @@ def decode(
     Raises:
         WireError: if an index is outside the run.
     """
-    encoding, wire_dtype, parameter = layout.header
+    encoding, wire_dtype, parameter, _ = layout.header
     if not 0 < layout.entries <= MAX_ENTRIES or message.device.type != "cpu":
         return None
     raw = message.numpy()
     coded = raw[layout.indices_start : layout.indices_end]
-    if encoding == "run-length" and not parameter:
+    if encoding == "rice" and parameter <= _CODE_BITS:
+        found = _from_rice(coded, layout.entries, parameter)
+    elif encoding == "run-length" and not parameter:
         found = coded.view(np.uint16).astype(np.int64)
     elif encoding == "bit-packed" and parameter <= _CODE_BITS:
         found = _unpacked(coded, layout.entries, parameter)
@@ -94,6 +108,48 @@ def _gaps_of(indices: IntArray, start: int) -> IntArray:
     gaps[:1] = indices[:1] - start
     np.subtract(indices[1:], indices[:-1], out=gaps[1:])
     gaps[1:] -= 1
+    return gaps
+
+
+def _write_run_lengths(gaps: IntArray, _: int, into: Bytes) -> None:
+    into.view(np.uint16)[:] = gaps.astype(np.uint16)
+
+
+def _write_packed(gaps: IntArray, width: int, into: Bytes) -> None:
+    if width:  # gaps of 0 bits are nothing to write
+        into[:] = _packed(gaps.astype(np.uint16), width)
+
+
+def _write_rice(gaps: IntArray, low_bits: int, into: Bytes) -> None:
+    low_bytes = packed_bytes(len(gaps), low_bits)
+    _write_packed(gaps, low_bits, into[:low_bytes])
+    ends = (gaps >> low_bits) + 1
+    np.cumsum(ends, out=ends)
+    flags = np.zeros(8 * (len(into) - low_bytes), np.uint8)
+    flags[ends - 1] = 1
+    into[low_bytes:] = np.packbits(flags, bitorder="little")
+
+
+_CODED: dict[IndexEncoding, Callable[[IntArray, int, Bytes], None]] = {
+    "run-length": _write_run_lengths,
+    "bit-packed": _write_packed,
+    "rice": _write_rice,
+}
+
+
+def _from_rice(coded: Bytes, count: int, low_bits: int) -> IntArray:
+    """Return *count* Rice-coded gaps.
+
+    Raises:
+        WireError: if there are more or fewer quotients.
+    """
+    low_bytes = packed_bytes(count, low_bits)
+    ends = np.flatnonzero(np.unpackbits(coded[low_bytes:], bitorder="little"))
+    check_ends(len(ends), count, int(coded[-1]))
+    gaps = _unpacked(coded[:low_bytes], count, low_bits)
+    ends[1:] -= ends[:-1] + 1
+    ends <<= low_bits
+    gaps += ends
     return gaps
 
 

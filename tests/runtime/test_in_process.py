@@ -12,7 +12,7 @@ from dgc_topo.runtime import run_in_process
 from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.wire.coding import HEADER_BYTES
+from dgc_topo.wire.limits import HEADER_BYTES
 from tests.payload.reference import dense, sparse
 from tests.runtime.jobs import Input, content, make
 from tests.strategies import ALL_REDUCE, smallest_world, topologies

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 
 PRIME = 2**32 - 5
-ENCODINGS = ["dense", "run-length", "bit-packed", "bitmap", "int32"]
+ENCODINGS = ["dense", "run-length", "bit-packed", "bitmap", "int32", "rice"]
 DTYPES = ["float32", "float16", "bfloat16"]
 
 
@@ -62,12 +62,22 @@ def decode(message: bytes, length: int) -> tuple[list[int], np.ndarray]:
     """
     check(len(message) >= 12)
     magic, version, kind, parameter = message[:4]
-    check(magic == 0xDC and version == 1)
+    check(magic == 0xDC and version in (1, 2))
     check(message[4:12] == checksum(message, length))
     check(kind & 15 < len(ENCODINGS) and kind >> 4 < len(DTYPES))
     encoding, dtype = ENCODINGS[kind & 15], DTYPES[kind >> 4]
     value_bytes = 4 if dtype == "float32" else 2
+    check((version == 2) == (encoding == "rice"))
+    if version == 2:
+        indices, split = _counted(parameter, value_bytes, message[12:])
+        return _found(indices, split, dtype, value_bytes, message, length)
     indices, split = _indices(encoding, parameter, value_bytes, message[12:], length)
+    return _found(indices, split, dtype, value_bytes, message, length)
+
+
+def _found(
+    indices: list[int], split: int, dtype: str, value_bytes: int, message: bytes, length: int
+) -> tuple[list[int], np.ndarray]:
     check(len(indices) * value_bytes == split)
     check(all(a < b for a, b in zip([-1, *indices], [*indices, length], strict=True)))
     values = message[12 : 12 + split]
@@ -75,6 +85,30 @@ def decode(message: bytes, length: int) -> tuple[list[int], np.ndarray]:
         wide = np.frombuffer(values, "<u2").astype("<u4") << 16
         return indices, wide.view("<f4")
     return indices, np.frombuffer(values, "<f4" if value_bytes == 4 else "<f2").astype("<f4")
+
+
+def _counted(parameter: int, value_bytes: int, body: bytes) -> tuple[list[int], int]:
+    """Return the indices of a message that says how many entries it has, and its values' bytes."""
+    count_bytes, low_bits = (parameter >> 5) + 1, parameter & 31
+    check(count_bytes <= 4 and len(body) >= count_bytes)
+    count = int.from_bytes(body[-count_bytes:], "little")
+    split = value_bytes * count
+    check(split <= len(body))
+    coded = body[split:-count_bytes]
+    low_bytes = -(-count * low_bits // 8)
+    check(low_bytes <= len(coded))
+    if low_bits >= 16:
+        low = list(struct.unpack(f"<{count}H", coded[: 2 * count]))
+        high = numbers(coded[2 * count : low_bytes], count, low_bits - 16)
+        low = [a | b << 16 for a, b in zip(low, high, strict=True)]
+    else:
+        low = numbers(coded[:low_bytes], count, low_bits)
+    flags = bits(coded[low_bytes:])
+    ends = [place for place, flag in enumerate(flags) if flag]
+    check(len(ends) == count)
+    check(len(flags) - (ends[-1] + 1 if ends else 0) < 8)
+    quotients = [end - before - 1 for before, end in zip([-1, *ends], ends, strict=False)]
+    return from_gaps([q << low_bits | r for q, r in zip(quotients, low, strict=True)]), split
 
 
 def _indices(

@@ -8,11 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dgc_topo.wire.body import packed_bytes
 from dgc_topo.wire.checksum import PRIME, ROW, few_word_sums, word_sums
-from dgc_topo.wire.coding import HEADER_BYTES
 from dgc_topo.wire.format import Header
 from dgc_topo.wire.header import _LAYOUT, _seal_on_device, _seeds, seal
-from dgc_topo.wire.indices import pack_bits, pack_plane, packed_bytes, unpack_bits, unpack_plane
+from dgc_topo.wire.indices import pack_bits, pack_plane, unpack_bits, unpack_plane
+from dgc_topo.wire.limits import HEADER_BYTES
 from tests.wire import reference
 
 LENGTH = 1000

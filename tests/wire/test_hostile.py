@@ -80,12 +80,13 @@ def test_no_damage_goes_unnoticed():
 
 
 def another_kind(rng: np.random.Generator, message: Bytes) -> Bytes:
-    message[2] = rng.integers(0, 6) | rng.integers(0, 4) << 4
+    message[1] = rng.integers(1, 3)
+    message[2] = rng.integers(0, 7) | rng.integers(0, 4) << 4
     return message
 
 
 def another_parameter(rng: np.random.Generator, message: Bytes) -> Bytes:
-    message[3] = rng.choice([0, 1, 2, 5, 8, 15, 16, 17, 24, 31, 32, 255])
+    message[3] = rng.choice([0, 1, 2, 5, 8, 15, 16, 17, 24, 31, 32, 33, 37, 64, 96, 160, 255])
     return message
 
 
@@ -103,6 +104,16 @@ def another_byte(rng: np.random.Generator, message: Bytes) -> Bytes:
     return message
 
 
+def another_count(rng: np.random.Generator, message: Bytes) -> Bytes:
+    """Say another number of entries: one more or less, none, or the most that fit."""
+    size = min((int(message[3]) >> 5) + 1, 4)
+    if len(message) >= 12 + size:
+        count = int.from_bytes(message[-size:].tobytes(), "little") + int(rng.choice([-1, 1, -256]))
+        count = int(rng.choice([max(count, 0) % 256**size, 0, 256**size - 1]))
+        message[-size:] = np.frombuffer(count.to_bytes(size, "little"), np.uint8)
+    return message
+
+
 def another_number(rng: np.random.Generator, message: Bytes) -> Bytes:
     number = int(rng.choice([0, 1, 65_535, 2**31 - 1, 2**32 - 1])).to_bytes(4, "little")
     if len(message) > 16:
@@ -111,7 +122,15 @@ def another_number(rng: np.random.Generator, message: Bytes) -> Bytes:
     return message
 
 
-LIES = [another_kind, another_parameter, shorter, longer, another_byte, another_number]
+LIES = [
+    another_kind,
+    another_parameter,
+    shorter,
+    longer,
+    another_byte,
+    another_number,
+    another_count,
+]
 
 
 def lying(
@@ -165,13 +184,20 @@ def with_bytes(message: bytes, at: int, new: bytes, length: int = 100) -> bytes:
     return reference.sealed(message[:at] + new + message[at + len(new) :], length)
 
 
+def longer_plane(plane: bytes) -> bytes:
+    """Return a Rice-coded message with another plane of quotients."""
+    message = message_of("rice")
+    return reference.sealed(message[:26] + plane + message[27:], 100)
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
         (b"", "message of 0 bytes, expected at least 12: a header"),
         (message_of()[:11], "message of 11 bytes, expected at least 12"),
         (b"\x00" + message_of()[1:], "first byte 0x00, expected 0xdc"),
-        (message_of()[:1] + b"\x02" + message_of()[2:], "format version 2, expected 1"),
+        (message_of()[:1] + b"\x03" + message_of()[2:], "format version 3, expected 1 or 2"),
+        (with_bytes(message_of(), 1, b"\x02"), "run-length float32 message of version 2"),
         (message_of()[:-1], "checksum of a message of 29 bytes for 100 elements"),
         (message_of(length=99, places=(3,)), "or for a run of another length"),
         (with_bytes(message_of(), 2, b"\x05"), "index encoding 5, expected one of 0 .dense., 1"),
@@ -184,8 +210,16 @@ def with_bytes(message: bytes, at: int, new: bytes, length: int = 100) -> bytes:
         (with_bytes(message_of("int32"), 24, b"\xff" * 4), "index out of range or order"),
         (with_bytes(message_of("int32"), 24, b"\x32\0\0\0"), "expected ascending indices"),
         (with_bytes(message_of("bitmap"), 24, b"\xff"), "bitmap with 10 bits set, expected 3"),
-        (with_bytes(message_of("bitmap"), 36, b"\x18"), "its upper 4 bits to be 0"),
-        (with_bytes(message_of("bit-packed"), 26, b"\x80"), "its upper 6 bits to be 0"),
+        (with_bytes(message_of("bitmap"), 36, b"\x18"), "expected 0 in those of 0xf0"),
+        (with_bytes(message_of("bit-packed"), 26, b"\x80"), "expected 0 in those of 0xfc"),
+        # Low bits 3, 14 and 0 in 12 bits, a plane of 8 bits with quotients 0, 2 and 3; 3 entries.
+        (with_bytes(message_of("rice"), 25, b"\xc0"), "a byte 0xc0 .*in those of 0xf0"),
+        (with_bytes(message_of("rice"), 26, b"\x9b"), "rice message with 5 quotients"),
+        (longer_plane(b"\x89\x00"), "byte 0x00, expected 3 quotients, and the last"),
+        (longer_plane(b"\x03\x01"), "last index is 115, expected below 100"),
+        (longer_plane(b"\x03\x00\x01"), "expected at most 100 of them, and 3 to 4 bytes"),
+        (with_bytes(message_of("rice"), 27, b"\x65"), "for 101 entries, expected at most 100"),
+        (with_bytes(message_of("rice"), 3, b"\x85"), "in 5 bytes, expected at most 4"),
         (with_bytes(message_of(), 3, b"\x01"), "escape codes, expected some"),
     ],
 )

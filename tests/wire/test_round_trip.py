@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dgc_topo.wire.coding import (
-    HEADER_BYTES,
     INDEX_CHOICES,
     INDEX_ENCODINGS,
     WIRE_DTYPES,
@@ -21,6 +20,7 @@ from dgc_topo.wire.coding import (
     WireDtype,
     check_dtype,
 )
+from dgc_topo.wire.limits import HEADER_BYTES
 from dgc_topo.wire.message import decode, encode, encoded_bytes
 from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire
 from dgc_topo.zoo import load_model
@@ -129,6 +129,11 @@ def test_what_the_last_place_of_the_longest_run_takes():
         "bit-packed": 12 + 4 + 4,
         "bitmap": 12 + 4 + 2**28,
         "int32": 12 + 4 + 4,
+        "rice": 12
+        + 4
+        + 4
+        + 1
+        + 1,  # 30 low bits, a quotient of 1 in two, and the number of entries
     }
 
 

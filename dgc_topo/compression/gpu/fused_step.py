@@ -19,7 +19,8 @@ from dgc_topo.compression.gradients import NonFiniteGradientError, checked_norm
 from dgc_topo.compression.local_step import LocalStep, Sent, Term
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire import on_gpu
-from dgc_topo.wire.coding import MAX_RUN, WireCoding
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.limits import MAX_RUN
 
 
 class RecordedLaunches:
