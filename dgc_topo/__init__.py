@@ -20,6 +20,8 @@ Networks and predictions
     known_models      names of all models in the zoo
     simulate_step     a StepSimulation: the time of one training step on a cluster
 
+    advise            Advice: the ways to train a model on a network, and which to choose
+
 Many predictions
     sweep             a Sweep: all combinations of lists and ranges of settings, as one frame
     spread            a range of numbers, such as bandwidths from 100 Mbit/s to 100 Gbit/s
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
     from dgc_topo.compression.dgc import DGC
     from dgc_topo.compression.random_k import RandomK
     from dgc_topo.compression.terngrad import TernGrad
+    from dgc_topo.experiments.advice import Advice, advise
     from dgc_topo.experiments.scenario import Scenario, load_scenario
     from dgc_topo.experiments.sweep import spread
     from dgc_topo.logs.callbacks import StepInfo
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
 
 #: Module of each name of the front door.
 _HOMES = {
+    "Advice": "dgc_topo.experiments.advice",
     "Cluster": "dgc_topo.network.cluster",
     "DGC": "dgc_topo.compression.dgc",
     "DGCConfig": "dgc_topo.compression.config",
@@ -108,6 +112,7 @@ _HOMES = {
     "TernGrad": "dgc_topo.compression.terngrad",
     "Topology": "dgc_topo.topology",
     "Workload": "dgc_topo.simulation",
+    "advise": "dgc_topo.experiments.advice",
     "all_reduce": "dgc_topo.runtime",
     "compress_fsdp": "dgc_topo.training.hooks.fsdp.compress",
     "copy": "dgc_topo.schedule",
@@ -138,6 +143,7 @@ _HOMES = {
 
 __all__ = [
     "DGC",
+    "Advice",
     "Cluster",
     "DGCConfig",
     "DistributedOptimizer",
@@ -155,6 +161,7 @@ __all__ = [
     "TernGrad",
     "Topology",
     "Workload",
+    "advise",
     "all_reduce",
     "compress_fsdp",
     "copy",

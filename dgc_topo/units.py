@@ -60,6 +60,8 @@ class _Quantity:
 
 _SIZE = _Quantity(_BYTES, tuple(_BYTES), "a size such as 100MiB", plain=1.0)
 _RATE = _Quantity(_RATES, _LISTED_RATES, "a bandwidth such as 125MB/s or 1Gbit/s", plain=1.0)
+_COUNTS = {"k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+_COUNT = _Quantity(_COUNTS, tuple(_COUNTS), "a number such as 86M", plain=1.0)
 _TIME = _Quantity(_SECONDS, ("s", "ms", "us", "ns"), "a time such as 50us")
 
 
@@ -103,6 +105,22 @@ def seconds_from(text: str, name: str) -> float:
         ValueError: if it isn't a finite number with a unit, or is negative.
     """
     return _not_negative(text, name, _TIME)
+
+
+def count_from(text: str, name: str) -> int:
+    """Return a whole number, 1 or more.
+
+    Args:
+        text: Such as ``86M``, ``1.3B`` or ``1_000_000``.
+        name: Where it was given; errors begin with it.
+
+    Raises:
+        ValueError: if it isn't a finite number, or is below 1.
+    """
+    count = round(_not_negative(text, name, _COUNT))
+    if count < 1:
+        raise ValueError(f"{name} {text!r}: expected a number such as 86M, at least 1")
+    return count
 
 
 def fraction_from(text: str, name: str) -> float:

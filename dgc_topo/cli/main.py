@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dgc_topo.cli import lists
+from dgc_topo.cli.advise import advise
 from dgc_topo.cli.bench import bench
 from dgc_topo.cli.console import (
     HELP_MARKUP,
@@ -118,6 +119,7 @@ def compare(
         print_findings(folder)
 
 
+app.command()(advise)
 app.command()(simulate)
 app.command()(step)
 app.command()(sweep)

@@ -40,6 +40,17 @@ def check_file(option: str, path: Path | None) -> None:
                 )
 
 
+def check_new_file(option: str, path: Path | None) -> None:
+    """Check a path as `check_file` does, and that there is nothing yet.
+
+    Raises:
+        ValueError: naming the option, if there is.
+    """
+    check_file(option, path)
+    if path is not None and path.exists():
+        raise ValueError(f"{option} {path}: is there already, expected the name of a new file")
+
+
 def check_picture(option: str, path: Path | None) -> None:
     """Check a picture's path as `check_file` does, and that its suffix names a format.
 

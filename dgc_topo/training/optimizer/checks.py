@@ -22,7 +22,7 @@ _INSTEAD = (
 )
 
 
-class Advice(NamedTuple):
+class Hint(NamedTuple):
     """Parts of errors and warnings: those of DDP's hook by default.
 
     Attributes:
@@ -36,7 +36,7 @@ class Advice(NamedTuple):
     instead: str = _INSTEAD
 
 
-DDP_ADVICE = Advice()
+DDP_HINT = Hint()
 
 
 def watch_optimizers(
@@ -46,7 +46,7 @@ def watch_optimizers(
     momentum: float,
     is_sparse: bool,
     knows_scaler: bool = False,
-    advice: Advice = DDP_ADVICE,
+    hint: Hint = DDP_HINT,
 ) -> RemovableHandle:
     """Look at every optimizer of some parameters before each of its steps.
 
@@ -60,14 +60,14 @@ def watch_optimizers(
         momentum: The momentum that it applies to them.
         is_sparse: True if it sends only some elements.
         knows_scaler: True if it knows the scale of the loss.
-        advice: What errors and warnings say.
+        hint: What errors and warnings say.
 
     Returns:
         Handle whose ``remove`` ends the watch.
     """
     watched = {id(parameter) for parameter in parameters.values()}
     seen: WeakSet[Optimizer] = WeakSet()
-    where = advice.where
+    where = hint.where
 
     def look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
@@ -76,14 +76,14 @@ def watch_optimizers(
         _check_averaging(where, optimizer)
         found = _momentum_of(optimizer, watched)
         if momentum and found:
-            raise ValueError(_twice(advice, optimizer, found, momentum))
+            raise ValueError(_twice(hint, optimizer, found, momentum))
         if is_sparse and not knows_scaler:
             _check_scaler(where)
         if is_sparse and optimizer not in seen:
             if not isinstance(optimizer, SGD):
-                _warn(where, optimizer, advice.instead)
+                _warn(where, optimizer, hint.instead)
             elif found:
-                _warn_of_momentum(where, found[0], advice.home)
+                _warn_of_momentum(where, found[0], hint.home)
         seen.add(optimizer)
 
     handle = register_optimizer_step_pre_hook(look)
@@ -109,16 +109,16 @@ def _momentum_of(optimizer: Optimizer, watched: Container[int]) -> tuple[float, 
     return None
 
 
-def _twice(advice: Advice, optimizer: Optimizer, found: tuple[float, int], momentum: float) -> str:
+def _twice(hint: Hint, optimizer: Optimizer, found: tuple[float, int], momentum: float) -> str:
     text = (
         f"optimizer: {type(optimizer).__name__} has momentum {found[0]:g} in parameter group "
-        f"{found[1]}, expected 0: {advice.where} applies momentum {momentum:g} already, and it "
+        f"{found[1]}, expected 0: {hint.where} applies momentum {momentum:g} already, and it "
         "would count twice; "
     )
     if not isinstance(optimizer, SGD):
         return f"{text}use momentum=0 in the call, or torch.optim.SGD without momentum"
     return (
-        f"{text}momentum belongs in {advice.home} alone. Where it came back later: a schedule may "
+        f"{text}momentum belongs in {hint.home} alone. Where it came back later: a schedule may "
         "change the learning rate alone (OneCycleLR and CyclicLR with cycle_momentum=False), and "
         "optimizer.load_state_dict of a checkpoint with momentum comes before that call"
     )

@@ -21,11 +21,11 @@ from dgc_topo.training.hooks.fsdp.shards import ShardedPart
 from dgc_topo.training.hooks.log import LOG, tell_compression
 from dgc_topo.training.hooks.saved import Saved, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
-from dgc_topo.training.optimizer.checks import Advice, watch_optimizers
+from dgc_topo.training.optimizer.checks import Hint, watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
 
 _KIND = "dgc-topo FSDP hook"
-_ADVICE = Advice(
+_HINT = Hint(
     "dt.compress_fsdp",
     home="dt.compress_fsdp(..., momentum=0.9)",
     instead="a higher density (1 sends all), and a look at the loss",
@@ -84,7 +84,7 @@ class FSDPHookState:
             momentum=self._config.momentum,
             is_sparse=is_sparse(self._config.density),
             knows_scaler=self._scaler is not None,
-            advice=_ADVICE,
+            hint=_HINT,
         )
         for each in self._sums:
 

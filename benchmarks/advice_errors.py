@@ -1,0 +1,83 @@
+"""Widths of the intervals that ``dgc-topo advise`` prints, from the committed validations.
+
+Run ``python -m benchmarks.advice_errors``: it prints a table and writes the file that the package
+comes with.  With ``--folds N`` it prints how many rows intervals hold that were made of the others.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from math import log
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dgc_topo.cli.console import clear_errors, console
+from dgc_topo.cli.streams import run
+from dgc_topo.experiments.advice.errors import class_of, widths_of, write_widths
+from dgc_topo.experiments.validation.records import ValidationRow, load_rows
+
+RESULTS = Path(__file__).parent / "results"
+#: Validations of shaped links, whose calibration knew none of their rows.
+FOLDERS = (
+    "2026-11-28-validate-emulated",
+    "2026-11-28-validate-overlapped",
+    "2026-11-29-validate-1gbe-scaled",
+    "2026-11-29-validate-steps",
+)
+#: Validations without shaped links: only the machine's processors bound them.
+UNSHAPED = ("2026-11-28-validate-unshaped",)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def rows_of(folders: Iterable[str]) -> list[ValidationRow]:
+    """Return the rows of validation folders."""
+    return [row for folder in folders for row in load_rows(RESULTS / folder)]
+
+
+def share_held(rows: Sequence[ValidationRow], seed: int) -> tuple[int, int]:
+    """Return how many rows of a random half the widths of the other half hold, and of how many."""
+    mixed = list(rows)
+    random.Random(seed).shuffle(mixed)
+    half = len(mixed) // 2
+    widths = widths_of(mixed[:half])
+    tried = [row for row in mixed[half:] if class_of(row) in widths]
+    held = sum(
+        abs(log(row.measured_s / row.predicted_s)) <= widths[class_of(row)].width for row in tried
+    )
+    return held, len(tried)
+
+
+@app.command()
+def advice_errors(
+    folds: Annotated[int, typer.Option(help="random halves; 0 writes the file", min=0)] = 0,
+) -> None:
+    """Write the widths, or print how well widths of one half of the rows hold the other half."""
+    with clear_errors():
+        if folds:
+            for name, folders in (("shaped links", FOLDERS), ("unshaped", UNSHAPED)):
+                rows = rows_of(folders)
+                found = [share_held(rows, seed) for seed in range(folds)]
+                held, tried = (sum(column) for column in zip(*found, strict=True))
+                console.print(f"{name}: {held / tried:.1%} of {tried:,} rows ({folds} halves)")
+            return
+        widths = widths_of(rows_of(FOLDERS))
+        write_widths(widths)
+        table = Table("rows of", "gradients", "a message", "rows", "90 % interval")
+        for key, width in sorted(widths.items()):
+            table.add_row(
+                key.what,
+                "sparse" if key.sparse else "dense",
+                "1 MB and more" if key.large else "below 1 MB",
+                str(width.num_rows),
+                f"+-{width.width:.1%}",
+            )
+        console.print(table)
+
+
+if __name__ == "__main__":
+    run(app)

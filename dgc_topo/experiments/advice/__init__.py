@@ -1,0 +1,7 @@
+"""Advice: the ways to train a model on a network that are worth considering, with intervals."""
+
+from dgc_topo.experiments.advice.advice import Advice
+from dgc_topo.experiments.advice.advising import advise
+from dgc_topo.experiments.advice.ways import TrainingWay
+
+__all__ = ["Advice", "TrainingWay", "advise"]

@@ -1,0 +1,137 @@
+"""The `Advice` on how to train a model on a network: ways, the fastest first, and a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from dgc_topo.experiments.advice.verdict import best_dense, verdict_of
+from dgc_topo.experiments.advice.ways import TrainingWay, best_by_form
+from dgc_topo.simulation import Workload
+from dgc_topo.simulation.training.timeline import Codec
+from dgc_topo.text import html_table
+from dgc_topo.units import seconds_text, three_digits, times_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Better:
+    """The fastest dense way over a better network, for comparison.
+
+    Attributes:
+        network: Name of the fabric.
+        way: The way.
+    """
+
+    network: str
+    way: TrainingWay
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Advice:
+    """Ways to train, the fastest first, and what they come to.
+
+    Attributes:
+        workload: Work of one worker.
+        network: Name of the network.
+        num_hosts: Number of hosts.
+        gpus_per_host: Ranks on each.
+        ways: All ways that were considered, the fastest first.
+        better: Dense training over faster networks; empty if the network is no fabric.
+        break_even_bytes_per_s: Bandwidth of a host's port below which compressing gains a tenth;
+            None if the network has no one bandwidth, or compressing always or never does.
+        codec: Costs of compressing.
+        assumptions: What the numbers rest on, a sentence each.
+    """
+
+    workload: Workload
+    network: str
+    num_hosts: int
+    gpus_per_host: int
+    ways: tuple[TrainingWay, ...]
+    better: tuple[Better, ...]
+    break_even_bytes_per_s: float | None
+    codec: Codec
+    assumptions: tuple[str, ...]
+
+    @property
+    def best(self) -> TrainingWay:
+        """Fastest way."""
+        return self.ways[0]
+
+    @property
+    def best_dense(self) -> TrainingWay:
+        """Fastest way that sends every element."""
+        return best_dense(self.ways)
+
+    @property
+    def verdict(self) -> str:
+        """Advice in plain words, a few sentences."""
+        return verdict_of(
+            self.ways,
+            network=self.network,
+            better=[(each.network, each.way) for each in self.better],
+            break_even_bytes_per_s=self.break_even_bytes_per_s,
+        )
+
+    @property
+    def leading(self) -> tuple[TrainingWay, ...]:
+        """Fastest way of each form, the fastest first."""
+        return tuple(sorted(best_by_form(self.ways).values(), key=lambda way: way.step_time_s))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return everything as plain numbers and texts."""
+        return {
+            "model": self.workload.name,
+            "parameters": self.workload.num_elements,
+            "compute_s": self.workload.compute_s,
+            "network": self.network,
+            "hosts": self.num_hosts,
+            "gpus_per_host": self.gpus_per_host,
+            "verdict": self.verdict,
+            "ways": [way.as_dict() for way in self.ways],
+            "better_networks": [
+                {"network": each.network, **each.way.as_dict()} for each in self.better
+            ],
+            "break_even_bytes_per_s": self.break_even_bytes_per_s,
+            "assumptions": list(self.assumptions),
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per way, the fastest first."""
+        import pandas as pd  # noqa: PLC0415 - takes longer to import than a simulation takes
+
+        return pd.DataFrame([way.as_dict() for way in self.ways])
+
+    def __repr__(self) -> str:
+        ranks = f"{self.num_hosts} hosts"
+        if self.gpus_per_host > 1:
+            ranks += f" of {self.gpus_per_host} GPUs"
+        best = self.best
+        return (
+            f"Advice({self.workload.name}, {ranks} on {self.network}: {best.label}, "
+            f"{times_text(best.speedup)} of {best.num_workers})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [row_of(way) for way in self.leading]
+        return f"<p>{escape(self.verdict)}</p>" + html_table(HEAD, rows)
+
+
+#: Headings of `row_of`.
+HEAD = ("way", "step", "90 % interval", "speed-up", "90 % interval", "bound by")
+
+
+def row_of(way: TrainingWay) -> list[str]:
+    """Return a way's cells: label, step, interval, speed-up, interval, bound."""
+    return [
+        way.label,
+        seconds_text(way.step_time_s),
+        f"{seconds_text(way.low_s)} to {seconds_text(way.high_s)}",
+        f"{times_text(way.speedup)} of {way.num_workers}",
+        f"{three_digits(way.speedup_low)} to {three_digits(way.speedup_high)}",
+        way.bound_by,
+    ]

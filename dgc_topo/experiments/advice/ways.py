@@ -1,0 +1,212 @@
+"""Ways to train: a topology and how gradients travel, with the predicted step and its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+
+from dgc_topo.experiments.advice.errors import collective_width, step_width
+from dgc_topo.network.cluster import Cluster
+from dgc_topo.simulation import Workload
+from dgc_topo.simulation.training import StepSimulation, simulate_step
+from dgc_topo.simulation.training.timeline import Codec
+from dgc_topo.sizes import is_sparse
+from dgc_topo.topology import Topology, TopologyError, load_topology
+from dgc_topo.units import percent_text
+from dgc_topo.wire.coding import WireDtype
+
+#: Topologies that sum gradients, the ones to prefer first where times are equal.
+TOPOLOGIES = ("ring", "butterfly", "tree", "sharded-parameter-server", "parameter-server", "mesh")
+_MOST_MESH = 64  #: ranks up to which everybody sending to everybody is considered
+
+
+@dataclass(frozen=True, slots=True)
+class GradientForm:
+    """Form in which gradients travel.
+
+    Attributes:
+        density: Fraction of the compressible elements that is sent; 1 is dense.
+        wire_dtype: Type of the values in messages.
+    """
+
+    density: float = 1.0
+    wire_dtype: WireDtype = "float32"
+
+    @property
+    def label(self) -> str:
+        """Text for tables, such as ``DGC 0.1 %`` or ``dense bfloat16``."""
+        kind = f"DGC {percent_text(self.density)}" if is_sparse(self.density) else "dense"
+        return kind if self.wire_dtype == "float32" else f"{kind} {self.wire_dtype}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingWay:
+    """A way to train, and its predicted step.
+
+    Attributes:
+        topology: Text of the topology.
+        form: Form in which gradients travel.
+        step_time_s: Seconds of a training step.
+        low_s: Lower end of its 90 % interval.
+        high_s: Upper end.
+        alone_s: Seconds of a step of one worker that sends nothing.
+        num_workers: Ranks that train.
+        bound_by: Name of what bounds the step: compute, a link, a processor, or latency.
+        bytes_per_rank: Bytes that the busiest rank sends in a step.
+    """
+
+    topology: str
+    form: GradientForm
+    step_time_s: float
+    low_s: float
+    high_s: float
+    alone_s: float
+    num_workers: int
+    bound_by: str
+    bytes_per_rank: float
+
+    @property
+    def label(self) -> str:
+        """Text for tables, such as ``DGC 0.1 % over butterfly``."""
+        return f"{self.form.label} over {self.topology}"
+
+    @property
+    def density(self) -> float:
+        """Fraction of the compressible elements that is sent."""
+        return self.form.density
+
+    @property
+    def speedup(self) -> float:
+        """Throughput over that of one worker that sends nothing."""
+        return self._speedup_at(self.step_time_s)
+
+    @property
+    def speedup_low(self) -> float:
+        """Lower end of the speed-up's 90 % interval."""
+        return self._speedup_at(self.high_s)
+
+    @property
+    def speedup_high(self) -> float:
+        """Upper end of the speed-up's 90 % interval; more workers than there are cannot help."""
+        return min(self._speedup_at(self.low_s), float(self.num_workers))
+
+    def _speedup_at(self, step_time_s: float) -> float:
+        return self.num_workers * self.alone_s / step_time_s
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all of it as plain numbers and texts."""
+        return {
+            "way": self.label,
+            "topology": self.topology,
+            "density": self.density,
+            "wire_dtype": self.form.wire_dtype,
+            "step_time_s": self.step_time_s,
+            "low_s": self.low_s,
+            "high_s": self.high_s,
+            "speedup": self.speedup,
+            "speedup_low": self.speedup_low,
+            "speedup_high": self.speedup_high,
+            "bound_by": self.bound_by,
+            "bytes_per_rank": self.bytes_per_rank,
+        }
+
+
+def topologies_for(num_ranks: int, gpus_per_host: int) -> list[Topology]:
+    """Return the topologies that suit so many ranks, hierarchical ones where hosts have GPUs."""
+    names = [name for name in TOPOLOGIES if name != "mesh" or num_ranks <= _MOST_MESH]
+    found = [load_topology(name) for name in names]
+    if 1 < gpus_per_host < num_ranks:
+        found.append(load_topology("hierarchical", group_size=gpus_per_host))
+    return [topology for topology in found if _runs(topology, num_ranks)]
+
+
+def _runs(topology: Topology, num_ranks: int) -> bool:
+    try:
+        topology.schedule(num_ranks)
+    except TopologyError:  # such as a number of ranks that it cannot serve
+        return False
+    return True
+
+
+def ways_over(
+    topologies: Sequence[Topology],
+    forms: Sequence[GradientForm],
+    workload: Workload,
+    cluster: Cluster,
+    *,
+    overlap: bool,
+    codec: Codec,
+) -> Iterator[TrainingWay]:
+    """Yield each form over each topology, predicted.
+
+    Args:
+        topologies: Topologies that can run on all ranks of the cluster.
+        forms: Ways in which gradients travel.
+        workload: Work of one worker.
+        cluster: Ranks on a network.
+        overlap: Send gradients while the backward pass goes on.
+        codec: Costs of compressing.
+    """
+    for form in forms:
+        for topology in topologies:
+            yield way_of(topology, form, workload, cluster, overlap=overlap, codec=codec)
+
+
+def way_of(
+    topology: Topology,
+    form: GradientForm,
+    workload: Workload,
+    cluster: Cluster,
+    *,
+    overlap: bool,
+    codec: Codec,
+) -> TrainingWay:
+    """Return one form over one topology, predicted; arguments as of `ways_over`."""
+    sparse = is_sparse(form.density)
+    found = simulate_step(
+        workload,
+        topology,
+        cluster,
+        density=form.density,
+        wire_dtype=form.wire_dtype,
+        overlap=overlap,
+        codec=codec if sparse else None,
+    )
+    low_s, high_s = _interval(found, sparse=sparse)
+    return TrainingWay(
+        str(topology),
+        form,
+        found.step_time_s,
+        low_s,
+        high_s,
+        found.step.alone_s,
+        found.num_workers,
+        found.bound_by,
+        found.bytes_per_rank,
+    )
+
+
+def _interval(found: StepSimulation, *, sparse: bool) -> tuple[float, float]:
+    """Return the ends of a step's interval: the wider of two ways to err.
+
+    A step may be off as those of the validations were, as a whole; or its communication may be,
+    as collectives were, with nothing more of it hidden behind the computing.
+    """
+    step_s, communication_s = found.step_time_s, found.communication_s
+    num_bytes = found.bytes_per_rank
+    whole = step_width(sparse=sparse, num_bytes=num_bytes)
+    part = collective_width(sparse=sparse, num_bytes=num_bytes)
+    high_s = max(step_s * exp(whole), step_s + communication_s * (exp(part) - 1))
+    faster_s = step_s - communication_s * (1 - exp(-part))
+    low_s = min(step_s * exp(-whole), faster_s)
+    return max(low_s, found.step.alone_s * exp(-whole)), high_s
+
+
+def best_by_form(ways: Sequence[TrainingWay]) -> Mapping[GradientForm, TrainingWay]:
+    """Return the fastest way of each form, in the order of their first appearance."""
+    found: dict[GradientForm, TrainingWay] = {}
+    for way in ways:
+        if way.form not in found or way.step_time_s < found[way.form].step_time_s:
+            found[way.form] = way
+    return found

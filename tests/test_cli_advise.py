@@ -1,0 +1,43 @@
+"""The command that advises."""
+
+import json
+
+from typer.testing import CliRunner
+
+from dgc_topo.cli.main import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["advise", *map(str, arguments)])
+
+
+def test_it_prints_one_json_object():
+    result = run("resnet50", "--hosts", 4, "--density", "1%", "--json")
+    assert result.exit_code == 0
+    facts = json.loads(result.output)
+    assert facts["verdict"].startswith("1gbe with DGC 1 %")
+    asked = {"topology", "density", "step_time_s", "low_s", "high_s", "speedup", "bound_by"}
+    assert all(asked <= set(way) for way in facts["ways"])
+    assert facts["ways"][0]["step_time_s"] == min(way["step_time_s"] for way in facts["ways"])
+
+
+def test_it_says_what_it_assumed():
+    result = run("--parameters", "25M", "--step-time", "180ms", "--hosts", 2)
+    assert result.exit_code == 0
+    for said in ("Predicted", "compressing costs as measured on an H100", "180 ms per step"):
+        assert said in result.output
+
+
+def test_options_are_named_in_errors(tmp_path):
+    there = tmp_path / "there.toml"
+    there.write_text("mine")
+    for options, told in (
+        (["--hosts", 4, "--density", "1"], "--density: 1.0, expected below 1"),
+        (["--hosts", 4, "--step-time", "180"], "--step-time '180': no unit"),
+        (["--hosts", 4, "--compress", "x"], "--compress 'x'"),
+        (["--hosts", 4, "--write", there], "is there already"),
+    ):
+        result = run("resnet50", *options)
+        assert result.exit_code == 2
+        assert told in result.output
+    assert there.read_text() == "mine"
