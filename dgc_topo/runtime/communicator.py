@@ -69,7 +69,8 @@ class Communicator:
 
         Raises:
             PeerError: if a peer is lost or silent for longer than the transport's time-out.
-            RanksDifferError: in the first run, if ranks differ in topology, seed or payload.
+            RanksDifferError: in the first run, if ranks differ in topology, seed, payload or
+                iteration.
             ValueError: if the payload has no meaning after such a schedule (a part of a sum after
                 gossip), before anything is sent; or if a message does not fit, because the
                 payloads of two ranks differ in shape: other ranks then reach their time-out.
@@ -79,7 +80,7 @@ class Communicator:
         check_goal(name, payload, schedule.goal)
         if self._compares:
             settings = settings_of(self._topology, world_size, self._seed, payload)
-            self._transport.compare(name, settings)
+            self._transport.compare(name, {**settings, "iteration": iteration})
             self._compares = False
         began = time.perf_counter()
         payload.cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.payload import Payload
 from dgc_topo.training.hooks.compressors import BucketDGC
 from dgc_topo.training.hooks.flags import Flags
+from dgc_topo.training.marks import check_marks
 
 
 @dataclass(slots=True)
@@ -38,11 +40,24 @@ class PartSum:
             torch._foreach_copy_(self.compressor.momenta(), self.momenta)
 
 
+class MarkCheck(NamedTuple):
+    """Comparison of what all ranks must have alike.
+
+    Attributes:
+        marks: This rank's.
+        num_ranks: Number of ranks.
+    """
+
+    marks: Sequence[bool]
+    num_ranks: int
+
+
 def average(
     compressor: BucketDGC,
     gradients: Mapping[str, Tensor],
     exchange: Callable[[Payload], object],
     is_used: Sequence[bool] = (),
+    check: MarkCheck | None = None,
 ) -> PartSum:
     """Compress a part of the gradient, sum it over the ranks, and write the average.
 
@@ -54,15 +69,23 @@ def average(
             by the average if all ranks' are finite.
         exchange: Sums a payload over the ranks in place.
         is_used: True for each parameter that this rank used, or nothing.
+        check: What ranks must have alike; None compares nothing.
+
+    Raises:
+        DisagreementError: if ranks differ in that; on all ranks.
     """
     is_finite = True
     try:
         payload = compressor.compress(gradients)
     except NonFiniteGradientError:
         payload, is_finite = compressor.neutral(), False
-    flags = Flags(payload, [not is_finite, *is_used])
+    marks = [] if check is None else check.marks
+    flags = Flags(payload, [not is_finite, *marks, *is_used])
     exchange(flags.bundle)
-    num_odd, *num_users = flags.counts()
+    num_odd, *counts = flags.counts()
+    if check is not None:
+        check_marks("hook", counts, marks, check.num_ranks)
+    num_users = counts[len(marks) :]
     momenta = [momentum.clone() for momentum in compressor.momenta()]
     if not num_odd:
         compressor.finish_into(payload, gradients)

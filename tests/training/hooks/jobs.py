@@ -304,6 +304,8 @@ def errors(group: dist.ProcessGroup, kind: str) -> list[str]:
             model.zero_grad()
         if kind == "lost" and step == 2:
             vars(state._group)["run"] = lost
+        if kind == "another step" and step == 2 and rank == 1:
+            state.load_state_dict({**state.state_dict(), "step": 1})
         inputs, targets = next(data)
         try:
             (model(inputs) - targets).square().mean().backward()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dgc_topo.payload import SUM, DensePayload
-from dgc_topo.training.hooks.compressors import Compressors
+from dgc_topo.training.hooks.compressors import BucketDGC, Compressors
 from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result, Rollback, SummedBucket
 from dgc_topo.training.hooks.flags import used
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
-from dgc_topo.training.hooks.sums import average
+from dgc_topo.training.hooks.sums import MarkCheck, PartSum, average
+from dgc_topo.training.marks import DisagreementError, marks_of
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.wire.coding import WireDtype
 from dgc_topo.wire.tensors import TORCH_DTYPES
@@ -99,9 +100,7 @@ class Compressing:
         idle = [name for name, each in zip(gradients, is_used, strict=False) if not each]
         rollback = Rollback(compressor, idle)
         self._add_decay(gradients)
-        found = average(
-            compressor, gradients, lambda each: self._group.run(each, within.number), is_used
-        )
+        found = self._average(compressor, gradients, is_used, within)
         unused = [n for n, users in zip(gradients, found.num_users, strict=False) if not users]
         if found.is_finite:
             for name in unused:
@@ -111,6 +110,33 @@ class Compressing:
             if flat is not buffer:
                 buffer.copy_(flat)
         within.buckets.append(SummedBucket(buffer, result, found, rollback, unused))
+
+    def _average(
+        self,
+        compressor: BucketDGC,
+        gradients: Mapping[str, Tensor],
+        is_used: Sequence[bool],
+        within: BackwardPass,
+    ) -> PartSum:
+        """Average a bucket; with the first one of a pass its number is compared.
+
+        Raises:
+            RanksDifferError: on every rank, naming ranks and their steps.
+        """
+        check = None
+        if not within.buckets:
+            check = MarkCheck(marks_of(within.number), self._group.num_workers)
+        try:
+            return average(
+                compressor,
+                gradients,
+                lambda each: self._group.run(each, within.number),
+                is_used,
+                check,
+            )
+        except DisagreementError:
+            self._group.compare({"step": within.number})
+            raise
 
     def _add_decay(self, gradients: Mapping[str, Tensor]) -> None:
         """Add this rank's share of the weight decay to its gradients."""
