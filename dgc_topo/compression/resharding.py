@@ -48,7 +48,7 @@ def state_for(states: Sequence[Any], place: int, num_workers: int) -> Any:
         return {
             **own,
             "parameters": _by_parameter(states, place, num_workers),
-            "place": {"rank": place, "num_workers": num_workers},
+            "place": {"rank": place, "world_size": num_workers},
         }
     return {
         key: state_for([each[key] for each in states], place, num_workers)

@@ -21,12 +21,9 @@ from torch.optim import Optimizer
 from dgc_topo.files import opened_whole
 from dgc_topo.integrations.silence import keep_local
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.training.optimizer.distributed import DistributedOptimizer
+from dgc_topo.training.optimizer.distributed import STATE_KEY, DistributedOptimizer
 
 LOG = logging.getLogger("dgc_topo.integrations")
-
-#: Settings of an optimizer's parameter groups that may move into a compressor.
-_MOVABLE = ("momentum", "nesterov", "weight_decay", "dampening")
 
 
 class AttachedOptimizer(DistributedOptimizer):
@@ -44,7 +41,17 @@ class AttachedOptimizer(DistributedOptimizer):
         return super().step(closure)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load this rank's own snapshot, if there is one."""
+        """Load this rank's own snapshot, or that of a training without compression.
+
+        Raises:
+            ValueError: if there is only one rank's snapshot for all.
+        """
+        if self.own is None and "place" in state_dict.get(STATE_KEY, {}):
+            raise ValueError(
+                "checkpoint: has what one rank had not sent, expected the files that each rank "
+                "wrote beside it (names that end in -RANK.pt), and a load that finds them: "
+                "accelerator.load_state, or ckpt_path= of Lightning's Trainer"
+            )
         super().load_state_dict(state_dict if self.own is None else self.own)
 
 
@@ -91,9 +98,6 @@ class Attachment:
             )
         self._where = where
         saved = None if checkpoint is None else _read(where, checkpoint)
-        if saved is not None:
-            _put(optimizer, saved["groups"])
-        self._groups = _movable(optimizer)
         self.optimizer = AttachedOptimizer(optimizer, model.module, topology, density, **settings)
         model.register_comm_hook(None, keep_local)
         if saved is not None:
@@ -101,11 +105,7 @@ class Attachment:
 
     def save(self, checkpoint: Path) -> None:
         """Write this rank's state beside a checkpoint, whole or not at all."""
-        content = {
-            "ranks": dist.get_world_size(),
-            "groups": self._groups,
-            "optimizer": self.optimizer.state_dict(),
-        }
+        content = {"ranks": dist.get_world_size(), "optimizer": self.optimizer.state_dict()}
         path = file_of(checkpoint)
         path.parent.mkdir(parents=True, exist_ok=True)  # rank 0 may not have made it yet
         with opened_whole(path) as file:
@@ -118,8 +118,8 @@ class Attachment:
             self._load(saved)
 
     def _load(self, saved: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(saved["optimizer"])
         self.optimizer.own = saved["optimizer"]
+        self.optimizer.load_state_dict(saved["optimizer"])
 
 
 def file_of(checkpoint: Path, rank: int | None = None) -> Path:
@@ -144,15 +144,3 @@ def _read(where: str, checkpoint: Path) -> dict[str, Any] | None:
             f"({dist.get_world_size()}): each has residuals of its own"
         )
     return saved
-
-
-def _movable(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Return what each parameter group of an optimizer may lose to a compressor."""
-    groups = optimizer.param_groups
-    return [{key: group[key] for key in _MOVABLE if key in group} for group in groups]
-
-
-def _put(optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
-    """Give an optimizer, as loaded from a checkpoint, what a compressor had taken from it."""
-    for group, settings in zip(optimizer.param_groups, groups, strict=True):
-        group.update(settings)

@@ -83,6 +83,11 @@ class OwnGroup:
         _ALL.add(self)
 
     @property
+    def place(self) -> dict[str, int]:
+        """Place of this rank's state among those of all, for snapshots."""
+        return {"rank": self.rank, "world_size": self.world_size}
+
+    @property
     def num_workers(self) -> int:
         """Number of ranks that train."""
         return len(self.contributors)

@@ -30,6 +30,13 @@ def main() -> None:
     tell(DistributedDataParallel(plain), "gossip:graph=ring")
     tell(DistributedDataParallel(plain), checkpoint=folder / "of-three")
     tell(DistributedDataParallel(plain), checkpoint=folder / "nothing")
+    model = DistributedDataParallel(plain)
+    optimizer = torch.optim.SGD(plain.parameters(), 0.1, momentum=0.9)
+    attached = Attachment("test", model, optimizer, "ring", 0.5, {}).optimizer
+    try:
+        attached.load_state_dict(attached.state_dict())  # as a library does with that of rank 0
+    except ValueError as error:
+        print(str(error), flush=True)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ def test_what_a_wrapped_model_cannot_do_is_refused(scripts, tmp_path):
         "topology gossip(graph=ring) leaves each rank its own parameters",
         "are of 3 ranks, expected as many as now (2)",
         "no error, and all residuals begin at zero",
+        "has what one rank had not sent, expected the files that each rank wrote beside it",
     ):
         assert text.count(expected) == 2, text
 

@@ -100,11 +100,13 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
             warnings.warn(f"checkpoint left out, the one before is used: {why}", stacklevel=2)
     former = {rank: each for content in loaded.contents for rank, each in content["ranks"].items()}
     ranks = [former[rank] for rank in sorted(former)]
-    with same_form(folder):
-        states = {
-            name: _state_now(name, each, [rank["objects"][name] for rank in ranks], peers)
-            for name, each in objects.items()
-        }
+    states: Mapping[str, Any] = ranks[0]["objects"]
+    if loaded.manifest.world_size != peers.world_size:
+        with same_form(folder):
+            states = {
+                name: _shared_out(name, each, [rank["objects"][name] for rank in ranks], peers)
+                for name, each in objects.items()
+            }
     _put_all(folder, objects, states)
     if peers.rank in former:
         restore_random_states(former[peers.rank]["randoms"])
@@ -180,10 +182,8 @@ def _check_names(folder: Path, manifest: Manifest, objects: Mapping[str, Any]) -
         )
 
 
-def _state_now(name: str, value: Any, states: Sequence[Any], peers: _Peers) -> Any:
-    """Return this rank's state of an object, out of those of the ranks that were read."""
-    if len(states) == 1:
-        return states[0]
+def _shared_out(name: str, value: Any, states: Sequence[Any], peers: _Peers) -> Any:
+    """Return this rank's state of an object, out of those of another number of ranks."""
     own = states[peers.rank % len(states)]
     if hasattr(value, "state_for"):
         return value.state_for(states, peers.rank, peers.world_size)

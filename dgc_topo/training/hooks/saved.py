@@ -69,16 +69,14 @@ def checked_state(
     return Saved(kind, step, checked)
 
 
-def check_settings(where: str, saved: object, here: Mapping[str, object]) -> None:
+def check_settings(where: str, saved: object, here: Mapping[str, object], advice: str) -> None:
     """Refuse a state that was made with another momentum or weight decay.
-
-    An optimizer whose momentum had moved before has none when it is loaded: a hook that is made
-    after that would go on without.
 
     Args:
         where: Name of the hook in errors.
         saved: Settings in the state.
         here: Settings now, by name.
+        advice: What to do instead.
 
     Raises:
         ValueError: naming the first difference.
@@ -87,24 +85,8 @@ def check_settings(where: str, saved: object, here: Mapping[str, object]) -> Non
     for name, value in here.items():
         if found.get(name) != value:
             raise ValueError(
-                f"{where} state: {name} {found.get(name)!r}, expected {value!r} as here; make "
-                "the optimizer with the momentum and weight decay that it had at first, then "
-                "HookState with optimizer=, and only then load both"
+                f"{where} state: {name} {found.get(name)!r}, expected {value!r} as here; {advice}"
             )
-
-
-def check_place(where: str, saved: object, here: Mapping[str, int]) -> None:
-    """Refuse the state of another rank, or of another number of ranks.
-
-    Raises:
-        ValueError: naming both places.
-    """
-    if saved != here:
-        raise ValueError(
-            f"{where} state: of {saved}, expected {dict(here)}: each rank has a state of its own, "
-            "and one of all would count what was not sent several times; dt.save and dt.load keep "
-            "them apart, also for another number of ranks"
-        )
 
 
 def _checked(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from weakref import WeakSet
 
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.hooks import RemovableHandle
@@ -45,7 +46,7 @@ def watch_optimizers(
     *,
     momentum: float,
     is_sparse: bool,
-    knows_scaler: bool = False,
+    scaler: object | None = None,
     hint: Hint = DDP_HINT,
 ) -> RemovableHandle:
     """Look at every optimizer of some parameters before each of its steps.
@@ -59,7 +60,7 @@ def watch_optimizers(
         parameters: Those whose gradients it averages.
         momentum: The momentum that it applies to them.
         is_sparse: True if it sends only some elements.
-        knows_scaler: True if it knows the scale of the loss.
+        scaler: What it knows the scale of the loss from, or None.
         hint: What errors and warnings say.
 
     Returns:
@@ -77,8 +78,8 @@ def watch_optimizers(
         found = _momentum_of(optimizer, watched)
         if momentum and found:
             raise ValueError(_twice(hint, optimizer, found, momentum))
-        if is_sparse and not knows_scaler:
-            _check_scaler(where)
+        if is_sparse:
+            _check_scaler(where, scaler)
         if is_sparse and optimizer not in seen:
             if not isinstance(optimizer, SGD):
                 _warn(where, optimizer, hint.instead)
@@ -124,16 +125,19 @@ def _twice(hint: Hint, optimizer: Optimizer, found: tuple[float, int], momentum:
     )
 
 
-def _check_scaler(where: str) -> None:
+def _check_scaler(where: str, known: object | None) -> None:
     """Refuse a step that a `torch.amp.GradScaler` makes, which the owner was not told of."""
     frame = sys._getframe(1)  # noqa: SLF001  # a scaler leaves no other trace in a step
     while frame is not None:
         if frame.f_globals.get("__name__") == "torch.amp.grad_scaler":
             scaler = frame.f_locals.get("self")
-            if scaler is not None and scaler.is_enabled():
+            if scaler is None or scaler is known or not scaler.is_enabled():
+                return
+            if known is None or isinstance(known, GradScaler):  # else one that wraps it
+                which = "a" if known is None else "another"
                 raise ValueError(
-                    f"{where}: a GradScaler scales the loss, expected scaler= with it in the call: "
-                    "what is kept for later steps must not depend on the scale"
+                    f"{where}: {which} GradScaler scales the loss, expected scaler= with it in the "
+                    "call: what is kept for later steps must not depend on the scale"
                 )
             return
         frame = frame.f_back  # type: ignore[assignment]  # None at the end

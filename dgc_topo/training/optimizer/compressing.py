@@ -21,6 +21,7 @@ from dgc_topo.training.optimizer.momentum import (
     place_of_momentum,
 )
 from dgc_topo.training.optimizer.rules import Parameters, Rule
+from dgc_topo.training.places import check_place
 
 
 class HasState(Protocol):
@@ -61,18 +62,20 @@ class CompressingRule(Rule):
         return self.compressor.describe()
 
     def state(self) -> dict[str, Any]:
-        """Return a snapshot of the compressor's state, and of what is put aside."""
+        """Return a snapshot of the compressor's state, of what is put aside, and whose they are."""
         saved = self.compressor.state_dict()
-        return {"compressor": saved, "aside": as_snapshot(self._aside, saved)}
+        aside = as_snapshot(self._aside, saved)
+        return {"compressor": saved, "aside": aside, "place": self.own.place}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Rule.load_state`; other parameters may have been frozen in the snapshot."""
         try:
-            saved, aside = state["compressor"], state["aside"]
+            saved, aside, place = state["compressor"], state["aside"], state["place"]
         except KeyError:
             raise ValueError(
-                f"{self.where} state: {sorted(state)}, expected 'compressor' and 'aside'"
+                f"{self.where} state: {sorted(state)}, expected 'compressor', 'aside' and 'place'"
             ) from None
+        check_place(self.where, place, self.own.place)
         found, aside = carried(saved, aside, self.compressor.state_dict())
         self.compressor.load_state_dict(found)
         self._aside = aside

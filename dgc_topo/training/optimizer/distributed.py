@@ -36,7 +36,7 @@ from dgc_topo.training.optimizer.rules import scale_gradients
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
 _WHERE = "distributed optimizer"
-_KEY = "dgc_topo"  #: of our state, beside that of the user's optimizer
+STATE_KEY = "dgc_topo"  #: of our state, beside that of the user's optimizer
 
 _log = logging.getLogger("dgc_topo.optimizer")
 
@@ -210,7 +210,11 @@ class DistributedOptimizer(Facade):
         super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's snapshot with this rank's compressor state, loadable anywhere."""
+        """Return the optimizer's snapshot with this rank's compressor state.
+
+        Below density 1 every rank saves its own; `state_for` makes those of another number of
+        ranks out of them.
+        """
         own = {
             "rule": self.rule,
             "steps": self.steps,
@@ -218,16 +222,17 @@ class DistributedOptimizer(Facade):
             "parameters": sorted(self._names.values()),
             **self._rule.state(),
         }
-        return {**self._wrapped.state_dict(), _KEY: own}
+        return {**self._wrapped.state_dict(), STATE_KEY: own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a snapshot, bit for bit, or begin with that of a plain optimizer.
 
         Raises:
-            ValueError: if it is another model's or another rule's; nothing is loaded then.
+            ValueError: if it is another model's, another rule's, or, below density 1, another
+                rank's; nothing is loaded then.
         """
-        plain = {key: value for key, value in state_dict.items() if key != _KEY}
-        own = state_dict.get(_KEY)
+        plain = {key: value for key, value in state_dict.items() if key != STATE_KEY}
+        own = state_dict.get(STATE_KEY)
         if own is None:
             self._wrapped.load_state_dict(plain)
             self._begin()
@@ -269,6 +274,8 @@ class DistributedOptimizer(Facade):
         # A dedicated server would keep its share for ever, so it gets none.
         place = workers.index(rank) if rank in workers else len(states)
         found: dict[str, Any] = state_for(states, place, len(workers))
+        if "place" in (own := found.get(STATE_KEY, {})):
+            own["place"] = {"rank": rank, "world_size": world_size}
         return found
 
     def _begin(self) -> None:

@@ -56,6 +56,22 @@ def save_own(worker: Worker, folder: str) -> list[float]:
     return _residual(dgc)
 
 
+def save_residual(worker: Worker, folder: str) -> list[float]:
+    """Save a compressor with a residual; return it."""
+    model, dgc = _own_model(worker)
+    gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    dgc.finish(dgc.compress(gradients))
+    dt.save(folder, dgc=dgc)
+    return _residual(dgc)
+
+
+def load_residual(worker: Worker, folder: str) -> list[float]:
+    """Return the residual that this rank takes over."""
+    _, dgc = _own_model(worker)
+    dt.load(folder, dgc=dgc)
+    return _residual(dgc)
+
+
 def load_own(worker: Worker, folder: str) -> list[float]:
     """Return the residual that this rank takes over."""
     model, dgc = _own_model(worker)

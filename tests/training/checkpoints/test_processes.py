@@ -93,6 +93,11 @@ def test_ddp_gossip_and_overlap_go_on_with_the_same_bits(tmp_path):
         results = session.call("tests.training.checkpoints.jobs:stop_and_go_on", argument)
         before = session.call("tests.training.checkpoints.jobs:save_own", own)
         after = session.call("tests.training.checkpoints.jobs:load_own", own, world_size=2)
+        lone, shared = (
+            session.call(f"tests.training.checkpoints.jobs:{job}", f"{own}-1", world_size=size)
+            for job, size in (("save_residual", 1), ("load_residual", 2))
+        )
+    assert np.sum(shared, axis=0) == pytest.approx(lone[0], rel=1e-6, abs=1e-7)
     # Own loops: residuals of three ranks are shared out among two.
     assert np.sum(after, axis=0) == pytest.approx(np.sum(before, axis=0), rel=1e-6, abs=1e-7)
     assert after[1] == before[1]

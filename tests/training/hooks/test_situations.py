@@ -1,6 +1,8 @@
 """Situations that training scripts bring about, beside what a hook does in them."""
 
+import copy
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -55,10 +57,8 @@ def test_a_state_whose_momentum_or_residual_has_no_place_is_refused(alone):
     state = dt.HookState(model, density=0.1, optimizer=made)
     ones = {"velocity": torch.ones(30, 30), "residual": torch.ones(30, 30)}
     saved = {**state.state_dict(), "step": 7, "parameters": {"0.weight": ones}}
-    again = optimizer(model, momentum=0.9)
-    again.load_state_dict(made.state_dict())  # too early
     for settings in (
-        {"density": 0.1, "optimizer": again},
+        {"density": 0.1, "optimizer": optimizer(model)},
         {"density": 0.1, "momentum": 0.9, "momentum_correction": False},
         {"density": 1.0},
     ):
@@ -88,20 +88,57 @@ def test_a_state_goes_on_with_its_momentum_and_on_its_rank_or_is_refused(alone):
 
     model, first = made()
     saved = dt.HookState(model, optimizer=first).state_dict()
-    model, loaded = made()
-    loaded.load_state_dict(first.state_dict())  # has no momentum any more
-    state = dt.HookState(model, optimizer=loaded)
-    with pytest.raises(ValueError, match=r"momentum 0\.9, expected 0\.0 as here.*only then load"):
-        state.load_state_dict(saved)
+    for other in ({"momentum": 0.5}, {"momentum": 0.9, "weight_decay": 0.2}, {}):
+        state = dt.HookState(model, optimizer=optimizer(model, **other))
+        with pytest.raises(ValueError, match=r"expected \S+.* as here.*only then load"):
+            state.load_state_dict(saved)
     model, loaded = made()
     state = dt.HookState(model, optimizer=loaded)
     loaded.load_state_dict(first.state_dict())
     state.load_state_dict(saved)
-    other = {**saved, "place": {"rank": 1, "num_workers": 2}}
+    foreign = {**saved, "place": {"rank": 1, "world_size": 2}}
     with pytest.raises(ValueError, match=r"'rank': 1.*expected.*'rank': 0.*dt\.load"):
-        state.load_state_dict(other)
-    pair = [{**saved, "place": {"rank": rank, "num_workers": 2}} for rank in range(2)]
+        state.load_state_dict(foreign)
+    pair = [{**saved, "place": {"rank": rank, "world_size": 2}} for rank in range(2)]
     state.load_state_dict(state_for(pair, 0, 1))  # for another number of ranks
+
+
+@pytest.mark.one_process
+def test_momentum_that_moved_before_goes_on_in_the_next_hook_which_says_so(alone, caplog):
+    """Also of an optimizer whose snapshot was loaded before the hook was made."""
+    model = net()
+    settings: dict[str, Any] = {"momentum": 0.9, "nesterov": True}
+    groups: list[dict[str, Any]] = [
+        {"params": model[0].parameters(), "weight_decay": 0.1},
+        {"params": model[1].parameters()},
+    ]
+    made = torch.optim.SGD(groups, lr=0.1, **settings)
+    saved = dt.HookState(model, density=0.1, optimizer=made).state_dict()
+    again = torch.optim.SGD([{"params": g["params"]} for g in made.param_groups], lr=0.1)
+    again.load_state_dict(made.state_dict())
+    for each in (made, again):
+        caplog.clear()
+        state = dt.HookState(model, density=0.1, optimizer=each)
+        assert "moved into another HookState before" in caplog.text
+        assert "unless its state_dict() is loaded here" in caplog.text
+        assert (state.config.momentum, state.config.nesterov) == (0.9, True)
+        assert state.state_dict()["settings"] == saved["settings"]
+        state.load_state_dict(saved)
+        assert {group["momentum"] for group in each.param_groups} == {0}
+
+
+@pytest.mark.one_process
+def test_a_state_can_be_neither_copied_nor_pickled_and_says_so(alone):
+    model = net()
+    ddp = nn.parallel.DistributedDataParallel(model)
+    state = dt.HookState(ddp)
+    ddp.register_comm_hook(state, dt.hook)
+    for make in (copy.deepcopy, pickle.dumps):
+        for each in (state, ddp):
+            with pytest.raises(TypeError, match=r"HookState: has connections.*use state_dict\(\)"):
+                make(each)
+    copy.deepcopy(ddp.module)
+    del ddp
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -131,6 +168,12 @@ def test_a_failure_reaches_the_user_and_nothing_goes_on_after_it(workers):
 def test_ranks_with_other_settings_are_told(workers):
     for found in workers.run(2, jobs.errors, "ranks differ"):
         assert "density is 0.2 on rank 1, 0.1 on rank 0" in found[0]
+
+
+def test_a_rank_at_another_step_is_named_on_all(workers):
+    """As after a state that was loaded there alone."""
+    for found in workers.run(2, jobs.errors, "another step"):
+        assert "step is 1 on rank 1, 2 on rank 0" in found[0]
 
 
 def test_a_gradient_that_was_averaged_before_is_refused(workers):

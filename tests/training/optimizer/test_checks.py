@@ -84,15 +84,19 @@ def test_a_scaler_of_the_loss_that_the_hook_does_not_know_is_refused(owner, mode
     assert torch.equal(model.weight, before)
     step(enabled=False)
     told, owner_of_told = model_with_gradients(), Owner()
+    scaler = torch.amp.GradScaler("cpu")
     watch_optimizers(
         owner_of_told,
         dict(told.named_parameters()),
         momentum=0.0,
         is_sparse=True,
-        knows_scaler=True,
+        scaler=scaler,
     )
     model, optimizer = told, SGD(told.parameters(), 0.1)
-    step()
+    with pytest.raises(ValueError, match="another GradScaler scales the loss"):
+        step()
+    scaler.scale(model(torch.ones(1, 3)).sum()).backward()
+    scaler.step(optimizer)
 
 
 def test_momentum_after_compressed_gradients_is_warned_of_once(owner, model):

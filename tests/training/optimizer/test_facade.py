@@ -307,3 +307,25 @@ def test_a_frozen_layer_stays_though_it_has_a_gradient_from_before(kind, density
     model[0].requires_grad_(False)
     optimizer.step()
     assert alike(before, model[0].state_dict())
+
+
+@pytest.mark.parametrize(("kind", "density"), [(SGD, 0.5), (AdamW, 0.5), (SGD, 1)])
+def test_what_another_rank_has_not_sent_is_refused(kind, density):
+    """At density 1 nothing waits: a snapshot of rank 0 is for all."""
+    model, _, optimizer = wrapped(kind, density)
+    backward(model)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    if density == 1:
+        assert "place" not in saved["dgc_topo"]
+        return
+    for place in ({"rank": 0, "world_size": 2}, {"rank": 1, "world_size": 1}, None):
+        other = {**saved, "dgc_topo": {**saved["dgc_topo"], "place": place}}
+        with pytest.raises(ValueError, match=r"each rank has a state of its own.*dt\.load"):
+            optimizer.load_state_dict(other)
+        assert alike(optimizer.state_dict(), saved)
+    pair = [
+        {**saved, "dgc_topo": {**saved["dgc_topo"], "place": {"rank": rank, "world_size": 2}}}
+        for rank in range(2)
+    ]
+    optimizer.load_state_dict(optimizer.state_for(pair, 0, 1))

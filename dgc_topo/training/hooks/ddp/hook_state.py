@@ -29,13 +29,18 @@ from dgc_topo.training.hooks.ddp.running import PassRunner
 from dgc_topo.training.hooks.ddp.takeover import Takeover, tell_takeover
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order, refuse_sparse_gradients
 from dgc_topo.training.hooks.log import tell_compression
-from dgc_topo.training.hooks.saved import Saved, check_place, check_settings, checked_state
+from dgc_topo.training.hooks.saved import Saved, check_settings, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
+from dgc_topo.training.places import check_place
 
 _KIND = "dgc-topo hook"
+_AS_AT_FIRST = (
+    "make the optimizer with the momentum and weight decay that it had at first, then HookState "
+    "with optimizer=, and only then load both"
+)
 
 
 class HookState:
@@ -43,6 +48,8 @@ class HookState:
 
     Every rank of the model's process group makes one, after the model and with the same arguments,
     and registers it: ``model.register_comm_hook(state, dt.hook)``.  Docs: ``docs/hook.md``.
+    Gradients travel as float32, or as ``wire_dtype`` says, and wait as float32, of whatever type
+    the parameters are.
 
     Args:
         model: The DistributedDataParallel model, or the module that will be in one.
@@ -132,10 +139,16 @@ class HookState:
             self._parameters,
             momentum=self.config.momentum,
             is_sparse=is_sparse(self.config.density),
-            knows_scaler=scaler is not None,
+            scaler=scaler,
         )
         if self._group.rank == 0:
             self._tell(plan.moved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            "HookState: has connections, which can be neither copied nor pickled; use state_dict() "
+            "of it, and model.module instead of a DistributedDataParallel that has it as its hook"
+        )
 
     def __repr__(self) -> str:
         ranks = f"{self._num_workers} rank" + ("s" if self._num_workers > 1 else "")
@@ -165,7 +178,7 @@ class HookState:
         """
         self._runner.abandon_interrupted()  # what it sent would be in no state
         saved = Saved(_KIND, self.step, self._compressors.state()).as_dict()
-        return {**saved, "settings": dict(self._settings), "place": self._place}
+        return {**saved, "settings": dict(self._settings), "place": self._group.place}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from what `state_dict` returned, bit for bit, also with other buckets.
@@ -177,14 +190,10 @@ class HookState:
         shapes = {name: each.shape for name, each in self._parameters.items()}
         sections = self._compressors.sections() if is_sparse(self.config.density) else ()
         saved = checked_state("hook", state, _KIND, shapes, sections)
-        check_settings("hook", state.get("settings"), self._settings)
-        check_place("hook", state.get("place"), self._place)
+        check_settings("hook", state.get("settings"), self._settings, _AS_AT_FIRST)
+        check_place("hook", state.get("place"), self._group.place)
         self._compressors.load(saved.parameters)
         self.step = saved.step
-
-    @property
-    def _place(self) -> dict[str, int]:
-        return {"rank": self._group.rank, "num_workers": self._num_workers}
 
     def staleness(self) -> Staleness:
         """Return how many steps elements waited (see `DGC.staleness`), with ``track_ages=True``."""

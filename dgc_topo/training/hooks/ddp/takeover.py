@@ -13,6 +13,10 @@ from torch.optim import Optimizer
 from dgc_topo.training.hooks.log import LOG
 from dgc_topo.training.optimizer.momentum import common_momentum
 
+#: Key of a parameter group for what has moved, which snapshots of the optimizer keep.
+_MOVED = "moved_into_hook"
+_NOTHING = {"momentum": 0, "nesterov": False, "weight_decay": 0}
+
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
@@ -22,11 +26,13 @@ class Takeover:
         momentum: Its momentum; 0 if there is nothing to take over.
         nesterov: True if it looks ahead.
         decays: Weight decay, by name of those parameters that have some.
+        again: True if they had moved before, into another hook.
     """
 
     momentum: float = 0.0
     nesterov: bool = False
     decays: dict[str, float] = field(default_factory=dict)
+    again: bool = False
 
     def take(
         self, optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
@@ -41,7 +47,9 @@ class Takeover:
                 buffer = optimizer.state[parameter].pop("momentum_buffer", None)
                 buffers |= {} if buffer is None else {name: buffer}
         for group in groups:
-            group.update(momentum=0, nesterov=False, weight_decay=0)
+            if not self.again:
+                group[_MOVED] = {key: group[key] for key in _NOTHING}
+            group.update(_NOTHING)
         if len(groups) == len(optimizer.param_groups):
             optimizer.defaults.update(momentum=0, nesterov=False)
         return buffers
@@ -71,8 +79,11 @@ def takeover_of(
         )
     if not isinstance(optimizer, torch.optim.SGD):
         return Takeover()
-    if not any(group["momentum"] for group in groups):
-        return Takeover()
+    again = not any(group["momentum"] for group in groups)
+    if again:
+        groups = [{**group, **group[_MOVED]} for group in groups if _MOVED in group]
+        if not groups:
+            return Takeover()
     names = {id(parameter): name for name, parameter in parameters.items()}
     momentum, nesterov = common_momentum(where, groups)
     _check_groups(where, groups, names)
@@ -82,12 +93,18 @@ def takeover_of(
         for parameter in group["params"]
         if group["weight_decay"]
     }
-    return Takeover(momentum, nesterov, decays)
+    return Takeover(momentum, nesterov, decays, again)
 
 
 def tell_takeover(moved: Takeover) -> None:
     """Log what moved from an optimizer into the hook, if anything did."""
-    if moved.momentum:
+    if moved.again:
+        LOG.warning(
+            "hook: momentum %g of the optimizer moved into another HookState before, and goes on "
+            "here; what that one has not sent is lost, unless its state_dict() is loaded here",
+            moved.momentum,
+        )
+    elif moved.momentum:
         decay = f" and weight decay of {len(moved.decays)} parameters" if moved.decays else ""
         LOG.info(
             "hook: momentum %g%s%s moved from the optimizer into DGC, which corrects it for "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,18 +14,22 @@ from torch.autograd import Variable
 
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.parameters import describe_dgc
+from dgc_topo.compression.resharding import state_for
 from dgc_topo.payload import Payload
 from dgc_topo.sizes import is_sparse
 from dgc_topo.training.hooks.compressors import Compressors
 from dgc_topo.training.hooks.fsdp.shard_sum import ShardSum
 from dgc_topo.training.hooks.fsdp.shards import ShardedPart
 from dgc_topo.training.hooks.log import LOG, tell_compression
-from dgc_topo.training.hooks.saved import Saved, checked_state
+from dgc_topo.training.hooks.saved import Saved, check_settings, checked_state
 from dgc_topo.training.hooks.scaling import Scaler, scale_of
+from dgc_topo.training.marks import DisagreementError, check_marks, marks_of, number_of
 from dgc_topo.training.optimizer.checks import Hint, watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
+from dgc_topo.training.places import check_place
 
 _KIND = "dgc-topo FSDP hook"
+_WHERE = "compress_fsdp"
 _HINT = Hint(
     "dt.compress_fsdp",
     home="dt.compress_fsdp(..., momentum=0.9)",
@@ -68,6 +73,12 @@ class FSDPHookState:
         self._goes_on = False  # another pass of a step whose gradients are there already
         self._device = torch.device("cpu")
 
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            "FSDPHookState: has connections, which can be neither copied nor pickled; use "
+            "state_dict()"
+        )
+
     def __repr__(self) -> str:
         count = sum(len(each.part.names) for each in self._sums)
         return (
@@ -83,7 +94,7 @@ class FSDPHookState:
             dict(self._model.named_parameters()),
             momentum=self._config.momentum,
             is_sparse=is_sparse(self._config.density),
-            knows_scaler=self._scaler is not None,
+            scaler=self._scaler,
             hint=_HINT,
         )
         for each in self._sums:
@@ -115,24 +126,66 @@ class FSDPHookState:
                 "step's last backward pass"
             )
         saved = Saved(_KIND, self.step, self._compressors.state())
-        return {**saved.as_dict(), "num_workers": self._num_replicas}
+        return {**saved.as_dict(), "settings": self._settings, "place": self._place}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Continue from this rank's snapshot, bit for bit.
 
         Raises:
-            ValueError: if names or shapes are not those of this model sharded this way; nothing is
-                loaded then.
+            ValueError: if it is another rank's or of another momentum, or names or shapes are not
+                those of this model sharded this way; nothing is loaded then.
         """
         shapes: dict[str, torch.Size] = {}
         for each in self._sums:
             shapes |= each.part.shapes(only_trainable=False)
         sections = self._compressors.sections()
-        saved = checked_state("compress_fsdp", state, _KIND, shapes, sections)
+        saved = checked_state(_WHERE, state, _KIND, shapes, sections)
+        advice = "call compress_fsdp with the same momentum"
+        check_settings(_WHERE, state.get("settings"), self._settings, advice)
+        check_place(_WHERE, state.get("place"), self._place)
         self._compressors.load(saved.parameters)
         for each in self._sums:
             each.drop()
         self.step = saved.step
+
+    def state_for(
+        self, states: Sequence[Mapping[str, Any]], rank: int, world_size: int
+    ) -> dict[str, Any]:
+        """Return this rank's snapshot, made of those of all ranks of another number of replicas.
+
+        What has not been sent is shared out anew among the ranks of a shard, and its sum stays.
+
+        Args:
+            states: What `state_dict` returned on each former rank, in any order.
+            rank: This rank.
+            world_size: Number of ranks.
+
+        Raises:
+            ValueError: if the model was cut into other shards.
+        """
+        del rank, world_size  # known
+        here = self._place
+        for state in states:
+            if state["place"]["num_shards"] != here["num_shards"]:
+                raise ValueError(
+                    f"{_WHERE} state: of {state['place']['num_shards']} shards, expected "
+                    f"{here['num_shards']} as here: only the number of replicas may change"
+                )
+        former = [each for each in states if each["place"]["shard"] == here["shard"]]
+        former.sort(key=lambda each: int(each["place"]["rank"]))
+        found: dict[str, Any] = state_for(former, here["rank"], here["world_size"])
+        return {**found, "place": here}
+
+    @property
+    def _settings(self) -> dict[str, object]:
+        return {"momentum": self._config.momentum, "nesterov": self._config.nesterov}
+
+    @property
+    def _place(self) -> dict[str, int]:
+        """Replica, and shard, of this rank's state."""
+        group = self._shard_group
+        shard = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+        return {**self._replicas.place, "shard": shard[0], "num_shards": shard[1]}
 
     @torch.no_grad()
     def _run(self, each: ShardSum, shard: Tensor) -> None:
@@ -164,6 +217,7 @@ class FSDPHookState:
         self._replicas.run(payload, self.step)
 
     def _begin(self) -> None:
+        self._compare()
         self._goes_on = any(
             bool(gradient.any()) for each in self._sums for gradient in each.part.local_gradients()
         )
@@ -177,6 +231,25 @@ class FSDPHookState:
         end = partial(self._end)
         self._pass_end = weakref.ref(end)  # autograd drops it if the pass ends in an error
         Variable._execution_engine.queue_callback(end)  # noqa: SLF001  # as FSDP does
+
+    def _compare(self) -> None:
+        """Compare with the other replicas what is sent in a step, before anything is.
+
+        Raises:
+            RanksDifferError: on every replica, naming ranks and what differs.
+        """
+        shapes: dict[str, torch.Size] = {}
+        for each in self._sums:
+            shapes |= each.part.shapes()
+        marks = marks_of(self.step, number_of(shapes))
+        counts = self._replicas.counts(marks, self._device)
+        try:
+            check_marks(_WHERE, counts, marks, self._num_replicas)
+        except DisagreementError:
+            trained = {name: name in shapes for name in self._homes}
+            texts = {name: "trained" if yes else "frozen" for name, yes in trained.items()}
+            self._replicas.compare({"step": self.step, **texts})
+            raise
 
     def _end(self) -> None:
         """End the step: all ranks keep it, or all skip it."""

@@ -1,6 +1,5 @@
 """FSDP2 with shards inside a machine and DGC between machines, beside FSDP2's own HSDP."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -8,80 +7,18 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 import dgc_topo as dt
-from tests.runtime.cluster import Cluster
-
-REPLICAS, SHARDS = 2, 2
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    found = Cluster(4, [4])
-    yield found
-    found.close()
-
-
-class Net(nn.Module):
-    """Layers whose sizes no number of shards divides, a norm, and a part nobody trains."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(7, 13)
-        self.frozen = nn.Linear(13, 13).requires_grad_(False)
-        self.norm = nn.LayerNorm(13)
-        self.last = nn.Linear(13, 1)
-        self.factor = nn.Parameter(torch.ones(1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.norm(self.frozen(self.first(x).relu()).relu())
-        out: Tensor = self.last(hidden) * self.factor
-        return out
-
-
-def mesh_of(replicas: int = REPLICAS, shards: int = SHARDS) -> DeviceMesh:
-    return init_device_mesh("cpu", (replicas, shards), mesh_dim_names=("replicate", "shard"))
-
-
-def sharded(mesh: DeviceMesh, **options: Any) -> Any:
-    torch.manual_seed(1)
-    model = Net()
-    fully_shard([model.first, model.frozen], mesh=mesh, **options)
-    fully_shard(model.norm, mesh=mesh, **options)
-    fully_shard(model.last, mesh=mesh, **options)
-    return fully_shard(model, mesh=mesh, **options)
-
-
-def batch(step: int) -> tuple[Tensor, Tensor]:
-    """Return this rank's own batch."""
-    generator = torch.Generator().manual_seed(100 * step + dist.get_rank())
-    return torch.randn(5, 7, generator=generator), torch.randn(5, 1, generator=generator)
-
-
-def backward(model: Any, step: int, scale: float = 1.0) -> None:
-    inputs, targets = batch(step)
-    (nn.functional.mse_loss(model(inputs).float(), targets) * scale).backward()
-
-
-def weights(model: Any) -> dict[str, Tensor]:
-    return {name: each.full_tensor().detach().clone() for name, each in model.named_parameters()}
-
-
-def distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max()) if one.numel() else 0.0
-
-
-def train(model: Any, steps: int, optimizer: Any, passes: int = 1) -> dict[str, Tensor]:
-    for step in range(steps):
-        for number in range(passes):
-            model.set_requires_gradient_sync(number == passes - 1)
-            backward(model, step * passes + number)
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    return weights(model)
+from tests.training.hooks.fsdp.models import (
+    backward,
+    batch,
+    distance,
+    mesh_of,
+    sharded,
+    train,
+    weights,
+)
 
 
 def distances(_: Any, topology: str, replicas: int, passes: int, precision: Any) -> list[float]:
@@ -222,167 +159,7 @@ def with_loss_scale(_: Any) -> list[Any]:
 
 
 def test_residuals_do_not_depend_on_the_scale_of_the_loss(cluster):
-    for distance, scale, skipped in cluster.run(4, with_loss_scale):
-        assert distance < 1e-6
+    for difference, scale, skipped in cluster.run(4, with_loss_scale):
+        assert difference < 1e-6
         assert scale == 65536 * 2  # doubled twice, halved once
         assert skipped == 1
-
-
-def resumed(_: Any, settings: dict[str, Any]) -> bool:
-    """Return True if training from a snapshot gives the bits of training without a stop."""
-    mesh = mesh_of()
-    model = sharded(mesh["shard"])
-    state = dt.compress_fsdp(model, mesh["replicate"], "tree", density="10%", **settings)
-    train(model, 3, torch.optim.SGD(model.parameters(), 0.1))
-    model.first.bias.requires_grad_(False)  # what waits for it waits on
-    train(model, 3, torch.optim.SGD(model.parameters(), 0.1))
-    local = {name: each.to_local().clone() for name, each in model.named_parameters()}
-    saved = copy.deepcopy(state.state_dict())
-    again = sharded(mesh["shard"])
-    again.first.bias.requires_grad_(False)
-    state_again = dt.compress_fsdp(again, mesh["replicate"], "tree", density="10%", **settings)
-    with torch.no_grad():
-        for name, each in again.named_parameters():
-            each.to_local().copy_(local[name])
-    state_again.load_state_dict(saved)
-    for each in (model, again):
-        each.frozen.requires_grad_(True)
-        each.first.bias.requires_grad_(True)
-        train(each, 3, torch.optim.SGD(each.parameters(), 0.1))
-    one, other = weights(model), weights(again)
-    return all(one[name].equal(other[name]) for name in one) and state_again.step == state.step == 9
-
-
-@pytest.mark.parametrize("settings", [{}, {"momentum": 0.9, "warm_up_steps": 8}])
-def test_a_resumed_training_has_the_same_bits(cluster, settings):
-    assert cluster.run(4, resumed, settings) == [True] * 4
-
-
-def interrupted(_: Any) -> bool:
-    """Return True if a pass without gradients that ended early leaves no trace."""
-    mesh, found = mesh_of(), []
-    for fails in (False, True):
-        model = sharded(mesh["shard"])
-        state = dt.compress_fsdp(model, mesh["replicate"], density="10%")
-        backward(model, 0)
-        model.zero_grad()
-        if fails:
-            handle = model.frozen.register_full_backward_hook(lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                backward(model, 1, scale=0.0)
-            handle.remove()
-            model.reset_iter_state()
-            model.zero_grad()
-        backward(model, 2)
-        gradients = {name: each.grad for name, each in model.named_parameters()}
-        found.append(
-            (state.step, {n: g.full_tensor() for n, g in gradients.items() if g is not None})
-        )
-    (step, plain), (step_again, other) = found
-    return step == step_again == 2 and all(plain[name].equal(other[name]) for name in plain)
-
-
-def test_a_pass_that_ended_early_takes_nothing_with_it(cluster):
-    assert cluster.run(4, interrupted) == [True] * 4
-
-
-class Heads(nn.Module):
-    """A body, and two heads of which a pass uses one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Linear(7, 13)
-        self.heads = nn.ModuleList(nn.Linear(13, 4) for _ in range(2))
-
-    def forward(self, x: Tensor, head: int) -> Tensor:
-        out: Tensor = self.heads[head](self.body(x).relu())
-        return out
-
-
-def interrupted_then_elsewhere(_: Any) -> list[int]:
-    """Return the steps counted: a whole pass, one that ended early, one through another head."""
-    mesh, steps = mesh_of(), []
-    model: Any = Heads()
-    for each in (model.body, *model.heads):
-        fully_shard(each, mesh=mesh["shard"])
-    fully_shard(model, mesh=mesh["shard"])
-    state = dt.compress_fsdp(model, mesh["replicate"], density="10%")
-    for head, fails in ((0, False), (0, True), (1, False), (1, False)):
-        model.zero_grad()
-        if fails:  # in the body, behind the head
-            handle = model.body.register_full_backward_hook(lambda *_: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                model(batch(0)[0], head).square().sum().backward()
-            handle.remove()
-            model.reset_iter_state()
-        else:
-            model(batch(0)[0], head).square().sum().backward()
-            steps.append(state.step)
-            state.state_dict()  # no step is under way
-    return steps
-
-
-def test_after_a_pass_that_ended_early_another_may_begin_elsewhere(cluster):
-    assert cluster.run(4, interrupted_then_elsewhere) == [[1, 2, 3]] * 4
-
-
-def message(call: Callable[[], object]) -> str:
-    """Return the text of the error that a call raises."""
-    try:
-        call()
-    except (ValueError, RuntimeError) as error:
-        return str(error)
-    return "no error"
-
-
-def refusals(group: Any) -> list[str]:
-    mesh = mesh_of()
-    model = sharded(mesh["shard"])
-    replicas = mesh["replicate"]
-    compress = dt.compress_fsdp
-    found = [
-        message(lambda: compress(Net(), replicas)),
-        message(lambda: compress(sharded(mesh), replicas)),
-        message(lambda: compress(model, mesh)),
-        message(lambda: compress(model, group)),
-        message(lambda: compress(model, replicas, "gossip")),
-        message(lambda: compress(model, replicas, "parameter-server:server=dedicated")),
-        message(lambda: compress(model, replicas, clip_norm=1.0)),
-        message(lambda: compress(model, replicas, densty=1.0)),
-    ]
-    state = compress(model, replicas, momentum=0.9)
-    backward(model, 0)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    found.append(message(optimizer.step))
-    found.append(message(lambda: state.load_state_dict({"step": 1})))
-    saved = state.state_dict()
-    saved["parameters"] = {"first.weight": {"residual": torch.zeros(3, 3)}}
-    found.append(message(lambda: state.load_state_dict(saved)))
-    saved["parameters"] = {"nobody": {}}
-    found.append(message(lambda: state.load_state_dict(saved)))
-    found.append(message(lambda: backward(model, 1)))
-    model.zero_grad()
-    found.append(message(lambda: backward(model, 2)))
-    return found
-
-
-def test_nonsense_is_refused(cluster):
-    expected = [
-        "no parameter of the model is sharded",
-        "a mesh of two dimensions",
-        "a mesh of 2 dimensions",
-        "replicas and shards of each other",
-        "topology gossip is doubly-stochastic, expected an all-reduce",
-        "ranks that only serve (1), but every rank trains here",
-        "clip_norm is set, but the norm of the whole gradient is known only after",
-        "did you mean 'density'",
-        "dt.compress_fsdp applies momentum 0.9 already",
-        "of another kind, expected what state_dict() returned",
-        "residual of 'first.weight' does not fit: (3, 3), expected a tensor of shape (7, 7)",
-        "parameter 'nobody', expected only those of this model",
-        "momentum would count them twice",
-        "unusable after an earlier error",
-    ]
-    for found in cluster.run(4, refusals):
-        for text, part in zip(found, expected, strict=True):
-            assert part in text
