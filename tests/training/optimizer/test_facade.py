@@ -14,7 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 
 import dgc_topo as dt
-from tests.training.optimizer.situations import alike
+from tests.training.optimizer.snapshots import alike
 
 pytestmark = [pytest.mark.one_process, pytest.mark.usefixtures("alone")]
 

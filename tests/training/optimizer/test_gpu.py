@@ -3,9 +3,10 @@
 import pytest
 
 from tests.runtime.cluster import Cluster
-from tests.training.optimizer import situations
+from tests.training.optimizer import situations, snapshots
 from tests.training.optimizer.test_equality import check_alike, largest_difference
-from tests.training.optimizer.test_situations import AHEAD, GOSSIP, RULES
+from tests.training.optimizer.test_situations import GOSSIP, RULES
+from tests.training.optimizer.test_snapshots import AHEAD
 from tests.training.optimizer.training import train
 
 pytestmark = pytest.mark.gpu
@@ -21,7 +22,7 @@ def test_training_is_that_on_a_cpu(cluster: Cluster, make, options):
 
 @pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP])
 def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
-    for weights, state in cluster.run(2, situations.resumed, make, options, "cuda"):
+    for weights, state in cluster.run(2, snapshots.resumed, make, options, "cuda"):
         assert weights
         assert state
 

@@ -15,7 +15,6 @@ RULES = [
     pytest.param(sgd, {"topology": "tree", "density": 0.1}, id="momentum correction"),
     pytest.param(adamw, {"topology": "ring", "density": 0.1}, id="update"),
 ]
-AHEAD = pytest.param(adamw, {"topology": "tree", "density": 0.1, "look_ahead": 0.5}, id="ahead")
 GOSSIP = pytest.param(adamw, {"topology": "gossip:graph=ring"}, id="gossip")
 
 
@@ -59,14 +58,6 @@ def test_in_gossip_infinity_skips_the_step_of_its_own_rank(cluster: Cluster):
     assert all(torch.isfinite(p).all() for rank in ranks for p in rank.weights.values())
     assert ranks[1].state_stayed
     assert ranks[1].changed  # it mixes on
-
-
-@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP])
-def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
-    options = options if "gossip" in options["topology"] else {**options, "warm_up_steps": 5}
-    for weights, state in cluster.run(3, situations.resumed, make, options):
-        assert weights
-        assert state
 
 
 @pytest.mark.parametrize(("make", "options"), RULES)
@@ -153,32 +144,3 @@ def test_sparse_gradients_layouts_and_types_are_taken_as_they_are(
         sparse = cluster.run(2, situations.odd, make, options, True, dtype)
         check_alike(sparse)
         assert largest_difference(ranks[0], sparse[0]) < 1e-6
-
-
-@pytest.mark.parametrize(("make", "options"), RULES)
-def test_another_number_of_ranks_goes_on_with_all_that_was_not_sent(
-    cluster: Cluster, make, options
-):
-    """A dedicated server, which never sends, gets nothing."""
-    weights, states = zip(*cluster.run(4, situations.half_trained, make, options), strict=True)
-    served = {**options, "topology": "parameter-server:server=dedicated"}
-    for size, chosen in ((2, options), (3, served)):
-        arguments = make, chosen, weights[0], list(states)
-        loaded, after = zip(*cluster.run(size, situations.gone_on, *arguments), strict=True)
-        check_alike(list(after))
-        assert total(loaded).keys() == total(states).keys()
-        assert largest_difference(total(loaded), total(states)) < 1e-6
-        if chosen is served and "density" in options:
-            held = [sum(t.abs().sum() for t in total([rank]).values()) for rank in loaded]
-            assert sorted(h > 0 for h in held) == [False, True, True]
-
-
-def total(states) -> dict[str, torch.Tensor]:
-    """Return the sum of all residuals, those of frozen layers included, by name."""
-    sums: dict[str, torch.Tensor] = {}
-    for state in states:
-        own = state["dgc_topo"]
-        for sections in (own.get("compressor", {}), own.get("aside", {})):
-            for name, residual in sections.get("residual", {}).items():
-                sums[name] = sums.get(name, torch.zeros_like(residual)) + residual
-    return sums or {"": torch.zeros(1)}

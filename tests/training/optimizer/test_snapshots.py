@@ -1,0 +1,49 @@
+"""Snapshots: what goes on is what never stopped, also on another number of ranks."""
+
+import pytest
+import torch
+
+from tests.runtime.cluster import Cluster
+from tests.training.optimizer import snapshots
+from tests.training.optimizer.test_equality import check_alike, largest_difference
+from tests.training.optimizer.test_situations import GOSSIP, RULES
+from tests.training.optimizer.training import adamw
+
+AHEAD = pytest.param(adamw, {"topology": "tree", "density": 0.1, "look_ahead": 0.5}, id="ahead")
+
+
+@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP])
+def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
+    options = options if "gossip" in options["topology"] else {**options, "warm_up_steps": 5}
+    for weights, state in cluster.run(3, snapshots.resumed, make, options):
+        assert weights
+        assert state
+
+
+@pytest.mark.parametrize(("make", "options"), RULES)
+def test_another_number_of_ranks_goes_on_with_all_that_was_not_sent(
+    cluster: Cluster, make, options
+):
+    """A dedicated server, which never sends, gets nothing."""
+    weights, states = zip(*cluster.run(4, snapshots.half_trained, make, options), strict=True)
+    served = {**options, "topology": "parameter-server:server=dedicated"}
+    for size, chosen in ((2, options), (3, served)):
+        arguments = make, chosen, weights[0], list(states)
+        loaded, after = zip(*cluster.run(size, snapshots.gone_on, *arguments), strict=True)
+        check_alike(list(after))
+        assert total(loaded).keys() == total(states).keys()
+        assert largest_difference(total(loaded), total(states)) < 1e-6
+        if chosen is served and "density" in options:
+            held = [sum(t.abs().sum() for t in total([rank]).values()) for rank in loaded]
+            assert sorted(h > 0 for h in held) == [False, True, True]
+
+
+def total(states) -> dict[str, torch.Tensor]:
+    """Return the sum of all residuals, those of frozen layers included, by name."""
+    sums: dict[str, torch.Tensor] = {}
+    for state in states:
+        own = state["dgc_topo"]
+        for sections in (own.get("compressor", {}), own.get("aside", {})):
+            for name, residual in sections.get("residual", {}).items():
+                sums[name] = sums.get(name, torch.zeros_like(residual)) + residual
+    return sums or {"": torch.zeros(1)}
