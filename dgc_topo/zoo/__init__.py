@@ -11,7 +11,8 @@ from functools import cache
 
 from dgc_topo.zoo.convnets import alexnet, resnet50, resnet110_cifar, vgg16
 from dgc_topo.zoo.model import ComputeTime, Layer, LayerKind, Model
-from dgc_topo.zoo.sequences import bert_large, deepspeech, gpt2_medium, ptb_lstm
+from dgc_topo.zoo.recurrent import deepspeech, ptb_lstm
+from dgc_topo.zoo.transformers import bert_large, gpt2_medium, gpt2_small, vit_b16
 
 __all__ = ["ComputeTime", "Layer", "LayerKind", "Model", "known_models", "load_model"]
 
@@ -23,7 +24,9 @@ _BUILDERS: dict[str, Callable[[], Model]] = {
     "ptb-lstm": ptb_lstm,
     "deepspeech": deepspeech,
     "bert-large": bert_large,
+    "gpt2-small": gpt2_small,
     "gpt2-medium": gpt2_medium,
+    "vit-b16": vit_b16,
 }
 
 

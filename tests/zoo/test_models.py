@@ -15,7 +15,9 @@ TOTALS = {
     "ptb-lstm": 66_034_000 - 15_000_000,  # Zaremba's 66 M with PyTorch's biases, less one embedding
     "deepspeech": 50_663_168,
     "bert-large": 336_226_108,  # Hugging Face BertForPreTraining
+    "gpt2-small": 124_439_808,  # Hugging Face
     "gpt2-medium": 354_823_168,  # Hugging Face
+    "vit-b16": 86_567_656,  # timm, torchvision
 }
 
 #: Multiplications with their additions of one forward pass, in units of 1e9.
@@ -24,6 +26,7 @@ FORWARD = {
     "vgg16": 15.47,
     "resnet50": 3.86,  # He et al. 2015, table 1: 3.8
     "resnet110-cifar": 0.253,  # commonly quoted: 0.25
+    "vit-b16": 17.56,  # torchvision: 17.56
 }
 
 
@@ -66,13 +69,14 @@ def test_operations_are_the_published_ones(name):
     assert load_model(name).flops / 2e9 == pytest.approx(FORWARD[name], rel=2e-3)
 
 
-@pytest.mark.parametrize("name", ["bert-large", "gpt2-medium"])
+@pytest.mark.parametrize("name", ["bert-large", "gpt2-small", "gpt2-medium"])
 def test_transformers_take_two_operations_per_weight_and_token_and_their_attention(name):
     model = load_model(name)
     length = 128 if name == "bert-large" else 1024
     words = 30_522 if name == "bert-large" else 50_257
-    weights = 24 * 12 * 1024**2 + words * 1024
-    attention = 24 * 4 * 1024 * length**2
+    blocks, width = (12, 768) if name == "gpt2-small" else (24, 1024)
+    weights = blocks * 12 * width**2 + words * width
+    attention = blocks * 4 * width * length**2
     assert model.flops == pytest.approx(2 * weights * length + attention, rel=5e-3)
 
 
@@ -86,6 +90,7 @@ def test_transformers_take_two_operations_per_weight_and_token_and_their_attenti
         ("ptb-lstm", 10_500),
         ("bert-large", 40.32),
         ("gpt2-medium", 14.2 * 1024),
+        ("vit-b16", 390.86),
     ],
 )
 def test_the_compute_time_is_the_sources_throughput(name, rate):
@@ -101,6 +106,13 @@ def test_the_derived_time_lies_between_its_slowest_and_fastest_rate_and_says_der
     for batch_size, fewest, most in ((16, 1.39e12, 8.89e12), (64, 3.46e12, 8.89e12)):
         operations = 3 * model.flops * batch_size
         assert operations / most < model.at_batch(batch_size).compute_s < operations / fewest
+
+
+def test_gpt2_small_computes_as_fast_as_gpt2_medium_was_measured_to():
+    small, medium = load_model("gpt2-small"), load_model("gpt2-medium")
+    rates = [m.flops * m.batch_size / m.compute_s for m in (small, medium)]
+    assert rates[0] == pytest.approx(rates[1])
+    assert small.compute.origin == "derived"
 
 
 def test_an_unknown_model_names_the_known_ones():
