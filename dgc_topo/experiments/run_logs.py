@@ -23,7 +23,10 @@ def log_folder(results: Path, job: Job) -> Path:
 
 
 class RunLogs:
-    """Logs of several runs, one after the other.
+    """Logs of several runs, one after the other; each step is logged once.
+
+    A run that goes on from a checkpoint after the loss of a worker does some steps again, to the
+    same bits: only the first time counts.
 
     Args:
         jobs: All runs; an event's job is its place here.
@@ -33,9 +36,17 @@ class RunLogs:
     def __init__(self, jobs: Sequence[Job], results: Path) -> None:
         self._jobs, self._results = jobs, results
         self._open: dict[int, Callbacks] = {}
-        self._step = 0
+        self._step: dict[int, int] = {}
+        self._epoch: dict[int, float] = {}
 
     def __enter__(self) -> Self:
+        """Open the first run's, so that one that cannot be opened is said before it trains.
+
+        Raises:
+            ValueError: if a log cannot be opened.
+        """
+        if self._jobs and self._jobs[0].train.log:
+            self._of(0, self._jobs[0])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,8 +63,8 @@ class RunLogs:
         job = self._jobs[event.job]
         if not job.train.log:
             return
-        if isinstance(event, StepDone):
-            self._step = event.step
+        if isinstance(event, StepDone) and event.step > self._step.get(event.job, 0):
+            self._step[event.job] = event.step
             self._of(event.job, job).on_step(
                 StepInfo(
                     step=event.step,
@@ -65,10 +76,14 @@ class RunLogs:
                     step_s=event.step_s,
                 )
             )
-        elif isinstance(event, Evaluated):
+        elif isinstance(event, Evaluated) and event.epoch > self._epoch.get(event.job, 0):
+            self._epoch[event.job] = event.epoch
             self._of(event.job, job).on_evaluation(
                 EvaluationInfo(
-                    step=self._step, metric=event.metric, value=event.value, epoch=event.epoch
+                    step=self._step.get(event.job, 0),
+                    metric=event.metric,
+                    value=event.value,
+                    epoch=event.epoch,
                 )
             )
         elif isinstance(event, Finished) and event.job in self._open:

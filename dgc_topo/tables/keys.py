@@ -6,7 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
 
 from dgc_topo.tables.explain import explain
 from dgc_topo.tables.table import Table
@@ -52,6 +60,24 @@ def once_by(key: str) -> AfterValidator:
         return tables
 
     return AfterValidator(check)
+
+
+def in_one_line(expected: str) -> WrapValidator:
+    """Return a check that a value of several types is refused with one error, not one per type.
+
+    Args:
+        expected: What was expected.
+    """
+
+    def check(value: object, read: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return read(value)
+        except ValidationError:
+            raise PydanticCustomError(
+                "kinds", "Input should be {said}", {"said": expected}
+            ) from None
+
+    return WrapValidator(check)
 
 
 def _fraction(value: object) -> object:

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from dgc_topo.tables.keys import in_one_line
 from dgc_topo.training.learning_rates import (
     DECAYS,
     TORCH_DECAYS,
@@ -30,6 +31,10 @@ OPTIMIZERS = {
     "rmsprop": "RMSprop",
 }
 
+_Option = Annotated[
+    OptionValue, in_one_line("a number, a text, true or false, or a list of numbers")
+]
+
 _OF_SGD = ("momentum", "nesterov", "weight_decay")
 _DECAY_NAMES = (*DECAYS, *TORCH_DECAYS)
 
@@ -52,7 +57,7 @@ class OptimizerKeys(TableOfCode):
         description="sgd: with momentum, as DGC has it; others are torch.optim's, or file.py:NAME, "
         "a class; below density 1 each worker takes its own step, which is compressed",
     )
-    optimizer_options: dict[str, OptionValue] = Field(
+    optimizer_options: dict[str, _Option] = Field(
         default_factory=dict,
         description="of the optimizer's class, such as betas and weight_decay; of sgd: none, its "
         "keys are momentum, nesterov and weight_decay",
@@ -67,7 +72,7 @@ class OptimizerKeys(TableOfCode):
         description="torch's schedulers advance once per training step; a length that is missing "
         "is that of the training",
     )
-    learning_rate_options: dict[str, OptionValue] = Field(
+    learning_rate_options: dict[str, _Option] = Field(
         default_factory=dict,
         description="of the decay: final_factor of cosine and linear, every_epochs and factor of "
         "step, or what torch's scheduler takes",

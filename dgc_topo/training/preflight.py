@@ -1,4 +1,4 @@
-"""Checks of trainings before any worker starts: options, and the user's own code on two samples.
+"""Checks of trainings before any worker starts: options, and the user's own code on some samples.
 
 What comes with the package is checked by name.  Models, data and losses from files are tried: the
 model is built, and goes forward and backward once.
@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dgc_topo.python_files import CodeError, explained
 from dgc_topo.training.data import SampleDataset, Shard, TextDataset
 from dgc_topo.training.data.samples import TensorSamples, describe
 from dgc_topo.training.job import Job
 from dgc_topo.training.learning import learning_task
+from dgc_topo.training.learning_rates import DECAYS
 from dgc_topo.training.models import (
     Batch,
     LearningTask,
@@ -31,7 +33,7 @@ from dgc_topo.training.own_code import is_own
 from dgc_topo.training.settings import Timetable, TrainSection
 from dgc_topo.workers.machine import choose_device
 
-_FEW_STEPS = 10  # per epoch, where their number is not known yet
+_ANY_STEPS = 10  # per epoch, for decays that take any number of them
 _SAMPLES = 2  # batch normalisation needs as many
 _MIN_DIMS = 2  # samples and classes
 
@@ -59,7 +61,7 @@ def check_jobs(jobs: Iterable[Job], *, local_rank: int = 0) -> None:
 def _check(train: TrainSection, shard: Shard, local_rank: int) -> None:
     check_optimizer(train)
     if not any(map(is_own, (train.dataset, train.model, train.loss))):
-        _check_rates(train, train.max_steps_per_epoch or _FEW_STEPS)
+        _check_rates(train, _steps_of_data(train, shard))
         if train.emulates:
             return
         try:
@@ -70,6 +72,13 @@ def _check(train: TrainSection, shard: Shard, local_rank: int) -> None:
     task = learning_task(train, shard, choose_device(train.device, local_rank))
     _check_rates(train, task.steps_per_epoch)
     _Trial(train, task).run()
+
+
+def _steps_of_data(train: TrainSection, shard: Shard) -> int:
+    """Return the steps that go through shipped data once, as far as the learning rates ask."""
+    if train.learning_rate_decay in DECAYS or train.emulates:
+        return train.max_steps_per_epoch or _ANY_STEPS
+    return learning_task(train, shard, torch.device("cpu")).steps_per_epoch
 
 
 def _check_rates(train: TrainSection, steps_of_data: int) -> None:
@@ -105,12 +114,13 @@ class _Trial:
                     f"{self._model_key}: parameter {name!r} is {describe(parameter)}, expected "
                     "float32"
                 )
-        for batch in _few(self._task):
+        batches = _few(self._task)
+        for batch in batches:
             with evaluating(model):
                 self._go_forward(model, batch)
         model.train()
         with explained(self._model_key, " in a training step"):
-            self._loss(model, _few(self._task)[0]).backward()  # type: ignore[no-untyped-call]
+            self._loss(model, _first_of(batches[0])).backward()  # type: ignore[no-untyped-call]
 
     def _go_forward(self, model: nn.Module, batch: Batch) -> None:
         if isinstance(self._task.dataset, TextDataset):
@@ -133,7 +143,8 @@ class _Trial:
             )
         if not torch.isfinite(loss):
             raise CodeError(
-                f"{self._loss_key}: loss is {loss.item()} at the start, expected a finite number"
+                f"{self._loss_key}: loss is {loss.item()} at the start{_not_finite(batch)}, "
+                "expected a finite number"
             )
         return loss
 
@@ -144,7 +155,7 @@ class _Trial:
                 f"train.dataset: targets are {describe(targets)}, expected classes (int64), or a "
                 "loss of your own (train.loss)"
             )
-        for part, label in _odd_labels(self._task):
+        for part, label in _odd_labels(self._task, targets):
             raise CodeError(
                 f"train.dataset: {part} set: a target is {label}, expected classes from 0, or "
                 f"{IGNORED} for what is to be left out"
@@ -168,26 +179,49 @@ def _num_classes(task: LearningTask, targets: Tensor) -> int:
     return max(found, *(count or 0 for count in known))
 
 
-def _odd_labels(task: LearningTask) -> Iterator[tuple[str, int]]:
-    """Yield the parts of a data set in memory whose targets are no classes, and one of those."""
+def _odd_labels(task: LearningTask, some: Tensor) -> Iterator[tuple[str, int]]:
+    """Yield the parts of a data set with targets that are no classes, and one of those.
+
+    Args:
+        task: The task; all targets of a set in memory are looked at.
+        some: Targets that were drawn.
+    """
+    looked_at = [("train or test", some)]
     if isinstance(task.dataset, SampleDataset):
         for part, split in (("train", task.dataset.train), ("test", task.dataset.test)):
             if isinstance(split, TensorSamples):
-                odd = split.targets[(split.targets < 0) & (split.targets != IGNORED)]
-                if odd.numel():
-                    yield part, int(odd[0])
+                looked_at.insert(0, (part, split.targets))
+    for part, targets in looked_at:
+        odd = targets[(targets < 0) & (targets != IGNORED)]
+        if odd.numel():
+            yield part, int(odd[0])
+
+
+def _not_finite(batch: Batch) -> str:
+    """Return a note that says where a batch holds NaN or infinity, if it does."""
+    for name, values in (("inputs", batch.inputs), ("targets", batch.targets)):
+        if isinstance(values, Tensor) and values.is_floating_point():
+            odd = values[~torch.isfinite(values)]
+            if odd.numel():
+                return f", and train.dataset: {name} hold {odd[0].item()}"
+    return ""
+
+
+def _first_of(batch: Batch) -> Batch:
+    """Return the first samples of a batch, as many as a step needs."""
+    inputs = tree_map_only(Tensor, lambda each: each[:_SAMPLES], batch.inputs)
+    return Batch(inputs, batch.targets[:_SAMPLES], first=True)
 
 
 def _few(task: LearningTask) -> list[Batch]:
     """Return a few samples to learn from and, of the user's own data, a few to test on."""
     if not isinstance(task, SampleTask):
-        batch = next(task.batches(0))
-        return [Batch(batch.inputs[:_SAMPLES], batch.targets[:_SAMPLES], first=True)]
+        return [_first_of(next(task.batches(0)))]
     batches = []
     for part, split in (("train", task.dataset.train), ("test", task.dataset.test)):
         where = f"{task.dataset.name}: {part} set"
         with explained(where):
-            samples = split.gather(torch.arange(min(_SAMPLES, len(split))))
+            samples = split.gather(split.telling())
         if not isinstance(samples.targets, Tensor):
             raise CodeError(f"{where}: targets are {describe(samples.targets)}, expected tensors")
         batches.append(task.batch(samples))

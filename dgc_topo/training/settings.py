@@ -130,7 +130,9 @@ class TrainSection(OptimizerKeys):
     def needs_trial(self) -> bool:
         """True if something in it can only be checked with torch."""
         own = self.own_files or self.optimizer_options or self.learning_rate_options
-        return bool(own or (self.options and not self.emulates))
+        return bool(
+            own or self.learning_rate_decay not in DECAYS or (self.options and not self.emulates)
+        )
 
     @property
     def emulates(self) -> bool:

@@ -9,7 +9,9 @@ import torch
 from dgc_topo.experiments.jobs import check_trainings, plan_jobs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
 from dgc_topo.training.buckets import Buckets
+from dgc_topo.training.data import Shard
 from dgc_topo.training.job import Job
+from dgc_topo.training.learning import learning_task
 from dgc_topo.training.learning_rates import TORCH_DECAYS
 from dgc_topo.training.local_optimizer import LocalOptimizer
 from dgc_topo.training.loop import TrainingRun
@@ -238,6 +240,36 @@ def test_a_length_that_fits_the_users_data_is_taken_and_a_shorter_one_refused(tm
     check(steps)
     with pytest.raises(ScenarioError, match=r"train\.learning_rate_options: OneCycleLR refuses"):
         check(steps - 2)
+
+
+def test_a_length_that_fits_shipped_data_is_taken_and_a_shorter_one_refused(tmp_path):
+    """Even without options: a scheduler that needs some is refused before any worker starts."""
+    shipped = {"dataset": "fashion-mnist-subset", "model": "mlp", "options": {}, "world_size": 4}
+    cycle = shipped | {"learning_rate_decay": "OneCycleLR", "max_steps_per_epoch": None}
+
+    def check(**options) -> None:
+        check_trainings("own.toml", jobs_of(tmp_path, cycle | {"learning_rate_options": options}))
+
+    (job,) = jobs_of(tmp_path, shipped)
+    shard = Shard(job.train.batch_size_per_worker, 0, 4, 0)
+    steps = learning_task(job.train, shard, torch.device("cpu")).steps_per_epoch * job.train.epochs
+    check(max_lr=0.1, total_steps=steps)
+    with pytest.raises(ScenarioError, match=rf"OneCycleLR refuses them: .*\b{steps - 2}\b"):
+        check(max_lr=0.1, total_steps=steps - 2)
+    with pytest.raises(ScenarioError, match=r"OneCycleLR refuses them: .*max_lr"):
+        check()
+
+
+@pytest.mark.parametrize("value", ['["a", 0.9]', "[[0.9], 0.9]"])
+@pytest.mark.parametrize("key", ["optimizer_options.betas", "learning_rate_options.x"])
+def test_an_option_of_another_kind_is_refused_in_one_line(tmp_path, key, value):
+    text = SCENARIO.replace("[train]", f'[train]\noptimizer = "adamw"\n{key} = {value}')
+    write_own(tmp_path)
+    with pytest.raises(ScenarioError) as refused:
+        parse_scenario(text, folder=tmp_path)
+    (line,) = str(refused.value).splitlines()
+    assert f"{key} = [" in line
+    assert "expected a number, a text, true or false, or a list of numbers" in line
 
 
 def rates_of(steps: int = 40, **settings) -> list[float]:

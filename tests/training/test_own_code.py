@@ -9,6 +9,7 @@ import torch
 import dgc_topo as dt
 from dgc_topo.experiments.jobs import check_trainings, plan_jobs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario
+from dgc_topo.python_files import CodeError
 from dgc_topo.training.data import Shard
 from dgc_topo.training.job import Job
 from dgc_topo.training.learning import learning_task
@@ -149,6 +150,107 @@ def test_a_fault_in_the_file_is_named(tmp_path, old, new, says):
     assert old in NET
     code = NET.replace("torch.randn(3, 8)", "torch.randn(7, 8)").replace(old, new, 1)
     assert re.search(says, refusal(tmp_path, code=code)), refusal(tmp_path, code=code)
+
+
+LISTED = """
+class Listed(torch.utils.data.Dataset):
+    def __init__(self, count, odd, raw=0):
+        self.targets = [raw + (odd if at == 77 else at % 3) for at in range(count)]
+        self.raw = raw
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, at):
+        return torch.ones(8), self.targets[at] - self.raw
+
+
+class Unlisted(Listed):
+    def __init__(self, count, odd):
+        super().__init__(count, odd)
+        self.hidden = self.targets
+        del self.targets
+
+    def __len__(self):
+        return len(self.hidden)
+
+    def __getitem__(self, at):
+        return torch.ones(8), self.hidden[at]
+
+
+def listed():
+    return Listed(240, 7), Listed(100, 2)
+
+
+def raw():  # made to classes when samples are drawn
+    return Listed(240, 2, raw=40), Listed(100, 2, raw=40)
+
+
+def negative():
+    return Listed(240, 2), Listed(100, -3)
+
+
+def unlisted():
+    return Unlisted(240, 7), Unlisted(100, 2)
+
+
+def hole():
+    inputs, targets = torch.ones(240, 8), torch.arange(240) % 3
+    inputs[17, 3] = float("nan")
+    return (inputs, targets), (inputs[:9], targets[:9])
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("listed", r"expected shape \(\d+, 8\): samples, classes \(at least 8: targets go up to 7"),
+        ("negative", r"train\.dataset: train or test set: a target is -3, expected classes from 0"),
+        ("hole", r"loss is nan at the start, and train\.dataset: inputs hold nan, expected a fin"),
+    ],
+)
+def test_odd_samples_anywhere_in_the_data_are_found_where_that_is_cheap(tmp_path, data, says):
+    found = refusal(tmp_path, {"dataset": f"net.py:{data}"}, NET + LISTED)
+    assert re.search(says, found), found
+
+
+def test_what_a_data_set_lists_counts_only_if_it_gives_it(tmp_path):
+    jobs = jobs_of(tmp_path, {"dataset": "net.py:raw"}, NET + LISTED)
+    check_trainings("own.toml", jobs)
+
+
+def test_a_target_that_was_found_too_late_names_the_data(tmp_path):
+    (job,) = jobs_of(tmp_path, {"dataset": "net.py:unlisted"}, NET + LISTED)
+    task = learning_task(job.train, Shard(240, 0, 1, 0), torch.device("cpu"))
+    with pytest.raises(CodeError, match=r"net\.py:unlisted: a target is no class \(.*7.*0 to 2"):
+        task.loss(task.build_model(), next(task.batches(0)))
+
+
+TEXTS = """
+class Tempered(Stateless):
+    def forward(self, tokens, temperature=2.0):
+        return super().forward(tokens) / temperature
+
+
+class Counting(Stateless):
+    def forward(self, tokens, state=None):
+        count = torch.zeros(1) if state is None else state + 1
+        self.seen = int(count)
+        return super().forward(tokens), count
+"""
+
+
+def test_a_state_is_what_a_model_of_text_returns(tmp_path):
+    """An optional second argument may be something else."""
+    for model, carried in (("Stateless", False), ("Tempered", False), ("Counting", True)):
+        (job,) = jobs_of(tmp_path, TEXT | {"model": f"net.py:{model}"}, NET + TEXTS)
+        check_trainings("own.toml", [job])
+        task = learning_task(job.train, Shard(2, 0, 1, 0), torch.device("cpu"))
+        net = task.build_model()
+        for _, batch in zip(range(3), task.batches(0), strict=False):
+            task.loss(net, batch)
+        assert bool(task.state_dict()) == carried
+    assert net.seen == 2
 
 
 def test_targets_that_the_loss_leaves_out_count_for_no_accuracy(tmp_path):

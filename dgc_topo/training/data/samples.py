@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,8 @@ from torch.utils.data import IterableDataset, TensorDataset, default_collate
 from dgc_topo.training.data.dataset_files import DataError
 
 _PARTS = 2  # inputs and targets; train and test
+_SPREAD = 30  # samples of a trial, where each has to be made
+_CHUNK = 4096  # samples looked at together
 _IMAGE_DIMS = 3  # channels, height, width
 _EXPECTED = (
     "expected a pair of tensors, inputs and targets, or a torch data set with a length whose "
@@ -49,6 +51,10 @@ class SampleSplit(Protocol):
         """Number of classes among the targets; None if they are no classes, or are not known."""
         ...
 
+    def telling(self) -> Tensor:
+        """Return the indices of a few samples for a trial: the first, and the oddest if known."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TensorSamples:
@@ -75,6 +81,11 @@ class TensorSamples:
         if self.targets.dtype != torch.int64:
             return None
         return int(self.targets.max()) + 1
+
+    def telling(self) -> Tensor:
+        """See `SampleSplit.telling`: the first that is not finite is among them."""
+        odd = [each for part in (self.inputs, self.targets) for each in _first_not_finite(part)]
+        return _with_first(odd, len(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,6 +121,24 @@ class TorchSamples:
         """See `SampleSplit.num_classes`: those that the data set names, as torchvision's do."""
         classes = getattr(self.dataset, "classes", None)
         return len(classes) if isinstance(classes, Sized) else None
+
+    def telling(self) -> Tensor:
+        """See `SampleSplit.telling`: some all over the set, and the extremes of listed targets."""
+        spread = torch.linspace(0, self.size - 1, _SPREAD).long().tolist()
+        listed = self._listed_targets()
+        extremes = [] if listed is None else [int(listed.argmin()), int(listed.argmax())]
+        return _with_first([*extremes, *spread], self.size)
+
+    def _listed_targets(self) -> Tensor | None:
+        """Return the targets that the data set lists, as torchvision's do; None if it does not."""
+        for name in ("targets", "labels"):
+            try:
+                found = torch.as_tensor(getattr(self.dataset, name))
+            except (AttributeError, TypeError, ValueError, RuntimeError):
+                continue
+            if found.shape == (self.size,):
+                return found
+        return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,6 +207,24 @@ class SampleDataset:
             )
         channels, height, width = inputs.shape[1:]
         return channels, height, width
+
+
+def _with_first(indices: Sequence[int], size: int) -> Tensor:
+    """Return the first two indices, as batch normalisation needs two samples, and others."""
+    return torch.tensor(sorted({*range(min(2, size)), *indices}))
+
+
+def _first_not_finite(values: Tensor) -> list[int]:
+    """Return the index of the first sample that holds NaN or infinity; none if there is none."""
+    if not values.is_floating_point():
+        return []
+    begin = 0
+    for part in torch.split(values, _CHUNK):
+        odd = (~torch.isfinite(part)).flatten(1).any(1) if part.dim() > 1 else ~torch.isfinite(part)
+        if odd.any():
+            return [begin + int(odd.nonzero()[0])]
+        begin += len(part)
+    return []
 
 
 def _split(what: str, made: object) -> SampleSplit:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dgc_topo.python_files import CodeError
 from dgc_topo.training.data import SampleBatches, SampleDataset, Samples
 from dgc_topo.training.models.task import (
     Batch,
@@ -90,7 +91,14 @@ class ClassTask(SampleTask):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Return the mean cross-entropy of *batch*, nats, a scalar to call ``backward`` on."""
-        return functional.cross_entropy(model(batch.inputs), batch.targets)
+        outputs = model(batch.inputs)
+        try:
+            return functional.cross_entropy(outputs, batch.targets)
+        except IndexError as error:  # on a CPU; a GPU ends the process
+            raise CodeError(
+                f"{self.dataset.name}: a target is no class ({error}), expected 0 to "
+                f"{outputs.shape[1] - 1}, as the model has {outputs.shape[1]} outputs"
+            ) from error
 
     def score(self, outputs: Any, targets: Tensor) -> Score:
         """Return the number of right answers; targets that the loss leaves out do not count."""

@@ -124,8 +124,9 @@ class TextTask(LearningTask):
     """Prediction of the next character; quality is the perplexity on the validation text.
 
     The hidden state is carried from each batch of an epoch to the next, so the batches of an
-    epoch must go through `loss` in their order, each once.  A model of the user's own whose forward
-    pass takes tokens alone carries none.
+    epoch must go through `loss` in their order, each once.  A model of the user's own carries none
+    if its forward pass returns logits alone; it is given a state only if it takes one, as its
+    second argument.
 
     Attributes:
         dataset: Text as tokens.
@@ -140,20 +141,20 @@ class TextTask(LearningTask):
 
     def __post_init__(self) -> None:
         self._state: Any = None
-        self._carries_state = True
+        self._needs_state = True
 
     def build_model(self) -> nn.Module:
         """See `LearningTask.build_model`."""
         model = super().build_model()
-        self._carries_state = len(inspect.signature(model.forward).parameters) > 1
+        self._needs_state = _needs_two(model.forward)
         return model
 
     def _predict(self, model: nn.Module, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
         """Return logits (batch, time, num_tokens), and the state to go on from."""
-        if self._carries_state:
-            logits, state = model(tokens, state)
-            return logits, state
-        return model(tokens), None
+        # A second argument with a default may be anything, until the model has returned a state.
+        given = (tokens, state) if self._needs_state or state is not None else (tokens,)
+        found = model(*given)
+        return found if isinstance(found, tuple) else (found, None)
 
     @property
     def batch_samples(self) -> int:
@@ -216,6 +217,16 @@ class TextTask(LearningTask):
                 )
                 score += Score("perplexity", float(nats), following.numel())
         return score
+
+
+def _needs_two(forward: Callable[..., Any]) -> bool:
+    """Return True if a forward pass cannot do without a second argument."""
+    given = list(inspect.signature(forward).parameters.values())[1:2]
+    return any(
+        each.default is each.empty
+        and each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
+        for each in given
+    )
 
 
 def make_task(
