@@ -94,7 +94,7 @@ def _converted(value: OptionValue, hint: Any) -> OptionValue:
         value = str(value)
         with suppress(ValueError):
             if hint is not str:
-                return _converted(_number_or_text(value), hint)
+                return _converted(number_or_text(value), hint)
     if isinstance(value, bool) and hint in {int, float}:  # pydantic would take it for 1
         raise ValueError(f"{value}: expected a number")
     converted: OptionValue = TypeAdapter(hint).validate_python(value)
@@ -107,12 +107,15 @@ def _type_text(hint: Any) -> str:
     return getattr(hint, "__name__", str(hint))
 
 
-def split_text(text: str, more: Iterable[str] = ()) -> tuple[str, dict[str, OptionValue]]:
-    """Return the name and the options in a topology's text form.
+def split_text(
+    text: str, more: Iterable[str] = (), *, what: str = "topology"
+) -> tuple[str, dict[str, OptionValue]]:
+    """Return the name and the options in the text form of a topology, or of another value.
 
     Args:
         text: ``name`` or ``name:key=value,key=value``.
         more: Options, each ``key=value``, that are added to those in the text.
+        what: Kind of value, for errors.
 
     Raises:
         TopologyError: if that is not its form, or an option is given twice.
@@ -124,18 +127,18 @@ def split_text(text: str, more: Iterable[str] = ()) -> tuple[str, dict[str, Opti
     while end < len(text):
         option = _OPTION.match(text, end + 1)
         if text[end] != ("," if given else ":") or option is None:
-            raise TopologyError(f"topology {text!r}: expected name or name:key=value,key=value")
+            raise TopologyError(f"{what} {text!r}: expected name or name:key=value,key=value")
         key, value, end = option[1], option[2], option.end()
         given.append((key, json.loads(value) if value.startswith('"') else TypedText(value)))
     for each in more:
         key, separator, value = each.partition("=")
         if not separator or not key:
-            raise TopologyError(f"topology {name!r}: option {each!r}, expected key=value")
+            raise TopologyError(f"{what} {name!r}: option {each!r}, expected key=value")
         given.append((key, TypedText(value)))
     keys = [key for key, _ in given]
     for key in keys:
         if keys.count(key) > 1:
-            raise TopologyError(f"topology {name!r}: option {key} is given twice, expected once")
+            raise TopologyError(f"{what} {name!r}: option {key} is given twice, expected once")
     return (json.loads(name) if name.startswith('"') else name), dict(given)
 
 
@@ -148,12 +151,12 @@ def joined_text(name: str, options: Mapping[str, OptionValue]) -> str:
 
 
 def _value_text(value: OptionValue) -> str:
-    if isinstance(value, str) and _number_or_text(value) is value and not set('",') & set(value):
+    if isinstance(value, str) and number_or_text(value) is value and not set('",') & set(value):
         return value
     return json.dumps(value, ensure_ascii=False)
 
 
-def _number_or_text(text: str) -> OptionValue:
+def number_or_text(text: str) -> OptionValue:
     """Return the number, true or false that *text* is in JSON; any other text as it is."""
     try:
         value: object = json.loads(text)

@@ -100,12 +100,6 @@ def test_every_shipped_scenario_loads_and_is_named_like_its_file(path):
             "epochs = 1\nmomentum = 0.0\nnesterov = true",
             "train: nesterov = true with momentum = 0: expected momentum above 0",
         ),
-        (
-            "epochs = 1\nlearning_rate = 0.1\n[compression]\ndensities = [1.0, 0.01]\n"
-            'warm_up = "none"\n[[topologies]]\nname = "ring"',
-            'epochs = 1\nlearning_rate = 0.1\nworkers = "virtual"\n[[topologies]]\nname = "gossip"',
-            r"topologies\.0: gossip with train.workers = 'virtual': .* expected 'processes'",
-        ),
         ("world_size = 4", "world_size = 0", "train.world_size = 0"),
         ('"mlp"', '"mpl"', "train.model = 'mpl': expected 'cnn', 'mlp'"),
         ('"mlp"', '"char-lstm"', "'char-lstm' is for text"),

@@ -122,6 +122,10 @@ class Dense:
         self._rule.update(gradient)
         return dict(self._update.views)
 
+    def momenta(self) -> dict[str, Tensor]:
+        """Return the live momentum by parameter name; empty if there is none."""
+        return self._rule.buffers()
+
     def describe(self) -> str:
         """Describe the elements sent, and their bytes."""
         elements = self._rule.layout.length

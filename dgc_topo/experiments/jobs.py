@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from dgc_topo.experiments.scenario import Scenario, ScenarioError
+from dgc_topo.experiments.scenario.variants import Variant
 from dgc_topo.logs.opening import check_logs
 from dgc_topo.tables.keys import with_keys
 from dgc_topo.topology import Topology, load_topology
@@ -88,7 +90,7 @@ def plan_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
     """
     if scenario.train is None:
         raise ScenarioError(f"{scenario.name}: has no [train] section, there is nothing to train")
-    return _without_compressed_gossip(_variants(scenario, scenario.train))
+    return _without_misfits(_variants(scenario, scenario.train))
 
 
 def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
@@ -103,28 +105,28 @@ def throughput_jobs(scenario: Scenario) -> tuple[list[Job], list[str]]:
 
     alone = train.model_copy(update={"world_size": 1, "overlap": False, "bucket_mib": None})
     dense = scenario.compression.model_copy(update={"method": "dgc", "densities": (1.0,)})
-    ring = scenario.model_copy(update={"topologies": (load_topology("ring"),)})
-    jobs = [*_jobs(ring, alone, dense, scenario.seed, ALONE)]
+    update = {"topologies": (load_topology("ring"),), "averaging": ()}
+    lone = scenario.model_copy(update=update)
+    jobs = [*_jobs(lone, alone, dense, variant=Variant(name=ALONE))]
     for size in throughput.world_sizes:
         sized = train.model_copy(update={"world_size": size})
         for way in throughput.ways:
-            names = way.over_topologies
-            some = [each for each in scenario.topologies if not names or each.name in names]
-            over = scenario.model_copy(update={"topologies": tuple(some)})
-            compression = way.over(scenario.compression)
-            jobs += _jobs(over, way.training(sized), compression, scenario.seed, way.name)
-    return _without_compressed_gossip(jobs)
+            over = scenario.model_copy(update={"topologies": way.topologies(scenario.topologies)})
+            jobs += _jobs(over, way.training(sized), way.over(scenario.compression), variant=way)
+    return _without_misfits(jobs)
 
 
-def _without_compressed_gossip(variants: Iterable[Job]) -> tuple[list[Job], list[str]]:
+def _without_misfits(variants: Iterable[Job]) -> tuple[list[Job], list[str]]:
     jobs, left_out = [], []
     for job in variants:
-        compresses = job.method != "dense"
-        if job.topology.gossips and compresses:
+        misfit = job.rule.refusal_of(job.topology)
+        if misfit is not None:
+            left_out.append(misfit)
+        elif not job.rule.compresses and job.method != "dense":
             left_out.append(f"{job.label}: gossip averages whole parameters, dense only")
         else:
             jobs.append(job)
-    return jobs, left_out
+    return jobs, list(dict.fromkeys(left_out))
 
 
 def check_trainings(where: str, jobs: Sequence[Job], *, seat: Seat | None = None) -> None:
@@ -163,7 +165,7 @@ def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:
     World sizes follow each other, so that an interrupted ladder has all seeds of the first ones.
     """
     if scenario.ladder is None:
-        yield from _jobs(scenario, train, scenario.compression, scenario.seed, None)
+        yield from _jobs(scenario, train, scenario.compression)
         return
     whole = train.world_size * train.batch_size_per_worker
     for size in scenario.ladder.world_sizes or (train.world_size,):
@@ -171,28 +173,32 @@ def _variants(scenario: Scenario, train: TrainSection) -> Iterator[Job]:
         sized = train.model_copy(update=update)
         for seed in scenario.ladder.seeds:
             for rung in scenario.ladder.rungs:
-                compression = rung.over(scenario.compression)
-                yield from _jobs(scenario, sized, compression, seed, rung.name)
+                seeded = scenario.model_copy(update={"seed": seed})
+                yield from _jobs(seeded, sized, rung.over(scenario.compression), variant=rung)
 
 
 def _jobs(
     scenario: Scenario,
     train: TrainSection,
     compression: CompressionSection,
-    seed: int,
-    rung: str | None,
+    *,
+    variant: Variant | None = None,
 ) -> Iterator[Job]:
-    # DDP has no topology here; a ring stands for it, because all of a ring's ranks train, too.
-    for topology in (load_topology("ring"),) if compression.uses_ddp else scenario.topologies:
+    rules = scenario.averaging if variant is None else variant.averagings(scenario.averaging)
+    topologies = scenario.topologies
+    if compression.uses_ddp:  # has no topology here; all of a ring's ranks train, too
+        topologies, rules = (load_topology("ring"),), ()
+    for topology, rule in product(topologies, rules or (None,)):
         for density in compression.densities:
             yield Job(
                 scenario=scenario.name,
-                seed=seed,
+                seed=scenario.seed,
                 topology=topology,
                 density=density,
                 train=train,
                 compression=compression,
-                rung=rung,
+                rung=None if variant is None else variant.name,
+                averaging=rule,
             )
 
 
@@ -210,7 +216,8 @@ def compared_settings(scenario: Scenario) -> dict[str, Any]:
     ]
     # A launch has one world size.
     about = topologies[0] if len(topologies) == 1 else {"topologies": topologies}
-    return {"seed": scenario.seed, **about, **dict(_flat("", sections))}
+    rules = {"averaging": "; ".join(map(str, scenario.averaging))} if scenario.averaging else {}
+    return {"seed": scenario.seed, **about, **rules, **dict(_flat("", sections))}
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

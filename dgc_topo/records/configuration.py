@@ -9,6 +9,9 @@ from dgc_topo.records.measurement import Measurement
 from dgc_topo.sizes import is_sparse
 from dgc_topo.units import percent_text
 
+#: Averaging rules that topology and compression say already, with an exchange in every step.
+_USUAL = ("", "gradients", "updates", "d-psgd")
+
 #: Column of a record: its kind, network and world size.
 _Place = tuple[str, str, int]
 
@@ -25,6 +28,7 @@ class Configuration(NamedTuple):
     options: tuple[tuple[str, str], ...]
     compression: str
     density: float
+    averaging: str = ""
     repeat: int = 0
 
     @classmethod
@@ -37,6 +41,7 @@ class Configuration(NamedTuple):
             options,
             measurement.compression,
             measurement.density,
+            _averaging(measurement),
         )
 
     @property
@@ -52,15 +57,22 @@ class Configuration(NamedTuple):
 
     @property
     def density_label(self) -> str:
-        """Name of the compression, such as ``dense`` or ``dgc 0.1 %``."""
-        if not is_sparse(self.density):
-            return self.compression  # such as dense-fp16
-        return f"{self.compression} {percent_text(self.density)}"
+        """Name of the compression, such as ``dense`` or ``diloco:every=50, dgc 0.1 %``."""
+        label = self.compression  # such as dense-fp16
+        if is_sparse(self.density):
+            label = f"{self.compression} {percent_text(self.density)}"
+        return f"{self.averaging}, {label}" if self.averaging else label
 
     @property
     def label(self) -> str:
         """Topology, options and density in one line."""
         return f"{self.topology_label}, {self.density_label}"
+
+
+def _averaging(record: Measurement) -> str:
+    """Return the averaging rule, unless it is the usual one of topology and compression."""
+    rule = (record.averaging or "").partition(":")[0]
+    return "" if rule in _USUAL and record.every == 1 else record.averaging or ""
 
 
 def measured(measurements: Iterable[Measurement]) -> list[Measurement]:

@@ -183,6 +183,14 @@ class Measurement(_Record):
     workload: str = Field(description="model and data set, or that its compute was emulated")
     compression: str = Field(description="'dense' or the compressor's name")
     density: float = Field(gt=0, le=1, description="fraction of gradient elements sent")
+    averaging: str | None = Field(
+        default=None, description="the averaging rule's text form; None in records that do not say"
+    )
+    every: PositiveInt = Field(
+        default=1,
+        description="H: steps of a rank's own from one exchange to the next; if above 1, times are "
+        "means over the steps of whole rounds",
+    )
     seed: int
     batch_size_per_worker: PositiveInt
     rung: str | None = Field(default=None, description="of a ladder: what the variant is called")
@@ -211,7 +219,13 @@ class Measurement(_Record):
         description="one worker's own gradient as encoded, indices included, after the warm-up"
     )
     wire_bytes_per_step: NonNegativeFloat = Field(
-        description="bytes the busiest rank sends in one step, after the warm-up"
+        description="bytes the busiest rank sends in one step, after the warm-up; where ranks do "
+        "not exchange in every step, the mean over the steps"
+    )
+    wire_bytes_per_sample: NonNegativeFloat | None = Field(
+        default=None,
+        description="the same for each image or token that a rank trains on; None in records that "
+        "do not say",
     )
     interface_bytes_per_step: NonNegativeFloat | None = Field(
         default=None,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -21,12 +20,11 @@ from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.gradients import Gradients
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.terngrad import TernGrad
-from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.payload import BundlePayload, Payload, SparsePayload
 from dgc_topo.sizes import bucket_ends
 from dgc_topo.training.job import Job
-from dgc_topo.training.local_optimizer import LocalOptimizer
-from dgc_topo.training.optimizers import OptimizerStep, add_changes, make_optimizer
+from dgc_topo.training.optimizers import OptimizerStep, make_optimizer
+from dgc_topo.wire.coding import WireDtype
 
 #: Moves the parameters by updates, by name, with a learning rate.
 Move = Callable[[Mapping[str, Tensor], float], None]
@@ -64,21 +62,10 @@ class Buckets:
         """Fraction sent at the current progress, the same in all buckets."""
         return self.buckets[0].compressor.density
 
-    def set_progress(self, epoch: float, learning_rate: float) -> None:
-        """See `Compressor.set_progress`; the learning rate is for optimizers of the ranks' own."""
+    def set_progress(self, epoch: float) -> None:
+        """See `Compressor.set_progress`."""
         for bucket in self.buckets:
             bucket.compressor.set_progress(epoch)
-            if isinstance(bucket.compressor, LocalOptimizer):
-                bucket.compressor.learning_rate = learning_rate
-
-    @contextmanager
-    def looking_ahead(self) -> Iterator[None]:
-        """Move the parameters in the block to where this rank's gradient is to be taken."""
-        with ExitStack() as stack:
-            for bucket in self.buckets:
-                if isinstance(bucket.compressor, LocalOptimizer):
-                    stack.enter_context(bucket.compressor.looking_ahead())
-            yield
 
     def compress(self, gradients: Gradients) -> list[Payload]:
         """Return a payload per bucket; see `Compressor.compress`."""
@@ -145,53 +132,33 @@ def by_module(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def buckets_of(
-    job: Job,
-    parameters: Mapping[str, nn.Parameter],
-    place: int,
-    num_workers: int,
-    *,
-    gossip: bool = False,
+    job: Job, parameters: Mapping[str, nn.Parameter], place: int, num_workers: int
 ) -> Buckets:
     """Return the gradient's buckets, a single one if nothing overlaps, each with its compressor.
 
-    Gossip compresses the rank's own gradient.  With DDP the compressor is dense, for a worker that
-    is timed alone.
+    With DDP the compressor is dense, for a worker that is timed alone.
     """
-    names = bucket_names(parameters, None if gossip else job.bucket_bytes)
+    names = bucket_names(parameters, job.bucket_bytes)
     buckets = []
     with warnings.catch_warnings():
         if len(names) > 1:  # some buckets may have no tensors to compress
             warnings.filterwarnings("ignore", "dgc compresses nothing")
         for some in names:
             own = {name: parameters[name] for name in some}
-            buckets.append(Bucket(some, _compressor_of(job, own, place, num_workers, gossip)))
+            buckets.append(Bucket(some, _compressor_of(job, own, place, num_workers)))
     return Buckets(buckets)
 
 
 def _compressor_of(
-    job: Job,
-    parameters: Mapping[str, nn.Parameter],
-    place: int,
-    num_workers: int,
-    gossip: bool,
+    job: Job, parameters: Mapping[str, nn.Parameter], place: int, num_workers: int
 ) -> Compressor:
     """Return the compressor for the job's density."""
     train, compression = job.train, job.compression
-    if job.compresses_updates:
-        return _local_optimizer(job, parameters, num_workers)
     if job.method == "dgc":
         config = compression.dgc_config(job.density, train)
         return DGC(parameters, num_workers=num_workers, config=config)
     if job.method not in {"terngrad", "random-k"}:
-        return Dense(
-            parameters,
-            momentum=train.momentum if train.is_sgd else 0.0,
-            nesterov=train.nesterov,
-            weight_decay=train.weight_decay,
-            decoupled_weight_decay=compression.weight_decay_mode == "decoupled",
-            clip_norm=train.clip_norm,
-            wire_dtype="float32" if gossip else compression.wire_dtype,
-        )
+        return dense_compressor(job, parameters, compression.wire_dtype)
     sgd = SGDSettings(
         momentum=train.momentum,
         nesterov=train.nesterov,
@@ -204,29 +171,25 @@ def _compressor_of(
     return RandomK(parameters, density=job.density, sgd=sgd, seed=job.seed)
 
 
-def _local_optimizer(
-    job: Job, parameters: Mapping[str, nn.Parameter], num_workers: int
-) -> LocalOptimizer:
-    compression, train = job.compression, job.train
-    compressor = UpdateCompressor(
+def dense_compressor(
+    job: Job, parameters: Mapping[str, nn.Parameter], wire_dtype: WireDtype
+) -> Dense:
+    """Return the compressor that sends everything, with the momentum of a job's SGD."""
+    train = job.train
+    return Dense(
         parameters,
-        num_workers=num_workers,
-        density=job.density,
-        selection=compression.selection,
-        wire_dtype=compression.wire_dtype,
-        index_encoding=compression.index_encoding,
-        look_ahead=compression.look_ahead,
+        momentum=train.momentum if train.is_sgd else 0.0,
+        nesterov=train.nesterov,
+        weight_decay=train.weight_decay,
+        decoupled_weight_decay=job.compression.weight_decay_mode == "decoupled",
+        clip_norm=train.clip_norm,
+        wire_dtype=wire_dtype,
     )
-    schedule = compression.dgc_config(job.density, train).density_schedule()
-    optimizer = make_optimizer(train, parameters.values())
-    return LocalOptimizer(parameters, optimizer, compressor, schedule, train.clip_norm)
 
 
 def move_of(job: Job, parameters: Mapping[str, nn.Parameter]) -> Move:
     """Return the function that moves the parameters by what `Buckets.finish` returns."""
-    if job.compresses_updates:
-        return partial(add_changes, parameters)
-    if job.train.is_sgd or job.compression.uses_ddp:
+    if job.rule.is_local or job.train.is_sgd or job.compression.uses_ddp:
         return partial(apply_updates, parameters)
     return OptimizerStep(parameters, make_optimizer(job.train, parameters.values()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -30,7 +31,7 @@ Method = Literal["dgc", "terngrad", "random-k", "ddp", "ddp-fp16", "ddp-powersgd
 
 _SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powersgd")
 #: Settings of a compressor of gradients, which one of steps does not have.
-_OF_SGD = (
+_OF_GRADIENTS = (
     "scope",
     "merge",
     "accumulation",
@@ -39,7 +40,6 @@ _OF_SGD = (
     "masking",
     "clear_velocities",
     "track_ages",
-    "weight_decay_mode",
 )
 _SETTINGS = {setting.name: setting for setting in fields(DGCConfig)}
 
@@ -176,18 +176,34 @@ class CompressionSection(Table):
         if self.method in {"terngrad", "random-k"}:
             raise ValueError(f"method {self.method!r} {what}: expected 'dgc', or DDP's")
         compresses = is_sparse(min(self.densities))
-        for key in _OF_SGD if compresses else ("weight_decay_mode",):
+        if compresses:
+            self.check_no_gradients(what)
+        self._refuse(("weight_decay_mode",), what)
+        if compresses and train.overlap:
+            raise ValueError(
+                f"densities below 1 {what} and train.overlap = true: a worker's step is compressed "
+                "when its backward pass is over, expected overlap = false"
+            )
+
+    def check_no_gradients(self, what: str) -> None:
+        """Refuse settings that only the compression of gradients has.
+
+        Args:
+            what: What compresses each worker's own steps instead, for the error.
+
+        Raises:
+            ValueError: naming the first of them.
+        """
+        self._refuse(_OF_GRADIENTS, what)
+
+    def _refuse(self, keys: Sequence[str], what: str) -> None:
+        for key in keys:
             default = type(self).model_fields[key].default
             if getattr(self, key) != default:
                 raise ValueError(
                     f"{key} = {getattr(self, key)!r} {what}: each worker's own step is "
                     f"compressed, which has no such setting; expected {default!r}"
                 )
-        if compresses and train.overlap:
-            raise ValueError(
-                f"densities below 1 {what} and train.overlap = true: a worker's step is compressed "
-                "when its backward pass is over, expected overlap = false"
-            )
 
     def check_buckets(self, bucket_mib: float | None) -> None:
         """Refuse what needs the whole gradient at once.

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from dgc_topo.records.measurement import QualityPoint
 from dgc_topo.sizes import count_elements
+from dgc_topo.training.averaging.parameters import set_parts
 from dgc_topo.training.models import Score, Task, running_statistics
 from dgc_topo.training.rank import StepRecord
-from dgc_topo.training.steps import set_parts
 
 
 class Share(NamedTuple):
@@ -34,7 +34,8 @@ class Share(NamedTuple):
 def share_of(score: Score, done: Sequence[StepRecord], parameters: Mapping[str, Tensor]) -> Share:
     """Return a rank's share from the records of an epoch's steps."""
     compressed, _ = count_elements(p.shape for p in parameters.values())
-    sent = [r.entries / compressed if r.entries else r.density for r in done]
+    exchanges = [r for r in done if r.encoded_bytes] or done
+    sent = [r.entries / compressed if r.entries else r.density for r in exchanges]
     return Share(score, float(np.mean([r.loss for r in done])), float(np.mean(sent)))
 
 
@@ -91,3 +92,10 @@ def set_average(targets: Sequence[Tensor], flats: Sequence[Tensor]) -> None:
     for flat in flats:
         total += flat
     set_parts(targets, total / len(flats))
+
+
+@torch.no_grad()
+def set_parameters(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copy *values* to the parameters of a model, by name."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(values[name])

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
+from dgc_topo.averaging import DPSGD, Averaging, AveragingChoice, Gradients, Updates
 from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection, Method
@@ -28,6 +29,7 @@ class Job(BaseModel):
         train: Settings of the training.
         compression: Settings of the compression.
         rung: Name of the variant, in a ladder or a benchmark.
+        averaging: The averaging rule, if it is not the usual one of topology and optimizer.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +41,7 @@ class Job(BaseModel):
     train: TrainSection
     compression: CompressionSection
     rung: str | None = None
+    averaging: AveragingChoice | None = None
 
     @property
     def key(self) -> str:
@@ -57,9 +60,15 @@ class Job(BaseModel):
         return self.compression.method_at(self.density)
 
     @property
-    def compresses_updates(self) -> bool:
-        """True if each worker takes a step with its own optimizer, which is compressed."""
-        return self.method == "dgc" and not self.train.is_sgd
+    def rule(self) -> Averaging:
+        """Averaging rule: the job's own, or the usual one of its topology and optimizer."""
+        if self.averaging is not None:
+            return self.averaging
+        if self.topology.gossips:
+            return DPSGD()
+        if self.method == "dgc" and not self.train.is_sgd:
+            return Updates(look_ahead=self.compression.look_ahead)
+        return Gradients()
 
     @property
     def num_processes(self) -> int:
@@ -69,7 +78,7 @@ class Job(BaseModel):
     @property
     def bucket_bytes(self) -> float | None:
         """Float32 bytes of a bucket that is sent in the backward pass; None for one after it."""
-        if self.compression.uses_ddp or self.topology.gossips:
+        if self.compression.uses_ddp or self.rule.is_local:
             return None
         return self.train.bucket_bytes
 
@@ -78,7 +87,7 @@ class Job(BaseModel):
         """Name of the compression in records."""
         if self.method not in {"dense", "dgc"}:
             return self.method
-        if self.compresses_updates:
+        if self.rule.is_local and is_sparse(self.density):
             return "updates"
         return compression_name(self.density, self.compression.wire_dtype)
 
@@ -89,6 +98,8 @@ class Job(BaseModel):
         if is_sparse(self.density) and self.compressor_name != "dgc":
             density = f"{self.compressor_name}, {density}"
         topology = GLOO if self.compression.uses_ddp else self.topology.label
+        if self.averaging is not None:
+            density = f"{self.averaging.label}, {density}"
         if self.rung is None:
             return f"{topology}, {density}"
         return f"{self.rung}, {density}, {self.train.world_size} x {topology}, seed {self.seed}"
@@ -97,7 +108,7 @@ class Job(BaseModel):
 def _settings_version_1(job: Job) -> dict[str, object]:
     """Return the settings in the fingerprint, in the order and with the names of version 1."""
     train, compression, options = job.train, job.compression, job.topology.plain_options
-    settings = {
+    settings: dict[str, object] = {
         "seed": job.seed,
         "topology": {"name": job.topology.name} | ({"options": options} if options else {}),
         "density": job.density,
@@ -152,6 +163,8 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             powersgd_start_step=(compression.powersgd_start_step, 10),
         ),
     }
+    if job.averaging is not None:
+        settings["averaging"] = str(job.averaging)
     return settings if job.rung is None else {**settings, "rung": job.rung}
 
 

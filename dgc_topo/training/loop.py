@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from dgc_topo.compression.accumulation import Staleness
@@ -23,21 +22,15 @@ from dgc_topo.records.measurement import (
 )
 from dgc_topo.runtime import PeerError
 from dgc_topo.runtime.connections import sent_bytes
+from dgc_topo.training.agreement import check_agreement, shared_model
 from dgc_topo.training.checkpoints.keeper import Keeper
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.checkpoints.state import Progress
-from dgc_topo.training.checks import DivergedError, TrainingError, fingerprint
-from dgc_topo.training.evaluation import (
-    Share,
-    flat_statistics,
-    quality_point,
-    set_average,
-    share_of,
-    with_average_statistics,
-)
+from dgc_topo.training.checks import DivergedError
+from dgc_topo.training.evaluation import Share, quality_point, share_of
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import Event, EventSender, JobOrders, Listener
-from dgc_topo.training.models import LearningTask, running_statistics
+from dgc_topo.training.models import LearningTask
 from dgc_topo.training.rank import StepRecord, TrainingRank
 from dgc_topo.training.record import Findings, add_staleness, make_measurement
 from dgc_topo.training.settings import Timetable
@@ -85,7 +78,7 @@ class TrainingRun:
         self._topology = job.topology
         self._schedule = self._topology.schedule(world.world_size, seed=job.seed)
         self._contributors: list[int] = self._schedule.contributors.tolist()
-        self._gossip = job.topology.gossips
+        self._rule = job.rule
         self._ranks = ranks_of(job, world, self._contributors)
         self._task, self._model = self._ranks[0].task, self._ranks[0].model
         self.parameters = self._ranks[0].parameters
@@ -147,7 +140,9 @@ class TrainingRun:
             diverged_at_step=diverged_at_step,
             batch_samples=self._task.batch_samples,
             parameters=self.parameters,
-            fingerprint=self._check_agreement(),
+            fingerprint=check_agreement(
+                self._world, self._ranks, self._what("comparing parameters")
+            ),
             staleness=self._gather_staleness(),
         )
         measurement = make_measurement(self._job, self._world, found)
@@ -221,14 +216,14 @@ class TrainingRun:
         computed = []
         for rank in self._ranks:
             scale, forward = self._world.time_scale, self._strategy.forward
-            with self._strategy.turn_of(rank):
-                computed.append(rank.compute(forward, iteration, scale, interface_bytes))
-                try:
-                    self._strategy.contribute(rank)
-                except NonFiniteGradientError as error:
-                    raise DivergedError(f"{self._job.label}: {error}", iteration) from error
-        summing = "averaging parameters" if self._gossip else "summing gradients"
-        self._world.note(f"{summing} over {self._topology.label}")
+            try:
+                with self._strategy.turn_of(rank):
+                    computed.append(rank.compute(forward, iteration, scale, interface_bytes))
+                self._strategy.contribute(rank)
+            except NonFiniteGradientError as error:
+                raise DivergedError(f"{self._job.label}: {error}", iteration) from error
+        summing = "averaging" if self._rule.is_local else "summing"
+        self._world.note(f"{summing} {self._rule.sends} over {self._topology.label}")
         records = self._strategy.apply(computed)
         for rank, record in zip(self._ranks, records, strict=True):
             rank.records.append(record)
@@ -246,7 +241,7 @@ class TrainingRun:
 
     def _evaluate(self, task: LearningTask, epoch: int) -> None:
         """Evaluate the workers' average model, each worker on its share of the test set."""
-        model, first = self._average_model(), self._timetable.steps(epoch).start
+        model, first = self._shared_model(), self._timetable.steps(epoch).start
         first = max(first - self._progress.first_recorded, 0)
         what = self._what(f"evaluating after epoch {epoch + 1}")
         own = [
@@ -269,46 +264,15 @@ class TrainingRun:
             return None
         return Quality(metric=self._task.metric, points=tuple(self._progress.points))
 
-    def _average_model(self) -> nn.Module:
-        """Return a model with all ranks' average parameters (gossip) and running statistics."""
-        if not self._gossip and not running_statistics(self._model):
-            return self._model
+    def _shared_model(self) -> nn.Module:
         what = self._what("averaging the model")
-        own = [flat_statistics(rank.model).cpu() for rank in self._ranks]
-        flats = self._world.gather_tensors(own, what)
-        workers = [flats[rank] for rank in self._contributors]
-        model = with_average_statistics(self._task, self._model, workers)
-        if self._gossip:
-            targets = [p.detach() for p in model.parameters()]
-            share = 1.0 / len(self._contributors) if self._ranks[0].trains else 0.0
-            flat = torch.cat([t.reshape(-1) for t in targets]) * share
-            set_average(targets, [self._world.sum(flat, what)])
-        return model
+        return shared_model(self._world, self._ranks, self._contributors, what)
 
     def _gather_staleness(self) -> StalenessCounts | None:
         if not self._job.compression.track_ages:
             return None
         own = [found for rank in self._ranks if (found := rank.staleness()) is not None]
         return add_staleness(self._world.gather(Staleness, own, self._what("counting waits")))
-
-    def _check_agreement(self) -> str | None:
-        """Check that every process has the same parameters, bit for bit, after an all-reduce.
-
-        Returns:
-            Their fingerprint; None after gossip.
-        """
-        if self._gossip:
-            return None
-        what = self._what("comparing parameters")
-        own = fingerprint(self.parameters)
-        prints = self._world.gather(str, [own] * len(self._ranks), what)
-        odd = [rank for rank, value in enumerate(prints) if value != prints[0]]
-        if odd:
-            raise TrainingError(
-                f"{self._job.label}: parameters of ranks {odd} differ from those of rank 0 after "
-                "training, expected all bit-identical"
-            )
-        return own
 
     def _measure_solo(self) -> Solo:
         """Time the first worker while it has the machine to itself: the others wait."""

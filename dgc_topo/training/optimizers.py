@@ -79,12 +79,3 @@ def set_learning_rate(optimizer: Optimizer, learning_rate: float) -> None:
     """Set the learning rate of all of an optimizer's parameters."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
-
-
-@torch.no_grad()
-def add_changes(
-    parameters: Mapping[str, nn.Parameter], changes: Mapping[str, Tensor], learning_rate: float
-) -> None:
-    """Move every parameter by a change in which the learning rate is counted already."""
-    del learning_rate
-    torch._foreach_add_([parameters[name] for name in changes], list(changes.values()))

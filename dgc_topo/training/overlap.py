@@ -30,7 +30,7 @@ from dgc_topo.training.world import Exchange
 
 
 class OverlappedStep(Strategy):
-    """An all-reduce with the arithmetic of an `AllReduceStep` that sends the same buckets.
+    """An all-reduce with the arithmetic of an `AveragingStep` that sends the same buckets.
 
     The record's `wait_s` is the communication that nothing hides; the sending thread's other time
     is not counted.
@@ -68,7 +68,7 @@ class OverlappedStep(Strategy):
     def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
         """See `Strategy.begin`; a rank that only serves sends all of its part."""
         self._iteration, self._learning_rate = iteration, learning_rate
-        self._buckets.set_progress(epoch, learning_rate)
+        self._buckets.set_progress(epoch)
         self._density = self._buckets.density
         self._sums = []
         self._missing = [len(self._watched(bucket)) for bucket in self._buckets.buckets]

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.seeds import stream_seed
-from dgc_topo.training.buckets import buckets_of, move_of
+from dgc_topo.sizes import is_sparse
+from dgc_topo.training.averaging.base import Averager, Setup
+from dgc_topo.training.averaging.gradients import GradientAverager
+from dgc_topo.training.averaging.making import local_averager
+from dgc_topo.training.averaging.own_moves import OwnMove, own_move_of
+from dgc_topo.training.buckets import Buckets, buckets_of, move_of
 from dgc_topo.training.checks import check_loss
 from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.data import Shard
@@ -110,8 +115,12 @@ class TrainingRank:
         task: Its part of the training.
         model: Its model.
         parameters: The model's, by name.
-        buckets: Parts of the gradient, each with its compressor.
-        move: Moves the parameters by what came back.
+        rule: The job's averaging rule.
+        averager: Its side of it.
+        buckets: Parts of the gradient that is summed, each with its compressor; none where the
+            rank's own optimizer takes the gradient.
+        move: Moves the parameters by what came back from the sum.
+        own: Its own optimizer, where gradients are not summed.
         loss_scale: Factor of the loss before the backward pass.
         trial_learning_rate: Learning rate of steps that only take times.
         randoms: Random numbers of its model.
@@ -133,20 +142,24 @@ class TrainingRank:
         self.records: list[StepRecord] = []
         self._job, self._contributors, self._device = job, contributors, device
         self.num_workers = num_workers = len(contributors)
-        self._part, self._num_parts = self.place, num_workers
+        self._part, self._num_parts, self._epoch = self.place, num_workers, 0.0
         self.task = task or task_of(job, self.place, num_workers, device)
         self.model = self.task.build_model()
         if parameters is not None:
             _adopt(self.model, parameters)
         self.parameters = dict(self.model.named_parameters())
-        gossip = job.topology.gossips
-        self.buckets = buckets_of(job, self.parameters, self.place, num_workers, gossip=gossip)
-        self.move = move_of(job, self.parameters)
+        self.rule, self.move = job.rule, move_of(job, self.parameters)
+        self.own = own_move_of(job, self.parameters) if job.rule.is_local else None
+        self.buckets = (
+            Buckets(()) if self.own else buckets_of(job, self.parameters, self.place, num_workers)
+        )
+        self.averager = self._averager()
         # Gradients sum to their mean; where none are summed, or DDP takes the mean, they are whole.
-        whole = gossip or job.compression.uses_ddp or job.compresses_updates
+        whole = job.rule.is_local or job.compression.uses_ddp
         self.loss_scale = 1.0 if whole else 1.0 / num_workers
         # With a rate of 0 the optimizer's steps would have no largest elements to select.
-        self.trial_learning_rate = job.train.learning_rate if job.compresses_updates else 0.0
+        changes = job.rule.sends == "changes"
+        self.trial_learning_rate = job.train.learning_rate if changes else 0.0
         self.randoms = Randoms(job.seed, self.place, device)
         self._batches: Iterator[Batch] = iter(())
 
@@ -158,6 +171,38 @@ class TrainingRank:
     def throw_away_copy(self) -> TrainingRank:
         """Return a rank with the same task and a new model, for trials."""
         return TrainingRank(self._job, self.rank, self._contributors, self._device, task=self.task)
+
+    def _averager(self) -> Averager:
+        job = self._job
+        if self.own is None:
+            return GradientAverager(self.parameters, self.buckets, self.move, trains=self.trains)
+        setup = Setup(
+            num_workers=self.num_workers,
+            config=job.compression.dgc_config(job.density, job.train),
+            trains=self.trains,
+            place=self.place,
+            seed=job.seed,
+        )
+        return local_averager(job.rule, self.parameters, self.own, setup)
+
+    def set_progress(self, epoch: float, learning_rate: float) -> None:
+        """Set the position of the next step, in epochs, and its learning rate."""
+        self._epoch = epoch
+        self.buckets.set_progress(epoch)
+        for moving in (self.own, self.averager):
+            if isinstance(moving, OwnMove | GradientAverager):
+                moving.learning_rate = learning_rate
+
+    @property
+    def density(self) -> float:
+        """Fraction of the compressed elements that is sent at the current progress."""
+        if self.own is None:
+            return self.buckets.density
+        job = self._job
+        if not is_sparse(job.density):
+            return 1.0
+        config = job.compression.dgc_config(job.density, job.train)
+        return config.density_schedule().density_at(self._epoch)
 
     def begin_epoch(self, epoch: int, start: int = 0) -> None:
         """Begin with the epoch's batch number *start*."""

@@ -86,18 +86,23 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     """Return the record of a finished job.
 
     Times are medians over the steps at the final density, averaged over the workers; bytes are
-    means over those steps, of the busiest worker.
+    means over those steps, of the busiest worker.  Where ranks exchange only in every H-th step,
+    times are means over whole rounds, too, and sizes of messages those of one exchange.
     """
-    schedule = found.schedule
+    schedule, rule = found.schedule, job.rule
     recorded = _columns(_in_step(found.records))
-    everyone = _settled({**recorded, "interface_bytes": _sent_in_steps(recorded, found)})
+    counted = {**recorded, "interface_bytes": _sent_in_steps(recorded, found)}
+    everyone = _whole_rounds(_settled(counted), rule.every)
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
     elements = sum(p.numel() for p in found.parameters.values())
-    step_time_s = float(np.median(columns["total_s"], axis=1).mean())
+    typical = np.median if rule.every == 1 else np.mean
+    step_time_s = float(typical(columns["total_s"], axis=1).mean())
     num_workers = len(schedule.contributors)
+    exchanges = _exchanges(columns)
+    wire_bytes = float(everyone["bytes_sent"].mean(axis=1).max())
     sparse = None
     if is_sparse(job.density):
-        sparse = _sparse_sizes(columns, found.parameters, job.compression)
+        sparse = _sparse_sizes(exchanges, found.parameters, job.compression)
     return Measurement(
         kind="measured",
         scenario=job.scenario,
@@ -113,6 +118,8 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         workload=_workload(job.train),
         compression=job.compressor_name,
         density=job.density,
+        averaging=None if job.compression.uses_ddp else str(rule),
+        every=rule.every,
         seed=job.seed,
         batch_size_per_worker=job.train.batch_size_per_worker,
         rung=job.rung,
@@ -121,11 +128,12 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         load=os.getloadavg()[0],
         num_steps=recorded["total_s"].shape[1],
         step_time_s=step_time_s,
-        phases=_phases(columns),
+        phases=Phases(**{name: float(typical(columns[name], axis=1).mean()) for name in _PHASES}),
         samples_per_s=num_workers * found.batch_samples / step_time_s,
         gradient_bytes=FLOAT_BYTES * elements,
-        compressed_bytes=float(columns["encoded_bytes"].mean()),
-        wire_bytes_per_step=float(everyone["bytes_sent"].mean(axis=1).max()),
+        compressed_bytes=float(exchanges["encoded_bytes"].mean()),
+        wire_bytes_per_step=wire_bytes,
+        wire_bytes_per_sample=wire_bytes / found.batch_samples,
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
         sparse=sparse,
@@ -206,9 +214,19 @@ def _settled(columns: Columns) -> Columns:
     return {name: values[:, keep] for name, values in columns.items()}
 
 
-def _phases(columns: Columns) -> Phases:
-    medians = {name: float(np.median(columns[name], axis=1).mean()) for name in _PHASES}
-    return Phases(**medians)
+def _whole_rounds(columns: Columns, every: int) -> Columns:
+    """Keep the last whole rounds of steps that end with an exchange, if there is one."""
+    ends = np.flatnonzero(columns["encoded_bytes"].any(axis=0)) + 1
+    if every == 1 or not ends.size or ends[-1] < every:
+        return columns
+    keep = slice(int(ends[-1] % every), int(ends[-1]))
+    return {name: values[:, keep] for name, values in columns.items()}
+
+
+def _exchanges(columns: Columns) -> Columns:
+    """Keep the steps in which something was sent, if there are any."""
+    sends = columns["encoded_bytes"].any(axis=0)
+    return {name: values[:, sends] for name, values in columns.items()} if sends.any() else columns
 
 
 def _sparse_sizes(

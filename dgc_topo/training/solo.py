@@ -15,7 +15,7 @@ from dgc_topo.training.clocks import BackwardClock, ReadyTimes
 from dgc_topo.training.models import Task
 from dgc_topo.training.overlap import OverlappedStep
 from dgc_topo.training.rank import Computed, TrainingRank, compute_gradients
-from dgc_topo.training.steps import AllReduceStep
+from dgc_topo.training.steps import AveragingStep
 
 T = TypeVar("T")
 
@@ -64,31 +64,40 @@ def train_alone(
         time_scale: See `PhaseClock`.
         begin_step: Called before each step.
     """
-    task, model = rank.task, rank.model
+    task, model, every = rank.task, rank.model, rank.rule.every
     model.train()
-    step = AllReduceStep([rank], None, time_scale=time_scale)
+    step = AveragingStep([rank], rank.rule, None, time_scale=time_scale)
     clock = BackwardClock(rank.parameters)
     done, passes = [], []
     batches = task.batches(0)
-    for _ in range(_num_steps(task)):
+    for number in range(_num_steps(task)):
         begin_step()
-        step.begin(0, _PAST_WARM_UP, rank.trial_learning_rate)
-        with step.turn_of(rank):
-            with clock.watching():
-                loss, pass_s = compute_gradients(
-                    task, model, batches, rank.loss_scale, clock.begin, time_scale=time_scale
-                )
-                ready_s = clock.ready_s().items()  # real, unlike the stretched pass
-                passes.append({name: time_scale * seconds for name, seconds in ready_s})
-            step.contribute(rank)
+        # With an exchange and, if there are such steps, without one in turns.
+        iteration = 0 if number % 2 and every > 1 else every - 1
+        step.begin(iteration, _PAST_WARM_UP, rank.trial_learning_rate)
+        with step.turn_of(rank), clock.watching():
+            loss, pass_s = compute_gradients(
+                task, model, batches, rank.loss_scale, clock.begin, time_scale=time_scale
+            )
+            ready_s = clock.ready_s().items()  # real, unlike the stretched pass
+            passes.append({name: time_scale * seconds for name, seconds in ready_s})
+        step.contribute(rank)
         done += step.apply([Computed(loss, pass_s)])
     compute_s = median(record.compute_s for record in _settled(done))
-    compress_s = median(record.compress_s for record in _settled(done))
+    compress_s = _mean_of_round([record.compress_s for record in _settled(done)], every)
     update_s = median(record.update_s for record in _settled(done))
     if overlaps:
         compress_s = _compress_in_pass_s(rank, time_scale, begin_step)
     profile = make_profile(_settled(passes), rank.parameters, compute_s)
     return Solo(LoneStep(compute_s, compress_s, update_s), profile)
+
+
+def _mean_of_round(found_s: Sequence[float], every: int) -> float:
+    """Return the mean over a round of what steps with and without an exchange take, in turns."""
+    with_s, without_s = found_s[::2], found_s[1::2]
+    if every == 1 or not without_s:
+        return median(found_s)
+    return (median(with_s) + (every - 1) * median(without_s)) / every
 
 
 def _compress_in_pass_s(

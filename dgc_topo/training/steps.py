@@ -1,4 +1,4 @@
-"""Strategies of a training step: all-reduce of gradients, or D-PSGD gossip of parameters."""
+"""Strategies of a training step, and the one that runs every averaging rule."""
 
 from __future__ import annotations
 
@@ -8,27 +8,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.averaging import Averaging
+from dgc_topo.payload import Payload
 from dgc_topo.runtime import PeerError, Traffic
-from dgc_topo.schedule import Goal
-from dgc_topo.training.buckets import gradients_of, sparse_entries
+from dgc_topo.training.buckets import sparse_entries
 from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.rank import Computed, StepRecord, TrainingRank
 from dgc_topo.training.world import Exchange
-from dgc_topo.wire.coding import WireDtype
-
-#: Goals of gossip that parameters can use: the ranks' average must not change.
-AVERAGES: frozenset[Goal] = frozenset({"doubly-stochastic"})
 
 
 class Strategy(ABC):
     """The way from gradients to moved parameters, for the ranks of this process.
 
-    Every step is one call of `begin`; then, rank by rank in its own `turn_of`, a forward and
-    backward pass (but for a dedicated server) and `contribute`; then `apply`.
+    Every step is one call of `begin`; then, rank by rank, a forward and backward pass in its
+    `turn_of` (but for a dedicated server), and `contribute`; then `apply`.
 
     Attributes:
         forward: Module that the forward pass has to go through, if not the model itself.
@@ -46,7 +41,7 @@ class Strategy(ABC):
         return nullcontext()
 
     def contribute(self, rank: TrainingRank) -> None:
-        """Take the gradient from a rank's parameters; the next rank's gradient replaces it."""
+        """Take the gradient from a rank's parameters; the next rank's may replace it."""
         del rank  # one rank alone leaves its gradient where it is
 
     def check(self) -> None:  # noqa: B027 - most raise it where it happens
@@ -81,23 +76,25 @@ class Strategy(ABC):
 
 
 class _Contribution(NamedTuple):
-    """A rank's gradient, one payload per bucket, before it is summed."""
+    """What a rank sends, before the schedule runs, and what has led to it."""
 
     payloads: list[Payload]
     density: float
     entries: int
     encoded_bytes: int
     compress_s: float
+    update_s: float
 
 
-class AllReduceStep(Strategy):
-    """Compress the gradients, sum them over the ranks, apply the same update everywhere.
+class AveragingStep(Strategy):
+    """Steps of an averaging rule: each rank's turn, an exchange in every H-th step, its use.
 
-    A rank that only serves contributes payloads that add nothing.
+    Ranks that share their parameters would all make the same move: the first worker makes it.
 
     Args:
-        ranks: Those of this process, which share their parameters if they are several.
-        exchange: Sums payloads; None is one worker alone, which sends nothing.
+        ranks: Those of this process; all share their parameters, or none does.
+        rule: The averaging rule.
+        exchange: Runs the schedule on payloads; None is one worker alone, which sends nothing.
         finish_all: True if every rank keeps something of the sum: its own rejected entries.
         time_scale: See `PhaseClock`.
     """
@@ -105,18 +102,19 @@ class AllReduceStep(Strategy):
     def __init__(
         self,
         ranks: Sequence[TrainingRank],
+        rule: Averaging,
         exchange: Exchange | None,
         *,
         finish_all: bool = False,
         time_scale: float = 1.0,
     ) -> None:
-        self._ranks = ranks
-        self._exchange = exchange
-        self._finish_all = finish_all
-        # Ranks that share parameters would all make the same update: the first worker does.
-        self._leader = next((at for at, rank in enumerate(ranks) if rank.trains), 0)
+        self._ranks, self._rule, self._exchange = ranks, rule, exchange
+        self._finish_all = finish_all or rule.is_local
+        leader = next((at for at, rank in enumerate(ranks) if rank.trains), 0)
+        self._movers = range(len(ranks)) if rule.is_local else (leader,)
         device = next(iter(ranks[0].parameters.values())).device
         self._clock = PhaseClock(device, time_scale)
+        self._failure: PeerError | None = None
         self.begin(0, 0.0, 0.0)
 
     def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
@@ -129,57 +127,62 @@ class AllReduceStep(Strategy):
     def turn_of(self, rank: TrainingRank) -> Iterator[None]:
         """See `Strategy.turn_of`."""
         self._clock.start()
-        with rank.buckets.looking_ahead():
+        rank.set_progress(self._epoch, self._learning_rate)
+        with rank.averager.turn():
             self._ahead_s = self._clock.lap()
             yield
+            self._clock.start()
+            rank.averager.prepare()
+            self._ahead_s += self._clock.lap()
 
     def contribute(self, rank: TrainingRank) -> None:
-        """See `Strategy.contribute`: compress it.
+        """See `Strategy.contribute`: compress it, or move by it.
 
         Raises:
             NonFiniteGradientError: if it is not finite.
         """
-        clock, buckets = self._clock, rank.buckets
+        clock, averager, update_s = self._clock, rank.averager, 0.0
         clock.start()
-        buckets.set_progress(self._epoch, self._learning_rate)
-        density = buckets.density
-        encoded_bytes = 0
-        if rank.trains:
-            payloads = buckets.compress(gradients_of(rank.parameters))
-            encoded_bytes = sum(payload.encoded_bytes() for payload in payloads)
-        else:
-            payloads = buckets.neutral()
-        entries = sparse_entries(*payloads)
+        if averager.moves_first:
+            averager.move()
+            update_s = clock.lap()
+        density = rank.density
+        payloads = averager.outgoing(density) if self._rule.is_due(self._iteration) else []
+        own = payloads if rank.trains else []
         self._contributions.append(
-            _Contribution(payloads, density, entries, encoded_bytes, self._ahead_s + clock.lap())
+            _Contribution(
+                payloads=payloads,
+                density=density,
+                entries=sparse_entries(*payloads),
+                encoded_bytes=sum(payload.encoded_bytes() for payload in own),
+                compress_s=self._ahead_s + clock.lap(),
+                update_s=update_s,
+            )
         )
 
     def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """See `Strategy.apply`."""
         payloads = [own.payloads for own in self._contributions]
-        traffic = self._sum(payloads)
+        traffic = self._run(payloads)
         merged = [sparse_entries(*each) for each in payloads]
-        self._clock.start()
-        updates = self._ranks[self._leader].buckets.finish(payloads[self._leader])
-        finish_s = self._clock.lap()
-        if self._finish_all:
-            for at, rank in enumerate(self._ranks):
-                if at != self._leader:
-                    rank.buckets.finish(payloads[at])
-            self._clock.start()
-        self._ranks[self._leader].move(updates, self._learning_rate)
-        update_s = self._clock.lap()
+        uses_s = [self._use_s(at, own) for at, own in enumerate(payloads)]
+        moves_s = [self._move_s(at) for at in range(len(payloads))]
         turns_s = [
-            one.pass_s + own.compress_s + sum(run.communicate_s + run.wait_s for run in runs)
+            one.pass_s + own.compress_s + own.update_s + communicate_s(runs)
             for one, own, runs in zip(computed, self._contributions, traffic, strict=True)
         ]
+        if self._rule.is_local:
+            turns_s = list(map(sum, zip(turns_s, uses_s, moves_s, strict=True)))
+        else:  # all of them share what the leader does
+            uses_s = [uses_s[self._movers[0]]] * len(payloads)
+            moves_s = [moves_s[self._movers[0]]] * len(payloads)
         return [
             StepRecord(
                 compute_s=one.pass_s,
-                compress_s=own.compress_s + finish_s,
+                compress_s=own.compress_s + uses_s[at],
                 communicate_s=sum(run.communicate_s for run in runs),
                 wait_s=sum(run.wait_s for run in runs),
-                update_s=update_s,
+                update_s=own.update_s + moves_s[at],
                 others_s=sum(turns_s[:at]) + sum(turns_s[at + 1 :]),
                 bytes_sent=sum(run.bytes_sent for run in runs),
                 messages_sent=sum(run.messages_sent for run in runs),
@@ -195,98 +198,52 @@ class AllReduceStep(Strategy):
             )
         ]
 
-    def _sum(self, payloads: Sequence[Sequence[Payload]]) -> list[list[Traffic]]:
-        """Sum what the ranks here contribute, bucket by bucket; return each rank's traffic."""
-        if self._exchange is None:
-            return [[] for _ in payloads]
-        runs = [self._exchange(bucket, self._iteration) for bucket in zip(*payloads, strict=True)]
-        return [list(own) for own in zip(*runs, strict=True)]
-
-
-class GossipStep(Strategy):
-    """D-PSGD: average parameters with neighbours, then move by the rank's own gradient.
-
-    x_i <- sum_j W[i, j] x_j - lr * update_i, both at the parameters before the step (Lian et al.,
-    NeurIPS 2017).  Momentum stays local.
-    """
-
-    def __init__(
-        self,
-        rank: TrainingRank,
-        exchange: Exchange,
-        wire_dtype: WireDtype,
-        *,
-        time_scale: float = 1.0,
-    ) -> None:
-        self._parameters = rank.parameters
-        self._buckets, self._move = rank.buckets, rank.move
-        self._exchange = exchange
-        self._wire_dtype = wire_dtype
-        self._clock = PhaseClock(next(iter(rank.parameters.values())).device, time_scale)
-        self._failure: PeerError | None = None
-        self.begin(0, 0.0, 0.0)
-
-    def begin(self, iteration: int, epoch: float, learning_rate: float) -> None:
-        """See `Strategy.begin`."""
-        self._iteration, self._epoch, self._learning_rate = iteration, epoch, learning_rate
-
-    @torch.no_grad()
-    def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
-        """See `Strategy.apply`."""
-        (own,), clock = computed, self._clock
-        clock.start()
-        self._buckets.set_progress(self._epoch, self._learning_rate)
-        local = self._buckets.compress(gradients_of(self._parameters))
-        updates = self._buckets.finish(local)
-        payload = mixture_of(self._parameters, self._wire_dtype)
-        compress_s = clock.lap()
-        traffic = self._mix(payload)
-        clock.start()
-        if self._failure is None:
-            set_parts(self._parameters.values(), payload.buffer)
-        self._move(updates, self._learning_rate)
-        return [
-            StepRecord(
-                compute_s=own.pass_s,
-                compress_s=compress_s,
-                communicate_s=traffic.communicate_s,
-                wait_s=traffic.wait_s,
-                update_s=clock.lap(),
-                bytes_sent=traffic.bytes_sent,
-                messages_sent=traffic.messages_sent,
-                encoded_bytes=payload.encoded_bytes(),
-                density=1.0,
-                loss=own.loss,
-                interface_bytes=own.interface_bytes,
-            )
-        ]
-
     def check(self) -> None:
-        """See `Strategy.check`: the rank moved by its own update, and mixed nothing."""
+        """See `Strategy.check`: ranks moved by their own steps, and averaged nothing."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
-    def _mix(self, payload: Payload) -> Traffic:
-        """Mix with the neighbours; if one is lost, note it: nobody may use half of a message."""
+    def _run(self, payloads: Sequence[Sequence[Payload]]) -> list[list[Traffic]]:
+        """Run the schedule on what the ranks here send, part by part; return each one's traffic.
+
+        If a peer is lost where each rank has parameters of its own, note it: nobody may use half of
+        a message, and everybody has a state to go on from.
+        """
+        if self._exchange is None or not payloads[0]:
+            return [[] for _ in payloads]
+        # A topology that changes does so from one exchange to the next.
+        number = self._iteration // self._rule.every
         began = time.perf_counter()
         try:
-            (traffic,) = self._exchange([payload], self._iteration)
+            runs = [self._exchange(part, number) for part in zip(*payloads, strict=True)]
         except PeerError as error:
+            if not self._rule.is_local:
+                raise
             self._failure = error
-            return Traffic((), time.perf_counter() - began)
-        return traffic
+            return [[Traffic((), time.perf_counter() - began)] for _ in payloads]
+        return [list(own) for own in zip(*runs, strict=True)]
+
+    def _use_s(self, at: int, payloads: Sequence[Payload]) -> float:
+        """Use what came back for a rank here; return the seconds that it took."""
+        averager = self._ranks[at].averager
+        self._clock.start()
+        if payloads and (at in self._movers or self._finish_all):
+            if self._failure is None:
+                averager.incoming(payloads)
+            else:
+                averager.missed()
+        return self._clock.lap()
+
+    def _move_s(self, at: int) -> float:
+        """Move the parameters of a rank here by what came back; return the seconds that it took."""
+        averager = self._ranks[at].averager
+        self._clock.start()
+        if at in self._movers and not averager.moves_first:
+            averager.move()
+        return self._clock.lap()
 
 
-def mixture_of(parameters: Mapping[str, Tensor], wire_dtype: WireDtype) -> DensePayload:
-    """Return the payload of copies of all parameters, which gossip turns into the mixture."""
-    parts = [p.detach().reshape(-1).to(torch.float32) for p in parameters.values()]
-    return DensePayload(torch.cat(parts), wire_dtype=wire_dtype, goals=AVERAGES)
-
-
-def set_parts(targets: Iterable[Tensor], flat: Tensor) -> None:
-    """Copy consecutive parts of *flat* to *targets*."""
-    begin = 0
-    for target in targets:
-        target.copy_(flat[begin : begin + target.numel()].view_as(target))
-        begin += target.numel()
+def communicate_s(runs: Iterable[Traffic]) -> float:
+    """Return the seconds of communication, waiting included."""
+    return sum(run.communicate_s + run.wait_s for run in runs)

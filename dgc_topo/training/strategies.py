@@ -9,15 +9,18 @@ from dgc_topo.training.ddp import DdpStep, check_powersgd
 from dgc_topo.training.job import Job
 from dgc_topo.training.overlap import OverlappedStep
 from dgc_topo.training.rank import TrainingRank
-from dgc_topo.training.steps import AllReduceStep, GossipStep, Strategy
+from dgc_topo.training.steps import AveragingStep, Strategy
 from dgc_topo.training.world import World
 
 
 def ranks_of(job: Job, world: World, contributors: Sequence[int]) -> list[TrainingRank]:
-    """Return the ranks of a world that are in this process; they share their parameters."""
+    """Return the ranks of a world that are in this process.
+
+    Those that sum gradients share their parameters.
+    """
     ranks: list[TrainingRank] = []
     for number in world.ranks:
-        shared = ranks[0].parameters if ranks else None
+        shared = ranks[0].parameters if ranks and not job.rule.is_local else None
         ranks.append(TrainingRank(job, number, contributors, world.device, parameters=shared))
     return ranks
 
@@ -39,10 +42,8 @@ def strategy_of(
         check_powersgd(job, num_steps)
         return DdpStep(rank.model, job.train, job.compression, rank.task, scale)
     exchange = world.connect(job, topology)
-    if job.topology.gossips:
-        return GossipStep(rank, exchange, job.compression.wire_dtype, time_scale=scale)
     if job.bucket_bytes is not None and world.kind == "processes":
         return OverlappedStep(rank, exchange, rank.task, time_scale=scale)
     # Virtual workers send the same buckets, one after the other.
     reselects = job.compression.merge == "reselect"
-    return AllReduceStep(ranks, exchange, finish_all=reselects, time_scale=scale)
+    return AveragingStep(ranks, job.rule, exchange, finish_all=reselects, time_scale=scale)

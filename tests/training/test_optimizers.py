@@ -6,16 +6,17 @@ import re
 import pytest
 import torch
 
+from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.experiments.jobs import check_trainings, plan_jobs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, load_scenario, parse_scenario
-from dgc_topo.training.buckets import Buckets
+from dgc_topo.training.averaging.changes import ChangeAverager
 from dgc_topo.training.data import Shard
 from dgc_topo.training.job import Job
 from dgc_topo.training.learning import learning_task
 from dgc_topo.training.learning_rates import TORCH_DECAYS
-from dgc_topo.training.local_optimizer import LocalOptimizer
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.optimizer_settings import OPTIMIZERS
+from dgc_topo.training.rank import TrainingRank
 from dgc_topo.training.settings import Timetable, TrainSection
 from dgc_topo.training.world import VirtualWorld
 from tests.own_code import SCENARIO, write_own
@@ -128,43 +129,39 @@ def test_below_density_1_nothing_of_a_workers_steps_is_lost(tmp_path):
     start = {name: p.detach().clone() for name, p in run_of.parameters.items()}
     taken = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in start.items()}
     for rank in run_of._ranks:
-        local = local_of(rank.buckets)
-        inner = local._compressor.compress
+        compressor = compressor_of(rank)
+        inner = compressor.compress
 
         def count(updates, *, density, inner=inner):
             for name, update in updates.items():
                 taken[name] += update.double() / 3
             return inner(updates, density=density)
 
-        local._compressor.compress = count  # type: ignore[method-assign,assignment]
+        compressor.compress = count  # type: ignore[method-assign,assignment]
     run_of._train_epoch(0)
-    for name, parameter in run_of.parameters.items():
-        left = sum(
-            local_of(rank.buckets)._compressor.residuals()[name].double() for rank in run_of._ranks
-        )
-        moved = parameter.detach().double() - start[name].double()
+    for name, shared in run_of._ranks[0].averager.shared().items():
+        left = sum(compressor_of(rank).residuals()[name].double() for rank in run_of._ranks)
+        moved = shared.double() - start[name].double()
         assert torch.allclose(moved + left, taken[name], atol=1e-6), name
         assert float(taken[name].abs().max()) > 1e-3
 
 
-def local_of(buckets: Buckets) -> LocalOptimizer:
-    (bucket,) = buckets.buckets
-    assert isinstance(bucket.compressor, LocalOptimizer)
-    return bucket.compressor
+def compressor_of(rank: TrainingRank) -> UpdateCompressor:
+    assert isinstance(rank.averager, ChangeAverager)
+    return rank.averager.compressor
 
 
 def test_a_worker_looks_ahead_by_what_it_has_not_sent_and_no_further(tmp_path):
     (job,) = jobs_of(tmp_path, None, {"densities": [0.05]})
     run_of = TrainingRun(job, 0, VirtualWorld(job, torch.device("cpu")), lambda _: None)
     run_of._train_epoch(0)
-    shared = {name: p.detach().clone() for name, p in run_of.parameters.items()}
-    rank = run_of._ranks[1]
-    ahead = local_of(rank.buckets)._compressor.ahead()
-    with rank.buckets.looking_ahead():
+    shared = run_of._ranks[0].averager.shared()
+    for rank in run_of._ranks:
+        ahead = compressor_of(rank).ahead()
+        assert all(torch.equal(p, shared[name]) for name, p in rank.averager.shared().items())
         for name, parameter in rank.parameters.items():
             assert torch.equal(parameter, shared[name] + ahead[name])
         assert any(bool(value.any()) for value in ahead.values())
-    assert all(torch.equal(p, shared[name]) for name, p in rank.parameters.items())
 
 
 @pytest.mark.parametrize(

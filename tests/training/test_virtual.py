@@ -4,6 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from dgc_topo.averaging import load_averaging
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import Scenario, load_scenario
 from dgc_topo.records.measurement import Measurement
@@ -161,10 +162,32 @@ def test_an_error_names_the_rank_and_not_its_place_among_workers(tmp_path):
         rank.compute(None, 7)
 
 
-def test_gossip_is_refused(tmp_path):
-    (job,) = jobs_of(tmp_path, "gossip", densities=(1.0,))
-    with pytest.raises(ValueError, match=r"gossip.* expected an all-reduce topology"):
-        run_here(job)
+#: Averaging rules with parameters of each rank's own, and topologies and densities for them.
+LOCAL: tuple[tuple[str, str, float], ...] = (
+    ("d-psgd", "gossip", 1.0),
+    ("d-psgd:every=2", "gossip", 1.0),
+    ("local-sgd:every=4", "ring", 1.0),
+    ("diloco:every=4", "parameter-server?server = 'dedicated'", 1.0),
+    ("sparse-loco:every=4,look_ahead=0.5", "butterfly", 0.02),
+)
+
+
+@pytest.mark.slow
+def test_ranks_with_parameters_of_their_own_are_the_same_virtual_or_real(tmp_path):
+    """Three workers, SGD and AdamW; the last round is not whole."""
+    jobs = []
+    for rule, topology, density in LOCAL:
+        adamw = {"optimizer": "adamw", "learning_rate": 0.005} if "loco" in rule else {}
+        (job,) = jobs_of(tmp_path, topology, densities=(density,), train=adamw)
+        jobs.append(job.model_copy(update={"averaging": load_averaging(rule)}))
+    for real, job in zip(run(jobs), jobs, strict=True):
+        found = run_here(job)
+        for name in SAME:
+            assert getattr(real, name) == getattr(found, name), (job.label, name)
+        assert (found.averaging, found.every) == (str(job.averaging), job.rule.every)
+        assert (found.parameters is None) == job.topology.gossips
+        assert found.quality is not None
+        assert found.quality.final > 0.3
 
 
 def test_ranks_whose_sums_differ_are_an_error(tmp_path):

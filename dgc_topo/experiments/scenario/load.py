@@ -104,11 +104,6 @@ _TRAINING = "train", "ladder", "throughput"  #: sections whose runs train
 
 def _check_topologies(scenario: Scenario, where: str) -> None:
     for index, topology in enumerate(scenario.topologies):
-        if scenario.train and scenario.train.workers == "virtual" and topology.gossips:
-            raise ScenarioError(
-                f"{where}: topologies.{index}: {topology.name} with train.workers = 'virtual': in "
-                "gossip every rank has parameters of its own, expected 'processes'"
-            )
         if scenario.train and scenario.train.on_lost_rank == "continue" and not topology.gossips:
             raise ScenarioError(
                 f"{where}: topologies.{index}: {topology.name} with train.on_lost_rank = "

@@ -8,6 +8,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from dgc_topo.averaging import Averagings
+from dgc_topo.experiments.scenario.averaging import check_averaging
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
 from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
 from dgc_topo.experiments.scenario.sweep import SweepSection
@@ -43,6 +45,12 @@ class Scenario(Table):
     train: TrainSection | None = None
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
     compression: CompressionSection = CompressionSection()
+    averaging: Averagings = Field(
+        default=(),
+        description='rules, as tables or texts such as "diloco:every=50", each over the topologies '
+        "that it fits; by default gradients over an all-reduce, d-psgd over gossip, and updates "
+        "for optimizers other than sgd below density 1",
+    )
     ladder: LadderSection | None = None
     throughput: ThroughputSection | None = Field(
         default=None, description="of training: for 'dgc-topo bench training'"
@@ -257,15 +265,23 @@ class Scenario(Table):
     def _variants_can_be_trained(self) -> Self:
         if self.train is None:
             return self
+        topologies, rules = self.topologies, self.averaging
         if self.ladder is None:
             _check_trainable("compression", self.train, self.compression)
+            check_averaging("averaging", rules, topologies, self.train, self.compression)
         for index, rung in enumerate(self.ladder.rungs if self.ladder else ()):
             where = f"ladder.rungs.{index}"
-            _check_trainable(where, self.train, rung.over(self.compression, where))
+            compression = rung.over(self.compression, where)
+            _check_trainable(where, self.train, compression)
+            own = rung.averagings(rules)
+            check_averaging(f"{where}.averaging", own, topologies, self.train, compression)
         for index, way in enumerate(self.throughput.ways if self.throughput else ()):
             where = f"throughput.ways.{index}"
             compression = way.over(self.compression, where)
-            _check_trainable(where, way.training(self.train, where), compression)
+            train = way.training(self.train, where)
+            _check_trainable(where, train, compression)
+            some, own = way.topologies(topologies), way.averagings(rules)
+            check_averaging(f"{where}.averaging", own, some, train, compression)
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,11 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from dgc_topo.averaging import Averaging, AveragingChoice
 from dgc_topo.tables.keys import BucketMiB, EachOnce, with_keys
 from dgc_topo.tables.places import Label
 from dgc_topo.tables.table import Table
+from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.settings import TrainSection
 
@@ -20,6 +22,13 @@ class Variant(CompressionSection):
     """Settings that replace those of ``[compression]`` in one variant."""
 
     name: Label = Field(description="in tables and plots")
+    averaging: AveragingChoice | None = Field(
+        default=None, description="the averaging rule, instead of those of the scenario"
+    )
+
+    def averagings(self, base: Sequence[Averaging]) -> tuple[Averaging, ...]:
+        """Return the variant's rule, or those of the scenario."""
+        return tuple(base) if self.averaging is None else (self.averaging,)
 
     def over(self, base: CompressionSection, where: str = "rung") -> CompressionSection:
         """Return *base* with this variant's keys in place of its own.
@@ -91,6 +100,11 @@ class TrainingVariant(Variant):
     over_topologies: Annotated[tuple[str, ...], EachOnce] = Field(
         default=(), description="names; all by default"
     )
+
+    def topologies(self, base: Sequence[Topology]) -> tuple[Topology, ...]:
+        """Return those of the scenario's topologies that it goes over."""
+        names = self.over_topologies
+        return tuple(each for each in base if not names or each.name in names)
 
     def training(self, base: TrainSection, where: str = "way") -> TrainSection:
         """Return *base* with this variant's keys in place of its own.

@@ -12,7 +12,10 @@ from dgc_topo.training.checkpoints.errors import CheckpointError
 
 RANDOMS = ("torch", "numpy", "python")
 _TRAINING = ("progress", "parameters", "strategy", "optimizer", "randoms", "ranks")
-_RANK = ("place", "statistics", "compressors", "task", "randoms", "records")
+_RANK = (
+    *("place", "own", "parameters", "averager", "statistics", "compressors"),
+    *("task", "randoms", "records"),
+)
 
 
 def check_training(content: Any) -> None:

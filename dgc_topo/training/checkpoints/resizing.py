@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
 from dgc_topo.compression.resharding import state_for
 from dgc_topo.records.measurement import LostRank, QualityPoint
 from dgc_topo.training.checkpoints.errors import CheckpointError
@@ -36,7 +33,8 @@ def resize(
     """Put the state of a training with another number of workers into the ranks here.
 
     Parameters and everything after the sum stay.  Velocities and residuals are shared out anew,
-    see `state_for`; in gossip all ranks begin with the average of parameters and momentum.  Running
+    see `state_for`; where ranks have parameters of their own all begin with the average of these
+    (and of SGD's momentum), see `Averager.resume_from`.  Running
     statistics and random streams stay with the places that are still there.  The data is cut into
     other batches: the training goes on after as much of the epoch as was done, without the hidden
     state of texts.
@@ -63,12 +61,10 @@ def resize(
     former = sorted(
         (each for each in saved.values() if each["place"] is not None), key=lambda s: s["place"]
     )
-    if job.topology.gossips:
-        _restore_average(contents, former, ranks)
-    else:
+    if ranks[0].own is None:
         copy_tensors("parameters", contents[0]["parameters"], ranks[0].parameters)
-        for rank in ranks:
-            _share_out(former, rank)
+    for rank in ranks:
+        _share_out(former, rank)
     for rank in ranks:
         put_statistics(former[rank.place % len(former)], rank)
         if rank.trains and rank.place < len(former):
@@ -83,42 +79,16 @@ def _share_out(former: Sequence[Mapping[str, Any]], rank: TrainingRank) -> None:
     num_workers = rank.num_workers
     # A rank that only serves has no residual, as one that comes after all others.
     place = rank.place if rank.trains else max(num_workers, len(former))
+    num_places = max(num_workers, place + 1)
     states = [each["compressors"] for each in former]
     rank.buckets.load_state_dict(
-        [
-            state_for(bucket, place, max(num_workers, place + 1))
-            for bucket in zip(*states, strict=True)
-        ]
+        [state_for(bucket, place, num_places) for bucket in zip(*states, strict=True)]
     )
-
-
-def _restore_average(
-    contents: Sequence[Mapping[str, Any]],
-    former: Sequence[Mapping[str, Any]],
-    ranks: Sequence[TrainingRank],
-) -> None:
-    average = _mean([content["parameters"] for content in contents])
-    states = [each["compressors"] for each in former]
-    momenta = [
-        _mean([state["momentum"] for state in bucket]) for bucket in zip(*states, strict=True)
-    ]
-    for rank in ranks:
-        copy_tensors("parameters", average, rank.parameters)
-        rank.buckets.load_state_dict(
-            [
-                {**own, "momentum": momentum}
-                for own, momentum in zip(states[0], momenta, strict=True)
-            ]
-        )
-
-
-def _mean(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {
-        name: torch.stack([each[name].to(torch.float64) for each in tensors])
-        .mean(0)
-        .to(first.dtype)
-        for name, first in tensors[0].items()
-    }
+    averagers = [each["averager"] for each in former]
+    rank.averager.load_state_dict(state_for(averagers, place, num_places))
+    if rank.own is not None:
+        rank.own.resume_from([each["own"] for each in former], rank.place)
+        rank.averager.resume_from([each["parameters"] for each in former], averagers)
 
 
 def _moved(progress: Progress, steps_per_epoch: int) -> Progress:

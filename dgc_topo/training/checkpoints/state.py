@@ -56,7 +56,7 @@ def state_of(
     """
     state = {
         "progress": progress.model_dump_json(),
-        "parameters": dict(ranks[0].parameters),  # ranks of one process share them
+        "parameters": {} if ranks[0].own else dict(ranks[0].parameters),  # which they share
         "strategy": strategy.state_dict(),
         "optimizer": _optimizer_state(ranks),
         "randoms": random_states(),
@@ -77,7 +77,11 @@ def _optimizer_state(ranks: Sequence[TrainingRank]) -> dict[str, Any]:
 
 
 def _state_of_rank(rank: TrainingRank) -> dict[str, Any]:
+    own = rank.own
     return {
+        "own": None if own is None else own.state_dict(),
+        "parameters": {} if own is None else dict(rank.parameters),
+        "averager": rank.averager.state_dict(),
         "place": rank.place if rank.trains else None,
         "statistics": dict(rank.model.named_buffers()),
         "compressors": rank.buckets.state_dict(),
@@ -105,9 +109,14 @@ def restore(
         CheckpointError: if names or shapes differ.
     """
     saved = ranks_in(contents)
-    copy_tensors("parameters", contents[0]["parameters"], ranks[0].parameters)
+    if ranks[0].own is None:
+        copy_tensors("parameters", contents[0]["parameters"], ranks[0].parameters)
     for rank in ranks:
         own = saved[rank.rank]
+        if rank.own is not None:
+            copy_tensors("parameters", own["parameters"], rank.parameters)
+            rank.own.load_state_dict(own["own"])
+        rank.averager.load_state_dict(own["averager"])
         put_statistics(own, rank)
         rank.buckets.load_state_dict(own["compressors"])
         rank.task.load_state_dict(own["task"])

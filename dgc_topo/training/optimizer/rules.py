@@ -33,10 +33,10 @@ from dgc_topo.compression.gradients import (
 )
 from dgc_topo.compression.layout import FlatBuffer, FlatLayout
 from dgc_topo.payload import SUM, DensePayload
+from dgc_topo.training.averaging.parameters import mixture_of, set_parts
 from dgc_topo.training.buckets import gradients_of
 from dgc_topo.training.marks import NUM_MARKS, check_marks, marks_of, number_of
 from dgc_topo.training.own_group import OwnGroup
-from dgc_topo.training.steps import mixture_of, set_parts
 
 Parameters = Mapping[str, nn.Parameter]
 

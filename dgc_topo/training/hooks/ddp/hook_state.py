@@ -24,7 +24,7 @@ from dgc_topo.training.hooks.compressors import Compressors
 from dgc_topo.training.hooks.ddp.leftovers import Leftovers
 from dgc_topo.training.hooks.ddp.passes import BackwardPass
 from dgc_topo.training.hooks.ddp.plan import plan_of, settings_text
-from dgc_topo.training.hooks.ddp.reduction import Averaging, Compressing, Reduction
+from dgc_topo.training.hooks.ddp.reduction import Compressing, DenseMean, Reduction
 from dgc_topo.training.hooks.ddp.running import PassRunner
 from dgc_topo.training.hooks.ddp.takeover import Takeover, tell_takeover
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order, refuse_sparse_gradients
@@ -206,7 +206,7 @@ class HookState:
     def _reduction_with(self, decays: Mapping[str, float]) -> Reduction:
         if is_sparse(self.config.density):
             return Compressing(self._group, self._compressors, self._parameters, decays)
-        return Averaging(self._group, self.config.wire_dtype)
+        return DenseMean(self._group, self.config.wire_dtype)
 
     @property
     def _trained(self) -> dict[str, nn.Parameter]:

@@ -38,7 +38,7 @@ class Reduction(Protocol):
         """
 
 
-class Averaging:
+class DenseMean:
     """Density 1: the bucket itself is the payload, with no copy and no state.
 
     Args:
