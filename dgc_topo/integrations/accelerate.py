@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,22 @@ def compress(
     optimizer.optimizer = attachment.optimizer
 
     def save(_models: object, _weights: object, folder: str) -> None:
-        attachment.save(Path(folder, _FILE))
+        for name in _names(accelerator, optimizer):
+            attachment.save(Path(folder, name))
 
     def load(_models: object, folder: str) -> None:
-        attachment.load(Path(folder, _FILE))
+        for name in _names(accelerator, optimizer):
+            attachment.load(Path(folder, name))
 
     accelerator.register_save_state_pre_hook(save)
     accelerator.register_load_state_pre_hook(load)
+
+
+def _names(accelerator: Accelerator, optimizer: Optimizer) -> Iterator[str]:
+    """Yield what begins the names of an optimizer's files; nothing if the accelerator let it go.
+
+    They are numbered as Accelerate numbers its own.
+    """
+    for number, prepared in enumerate(accelerator._optimizers):  # noqa: SLF001  # nothing public
+        if prepared is optimizer:
+            yield f"{_FILE}_{number}" if number else _FILE

@@ -8,7 +8,7 @@ each writes a file of its own.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +33,34 @@ class AttachedOptimizer(DistributedOptimizer):
         own: Snapshot of this rank, to be loaded instead of what the library loads next.
     """
 
+    #: Scalers are refused here; Lightning clips only where this is not said.
+    _step_supports_amp_scaling = False
+
     own: Mapping[str, Any] | None = None
+    _lacks_own = False  # True if the library has loaded one rank's snapshot for all
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """See `DistributedOptimizer.step`."""
+        """See `DistributedOptimizer.step`.
+
+        Raises:
+            ValueError: if only one rank's snapshot was loaded for all.
+        """
+        if self._lacks_own:
+            raise ValueError(
+                "checkpoint: has what one rank had not sent, expected the files that each rank "
+                "wrote beside it (names that end in -RANK.pt)"
+            )
         self.own = None
         return super().step(closure)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Load this rank's own snapshot, or that of a training without compression.
 
-        Raises:
-            ValueError: if there is only one rank's snapshot for all.
+        That of one rank is not loaded: this rank's own has to follow before the next step.
         """
-        if self.own is None and "place" in state_dict.get(STATE_KEY, {}):
-            raise ValueError(
-                "checkpoint: has what one rank had not sent, expected the files that each rank "
-                "wrote beside it (names that end in -RANK.pt), and a load that finds them: "
-                "accelerator.load_state, or ckpt_path= of Lightning's Trainer"
-            )
-        super().load_state_dict(state_dict if self.own is None else self.own)
+        self._lacks_own = self.own is None and "place" in state_dict.get(STATE_KEY, {})
+        if not self._lacks_own:
+            super().load_state_dict(state_dict if self.own is None else self.own)
 
 
 class Attachment:
@@ -71,8 +79,8 @@ class Attachment:
         optimizer: The optimizer to be used.
 
     Raises:
-        ValueError: if the model is not in DistributedDataParallel, a setting is wrong, or the
-            checkpoint is of another number of ranks.
+        ValueError: if the model is not in DistributedDataParallel, a setting is wrong, or a file
+            of the checkpoint is missing.
     """
 
     def __init__(  # for three callers of ours
@@ -97,11 +105,17 @@ class Attachment:
                 "library's checkpoints hold those of one, expected an all-reduce such as ring"
             )
         self._where = where
-        saved = None if checkpoint is None else _read(where, checkpoint)
+        states = () if checkpoint is None else _read(where, checkpoint)
         self.optimizer = AttachedOptimizer(optimizer, model.module, topology, density, **settings)
-        model.register_comm_hook(None, keep_local)
-        if saved is not None:
-            self._load(saved)
+        self._model: nn.Module | None = None
+        self.follow(model)
+        self._load(states)
+
+    def follow(self, model: nn.Module) -> None:
+        """Switch DDP's own averaging off, also where a library has wrapped the model again."""
+        if model is not self._model:
+            model.register_comm_hook(None, keep_local)  # type: ignore[operator]
+            self._model = model
 
     def save(self, checkpoint: Path) -> None:
         """Write this rank's state beside a checkpoint, whole or not at all."""
@@ -113,34 +127,54 @@ class Attachment:
 
     def load(self, checkpoint: Path) -> None:
         """Go on from the state beside a checkpoint, also after the library has loaded its own."""
-        saved = _read(self._where, checkpoint)
-        if saved is not None:
-            self._load(saved)
+        self._load(_read(self._where, checkpoint))
 
-    def _load(self, saved: Mapping[str, Any]) -> None:
-        self.optimizer.own = saved["optimizer"]
-        self.optimizer.load_state_dict(saved["optimizer"])
+    def _load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Load this rank's state, or its share of those of another number of ranks."""
+        if not states:
+            return
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        if len(states) == world_size:
+            own = states[rank]
+        else:
+            own = self.optimizer.state_for(states, rank, world_size)
+        self.optimizer.own = own
+        self.optimizer.load_state_dict(own)
 
 
 def file_of(checkpoint: Path, rank: int | None = None) -> Path:
     """Return a rank's file beside a checkpoint, by default this rank's: ``NAME-0.pt``."""
-    return checkpoint.with_name(f"{checkpoint.name}-{dist.get_rank() if rank is None else rank}.pt")
+    place = checkpoint.resolve()  # a link to another checkpoint has no files of its own
+    return place.with_name(f"{place.name}-{dist.get_rank() if rank is None else rank}.pt")
 
 
-def _read(where: str, checkpoint: Path) -> dict[str, Any] | None:
-    """Return this rank's state; None, and a warning, if the training before had no compression.
+def _read(where: str, checkpoint: Path) -> Sequence[Mapping[str, Any]]:
+    """Return the states of all ranks, of which this one's alone is read where it is enough.
+
+    Nothing, and a warning, if the training before had no compression.
 
     Raises:
-        ValueError: if another number of ranks wrote it.
+        ValueError: naming a file that is missing.
     """
-    first, own = file_of(checkpoint, 0), file_of(checkpoint)
-    if not first.exists():
-        LOG.warning("%s: no %s, so all residuals begin at zero", where, first)
-        return None
-    saved: dict[str, Any] = torch.load(own if own.exists() else first, weights_only=True)
-    if saved["ranks"] != dist.get_world_size():
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    found = [each for each in (file_of(checkpoint), file_of(checkpoint, 0)) if each.exists()]
+    if not found:
+        LOG.warning("%s: no %s, so all residuals begin at zero", where, file_of(checkpoint, 0))
+        return ()
+    number: int = _content(found[0])["ranks"]
+    needed = [rank] if number == world_size else range(number)
+    missing = [
+        file_of(checkpoint, each) for each in needed if not file_of(checkpoint, each).exists()
+    ]
+    if missing:
         raise ValueError(
-            f"{where}: {checkpoint}-*.pt are of {saved['ranks']} ranks, expected as many as now "
-            f"({dist.get_world_size()}): each has residuals of its own"
+            f"{where}: {missing[0]} is missing, expected a file of each of {number} ranks, with "
+            "what it had not sent; where they are on several machines, as many ranks as before"
         )
-    return saved
+    states = {each: _content(file_of(checkpoint, each))["optimizer"] for each in needed}
+    return [states.get(each, {}) for each in range(number)]
+
+
+def _content(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(file, weights_only=True)
+    return content

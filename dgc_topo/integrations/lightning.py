@@ -63,6 +63,7 @@ class DGCStrategy(DDPStrategy):
             ValueError: if the model has several optimizers, or a setting is wrong.
         """
         super().setup(trainer)
+        came_from, self._came_from = self._came_from, None  # that of this run alone
         if not isinstance(self.model, DistributedDataParallel):
             return
         optimizers: list[Optimizer] = super().optimizers
@@ -77,7 +78,7 @@ class DGCStrategy(DDPStrategy):
             self._topology,
             self._density,
             self._settings,
-            self._came_from,
+            came_from,
         )
         self.optimizers = [self._attachment.optimizer]
 

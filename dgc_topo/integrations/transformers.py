@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim import Optimizer
 from transformers import (
@@ -71,6 +72,12 @@ class DGCCallback(TrainerCallback):
             )
         if optimizer.scaler is not None:
             raise ValueError("DGCCallback: fp16 scales the loss, expected bf16=True or neither")
+        checkpoint = _checkpoint(args, state) if state.global_step else None
+        if self._attachment is not None and optimizer.optimizer is self._attachment.optimizer:
+            self._attachment.follow(self._trainer.model_wrapped)  # trained before, and goes on
+            if checkpoint is not None:
+                self._attachment.load(checkpoint)
+            return
         self._attachment = Attachment(
             "DGCCallback",
             self._trainer.model_wrapped,
@@ -78,16 +85,22 @@ class DGCCallback(TrainerCallback):
             self._topology,
             self._density,
             self._settings,
-            _checkpoint(args, state) if state.global_step else None,
+            checkpoint,
         )
         optimizer.optimizer = self._attachment.optimizer
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Write this process's state into the checkpoint."""
-        if self._attachment is not None and not args.save_only_model:
-            self._attachment.save(_checkpoint(args, state))
+        """Write this process's state into the checkpoint, unless it is one too many for rank 0."""
+        if self._attachment is None or args.save_only_model:
+            return
+        checkpoint = _checkpoint(args, state)
+        # Rank 0 has written it and has removed what is beyond save_total_limit, be it this one.
+        stays = [checkpoint.parent.is_dir()]
+        dist.broadcast_object_list(stays, 0)
+        if stays[0]:
+            self._attachment.save(checkpoint)
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

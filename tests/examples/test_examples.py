@@ -113,12 +113,24 @@ def test_a_checkpoint_of_a_library_holds_what_waits_on_each_rank(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("library", ["accelerate", "lightning", "transformers"])
+def test_what_a_library_allows_may_be_done_again(library, scripts, tmp_path):
+    """Two optimizers, accumulation, bf16, evaluation in between, another training afterwards."""
+    skip_without(library)
+    text = scripts.run(Path(__file__).with_name("repeated.py"), library, str(tmp_path))
+    found = re.findall(r"^([a-z ]+\d?): (True|False)$", text, re.MULTILINE)
+    assert len(found) >= 10, text
+    assert [what for what, holds in found if holds == "False"] == [], text
+
+
+@pytest.mark.slow
 def test_what_a_wrapped_model_cannot_do_is_refused(scripts, tmp_path):
     text = scripts.run(Path(__file__).with_name("refused.py"), str(tmp_path), processes=2)
     for expected in (
         "model is Linear, expected DistributedDataParallel",
         "topology gossip(graph=ring) leaves each rank its own parameters",
-        "are of 3 ranks, expected as many as now (2)",
+        "of-three-2.pt is missing, expected a file of each of 3 ranks",
+        "of 3 ranks True",
         "no error, and all residuals begin at zero",
         "has what one rank had not sent, expected the files that each rank wrote beside it",
     ):
