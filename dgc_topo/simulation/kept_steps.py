@@ -15,8 +15,8 @@ import numpy as np
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Schedule, Step
+from dgc_topo.schedule.contributors import Contributors
 from dgc_topo.simulation.pattern import is_one
-from dgc_topo.simulation.unions import Contributors
 
 #: Most weight of a schedule that is kept, and of all that are kept together: the chunks that it
 #: sends, and the weight of a step itself, in memory.

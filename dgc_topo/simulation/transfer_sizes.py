@@ -17,8 +17,9 @@ import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
+from dgc_topo.schedule.contributors import Contributors, require_countable
 from dgc_topo.simulation.kept_steps import KeptSteps, Merged, find_kept
-from dgc_topo.simulation.unions import Contributors, Growth, growth_of, require, require_countable
+from dgc_topo.simulation.unions import Growth, growth_of, require
 from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
-from dgc_topo.schedule import Schedule, Step
 
 #: Function from numbers of contributors, any shape, to entries in the union of their supports.
 Growth = Callable[[IntArray], FloatArray]
@@ -92,86 +91,3 @@ def require(holds: bool, what: str, expected: str) -> None:
     """
     if not holds:
         raise ValueError(f"sizes: {what}, expected {expected}")
-
-
-#: Most counters (one per rank and chunk); they take 1 GiB.
-MAX_COUNTERS = 1 << 27
-
-
-def require_countable(schedule: Schedule) -> None:
-    """Refuse a schedule with too many ranks and chunks to count contributors.
-
-    Raises:
-        ValueError: naming their numbers.
-    """
-    require(
-        schedule.world_size * schedule.num_chunks <= MAX_COUNTERS,
-        f"{schedule.world_size} ranks x {schedule.num_chunks} chunks",
-        f"at most {MAX_COUNTERS} counters of contributors",
-    )
-
-
-class Contributors:
-    """Numbers of contributions that each chunk of each rank has merged.
-
-    A reduce adds the sender's number, a copy replaces by it; see `UnionSizes`.
-
-    Args:
-        schedule: The schedule that is run: its ranks, chunks and servers.
-
-    Raises:
-        ValueError: if the schedule has too many ranks and chunks.
-    """
-
-    def __init__(self, schedule: Schedule) -> None:
-        require_countable(schedule)
-        self._schedule = schedule
-        self._most = schedule.world_size - len(schedule.servers)
-        self._merged = np.empty(0, np.int64)
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget the steps: every contributor holds its own contribution only."""
-        merged = np.zeros((self._schedule.world_size, self._schedule.num_chunks), np.int64)
-        merged[self._schedule.contributors] = 1
-        self._merged = merged.ravel()
-
-    def advance(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
-        """Merge what a step sends.
-
-        Returns:
-            For every chunk of every transfer, in order: the sender's number of contributors before
-            the step, and the receiver's.  Then the position at which each transfer's run of chunks
-            begins, or None if every transfer has one chunk.
-        """
-        sent, received, first = self._cells(step)
-        given, had = self._merged[sent], self._merged[received]
-        self._merge(step, received, given)
-        return given, had, first
-
-    def _cells(self, step: Step) -> tuple[IntArray, IntArray, IntArray | None]:
-        """Return counters read and written by a step, and where each transfer's run begins."""
-        num_chunks = self._schedule.num_chunks
-        sent, received = step.src * num_chunks + step.chunk, step.dst * num_chunks + step.chunk
-        if not len(step) or step.count.max() == 1:
-            return sent, received, None
-        first = np.cumsum(step.count) - step.count
-        within = np.arange(int(step.count.sum())) - np.repeat(first, step.count)
-        return np.repeat(sent, step.count) + within, np.repeat(received, step.count) + within, first
-
-    def _merge(self, step: Step, received: IntArray, contributors: IntArray) -> None:
-        """Count in the order listed: a copy replaces earlier counts, and later ones are added."""
-        keeps, counts = step.keep != 0, step.weight != 0
-        if len(received) > len(step):
-            keeps, counts = np.repeat(keeps, step.count), np.repeat(counts, step.count)
-        if not keeps.any():  # the last of several copies to one place stays
-            self._merged[received] = np.where(counts, contributors, 0)
-            return
-        if not keeps.all():
-            places, which = np.unique(received, return_inverse=True)
-            listed, last = np.arange(len(received)), np.full(len(places), -1)
-            np.maximum.at(last, which[~keeps], listed[~keeps])
-            self._merged[places[last >= 0]] = 0
-            counts &= listed >= last[which]
-        np.add.at(self._merged, received[counts], contributors[counts])
-        self._merged[received] = np.minimum(self._merged[received], self._most)

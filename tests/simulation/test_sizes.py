@@ -9,6 +9,7 @@ from dgc_topo.payload import SparsePayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.schedule import Schedule, reduce
+from dgc_topo.schedule.contributors import Contributors
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import (
     DenseSizes,
@@ -25,7 +26,6 @@ from dgc_topo.simulation.training import (
     simulate_training_step,
 )
 from dgc_topo.simulation.transfer_sizes import StepSizes
-from dgc_topo.simulation.unions import Contributors
 from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding
