@@ -174,6 +174,17 @@ class Accumulation:
         if self._keeps:
             self.residual.index_add_(0, indices, values)
 
+    def take_in(self, indices: Tensor, values: Tensor) -> None:
+        """Add parts of *all* ranks' sum, which may be larger than anything that was here.
+
+        Args:
+            indices: Shape (n,), int64, unique, n at least 1.
+            values: Shape (n,), float32.
+        """
+        velocity, residual = self._most
+        self._most = _Bounds(velocity, residual + float(values.abs().max()))
+        self.give_back(indices, values)
+
 
 NUM_BINS = 32
 _TILE = 1 << 20  # elements at once: the temporary memory stays small

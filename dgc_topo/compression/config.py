@@ -16,6 +16,7 @@ from dgc_topo.compression.density import (
     paper_warm_up,
 )
 from dgc_topo.compression.values import FLOAT32_MAX, checked_settings, make_plain
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.units import fraction_from
 from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype
 
@@ -23,7 +24,6 @@ WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
 SelectionName = Literal["exact", "sampled", "reused"]
 Scope = Literal["layer", "model"]
-Merge = Literal["union", "reselect"]
 Clearing = Literal["never", "all", "stale"]
 
 
@@ -48,9 +48,10 @@ class DGCConfig:
             exceed it, which is the fastest.
         scope: Range from which the largest elements are selected: each ``layer`` (the paper), or
             the whole ``model``.
-        merge: Use of the merged sum: ``union`` applies all of it; ``reselect`` applies only its
-            largest elements, as many as one rank sends, and each rank takes its share of the
-            others back into its residual.
+        merge: Policy of the sum: ``union`` applies all of it.  ``reselect`` applies as many of its
+            largest elements as one rank sends: whoever completes a chunk of the sum keeps the
+            chunk's share *before* it is sent on, and takes the others back into its residual.
+            ``auto`` does so only where less is sent then: chunks that nobody sends on stay whole.
         accumulation: Keep unsent elements for later steps.  Without it (naive sparsification) they
             are dropped, and momentum is applied after the sum whatever *momentum_correction* says.
         momentum_correction: Accumulate velocities.  Without it (gradient dropping, Aji & Heafield

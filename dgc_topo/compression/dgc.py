@@ -48,7 +48,7 @@ from dgc_topo.compression.parameters import (
     named_parameters,
 )
 from dgc_topo.compression.selection import Selection
-from dgc_topo.compression.summed import Payloads, Reselection, SumRules
+from dgc_topo.compression.summed import Payloads, SumRules, taken_back
 from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.scalars import plain_float
@@ -112,15 +112,14 @@ class DGC:
         )
         self._accumulation = self._local_step.accumulation
         groups = groups_of(config, layout)
-        reselects = config.merge == "reselect"
-        self._reselection = Reselection(self._accumulation, groups) if reselects else None
         self._sent: Entries | None = None  # of the last step, unless it was dense
+        self._before: Entries | None = None  # residuals before rejected entries came to them
         self._ages = Ages(layout.length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
         self._rules = SumRules(compressed, dense, self._device, config)
         self._dense = self._rules.dense
         others = self._dense.layout.length
-        self._payloads = Payloads(layout.length, others, self._device, config.coding)
+        self._payloads = Payloads(groups, others, self._device, config.coding, config.merge)
         if not (compressed or self.is_part):
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -166,7 +165,8 @@ class DGC:
             NonFiniteGradientError: if a gradient holds NaN or infinity, or adding it up would
                 overflow float32; nothing has changed then.
         """
-        density, self._sent = self.density, None
+        density = self.density
+        self._sent = self._before = None
         whole = whole_gradients(self.name, gradients, self._parameters)
         factor = self._local_step.accumulate(
             whole, density, clip_norm=self._local_clip_norm(), decay=self._local_decay()
@@ -192,10 +192,13 @@ class DGC:
 
     @torch.no_grad()
     def finish(self, payload: Payload) -> dict[str, Tensor]:
-        """Return the updates: the sum itself, with momentum on the tensors that travelled dense."""
+        """Return the updates: the sum itself, with momentum on the tensors that travelled dense.
+
+        With another merge than ``union`` every rank calls it: entries that this rank rejected when
+        it completed a part of the sum go to its residual.
+        """
         compressed, dense = self._payloads.parts(self.name, payload)
-        if self._reselection is not None and is_sparse(self.density):
-            self._sent = self._reselection.apply(compressed, self.density)
+        self._keep_rejected(payload)
         views = self._accumulation.layout.views(compressed)
         self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
@@ -228,13 +231,17 @@ class DGC:
     def take_back(self) -> None:
         """Return to the residual what the last step sent, because nobody applies its sum.
 
+        What the sum rejected leaves the residual again.
+
         Every rank calls this, before its next step, and at most once per step.  What travelled
         dense is dropped, as an optimizer drops the gradient of a step that it skips.  Velocities
         that were masked stay zero.
         """
+        if self._before is not None:
+            self._accumulation.residual[self._before.indices] = self._before.values
         if self._sent is not None:
             self._accumulation.give_back(*self._sent)
-            self._sent = None
+        self._sent = self._before = None
 
     def describe(self) -> str:
         """Return a table of the tensors that are compressed after the warm-up, and of the rest."""
@@ -328,6 +335,12 @@ class DGC:
         if self._ages is not None:
             self._ages.note_sent(sent.indices, self.step)
         self._sent = Entries(sent.indices, sent.values)
-        if self._reselection is not None:
-            self._reselection.note_sent(self._sent)
-        return self._payloads.sparse(sent, dense)
+        return self._payloads.sparse(sent, dense, self.density)
+
+    def _keep_rejected(self, payload: Payload) -> None:
+        """Add to the residual what this rank took out of the sum."""
+        rejected = taken_back(payload)
+        if rejected is not None:
+            residual = self._accumulation.residual
+            self._before = Entries(rejected.indices, residual[rejected.indices])
+            self._accumulation.take_in(*rejected)

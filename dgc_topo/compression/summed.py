@@ -8,15 +8,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.after_sum import MomentumSGD
 from dgc_topo.compression.compressor import dense_part
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import Groups
 from dgc_topo.compression.local_step import Sent
 from dgc_topo.compression.parameters import is_frozen
-from dgc_topo.compression.pool import constant, places_of, trim
-from dgc_topo.payload import SUM, BundlePayload, DensePayload, Entries, Payload, SparsePayload
+from dgc_topo.payload import (
+    SUM,
+    BundlePayload,
+    DensePayload,
+    Entries,
+    Payload,
+    Quotas,
+    SparsePayload,
+)
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
 
@@ -29,25 +36,40 @@ class Payloads:
     a `DensePayload` over the others; at density 1 one `DensePayload` over both, in that order.
 
     Attributes:
-        length: Elements of the compressed tensors.
+        groups: Groups of the compressed tensors' elements, each of which sends its own largest.
         others: Elements of those that travel dense.
         device: Device of all of them.
         coding: Coding of messages.
+        merge: Policy of the sum.
     """
 
-    length: int
+    groups: Groups
     others: int
     device: torch.device
     coding: WireCoding
+    merge: Merge = "union"
 
-    def sparse(self, sent: Sent, dense: Tensor) -> BundlePayload:
-        """Return the payload of the elements sent, and of *dense* for the other tensors."""
+    @property
+    def length(self) -> int:
+        """Elements of the compressed tensors."""
+        return self.groups.offsets[-1]
+
+    def sparse(self, sent: Sent, dense: Tensor, density: float) -> BundlePayload:
+        """Return the payload of the elements sent, and of *dense* for the other tensors.
+
+        Args:
+            sent: The elements that this rank sends.
+            dense: Shape (others,), float32.
+            density: Fraction of each group that a rank sends; with re-selection the sum has as
+                many entries.
+        """
         sparse = SparsePayload(
             sent.indices,
             sent.values,
             self.length,
             coding=self.coding,
             message=sent.message,
+            quotas=self._quotas(density),
         )
         return BundlePayload([sparse, self.dense(dense)])
 
@@ -61,7 +83,7 @@ class Payloads:
             return self.dense(self._zeros(self.length + self.others))
         nothing = torch.empty(0, dtype=torch.int64, device=self.device)
         sent = Sent(nothing, nothing.to(torch.float32), None)
-        return self.sparse(sent, self._zeros(self.others))
+        return self.sparse(sent, self._zeros(self.others), density)
 
     def parts(self, where: str, summed: Payload) -> tuple[Tensor, Tensor]:
         """Return the sums over compressed and over dense tensors, in memory of their own.
@@ -82,6 +104,11 @@ class Payloads:
                 return compressed.clone(), dense_part(where, rest, self.others).clone()
         buffer = dense_part(where, summed, self.length + self.others).clone()
         return buffer[: self.length], buffer[self.length :]
+
+    def _quotas(self, density: float) -> Quotas | None:
+        if self.merge == "union":
+            return None
+        return Quotas(self.groups.offsets, tuple(self.groups.counts(density)), self.merge)
 
     def _zeros(self, length: int) -> Tensor:
         return torch.zeros(length, dtype=torch.float32, device=self.device)
@@ -148,56 +175,9 @@ class SumRules:
         )
 
 
-class Reselection:
-    """Re-selection of the merged sum on one rank.
-
-    Args:
-        accumulation: Takes back what is rejected.
-        groups: Which elements compete with each other.
-    """
-
-    def __init__(self, accumulation: Accumulation, groups: Groups) -> None:
-        self._accumulation, self._groups = accumulation, groups
-        self._own: Entries | None = None
-
-    def note_sent(self, own: Entries) -> None:
-        """Remember the entries that this rank sends in this step."""
-        self._own = own
-
-    def apply(self, total: Tensor, density: float) -> Entries | None:
-        """Keep only the largest elements of the sum; take this rank's share of the others back.
-
-        Args:
-            total: Shape (length,), float32; changed in place.
-            density: Fraction of each group to keep.
-
-        Returns:
-            The entries that this rank sent and that were kept; None if it sent none.
-        """
-        indices = places_of(total != 0)
-        best = best_entries(Entries(indices, total[indices]), self._groups, density)
-        total.zero_()[best.indices] = best.values
-        own, self._own = self._own, None
-        if own is None:  # a server has sent nothing
-            return None
-        rejected = without(own, best.indices)
-        self._accumulation.give_back(*rejected)
-        return without(own, rejected.indices)
-
-
-def best_entries(merged: Entries, groups: Groups, density: float) -> Entries:
-    """Return the largest magnitudes of each group: as many as one rank sends.
-
-    Ranks with the same sum keep the same entries; of equal magnitudes the lower indices.
-    """
-    device = merged.values.device
-    ends = torch.searchsorted(merged.indices, constant(groups.offsets[1:], device))
-    counts = constant(tuple(groups.counts(density)), device)
-    places = trim(merged.values.abs(), ends, counts).places
-    return Entries(merged.indices[places], merged.values[places])
-
-
-def without(own: Entries, kept: Tensor) -> Entries:
-    """Return the entries of *own* whose indices are not among *kept*."""
-    rejected = torch.isin(own.indices, kept, assume_unique=True, invert=True)
-    return Entries(own.indices[rejected], own.values[rejected])
+def taken_back(summed: Payload) -> Entries | None:
+    """Return what this rank took out of a sum of sparse payloads, once; None if nothing."""
+    match summed:
+        case BundlePayload(parts=[SparsePayload() as sparse, _]):
+            return sparse.take_back()
+    return None

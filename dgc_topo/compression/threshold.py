@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.layout import Groups
-from dgc_topo.compression.pool import Chosen, Pool, Watcher, constant, trim
+from dgc_topo.compression.pool import Chosen, Pool, Watcher, constant
+from dgc_topo.payload.largest import trim
 
 FIRST_SLACK = 1.5  #: residuals grow by about 2 from the first step to the second
 FIRST_AIM = 2.0

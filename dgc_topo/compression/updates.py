@@ -27,7 +27,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dgc_topo.compression.assembly import step_of
+from dgc_topo.compression.assembly import groups_of, step_of
 from dgc_topo.compression.compressor import Sections, check_owner, position_of, restore, snapshot
 from dgc_topo.compression.config import DGCConfig, SelectionName
 from dgc_topo.compression.density import constant_density, geometric_warm_up
@@ -143,7 +143,7 @@ class UpdateCompressor:
         #: Residual of the tensors that travel dense: of rounding, and of what was given back.
         self._rest = torch.zeros(self._others.length, dtype=torch.float32, device=self._device)
         self._payloads = Payloads(
-            self._layout.length, self._others.length, self._device, config.coding
+            groups_of(config, self._layout), self._others.length, self._device, config.coding
         )
         self._settled = {
             "updates' num_workers": self.num_workers,
@@ -201,7 +201,7 @@ class UpdateCompressor:
         payload = (
             self._payloads.dense(torch.cat([sent, others]))
             if isinstance(sent, Tensor)
-            else self._payloads.sparse(sent, others)
+            else self._payloads.sparse(sent, others, density)
         )
         payload.made_with = self._settings(density)
         return payload

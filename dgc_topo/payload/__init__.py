@@ -11,6 +11,7 @@ from dgc_topo.payload.base import (
 )
 from dgc_topo.payload.bundle import BundlePayload
 from dgc_topo.payload.dense import DensePayload
+from dgc_topo.payload.reselection import Quotas
 from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.ternary import Ternary, TernaryPayload
 from dgc_topo.payload.union import Entries
@@ -25,6 +26,7 @@ __all__ = [
     "DensePayload",
     "Entries",
     "Payload",
+    "Quotas",
     "SparsePayload",
     "Ternary",
     "TernaryPayload",

@@ -17,6 +17,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from torch import Tensor, device
 
 from dgc_topo.schedule import Goal, Transfer, unroll
+from dgc_topo.schedule.completion import Role
 
 #: Function from ``(length, num_chunks)`` to the num_chunks + 1 sorted offsets of the chunks, from 0
 #: to length.  All ranks must get the same offsets.
@@ -80,13 +81,14 @@ class Payload(Protocol):
     def goals(self) -> frozenset[Goal]:
         """Goals of the schedules after which this payload has a meaning."""
 
-    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+    def cut(self, num_chunks: int, *, agree: bool = True, role: Role | None = None) -> None:
         """Fix the chunk boundaries, before a run.
 
         Args:
             num_chunks: Number of chunks in the schedule.
             agree: True if all ranks are to end with the same bits, as in an all-reduce; gossip
                 only brings them nearer to each other.
+            role: This rank's part in the run, for payloads that take something out of the sum.
 
         Raises:
             ValueError: if *num_chunks* is below 1.

@@ -9,6 +9,7 @@ from torch import Tensor, device
 
 from dgc_topo.payload.base import Arrival, Payload
 from dgc_topo.schedule import Goal
+from dgc_topo.schedule.completion import Role
 
 ALIGNMENT = 8  #: bytes; parts begin at multiples, so that they can be viewed as numbers
 SIZE_BYTES = 8  #: int64 size of each part that only the sender knows
@@ -52,10 +53,10 @@ class BundlePayload:
         """Keys of every part."""
         return tuple(part.layout for part in self.parts)
 
-    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+    def cut(self, num_chunks: int, *, agree: bool = True, role: Role | None = None) -> None:
         """Fix the chunk boundaries of every part."""
         for part in self.parts:
-            part.cut(num_chunks, agree=agree)
+            part.cut(num_chunks, agree=agree, role=role)
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
         """Return the size of a run's message in bytes, None if a part's is unknown."""

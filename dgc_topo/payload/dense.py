@@ -18,6 +18,7 @@ from dgc_topo.payload.base import (
     weighted_terms,
 )
 from dgc_topo.schedule import Goal
+from dgc_topo.schedule.completion import Role
 from dgc_topo.wire.coding import WireDtype, check_dtype
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
@@ -93,7 +94,7 @@ class DensePayload:
     def __repr__(self) -> str:
         return f"DensePayload({len(self.buffer):,} elements, wire_dtype={self.wire_dtype!r})"
 
-    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+    def cut(self, num_chunks: int, *, agree: bool = True, role: Role | None = None) -> None:
         """Fix the chunk boundaries, and whether the own value is rounded like the messages."""
         if num_chunks != len(self._bounds) - 1:
             self._bounds = self._bounds_of(len(self.buffer), num_chunks)

@@ -17,8 +17,10 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
-from dgc_topo.payload.union import Entries, union_sum
+from dgc_topo.payload.reselection import Quotas, Reselection
+from dgc_topo.payload.union import Entries, join, position, union_sum
 from dgc_topo.schedule import Goal, Transfer
+from dgc_topo.schedule.completion import Merge, Role
 from dgc_topo.wire.body import most_body_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, WireCoding
 from dgc_topo.wire.format import WireError
@@ -53,6 +55,9 @@ class SparsePayload:
     `to_wire` first and keep the difference; otherwise it is lost.  Sums lose at most half a unit in
     the last place of the 16-bit type per hop, as in any 16-bit all-reduce.
 
+    With *quotas* a rank takes rejected entries out of the sum (see
+    `dgc_topo.payload.reselection`); `take_back` returns them after the run.
+
     Args:
         indices: Shape (n,), int64, strictly ascending, from 0 to length - 1 (trusted: checking
             would cost a synchronisation on a GPU; `decode` checks whatever came from a wire).
@@ -64,12 +69,15 @@ class SparsePayload:
             of the coding's type.
         goals: Accepted goals of schedules: by default only a sum, because a rank's selected
             entries have no meaning by themselves.
+        quotas: Entries of the sum to keep, the same on every rank; None keeps all: the exact
+            union.
 
     Raises:
-        ValueError: if shapes, element types or devices do not fit.
+        ValueError: if shapes, element types or devices do not fit, or *quotas* are of another
+            length.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each has a name
         self,
         indices: Tensor,
         values: Tensor,
@@ -79,8 +87,14 @@ class SparsePayload:
         bounds_of: BoundsOf = equal_bounds,
         message: Tensor | None = None,
         goals: frozenset[Goal] = SUM,
+        quotas: Quotas | None = None,
     ) -> None:
         _check_entries(indices, values, length)
+        if quotas is not None and (quotas.offsets[-1] != length or goals != SUM):
+            raise ValueError(
+                f"sparse payload: quotas for {quotas.offsets[-1]} elements and goals "
+                f"{sorted(goals)}, expected those for {length} elements, and a sum"
+            )
         self.coding = coding
         self.length = length
         self.made_with: Mapping[str, object] = {}
@@ -91,12 +105,20 @@ class SparsePayload:
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
         self._pieces = [Entries(indices.detach(), values.detach())]
+        self.quotas = quotas
+        self._reselection: Reselection | None = None  # of a run, unless it is exact
+        self._taken: list[Entries] = []  # out of the sum, by this rank
         # Entries of a run of chunks, and their message; only the first one before any merge.
         self._first = None if message is None else (self._pieces[0], message)
         self._packed = self._first
 
     def __repr__(self) -> str:
         return f"SparsePayload({self.num_entries:,} of {self.length:,} elements, {self.coding})"
+
+    @property
+    def merge_policy(self) -> Merge:
+        """Policy of the sum."""
+        return "union" if self.quotas is None else self.quotas.merge
 
     @property
     def device(self) -> device:
@@ -130,7 +152,7 @@ class SparsePayload:
             length = min(MAX_RUN, self.length - start)
             here = indices
             if length < self.length:
-                here = indices[_position(indices, start) : _position(indices, start + length)]
+                here = indices[position(indices, start) : position(indices, start + length)]
             total += encoded_bytes(here, start, length, self.coding)
         return total
 
@@ -145,11 +167,18 @@ class SparsePayload:
         """Key of all sparse payloads: only senders know sizes."""
         return "sparse"
 
-    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
-        """Fix the chunk boundaries, and whether own values are rounded like those in messages."""
-        whole = self._joined()
+    def cut(self, num_chunks: int, *, agree: bool = True, role: Role | None = None) -> None:
+        """Fix the chunk boundaries, and whether own values are rounded like those in messages.
+
+        Raises:
+            ValueError: if rejected entries of some chunk would be lost.
+        """
+        whole, bounds = self._joined(), self._bounds_of(self.length, num_chunks)
+        if self.quotas is not None:
+            assert role is not None  # whoever runs a schedule gives it
+            self._reselection = Reselection(self.quotas, role, bounds)
         self._round_own = agree and self._dtype != torch.float32
-        self._bounds = self._bounds_of(self.length, num_chunks)
+        self._bounds = bounds
         self._starts, self._pieces = [0], [whole]
         self._packed = self._first
 
@@ -187,12 +216,30 @@ class SparsePayload:
                 for coefficient, source in weighted_terms(covering, rank)
             ]
             self._put(first, end, union_sum(terms, self.device))
+            if self._reselection is not None:
+                self._reselect(self._reselection, first, end)
 
     def finish(self) -> None:
         """End a run: join the entries and, if ranks are to agree, round them as messages are."""
         whole = self._joined()
         self._starts, self._pieces = [0], [self._rounded(whole) if self._round_own else whole]
         self._packed = self._first = None
+
+    def take_back(self) -> Entries | None:
+        """Return what this rank took out of the sum, once; None if that is nothing.
+
+        The sum and what all ranks took back are, to rounding, the sum of all contributions.
+        """
+        taken, self._taken = [each for each in self._taken if len(each.indices)], []
+        return union_sum([(1.0, each) for each in taken], self.device) if taken else None
+
+    def _reselect(self, reselection: Reselection, first: int, end: int) -> None:
+        """Keep only the share of the largest of those of the chunks that are complete now."""
+        for begin, stop in reselection.completed(first, end):
+            kept, rejected = reselection.split(begin, stop, self._take(begin, stop))
+            self._put(begin, stop, kept)
+            if rejected is not None:
+                self._taken.append(rejected)
 
     def _decode(self, arrival: Arrival) -> _Received:
         transfer, message = arrival
@@ -212,7 +259,7 @@ class SparsePayload:
         if (first, end) == (source.transfer.chunk, source.transfer.chunk_end):
             return source.entries
         indices, values = source.entries
-        begin, stop = (_position(indices, self._bounds[chunk]) for chunk in (first, end))
+        begin, stop = (position(indices, self._bounds[chunk]) for chunk in (first, end))
         return Entries(indices[begin:stop], values[begin:stop])
 
     def _range(self, first: int, end: int) -> tuple[int, int]:
@@ -223,7 +270,7 @@ class SparsePayload:
         """Return the entries of the chunks first .. end - 1."""
         begin, stop = self._split(first), self._split(end)
         if stop - begin > 1:
-            self._put(first, end, _join(self._pieces[begin:stop]))
+            self._put(first, end, join(self._pieces[begin:stop]))
         return self._pieces[begin]
 
     def _put(self, first: int, end: int, entries: Entries) -> None:
@@ -239,7 +286,7 @@ class SparsePayload:
         place = bisect_left(self._starts, chunk)
         if place == len(self._starts) or self._starts[place] != chunk:
             indices, values = self._pieces[place - 1]
-            at = _position(indices, self._bounds[chunk])
+            at = position(indices, self._bounds[chunk])
             self._starts.insert(place, chunk)
             self._pieces[place - 1 : place] = [
                 Entries(indices[:at], values[:at]),
@@ -248,23 +295,7 @@ class SparsePayload:
         return place
 
     def _joined(self) -> Entries:
-        return _join(self._pieces)
-
-
-def _join(pieces: Sequence[Entries]) -> Entries:
-    if len(pieces) == 1:
-        return pieces[0]
-    return Entries(
-        torch.cat([piece.indices for piece in pieces]),
-        torch.cat([piece.values for piece in pieces]),
-    )
-
-
-def _position(indices: Tensor, element: int) -> int:
-    """Return the number of sorted *indices* below *element*."""
-    if not len(indices) or element <= 0:
-        return 0
-    return int(torch.searchsorted(indices, element))
+        return join(self._pieces)
 
 
 def _check_entries(indices: Tensor, values: Tensor, length: int) -> None:

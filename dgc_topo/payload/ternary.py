@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dgc_topo.payload.base import SUM, Arrival, BoundsOf, equal_bounds, runs, weighted_terms
 from dgc_topo.schedule import Transfer
+from dgc_topo.schedule.completion import Role
 
 _PLUS, _MINUS, _ABSENT = 1, 2, 3
 _PER_BYTE = 4
@@ -110,7 +111,7 @@ class TernaryPayload:
         """Key of the runs without elements, whose messages are empty."""
         return self.length, self._bounds_of
 
-    def cut(self, num_chunks: int, *, agree: bool = True) -> None:
+    def cut(self, num_chunks: int, *, agree: bool = True, role: Role | None = None) -> None:
         """Fix the chunk boundaries; the codes travel as they are, so the ranks agree anyway."""
         self._bounds = self._bounds_of(self.length, num_chunks)
 

@@ -21,6 +21,23 @@ class Entries(NamedTuple):
     values: Tensor
 
 
+def join(pieces: Sequence[Entries]) -> Entries:
+    """Return the entries of consecutive ranges as those of one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Entries(
+        torch.cat([piece.indices for piece in pieces]),
+        torch.cat([piece.values for piece in pieces]),
+    )
+
+
+def position(indices: Tensor, element: int) -> int:
+    """Return the number of sorted *indices* below *element*."""
+    if not len(indices) or element <= 0:
+        return 0
+    return int(torch.searchsorted(indices, element))
+
+
 def union_sum(terms: Sequence[tuple[float, Entries]], device: device) -> Entries:
     """Return the sum of ``coefficient * entries``, taken in the order given.
 

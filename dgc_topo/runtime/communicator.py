@@ -11,6 +11,7 @@ from dgc_topo.runtime.program import Program
 from dgc_topo.runtime.traffic import Traffic
 from dgc_topo.runtime.transport import Transport
 from dgc_topo.schedule import Schedule
+from dgc_topo.schedule.completion import Role
 from dgc_topo.topology import Topology
 
 _MOST_PROGRAMS = 64  #: programs that are kept, one per layout (such as a bucket's)
@@ -83,7 +84,8 @@ class Communicator:
             self._transport.compare(name, {**settings, "iteration": iteration})
             self._compares = False
         began = time.perf_counter()
-        payload.cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")
+        agree, role = schedule.goal == "all-reduce", Role(schedule, self._transport.rank)
+        payload.cut(schedule.num_chunks, agree=agree, role=role)
         steps = self._transport.run(self._program(schedule, payload), payload, name)
         payload.finish()
         return Traffic(steps, time.perf_counter() - began)

@@ -159,6 +159,7 @@ def _payload_settings(where: str, payload: Payload) -> dict[str, Any]:
             found[f"{where}'s elements"] = payload.length
             found[f"{where}'s wire dtype"] = payload.coding.wire_dtype
             found[f"{where}'s index encoding"] = payload.coding.index_encoding
+            found[f"{where}'s merge"] = payload.merge_policy
         case TernaryPayload():
             found[f"{where}'s elements"] = payload.length
         case BundlePayload():

@@ -13,6 +13,7 @@ from dgc_topo.payload import Arrival, Payload, check_goal
 from dgc_topo.runtime.framing import wire_bytes
 from dgc_topo.runtime.traffic import StepTraffic, Traffic
 from dgc_topo.schedule import Schedule, Step
+from dgc_topo.schedule.completion import Role
 
 
 def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traffic]:
@@ -37,8 +38,9 @@ def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traf
         )
     for payload in payloads:
         check_goal("run in process", payload, schedule.goal)
-    for payload in payloads:
-        payload.cut(schedule.num_chunks, agree=schedule.goal == "all-reduce")
+    for rank, payload in enumerate(payloads):
+        agree, role = schedule.goal == "all-reduce", Role(schedule, rank)
+        payload.cut(schedule.num_chunks, agree=agree, role=role)
     ranks = [_Rank(rank, payload) for rank, payload in enumerate(payloads)]
     for index, step in enumerate(schedule.steps()):
         _run_step(index, step, ranks)

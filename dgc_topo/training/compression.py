@@ -13,12 +13,12 @@ from pydantic import Field, model_validator
 from dgc_topo.compression.config import (
     Clearing,
     DGCConfig,
-    Merge,
     Scope,
     SelectionName,
     WarmUp,
     WeightDecayMode,
 )
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import Density, EachOnce
 from dgc_topo.tables.table import Table

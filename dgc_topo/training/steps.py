@@ -95,7 +95,7 @@ class AveragingStep(Strategy):
         ranks: Those of this process; all share their parameters, or none does.
         rule: The averaging rule.
         exchange: Runs the schedule on payloads; None is one worker alone, which sends nothing.
-        finish_all: True if every rank keeps something of the sum: its own rejected entries.
+        finish_all: True if every rank keeps something of the sum: what it rejected.
         time_scale: See `PhaseClock`.
     """
 

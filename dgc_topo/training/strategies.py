@@ -45,5 +45,5 @@ def strategy_of(
     if job.bucket_bytes is not None and world.kind == "processes":
         return OverlappedStep(rank, exchange, rank.task, time_scale=scale)
     # Virtual workers send the same buckets, one after the other.
-    reselects = job.compression.merge == "reselect"
-    return AveragingStep(ranks, job.rule, exchange, finish_all=reselects, time_scale=scale)
+    takes_back = job.compression.merge != "union"
+    return AveragingStep(ranks, job.rule, exchange, finish_all=takes_back, time_scale=scale)

@@ -11,9 +11,10 @@ from dgc_topo.compression import layout, pool, threshold
 from dgc_topo.compression.accumulation import Accumulation
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.layout import FlatLayout, Groups
-from dgc_topo.compression.pool import Pool, trim
+from dgc_topo.compression.pool import Pool
 from dgc_topo.compression.selection import top_k
 from dgc_topo.compression.threshold import Goal, Tail, Threshold, sample_rank, sample_stride
+from dgc_topo.payload.largest import trim
 from tests.compression.workers import constant, random_like, sparse_of
 
 CPU = torch.device("cpu")

@@ -49,6 +49,7 @@ class BucketDGC(DGC):
         match payload:
             case BundlePayload(parts=[SparsePayload() as sparse, DensePayload() as rest]):
                 if self._applies_the_sum:
+                    self._keep_rejected(payload)
                     self._scatter(sparse, views)
                     for name, update in self._dense.layout.views(
                         self._dense.update(rest.buffer.clone())
@@ -63,7 +64,7 @@ class BucketDGC(DGC):
         """True if nothing is done to the sum of compressed tensors."""
         config = self._config
         momentum_is_done = config.corrects_momentum or not config.momentum
-        return momentum_is_done and not config.weight_decay and config.merge == "union"
+        return momentum_is_done and not config.weight_decay
 
     def _scatter(self, summed: SparsePayload, views: Mapping[str, Tensor]) -> None:
         layout = self._accumulation.layout
