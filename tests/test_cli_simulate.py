@@ -124,6 +124,15 @@ def test_sparse_sizes_follow_the_union(outcome):
     assert outcome("ring", 4, "--bytes", "4MB", "--density", "1", *IDEAL)["bytes_per_rank"] == 6e6
 
 
+def test_reselection_cuts_the_sum_before_it_is_sent_on(outcome):
+    sparse = ("--bytes", "4MB", "--density", "0.001", *IDEAL)
+    for merge in ("reselect", "auto"):
+        server = outcome("parameter-server", 8, *sparse, "--merge", merge)
+        assert server["bytes_per_rank"] == pytest.approx(7 * coded_bytes(1000))
+    exact, auto = (outcome("mesh", 8, *sparse, "--merge", m) for m in ("union", "auto"))
+    assert auto["bytes_per_rank"] == exact["bytes_per_rank"]  # nobody sends a whole sum on
+
+
 def test_one_rank_and_no_bytes_take_no_time(outcome):
     alone = outcome("ring", 1, "--bytes", "1GB")
     assert alone["time_s"] == alone["lower_bound_s"] == alone["busbw_bytes_per_s"] == 0

@@ -76,6 +76,7 @@ def test_it_takes_the_networks_that_simulate_takes():
         (("resnet50", "-n", 2, "--network", "ideal"), "--bandwidth: missing, expected one such as"),
         (("resnet50", "-n", 2, "--latency", "1us"), "--latency: is fixed for --network 1gbe"),
         (("resnet50", "-n", 2, "--density", 0), "density 0"),
+        (("resnet50", "-n", 2, "--merge", "auto"), "--merge 'auto': is for sparse sums"),
         (("resnet50", "-n", 2, "--jitter", -1), "sigma -1"),
         (("resnet50", "-n", 2, "--seed", 3), "--seed: nothing is drawn at random over ring"),
         (

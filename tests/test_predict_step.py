@@ -218,7 +218,6 @@ WORKLOADS = ('[[simulate.workloads]]\nmodel = "resnet50"\n', TRAIN)
         ("union_exponent = 0.5", "", WORKLOADS, "union_exponent: is for .*workloads"),
         ('dense_dtypes = ["float16"]', "", WORKLOADS, "dense_dtypes: is for .*workloads"),
         ("", "", ("[compression]", '[compression]\nmethod = "random-k"'), "method = 'random-k'"),
-        ("", "", ("[compression]", '[compression]\nmerge = "reselect"'), "merge = 'reselect'"),
         (
             "",
             "",

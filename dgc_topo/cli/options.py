@@ -63,6 +63,15 @@ Output = Annotated[
 WorldSize = Annotated[int, typer.Option("--world-size", "-n", help="number of ranks")]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object")]
 AsJsonRows = Annotated[bool, typer.Option("--json", help="one JSON object per row")]
+MergeOption = Annotated[
+    str,
+    typer.Option(
+        "--merge",
+        help="of sparse sums: union is exact; reselect and auto send a complete chunk on with no "
+        "more entries than one rank sends of it",
+        metavar="union|reselect|auto",
+    ),
+]
 Fraction = Annotated[
     float,
     typer.Option(

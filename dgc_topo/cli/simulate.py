@@ -25,6 +25,7 @@ from dgc_topo.cli.options import (
     Bandwidth,
     Fraction,
     Latency,
+    MergeOption,
     NetworkName,
     Options,
     Output,
@@ -62,7 +63,11 @@ Goal = Annotated[
     Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
 ]
 #: Option of each of the library's arguments, for errors.
-_OPTIONS = {"density": "--density", "union_exponent": "--union-exponent"}
+_OPTIONS = {
+    "density": "--density",
+    "merge": "--merge",
+    "union_exponent": "--union-exponent",
+}
 
 
 def simulate(  # noqa: PLR0913  # each argument is an option on the command line
@@ -77,6 +82,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     option: Options = None,
     density: Fraction = 1.0,
     union_exponent: UnionExponent = None,
+    merge: MergeOption = "union",
     seed: Seed = 0,
     goal: Goal = None,
     as_json: AsJson = False,
@@ -97,6 +103,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
             check_folder("--output", output)
             _simulate_scenario(scenario, output)
             return
+        from dgc_topo.simulation.arguments import as_merge
         from dgc_topo.simulation.collective import Buffer
         from dgc_topo.units import bytes_from
 
@@ -109,7 +116,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse a topology that cannot run before any other work
         cluster = cluster_from(network, num_ranks, bandwidth, latency)
-        buffer = Buffer(num_bytes, density, union_exponent=union_exponent)
+        buffer = Buffer(num_bytes, density, union_exponent=union_exponent, merge=as_merge(merge))
         _run_once(topology, cluster, buffer, seed=seed, goal_file=goal, as_json=as_json)
 
 

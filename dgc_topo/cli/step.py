@@ -24,6 +24,7 @@ from dgc_topo.cli.options import (
     Bandwidth,
     Fraction,
     Latency,
+    MergeOption,
     NetworkName,
     Options,
     Seed,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 #: Option of each of the library's arguments, for errors.
 _OPTIONS = {
     "density": "--density",
+    "merge": "--merge",
     "compute_s": "--compute",
     "batch_size": "--batch",
     "jitter": "--jitter",
@@ -63,6 +65,7 @@ def step(  # noqa: PLR0913 - one argument per option
     bandwidth: Bandwidth = None,
     latency: Latency = None,
     density: Fraction = 1.0,
+    merge: MergeOption = "union",
     compute: Annotated[
         str | None, typer.Option(help="forward and backward pass as you measured it, such as 0.21s")
     ] = None,
@@ -106,6 +109,7 @@ def step(  # noqa: PLR0913 - one argument per option
                 chosen,
                 cluster_from(network, world_size, bandwidth, latency),
                 density=density,
+                merge=merge,
                 codec=None if compress is None else seconds_from(compress, "--compress"),
                 overlap=overlap,
                 jitter=jitter,

@@ -209,7 +209,9 @@ def _case(
         workload=workload,
         encoding=DenseEncoding(dense_bytes)
         if dtype
-        else SparseEncoding(density, coding, dense_bytes, power_rule(exponent), scope),
+        else SparseEncoding(
+            density, coding, dense_bytes, power_rule(exponent), scope, scenario.compression.merge
+        ),
         codec=simulate.codec if dtype is None else Codec(),
         bucket_bytes=simulate.bucket_bytes(),
         accumulation_steps=simulate.accumulation_steps,

@@ -20,7 +20,7 @@ import torch
 from dgc_topo.arrays import IntArray
 from dgc_topo.payload.largest import trim
 from dgc_topo.payload.union import Entries
-from dgc_topo.schedule.completion import Merge, Role
+from dgc_topo.schedule.completion import Merge, Role, check_keepers
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +93,9 @@ class Reselection:
 
     def __init__(self, quotas: Quotas, role: Role, bounds: Sequence[int]) -> None:
         found, rank = role.completion(), role.rank
-        homeless = (found.keeper < 0) & (found.step >= 0).any(axis=0)
-        if quotas.merge == "reselect" and homeless.any():
-            chunk = int(np.argmax(homeless))
-            raise ValueError(
-                f"merge = 'reselect': chunk {chunk} is completed by a server, which has no "
-                "residual for what it rejects, expected a topology whose servers train, or 'auto'"
-            )
-        may = ~homeless if quotas.merge == "reselect" else ~homeless & found.is_passed_on
+        if quotas.merge == "reselect":
+            check_keepers(role.schedule)
+        may = (found.keeper >= 0) & (found.is_passed_on | (quotas.merge == "reselect"))
         self._due = np.where(may, found.merge[rank], 0)
         self._keeps = found.keeper == rank
         self._merges = np.zeros_like(self._due)

@@ -92,6 +92,38 @@ def completion_of(schedule: Schedule) -> Completion:
     return Completion(steps, merge_of.reshape(shape), _keepers(schedule, steps), is_passed_on)
 
 
+def check_keepers(schedule: Schedule) -> None:
+    """Refuse a schedule in which nobody could keep what is taken out of some chunk.
+
+    Raises:
+        ValueError: naming the first such chunk.
+    """
+    found = completion_of(schedule)
+    homeless = (found.keeper < 0) & (found.step >= 0).any(axis=0)
+    if homeless.any():
+        raise ValueError(
+            f"merge = 'reselect': chunk {int(np.argmax(homeless))} is completed by a server, which "
+            "has no residual for what it rejects, expected a topology whose servers train, or "
+            "'auto'"
+        )
+
+
+def reselects(schedule: Schedule, merge: Merge) -> bool:
+    """Return True if complete chunks are sent on with less than the whole sum.
+
+    Chunks that only a server completes stay whole; all chunks of the schedules that have servers
+    are alike.
+
+    Raises:
+        ValueError: as `check_keepers`, for ``reselect``.
+    """
+    if merge == "union" or not schedule.servers:  # completion takes time to find
+        return merge != "union"
+    if merge == "reselect":
+        check_keepers(schedule)
+    return bool((completion_of(schedule).keeper >= 0).any())
+
+
 def _keepers(schedule: Schedule, steps: npt.NDArray[np.int32]) -> IntArray:
     """Return the contributor that completes each chunk first; -1 where none does."""
     own = schedule.contributors

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast, get_args
 
 from dgc_topo.network.cluster import Cluster, NoSizeError, Source, load_cluster
 from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.schedule import Schedule
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.units import bytes_from, fraction_from
 
@@ -93,3 +95,24 @@ def factors_of(slow_ranks: Mapping[int, float] | None, world_size: int) -> dict[
             raise ValueError(f"slow_ranks: rank {plain}, expected 0 to {world_size - 1}")
         factors[plain] = plain_float(f"slow_ranks: factor of rank {plain}", factor)
     return factors
+
+
+def as_merge(merge: str) -> Merge:
+    """Return the policy of sparse sums with this name.
+
+    Raises:
+        ValueError: that lists the names, if there is none.
+    """
+    if merge not in get_args(Merge):
+        raise ValueError(f"merge {merge!r}: expected one of {', '.join(get_args(Merge))}")
+    return cast(Merge, merge)
+
+
+def check_density_of(merge: Merge) -> None:
+    """Refuse a policy of sparse sums where nothing is sparse.
+
+    Raises:
+        ValueError: unless it is ``union``.
+    """
+    if merge != "union":
+        raise ValueError(f"merge {merge!r}: is for sparse sums, expected density below 1")

@@ -14,12 +14,15 @@ from dgc_topo.arrays import FloatArray
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
 from dgc_topo.scalars import plain_float
 from dgc_topo.schedule import Goal, Schedule
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation.arguments import (
     as_bytes,
     as_fraction,
+    as_merge,
     as_topology,
     check_density,
+    check_density_of,
     number_of_ranks,
     schedule_of,
     topology_text,
@@ -49,20 +52,24 @@ class Buffer:
         coding: Coding of sparse messages, and type of all values on the wire.
         union_exponent: Growth of sparse unions, see `power_growth`; None if ranks choose their
             entries independently.
+        merge: Policy of sparse sums, see `UnionSizes`.
 
     Raises:
-        ValueError: if a number makes no sense, or the exponent has nothing to act on.
+        ValueError: if a number makes no sense, or exponent or policy have nothing to act on.
     """
 
     num_bytes: float
     density: float = 1.0
     coding: WireCoding = field(default_factory=WireCoding)
     union_exponent: float | None = None
+    merge: Merge = "union"
 
     def __post_init__(self) -> None:
         if not 0 <= self.num_bytes < inf:
             raise ValueError(f"nbytes {self.num_bytes}: expected 0 or more, and finite")
         check_density(self.density)
+        if not self.is_sparse:
+            check_density_of(self.merge)
         if self.union_exponent is None:
             return
         if not self.is_sparse:
@@ -100,13 +107,19 @@ class Buffer:
             entries=self.num_entries,
             coding=self.coding,
             union_exponent=self.union_exponent,
+            merge=self.merge,
         )
 
     def union_bytes(self) -> Growth:
-        """Return the least bytes of the union of some contributors' buffers."""
+        """Return the least bytes of the union of some contributors' buffers.
+
+        If complete sums are cut, no cut of the network has to be crossed by more than the share
+        that is left.
+        """
         if not self.is_sparse:
             return lambda contributors: np.where(contributors > 0, self.dense_bytes, 0.0)
-        growth = growth_of(self.num_elements, self.num_entries, self.union_exponent)
+        exponent = self.union_exponent if self.merge == "union" else 0.0
+        growth = growth_of(self.num_elements, self.num_entries, exponent)
         return lambda contributors: self.coding.least_bytes(self.num_elements, growth(contributors))
 
     def lower_bound_s(self, schedule: Schedule, cluster: Cluster) -> float:
@@ -248,6 +261,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
     union_exponent: float | None = None,
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
+    merge: str = "union",
     engine: Engine = "auto",
 ) -> Simulation:
     """Simulate a topology once on a cluster, and return its time, traffic and bounds.
@@ -264,6 +278,8 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
             one rank's (1: disjoint, 0: identical); by default entries are independent.
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
+        merge: Policy of sparse sums: ``union`` is exact; ``reselect`` and ``auto`` send a complete
+            chunk on with no more entries than one rank sends of it.
         engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
             be exact: messages of different steps that could meet on a link or a processor, other
             jobs' traffic, links that change.  ``events`` takes anything.  ``auto``, the default,
@@ -284,6 +300,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
         as_fraction(density),
         WireCoding.named(index_encoding, wire_dtype),
         None if union_exponent is None else plain_float("union_exponent", union_exponent),
+        as_merge(merge),
     )
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)

@@ -17,9 +17,10 @@ import numpy as np
 
 from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.schedule import Schedule, Step
+from dgc_topo.schedule.completion import Merge, reselects
 from dgc_topo.schedule.contributors import Contributors, require_countable
 from dgc_topo.simulation.kept_steps import KeptSteps, Merged, find_kept
-from dgc_topo.simulation.unions import Growth, growth_of, require
+from dgc_topo.simulation.unions import Growth, growth_of, kept_growth, require
 from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
 
 
@@ -192,12 +193,15 @@ class UnionSizes:
         dense_bytes: Bytes of the tensors that are sent dense beside them (1-D tensors).
         union_exponent: See `power_growth`; None for independent supports.
         growth: A union model of your own, instead.
+        merge: Policy of the sum; with ``reselect`` and ``auto`` a chunk is sent on with no more
+            entries than one contributor sends of it.
 
     Raises:
-        ValueError: if a number makes no sense, or the schedule has too many ranks and chunks.
+        ValueError: if a number makes no sense, the schedule has too many ranks and chunks, or what
+            it rejects would have no place.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each has a name
         self,
         schedule: Schedule,
         *,
@@ -207,12 +211,15 @@ class UnionSizes:
         dense_bytes: float = 0.0,
         union_exponent: float | None = None,
         growth: Growth | None = None,
+        merge: Merge = "union",
     ) -> None:
         require(length >= 1, f"length {length}", "at least 1 element")
         require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
         require(0 <= dense_bytes < np.inf, f"dense_bytes {dense_bytes}", "0 or more")
         require_countable(schedule)
         self._growth = growth or growth_of(length, entries, union_exponent)
+        if reselects(schedule, merge):
+            self._growth = kept_growth(self._growth, len(schedule.contributors), entries)
         self._schedule, self._num_chunks, self._length = schedule, schedule.num_chunks, length
         self._coding = coding or WireCoding()
         self._dense_bytes = dense_bytes / schedule.num_chunks

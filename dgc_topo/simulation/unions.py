@@ -83,6 +83,22 @@ def recorded_growth(length: int, entries: float, points: Sequence[tuple[int, flo
     return union
 
 
+def kept_growth(growth: Growth, most: int, kept: float) -> Growth:
+    """Return the model of sums of which no more than *kept* entries are sent when complete.
+
+    Args:
+        growth: Model of the unions.
+        most: Number of all contributors.
+        kept: Entries that stay in a complete sum.
+    """
+
+    def union(contributors: IntArray) -> FloatArray:
+        grown = growth(contributors)
+        return np.where(contributors == most, np.minimum(grown, kept), grown)
+
+    return union
+
+
 def require(holds: bool, what: str, expected: str) -> None:
     """Refuse an impossible size.
 

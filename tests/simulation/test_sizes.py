@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import dgc_topo as dt
 from dgc_topo.network import load_fabric, star
-from dgc_topo.payload import SparsePayload
+from dgc_topo.payload import Quotas, SparsePayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.schedule import Schedule, reduce
@@ -118,9 +119,18 @@ def test_sparse_mesh_is_an_all_gather_of_ones_own_entries():
     np.testing.assert_allclose(result.bytes_sent, 3 * 8 * ENTRIES)
 
 
-@pytest.mark.parametrize("coding", [WireCoding(), WireCoding("run-length", "bfloat16")], ids=str)
+@pytest.mark.parametrize(
+    ("coding", "merge"),
+    [
+        (WireCoding(), "union"),
+        (WireCoding("run-length", "bfloat16"), "union"),
+        (WireCoding(), "reselect"),
+        (WireCoding(), "auto"),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", ["ring", "butterfly", "mesh", "tree", "sharded-parameter-server"])
-def test_sizes_are_those_of_real_messages(name, coding):
+def test_sizes_are_those_of_real_messages(name, coding, merge):
     """Random entries, really encoded, merged and sent in one process."""
     length, entries, world_size = 400_000, 2000, 6
     schedule = load_topology(name).schedule(world_size)
@@ -128,20 +138,56 @@ def test_sizes_are_those_of_real_messages(name, coding):
     payloads = [
         SparsePayload(
             torch.randperm(length, generator=generator)[:entries].sort().values,
-            torch.ones(entries),
+            torch.randn(entries, generator=generator),
             length,
             coding=coding,
+            quotas=None if merge == "union" else Quotas((0, length), (entries,), merge),
         )
         for _ in range(world_size)
     ]
     accounts = run_in_process(schedule, payloads)
-    sizes = UnionSizes(schedule, length=length, entries=entries, coding=coding)
+    sizes = UnionSizes(schedule, length=length, entries=entries, coding=coding, merge=merge)
     for index, step in enumerate(schedule.steps()):
         sent = [sum(s.bytes_sent for s in a.steps if s.index == index) for a in accounts]
         messages = [sum(s.messages_sent for s in a.steps if s.index == index) for a in accounts]
         told = LENGTH_BYTES * sum(messages)  # the transport says how long each is
         expected = sizes.of_step(index, step).num_bytes.sum()
         assert sum(sent) - told == pytest.approx(expected, rel=0.035)
+
+
+def test_a_server_that_does_not_train_cannot_reselect():
+    schedule = load_topology("parameter-server:server=dedicated").schedule(4)
+    exact, auto = (
+        UnionSizes(schedule, length=LENGTH, entries=10, merge=merge) for merge in ("union", "auto")
+    )
+    for index, step in enumerate(schedule.steps()):
+        assert (exact.of_step(index, step).num_bytes == auto.of_step(index, step).num_bytes).all()
+    with pytest.raises(ValueError, match="chunk 0 is completed by a server"):
+        UnionSizes(schedule, length=LENGTH, entries=10, merge="reselect")
+
+
+@pytest.mark.parametrize("topology", ["ring", "sharded-parameter-server", "tree"])
+def test_reselection_is_predicted_to_send_less_and_never_below_its_bound(topology):
+    times = {}
+    for merge in ("union", "reselect"):
+        found = dt.simulate(topology, "1gbe", "100MB", world_size=64, density=0.01, merge=merge)
+        assert found.time_s >= found.lower_bound_s
+        times[merge] = found.time_s
+    assert times["reselect"] < 0.8 * times["union"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"merge": "reselect"}, "merge 'reselect': is for sparse sums, expected density below 1"),
+        ({"merge": "best", "density": 0.1}, "merge 'best': expected one of union, reselect, auto"),
+    ],
+)
+def test_a_policy_is_for_sparse_sums(settings, message):
+    with pytest.raises(ValueError, match=message):
+        dt.simulate("ring", "1gbe", 100, world_size=4, **settings)
+    with pytest.raises(ValueError, match=message):
+        dt.simulate_step("resnet50", "ring", "1gbe", world_size=4, **settings)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ _OF_WORKLOADS = (
 )
 _OF_COMPRESSED = ("encode_s_per_element", "decode_s_per_element", "union_exponent")
 #: Keys of [compression] that predictions of [[simulate.workloads]] use.
-_PREDICTED = ("method", "densities", "wire_dtype", "index_encoding", "scope")
+_PREDICTED = ("method", "densities", "wire_dtype", "index_encoding", "scope", "merge")
 
 
 class SimulateSection(StepKeys):
@@ -129,11 +129,6 @@ def _refuse_other_methods(compression: CompressionSection, *, trains: bool) -> N
         raise ValueError(
             f"compression.method = {compression.method!r}: [[simulate.workloads]] are predicted "
             "dense and with 'dgc' only, expected 'dgc'"
-        )
-    if compression.merge != "union":
-        raise ValueError(
-            f"compression.merge = {compression.merge!r}: [[simulate.workloads]] are predicted with "
-            "unions only, expected 'union'"
         )
     if not trains:
         idle = [key for key in CompressionSection.model_fields if key not in _PREDICTED]

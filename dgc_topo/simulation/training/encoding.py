@@ -12,6 +12,7 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.simulation.workload import LayerBucket
@@ -80,6 +81,7 @@ class SparseEncoding:
         scope: ``layer`` if each tensor sends its own share (whole entries, at least one); ``model``
             if all tensors of a bucket send one share together; ``measured`` if *density* is the
             mean fraction that a run sent.
+        merge: Policy of the sums, see `UnionSizes`.
 
     Raises:
         ValueError: if a number makes no sense.
@@ -90,6 +92,7 @@ class SparseEncoding:
     dense_element_bytes: float = FLOAT_BYTES
     union: UnionRule = field(default=independent_growth)
     scope: Literal["layer", "model", "measured"] = "layer"
+    merge: Merge = "union"
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -139,6 +142,7 @@ class SparseEncoding:
             coding=self.coding,
             dense_bytes=dense_bytes,
             growth=self.union(length, entries),
+            merge=self.merge,
         )
 
     def _dense_bytes(self, bucket: LayerBucket) -> float:

@@ -13,8 +13,10 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.arguments import (
     as_bytes,
     as_fraction,
+    as_merge,
     as_topology,
     check_density,
+    check_density_of,
     factors_of,
     number_of_ranks,
     schedule_of,
@@ -63,6 +65,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     union_exponent: float | None = None,
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
+    merge: str = "union",
     seed: int = 0,
     num_steps: int | None = None,
     engine: Engine = "auto",
@@ -85,6 +88,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         union_exponent: See `simulate`.
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
+        merge: Policy of sparse sums: ``union``, ``reselect`` or ``auto``, as in `DGCConfig`.
         seed: Seed of topologies and of jitter.
         num_steps: Steps to average over; 8 if they differ, else 1.
         engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
@@ -111,7 +115,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     step = TrainingStep(
         workload=load_workload(workload),
         encoding=encoding_for(
-            fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent
+            fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent, merge
         ),
         codec=as_codec(codec),
         bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
@@ -204,12 +208,15 @@ def check_averages(topology: Topology | Schedule, schedule: Schedule, density: f
         )
 
 
-def encoding_for(density: float, coding: WireCoding, union_exponent: float | None) -> Encoding:
-    """Return the encoding of gradients at a density; the exponent is for sparse ones only.
+def encoding_for(
+    density: float, coding: WireCoding, union_exponent: float | None, merge: str = "union"
+) -> Encoding:
+    """Return the encoding of gradients at a density; exponent and merge are for sparse ones only.
 
     Raises:
-        ValueError: if it has nothing to act on.
+        ValueError: if they have nothing to act on, or there is no such policy.
     """
+    policy = as_merge(merge)
     value_bytes = VALUE_BYTES[coding.wire_dtype]
     if is_sparse(density):
         union = (
@@ -217,9 +224,10 @@ def encoding_for(density: float, coding: WireCoding, union_exponent: float | Non
             if union_exponent is None
             else power_rule(plain_float("union_exponent", union_exponent))
         )
-        return SparseEncoding(density, coding, value_bytes, union)
+        return SparseEncoding(density, coding, value_bytes, union, merge=policy)
     if union_exponent is not None:
         raise ValueError("union_exponent: is for sparse sizes, expected density below 1")
+    check_density_of(policy)
     return DenseEncoding(value_bytes)
 
 
