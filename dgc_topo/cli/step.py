@@ -46,6 +46,8 @@ _OPTIONS = {
     "compute_s": "--compute",
     "batch_size": "--batch",
     "jitter": "--jitter",
+    "every": "--every",
+    "sends": "--sends",
 }
 
 
@@ -74,7 +76,14 @@ def step(  # noqa: PLR0913 - one argument per option
     ] = None,
     compress: Annotated[
         str | None,
-        typer.Option(help="compressing per step as you measured it, such as 4ms; else free"),
+        typer.Option(help="compressing per exchange as you measured it, such as 4ms; else free"),
+    ] = None,
+    every: Annotated[
+        int, typer.Option(help="local steps per exchange; times and bytes are per step", min=1)
+    ] = 1,
+    sends: Annotated[
+        str | None,
+        typer.Option(help="gradients, parameters (gossip's default) or changes (with --every)"),
     ] = None,
     overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
     jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
@@ -92,6 +101,7 @@ def step(  # noqa: PLR0913 - one argument per option
     - dgc-topo step net.py:Net -n 16 --compute 0.1s
 
     - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
+    - dgc-topo step gpt2-medium -n 8 --network 1gbe --every 50
     """
     from dgc_topo.cli.progress import simulating
     from dgc_topo.simulation.training import simulate_step
@@ -110,6 +120,8 @@ def step(  # noqa: PLR0913 - one argument per option
                 cluster_from(network, world_size, bandwidth, latency),
                 density=density,
                 merge=merge,
+                every=every,
+                sends=sends,  # type: ignore[arg-type]  # which refuses what is none
                 codec=None if compress is None else seconds_from(compress, "--compress"),
                 overlap=overlap,
                 jitter=jitter,
@@ -153,7 +165,10 @@ def _assumptions(simulation: StepSimulation) -> Iterator[str]:
 
     step, overlaps = simulation.step, simulation.step.bucket_bytes is not None
     when, goes = ("while", "goes on") if overlaps else ("after", "is over")
-    yield f"gradients travel {when} the backward pass {goes}"
+    if step.every == 1 and not step.moves_first:
+        yield f"gradients travel {when} the backward pass {goes}"
+    else:
+        yield f"ranks exchange after {step.every} local step{'s' * (step.every > 1)}, all at once"
     if is_sparse(simulation.density):
         yield f"compressing costs {cost_text({step.codec_s})}"
     yield f"the speed-up is relative to {ONE_DENSE_WORKER}"

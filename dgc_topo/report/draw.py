@@ -121,14 +121,15 @@ def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None
 
     Args:
         result: From `simulate_training_step`.
-        title: Heading; the time of the step by default.
+        title: Heading; the time of what is drawn by default.
         ranks: Ranks to draw; all if there are no more than 64.
 
     Raises:
         ValueError: if there are more ranks and none are chosen, or there is no such rank.
     """
     shown = list(chosen_ranks(result, ranks))
-    title = title or f"Simulated: one training step, {1e3 * result.step_time_s:.4g} ms"
+    what = "one training step" if result.every == 1 else f"{result.every} training steps"
+    title = title or f"Simulated: {what}, {1e3 * result.period_s:.4g} ms"
     figure = new_figure(10, min(1.9 + 0.42 * len(shown), 24), title)
     axes = figure.subplots()
     style_axes(axes, x="time, ms", y="rank", grid="x")
@@ -143,10 +144,10 @@ def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None
                 edgecolor="white",
                 lw=0.4,
             )
-    axes.axvline(1e3 * result.step_time_s, color=FAINT, lw=1)
+    axes.axvline(1e3 * result.period_s, color=FAINT, lw=1)
     axes.set_yticks(range(len(shown)), [str(rank) for rank in shown])
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlim(0, 1.02e3 * result.step_time_s)
+    axes.set_xlim(0, 1.02e3 * result.period_s)
     handles = [Patch(color=PHASES[kind], label=kind) for kind in _STEP_PHASES]
     figure.legend(handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9)
     return figure

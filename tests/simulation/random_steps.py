@@ -69,13 +69,17 @@ def training_steps(draw: st.DrawFn) -> TrainingStep:
     codec = draw(st.sampled_from([Codec(), Codec(fixed_s=0.125, decode_s_per_element=1e-3)]))
     slow = draw(st.sampled_from([{}, {0: 1.5}, {1: 0.5, 3: 4.0}]))
     jitter = draw(st.sampled_from([None, LognormalJitter(0.25), TailJitter(0.5, 1.0)]))
+    bucket_bytes = draw(st.sampled_from([500.0, None, 1.0, 2000.0]))
+    local = bucket_bytes is None and draw(st.booleans())
     return TrainingStep(
         workload=draw(workloads()),
         encoding=draw(encodings()),
         codec=codec,
-        bucket_bytes=draw(st.sampled_from([500.0, None, 1.0, 2000.0])),
+        bucket_bytes=bucket_bytes,
         accumulation_steps=draw(st.integers(1, 2)),
         compute_factors=ComputeFactors(slow, jitter),
+        every=draw(st.integers(1, 5)) if local else 1,
+        moves_first=local and draw(st.booleans()),
     )
 
 

@@ -139,6 +139,11 @@ class SweepSection(Table):
     accumulation_steps: Annotated[tuple[int, ...], _axis(whole_number(_MOST_PASSES), int)] = Field(
         default=(1,), description="forward and backward passes per step"
     )
+    every: Annotated[tuple[int, ...], _axis(whole_number(_MOST_PASSES), int)] = Field(
+        default=(1,),
+        description="local steps per exchange, of parameters or their changes; 1 sends gradients, "
+        "but for gossip",
+    )
     hosts_per_rack: Annotated[tuple[int, ...], _axis(whole_number(2**20), int)] = Field(
         default=(), description="puts the hosts of a fabric into racks, or changes a network's"
     )
@@ -223,6 +228,7 @@ _OF_STEPS = (
     "overlap",
     "bucket_bytes",
     "accumulation_steps",
+    "every",
     "slow_rank_compute_time_factor",
     "codec",
     "jitter",

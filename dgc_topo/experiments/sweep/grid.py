@@ -30,6 +30,7 @@ class SweepPoint(NamedTuple):
         wire_dtype: Type of values in messages.
         bucket_bytes: Float32 bytes of a bucket that overlaps; None overlaps nothing.
         accumulation_steps: Forward and backward passes per step.
+        every: Local steps per exchange.
         slow_rank_factor: On the last rank's compute time.
         network: Network that the variant starts from.
         variant: Numbers that replace the network's.
@@ -43,6 +44,7 @@ class SweepPoint(NamedTuple):
     wire_dtype: str
     bucket_bytes: float | None
     accumulation_steps: int
+    every: int
     slow_rank_factor: float
     network: BaseNetwork
     variant: NetworkNumbers
@@ -86,6 +88,7 @@ class SweepGrid:
                 network.numbers(variant)
         if self.axes.is_of_steps:
             self._refuse_compressed_gossip()
+            self._refuse_idle_overlap()
         size = prod(len(values) for values in self._axes())
         if size > _MOST_POINTS:
             raise ValueError(
@@ -112,6 +115,15 @@ class SweepGrid:
                 "1 as well"
             )
 
+    def _refuse_idle_overlap(self) -> None:
+        """Refuse local steps that would overlap in all combinations, and overlap in none."""
+        axes = self.axes
+        local = [every for every in axes.every if every > 1]
+        if local and all(axes.overlap):
+            raise ValueError(f"every: {local[0]} with overlap, expected overlap = false as well")
+        if any(axes.overlap) and len(local) == len(axes.every):
+            raise ValueError(f"overlap: true with every {local[0]}, expected every = 1 as well")
+
     def _axes(self) -> tuple[tuple[object, ...], ...]:
         axes = self.axes
         return (
@@ -122,6 +134,7 @@ class SweepGrid:
             axes.wire_dtype,
             self._buckets(),
             axes.accumulation_steps,
+            axes.every,
             axes.slow_rank_compute_time_factor,
             self.networks,
             self._variants(),

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic_core import to_json
 
@@ -24,9 +25,9 @@ from dgc_topo.simulation.collective import Buffer, simulate_buffer
 from dgc_topo.simulation.training import Codec, ComputeFactors, TrainingStep
 from dgc_topo.simulation.training.simulation import (
     average_steps,
-    check_averages,
     encoding_for,
     kept_schedule,
+    what_is_sent,
 )
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.sizes import is_sparse
@@ -109,7 +110,8 @@ class Predictor:
             "accumulation_steps": point.accumulation_steps if of_step else None,
             "slow_rank_factor": point.slow_rank_factor if of_step else None,
         }
-        return settings | {"job": self._key(point, settings)}
+        job = self._key(point, settings)
+        return settings | {"job": job} | ({"every": point.every} if of_step else {})
 
     def _key(self, point: SweepPoint, settings: dict[str, object]) -> str:
         """Return the fingerprint of all that decides a point's results.
@@ -124,6 +126,7 @@ class Predictor:
             "workload": point.workload and _digest_of_workload(point.workload),
             "network": point.network.digest,
             "variant": [*point.variant],
+            "every": point.every if point.every > 1 else None,
             "seed": self.grid.seed if seeded else None,
             "codec": repr(axes.codec) if sparse and axes.codec != Codec() else None,
             "jitter": repr(axes.jitter) if axes.jitter else None,
@@ -138,7 +141,11 @@ class Predictor:
         """Refuse a combination whose topology, density or network does not go with its ranks."""
         schedule = kept_schedule(point.topology, point.world_size, 0, self.grid.seed)
         if point.workload is not None:
-            check_averages(point.topology, schedule, point.density)
+            what_is_sent(point.topology, schedule, point.density, every=point.every)
+            if point.every > 1 and point.bucket_bytes is not None:
+                raise ValueError(
+                    f"every {point.every} with overlap, expected one without the other"
+                )
         axes, shape = self.grid.axes, point.variant  # how fast it is makes no difference
         if axes.bandwidth:
             shape = shape._replace(bandwidth_bytes_per_s=axes.bandwidth[0])
@@ -156,13 +163,17 @@ class Predictor:
             buffer = Buffer(point.num_bytes, point.density, coding, exponent)
             return results_of_collective(simulate_buffer(point.topology, schedule, cluster, buffer))
         step = self._step(
-            point.workload,
-            point.density,
-            point.wire_dtype,
-            point.bucket_bytes,
-            point.accumulation_steps,
-            point.slow_rank_factor,
-            point.world_size,
+            _Settings(
+                point.workload,
+                point.density,
+                point.wire_dtype,
+                point.bucket_bytes,
+                point.accumulation_steps,
+                point.every,
+                point.every > 1 and not point.topology.gossips,
+                point.slow_rank_factor,
+                point.world_size,
+            )
         )
         return results_of_step(
             average_steps(
@@ -175,27 +186,34 @@ class Predictor:
             )
         )
 
-    def _make_step(
-        self,
-        workload: Workload,
-        density: float,
-        wire_dtype: str,
-        bucket_bytes: float | None,
-        accumulation_steps: int,
-        slow_rank_factor: float,
-        world_size: int,
-    ) -> TrainingStep:
-        axes, sparse = self.grid.axes, is_sparse(density)
-        coding = WireCoding.named(axes.index_encoding, wire_dtype)
-        slow = {} if slow_rank_factor == 1 else {world_size - 1: slow_rank_factor}
+    def _make_step(self, its: _Settings) -> TrainingStep:
+        axes, sparse = self.grid.axes, is_sparse(its.density)
+        coding = WireCoding.named(axes.index_encoding, its.wire_dtype)
+        slow = {} if its.slow_rank_factor == 1 else {its.world_size - 1: its.slow_rank_factor}
         return TrainingStep(
-            workload=workload,
-            encoding=encoding_for(density, coding, axes.union_exponent if sparse else None),
+            workload=its.workload,
+            encoding=encoding_for(its.density, coding, axes.union_exponent if sparse else None),
             codec=axes.codec if sparse else Codec(),
-            bucket_bytes=bucket_bytes,
-            accumulation_steps=accumulation_steps,
+            bucket_bytes=its.bucket_bytes,
+            accumulation_steps=its.accumulation_steps,
             compute_factors=ComputeFactors(slow, axes.jitter, self.grid.seed),
+            every=its.every,
+            moves_first=its.moves_first,
         )
+
+
+class _Settings(NamedTuple):
+    """Settings of a training step that many points share."""
+
+    workload: Workload
+    density: float
+    wire_dtype: str
+    bucket_bytes: float | None
+    accumulation_steps: int
+    every: int
+    moves_first: bool
+    slow_rank_factor: float
+    world_size: int
 
 
 def _cluster(network: BaseNetwork, variant: NetworkNumbers, world_size: int) -> Cluster:

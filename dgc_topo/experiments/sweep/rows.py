@@ -66,7 +66,9 @@ class SweepRow(BaseModel):
 class SweptStep(SweepRow):
     """A training step; see `StepSimulation` for what the results mean."""
 
+    every: int = Field(default=1, description="local steps per exchange")
     step_time_s: float | None = None
+    utilisation: float | None = None
     speedup: float | None = None
     scaling_efficiency: float | None = None
     samples_per_s: float | None = None
@@ -80,6 +82,7 @@ class SweptStep(SweepRow):
 
     results: ClassVar = (
         "step_time_s",
+        "utilisation",
         "speedup",
         "scaling_efficiency",
         "samples_per_s",
@@ -108,6 +111,7 @@ def results_of_step(step: StepSimulation) -> dict[str, object]:
     return {
         **step.phases._asdict(),
         "step_time_s": step.step_time_s,
+        "utilisation": step.utilisation,
         "speedup": step.speedup,
         "scaling_efficiency": step.scaling_efficiency,
         "samples_per_s": step.samples_per_s,

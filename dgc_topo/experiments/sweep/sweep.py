@@ -40,6 +40,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
     bucket_bytes: float | str | Spread | Sequence[Any] | None = None,
     wire_dtype: str | Sequence[str] | None = None,
     accumulation_steps: int | Spread | Sequence[Any] | None = None,
+    every: int | Spread | Sequence[Any] | None = None,
     hosts_per_rack: int | Spread | Sequence[Any] | None = None,
     oversubscription: float | Spread | Sequence[Any] | None = None,
     slow_host_bandwidth_factor: float | Spread | Sequence[Any] | None = None,
@@ -76,6 +77,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
         bucket_bytes: Sizes of buckets where it overlaps; ``25MiB`` by default.
         wire_dtype: Types of values on the wire; ``float32`` by default.
         accumulation_steps: Forward and backward passes per step; 1 by default.
+        every: Local steps per exchange; 1 by default, which sends gradients, but for gossip.
         hosts_per_rack: Puts the hosts of a fabric into racks, or changes those of a network.
         oversubscription: Bandwidth of a rack's hosts over that of its uplink.
         slow_host_bandwidth_factor: On the bandwidth of the links of the last rank's host: 0.5 is
@@ -119,6 +121,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
         "bucket_bytes": bucket_bytes,
         "wire_dtype": wire_dtype,
         "accumulation_steps": accumulation_steps,
+        "every": every,
         "hosts_per_rack": hosts_per_rack,
         "oversubscription": oversubscription,
         "slow_host_bandwidth_factor": slow_host_bandwidth_factor,

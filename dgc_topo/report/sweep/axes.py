@@ -85,6 +85,12 @@ SETTINGS = (
         "latency",
     ),
     Axis("accumulation_steps", "passes per step", lambda value: f"{value:.0f} passes per step"),
+    Axis(
+        "every",
+        "local steps per exchange",
+        lambda value: f"an exchange every {value:.0f} step{'s' * (value > 1)}",
+        "local steps",
+    ),
     Axis("hosts_per_rack", "hosts per rack", lambda value: f"{value:.0f} hosts per rack"),
     Axis("oversubscription", "oversubscription", lambda value: f"oversubscription {value:g}"),
     Axis(

@@ -42,6 +42,7 @@ _OTHERS = {
     "over-hosts-per-rack": "hosts_per_rack",
     "over-oversubscription": "oversubscription",
     "over-passes": "accumulation_steps",
+    "over-local-steps": "every",
     "over-bytes": "num_bytes",
 }
 NAMES = (

@@ -49,7 +49,7 @@ class Sweep(SweepRecords):
                 - ``scaling``: the speed-up over the number of ranks;
                 - ``over-latency``, ``over-slow-host``, ``over-slow-rank``,
                   ``over-hosts-per-rack``, ``over-oversubscription``, ``over-passes``,
-                  ``over-bytes``: the time over another axis.
+                  ``over-local-steps``, ``over-bytes``: the time over another axis.
             rows: Some rows of `to_frame`, to draw these only; what varies in them beyond what a
                 picture has room for is held, and named in its title.
 

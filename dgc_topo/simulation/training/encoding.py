@@ -49,20 +49,30 @@ class DenseEncoding:
 
     Attributes:
         bytes_per_element: 4 for float32, 2 for float16.
+        vectors: Numbers sent per element: 2 where momentum travels beside the parameters.
+        extra_elements: Numbers beside them, such as push-sum's weight.
 
     Raises:
-        ValueError: if it is not above 0.
+        ValueError: if a number makes no sense.
     """
 
     bytes_per_element: float = FLOAT_BYTES
+    vectors: int = 1
+    extra_elements: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.bytes_per_element < inf:
             raise ValueError(f"encoding: bytes_per_element {self.bytes_per_element}, expected > 0")
+        if self.vectors < 1 or self.extra_elements < 0:
+            raise ValueError(
+                f"encoding: vectors {self.vectors}, extra_elements {self.extra_elements}, expected "
+                "at least 1 and 0"
+            )
 
     def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of the bucket."""
-        return self.bytes_per_element * bucket.num_elements
+        numbers = self.vectors * bucket.num_elements + self.extra_elements
+        return self.bytes_per_element * numbers
 
     def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
         """Return equal slices."""

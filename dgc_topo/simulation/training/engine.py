@@ -1,4 +1,7 @@
-"""`simulate_training_step`: compute, compress, communicate, decompress, update, on all ranks."""
+"""`simulate_training_step`: compute, compress, communicate, decompress, update, on all ranks.
+
+With local steps, what is simulated is a period: so many computations, and one exchange.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,13 @@ class TrainingStep:
         accumulation_steps: Forward and backward passes per step; only the last one's gradients
             are sent.
         compute_factors: Factors on each rank's compute time.
+        every: Local steps per exchange, each with an update: those from the last exchange on.
+        moves_first: True if the ranks update before the exchange, as for changes of parameters,
+            instead of after it.
 
     Raises:
-        ValueError: if a number makes no sense.
+        ValueError: if a number makes no sense, or buckets should overlap the computing that
+            decides what they hold.
     """
 
     workload: Workload
@@ -57,11 +64,20 @@ class TrainingStep:
     bucket_bytes: float | None = None
     accumulation_steps: int = 1
     compute_factors: ComputeFactors = field(default_factory=ComputeFactors)
+    every: int = 1
+    moves_first: bool = False
 
     def __post_init__(self) -> None:
         if self.accumulation_steps < 1:
             passes = self.accumulation_steps
             raise ValueError(f"training step: accumulation_steps {passes}, expected at least 1")
+        if self.every < 1:
+            raise ValueError(f"training step: every {self.every}, expected at least 1")
+        if self.bucket_bytes is not None and (self.every > 1 or self.moves_first):
+            raise ValueError(
+                f"training step: every {self.every}, with buckets that overlap: what is sent is "
+                "known only after the last update; expected no overlap"
+            )
         fill_buckets(self.workload.layers, self.bucket_bytes)
 
     @property
@@ -76,17 +92,24 @@ class TrainingStep:
 
     @property
     def codec_s(self) -> float:
-        """Seconds that a worker compresses and decompresses per step."""
+        """Seconds that a worker compresses and decompresses per exchange."""
         buckets = self.buckets
         return float((self.codec.encode_s(buckets) + self.codec.decode_s(buckets)).sum())
 
     def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
         """Return the times of all ranks' processors before sending; servers have none."""
-        factors = self.compute_factors.of_ranks(schedule.world_size, iteration)
-        factors[list(schedule.servers)] = 0.0
+        factors = self.compute_factors.of_period(schedule.world_size, iteration, self.every)
+        for each in factors:
+            each[list(schedule.servers)] = 0.0
         buckets = self.buckets
-        encode_s = self.codec.encode_s(buckets)
-        return compute_timeline(self.workload, buckets, encode_s, factors, self.accumulation_steps)
+        return compute_timeline(
+            self.workload,
+            buckets,
+            self.codec.encode_s(buckets),
+            factors,
+            self.accumulation_steps,
+            moves_first=self.moves_first,
+        )
 
 
 def simulate_training_step(
@@ -97,7 +120,7 @@ def simulate_training_step(
     iteration: int = 0,
     engine: Engine = "auto",
 ) -> StepRun:
-    """Run one training step in simulated time, which all ranks begin together.
+    """Run one training step, or a period of local steps, which all ranks begin together.
 
     Communication of a bucket begins on a rank when the bucket is ready there and the rank has
     finished the previous bucket (one communication stream, as in DDP).  A transfer begins when both
@@ -108,7 +131,7 @@ def simulate_training_step(
         schedule: Schedule of each bucket, or a function that gives it for a bucket.
         cluster: Ranks on a network's hosts, or what `load_cluster` makes a cluster of.  Its links
             change at times since the step began.
-        iteration: Which step it is, for jitter.
+        iteration: Which step, or period, it is, for jitter.
         engine: See `simulate_schedule`.
 
     Raises:
@@ -138,8 +161,10 @@ def simulate_training_step(
     )
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
+    update_s = (0.0 if step.moves_first else step.workload.update_s) * timeline.factors
     return StepRun(
-        step_time_s=float((decode_end_s[-1] + step.workload.update_s * timeline.factors).max()),
+        every=step.every,
+        period_s=float((decode_end_s[-1] + update_s).max()),
         buckets=buckets,
         workers=first.contributors,
         timeline=timeline,
@@ -147,7 +172,7 @@ def simulate_training_step(
         engine=used,
         decode_start_s=decode_start_s,
         decode_end_s=decode_end_s,
-        update_s=step.workload.update_s * timeline.factors,
+        update_s=update_s,
     )
 
 

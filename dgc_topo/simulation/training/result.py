@@ -1,4 +1,4 @@
-"""Results of one simulated training step: phases, traffic and bounds."""
+"""Results of one simulated training step, or period of steps: phases, traffic and bounds."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StepPhases(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedTraffic:
-    """Traffic of a training step.
+    """Traffic of a training step, or of a period's one exchange.
 
     Attributes:
         start_s: Time at which each rank began each bucket, shape (num_buckets, world_size).
@@ -53,10 +53,13 @@ class SimulatedTraffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepRun:
-    """Run of one training step of all ranks.
+    """Run of one training step of all ranks, or of a period: local steps and one exchange.
+
+    All times are in the period; those per step are shares of it.
 
     Attributes:
-        step_time_s: From the common begin to the end of the last rank.
+        every: Number of steps in the period.
+        period_s: From the common begin to the end of the last rank.
         buckets: Layers that were sent together, in this order.
         workers: Ranks that train; dedicated servers do not.
         timeline: Times of the processors before sending.
@@ -64,10 +67,11 @@ class StepRun:
         engine: Engine that was used: ``bulk`` or ``events``.
         decode_start_s: Begin of decompressing each bucket, shape (num_buckets, world_size).
         decode_end_s: End of it, same shape.
-        update_s: Length of each rank's update, shape (world_size,).
+        update_s: Length of each rank's update after the exchange, shape (world_size,).
     """
 
-    step_time_s: float
+    every: int
+    period_s: float
     buckets: tuple[LayerBucket, ...]
     workers: IntArray
     timeline: Timeline
@@ -83,8 +87,13 @@ class StepRun:
         return np.asarray(self.decode_end_s[-1] + self.update_s)
 
     @property
+    def step_time_s(self) -> float:
+        """Seconds per step: from the common begin to the last rank's end, over the steps."""
+        return self.period_s / self.every
+
+    @property
     def phases(self) -> StepPhases:
-        """Seconds of a step by what they were spent on (means over the workers).
+        """Seconds per step by what they were spent on (means over the workers).
 
         A rank's waiting is separated from its communication by the times at which gradients were
         ready: it waits from its own ready time to the slowest rank's, but not longer than it was
@@ -96,23 +105,25 @@ class StepRun:
         ready_s = timeline.ready_s[-1, ranks]
         idle_s = np.maximum(self.decode_end_s[-1, ranks] - ready_s - decode_s, 0.0)
         late_s = np.minimum(ready_s.max(initial=0.0) - ready_s, idle_s)
-        return StepPhases(
-            float((ready_s - encode_s).mean()),
-            float((encode_s + decode_s).mean()),
-            float((idle_s - late_s).mean()),
-            float((late_s + self.step_time_s - self.end_s[ranks]).mean()),
-            float(self.update_s[ranks].mean()),
+        updates_s = timeline.updates_s[ranks]
+        spent_s = (
+            ready_s - encode_s - updates_s,
+            encode_s + decode_s,
+            idle_s - late_s,
+            late_s + self.period_s - self.end_s[ranks],
+            updates_s + self.update_s[ranks],
         )
+        return StepPhases(*(float(each.mean()) / self.every for each in spent_s))
 
     @property
     def communication_s(self) -> float:
-        """Seconds during which a bucket was under way, late peers included (mean of workers)."""
+        """Seconds per step in which a bucket was under way, late peers included (workers' mean)."""
         under_way = self.traffic.end_s - self.traffic.start_s
-        return float(under_way[:, self.workers].sum(axis=0).mean())
+        return float(under_way[:, self.workers].sum(axis=0).mean()) / self.every
 
     @property
     def bound_by(self) -> str:
-        """Name of the bound of a step: ``compute`` (of the slowest rank), or a network resource.
+        """Name of the bound of the run: ``compute`` (of the slowest rank), or a network resource.
 
         No overlap can make the step shorter than the time of the busiest processor, or of the
         network's busiest resource (a link, a host's CPU, latency); the larger one is the bound.

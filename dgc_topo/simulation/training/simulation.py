@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
 from dgc_topo.scalars import plain_bool, plain_float, plain_int
@@ -43,6 +43,9 @@ from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
 if TYPE_CHECKING:
     from dgc_topo.simulation.workload_sources import Source as WorkloadSource
 
+#: What the ranks average.
+Sends = Literal["gradients", "parameters", "changes"]
+
 #: Number of steps to average over if the topology changes from step to step.
 VARYING_ITERATIONS = 8
 #: Number of steps to average over if compute times are random.
@@ -59,6 +62,8 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     bucket_bytes: float | str | None = None,
     world_size: int | None = None,
     accumulation_steps: int = 1,
+    every: int = 1,
+    sends: Sends | None = None,
     codec: Codec | float | str | None = None,
     jitter: Jitter | float = 0.0,
     slow_ranks: Mapping[int, float] | None = None,
@@ -81,8 +86,13 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         bucket_bytes: Size of a bucket of gradients that overlaps, such as ``25MiB``, the default.
         world_size: Number of ranks, if neither a schedule nor the cluster has it.
         accumulation_steps: Forward and backward passes per step.
-        codec: Seconds that compressing takes per step, measured, such as ``"4ms"``; or a `Codec`.
-            Compressing is assumed to be free if left out.
+        every: Local steps per exchange: each rank computes and updates so often by itself.  Times
+            and bytes of the result are per step.
+        sends: What the ranks average: their ``gradients``, their ``parameters``, or the ``changes``
+            of these since the last exchange.  By default gradients; over gossip, parameters; with
+            *every* over 1, changes.  Gossip can be compressed if it sends changes.
+        codec: Seconds that compressing takes per exchange, measured, such as ``"4ms"``; or a
+            `Codec`.  Compressing is assumed to be free if left out.
         jitter: Relative spread of compute times, drawn in each step; or its distribution.
         slow_ranks: Factor on the compute time of single ranks.
         union_exponent: See `simulate`.
@@ -90,7 +100,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         wire_dtype: Type of values on the wire.
         merge: Policy of sparse sums: ``union``, ``reselect`` or ``auto``, as in `DGCConfig`.
         seed: Seed of topologies and of jitter.
-        num_steps: Steps to average over; 8 if they differ, else 1.
+        num_steps: Steps, or periods of them, to average over; 8 if they differ, else 1.
         engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
             be exact: messages of different steps that could meet on a link or a processor, other
             jobs' traffic, links that change.  ``events`` takes anything.  ``auto``, the default,
@@ -106,12 +116,23 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         StepSimulation(resnet50, dense, ring, 64 ranks on 10gbe: ...)
         >>> step.step_time_s > step.phases.compute_s
         True
+        >>> slow = dt.simulate_step("resnet50", "ring", "1gbe", world_size=8)
+        >>> rare = dt.simulate_step("resnet50", "ring", "1gbe", world_size=8, every=50)
+        >>> f"{slow.utilisation:.0%}, {rare.utilisation:.0%}"
+        '16%, 90%'
     """
     fraction, overlap = as_fraction(density), plain_bool("overlap", overlap)
     seed = plain_int("seed", seed, least=0)
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)
-    check_averages(topology, schedule_of(topology, num_ranks, 0, seed), fraction)
+    every = plain_int("every", every, least=1)
+    schedule = schedule_of(topology, num_ranks, 0, seed)
+    sends = what_is_sent(topology, schedule, fraction, every=every, sends=sends)
+    if overlap and (every > 1 or sends == "changes"):
+        raise ValueError(
+            f"overlap=True with every={every}, sends={sends!r}: what is sent is known only after "
+            "the last update, expected overlap=False"
+        )
     step = TrainingStep(
         workload=load_workload(workload),
         encoding=encoding_for(
@@ -121,6 +142,8 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
         accumulation_steps=plain_int("accumulation_steps", accumulation_steps, least=1),
         compute_factors=ComputeFactors(factors_of(slow_ranks, num_ranks), as_jitter(jitter), seed),
+        every=every,
+        moves_first=sends == "changes",
     )
     if num_steps is not None:
         num_steps = plain_int("num_steps", num_steps, least=1)
@@ -194,18 +217,50 @@ def as_jitter(jitter: Jitter | float) -> Jitter | None:
     return LognormalJitter(spread) if spread else None
 
 
-def check_averages(topology: Topology | Schedule, schedule: Schedule, density: float) -> None:
-    """Refuse a density that a topology's schedule cannot send.
+def what_is_sent(
+    topology: Topology | Schedule,
+    schedule: Schedule,
+    density: float,
+    *,
+    every: int = 1,
+    sends: Sends | None = None,
+) -> Sends:
+    """Return what the ranks average, and refuse what cannot be sent.
+
+    Args:
+        topology: For errors.
+        schedule: One of its schedules.
+        density: Fraction of the compressible elements that is sent.
+        every: Local steps per exchange.
+        sends: What the user asks for; None takes what is usual.
 
     Raises:
-        ValueError: if it is no fraction, or parameters are to be compressed.
+        ValueError: if the density is no fraction, there is no such thing to send, gradients of
+            several steps or over gossip are asked for, or parameters are to be compressed.
     """
     check_density(density)
-    if is_sparse(density) and schedule.goal != "all-reduce":
+    gossips, known = schedule.goal != "all-reduce", get_args(Sends)
+    if sends is None:
+        usual: Sends = "gradients" if every == 1 else "changes"
+        sends = "parameters" if gossips else usual
+    if sends not in known:
+        raise ValueError(f"sends {sends!r}: expected one of {', '.join(known)}")
+    if sends == "parameters" and is_sparse(density):
         raise ValueError(
             f"density {density:g}: {topology_text(topology)} averages parameters, which travel "
-            "dense; expected 1"
+            "dense; expected 1, or sends='changes'"
         )
+    if sends == "gradients" and gossips:
+        raise ValueError(
+            f"sends 'gradients' over {topology_text(topology)}: gossip averages parameters or "
+            "changes, expected one of these"
+        )
+    if sends == "gradients" and every > 1:
+        raise ValueError(
+            f"every {every} with sends 'gradients': local steps move the parameters, expected "
+            "'changes' or 'parameters'; accumulation_steps adds gradients up"
+        )
+    return sends
 
 
 def encoding_for(

@@ -23,13 +23,16 @@ if TYPE_CHECKING:
 class StepSimulation:
     """Training step of all ranks in simulated time; means over several steps if they differ.
 
+    With local steps, times and bytes are shares of a period: of all that its steps and its one
+    exchange take.
+
     Attributes:
         topology: Text of the topology.
         cluster: Name of the cluster.
         goal: Goal of the schedules.
         density: Fraction of the compressible elements that is sent; 1 is dense.
         step: Work of every worker.
-        runs: Runs of single steps; several if the topology varies or compute times are random.
+        runs: Runs of single periods; several if the topology varies or compute times are random.
     """
 
     topology: str
@@ -61,13 +64,24 @@ class StepSimulation:
         return StepPhases(*(fmean(column) for column in columns))
 
     @property
+    def every(self) -> int:
+        """Local steps per exchange."""
+        return self.step.every
+
+    @property
     def step_time_s(self) -> float:
-        """Seconds from the common begin of a step to the end of the last rank."""
+        """Seconds from the common begin to the end of the last rank, per step."""
         return fmean(run.step_time_s for run in self.runs)
 
     @property
+    def utilisation(self) -> float:
+        """Share of the workers' time in which they compute or update."""
+        phases = self.phases
+        return (phases.compute_s + phases.update_s) / self.step_time_s
+
+    @property
     def communication_s(self) -> float:
-        """Seconds for which a bucket was under way (mean of workers)."""
+        """Seconds per step for which a bucket was under way (mean of workers)."""
         return fmean(run.communication_s for run in self.runs)
 
     @property
@@ -93,13 +107,13 @@ class StepSimulation:
 
     @property
     def bytes_per_rank(self) -> float:
-        """Bytes that the busiest rank sends in a step."""
-        return fmean(float(run.traffic.bytes_sent.max()) for run in self.runs)
+        """Bytes that the busiest rank sends per step."""
+        return fmean(float(run.traffic.bytes_sent.max()) for run in self.runs) / self.every
 
     @property
     def messages_per_rank(self) -> float:
-        """Messages that the busiest rank sends in a step."""
-        return fmean(float(run.traffic.messages_sent.max()) for run in self.runs)
+        """Messages that the busiest rank sends per step."""
+        return fmean(float(run.traffic.messages_sent.max()) for run in self.runs) / self.every
 
     @property
     def bound_by(self) -> str:
@@ -116,6 +130,7 @@ class StepSimulation:
             "num_bytes": self.workload.gradient_bytes,
             "density": self.density,
             "overlap": self.step.bucket_bytes is not None,
+            "every": self.every,
             "batch_size_per_worker": self.workload.batch_size,
             **self.phases._asdict(),
             "step_time_s": self.step_time_s,
@@ -124,6 +139,7 @@ class StepSimulation:
             "samples_per_s": self.samples_per_s,
             "speedup": self.speedup,
             "scaling_efficiency": self.scaling_efficiency,
+            "utilisation": self.utilisation,
             "bytes_per_rank": self.bytes_per_rank,
             "bound_by": self.bound_by,
         }
@@ -135,6 +151,8 @@ class StepSimulation:
     @property
     def _title(self) -> str:
         sent = f"density {self.density:g}" if is_sparse(self.density) else "dense"
+        if self.every > 1:
+            sent += f" every {self.every} steps"
         where = f"{self.world_size} ranks on {self.cluster}"
         return f"{self.workload.name}, {sent}, {self.topology}, {where}"
 
@@ -160,6 +178,7 @@ class StepSimulation:
             **{name.removesuffix("_s"): seconds_text(seconds) for name, seconds in phases},
             "step": seconds_text(self.step_time_s),
             "communication": exposed,
+            "utilisation": f"{self.utilisation:.1%}",
             "throughput": f"{self.samples_per_s:,.4g} {self.workload.samples}/s",
             "speed-up": f"{times_text(self.speedup)} ({self.scaling_efficiency:.0%})",
             "bound by": self.bound_by + self._assumed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,31 +53,50 @@ class Codec:
         return self.decode_s_per_element * np.array(compressible, np.float64)
 
 
+class PeriodFactors(NamedTuple):
+    """Factors on each rank's compute time between two exchanges.
+
+    Attributes:
+        earlier: Sum over all local steps but the last, shape (world_size,).
+        last: Of the last one, same shape.
+    """
+
+    earlier: FloatArray
+    last: FloatArray
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
     """Times of each rank's processor before its gradients are sent.
 
     Attributes:
-        factors: Factors on each rank's compute and codec, shape (world_size,); 0 for servers.
-        passes_end_s: End of the forward pass before the last backward pass, shape (world_size,).
+        factors: Factors on each rank's last computation and codec, shape (world_size,); 0 for
+            servers.
+        begin_s: Begin of the last computation, after all local steps before it, same shape.
+        passes_end_s: End of the forward pass before the last backward pass, same shape.
         layer_end_s: End of each layer's backward pass, shape (num_layers, world_size).
         encode_start_s: Begin of compressing a bucket, shape (num_buckets, world_size).
         ready_s: End of it, when the bucket can be sent; same shape.
+        updates_s: Seconds of all updates before that, shape (world_size,).
     """
 
     factors: FloatArray
+    begin_s: FloatArray
     passes_end_s: FloatArray
     layer_end_s: FloatArray
     encode_start_s: FloatArray
     ready_s: FloatArray
+    updates_s: FloatArray
 
 
 def compute_timeline(
     workload: Workload,
     buckets: Sequence[LayerBucket],
     encode_s: FloatArray,
-    factors: FloatArray,
+    factors: PeriodFactors,
     accumulation_steps: int,
+    *,
+    moves_first: bool = False,
 ) -> Timeline:
     """Return each rank's timeline.
 
@@ -85,23 +104,30 @@ def compute_timeline(
         workload: Work of one forward and backward pass.
         buckets: Buckets of the workload's layers.
         encode_s: Seconds of each bucket, shape (num_buckets,).
-        factors: Factor of each rank, shape (world_size,).
+        factors: Factors of each rank.
         accumulation_steps: Passes whose gradients are added up before they are sent; the last
             one may overlap with sending.
+        moves_first: True if the last computation's update comes before sending, too.
     """
+    last, update_s = factors.last, workload.update_s
+    local_s = accumulation_steps * workload.compute_s + update_s
+    begin_s = local_s * factors.earlier
     before_s = (accumulation_steps - 1) * workload.compute_s + workload.forward_s
     ready_s = [layer.ready_s for bucket in buckets for layer in bucket.layers]
     encoded_s = np.cumsum(encode_s)  # by the end of each bucket
     counts = [len(bucket.layers) for bucket in buckets]
     held_up_s = np.repeat(encoded_s - encode_s, counts)
     layer_end_s = before_s + np.array(ready_s) + held_up_s
-    start_s = layer_end_s[np.cumsum(counts) - 1]
+    last_update_s = update_s if moves_first else 0.0
+    start_s = layer_end_s[np.cumsum(counts) - 1] + last_update_s
     return Timeline(
-        factors,
-        before_s * factors,
-        np.multiply.outer(layer_end_s, factors),
-        np.multiply.outer(start_s, factors),
-        np.multiply.outer(start_s + encode_s, factors),
+        last,
+        begin_s,
+        begin_s + before_s * last,
+        begin_s + np.multiply.outer(layer_end_s, last),
+        begin_s + np.multiply.outer(start_s, last),
+        begin_s + np.multiply.outer(start_s + encode_s, last),
+        update_s * factors.earlier + last_update_s * last,
     )
 
 
@@ -219,3 +245,20 @@ class ComputeFactors:
             generator = np.random.default_rng([self.seed, iteration])
             factors *= self.jitter.draw(generator, world_size)
         return factors
+
+    def of_period(self, world_size: int, period: int, every: int) -> PeriodFactors:
+        """Return the factors of *every* steps in a row, drawn one by one.
+
+        Args:
+            world_size: Number of ranks.
+            period: Number of the period: of the steps from ``period * every`` on.
+            every: Number of its steps.
+        """
+        first = period * every
+        last = self.of_ranks(world_size, first + every - 1)
+        if not self.varies:
+            return PeriodFactors((every - 1) * last, last)
+        earlier = np.zeros(world_size)
+        for step in range(first, first + every - 1):
+            earlier += self.of_ranks(world_size, step)
+        return PeriodFactors(earlier, last)

@@ -50,13 +50,17 @@ def spans_of(result: StepRun, rank: int) -> list[Span]:
 
 
 def _processor(result: StepRun, rank: int) -> Iterator[Span]:
-    timeline, now = result.timeline, float(result.timeline.passes_end_s[rank])
-    yield Span("compute", "forward", 0.0, now)
+    timeline = result.timeline
+    begin, now = float(timeline.begin_s[rank]), float(timeline.passes_end_s[rank])
+    yield Span("compute", f"{result.every - 1} local steps", 0.0, begin)
+    yield Span("compute", "forward", begin, now)
     ends = iter(timeline.layer_end_s[:, rank].tolist())
     for number, bucket in enumerate(result.buckets):
         for layer in bucket.layers:
             start, now = now, next(ends)
             yield Span("compute", f"backward {layer.name}", start, now)
+        start, now = now, float(timeline.encode_start_s[number, rank])
+        yield Span("update", "update", start, now)
         start, now = now, float(timeline.ready_s[number, rank])
         yield Span("compress", f"compress {number}", start, now)
     for number in range(len(result.buckets)):

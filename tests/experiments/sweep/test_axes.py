@@ -119,6 +119,9 @@ def test_the_arguments_and_the_keys_of_a_scenario_are_the_same():
         ({"overlap": [True, "no"]}, "overlap: value 'no', expected True or False"),
         ({"wire_dtype": "float61"}, "wire_dtype: 'float61'.*did you mean 'float16'"),
         ({"accumulation_steps": 0}, "accumulation_steps: 0, expected 1"),
+        ({"every": [1, 0]}, "every: 0, expected 1"),
+        ({"every": [2, 5], "overlap": [True, False]}, "overlap: true with every 2"),
+        ({"every": [1, 5], "overlap": True}, "every: 5 with overlap"),
         ({"bucket_bytes": "1MiB"}, "sweep: bucket_bytes: without overlap"),
         ({"codec": "4ms"}, "sweep: codec: nothing is compressed"),
         ({"codec": {"encode_s": 1}, "density": 0.1}, "codec: table.encode_s: unknown key"),
@@ -164,7 +167,7 @@ class Untouched(SilentSweep):
 
 
 @pytest.mark.parametrize(
-    "axis", ["overlap", "accumulation_steps", "slow_rank_compute_time_factor", "num_steps"]
+    "axis", ["overlap", "accumulation_steps", "every", "slow_rank_compute_time_factor", "num_steps"]
 )
 def test_a_collective_has_no_axis_of_a_step(axis):
     given: dict[str, Any] = {axis: True if axis == "overlap" else 2}

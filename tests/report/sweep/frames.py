@@ -33,7 +33,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "topology": "ring", "world_size": 8, "workload": "resnet50", "network": "star",
         "bandwidth_bytes_per_s": 125e6, "latency_s": LATENCY_S, "density": 1.0,
         "num_bytes": NUM_BYTES, "overlap": False, "bucket_bytes": None, "wire_dtype": "float32",
-        "accumulation_steps": 1, "hosts_per_rack": None, "oversubscription": None,
+        "accumulation_steps": 1, "every": 1, "hosts_per_rack": None, "oversubscription": None,
         "slow_host_factor": 1.0, "slow_rank_factor": 1.0, "engine": "bulk", "skipped": None,
     } | changes  # fmt: skip
     if "step_time_s" not in values and not values["skipped"]:

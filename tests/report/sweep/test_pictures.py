@@ -53,6 +53,7 @@ def test_pictures_are_there_if_their_axes_vary(frame):
         ("over-hosts-per-rack", "hosts_per_rack", (4, 8, 16)),
         ("over-oversubscription", "oversubscription", (1.0, 4.0)),
         ("over-passes", "accumulation_steps", (1, 4)),
+        ("over-local-steps", "every", (1, 10, 100)),
     ],
 )
 def test_every_other_axis_has_its_picture(name, axis, values):
