@@ -10,6 +10,7 @@ Topologies: what is sent to whom, in which step
     reduce, copy      transfers of all-reduces: add to what the receiver has, or replace it
     mix, gather       transfers of gossip: weigh what arrives; several arrivals at one rank
     without           gossip among the ranks that are left when others are lost
+    weighted          all-reduces in which contributions count unequally, as unequal batches do
     prove             a Proof of what a topology computes, or an error that says where it goes wrong
 
 Networks and predictions
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
     from dgc_topo.report.results import Results, load_results, run
     from dgc_topo.report.sweep.results import Sweep, sweep
     from dgc_topo.runtime import all_reduce
-    from dgc_topo.schedule import Schedule, copy, gather, mix, reduce
+    from dgc_topo.schedule import Schedule, copy, gather, mix, reduce, weighted
     from dgc_topo.simulation import Simulation, Workload, load_workload, simulate
     from dgc_topo.simulation.training import StepSimulation, simulate_step
     from dgc_topo.survivors import without
@@ -138,6 +139,7 @@ _HOMES = {
     "simulate_step": "dgc_topo.simulation.training",
     "spread": "dgc_topo.experiments.sweep",
     "sweep": "dgc_topo.report.sweep.results",
+    "weighted": "dgc_topo.schedule",
     "without": "dgc_topo.survivors",
 }
 
@@ -187,6 +189,7 @@ __all__ = [
     "simulate_step",
     "spread",
     "sweep",
+    "weighted",
     "without",
 ]
 

@@ -7,6 +7,7 @@ the schedule is an all-reduce; for gossip they are a mixing matrix.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -15,10 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dgc_topo.arrays import IntArray
 from dgc_topo.mixing import Matrix, check_gossip, proved_iterations
 from dgc_topo.schedule import Goal, Schedule, ScheduleError
 from dgc_topo.schedule.cost import Cost, count_cost, step_lower_bound
 from dgc_topo.schedule.views import check_views
+from dgc_topo.schedule.weighting import factors_of
 from dgc_topo.schedule.weights import follow, states
 from dgc_topo.text import html_table
 from dgc_topo.topology import Topology, load_topology
@@ -88,7 +91,11 @@ class Proof:
 
 
 def prove(
-    topology: Topology | Schedule | str | Path, world_size: int | None = None, *, seed: int = 0
+    topology: Topology | Schedule | str | Path,
+    world_size: int | None = None,
+    *,
+    seed: int = 0,
+    weights: Sequence[int] | None = None,
 ) -> Proof:
     """Prove that a topology, or a schedule, computes what it promises.
 
@@ -96,9 +103,10 @@ def prove(
         topology: A topology, its name or its file; or one schedule.
         world_size: Number of ranks; a schedule has its own.
         seed: For topologies that draw at random.
+        weights: Weights of the contributions to one schedule, see `weighted`; one each by default.
 
     Raises:
-        ScheduleError: naming rank, chunk and step of what is wrong.
+        ScheduleError: naming rank, chunk and step of what is wrong, or weights that do not fit.
         TopologyError: if the topology cannot be built for this world size.
         ValueError: if there is no world size, or another one than the schedule's.
 
@@ -110,21 +118,28 @@ def prove(
         given = topology
         if world_size not in {None, given.world_size}:
             raise ValueError(f"prove: world_size {world_size}, expected {given.world_size}")
-        return _proof(Topology("schedule", lambda world_size: given), given.world_size, 0)
+        topology = Topology("schedule", lambda world_size: given)
+        return _proof(topology, given.world_size, 0, weights)
+    if weights is not None:
+        raise ValueError("prove: weights of a topology, expected a schedule, see weighted")
     if world_size is None:
         raise ValueError("prove: no world_size, expected a number of ranks for a topology")
     return _proof(load_topology(topology), world_size, seed)
 
 
-def _proof(topology: Topology, world_size: int, seed: int) -> Proof:
+def _proof(
+    topology: Topology, world_size: int, seed: int, weights: Sequence[int] | None = None
+) -> Proof:
     schedule = topology.schedule(world_size, seed=seed)
     cost, goal, label = count_cost(schedule), schedule.goal, topology.label
     if goal == "part":
         raise ScheduleError(f"{label}: is a building block, it promises nothing to prove")
     if goal == "all-reduce":
-        claim = _all_reduce_claim(topology, world_size, seed)
+        claim = _all_reduce_claim(topology, world_size, seed, weights)
         bounds = step_lower_bound(cost), all_reduce_bound(world_size)
         return Proof(label, world_size, goal, claim, cost, *bounds)
+    if weights is not None:
+        raise ScheduleError(f"{label}: weights of gossip, expected an all-reduce")
     mixing = check_gossip(topology, world_size, seed=seed)
     over = f"over {mixing.iterations} iteration{'s' * (mixing.iterations > 1)}"
     if not topology.varies:
@@ -134,19 +149,22 @@ def _proof(topology: Topology, world_size: int, seed: int) -> Proof:
     return Proof(label, world_size, goal, claim, cost, *bounds, mixing.matrix, mixing.spectral_gap)
 
 
-def _all_reduce_claim(topology: Topology, world_size: int, seed: int) -> str:
+def _all_reduce_claim(
+    topology: Topology, world_size: int, seed: int, weights: Sequence[int] | None
+) -> str:
     """Prove an all-reduce (in many iterations if the topology changes); return the proved claim."""
     proved = 0
     for where, schedule in proved_iterations(topology, world_size, seed=seed):
         try:
             check_views(schedule, iteration=proved)
-            check_all_reduce(schedule)
+            check_all_reduce(schedule, weights)
         except ScheduleError as error:
             raise ScheduleError(f"{where}: {error}" if topology.varies else str(error)) from error
         proved += 1
     n = len(schedule.contributors)
     over = f", in each of {proved} iterations" if topology.varies else ""
-    return f"all-reduce: every rank ends with each of {n} contributions exactly once{over}"
+    times = "exactly once" if weights is None else f"weighted {', '.join(map(str, weights))}"
+    return f"all-reduce: every rank ends with each of {n} contributions {times}{over}"
 
 
 def all_reduce_bound(world_size: int) -> float:
@@ -154,44 +172,51 @@ def all_reduce_bound(world_size: int) -> float:
     return 2 * (world_size - 1) / world_size
 
 
-def check_all_reduce(schedule: Schedule) -> None:
-    """Prove that every rank ends with every contributor's input exactly once.
+def check_all_reduce(schedule: Schedule, weights: Sequence[int] | None = None) -> None:
+    """Prove that every rank ends with every contributor's input, exactly once or as weighted.
+
+    Args:
+        schedule: The schedule.
+        weights: Weight of each contribution, in lowest terms; one each by default.
 
     Raises:
         ScheduleError: naming the rank, chunk and step, with the grid that marks the place.
     """
+    own = schedule.contributors
     expected = np.zeros(schedule.world_size, np.int64)
-    expected[schedule.contributors] = 1
-    for chunks, weights in follow(schedule):
-        right = weights.are(expected)
+    expected[own] = factors_of(schedule, [1] * len(own) if weights is None else weights)[own]
+    for chunks, found in follow(schedule):
+        right = found.are(expected)
         if not right.all():
             rank, place = np.argwhere(~right)[0].tolist()
-            row = weights.of(rank, place)
-            raise ScheduleError(_explain(schedule, rank, int(chunks[place]), row))
+            row = found.of(rank, place)
+            raise ScheduleError(_explain(schedule, rank, int(chunks[place]), row, expected))
 
 
-def _explain(schedule: Schedule, rank: int, chunk: int, row: list[Fraction]) -> str:
+def _explain(
+    schedule: Schedule, rank: int, chunk: int, row: list[Fraction], expected: IntArray
+) -> str:
     """Return a text: the fault in *rank*'s result for *chunk*, and the step that caused it."""
-    expected = np.isin(np.arange(len(row)), schedule.contributors).tolist()
-    origin = next(i for i, share in enumerate(row) if share != expected[i])
-    what, step, at = _origin_of_fault(schedule, rank, chunk, origin, row[origin])
+    origin = next(i for i, share in enumerate(row) if share != int(expected[i]))
+    wanted = int(expected[origin])
+    what, step, at = _origin_of_fault(schedule, rank, chunk, origin, row[origin], wanted)
     mixes = any(share.denominator > 1 for share in row)
     hint = " (for gossip, give Schedule goal='doubly-stochastic')" if mixes else ""
     return (
         f"rank {rank}, chunk {chunk}: ends with {_text(row[origin])} times the input of rank "
-        f"{origin}, expected {int(expected[origin])}; {what}{hint}\n"
+        f"{origin}, expected {wanted}; {what}{hint}\n"
         f"{schedule.grid(mark=(step, at))}"
     )
 
 
 def _origin_of_fault(
-    schedule: Schedule, rank: int, chunk: int, origin: int, final: Fraction
+    schedule: Schedule, rank: int, chunk: int, origin: int, final: Fraction, wanted: int
 ) -> tuple[str, int, int]:
     """Return the fault as text, its step and its rank."""
     last_write = index = -1
     for index, (step, weights) in enumerate(states(schedule, chunk)):
-        too_much = weights.numerators[:, 0, origin] > weights.denominator
-        if final > 1 and too_much.any():
+        too_much = weights.numerators[:, 0, origin] > max(wanted, 1) * weights.denominator
+        if final > max(wanted, 1) and too_much.any():
             at = int(np.argmax(too_much))
             return f"step {index} counts it more than once at rank {at}", index, at
         if (step.dst == rank).any():

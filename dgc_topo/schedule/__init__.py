@@ -24,6 +24,7 @@ from dgc_topo.schedule.step import (
     with_peers,
 )
 from dgc_topo.schedule.survivors import mixing, survivors, without
+from dgc_topo.schedule.weighting import weighted
 
 __all__ = [
     "Goal",
@@ -47,6 +48,7 @@ __all__ = [
     "then",
     "turns",
     "unroll",
+    "weighted",
     "with_peers",
     "without",
 ]

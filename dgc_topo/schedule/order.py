@@ -31,7 +31,7 @@ def turns(step: Step, num_chunks: int) -> Iterator[tuple[IntArray, IntArray]]:
         Positions of transfers in the step, and the chunk of each; no two of a turn arrive at the
         same rank for the same chunk.
     """
-    entry, chunk = _expand(step)
+    entry, chunk = expand(step)
     target = step.dst[entry] * num_chunks + chunk
     order = np.argsort(target, kind="stable")
     ordered = target[order]
@@ -62,7 +62,7 @@ def unroll(arrivals: Sequence[Transfer]) -> tuple[Fraction, list[Fraction]]:
     return factor, factors[::-1]
 
 
-def _expand(step: Step) -> tuple[IntArray, IntArray]:
+def expand(step: Step) -> tuple[IntArray, IntArray]:
     """Return, for each chunk of each transfer, the transfer's position and the chunk."""
     entry = np.arange(len(step))
     if not len(step) or step.count.max() == 1:
