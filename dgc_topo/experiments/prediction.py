@@ -65,6 +65,7 @@ def predict_one(
         density=case.density,
         seed=case.seed,
         batch_size_per_worker=case.batch_size_per_worker,
+        batch_shares=case.step.batch_shares,
         num_steps=0,
         step_time_s=simulation.step_time_s,
         phases=_phases(phases),

@@ -133,6 +133,7 @@ def _case_of_run(
         codec=Codec(fixed_s=lone_phases(measured).compress_s),
         bucket_bytes=_bucket_bytes(measured, simulate),
         compute_factors=simulate.compute_factors(measured.seed) if simulate else ComputeFactors(),
+        batch_shares=measured.batch_shares,
     )
     return TrainingCase(
         topology=topology,

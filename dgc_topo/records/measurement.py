@@ -193,6 +193,7 @@ class Measurement(_Record):
     )
     seed: int
     batch_size_per_worker: PositiveInt
+    batch_shares: tuple[PositiveInt, ...] = Field(default=(), description="of unequal workers")
     rung: str | None = Field(default=None, description="of a ladder: what the variant is called")
     job: str | None = Field(
         default=None, description="fingerprint of all settings: the same job has the same one"
@@ -324,7 +325,7 @@ class Measurement(_Record):
             solo, speedup = self.solo_phases, nan
             if solo is not None and self.step_time_s:
                 alone_s = solo.compute_s + solo.update_s
-                speedup = self.num_workers * alone_s / self.step_time_s
+                speedup = self.num_batches * alone_s / self.step_time_s
             # Frozen from here on.
             self.__dict__["speedup"] = speedup if isfinite(speedup) else None
         return self
@@ -336,6 +337,12 @@ class Measurement(_Record):
             f"{self.density:g}, {self.world_size} ranks on {self.network}, "
             f"{1e3 * self.step_time_s:.4g} ms/step)"
         )
+
+    @property
+    def num_batches(self) -> float:
+        """Number of batches of the largest worker's size that all workers have in a step."""
+        shares = self.batch_shares
+        return sum(shares) / max(shares) if shares else self.num_workers
 
     @property
     def is_dense(self) -> bool:

@@ -156,7 +156,7 @@ def of_record(record: Measurement) -> Workload:
         ValueError: if the record lacks the phases of a worker alone.
     """
     phases, profile, sparse = lone_phases(record), record.profile, record.sparse
-    batch_samples = record.samples_per_s * record.step_time_s / record.num_workers
+    batch_samples = record.samples_per_s * record.step_time_s / record.num_batches
     if profile is None:
         elements = record.gradient_bytes // FLOAT_BYTES
         dense = sparse.dense_elements if sparse else 0

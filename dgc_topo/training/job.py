@@ -121,6 +121,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             code=(train.code, {}),
             world_size=(train.world_size, None),
             batch_size_per_worker=(train.batch_size_per_worker, None),
+            batch_shares=(train.batch_shares, ()),
             epochs=(train.epochs, None),
             max_steps_per_epoch=(train.max_steps_per_epoch, None),
             label_skew=(train.label_skew, None),

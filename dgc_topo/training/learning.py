@@ -23,6 +23,17 @@ from dgc_topo.training.own_code import is_own, load_own
 from dgc_topo.training.settings import TrainSection
 
 
+def shard_of(train: TrainSection, seed: int, place: int, num_workers: int) -> Shard:
+    """Return the part of the data of the worker at *place* among those that train.
+
+    Raises:
+        ValueError: if there are not as many shares of the batch as workers.
+    """
+    sizes = train.batch_sizes(num_workers)
+    unequal = sizes if train.batch_shares else ()
+    return Shard(sizes[place], place, num_workers, seed, train.label_skew, unequal)
+
+
 def learning_task(train: TrainSection, shard: Shard, device: torch.device) -> LearningTask:
     """Return the task of one worker that learns.
 

@@ -138,7 +138,7 @@ class TrainingRun:
             lost=self._progress.lost,
             resumed_at=self._progress.resumed_at,
             diverged_at_step=diverged_at_step,
-            batch_samples=self._task.batch_samples,
+            batch_samples=self._ranks[0].all_samples,
             parameters=self.parameters,
             fingerprint=check_agreement(
                 self._world, self._ranks, self._what("comparing parameters")
@@ -275,8 +275,8 @@ class TrainingRun:
         return add_staleness(self._world.gather(Staleness, own, self._what("counting waits")))
 
     def _measure_solo(self) -> Solo:
-        """Time the first worker while it has the machine to itself: the others wait."""
-        first = self._contributors[0]
+        """Time a worker with a largest batch, alone on the machine: the others wait."""
+        first = self._contributors[self._job.train.largest_place]
         what = self._what("timing a worker alone")
         own = [self._train_alone(rank) for rank in self._ranks if rank.rank == first]
         self._world.barrier(what)

@@ -17,7 +17,7 @@ from dgc_topo.python_files import CodeError, explained
 from dgc_topo.training.data import SampleDataset, Shard, TextDataset
 from dgc_topo.training.data.samples import TensorSamples, describe
 from dgc_topo.training.job import Job
-from dgc_topo.training.learning import learning_task
+from dgc_topo.training.learning import learning_task, shard_of
 from dgc_topo.training.learning_rates import DECAYS
 from dgc_topo.training.models import (
     Batch,
@@ -51,11 +51,26 @@ def check_jobs(jobs: Iterable[Job], *, local_rank: int = 0) -> None:
     seen: list[tuple[TrainSection, int]] = []
     for job in jobs:
         schedule = job.topology.schedule(job.train.world_size, seed=job.seed)
+        _check_shares(job)
         case = job.train, len(schedule.contributors)
         if case not in seen:
             seen.append(case)
-            shard = Shard(job.train.batch_size_per_worker, 0, case[1], job.seed)
-            _check(job.train, shard, local_rank)
+            _check(job.train, shard_of(job.train, job.seed, 0, case[1]), local_rank)
+
+
+def _check_shares(job: Job) -> None:
+    """Refuse unequal batches where workers count alike."""
+    if not job.train.batch_shares:
+        return
+    why = ""
+    if job.compression.uses_ddp:
+        why = f"method {job.compression.method!r} leaves the sum to DistributedDataParallel"
+    elif job.rule.is_local:
+        why = f"{job.rule.label} averages {job.rule.sends}, in which all workers count alike"
+    if why:
+        raise ValueError(
+            f"train.batch_shares: {why}; expected no such key, or gradients over an all-reduce"
+        )
 
 
 def _check(train: TrainSection, shard: Shard, local_rank: int) -> None:

@@ -20,9 +20,8 @@ from dgc_topo.training.averaging.own_moves import OwnMove, own_move_of
 from dgc_topo.training.buckets import Buckets, buckets_of, move_of
 from dgc_topo.training.checks import check_loss
 from dgc_topo.training.clocks import PhaseClock
-from dgc_topo.training.data import Shard
 from dgc_topo.training.job import Job
-from dgc_topo.training.learning import learning_task
+from dgc_topo.training.learning import learning_task, shard_of
 from dgc_topo.training.models import (
     Batch,
     EmulatedTask,
@@ -156,12 +155,19 @@ class TrainingRank:
         self.averager = self._averager()
         # Gradients sum to their mean; where none are summed, or DDP takes the mean, they are whole.
         whole = job.rule.is_local or job.compression.uses_ddp
-        self.loss_scale = 1.0 if whole else 1.0 / num_workers
+        sizes = job.train.batch_sizes(num_workers)
+        self.loss_scale = 1.0 if whole else sizes[self.place] / sum(sizes)
         # With a rate of 0 the optimizer's steps would have no largest elements to select.
         changes = job.rule.sends == "changes"
         self.trial_learning_rate = job.train.learning_rate if changes else 0.0
         self.randoms = Randoms(job.seed, self.place, device)
         self._batches: Iterator[Batch] = iter(())
+
+    @property
+    def all_samples(self) -> float:
+        """Images or tokens of all workers per step."""
+        sizes = self._job.train.batch_sizes(self.num_workers)
+        return self.task.batch_samples * sum(sizes) / sizes[self.place]
 
     def renumber(self, rank: int, num_ranks: int) -> None:
         """Go on as one of fewer ranks; it keeps its part of the training data."""
@@ -284,11 +290,14 @@ def compute_gradients(
 def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Task:
     """Return the task of the worker at *place* (from 0, among those that train)."""
     train = job.train
-    shard = Shard(train.batch_size_per_worker, place, num_workers, job.seed, train.label_skew)
+    shard = shard_of(train, job.seed, place, num_workers)
     if not train.emulates:
         return learning_task(train, shard, device)
-    model = load_model(train.model).at_batch(train.batch_size_per_worker)
-    compute_s = float(train.options.get("compute_s", model.compute_s))
+    model = load_model(train.model).at_batch(shard.batch_size)
+    compute_s = model.compute_s
+    if "compute_s" in train.options:
+        share = shard.batch_size / train.batch_size_per_worker
+        compute_s = share * float(train.options["compute_s"])
     assert train.max_steps_per_epoch is not None
     return EmulatedTask(shard, device, model, compute_s, train.max_steps_per_epoch)
 

@@ -58,7 +58,7 @@ class Findings:
         lost: Ranks that were lost, while the others went on.
         resumed_at: Steps after which the training went on from a checkpoint.
         diverged_at_step: Step whose loss is no longer finite, if one is.
-        batch_samples: Images or tokens per worker and step.
+        batch_samples: Images or tokens of all workers per step.
         parameters: The model's, by name.
         fingerprint: Digest of them, if all ranks have the same.
         staleness: Of all workers together, if counted.
@@ -76,7 +76,7 @@ class Findings:
     lost: Sequence[LostRank]
     resumed_at: Sequence[int]
     diverged_at_step: int | None
-    batch_samples: int
+    batch_samples: float
     parameters: Mapping[str, Tensor]
     fingerprint: str | None
     staleness: StalenessCounts | None
@@ -122,6 +122,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         every=rule.every,
         seed=job.seed,
         batch_size_per_worker=job.train.batch_size_per_worker,
+        batch_shares=job.train.batch_shares,
         rung=job.rung,
         job=job.key,
         workers=world.kind,
@@ -129,11 +130,11 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         num_steps=recorded["total_s"].shape[1],
         step_time_s=step_time_s,
         phases=Phases(**{name: float(typical(columns[name], axis=1).mean()) for name in _PHASES}),
-        samples_per_s=num_workers * found.batch_samples / step_time_s,
+        samples_per_s=found.batch_samples / step_time_s,
         gradient_bytes=FLOAT_BYTES * elements,
         compressed_bytes=float(exchanges["encoded_bytes"].mean()),
         wire_bytes_per_step=wire_bytes,
-        wire_bytes_per_sample=wire_bytes / found.batch_samples,
+        wire_bytes_per_sample=num_workers * wire_bytes / found.batch_samples,
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
         sparse=sparse,

@@ -72,6 +72,11 @@ class TrainSection(OptimizerKeys):
     code: Digests = Field(default_factory=dict)
     world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
     batch_size_per_worker: int = Field(ge=1)
+    batch_shares: tuple[Annotated[int, Field(ge=1, le=10**6)], ...] = Field(
+        default=(),
+        description="of unequal workers, such as [2, 2, 1] where the third is half as fast: the "
+        "largest takes batch_size_per_worker, each counts as much as its batch; equal by default",
+    )
     epochs: int = Field(ge=1)
     max_steps_per_epoch: int | None = Field(
         default=None, ge=1, description="for quick trials; needed if emulated"
@@ -140,9 +145,55 @@ class TrainSection(OptimizerKeys):
         return self.dataset == EMULATED
 
     @property
+    def largest_place(self) -> int:
+        """Number of the first worker with the largest batch."""
+        return self.batch_shares.index(max(self.batch_shares)) if self.batch_shares else 0
+
+    def batch_sizes(self, num_workers: int) -> tuple[int, ...]:
+        """Return the batch of each worker.
+
+        Raises:
+            ValueError: if there are not so many shares.
+        """
+        if not self.batch_shares:
+            return (self.batch_size_per_worker,) * num_workers
+        if len(self.batch_shares) != num_workers:
+            raise ValueError(
+                f"batch_shares = {list(self.batch_shares)}: expected {num_workers}, one per worker"
+            )
+        largest = max(self.batch_shares)
+        return tuple(self.batch_size_per_worker * share // largest for share in self.batch_shares)
+
+    @property
     def bucket_bytes(self) -> float | None:
         """Float32 bytes of a bucket; None for one bucket after the backward pass."""
         return bucket_bytes_of(overlap=self.overlap, bucket_mib=self.bucket_mib)
+
+    @model_validator(mode="after")
+    def _batches_are_whole(self) -> Self:
+        largest = max(self.batch_shares, default=1)
+        for share in self.batch_shares:
+            if self.batch_size_per_worker * share % largest:
+                raise ValueError(
+                    f"batch_shares: {share} of {largest} of batch_size_per_worker = "
+                    f"{self.batch_size_per_worker} is no whole number of samples, expected one"
+                )
+        if len(self.batch_shares) > self.world_size:
+            raise ValueError(
+                f"batch_shares: {len(self.batch_shares)} of them, expected one per worker of "
+                f"world_size = {self.world_size}"
+            )
+        if self.batch_shares and self.label_skew is not None:
+            raise ValueError(
+                "batch_shares with label_skew: samples are divided among workers in equal parts, "
+                "expected one without the other"
+            )
+        if self.batch_shares and self.clip_norm is not None:
+            raise ValueError(
+                "batch_shares with clip_norm: each worker's gradient is clipped as one of equal "
+                "parts, expected one without the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _can_overlap(self) -> Self:

@@ -119,6 +119,7 @@ ADAMW = (
     + "[compression]\nlook_ahead = 0.25\n"
 )
 
+SHARES = OVERLAPPED.replace("world_size = 3", "world_size = 3\nbatch_shares = [5, 5, 1]")
 GOSSIP = (
     OVERLAPPED.partition("[compression]")[0]
     .replace('name = "butterfly"\noptions = { order = "far" }', 'name = "gossip"')
@@ -130,7 +131,7 @@ def test_every_setting_that_decides_a_result_counts(tmp_path):
     """A setting that is added has to be written down in the fingerprint as well."""
     counted: set[str] = set()
     write_own(tmp_path)
-    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN, ADAMW, GOSSIP):
+    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN, ADAMW, SHARES, GOSSIP):
         [job], _ = plan_jobs(parse_scenario(text, folder=tmp_path))
         settings: Any = _settings_version_1(job)
         counted |= {*settings["train"], *settings["compression"]}

@@ -37,6 +37,7 @@ def jobs_of(folder, *topologies: str, train=None, compression=None, **settings) 
     values = scenario.model_dump(by_alias=True)
     values["train"] |= train or {}
     values["compression"] |= compression or {}
+    values["simulate"] = None  # nothing is predicted here
     return plan_jobs(Scenario.model_validate(values))[0]
 
 
@@ -96,7 +97,9 @@ def test_four_virtual_workers_equal_four_real_ones(tmp_path):
         jobs += jobs_of(tmp_path, "butterfly", densities=(0.02,), compression=rung, **clipped)
     terngrad = {"method": "terngrad"}
     jobs += jobs_of(tmp_path, "ring", densities=(1.0,), compression=terngrad, **clipped)
-    assert len(jobs) == 20
+    shares = {"batch_shares": [4, 2, 2, 1]}
+    jobs += jobs_of(tmp_path, "ring", world_size=4, batch_size=8, train=shares)
+    assert len(jobs) == 22
     for real, job in zip(run(jobs), jobs, strict=True):
         assert_equal(real, run_here(job))
 

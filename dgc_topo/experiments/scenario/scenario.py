@@ -192,6 +192,18 @@ class Scenario(Table):
         return self
 
     @model_validator(mode="after")
+    def _what_is_predicted_has_a_share_each(self) -> Self:
+        if self.train is None or self.simulate is None or self.simulate.workloads:
+            return self
+        others = set(self.simulate.world_sizes) - {self.train.world_size}
+        if self.train.batch_shares and others:
+            raise ValueError(
+                f"simulate.world_sizes: {min(others)} with train.batch_shares, which are those of "
+                f"{self.train.world_size} ranks; expected only these"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _lab_fits(self) -> Self:
         if self.lab is not None:
             if self.train is None:

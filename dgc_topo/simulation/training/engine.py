@@ -50,6 +50,8 @@ class TrainingStep:
             are sent.
         compute_factors: Factors on each rank's compute time.
         every: Local steps per exchange, each with an update: those from the last exchange on.
+        batch_shares: Shares of unequal workers, in the order of ranks: the largest has the
+            workload's batch; all have it by default.
         moves_first: True if the ranks update before the exchange, as for changes of parameters,
             instead of after it.
 
@@ -66,6 +68,7 @@ class TrainingStep:
     compute_factors: ComputeFactors = field(default_factory=ComputeFactors)
     every: int = 1
     moves_first: bool = False
+    batch_shares: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.accumulation_steps < 1:
@@ -78,6 +81,9 @@ class TrainingStep:
                 f"training step: every {self.every}, with buckets that overlap: what is sent is "
                 "known only after the last update; expected no overlap"
             )
+        if min(self.batch_shares, default=1) < 1:
+            shares = list(self.batch_shares)
+            raise ValueError(f"training step: batch_shares {shares}, expected 1 or more each")
         fill_buckets(self.workload.layers, self.bucket_bytes)
 
     @property
@@ -96,6 +102,23 @@ class TrainingStep:
         buckets = self.buckets
         return float((self.codec.encode_s(buckets) + self.codec.decode_s(buckets)).sum())
 
+    def num_batches(self, num_workers: int) -> float:
+        """Return how many of the workload's batches all workers have together."""
+        shares = self.batch_shares
+        return sum(shares) / max(shares) if shares else num_workers
+
+    def _shares_of_ranks(self, schedule: Schedule) -> FloatArray:
+        """Return each rank's batch over the workload's; servers have none."""
+        found, workers = np.ones(schedule.world_size), schedule.contributors
+        if self.batch_shares:
+            if len(self.batch_shares) != len(workers):
+                raise ValueError(
+                    f"training step: batch_shares {list(self.batch_shares)}, expected "
+                    f"{len(workers)}, one per worker"
+                )
+            found[workers] = np.array(self.batch_shares) / max(self.batch_shares)
+        return found
+
     def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
         """Return the times of all ranks' processors before sending; servers have none."""
         factors = self.compute_factors.of_period(schedule.world_size, iteration, self.every)
@@ -109,6 +132,7 @@ class TrainingStep:
             factors,
             self.accumulation_steps,
             moves_first=self.moves_first,
+            shares=self._shares_of_ranks(schedule),
         )
 
 

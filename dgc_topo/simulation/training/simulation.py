@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -67,6 +67,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     codec: Codec | float | str | None = None,
     jitter: Jitter | float = 0.0,
     slow_ranks: Mapping[int, float] | None = None,
+    batch_shares: Sequence[int] = (),
     union_exponent: float | None = None,
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
@@ -95,6 +96,8 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
             `Codec`.  Compressing is assumed to be free if left out.
         jitter: Relative spread of compute times, drawn in each step; or its distribution.
         slow_ranks: Factor on the compute time of single ranks.
+        batch_shares: Whole numbers, one per worker: the largest takes the workload's batch, the
+            others as much less as their numbers; all take it by default.
         union_exponent: See `simulate`.
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
@@ -144,6 +147,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         compute_factors=ComputeFactors(factors_of(slow_ranks, num_ranks), as_jitter(jitter), seed),
         every=every,
         moves_first=sends == "changes",
+        batch_shares=tuple(plain_int("batch_shares", each, least=1) for each in batch_shares),
     )
     if num_steps is not None:
         num_steps = plain_int("num_steps", num_steps, least=1)

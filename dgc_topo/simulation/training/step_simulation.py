@@ -92,18 +92,18 @@ class StepSimulation:
     @property
     def samples_per_s(self) -> float:
         """Throughput of all workers together, in the workload's samples."""
-        passes = self.step.accumulation_steps
-        return self.num_workers * passes * self.workload.batch_samples / self.step_time_s
+        samples = self.step.accumulation_steps * self.workload.batch_samples
+        return self.step.num_batches(self.num_workers) * samples / self.step_time_s
 
     @property
     def speedup(self) -> float:
         """Throughput over that of one worker that neither compresses nor communicates."""
-        return self.num_workers * self.scaling_efficiency
+        return self.step.num_batches(self.num_workers) * self.step.alone_s / self.step_time_s
 
     @property
     def scaling_efficiency(self) -> float:
         """Speed-up per worker, 1 at best."""
-        return self.step.alone_s / self.step_time_s
+        return self.speedup / self.num_workers
 
     @property
     def bytes_per_rank(self) -> float:

@@ -97,6 +97,7 @@ def compute_timeline(
     accumulation_steps: int,
     *,
     moves_first: bool = False,
+    shares: FloatArray | float = 1.0,
 ) -> Timeline:
     """Return each rank's timeline.
 
@@ -108,25 +109,28 @@ def compute_timeline(
         accumulation_steps: Passes whose gradients are added up before they are sent; the last
             one may overlap with sending.
         moves_first: True if the last computation's update comes before sending, too.
+        shares: Batch of each rank over the workload's, which its passes take as many times as long.
     """
     last, update_s = factors.last, workload.update_s
-    local_s = accumulation_steps * workload.compute_s + update_s
+    local_s = accumulation_steps * workload.compute_s * shares + update_s
     begin_s = local_s * factors.earlier
+    passes = last * shares
     before_s = (accumulation_steps - 1) * workload.compute_s + workload.forward_s
     ready_s = [layer.ready_s for bucket in buckets for layer in bucket.layers]
     encoded_s = np.cumsum(encode_s)  # by the end of each bucket
     counts = [len(bucket.layers) for bucket in buckets]
     held_up_s = np.repeat(encoded_s - encode_s, counts)
-    layer_end_s = before_s + np.array(ready_s) + held_up_s
+    layer_end_s = np.multiply.outer(before_s + np.array(ready_s), passes)
+    layer_end_s += np.multiply.outer(held_up_s, last) + begin_s
     last_update_s = update_s if moves_first else 0.0
-    start_s = layer_end_s[np.cumsum(counts) - 1] + last_update_s
+    start_s = layer_end_s[np.cumsum(counts) - 1] + last_update_s * last
     return Timeline(
         last,
         begin_s,
-        begin_s + before_s * last,
-        begin_s + np.multiply.outer(layer_end_s, last),
-        begin_s + np.multiply.outer(start_s, last),
-        begin_s + np.multiply.outer(start_s + encode_s, last),
+        begin_s + before_s * passes,
+        layer_end_s,
+        start_s,
+        start_s + np.multiply.outer(encode_s, last),
         update_s * factors.earlier + last_update_s * last,
     )
 

@@ -1,9 +1,10 @@
 """Batches of each worker: all workers draw the same plan from a seed, and each takes its part.
 
 N workers with batches of b see, step by step, exactly the samples that one worker with batches of
-N*b would see: worker r has the r-th run of b in each global batch.  (Samples that are divided by
-label are an exception, see `label_skew`.)  All workers have the same number of steps.  Samples
-that do not fill a global batch are left out; they differ from epoch to epoch.
+N*b would see: worker r has the r-th run of b in each global batch; unequal workers have runs of
+their own lengths.  (Samples that are divided by label are an exception, see `label_skew`.)  All
+workers have the same number of steps.  Samples that do not fill a global batch are left out; they
+differ from epoch to epoch.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ class Shard:
     """One worker's place among those that share a data set.
 
     Attributes:
-        batch_size: Images, or streams of text, per worker and step.
+        batch_size: Images, or streams of text, of this worker per step.
         rank: Its number, from 0, among the workers that train.
         num_workers: Number of workers that train (a dedicated server does not).
         seed: The same on every worker.
         label_skew: Concentration of the classes that each worker gets, see `label_skew`; None
             divides all samples among all workers, anew in each epoch.
+        batch_sizes: Of all workers, if they differ.
 
     Raises:
         ValueError: if a number is out of range.
@@ -59,6 +61,7 @@ class Shard:
     num_workers: int = 1
     seed: int = 0
     label_skew: float | None = None
+    batch_sizes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.num_workers:
@@ -69,11 +72,31 @@ class Shard:
             raise ValueError(f"shard: seed {self.seed}, expected at least 0")
         if self.label_skew is not None and not 0 < self.label_skew < math.inf:
             raise ValueError(f"shard: label_skew {self.label_skew}, expected a number above 0")
+        if self.batch_sizes and (
+            len(self.batch_sizes) != self.num_workers
+            or self.batch_sizes[self.rank] != self.batch_size
+        ):
+            raise ValueError(
+                f"shard: batch_sizes {self.batch_sizes}, expected {self.num_workers} with "
+                f"{self.batch_size} of rank {self.rank}"
+            )
 
     @property
     def global_batch_size(self) -> int:
         """Number of samples of all workers together in one step."""
-        return self.batch_size * self.num_workers
+        return sum(self.batch_sizes) or self.batch_size * self.num_workers
+
+    @property
+    def begin(self) -> int:
+        """Number of samples of the workers before this one in one step."""
+        return sum(self.batch_sizes[: self.rank]) or self.batch_size * self.rank
+
+    @property
+    def text(self) -> str:
+        """All workers' batches, for errors."""
+        if self.batch_sizes:
+            return f"batches of {', '.join(map(str, self.batch_sizes))}"
+        return f"{self.num_workers} workers x batch {self.batch_size}"
 
     def generator(self, epoch: int, purpose: int) -> torch.Generator:
         """Return the random numbers of an *epoch*, the same on every worker."""
@@ -100,7 +123,7 @@ class SampleBatches:
 
     def __post_init__(self) -> None:
         if not self.steps_per_epoch:
-            workers = f"{self.shard.num_workers} workers x batch {self.shard.batch_size}"
+            workers = self.shard.text
             raise ValueError(f"batches: {self.num_samples} samples, {workers} need more")
 
     @property
@@ -132,16 +155,16 @@ class SampleBatches:
         """Return our part of *rows*, which are in the order of the epoch."""
         shard = self.shard
         used = rows[: self.steps_per_epoch * shard.global_batch_size]
-        shape = (self.steps_per_epoch, shard.num_workers, shard.batch_size, *rows.shape[1:])
-        return used.view(shape)[:, shard.rank]
+        shape = (self.steps_per_epoch, shard.global_batch_size, *rows.shape[1:])
+        return used.view(shape)[:, shard.begin : shard.begin + shard.batch_size]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StreamBatches:
     """Windows that walk through contiguous text, one stream per row of every worker's batch.
 
-    Row i of worker r is stream ``r * batch_size + i`` of the ``num_workers * batch_size`` equal
-    streams that the text is cut into, so hidden state may be carried from window to window.
+    Row i of a worker is stream ``begin + i`` of as many equal streams as a global batch has, which
+    the text is cut into, so hidden state may be carried from window to window.
     Each epoch begins at another offset, within what does not fill a step.
 
     Attributes:
@@ -161,7 +184,7 @@ class StreamBatches:
         if self.bptt < 1:
             raise ValueError(f"batches: bptt {self.bptt}, expected at least 1")
         if not self.steps_per_epoch:
-            rows = f"{self.shard.num_workers} workers x batch {self.shard.batch_size}"
+            rows = self.shard.text
             needs = f"{rows} x bptt {self.bptt} need more"
             raise ValueError(f"batches: {len(self.tokens)} tokens, {needs}")
 
@@ -177,7 +200,7 @@ class StreamBatches:
         slack = len(self.tokens) - 1 - length * shard.global_batch_size
         generator = shard.generator(epoch, _OFFSET)
         offset = int(torch.randint(slack + 1, (), generator=generator))
-        start = offset + shard.rank * shard.batch_size * length
+        start = offset + shard.begin * length
         ours = self.tokens[start : start + shard.batch_size * length + 1]
         inputs = ours[:-1].view(shard.batch_size, length)
         targets = ours[1:].view(shard.batch_size, length)
