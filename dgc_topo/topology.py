@@ -33,6 +33,7 @@ from dgc_topo.plugins import (
 )
 from dgc_topo.scalars import plain_int
 from dgc_topo.schedule import Goal, Schedule, Step, check_is_step
+from dgc_topo.schedule.views import same_transfers
 from dgc_topo.tables.places import FolderOfScenario, Label
 from dgc_topo.tables.table import Table
 from dgc_topo.topology_options import (
@@ -175,6 +176,14 @@ class Topology:
         return "iteration" in parameters_of(self.builder)
 
     @property
+    def changes(self) -> bool:
+        """True if its schedule is another one in some of the first iterations.
+
+        A topology may take the iteration, and still not depend on it with its options.
+        """
+        return self.varies and _changes(self)
+
+    @property
     def is_seeded(self) -> bool:
         """True if the schedule may depend on the seed."""
         return "seed" in parameters_of(self.builder)
@@ -302,6 +311,19 @@ def _goal_of(topology: Topology) -> Goal:
         with suppress(TopologyError):  # some begin with more
             return topology.schedule(world_size).goal
     return topology.schedule(_MOST_RANKS).goal
+
+
+@lru_cache(maxsize=256)
+def _changes(topology: Topology) -> bool:
+    """Return True if it changes for the fewest ranks, from 4, that it can be built for."""
+    for world_size in range(4, _MOST_RANKS):
+        with suppress(TopologyError):
+            made = [list(topology.schedule(world_size, iteration=i).steps()) for i in range(6)]
+            return any(
+                len(steps) != len(made[0]) or not all(map(same_transfers, steps, made[0]))
+                for steps in made
+            )
+    return True
 
 
 def read_topology(value: object, info: ValidationInfo) -> Topology:

@@ -25,6 +25,7 @@ ALL_REDUCE: list[Case] = [
 ]
 GRAPHS = ["ring", "torus", "complete", "exponential", "one-peer-exponential", "random-matching"]
 GOSSIP: list[Case] = [("gossip", {"graph": graph}) for graph in GRAPHS]
+PUSH: list[Case] = [("gossip", {"graph": "random-push"})]  # column-stochastic
 
 
 def topologies(cases: list[Case]) -> list[Topology]:

@@ -22,10 +22,10 @@ from dgc_topo.schedule.cost import count_cost
 from dgc_topo.schedule.text import format_schedule, parse_schedule
 from dgc_topo.schedule.weights import contributions, follow
 from dgc_topo.topology import Topology, load_topology
-from tests.strategies import ALL_REDUCE, GOSSIP, smallest_world, topologies
+from tests.strategies import ALL_REDUCE, GOSSIP, PUSH, smallest_world, topologies
 
 WORLD_SIZES = [*range(1, 34), 64]
-EVERY = topologies(ALL_REDUCE + GOSSIP)
+EVERY = topologies(ALL_REDUCE + GOSSIP + PUSH)
 
 
 @pytest.mark.parametrize("topology", EVERY, ids=lambda t: t.label)

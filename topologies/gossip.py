@@ -3,6 +3,10 @@
 One step per iteration with Metropolis-Hastings weights, so the mixing is doubly stochastic and the
 ranks' average never changes.  (Xiao & Boyd 2004; D-PSGD: Lian et al., NeurIPS 2017; exponential
 graphs: Assran et al., ICML 2019, Ying et al., NeurIPS 2021.)
+
+In a random push nobody waits for an answer, and some ranks hear more than others.  The shares that
+a rank gives away add up, those that it hears do not: they need push-sum's weights (Kempe, Dobra,
+Gehrke, FOCS 2003).
 """
 
 from collections.abc import Iterator
@@ -13,11 +17,17 @@ import networkx as nx
 import numpy as np
 
 from dgc_topo.arrays import IntArray
-from dgc_topo.schedule import Schedule, Step, mixing
+from dgc_topo.schedule import Goal, Schedule, Step, mixing
 
 Directed: TypeAlias = "nx.DiGraph[int]"
 Graph = Literal[
-    "ring", "torus", "complete", "exponential", "one-peer-exponential", "random-matching"
+    "ring",
+    "torus",
+    "complete",
+    "exponential",
+    "one-peer-exponential",
+    "random-matching",
+    "random-push",
 ]
 
 
@@ -28,7 +38,9 @@ def schedule(world_size: int, graph: Graph = "ring", iteration: int = 0, seed: i
         world_size: Any number of ranks from 1.
         graph: Pairs of ranks that exchange. ``torus`` is as square as the world size allows;
             ``exponential`` sends to the ranks 1, 2, 4, ... above; ``one-peer-exponential`` takes
-            those in turn, one an iteration; ``random-matching`` draws new pairs each iteration.
+            those in turn, one an iteration; ``random-matching`` draws new pairs each iteration; in
+            a ``random-push`` each rank gives half of its value away, to the next rank and to one
+            that is drawn each iteration, and nobody answers.
         iteration: Number of the training step.
         seed: Seed of random pairs.
     """
@@ -37,6 +49,8 @@ def schedule(world_size: int, graph: Graph = "ring", iteration: int = 0, seed: i
         step = _averaging(_circulant(world_size, 1 << (iteration % hops)))
     elif graph == "random-matching":
         step = _averaging(_matching(world_size, iteration, seed))
+    elif graph == "random-push" and world_size > 1:
+        step = _push(world_size, iteration, seed)
     else:
         step = _fixed_step(graph, world_size)
 
@@ -44,7 +58,8 @@ def schedule(world_size: int, graph: Graph = "ring", iteration: int = 0, seed: i
         if world_size > 1:
             yield step.select(np.isin(step.src, ranks) | np.isin(step.dst, ranks))
 
-    return Schedule(world_size, 1, steps_of, goal="doubly-stochastic")
+    goal: Goal = "column-stochastic" if graph == "random-push" else "doubly-stochastic"
+    return Schedule(world_size, 1, steps_of, goal=goal)
 
 
 @lru_cache(maxsize=32)
@@ -74,6 +89,16 @@ def _matching(n: int, iteration: int, seed: int) -> Directed:
     graph.add_edges_from(zip(order[0 : n - 1 : 2].tolist(), order[1::2].tolist(), strict=True))
     directed: Directed = graph.to_directed()
     return directed
+
+
+def _push(n: int, iteration: int, seed: int) -> Step:
+    """Return the step in which each rank gives a quarter to the next, and one to a random rank."""
+    ranks = np.arange(n)
+    others = np.random.default_rng((seed, iteration)).integers(min(2, n - 1), max(n, 2), n)
+    target = np.concatenate([ranks + 1, ranks + others]) % n
+    edges, quarters = np.unique(target * n + np.tile(ranks, 2), return_counts=True)
+    halves = np.full(n, 2)
+    return mixing(edges % n, edges // n, quarters, halves, denominator=4, count=1)
 
 
 def _averaging(graph: Directed) -> Step:

@@ -16,7 +16,7 @@ from dgc_topo.topology import Topology, load_topology
 from dgc_topo.wire.coding import WIRE_DTYPES
 from tests.compression.workers import add_up, constant, dgc_ranks, model, random_like
 from tests.runtime.test_communicator import Recorder
-from tests.strategies import GOSSIP, topologies
+from tests.strategies import GOSSIP, PUSH, topologies
 
 WORLD_SIZE = 5
 TOPOLOGIES = ["ring", "butterfly", "mesh", "tree", "parameter-server"]
@@ -71,7 +71,7 @@ COMPRESSORS: dict[str, Any] = {
     "random-k": lambda parameters: RandomK(parameters, density=0.1),
     "updates": lambda p: UpdateCompressor(p, num_workers=2, density=0.1),
 }
-MIXING = [*topologies(GOSSIP), halves("part"), halves("column-stochastic")]
+MIXING = [*topologies(GOSSIP + PUSH), halves("part"), halves("column-stochastic")]
 
 
 @pytest.mark.parametrize("topology", MIXING, ids=lambda t: t.label)

@@ -12,7 +12,7 @@ from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import ScheduleError
 from dgc_topo.schedule.weights import contributions
-from tests.strategies import GOSSIP, GRAPHS, examples
+from tests.strategies import GOSSIP, GRAPHS, PUSH, examples
 
 SYMMETRIC = ["ring", "torus", "complete"]
 
@@ -106,7 +106,7 @@ def test_a_run_keeps_the_survivors_sum(loss, seed):
     torch.testing.assert_close(after, expected)
 
 
-@pytest.mark.parametrize(("name", "options"), GOSSIP)
+@pytest.mark.parametrize(("name", "options"), GOSSIP + PUSH)
 def test_the_simulator_takes_it(name, options):
     left = dt.without(dt.load_topology(name, options), [1, 2], world_size=8)
     assert dt.simulate(left, "1gbe", "1MB", world_size=6).time_s > 0

@@ -26,7 +26,7 @@ from dgc_topo.simulation import (
 from dgc_topo.simulation.transfer_sizes import StepSizes
 from dgc_topo.topology import load_topology
 from tests.simulation.slow import slow_flows, slow_max_min, slow_schedule
-from tests.strategies import ALL_REDUCE, GOSSIP
+from tests.strategies import ALL_REDUCE, GOSSIP, PUSH
 
 BANDWIDTH, LATENCY = 125e6, 25e-6  # per link
 ALPHA, BETA = 2 * LATENCY, 1 / BANDWIDTH
@@ -250,7 +250,7 @@ def test_schedules_end_as_in_the_slow_model():
     check()
 
 
-@pytest.mark.parametrize("case", [*ALL_REDUCE, *GOSSIP], ids=str)
+@pytest.mark.parametrize("case", [*ALL_REDUCE, *GOSSIP, *PUSH], ids=str)
 @pytest.mark.parametrize("world_size", [5, 8])
 def test_topologies_on_unequal_links_end_as_in_the_slow_model(case, world_size):
     name, options = case
