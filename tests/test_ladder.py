@@ -12,7 +12,8 @@ from dgc_topo.cli.main import app
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
-from dgc_topo.records.measurement import Measurement, StalenessCounts
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.quality import StalenessCounts
 from dgc_topo.report.ladder import Ladder, compare_rungs, ladder_findings
 from dgc_topo.report.ladder_plots import (
     curves_figure,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from dgc_topo.records.configuration import Configuration
-from dgc_topo.records.measurement import Measurement, ModelFiles, Phases, SparseSizes
+from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
+from dgc_topo.records.quality import ModelFiles
 
 if TYPE_CHECKING:
     import pandas as pd

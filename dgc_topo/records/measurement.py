@@ -7,8 +7,6 @@ from math import isfinite, nan
 from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from dgc_topo.records.quality import LostRank, ModelFiles, Quality, Record, StalenessCounts
 from dgc_topo.wire.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
 
 SCHEMA_VERSION = 1  #: raised by changes after which older versions cannot read the records
@@ -33,12 +32,7 @@ ONE_DENSE_WORKER = (
 )
 
 
-class _Record(BaseModel):
-    # A diverged run has an infinite perplexity, which JSON can hold only as text.
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-
-class Phases(_Record):
+class Phases(Record):
     """Seconds of one training step by phase (medians over steps)."""
 
     compute_s: NonNegativeFloat = Field(description="batch, forward and backward pass")
@@ -59,7 +53,7 @@ class Phases(_Record):
         )
 
 
-class SparseSizes(_Record):
+class SparseSizes(Record):
     """Composition of a sparse gradient, after the warm-up (means over steps and workers)."""
 
     length: PositiveInt = Field(description="elements in the tensors that are compressed")
@@ -82,7 +76,7 @@ class SparseSizes(_Record):
         return WireCoding(self.index_encoding, self.wire_dtype)
 
 
-class ProfileLayer(_Record):
+class ProfileLayer(Record):
     """Layer of a profile: gradients that are complete together."""
 
     name: str
@@ -91,7 +85,7 @@ class ProfileLayer(_Record):
     dense_elements: NonNegativeInt = Field(description="in biases and norms")
 
 
-class RecordedProfile(_Record):
+class RecordedProfile(Record):
     """Times at which the gradients of one worker alone are complete (medians over steps)."""
 
     forward_s: NonNegativeFloat = Field(description="batch and forward pass")
@@ -100,56 +94,7 @@ class RecordedProfile(_Record):
     )
 
 
-class StalenessCounts(_Record):
-    """Waiting times of elements: bin b counts those from ``2**b`` to below ``2**(b+1)`` steps.
-
-    An element that is sent in two consecutive steps has waited 1.  Counts are for all workers
-    together.
-    """
-
-    sent: tuple[NonNegativeInt, ...] = Field(description="elements ever sent, when they were sent")
-    waiting: tuple[NonNegativeInt, ...] = Field(description="elements at the end, since last sent")
-
-
-class LostRank(_Record):
-    """A rank that was lost, while the others went on."""
-
-    rank: NonNegativeInt
-    step: NonNegativeInt = Field(description="from which the others went on without it")
-
-
-class QualityPoint(_Record):
-    """Quality on the test set after some epochs."""
-
-    epoch: NonNegativeInt
-    step: NonNegativeInt
-    value: float
-    train_loss: float | None = None
-    density: float | None = Field(
-        default=None, description="fraction of the compressed elements sent in this epoch's steps"
-    )
-
-
-class Quality(_Record):
-    """Quality: accuracy (a fraction, higher is better), perplexity or a user's loss (lower)."""
-
-    metric: Literal["accuracy", "perplexity", "loss"]
-    points: tuple[QualityPoint, ...] = Field(min_length=1)
-
-    @property
-    def final(self) -> float:
-        """Quality at the end of training."""
-        return self.points[-1].value
-
-
-class ModelFiles(_Record):
-    """Files of a run's models, relative to the results folder: state_dicts of `torch.save`."""
-
-    last: str
-    best: str
-
-
-class Measurement(_Record):
+class Measurement(Record):
     """Record of what one configuration did (measured) or would do (predicted)."""
 
     schema_version: int = Field(
@@ -164,6 +109,10 @@ class Measurement(_Record):
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
     goal: str = Field(
         default="all-reduce", description="what a step does: all-reduce, or a kind of mixing"
+    )
+    spectral_gap: float | None = Field(
+        default=None,
+        description="of gossip: 1 minus the factor by which an exchange brings ranks nearer",
     )
     world_size: PositiveInt
     num_workers: PositiveInt = Field(description="ranks that train; dedicated servers do not")

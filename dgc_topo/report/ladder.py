@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import NamedTuple
 
 from dgc_topo.records.configuration import measured
-from dgc_topo.records.measurement import Measurement, Quality
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.quality import Quality
 from dgc_topo.report.comparison import MISSING, Cell, Comparison, Heading, spread_text
 from dgc_topo.units import percent_text, three_digits, times_text
 

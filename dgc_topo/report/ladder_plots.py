@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from dgc_topo.records.measurement import Measurement, QualityPoint
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.quality import QualityPoint
 from dgc_topo.report.ladder import Condition, Ladder
 from dgc_topo.report.style import (
     PALE,

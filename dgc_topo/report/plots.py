@@ -21,7 +21,8 @@ from dgc_topo.records.configuration import (
     networks,
     predicted,
 )
-from dgc_topo.records.measurement import Measurement, Quality
+from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.quality import Quality
 from dgc_topo.report.style import (
     BYTES,
     FACTOR,

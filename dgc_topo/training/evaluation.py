@@ -1,20 +1,20 @@
-"""Evaluation during training: the workers' average model, and its score on the test set."""
+"""Evaluation during training: the workers' average model, their own, and scores on the test set."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.records.measurement import QualityPoint
+from dgc_topo.records.quality import QualityPoint, RankQuality
 from dgc_topo.sizes import count_elements
 from dgc_topo.training.averaging.parameters import set_parts
-from dgc_topo.training.models import Score, Task, running_statistics
-from dgc_topo.training.rank import StepRecord
+from dgc_topo.training.models import LearningTask, Score, Task, running_statistics
+from dgc_topo.training.rank import StepRecord, TrainingRank
 
 
 class Share(NamedTuple):
@@ -24,23 +24,62 @@ class Share(NamedTuple):
         score: Score on its part of the test set.
         loss: Mean loss of its steps; 0 on a server.
         density: Fraction of the compressed elements that it sent, mean over its steps.
+        distance: L2 distance of its parameters from those of the model that is evaluated.
+        own: Score of its own model on the whole test set; None if nobody asks for it.
     """
 
     score: Score
     loss: float
     density: float
+    distance: float = 0.0
+    own: Score | None = None
 
 
-def share_of(score: Score, done: Sequence[StepRecord], parameters: Mapping[str, Tensor]) -> Share:
-    """Return a rank's share from the records of an epoch's steps."""
-    compressed, _ = count_elements(p.shape for p in parameters.values())
+def share_of(
+    rank: TrainingRank,
+    task: LearningTask,
+    model: nn.Module,
+    done: Sequence[StepRecord],
+    *,
+    own_too: bool = False,
+) -> Share:
+    """Return a rank's share of the evaluation of the average *model*.
+
+    Args:
+        rank: The rank.
+        task: For its test set.
+        model: The average model.
+        done: Records of the epoch's steps.
+        own_too: True to score the rank's own model as well.
+    """
+    compressed, _ = count_elements(p.shape for p in rank.parameters.values())
     exchanges = [r for r in done if r.encoded_bytes] or done
     sent = [r.entries / compressed if r.entries else r.density for r in exchanges]
-    return Share(score, float(np.mean([r.loss for r in done])), float(np.mean(sent)))
+    score, own = rank.evaluate(task, model), None
+    with rank.averager.turn():  # what a rank holds between steps may be something else
+        distance = _distance(rank.parameters, dict(model.named_parameters()))
+        if own_too:
+            own = rank.evaluate(task, rank.model, whole=True)
+    loss = float(np.mean([r.loss for r in done]))
+    return Share(score, loss, float(np.mean(sent)), distance, own)
+
+
+@torch.no_grad()
+def _distance(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    squares = [
+        float((value.detach() - second[name].detach()).to(torch.float64).square().sum())
+        for name, value in first.items()
+    ]
+    return math.sqrt(sum(squares))
 
 
 def quality_point(
-    epoch: int, num_steps: int, shares: Sequence[Share], contributors: Sequence[int]
+    epoch: int,
+    num_steps: int,
+    shares: Sequence[Share],
+    contributors: Sequence[int],
+    *,
+    is_local: bool = False,
 ) -> QualityPoint:
     """Return the quality after an epoch; an undefined value counts as infinite.
 
@@ -49,19 +88,35 @@ def quality_point(
         num_steps: Number of steps in an epoch.
         shares: By rank; they are added in this order, so that sums have the same bits everywhere.
         contributors: The ranks that train.
+        is_local: True if each rank has parameters of its own.
     """
     total, loss, density = Score(shares[0].score.metric, 0.0, 0), 0.0, 0.0
-    for rank in contributors:
-        total += shares[rank].score
-        loss += shares[rank].loss
-        density += shares[rank].density
+    training = [shares[rank] for rank in contributors]
+    for own in training:
+        total += own.score
+        loss += own.loss
+        density += own.density
     return QualityPoint(
         epoch=epoch + 1,
         step=(epoch + 1) * num_steps,
         value=math.inf if math.isnan(total.value) else total.value,
         train_loss=loss / len(contributors),
         density=density / len(contributors),
+        consensus_distance=root_mean_square(own.distance for own in training) if is_local else None,
+        ranks=_quality_of_ranks([own.own for own in training if own.own is not None]),
     )
+
+
+def root_mean_square(values: Iterable[float]) -> float:
+    """Return the root of the mean square of some numbers, at least one."""
+    return float(np.sqrt(np.mean(np.square(list(values)))))
+
+
+def _quality_of_ranks(scores: Sequence[Score]) -> RankQuality | None:
+    if not scores:
+        return None
+    values = [math.inf if math.isnan(score.value) else score.value for score in scores]
+    return RankQuality(lowest=min(values), mean=float(np.mean(values)), highest=max(values))
 
 
 def flat_statistics(model: nn.Module) -> Tensor:

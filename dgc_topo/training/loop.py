@@ -10,16 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.compression.gradients import NonFiniteGradientError
-from dgc_topo.records.measurement import (
-    Measurement,
-    Phases,
-    Quality,
-    StalenessCounts,
-)
+from dgc_topo.records.measurement import Measurement, Phases
+from dgc_topo.records.quality import Quality, StalenessCounts
 from dgc_topo.runtime import PeerError
 from dgc_topo.runtime.connections import sent_bytes
 from dgc_topo.training.agreement import check_agreement, shared_model
@@ -171,6 +165,7 @@ class TrainingRun:
         self._contributors = self._schedule.contributors.tolist()
         for rank, number in zip(self._ranks, self._world.ranks, strict=True):
             rank.renumber(number, self._world.world_size)
+            rank.averager.renew()
         self._connect()
         return True
 
@@ -241,20 +236,21 @@ class TrainingRun:
 
     def _evaluate(self, task: LearningTask, epoch: int) -> None:
         """Evaluate the workers' average model, each worker on its share of the test set."""
-        model, first = self._shared_model(), self._timetable.steps(epoch).start
+        what = self._what("averaging the model")
+        model = shared_model(self._world, self._ranks, self._contributors, what)
+        first = self._timetable.steps(epoch).start
         first = max(first - self._progress.first_recorded, 0)
         what = self._what(f"evaluating after epoch {epoch + 1}")
+        own_too = self._job.train.evaluate_ranks and self._rule.is_local
         own = [
-            share_of(
-                rank.evaluate(task, model),
-                rank.records[first:] or rank.records[-1:],  # diverged in an epoch's first step
-                self.parameters,
-            )
+            # A rank may have diverged in an epoch's first step.
+            share_of(rank, task, model, rank.records[first:] or rank.records[-1:], own_too=own_too)
             for rank in self._ranks
         ]
         shares = self._world.gather(Share, own, what)
-        steps_per_epoch = self._timetable.steps_per_epoch
-        point = quality_point(epoch, steps_per_epoch, shares, self._contributors)
+        steps = self._timetable.steps_per_epoch
+        is_local = self._rule.is_local
+        point = quality_point(epoch, steps, shares, self._contributors, is_local=is_local)
         self._events.evaluated(epoch + 1, task.metric, point.value)
         self._progress.points.append(point)
         self._keeper.evaluated(self._progress, model, rises=task.higher_is_better)
@@ -263,10 +259,6 @@ class TrainingRun:
         if not isinstance(self._task, LearningTask):
             return None
         return Quality(metric=self._task.metric, points=tuple(self._progress.points))
-
-    def _shared_model(self) -> nn.Module:
-        what = self._what("averaging the model")
-        return shared_model(self._world, self._ranks, self._contributors, what)
 
     def _gather_staleness(self) -> StalenessCounts | None:
         if not self._job.compression.track_ages:

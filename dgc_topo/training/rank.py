@@ -244,11 +244,13 @@ class TrainingRank:
         check_loss(self._job, loss, self.rank, iteration)
         return Computed(loss, pass_s, interface_bytes)
 
-    def evaluate(self, task: LearningTask, model: nn.Module) -> Score:
-        """Return the score of *model* on this rank's part of the test set."""
+    def evaluate(self, task: LearningTask, model: nn.Module, *, whole: bool = False) -> Score:
+        """Return the score of *model* on this rank's part of the test set, or on all of it."""
         if not self.trains:
             return Score(task.metric, 0.0, 0)
         with self.randoms:  # samples of the user's own may be drawn at random
+            if whole:
+                return task.evaluate(model)
             return task.evaluate(model, part=self._part, num_parts=self._num_parts)
 
     def staleness(self) -> Staleness | None:

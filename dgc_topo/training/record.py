@@ -12,17 +12,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dgc_topo.compression.accumulation import Staleness
+from dgc_topo.proof import prove
 from dgc_topo.records.environment import describe_environment
-from dgc_topo.records.measurement import (
-    EMULATED_COMPUTE,
-    LostRank,
-    Measurement,
-    ModelFiles,
-    Phases,
-    Quality,
-    SparseSizes,
-    StalenessCounts,
-)
+from dgc_topo.records.measurement import EMULATED_COMPUTE, Measurement, Phases, SparseSizes
+from dgc_topo.records.quality import LostRank, ModelFiles, Quality, StalenessCounts
 from dgc_topo.schedule import Schedule
 from dgc_topo.sizes import FLOAT_BYTES, count_elements, is_sparse
 from dgc_topo.training.buckets import add_up
@@ -34,6 +27,7 @@ from dgc_topo.training.solo import Solo, mean_phases
 from dgc_topo.training.world import World
 from dgc_topo.wire.coding import VALUE_BYTES
 
+_MOST_PROVED = 128  # ranks
 _SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
 _PHASES = tuple(Phases.model_fields)
 
@@ -110,6 +104,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         topology=GLOO if job.compression.uses_ddp else job.topology.name,
         options={} if job.compression.uses_ddp else job.topology.plain_options,
         goal=schedule.goal,
+        spectral_gap=_spectral_gap(job),
         world_size=job.train.world_size,
         num_workers=num_workers,
         network=world.network,
@@ -158,6 +153,14 @@ def add_staleness(found: Sequence[Staleness]) -> StalenessCounts | None:
         return None
     sent, waiting = add_up(found)
     return StalenessCounts(sent=tuple(sent), waiting=tuple(waiting))
+
+
+def _spectral_gap(job: Job) -> float | None:
+    """Return that of a topology that gossips, unless a proof would take long."""
+    world_size = job.train.world_size
+    if not job.topology.gossips or world_size > _MOST_PROVED:
+        return None
+    return prove(job.topology, world_size, seed=job.seed).spectral_gap
 
 
 def _workload(train: TrainSection) -> str:

@@ -88,6 +88,11 @@ class TrainSection(OptimizerKeys):
         "workers once for all: 100 is nearly even, 0.1 a class or two for each; without it, each "
         "epoch shuffles all samples over all workers",
     )
+    evaluate_ranks: bool = Field(
+        default=False,
+        description="where each rank has parameters of its own, as in gossip: measure the quality "
+        "of every rank's model as well, each on the whole test set",
+    )
     overlap: bool = Field(
         default=False, description=f"{OVERLAP}; DDP always does, and gossip never"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dgc_topo.proof import prove
-from dgc_topo.records.measurement import LostRank
+from dgc_topo.records.quality import LostRank
 from dgc_topo.survivors import without
 from dgc_topo.topology import Topology
 from dgc_topo.training.checkpoints.state import Progress

@@ -136,5 +136,5 @@ def test_every_setting_that_decides_a_result_counts(tmp_path):
         settings: Any = _settings_version_1(job)
         counted |= {*settings["train"], *settings["compression"]}
     known = TrainSection.model_fields.keys() | CompressionSection.model_fields.keys()
-    unimportant = {"folder", "densities", "track_ages", "log", "checkpoint_every"}
+    unimportant = {"folder", "densities", "track_ages", "log", "checkpoint_every", "evaluate_ranks"}
     assert known - counted == unimportant

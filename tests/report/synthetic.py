@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from math import log2
 
-from dgc_topo.records.measurement import Measurement, Phases, Quality, QualityPoint, SparseSizes
+from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
+from dgc_topo.records.quality import Quality, QualityPoint
 
 SCENARIO = "synthetic-test-data"
 MACHINE = "invented numbers for tests, measured nowhere"

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from dgc_topo.cli.main import app
 from dgc_topo.files import WriteError
 from dgc_topo.records.folder import ResultsFolder
-from dgc_topo.records.measurement import Measurement, Phases, Quality, QualityPoint, SparseSizes
+from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
+from dgc_topo.records.quality import Quality, QualityPoint
 from dgc_topo.records.records import ResultsError, load_measurements
 from tests.report.synthetic import measurements
 

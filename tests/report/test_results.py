@@ -14,14 +14,8 @@ import dgc_topo
 from dgc_topo.records.configuration import measured
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
-from dgc_topo.records.measurement import (
-    SCHEMA_VERSION,
-    LostRank,
-    ModelFiles,
-    Quality,
-    QualityPoint,
-    StalenessCounts,
-)
+from dgc_topo.records.measurement import SCHEMA_VERSION
+from dgc_topo.records.quality import LostRank, ModelFiles, Quality, QualityPoint, StalenessCounts
 from dgc_topo.records.records import ResultsError, load_measurements
 from dgc_topo.report.results import load_results
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.records.configuration import measured
-from dgc_topo.records.measurement import Quality, QualityPoint
+from dgc_topo.records.quality import Quality, QualityPoint
 from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dgc_topo.records.measurement import ModelFiles
+from dgc_topo.records.quality import ModelFiles
 from dgc_topo.training.checkpoints.forms import check_training, same_form
 from dgc_topo.training.checkpoints.keeping import Keeping, check_settings, settings_of
 from dgc_topo.training.checkpoints.manifest import Manifest

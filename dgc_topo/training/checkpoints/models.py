@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from dgc_topo.records.measurement import ModelFiles, QualityPoint
+from dgc_topo.records.quality import ModelFiles, QualityPoint
 from dgc_topo.records.room import MODELS
 from dgc_topo.training.checkpoints.file import write_tensors
 from dgc_topo.training.checkpoints.keeping import Keeping, name_of

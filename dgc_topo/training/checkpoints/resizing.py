@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from dgc_topo.compression.resharding import state_for
-from dgc_topo.records.measurement import LostRank, QualityPoint
+from dgc_topo.records.quality import LostRank, QualityPoint
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.state import (
     Progress,

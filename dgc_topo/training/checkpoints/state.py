@@ -9,7 +9,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from dgc_topo.records.measurement import LostRank, Phases, QualityPoint
+from dgc_topo.records.measurement import Phases
+from dgc_topo.records.quality import LostRank, QualityPoint
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.plain import plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dgc_topo.averaging import load_averaging
 from dgc_topo.compression.resharding import state_for
-from dgc_topo.records.measurement import LostRank, QualityPoint
+from dgc_topo.records.quality import LostRank, QualityPoint
 from dgc_topo.training.agreement import shared_parameters
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.checkpoints.resizing import _moved
