@@ -178,6 +178,16 @@ def test_what_keeps_no_average_is_not_trained_over(tmp_path, goal):
         parse_scenario(mine)
 
 
+def test_push_sum_trains_over_directed_graphs_and_nothing_else_does():
+    push = f"topologies = ['gossip:graph=random-push']\n{GOOD.partition('[[topologies]]')[0]}"
+    with pytest.raises(ScenarioError, match=r"column-stochastic, .*averaging = 'push-sum'"):
+        parse_scenario(push)
+    scenario = parse_scenario(f"averaging = 'push-sum'\n{push}")
+    assert [str(rule) for rule in scenario.averaging] == ["push-sum"]
+    with pytest.raises(ScenarioError, match=r"averaging: d-psgd over .*or push-sum over this one"):
+        parse_scenario(f"averaging = 'd-psgd'\n{push}")
+
+
 def test_a_scenario_must_have_something_to_do():
     with pytest.raises(ScenarioError, match="nothing to do"):
         parse_scenario('name = "x"\n[[topologies]]\nname = "ring"\n')

@@ -51,20 +51,25 @@ def selector(
         accumulation: Holds the residual to select from.
         rule: The caller's own rule, or None.
     """
-    per_layer = config.scope == "layer"
     layout, device = accumulation.layout, accumulation.residual.device
-    if rule is None and config.selection == "exact":
-        rule = top_k_per_layer if per_layer else top_k_of_all
     if rule is not None:
         return RuleSelector(rule, layout)
-    groups, reuse = groups_of(config, layout), config.selection == "reused"
-    if has_kernels(device):
+    if config.selection != "exact" and has_kernels(device):
         from dgc_topo.compression.gpu.accumulation import FusedAccumulation  # noqa: PLC0415
         from dgc_topo.compression.gpu.threshold import FusedThreshold  # noqa: PLC0415
 
         if isinstance(accumulation, FusedAccumulation):
+            groups, reuse = groups_of(config, layout), config.selection == "reused"
             return FusedThreshold(groups, accumulation.blocks, reuse=reuse)
-    return Threshold(groups, device, reuse=reuse)
+    return plain_selector(config, layout, device)
+
+
+def plain_selector(config: DGCConfig, layout: FlatLayout, device: torch.device) -> Selector:
+    """Return the selector that *config* names, for any flat buffer of such a layout."""
+    if config.selection == "exact":
+        return RuleSelector(top_k_per_layer if config.scope == "layer" else top_k_of_all, layout)
+    reuse = config.selection == "reused"
+    return Threshold(groups_of(config, layout), device, reuse=reuse)
 
 
 def step_of(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 import tomli_w
@@ -98,7 +99,7 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
     return scenario
 
 
-_TRAINED = "all-reduce", "doubly-stochastic"  #: goals that keep the ranks' average
+_TRAINED = "all-reduce", "doubly-stochastic"  #: goals that some rule takes if none is given
 _TRAINING = "train", "ladder", "throughput"  #: sections whose runs train
 
 
@@ -114,22 +115,33 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
         for key, world_sizes in _world_sizes(scenario, topology).items():
             for world_size in world_sizes:
                 try:
-                    _check_schedule(topology.schedule(world_size), topology, key)
+                    goals = _goals(scenario) if key.partition(".")[0] in _TRAINING else ()
+                    _check_schedule(topology.schedule(world_size), topology, goals)
                 except ValueError as error:
                     raise ScenarioError(f"{where}: {key}: {error}") from error
 
 
-def _check_schedule(schedule: Schedule, topology: Topology, key: str) -> None:
-    """Refuse a schedule that cannot be run for a key.
+def _goals(scenario: Scenario) -> Sequence[str]:
+    """Return the goals of topologies that the scenario's rules can train over."""
+    ladder, throughput = scenario.ladder, scenario.throughput
+    variants = (*(ladder.rungs if ladder else ()), *(throughput.ways if throughput else ()))
+    rules = [*scenario.averaging, *(each.averaging for each in variants if each.averaging)]
+    more = {goal for rule in rules for goal in rule.goals} - set(_TRAINED)
+    return *_TRAINED, *sorted(more)
+
+
+def _check_schedule(schedule: Schedule, topology: Topology, goals: Sequence[str]) -> None:
+    """Refuse a schedule that cannot be run, or does not have one of some *goals*, if given.
 
     Raises:
         ValueError: saying why.
     """
     if topology.is_file:  # steps may be made lazily, and fail only here
         deque(schedule.steps(), maxlen=0)
-    if key.partition(".")[0] in _TRAINING and schedule.goal not in _TRAINED:
+    if goals and schedule.goal not in goals:
+        rule = ", or averaging = 'push-sum'" if schedule.goal == "column-stochastic" else ""
         raise ValueError(
-            f"{topology.name} is {schedule.goal}, expected {' or '.join(_TRAINED)} to train over"
+            f"{topology.name} is {schedule.goal}, expected {' or '.join(goals)} to train over{rule}"
         )
 
 

@@ -1,0 +1,113 @@
+"""DiLoCo without an all-reduce: anchors and outer momenta are mixed among a few ranks (NoLoCo).
+
+Every rank has an anchor and an outer momentum of its own.  After H local steps::
+
+    change     d = parameters - anchor
+    outer      m <- momentum * m + d;  anchor <- anchor + lr * (d + momentum * m)       Nesterov
+    exchange   anchor and m are mixed with those of the ranks that the topology names
+    start      parameters <- anchor
+
+The outer step is linear: taken before the exchange it gives what it would give after it, to
+rounding, if changes were mixed as well.  So two vectors travel instead of three.  Over a complete
+graph this is DiLoCo (Douillard et al. 2023).  NoLoCo (Kolehmainen et al. 2025) mixes random pairs;
+it leaves the momentum with its rank, and moves anchors only a part of the way to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgc_topo.averaging import NoLoCo
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.training.averaging.base import (
+    LocalAverager,
+    LocalMove,
+    Parameters,
+    Setup,
+    mean_of,
+)
+from dgc_topo.training.averaging.outer import OuterSGD
+
+
+class NoLoCoAverager(LocalAverager):
+    """One rank's anchor and outer momentum.
+
+    Args:
+        parameters: See `LocalAverager`; equal on all ranks now.
+        local: See `LocalAverager`.
+        averaging: The rule's options.
+        setup: See `LocalAverager`.
+    """
+
+    def __init__(
+        self, parameters: Parameters, local: LocalMove, averaging: NoLoCo, setup: Setup
+    ) -> None:
+        super().__init__(parameters, local, setup)
+        self._goals = averaging.goals
+        self._device = next(iter(self.parameters.values())).device
+        self._layout = FlatLayout.of(self.parameters)
+        self._anchor = {
+            name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
+        }
+        self._outer = OuterSGD(self._anchor, averaging.outer)
+
+    @torch.no_grad()
+    def outgoing(self, density: float) -> list[Payload]:
+        """See `Averager.outgoing`: anchor and momentum after the outer step."""
+        del density  # they travel whole
+        changes = {
+            name: p.detach().to(torch.float32) - self._anchor[name]
+            for name, p in self.parameters.items()
+        }
+        self._outer.step(self._anchor, changes)
+        flats = [self._layout.flatten(part, self._device) for part in self._parts()]
+        wire_dtype = self.setup.config.wire_dtype
+        return [DensePayload(torch.cat(flats), wire_dtype, goals=self._goals)]
+
+    @torch.no_grad()
+    def incoming(self, payloads: Sequence[Payload]) -> None:
+        """See `Averager.incoming`."""
+        (payload,) = payloads
+        assert isinstance(payload, DensePayload)
+        parts = self._parts()
+        for part, flat in zip(parts, payload.buffer.chunk(len(parts)), strict=True):
+            _copy(part, self._layout.views(flat))
+        self._set(self._anchor)
+
+    def missed(self) -> None:
+        """See `Averager.missed`: the rank goes on from its own outer step."""
+        self._set(self._anchor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Averager.state_dict`: anchor and momentum."""
+        return {"anchor": dict(self._anchor), "outer": self._outer.momentum()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Averager.load_state_dict`."""
+        _copy(self._anchor, state["anchor"])
+        _copy(self._outer.momentum(), state["outer"])
+
+    @torch.no_grad()
+    def resume_from(
+        self, parameters: Sequence[Mapping[str, Tensor]], states: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """See `Averager.resume_from`: the means of all."""
+        super().resume_from(parameters, states)
+        _copy(self._anchor, mean_of([state["anchor"] for state in states]))
+        if self._outer.momentum():
+            _copy(self._outer.momentum(), mean_of([state["outer"] for state in states]))
+
+    def _parts(self) -> list[dict[str, Tensor]]:
+        """Return what is mixed: the anchor, and the momentum if there is one."""
+        return [part for part in (self._anchor, self._outer.momentum()) if part]
+
+
+def _copy(live: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    for name, tensor in live.items():
+        tensor.copy_(saved[name])

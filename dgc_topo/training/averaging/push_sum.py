@@ -1,0 +1,113 @@
+"""Stochastic gradient push: gossip over directed graphs, where ranks give away shares of a total.
+
+Over a directed graph a rank cannot see to it that what it *receives* is an average.  It can see to
+it that what it *gives* adds up to what it had.  Every rank therefore carries a weight beside its
+parameters, which is given away in the same shares; the quotient of both goes to the average
+(Kempe, Dobra, Gehrke, FOCS 2003; Assran et al., ICML 2019)::
+
+    gradient     at z = x / w
+    local move   x <- x - lr * u
+    exchange     x_i <- sum_j W[i, j] x_j        w_i <- sum_j W[i, j] w_j
+
+The columns of W sum to 1.  Over all ranks, the sum of w therefore stays their number, and only
+gradients move the sum of x: to rounding, and exactly if the shares are powers of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dgc_topo.averaging import PushSum
+from dgc_topo.compression.layout import FlatLayout
+from dgc_topo.payload import BundlePayload, DensePayload, Payload
+from dgc_topo.training.averaging.base import LocalAverager, LocalMove, Parameters, Setup
+
+
+class PushSumAverager(LocalAverager):
+    """One rank's x, which is in its parameters except in its turn, and its weight w.
+
+    Args:
+        parameters: See `LocalAverager`.
+        local: See `LocalAverager`.
+        averaging: The rule's options.
+        setup: See `LocalAverager`.
+
+    Attributes:
+        weight: w, shape (1,), float32.
+    """
+
+    def __init__(
+        self, parameters: Parameters, local: LocalMove, averaging: PushSum, setup: Setup
+    ) -> None:
+        super().__init__(parameters, local, setup)
+        self._goals = averaging.goals
+        self._layout = FlatLayout.of(self.parameters)
+        device = next(iter(self.parameters.values())).device
+        self.weight = torch.ones(1, dtype=torch.float32, device=device)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Put z = x / w into the model while a block runs."""
+        held = self.shared()
+        self._set({name: x / self.weight for name, x in held.items()})
+        try:
+            yield
+        finally:
+            self._set(held)
+
+    @torch.no_grad()
+    def outgoing(self, density: float) -> list[Payload]:
+        """See `Averager.outgoing`: x, and w in a part of its own, which is never rounded."""
+        del density  # parameters travel whole
+        flat = self._layout.flatten(self.parameters, self.weight.device)
+        x = DensePayload(flat, self.setup.config.wire_dtype, goals=self._goals)
+        return [BundlePayload([x, DensePayload(self.weight.clone(), goals=self._goals)])]
+
+    @torch.no_grad()
+    def incoming(self, payloads: Sequence[Payload]) -> None:
+        """See `Averager.incoming`.
+
+        Raises:
+            ValueError: if the topology leaves this rank nothing.
+        """
+        (payload,) = payloads
+        assert isinstance(payload, BundlePayload)
+        x, weight = payload.parts
+        assert isinstance(x, DensePayload)
+        assert isinstance(weight, DensePayload)
+        if not float(weight.buffer) > 0:
+            raise ValueError(
+                f"push-sum: weight {float(weight.buffer):g} after an exchange, expected above 0: a "
+                "topology in which every rank keeps a share of its own"
+            )
+        self._set(self._layout.views(x.buffer))
+        self.weight.copy_(weight.buffer)
+
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Begin anew from z with a weight of 1: the shares that lost ranks held are gone."""
+        self._set({name: x / self.weight for name, x in self.shared().items()})
+        self.weight.fill_(1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Averager.state_dict`: the weight."""
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Averager.load_state_dict`."""
+        self.weight.copy_(state["weight"])
+
+    @torch.no_grad()
+    def resume_from(
+        self, parameters: Sequence[Mapping[str, Tensor]], states: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """See `Averager.resume_from`: the sum of all x over that of all w, with a weight of 1."""
+        super().resume_from(parameters, states)
+        mean_weight = torch.stack([state["weight"] for state in states]).mean(0)
+        self.weight.copy_(mean_weight)
+        self.renew()

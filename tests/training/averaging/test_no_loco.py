@@ -1,0 +1,57 @@
+"""NoLoCo: DiLoCo whose ranks mix with a few others; over a complete graph it is DiLoCo."""
+
+import pytest
+import torch
+
+from tests.training.averaging.quadratics import Ranks
+
+pytestmark = pytest.mark.one_process
+
+OPTIONS = "every=3,outer_learning_rate=0.7,outer_momentum=0.6"
+
+
+@pytest.mark.parametrize(
+    "options", [OPTIONS, f"{OPTIONS},nesterov=false", "every=2,outer_momentum=0.0"]
+)
+@pytest.mark.parametrize("num_ranks", [1, 3, 4])
+def test_over_a_complete_graph_it_is_diloco(options, num_ranks):
+    found = Ranks(f"no-loco:{options}", "gossip:graph=complete", num_ranks, momentum=0.5)
+    expected = Ranks(f"diloco:{options}", "ring", num_ranks, momentum=0.5)
+    for _ in range(9):
+        found.step()
+        expected.step()
+        torch.testing.assert_close(found.held(), expected.held(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("graph", ["random-matching", "one-peer-exponential", "ring"])
+def test_ranks_come_near_the_optimum_of_all(graph):
+    ranks = Ranks(f"no-loco:{OPTIONS}", f"gossip:graph={graph}", 5)
+    ranks.train(180, [0.1, 0.03, 0.01])
+    assert ranks.off() < 0.1
+
+
+def test_means_of_anchor_and_momentum_are_kept():
+    """The mean over the ranks moves as one rank would that made the mean change."""
+    ranks = Ranks(f"no-loco:{OPTIONS}", "gossip:graph=random-matching", 5)
+    for _ in range(4):
+        anchors = [dict(averager._anchor) for averager in ranks.averagers]
+        before = {name: torch.stack([a[name] for a in anchors]).mean(0) for name in anchors[0]}
+        momenta = [averager._outer.momentum() for averager in ranks.averagers]
+        momentum = {n: torch.stack([m[n] for m in momenta]).mean(0) for n in momenta[0]}
+        for step in range(3):
+            for rank, averager in enumerate(ranks.averagers):
+                ranks._set_gradient(rank, computes=True)
+                averager.prepare()
+                averager.move()
+            if step < 2:
+                ranks.iteration += 1
+        for name, anchor in before.items():
+            mean = torch.stack([own[name].detach() for own in ranks.parameters]).mean(0)
+            change = mean - anchor
+            momentum[name] = 0.6 * momentum[name] + change
+            before[name] = anchor + 0.7 * (change + 0.6 * momentum[name])
+        ranks.exchange(ranks.iteration // 3)
+        ranks.iteration += 1
+        for name, expected in before.items():
+            found = torch.stack([a._anchor[name] for a in ranks.averagers]).mean(0)
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,114 @@
+"""Rules over gossip in whole trainings: real and virtual workers, checkpoints, lost ranks."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from dgc_topo.averaging import load_averaging
+from dgc_topo.topology import load_topology
+from dgc_topo.training.checkpoints.keeping import Keeping
+from dgc_topo.training.launch import Finished, launch
+from dgc_topo.workers.forks import ForkedLoopback, can_fork
+from tests.training.checkpoints.runs import changed, jobs_of, stopped, train
+from tests.training.test_survival import Striker
+from tests.training.test_virtual import run, run_here
+
+#: Rule, topology and density; three ranks.
+RULES = [
+    ("push-sum", "gossip:graph=random-push", 1.0),
+    ("choco", "gossip:graph=ring", 0.05),
+    ("dgc-gossip:consensus_step=0.3", "gossip:graph=exponential", 0.05),
+    ("no-loco:every=3", "gossip:graph=random-matching", 1.0),
+]
+
+
+def points_of(record) -> Any:
+    assert record.quality is not None
+    return record.quality.points
+
+
+def job_of(folder, rule, topology, density, **settings):
+    extra = {"evaluate_ranks": True} | settings.pop("train", {})
+    settings = {"world_size": 3, "batch_size": 4, "train": extra} | settings
+    (job,) = jobs_of(folder, "ring", densities=(density,), **settings)
+    update = {"averaging": load_averaging(rule), "topology": load_topology(topology)}
+    return job.model_copy(update=update)
+
+
+@pytest.mark.slow
+def test_virtual_workers_equal_real_ones(tmp_path):
+    jobs = [job_of(tmp_path, *rule, train={"label_skew": 0.5}) for rule in RULES]
+    for real, job in zip(run(jobs), jobs, strict=True):
+        found = run_here(job)
+        for name in ("wire_bytes_per_step", "compressed_bytes", "sparse", "spectral_gap"):
+            assert getattr(real, name) == getattr(found, name), (job.label, name)
+        assert found.spectral_gap is not None
+        assert 0 < found.spectral_gap <= 1
+        for one, other in zip(points_of(real), points_of(found), strict=True):
+            assert one.ranks == other.ranks  # the models are the same bits
+            assert one.train_loss == other.train_loss
+            assert one.ranks.lowest <= one.ranks.mean <= one.ranks.highest
+            # Their average is summed in another order.
+            assert one.consensus_distance == pytest.approx(other.consensus_distance, rel=1e-4)
+            assert one.value == pytest.approx(other.value, abs=2e-3)
+            assert one.consensus_distance > 1e-3
+
+
+@pytest.mark.one_process
+def test_compressed_rules_send_what_their_density_says(tmp_path):
+    dense, sparse = (
+        run_here(job_of(tmp_path, "choco", "gossip:graph=ring", density, epochs=1, steps=2))
+        for density in (1.0, 0.01)
+    )
+    assert sparse.wire_bytes_per_step < 0.03 * dense.wire_bytes_per_step
+    assert sparse.sparse is not None
+    assert sparse.sparse.entries == pytest.approx(0.01 * sparse.sparse.length, rel=0.01)
+
+
+@pytest.mark.one_process
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule[0])
+def test_a_training_goes_on_bit_for_bit(rule, tmp_path):
+    job = changed(job_of(tmp_path, *rule, steps=5), checkpoint_every=2)
+    whole = train(job)
+    stopped(job, tmp_path / "kept", 7)
+    again = train(job, tmp_path / "kept", resume=True)
+    assert again.resumed_at
+    assert again.quality == whole.quality
+
+
+@pytest.mark.one_process
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule[0])
+def test_a_training_goes_on_with_other_workers(rule, tmp_path):
+    job = changed(job_of(tmp_path, *rule, steps=5), checkpoint_every="epoch")
+    stopped(job, tmp_path / "kept", 8)
+    more = train(changed(job, world_size=5), tmp_path / "kept", resume=True)
+    assert more.num_workers == 5
+    first, last = points_of(more)
+    assert last.value > 0.5 * first.value
+    assert last.consensus_distance > 0
+
+
+@pytest.mark.skipif(not can_fork(), reason="needs Linux")
+@pytest.mark.timeout(600)
+def test_ranks_go_on_without_a_lost_one(tmp_path):
+    """Push-sum begins anew where it is; estimates travel whole once, and go on compressed."""
+    settings = {
+        "world_size": 4,
+        "steps": 25,
+        "train": {"on_lost_rank": "continue", "learning_rate": 0.02},
+    }
+    jobs = [job_of(tmp_path, *rule, **settings) for rule in RULES[:2]]
+    strikes = [Striker((10, place, signal.SIGKILL)) for place in (0, 1)]
+
+    def hear(event):
+        strikes[event.job](event)
+
+    with ForkedLoopback(["dgc_topo.training.loop"]) as hosts:
+        launch(jobs, hear, hosts, Keeping(folder=tmp_path))
+    finished = [event.measurement for each in strikes for event in each.of(Finished)]
+    assert len(finished) == 2
+    for record in finished:
+        assert len(record.lost_ranks) == 1
+        assert record.num_workers == 3
+        assert record.quality.final > 0.2  # of 0.1 by chance
