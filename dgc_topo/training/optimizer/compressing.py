@@ -21,7 +21,7 @@ from dgc_topo.training.optimizer.momentum import (
     place_of_momentum,
 )
 from dgc_topo.training.optimizer.rules import Parameters, Rule
-from dgc_topo.training.places import check_place
+from dgc_topo.training.ownership import check_place
 
 
 class HasState(Protocol):

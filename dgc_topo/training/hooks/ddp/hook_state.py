@@ -34,7 +34,7 @@ from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
-from dgc_topo.training.places import check_place
+from dgc_topo.training.ownership import check_place
 
 _KIND = "dgc-topo hook"
 _AS_AT_FIRST = (

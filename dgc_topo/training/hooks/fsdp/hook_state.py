@@ -26,7 +26,7 @@ from dgc_topo.training.hooks.scaling import Scaler, scale_of
 from dgc_topo.training.marks import DisagreementError, check_marks, marks_of, number_of
 from dgc_topo.training.optimizer.checks import Hint, watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
-from dgc_topo.training.places import check_place
+from dgc_topo.training.ownership import check_place
 
 _KIND = "dgc-topo FSDP hook"
 _WHERE = "compress_fsdp"
