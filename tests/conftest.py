@@ -2,11 +2,14 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.forked import forked
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # worker processes share the cores
 
@@ -40,6 +43,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.crowded)
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _forked_workers():
+    """Have trainings fork their workers, which are the same and there at once.
+
+    Tests of how workers start and end name a `Loopback`, or run a command.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dgc_topo.training.launch._loopback", lambda **_: nullcontext(forked()))
+        yield
 
 
 @pytest.fixture

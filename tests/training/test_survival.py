@@ -16,17 +16,11 @@ from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.launch import Event, Finished, Lost, Restarts, Started, StepDone, launch
 from dgc_topo.workers import LaunchError
-from dgc_topo.workers.forks import ForkedLoopback, can_fork
+from dgc_topo.workers.forks import can_fork
+from tests.forked import forked
 from tests.training.tiny import write_tiny
 
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux")
-
-
-@pytest.fixture(scope="module")
-def hosts():
-    """Workers that are there at once, for all tests here."""
-    with ForkedLoopback(["dgc_topo.training.loop"]) as forked:
-        yield forked
 
 
 def jobs_in(folder, *topologies, extra="", **settings):
@@ -64,23 +58,23 @@ def test_killed_and_stopped_workers_cost_no_bits():
 
 
 @pytest.mark.timeout(600)
-def test_the_last_loss_says_the_limit_and_an_error_is_no_loss(tmp_path, hosts):
+def test_the_last_loss_says_the_limit_and_an_error_is_no_loss(tmp_path):
     (job,) = jobs_in(tmp_path, "ring", world_size=2, densities=[0.01], steps=400)
     strikes = Striker((5, 0, signal.SIGKILL), (5, 1, signal.SIGKILL))
     keeping = Keeping(folder=tmp_path / "first")
     with pytest.raises(LaunchError, match=r"SIGKILL.*\n(.*\n)*after 1 restarts .--max-restarts 1"):
-        launch([job], strikes, hosts, keeping, max_restarts=1)
+        launch([job], strikes, forked(), keeping, max_restarts=1)
     assert [event.restart for event in strikes.of(Lost)] == [1]
     assert living_workers() == []
     wrong = job.model_copy(update={"train": job.train.model_copy(update={"learning_rate": 1e30})})
     strikes = Striker()
     with pytest.raises(LaunchError, match="diverged"):
-        launch([wrong], strikes, hosts, Keeping(folder=tmp_path / "second"), max_restarts=3)
+        launch([wrong], strikes, forked(), Keeping(folder=tmp_path / "second"), max_restarts=3)
     assert strikes.of(Lost) == []
 
 
 @pytest.mark.timeout(600)
-def test_gossip_goes_on_without_a_killed_and_a_stopped_rank(tmp_path, hosts):
+def test_gossip_goes_on_without_a_killed_and_a_stopped_rank(tmp_path):
     """Later jobs have all ranks again."""
     jobs = jobs_in(
         tmp_path,
@@ -92,7 +86,7 @@ def test_gossip_goes_on_without_a_killed_and_a_stopped_rank(tmp_path, hosts):
         steps=60,
     )
     strikes = Striker((10, 0, signal.SIGSTOP), (30, 1, signal.SIGKILL))
-    launch(jobs, strikes, hosts, Keeping(folder=tmp_path))
+    launch(jobs, strikes, forked(), Keeping(folder=tmp_path))
     first, second = (event.measurement for event in strikes.of(Finished))
     assert len(first.lost_ranks) == 2
     assert (first.world_size, first.num_workers, first.restarts) == (4, 2, 0)
@@ -137,12 +131,12 @@ def test_steps_are_lost_from_the_checkpoint_to_the_furthest_step():
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_torchrun_restarts_the_same_command_with_the_same_end(tmp_path, hosts):
+def test_torchrun_restarts_the_same_command_with_the_same_end(tmp_path):
     path = write_tiny(tmp_path, "ring", world_size=2, densities=[0.01], epochs=2, steps=50)
     path.write_text(path.read_text().replace("timeout_s", "checkpoint_every = 10\ntimeout_s"))
     (job,) = plan_jobs(parse_scenario(path.read_text(), str(path), tmp_path))[0]
     strikes = Striker()
-    launch([job], strikes, hosts)
+    launch([job], strikes, forked())
     (undisturbed,) = (event.measurement for event in strikes.of(Finished))
     output = tmp_path / "out"
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

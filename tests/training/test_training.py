@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+from benchmarks.survival import living_workers
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.runner import run_scenario
 from dgc_topo.experiments.scenario import load_scenario
@@ -21,6 +22,7 @@ from dgc_topo.training.data import Shard
 from dgc_topo.training.launch import Evaluated, Finished, StepDone, launch
 from dgc_topo.training.models import make_task
 from dgc_topo.wire.coding import WireCoding
+from dgc_topo.workers import Loopback
 from dgc_topo.workers.worker_pool import LaunchError
 from tests.training.tiny import write_tiny
 
@@ -177,18 +179,21 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return [p for p in process.children() if "dgc_topo.workers.worker" in p.cmdline()]
 
 
-def failure_of(path, how: signal.Signals) -> str:
+def failure_of(path, how: signal.Signals, hosts: Loopback | None = None) -> str:
     """Strike rank 2 in the middle of training, and return what the launch has to say."""
     victim: list[psutil.Process] = []
 
+    def workers() -> list[psutil.Process]:
+        return living_workers() if hosts is None else workers_of(psutil.Process())
+
     def strike(event):
         if isinstance(event, StepDone) and event.step > 3 and not victim:
-            victim.append(workers_of(psutil.Process())[2])
+            victim.append(workers()[2])
             victim[0].send_signal(how)
 
     with pytest.raises(LaunchError) as failure:
-        launch(plan_jobs(load_scenario(path))[0], strike)
-    assert workers_of(psutil.Process()) == []
+        launch(plan_jobs(load_scenario(path))[0], strike, hosts)
+    assert workers() == []
     return str(failure.value)
 
 
@@ -196,7 +201,7 @@ def failure_of(path, how: signal.Signals) -> str:
 def test_a_lost_or_frozen_worker_is_named_and_none_is_left(tmp_path, how):
     long_epochs = {"epochs": 500, "steps": 3000, "batch_size": 1}
     path = write_tiny(tmp_path, "ring", densities=(1.0,), **long_epochs)
-    text = failure_of(path, how)
+    text = failure_of(path, how, Loopback())
     fate = "was killed by SIGKILL" if how is signal.SIGKILL else "is frozen"
     where = r"in training step \d+, while (computing gradients|summing gradients over ring)"
     assert re.match(f"worker of rank 2 {fate} {where}", text)
@@ -214,7 +219,7 @@ def test_training_that_diverges_is_an_error_that_says_so(tmp_path):
     path.write_text(path.read_text().replace("learning_rate = 0.1", "learning_rate = 1e30"))
     with pytest.raises(LaunchError, match=r"loss is (nan|inf) .* training diverged"):
         launch(plan_jobs(load_scenario(path))[0], lambda _: None)
-    assert workers_of(psutil.Process()) == []
+    assert living_workers() == []
 
 
 def start_command(path, folder) -> subprocess.Popen[str]:

@@ -14,20 +14,20 @@ from dgc_topo.workers.forks import ForkedLoopback, can_fork
 pytestmark = pytest.mark.skipif(not can_fork(), reason="needs Linux")
 
 
-def server_of(process: psutil.Process) -> psutil.Process:
-    (server,) = [p for p in process.children() if "dgc_topo.workers.fork_server" in p.cmdline()]
-    return server
+def servers_of(process: psutil.Process) -> set[psutil.Process]:
+    return {p for p in process.children() if "dgc_topo.workers.fork_server" in p.cmdline()}
 
 
 def test_forked_workers_serve_like_others_and_a_lost_one_is_named():
     """The server has one thread: a lock that another one held would stay held in a fork."""
+    others = servers_of(psutil.Process())
     with ForkedLoopback() as hosts:
         with Session(hosts, 3) as session:
             answers = [
                 session.call("tests.workers.jobs:sum_ranks", {"plus": 10}, world_size=size)
                 for size in (3, 2, 3)
             ]
-            server = server_of(psutil.Process())
+            (server,) = servers_of(psutil.Process()) - others
             assert server.num_threads() == 1
             assert sorted(p.pid for p in server.children()) == sorted(a[2] for a in answers[0])
         for size, answer in zip((3, 2, 3), answers, strict=True):
@@ -66,7 +66,7 @@ def test_nothing_is_left_without_the_owner_or_the_server(victim):
     with subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
         assert owner.stdout.readline() == b"up\n"
-        server = server_of(psutil.Process(owner.pid))
+        (server,) = servers_of(psutil.Process(owner.pid))
         workers = server.children()
         try:
             (owner if victim == "owner" else server).send_signal(signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Throughput of training: what is run, in which order, and what one worker alone does to it."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dgc_topo.experiments.jobs import ALONE, throughput_jobs
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
 from dgc_topo.training.launch import Finished
 from dgc_topo.workers import LaunchError
+from tests.forked import forked
 from tests.records import measurement
 
 SCENARIOS = Path(__file__).parents[3] / "scenarios"
@@ -84,7 +86,9 @@ def test_what_a_way_does_not_say_of_overlapping_is_as_trained(way, bucket_mib):
     assert found == {bucket_mib and bucket_mib * 2**20}
 
 
-def test_rows_compare_with_one_worker_of_the_same_run(tmp_path: Path):
+def test_rows_compare_with_one_worker_of_the_same_run(tmp_path: Path, monkeypatch):
+    hosts = "dgc_topo.experiments.bench.training._hosts"
+    monkeypatch.setattr(hosts, lambda *_: nullcontext(forked()))
     path = tmp_path / "few-steps.toml"
     path.write_text(SCENARIO)
     result = CliRunner().invoke(app, ["bench", "training", str(path), "--json"])
