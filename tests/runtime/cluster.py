@@ -19,6 +19,12 @@ import torch.distributed as dist
 
 Job = Callable[..., Any]
 GLOO_TIMEOUT = timedelta(seconds=60)
+#: What processes of all tests need: the first test that starts some decides for the whole run.
+PRELOADED = [
+    "tests.runtime.jobs",
+    "tests.training.hooks.jobs",
+    "tests.training.test_lost_in_every_phase",
+]
 
 
 class Lost:
@@ -36,11 +42,9 @@ class Cluster:
         size: int,
         world_sizes: Sequence[int],
         backend: str = "gloo",
-        *,
-        preload: str = "tests.runtime.jobs",
     ) -> None:
         context = mp.get_context("forkserver")
-        context.set_forkserver_preload([preload])
+        context.set_forkserver_preload(PRELOADED)
         self.size = size
         self._store = tempfile.TemporaryDirectory()
         self._pipes: list[Connection] = []

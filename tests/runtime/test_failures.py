@@ -14,7 +14,8 @@ from tests.runtime.jobs import Failure, mismatched_sizes, run_into_trap
 
 WORLD_SIZE = 4
 TIMEOUT_S = 1.5
-MARGIN_S = 2.0  #: for processes that share busy cores
+LONG_S = 6.0  #: for what has to be seen long before, on busy cores, too
+MARGIN_S = 20.0  #: for processes that share busy cores; less than the group's own time-out
 
 
 @pytest.fixture
@@ -26,10 +27,15 @@ def broken() -> Iterator[Cluster]:
 
 
 def run_with(
-    cluster: Cluster, topology: str, trap: signal.Signals, nth: int, victims: tuple[int, ...] = (3,)
+    cluster: Cluster,
+    topology: str,
+    trap: signal.Signals,
+    nth: int,
+    victims: tuple[int, ...] = (3,),
+    timeout_s: float = TIMEOUT_S,
 ) -> list[Failure]:
     """Return how the survivors fail when *victims*, the last ranks, stop before message *nth*."""
-    arguments = (load_topology(topology), victims, trap, nth, TIMEOUT_S)
+    arguments = (load_topology(topology), victims, trap, nth, timeout_s)
     survivors = WORLD_SIZE - len(victims)
     failures = cluster.run(WORLD_SIZE, run_into_trap, *arguments, answers=survivors)
     for victim in failures[victims[0] :]:
@@ -39,7 +45,7 @@ def run_with(
         assert isinstance(failure, Failure), f"rank {rank} never failed"
         assert failure.error.rank == rank
         assert failure.error.place.topology == topology
-        assert failure.after_s < TIMEOUT_S + MARGIN_S
+        assert failure.after_s < timeout_s + MARGIN_S
         assert f"rank {rank}: topology {topology}, step " in str(failure.error)
         assert f"unusable after an earlier error: {failure.error}" in str(failure.again)
     return failures
@@ -58,11 +64,11 @@ def test_a_frozen_peer_in_a_ring(broken: Cluster):
 
 
 def test_a_lost_peer_in_a_ring(broken: Cluster):
-    before, middle, after = run_with(broken, "ring", signal.SIGKILL, 2)
+    before, middle, after = run_with(broken, "ring", signal.SIGKILL, 2, timeout_s=LONG_S)
     lost = "lost connection to rank 3: .*Connection (closed|reset) by peer.*"
     assert re.fullmatch(f"rank 0: topology ring, step 2: {lost}", str(before.error))
     assert re.fullmatch(f"rank 2: topology ring, step [23]: {lost}", str(after.error))
-    assert max(before.after_s, after.after_s) < TIMEOUT_S  # seen, not waited for
+    assert max(before.after_s, after.after_s) < LONG_S  # seen, not waited for
     assert middle.error.place.step in (3, 4)
 
 

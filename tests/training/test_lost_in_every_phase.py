@@ -26,6 +26,7 @@ from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.training.world import ProcessWorld
 from dgc_topo.workers.group import join_workers
+from tests.runtime.cluster import PRELOADED
 from tests.training.tiny import write_tiny
 
 pytestmark = pytest.mark.skipif(not Watched.is_possible(), reason="needs Linux")
@@ -150,7 +151,7 @@ def batched(cases: list[Case], size: int) -> list[list[Case]]:
 def hear(cases: list[Case], path: Path, heard: dict[Case, list[str]]) -> None:
     """Start some cases at once, and note what each survivor says."""
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training.test_lost_in_every_phase"])
+    context.set_forkserver_preload(PRELOADED)
     pipes: dict[Any, Case] = {}
     processes = []
     for case in cases:

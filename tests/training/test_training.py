@@ -249,11 +249,10 @@ def wait_for(condition, timeout_s=60.0):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_whatever_ends_the_command_ends_every_worker(tmp_path, how):
     """Ctrl-C reaches the whole process group, as a terminal sends it; the others one process."""
-    process = start_command(
-        write_tiny(tmp_path, "ring", densities=(1.0,), epochs=5000), tmp_path / "out"
-    )
+    scenario = write_tiny(tmp_path, "ring", world_size=2, densities=(1.0,), epochs=5000)
+    process = start_command(scenario, tmp_path / "out")
     try:
-        wait_for(lambda: len(workers_of(psutil.Process(process.pid))) == 3)
+        wait_for(lambda: len(workers_of(psutil.Process(process.pid))) == 2)
         workers = workers_of(psutil.Process(process.pid))
         time.sleep(1.0)
         if how is signal.SIGINT:
@@ -278,10 +277,10 @@ def test_whatever_ends_the_command_ends_every_worker(tmp_path, how):
 
 
 def test_torchrun_trains_over_a_chosen_topology(tmp_path):
-    path = write_tiny(tmp_path, "ring", densities=(1.0, 0.01), world_size=2)
+    path = write_tiny(tmp_path, "ring", densities=(1.0, 0.01), world_size=3)
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"),
-        *("-m", "dgc_topo", "train", str(path), "--topology", "butterfly", "--world-size", "3"),
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "dgc_topo", "train", str(path), "--topology", "butterfly", "--world-size", "2"),
         *("-o", str(tmp_path / "o")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
@@ -290,10 +289,10 @@ def test_torchrun_trains_over_a_chosen_topology(tmp_path):
     records = (tmp_path / "o" / "measurements.jsonl").read_text().splitlines()
     found = [Measurement.model_validate_json(line) for line in records]
     assert [(m.topology, m.world_size) for m in found if m.kind == "measured"] == [
-        ("butterfly", 3),
-        ("butterfly", 3),
+        ("butterfly", 2),
+        ("butterfly", 2),
     ]
-    assert ResultsFolder(tmp_path / "o").origin().command[-2:] == ("--world-size", "3")
+    assert ResultsFolder(tmp_path / "o").origin().command[-2:] == ("--world-size", "2")
 
 
 def test_ranks_that_end_with_different_parameters_are_an_error(tmp_path):

@@ -9,13 +9,14 @@ import pytest
 from dgc_topo.workers import Loopback, run_on
 from dgc_topo.workers.children import nameless_file
 from dgc_topo.workers.machine import share_cores
+from tests.forked import forked
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="needs Linux's scheduling policies")
 def test_workers_that_share_cores_do_not_interrupt_each_other():
     """Gloo's thread, woken by a message, would take the processor from one that holds its lock."""
     cores = len(os.sched_getaffinity(0))
-    policies = run_on(Loopback(), "tests.workers.jobs:policy", world_size=cores // 2 + 1)
+    policies = run_on(forked(), "tests.workers.jobs:policy", world_size=cores // 2 + 1)
     assert set(policies) == {os.SCHED_BATCH}
 
 

@@ -3,10 +3,11 @@
 import json
 import os
 import socket
-import subprocess
-import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from torch._C._distributed_c10d import HashStore
 
 from dgc_topo.runtime import RanksDifferError
 from dgc_topo.workers import meeting
+from dgc_topo.workers.children import python_command
 from dgc_topo.workers.group import seats_of
 from dgc_topo.workers.machine import choose_backend
 from dgc_topo.workers.meeting import MeetingError, Statement, meet, statement_of
 from dgc_topo.workers.seat import Seat
+from tests.forked import forked
 
 
 def said_by(statements: Sequence[Statement], patience_s: float = 20.0) -> list[Any]:
@@ -157,16 +160,29 @@ with join_workers(device, "auto", timedelta(seconds=3)):
 """
 
 
-def start(number: int, seed: int, port: int, code: str = RANK) -> subprocess.Popen[str]:
-    seat = {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_PORT": str(port)}
+def run(code: str, seeds: Sequence[int], port: int, folder: Path) -> list[tuple[int, str]]:
+    """Run a script as two ranks of a launcher; return the status and the text of each."""
+    script = folder / "rank.py"
+    script.write_text(code)
     others = {name: text for name, text in os.environ.items() if not name.startswith("LOCAL_")}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(seed)],
-        env={**others, **seat, "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    seat = {"WORLD_SIZE": "2", "MASTER_PORT": str(port), "MASTER_ADDR": "127.0.0.1"}
+    with ExitStack() as stack:
+        nothing = stack.enter_context(Path(os.devnull).open("rb"))
+        texts = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in seeds]
+        ranks = [
+            forked().start(
+                number,
+                python_command("tests.examples.script", str(script), str(seed)),
+                {**others, **seat, "RANK": str(number), "GLOO_SOCKET_IFNAME": "lo"},
+                nothing.fileno(),
+                texts[number].fileno(),
+            )
+            for number, seed in enumerate(seeds)
+        ]
+        ends = [rank.wait(60) for rank in ranks]
+        for text in texts:
+            text.seek(0)
+        return [(end, text.read()) for end, text in zip(ends, texts, strict=True)]
 
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a missing GPU")
@@ -183,9 +199,9 @@ OTHER_HOST += RANK.replace('{"seed": int(sys.argv[1])}', "{}")
         pytest.param(CANNOT, (1, 2), 1, "this machine has no usable CUDA", marks=needs_no_gpu),
     ],
 )
-def test_processes_of_any_launcher_join_or_say_why_not(code, seeds, status, says, free_port):
-    ranks = [start(number, seed, free_port, code) for number, seed in enumerate(seeds)]
-    for each in ranks:
-        printed, errors = each.communicate(timeout=60)
-        assert each.returncode == status, errors
-        assert says in printed + errors
+def test_processes_of_any_launcher_join_or_say_why_not(
+    code, seeds, status, says, free_port, tmp_path
+):
+    for end, printed in run(code, seeds, free_port, tmp_path):
+        assert end == status, printed
+        assert says in printed

@@ -16,7 +16,8 @@ from dgc_topo.experiments.bench.collectives import (
     sizes_from,
     topologies_from,
 )
-from dgc_topo.workers import LaunchError, Loopback
+from dgc_topo.workers import LaunchError
+from tests.forked import forked
 
 #: Claims to be an all-reduce, but only rank 0 gets the sum.
 LIAR = '''"""A liar."""
@@ -126,7 +127,7 @@ def test_a_wrong_sum_is_refused(tmp_path: Path):
     liar = tmp_path / "liar.py"
     liar.write_text(LIAR)
     with pytest.raises(LaunchError, match=r"liar.py of 100 bytes: not the sum that Gloo gets"):
-        list(bench_collectives(Loopback(), [2], [100], [str(liar)], budget_s=0.1))
+        list(bench_collectives(forked(), [2], [100], [str(liar)], budget_s=0.1))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from dgc_topo.experiments.calibration.measure import (
     measure_cases,
     timeout_s,
 )
-from dgc_topo.workers import Loopback, Session
+from dgc_topo.workers import Session
+from tests.forked import forked
 
 DENSE = DenseBuffer(num_elements=1000)
 
@@ -94,7 +95,7 @@ def test_real_processes_run_every_kind_of_case():
         Case(pattern=Collective(topology="ring"), world_size=3, buffer=DENSE),
         Case(pattern=Collective(topology="butterfly"), world_size=3, buffer=sparse),
     ]
-    with Loopback() as hosts, Session(hosts, 3) as session:
+    with Session(forked(), 3) as session:
         rows = measure_cases(session, cases, 3)
     assert [row.case for row in rows] == cases
     assert all(row.time_s > 0 for row in rows)
@@ -107,7 +108,7 @@ def test_real_processes_run_every_kind_of_case():
 def test_a_reference_runs_beside_cases_of_more_ranks():
     case = Case(pattern=Probe(kind="incast"), world_size=3, buffer=DENSE)
     reference = Reference(pair())
-    with Loopback() as hosts, Session(hosts, 3) as session:
+    with Session(forked(), 3) as session:
         [row] = measure_cases(session, [case], 3, reference=reference)
     assert row.rounds >= 3
     assert reference.expected_s is not None

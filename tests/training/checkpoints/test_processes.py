@@ -15,7 +15,8 @@ from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.workers import Loopback, Session
+from dgc_topo.workers import Session
+from tests.forked import forked
 from tests.training.checkpoints.runs import train
 from tests.training.tiny import write_tiny
 
@@ -88,7 +89,7 @@ def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
 def test_ddp_gossip_and_overlap_go_on_with_the_same_bits(tmp_path):
     """One start of three processes: each kind runs whole, then stops and goes on."""
     own = str(tmp_path / "own")
-    with Session(Loopback(), 3) as session:
+    with Session(forked(), 3) as session:
         argument = {"folder": str(tmp_path), "steps": 6, "stop": 9}
         results = session.call("tests.training.checkpoints.jobs:stop_and_go_on", argument)
         before = session.call("tests.training.checkpoints.jobs:save_own", own)
