@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 
 from dgc_topo.topology import Topology, load_topology
@@ -40,3 +41,9 @@ def examples(usual: int) -> settings:
     """Settings for so many examples of 100 that the profile allows (``--hypothesis-profile``)."""
     profile = settings.get_profile(settings.get_current_profile_name())
     return settings(max_examples=max(1, usual * profile.max_examples // 100))
+
+
+def parts(usual: int, all_of_them: int) -> list[Any]:
+    """Return seeds: some for every run of the tests, and more of the same for the long one."""
+    more = [pytest.param(part, marks=pytest.mark.long) for part in range(usual, all_of_them)]
+    return [*range(usual), *more]

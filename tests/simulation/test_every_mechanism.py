@@ -42,7 +42,7 @@ from dgc_topo.simulation.unions import growth_of
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import WireCoding
 from tests.simulation.placed import placed
-from tests.strategies import ALL_REDUCE, GOSSIP
+from tests.strategies import ALL_REDUCE, GOSSIP, parts
 
 NUM_CASES, BATCHES = 2000, 8
 HOSTS = 8
@@ -178,7 +178,7 @@ def draw_sizes(rng, schedule):
     return sizes, lambda count: WireCoding().least_bytes(length, growth(count)), False
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", parts(3, BATCHES))
 def test_no_time_is_below_its_bound(batch):
     binding = 0
     for number in range(batch, NUM_CASES, BATCHES):
@@ -227,7 +227,7 @@ def draw_step(rng):
     )
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", parts(3, BATCHES))
 def test_no_training_step_is_below_its_bound(batch):
     for number in range(batch, NUM_CASES // 4, BATCHES):
         rng = np.random.default_rng([91, number])
