@@ -24,8 +24,8 @@ check: install  ## lint, types, and which rooms import which
 	$(BIN)/lint-imports
 
 test: check  ## lint, types, and all tests but the longest
-	$(BIN)/pytest -m "not crowded and not long" -n auto --dist worksteal
-	$(BIN)/pytest -m "crowded and not long"
+	$(BIN)/pytest -m "not alone and not long" -n auto --dist worksteal
+	$(BIN)/pytest -m "alone and not long"
 
 test-long: install  ## the tests that take longest: more of the same kinds
 	$(BIN)/pytest -m long

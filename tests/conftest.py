@@ -18,11 +18,7 @@ settings.register_profile("untimed", deadline=None)
 settings.register_profile("deep", deadline=None, max_examples=1500)  # by hand
 settings.load_profile("untimed")
 
-TESTS = Path(__file__).parent
-GOLDEN = TESTS / "golden"
-
-#: Folders whose tests start processes that take all cores, and wait for each other.
-CROWDED = {"examples", "experiments", "runtime", "training", "workers"}
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_configure():
@@ -35,12 +31,9 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    """Mark tests that need all cores, and skip what is marked ``gpu`` where there is none."""
+    """Skip what is marked ``gpu`` where there is none."""
     has_gpu = torch.cuda.is_available()
     for item in items:
-        is_crowded = item.path.relative_to(TESTS).parts[0] in CROWDED
-        if is_crowded and not item.get_closest_marker("one_process"):
-            item.add_marker(pytest.mark.crowded)
         if item.get_closest_marker("gpu") and not has_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 

@@ -20,6 +20,8 @@ from dgc_topo.training.solo import make_profile
 from dgc_topo.zoo import ComputeTime, Layer, Model, known_models, load_model
 from tests.training.test_training import Recorder
 
+pytestmark = pytest.mark.alone
+
 COMPUTE_S = 0.06
 TINY = Model(
     name="tiny",

@@ -326,6 +326,7 @@ def _can_have_a_lab():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.usefixtures("_can_have_a_lab")
 def test_a_small_lab_takes_what_the_model_says():
     """At 50 Mbit/s wires decide, so framing arithmetic alone has to come close."""

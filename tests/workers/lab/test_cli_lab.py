@@ -15,6 +15,8 @@ from dgc_topo.cli.main import app
 from dgc_topo.workers.lab import Diagnosis, Lab, LabError, LabSpec
 from dgc_topo.workers.lab.doctor import Finding
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[3]
 NOBODY = 65534
 

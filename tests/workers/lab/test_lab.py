@@ -14,6 +14,8 @@ from dgc_topo.workers import run_on
 from dgc_topo.workers.lab import Lab, LabChange, LabError, LabSpec
 from dgc_topo.workers.lab.command import run_command
 
+pytestmark = pytest.mark.alone
+
 
 def test_functions_run_on_hosts_of_their_own(lab: Lab):
     answers = run_on(lab, "tests.workers.jobs:sum_ranks", {"plus": 1}, world_size=3)

@@ -13,6 +13,8 @@ from dgc_topo.workers.lab import CounterError, Lab, LabChange, LabSpec, check_se
 from dgc_topo.workers.lab.spec import FRAME_BYTES, batch_frames
 from tests.workers.lab.conftest import RATE_BITS_PER_S
 
+pytestmark = pytest.mark.alone
+
 FRAMING = 1448 / 1514  # of what a shaped link lets through, TCP's payload
 PAYLOAD_BITS_PER_S = FRAMING * RATE_BITS_PER_S
 NUM_BYTES = 2_500_000
@@ -149,27 +151,23 @@ def test_the_kernels_other_congestion_control_is_used_if_asked_for():
     assert [each["controls"] for each in said] == [[other], [other]]
 
 
-@pytest.mark.parametrize("longest_wait_s", [0.02, 0.005])
-def test_no_more_waits_in_the_kernel_than_leaves_soon(longest_wait_s):
+def test_no_more_waits_in_the_kernel_than_leaves_soon():
+    """The kernel is left to itself if asked for."""
     rate = 100e6
-    with Lab(LabSpec(num_hosts=2, rate_bits_per_s=rate)) as lab:
-        said = run_on(
-            lab,
-            "tests.workers.lab.jobs:unsent_limits",
-            {"longest_wait_s": longest_wait_s},
-            world_size=2,
-        )
-    for limits in said:
-        assert len(limits) == 1  # not the connection to the rendezvous
-        assert limits[0] == pytest.approx(rate / 8 * longest_wait_s, rel=0.5)
-
-
-def test_the_kernel_is_left_to_itself_if_asked_for():
-    with Lab(LabSpec(num_hosts=2, rate_bits_per_s=100e6)) as lab:
-        said = run_on(
-            lab, "tests.workers.lab.jobs:unsent_limits", {"longest_wait_s": None}, world_size=2
-        )
-    assert said == [[], []]
+    with (
+        Lab(LabSpec(num_hosts=2, rate_bits_per_s=rate)) as lab,
+        Session(lab, 2) as session,
+    ):
+        # Without a limit first: one would stay with the connections, which all calls share.
+        said = [
+            session.call("tests.workers.lab.jobs:unsent_limits", {"longest_wait_s": longest_wait_s})
+            for longest_wait_s in (None, 0.02, 0.005)
+        ]
+    assert said[0] == [[], []]
+    for longest_wait_s, found in zip((0.02, 0.005), said[1:], strict=True):
+        for limits in found:
+            assert len(limits) == 1  # not the connection to the rendezvous
+            assert limits[0] == pytest.approx(rate / 8 * longest_wait_s, rel=0.5)
 
 
 def test_a_cut_host_is_named_by_its_peers():

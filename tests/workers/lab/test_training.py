@@ -13,6 +13,8 @@ from dgc_topo.workers.lab import Lab, LabChange, LabSpec
 from tests.training.test_training import Recorder
 from tests.training.tiny import write_tiny
 
+pytestmark = pytest.mark.alone
+
 SCALED = """
 [lab]
 rate = "100 Mbit/s"
