@@ -32,7 +32,7 @@ def test_every_cell_runs_and_shows_what_is_saved(path, monkeypatch):
     monkeypatch.delenv("DGC_TOPO_RESULTS", raising=False)
     saved, notebook = (nbformat.read(path, as_version=4) for _ in range(2))
     NotebookClient(
-        notebook, timeout=60, resources={"metadata": {"path": str(path.parent)}}
+        notebook, timeout=None, resources={"metadata": {"path": str(path.parent)}}
     ).execute()  # raises at the first cell that fails
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     assert not [output for output in outputs if output.get("name") == "stderr"]

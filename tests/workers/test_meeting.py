@@ -138,7 +138,7 @@ RANK = """
 import sys
 from datetime import timedelta
 from dgc_topo.workers.group import join_workers
-with join_workers("cpu", "auto", timedelta(seconds=3), {"seed": int(sys.argv[1])}) as worker:
+with join_workers("cpu", "auto", timedelta(seconds=30), {"seed": int(sys.argv[1])}) as worker:
     print(worker.network, worker.gather(int, worker.rank, "asking"))
 """
 
@@ -155,7 +155,7 @@ import sys
 from datetime import timedelta
 from dgc_topo.workers.group import join_workers
 device = "cuda" if sys.argv[1] == "2" else "cpu"
-with join_workers(device, "auto", timedelta(seconds=3)):
+with join_workers(device, "auto", timedelta(seconds=30)):
     print("joined")
 """
 

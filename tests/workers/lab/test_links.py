@@ -224,7 +224,7 @@ def test_no_packet_waits_forever_when_a_busy_link_slows_down(
 
 def test_a_failing_worker_on_a_host_is_named(lab: Lab):
     with pytest.raises(LaunchError, match=r"worker of rank 1 was killed by SIGKILL"):
-        run_on(lab, "tests.workers.jobs:vanish", 1, world_size=2, timeout_s=5)
+        run_on(lab, "tests.workers.jobs:vanish", 1, world_size=2)
 
 
 def test_more_ranks_than_hosts_are_refused(lab: Lab):
