@@ -231,7 +231,7 @@ class _Codec:
         self._step.on_phase = clock.end
         clock.begin()
         self._step.accumulate(bench.gradients, bench.density)
-        indices, values, message = self._step.sent(bench.density)
+        indices, values, message, _ = self._step.sent(bench.density)
         payload = SparsePayload(indices, values, bench.layout.length, message=message)
         payload.cut(1)
         payload.pack(0, 1)

@@ -18,7 +18,7 @@ from dgc_topo.sizes import (
     is_compressed,
 )
 from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
-from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+from dgc_topo.wire.coding import DENSE_BYTES, WireCoding
 from dgc_topo.wire.limits import HEADER_BYTES
 from dgc_topo.zoo import Layer, Model
 
@@ -70,7 +70,7 @@ def _message_bytes(model: Model, coding: GradientCoding) -> float:
     compressed, dense = count_elements(model.shapes)
     entries = count_entries(compressed_sizes(model.shapes), coding.density)
     sparse = coding.wire.expected_bytes(np.array([max(compressed, 1)]), np.array([entries]))
-    return float(sparse[0]) + VALUE_BYTES[coding.wire.wire_dtype] * dense
+    return float(sparse[0]) + DENSE_BYTES[coding.wire.wire_dtype] * dense
 
 
 def _tensor_class(model: Model, coding: GradientCoding, *, compressed: bool) -> dict[str, float]:

@@ -108,6 +108,7 @@ def step_of(
         isinstance(accumulation, FusedAccumulation)
         and isinstance(picks, FusedThreshold)
         and config.accumulation
+        and not config.coding.is_coarse
         and layout.length
     ):
         return FusedStep(where, accumulation, picks, norm, config.coding)

@@ -17,8 +17,9 @@ from dgc_topo.compression.density import (
 )
 from dgc_topo.compression.values import FLOAT32_MAX, checked_settings, make_plain
 from dgc_topo.schedule.completion import Merge
+from dgc_topo.sizes import is_sparse
 from dgc_topo.units import fraction_from
-from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype, check_names
 
 WeightDecayMode = Literal["local", "separate", "decoupled"]
 WarmUp = Literal["none", "paper", "geometric"]
@@ -82,7 +83,10 @@ class DGCConfig:
             largest number (65504 for ``float16``) divided by the number of ranks, so that no sum
             becomes infinite; the excess stays in the residual, too.  Tensors that are not
             compressed have no residual: they round, and can overflow, as in any dense 16-bit
-            all-reduce.
+            all-reduce.  With ``int8``, ``int4`` or ``int2`` a sent element is a sign and one of
+            128, 8 or 2 magnitudes of its layer; what that misses, and what rounding a partial sum
+            misses, stays in residuals, too.  A layer that would miss more than a quarter takes
+            the next wider type.  What travels dense is ``bfloat16`` then.
         index_encoding: Coding of a sparse message's indices: ``run-length``, ``bit-packed``,
             ``bitmap``, ``int32``, ``rice``, ``dense`` (no indices), or for each message the
             smallest of them: ``auto``.
@@ -120,6 +124,12 @@ class DGCConfig:
         make_plain("dgc config", self)
         for setting in fields(self):
             _check(setting, getattr(self, setting.name))
+        check_names("dgc config", self.index_encoding, self.wire_dtype)
+        if self.coding.is_coarse and not is_sparse(self.density):
+            raise ValueError(
+                f"dgc config: wire_dtype {self.wire_dtype!r} with density 1, which sends all "
+                "elements without a scale: expected a density below 1, or a type of 16 or 32 bits"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError(
                 f"dgc config: momentum {self.momentum!r}, expected above 0 with nesterov"

@@ -20,7 +20,7 @@ from dgc_topo.compression.parameters import Parameters, check_parameters, named_
 from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import SUM, DensePayload, Payload
 from dgc_topo.scalars import plain_bool, plain_float
-from dgc_topo.wire.coding import VALUE_BYTES, WireDtype, check_dtype
+from dgc_topo.wire.coding import DENSE_BYTES, WireDtype, check_dense_dtype
 
 
 class Dense:
@@ -72,7 +72,7 @@ class Dense:
         self._parameters = named_parameters("dense", parameters)
         self._device = check_parameters("dense", self._parameters)
         self._clip_norm = clip_norm
-        check_dtype("dense", wire_dtype)
+        check_dense_dtype("dense", wire_dtype)
         self._wire_dtype = wire_dtype
         self._rule = MomentumSGD(
             self._parameters,
@@ -131,7 +131,7 @@ class Dense:
         elements = self._rule.layout.length
         return (
             f"dense sends all {elements:,} elements of {len(self._parameters)} tensors as "
-            f"{self._wire_dtype}: {elements * VALUE_BYTES[self._wire_dtype]:,} bytes per step"
+            f"{self._wire_dtype}: {elements * DENSE_BYTES[self._wire_dtype]:,} bytes per step"
         )
 
     def state_dict(self) -> dict[str, object]:

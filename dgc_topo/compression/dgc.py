@@ -119,7 +119,10 @@ class DGC:
         self._rules = SumRules(compressed, dense, self._device, config)
         self._dense = self._rules.dense
         others = self._dense.layout.length
-        self._payloads = Payloads(groups, others, self._device, config.coding, config.merge)
+        layers = layout.inner_bounds
+        self._payloads = Payloads(
+            groups, others, self._device, config.coding, config.merge, layers=layers
+        )
         if not (compressed or self.is_part):
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -325,7 +328,7 @@ class DGC:
     def _send_all(self, dense: Tensor) -> DensePayload:
         length = self._accumulation.layout.length
         buffer = torch.empty(length + len(dense), dtype=torch.float32, device=self._device)
-        self._accumulation.send_all(buffer[:length], TORCH_DTYPES[self._config.wire_dtype])
+        self._accumulation.send_all(buffer[:length], TORCH_DTYPES[self._config.coding.dense_dtype])
         if self._ages is not None:
             self._ages.note_all_sent(self.step)
         buffer[length:].copy_(dense)

@@ -48,6 +48,11 @@ class FlatLayout:
         """Elements in the buffer."""
         return self.offsets[-1]
 
+    @property
+    def inner_bounds(self) -> tuple[int, ...]:
+        """Elements at which a tensor but the first begins, each once."""
+        return tuple(sorted({*self.offsets} - {0, self.length}))
+
     def slices(self) -> Iterable[tuple[str, slice]]:
         """Return the name and the slice of each tensor, in order."""
         places = itertools.starmap(slice, itertools.pairwise(self.offsets))

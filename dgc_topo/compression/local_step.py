@@ -17,6 +17,7 @@ from dgc_topo.compression.gradients import (
 from dgc_topo.compression.selection import Selector
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.scales import Scales, rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 #: Phases in order; the last one belongs to the payload, unless the message exists already.
@@ -32,11 +33,13 @@ class Sent(NamedTuple):
         indices: Shape (n,), int64, strictly ascending.
         values: Shape (n,), float32, as the wire can hold them.
         message: The same elements in the wire format, if a kernel has written them already.
+        scales: Scales of the values, if they are coarse.
     """
 
     indices: Tensor
     values: Tensor
     message: Tensor | None
+    scales: Scales | None = None
 
 
 class LocalStep:
@@ -69,7 +72,7 @@ class LocalStep:
         )
         self._norm = norm
         self._coding = coding
-        self._wire_dtype = TORCH_DTYPES[coding.wire_dtype]
+        self._wire_dtype = TORCH_DTYPES[coding.dense_dtype]
 
     def accumulate(
         self,
@@ -123,9 +126,20 @@ class LocalStep:
         """
         indices = self.selector.pick(self.accumulation.residual, density)
         self.on_phase("select")
-        values = self.accumulation.send(indices, self._wire_dtype)
+        if self._coding.is_coarse:
+            sent = self._coarse(indices)
+        else:
+            sent = Sent(indices, self.accumulation.send(indices, self._wire_dtype), None)
         self.on_phase("mask")
-        return Sent(indices, values, None)
+        return sent
+
+    def _coarse(self, indices: Tensor) -> Sent:
+        """Take elements as steps of their layers' scales; what rounding misses stays."""
+        taken = self.accumulation.take(indices)
+        bounds = self.accumulation.layout.inner_bounds
+        values, scales = rounded(indices, taken, bounds, self._coding.wire_dtype)
+        self.accumulation.give_back(indices, taken - values)
+        return Sent(indices, values, None, scales)
 
 
 def _ignore(_: str) -> None:

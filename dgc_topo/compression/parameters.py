@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from dgc_topo.scalars import plain_int
 from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_compressed, is_sparse
-from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+from dgc_topo.wire.coding import DENSE_BYTES, WireCoding
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -225,7 +225,7 @@ def describe_dgc(
     length = sum(t.numel() for t, n in zip(parameters.values(), counts, strict=True) if n)
     entries = max(1, sum(counts))
     message = coding.expected_bytes(np.array([max(1, length)]), np.array([entries]))
-    sizes = float(message[0]) / entries, VALUE_BYTES[coding.wire_dtype]
+    sizes = float(message[0]) / entries, DENSE_BYTES[coding.wire_dtype]
     rows = [
         _row(name, tensor, count, *sizes)
         for (name, tensor), count in zip(parameters.items(), counts, strict=True)

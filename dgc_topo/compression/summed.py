@@ -26,6 +26,7 @@ from dgc_topo.payload import (
 from dgc_topo.schedule.completion import Merge
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.scales import no_scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Payloads:
         device: Device of all of them.
         coding: Coding of messages.
         merge: Policy of the sum.
+        layers: Elements at which a layer but the first begins: each has a scale of its own.
     """
 
     groups: Groups
@@ -48,6 +50,7 @@ class Payloads:
     device: torch.device
     coding: WireCoding
     merge: Merge = "union"
+    layers: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
@@ -70,19 +73,21 @@ class Payloads:
             coding=self.coding,
             message=sent.message,
             quotas=self._quotas(density),
+            scales=sent.scales,
         )
         return BundlePayload([sparse, self.dense(dense)])
 
     def dense(self, buffer: Tensor) -> DensePayload:
         """Return the payload of *buffer*, which holds tensors end to end."""
-        return DensePayload(buffer, self.coding.wire_dtype, goals=SUM)
+        return DensePayload(buffer, self.coding.dense_dtype, goals=SUM)
 
     def neutral(self, density: float) -> Payload:
         """Return a payload of zeros, of the kind that *density* asks for."""
         if not is_sparse(density):
             return self.dense(self._zeros(self.length + self.others))
         nothing = torch.empty(0, dtype=torch.int64, device=self.device)
-        sent = Sent(nothing, nothing.to(torch.float32), None)
+        scales = no_scales(self.layers, self.device) if self.coding.is_coarse else None
+        sent = Sent(nothing, nothing.to(torch.float32), None, scales)
         return self.sparse(sent, self._zeros(self.others), density)
 
     def parts(self, where: str, summed: Payload) -> tuple[Tensor, Tensor]:

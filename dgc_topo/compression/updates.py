@@ -42,7 +42,7 @@ from dgc_topo.compression.parameters import (
     named_parameters,
 )
 from dgc_topo.compression.summed import Payloads
-from dgc_topo.payload import Payload
+from dgc_topo.payload import BundlePayload, Entries, Payload, SparsePayload
 from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.sizes import is_compressed, is_sparse
 from dgc_topo.wire.coding import IndexChoice, WireDtype
@@ -119,7 +119,7 @@ class UpdateCompressor:
             index_encoding=index_encoding,
         )
         self._coding = config.coding
-        self._wire_dtype = TORCH_DTYPES[config.wire_dtype]
+        self._wire_dtype = TORCH_DTYPES[config.coding.dense_dtype]
         warm_up_steps = plain_int("updates: warm_up_steps", warm_up_steps)
         if warm_up_steps < 0:
             raise ValueError(f"updates: warm_up_steps {warm_up_steps}, expected at least 0")
@@ -143,7 +143,11 @@ class UpdateCompressor:
         #: Residual of the tensors that travel dense: of rounding, and of what was given back.
         self._rest = torch.zeros(self._others.length, dtype=torch.float32, device=self._device)
         self._payloads = Payloads(
-            groups_of(config, self._layout), self._others.length, self._device, config.coding
+            groups_of(config, self._layout),
+            self._others.length,
+            self._device,
+            config.coding,
+            layers=self._layout.inner_bounds,
         )
         self._settled = {
             "updates' num_workers": self.num_workers,
@@ -153,6 +157,7 @@ class UpdateCompressor:
             "updates' wire_dtype": wire_dtype,
         }
         self._sent: tuple[Sent | Tensor, Tensor] | None = None  # of the last step
+        self._before: Entries | None = None  # residuals before what sums missed came to them
 
     def __repr__(self) -> str:
         total = self._layout.length + self._others.length
@@ -223,6 +228,8 @@ class UpdateCompressor:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the change of the shared parameters: the mean over the ranks of what they sent.
 
+        Every rank calls it: what it rounded away from partial sums goes to its residual.
+
         Args:
             payload: Sum of all ranks' payloads, as the schedule returned it.  Not modified.
 
@@ -241,12 +248,16 @@ class UpdateCompressor:
                 "updates: the sum over the ranks holds NaN or infinity, expected finite values; "
                 "lower the learning rate"
             )
+        self._keep_missed(payload)
         views = self._layout.views(compressed) | self._others.views(others)
         return {name: views[name] for name in self._parameters}
 
     @torch.no_grad()
     def give_back(self) -> None:
         """Return what this rank sent last to the residual, once, because no rank used the sum."""
+        if self._before is not None:
+            self._accumulation.residual[self._before.indices] = self._before.values
+            self._before = None
         if self._sent is None:
             return
         sent, others = self._sent
@@ -256,6 +267,17 @@ class UpdateCompressor:
             self._accumulation.give_back(sent.indices, sent.values)
         self._rest.add_(others)
         self._sent = None
+
+    def _keep_missed(self, payload: Payload) -> None:
+        """Add to the residual what the sum lacks because this rank rounded parts of it."""
+        self._before = None
+        match payload:
+            case BundlePayload(parts=[SparsePayload() as sparse, _]):
+                missed = sparse.take_back()
+                if missed is not None:
+                    before = self._accumulation.residual[missed.indices]
+                    self._before = Entries(missed.indices, before)
+                    self._accumulation.take_in(*missed)
 
     def residuals(self) -> dict[str, Tensor]:
         """Return what this rank has not sent yet, divided by N, by name, sharing memory."""
@@ -287,7 +309,7 @@ class UpdateCompressor:
         step, _ = position_of(self.name, state)
         restore(self.name, state, self._sections())
         self._accumulation.forget_bounds()
-        self.step, self._sent = step, None
+        self.step, self._sent, self._before = step, None, None
 
     def _take_all(self) -> Tensor:
         """Return the whole residual as messages can hold it, in memory of its own."""

@@ -27,7 +27,7 @@ from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import lone_phases, of_record
 from dgc_topo.sizes import count_entries, is_sparse
 from dgc_topo.topology import Topology
-from dgc_topo.wire.coding import VALUE_BYTES, WireCoding, WireDtype, compression_name
+from dgc_topo.wire.coding import DENSE_BYTES, WireCoding, WireDtype, compression_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,14 +117,14 @@ def _case_of_run(
     measured: Measurement, simulate: SimulateSection | None, topology: Topology
 ) -> TrainingCase:
     workload = of_record(measured)
-    elements = measured.gradient_bytes // VALUE_BYTES["float32"]
+    elements = measured.gradient_bytes // DENSE_BYTES["float32"]
     exponent = union_exponent(measured.sparse, measured.num_workers)
     encoding: Encoding
     if measured.sparse is None:
         encoding = DenseEncoding(measured.compressed_bytes / max(elements, 1))
     else:
         sparse = measured.sparse
-        density, dense_bytes = sparse.entries / sparse.length, VALUE_BYTES[sparse.wire_dtype]
+        density, dense_bytes = sparse.entries / sparse.length, DENSE_BYTES[sparse.wire_dtype]
         union = power_rule(exponent)
         encoding = SparseEncoding(min(density, 1.0), sparse.coding, dense_bytes, union, "measured")
     step = TrainingStep(
@@ -205,7 +205,7 @@ def _case(
         exponent = choice.union_exponent
     coding, scope = scenario.compression.coding, scenario.compression.scope
     sparse = _sparse_of(workload, density, coding, scope) if dtype is None else None
-    dense_bytes = VALUE_BYTES[dtype or coding.wire_dtype]
+    dense_bytes = DENSE_BYTES[dtype or coding.wire_dtype]
     step = TrainingStep(
         workload=workload,
         encoding=DenseEncoding(dense_bytes)

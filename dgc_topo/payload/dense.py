@@ -19,7 +19,7 @@ from dgc_topo.payload.base import (
 )
 from dgc_topo.schedule import Goal
 from dgc_topo.schedule.completion import Role
-from dgc_topo.wire.coding import WireDtype, check_dtype
+from dgc_topo.wire.coding import WireDtype, check_dense_dtype
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 
@@ -74,7 +74,7 @@ class DensePayload:
                 f"dense payload: buffer of shape {tuple(buffer.shape)} and {buffer.dtype}, "
                 "expected a contiguous 1-D float32 tensor"
             )
-        check_dtype("dense payload", wire_dtype)
+        check_dense_dtype("dense payload", wire_dtype)
         # The same memory outside any graph.  The stride is set because a contiguous tensor of one
         # element may have any, and then refuses to be viewed as bytes.
         self.buffer = buffer.detach().as_strided(buffer.shape, (1,))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, device
@@ -18,22 +17,17 @@ from dgc_topo.payload.base import (
     weighted_terms,
 )
 from dgc_topo.payload.reselection import Quotas, Reselection
+from dgc_topo.payload.rounding import Received, Rounding
 from dgc_topo.payload.union import Entries, join, position, union_sum
-from dgc_topo.schedule import Goal, Transfer
+from dgc_topo.schedule import Goal
 from dgc_topo.schedule.completion import Merge, Role
 from dgc_topo.wire.body import most_body_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, WireCoding
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
-from dgc_topo.wire.message import decode, encode, encoded_bytes
+from dgc_topo.wire.message import decode_scaled, encode, encoded_bytes
+from dgc_topo.wire.scales import Scales, no_scales, rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES
-
-
-class _Received(NamedTuple):
-    """A decoded message."""
-
-    transfer: Transfer
-    entries: Entries
 
 
 class SparsePayload:
@@ -55,6 +49,10 @@ class SparsePayload:
     `to_wire` first and keep the difference; otherwise it is lost.  Sums lose at most half a unit in
     the last place of the 16-bit type per hop, as in any 16-bit all-reduce.
 
+    Values of 8, 4 and 2 bits are steps of a scale, one for each layer in each chunk (see
+    `dgc_topo.payload.rounding`).  What rounding a partial sum leaves out of the result, one rank
+    takes back: `take_back` returns it, as it does rejected entries.
+
     With *quotas* a rank takes rejected entries out of the sum (see
     `dgc_topo.payload.reselection`); `take_back` returns them after the run.
 
@@ -71,6 +69,8 @@ class SparsePayload:
             entries have no meaning by themselves.
         quotas: Entries of the sum to keep, the same on every rank; None keeps all: the exact
             union.
+        scales: Scales of layers that coarse *values* are steps of already; by default they are
+            rounded as partial sums are, and share a scale in each chunk.
 
     Raises:
         ValueError: if shapes, element types or devices do not fit, or *quotas* are of another
@@ -88,6 +88,7 @@ class SparsePayload:
         message: Tensor | None = None,
         goals: frozenset[Goal] = SUM,
         quotas: Quotas | None = None,
+        scales: Scales | None = None,
     ) -> None:
         _check_entries(indices, values, length)
         if quotas is not None and (quotas.offsets[-1] != length or goals != SUM):
@@ -99,8 +100,11 @@ class SparsePayload:
         self.length = length
         self.made_with: Mapping[str, object] = {}
         self.goals = goals
-        self._dtype = TORCH_DTYPES[coding.wire_dtype]
-        self._round_own = self._dtype != torch.float32
+        #: Type that values are rounded to; None if they are steps of a scale.
+        self._dtype = TORCH_DTYPES.get(coding.wire_dtype)
+        self._round_own = self._dtype not in {None, torch.float32}
+        self._scales = scales
+        self._rounding: Rounding | None = None  # of a run with coarse values
         self._bounds_of = bounds_of
         self._bounds: Sequence[int] = (0, length)
         self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
@@ -153,7 +157,8 @@ class SparsePayload:
             here = indices
             if length < self.length:
                 here = indices[position(indices, start) : position(indices, start + length)]
-            total += encoded_bytes(here, start, length, self.coding)
+            sections = 1 if self._scales is None else len(self._scales.low)
+            total += encoded_bytes(here, start, length, self.coding, sections)
         return total
 
     def to_dense(self) -> Tensor:
@@ -177,7 +182,14 @@ class SparsePayload:
         if self.quotas is not None:
             assert role is not None  # whoever runs a schedule gives it
             self._reselection = Reselection(self.quotas, role, bounds)
-        self._round_own = agree and self._dtype != torch.float32
+        self._round_own = agree and self._dtype not in {None, torch.float32}
+        if self.coding.is_coarse:
+            first = self._scales or no_scales((), self.device)
+            on_scale, kept = self._scales is not None, role if agree else None
+            self._rounding = Rounding(
+                self.coding.wire_dtype, bounds, first, on_scale=on_scale, role=kept
+            )
+            self._scales = None  # a second run begins with the sum of the first
         self._bounds = bounds
         self._starts, self._pieces = [0], [whole]
         self._packed = self._first
@@ -189,17 +201,21 @@ class SparsePayload:
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
         """Return the size of a message with an entry for every element."""
         _, length = self._range(chunk, chunk + count)
-        return HEADER_BYTES + most_body_bytes(self.coding, length)
+        inside = () if self._rounding is None else self._rounding.bounds(chunk, chunk + count)
+        return HEADER_BYTES + most_body_bytes(self.coding, length, 1 + len(inside))
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's entries in the wire format, encoded once for all who get them."""
         entries = self._take(chunk, chunk + count)
         if self._packed is not None and self._packed[0] is entries:
             return self._packed[1]
-        if self._round_own:
+        scales = None
+        if self._rounding is not None:
+            entries, scales = self._on_scale(self._rounding, chunk, chunk + count)
+        elif self._round_own:
             entries = self._rounded(entries)
             self._put(chunk, chunk + count, entries)
-        message = encode(*entries, *self._range(chunk, chunk + count), self.coding)
+        message = encode(*entries, *self._range(chunk, chunk + count), self.coding, scales)
         self._packed = entries, message
         return message
 
@@ -211,16 +227,18 @@ class SparsePayload:
         """Apply the arrivals of one step: union-sums weighted in the order listed."""
         received = [self._decode(arrival) for arrival in arrivals]
         for first, end, covering in runs(received):
-            terms = [
-                (coefficient, self._entries(source, first, end))
-                for coefficient, source in weighted_terms(covering, rank)
-            ]
+            weighted = weighted_terms(covering, rank)
+            terms = [(factor, self._entries(source, first, end)) for factor, source in weighted]
             self._put(first, end, union_sum(terms, self.device))
+            if self._rounding is not None:
+                self._rounding.arrived(first, end, weighted)
             if self._reselection is not None:
                 self._reselect(self._reselection, first, end)
 
     def finish(self) -> None:
         """End a run: join the entries and, if ranks are to agree, round them as messages are."""
+        if self._rounding is not None and self._rounding.agree:
+            self._on_scale(self._rounding, 0, len(self._bounds) - 1)
         whole = self._joined()
         self._starts, self._pieces = [0], [self._rounded(whole) if self._round_own else whole]
         self._packed = self._first = None
@@ -241,18 +259,33 @@ class SparsePayload:
             if rejected is not None:
                 self._taken.append(rejected)
 
-    def _decode(self, arrival: Arrival) -> _Received:
+    def _on_scale(self, rounding: Rounding, first: int, end: int) -> tuple[Entries, Scales]:
+        """Return entries of chunks as messages hold them; if ranks are to agree, so do they."""
+        if not rounding.agree and any(rounding.pending(first, end)):
+            entries = self._take(first, end)
+            values, scales = rounded(*entries, rounding.bounds(first, end), rounding.wire_dtype)
+            return Entries(entries.indices, values), scales
+        for begin, stop in list(rounding.pending(first, end)):
+            kept, missed = rounding.round(begin, stop, self._take(begin, stop))
+            self._put(begin, stop, kept)
+            if missed is not None:
+                self._taken.append(missed)
+        return self._take(first, end), rounding.scales(first, end)
+
+    def _decode(self, arrival: Arrival) -> Received:
         transfer, message = arrival
-        start, length = self._range(transfer.chunk, transfer.chunk_end)
+        chunks = transfer.chunk, transfer.chunk_end
+        bounds = () if self._rounding is None else self._rounding.bounds(*chunks)
         try:
-            return _Received(transfer, Entries(*decode(message, start, length)))
+            found = decode_scaled(message, *self._range(*chunks), bounds)
+            return Received(transfer, Entries(found.indices, found.values), found.scales)
         except WireError as error:
             raise WireError(f"{error} ({transfer})") from error
 
     def _rounded(self, entries: Entries) -> Entries:
         return Entries(entries.indices, entries.values.to(self._dtype).to(torch.float32))
 
-    def _entries(self, source: _Received | None, first: int, end: int) -> Entries:
+    def _entries(self, source: Received | None, first: int, end: int) -> Entries:
         """Return the entries of *source* in the chunks first .. end - 1; None is this payload."""
         if source is None:
             return self._take(first, end)

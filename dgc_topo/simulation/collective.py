@@ -36,7 +36,7 @@ from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
 from dgc_topo.text import html_facts
 from dgc_topo.topology import Topology
 from dgc_topo.units import bytes_text, seconds_text
-from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+from dgc_topo.wire.coding import DENSE_BYTES, WireCoding, check_dense_dtype
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,7 @@ class Buffer:
         check_density(self.density)
         if not self.is_sparse:
             check_density_of(self.merge)
+            check_dense_dtype("density 1", self.coding.wire_dtype)
         if self.union_exponent is None:
             return
         if not self.is_sparse:
@@ -85,7 +86,7 @@ class Buffer:
     @property
     def dense_bytes(self) -> float:
         """Bytes of the dense buffer on the wire."""
-        return self.num_bytes * (VALUE_BYTES[self.coding.wire_dtype] / FLOAT_BYTES)
+        return self.num_bytes * (DENSE_BYTES[self.coding.wire_dtype] / FLOAT_BYTES)
 
     @property
     def num_elements(self) -> int:

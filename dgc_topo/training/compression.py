@@ -22,7 +22,13 @@ from dgc_topo.schedule.completion import Merge
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import Density, EachOnce
 from dgc_topo.tables.table import Table
-from dgc_topo.wire.coding import IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.coding import (
+    COARSE_DTYPES,
+    IndexChoice,
+    WireCoding,
+    WireDtype,
+    check_names,
+)
 
 if TYPE_CHECKING:
     from dgc_topo.training.settings import TrainSection
@@ -130,6 +136,17 @@ class CompressionSection(Table):
     def _density_fits_method(self) -> Self:
         if self.method in _SEND_EVERYTHING and set(self.densities) != {1.0}:
             raise ValueError(f"method {self.method!r} sends every element: expected densities [1]")
+        return self
+
+    @model_validator(mode="after")
+    def _coarse_values_have_a_residual(self) -> Self:
+        dense = [density for density in self.densities if not is_sparse(density)]
+        if self.wire_dtype in COARSE_DTYPES and dense:
+            raise ValueError(
+                f"wire_dtype = {self.wire_dtype!r} with density 1, which sends all elements "
+                "without a scale: expected densities below 1, or a type of 16 or 32 bits"
+            )
+        check_names("compression", self.index_encoding, self.wire_dtype)
         return self
 
     @model_validator(mode="after")

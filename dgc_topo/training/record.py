@@ -25,7 +25,7 @@ from dgc_topo.training.rank import FIELDS, StepRecord
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.solo import Solo, mean_phases
 from dgc_topo.training.world import World
-from dgc_topo.wire.coding import VALUE_BYTES
+from dgc_topo.wire.coding import DENSE_BYTES
 
 _MOST_PROVED = 128  # ranks
 _SETTLING_STEPS = 3  # the first steps allocate, connect and warm caches up
@@ -239,7 +239,7 @@ def _sparse_sizes(
     if not columns["entries"].any():
         return None
     compressed, dense = count_elements(p.shape for p in parameters.values())
-    dense_bytes = VALUE_BYTES[compression.wire_dtype] * dense
+    dense_bytes = DENSE_BYTES[compression.wire_dtype] * dense
     return SparseSizes(
         length=compressed,
         dense_elements=dense,

@@ -7,12 +7,13 @@ from math import log
 from typing import NamedTuple
 
 from dgc_topo.wire.coding import (
-    INDEX_ENCODINGS,
-    VALUE_BYTES,
+    COARSE_DTYPES,
+    VALUE_BITS,
     IndexChoice,
     IndexEncoding,
     WireCoding,
     WireDtype,
+    encodings_of,
 )
 from dgc_topo.wire.limits import (
     CODE_BYTES,
@@ -20,6 +21,7 @@ from dgc_topo.wire.limits import (
     INDEX_BYTES,
     MAX_COUNT_BYTES,
     MAX_WIDTH,
+    SCALE_BYTES,
 )
 
 
@@ -34,6 +36,7 @@ class GapFacts(NamedTuple):
             65535, else 0.
         low_bits: Low bits of the Rice code that makes the gaps shortest.
         quotients: ``gap >> low_bits`` summed.
+        sections: Sections of the run, each of which has a scale if values are coarse.
     """
 
     entries: int
@@ -41,6 +44,7 @@ class GapFacts(NamedTuple):
     escapes: int = 0
     low_bits: int = 0
     quotients: int = 0
+    sections: int = 1
 
 
 def body_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, length: int, gaps: GapFacts) -> int:
@@ -52,26 +56,45 @@ def body_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, length: int, gaps
         length: Elements of the run.
         gaps: Numbers about the gaps.
     """
-    value_bytes = VALUE_BYTES[wire_dtype]
     if encoding == "dense":
-        return value_bytes * length
-    return value_bytes * gaps.entries + _index_bytes(encoding, value_bytes, length, gaps)
+        return VALUE_BITS[wire_dtype] // 8 * length
+    coarse = wire_dtype in COARSE_DTYPES
+    values = packed_bytes(gaps.entries, VALUE_BITS[wire_dtype])
+    if coarse:
+        values += SCALE_BYTES * gaps.sections
+    padding = padding_bytes(encoding, wire_dtype, values)
+    told = count_bytes(gaps.entries) if coarse or encoding == "rice" else 0
+    if encoding == "run-length" and gaps.escapes and not coarse:
+        told = ESCAPE_COUNT_BYTES
+    return values + padding + _index_bytes(encoding, length, gaps) + told
 
 
-def _index_bytes(encoding: IndexEncoding, value_bytes: int, length: int, gaps: GapFacts) -> int:
+def padding_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, values_end: int) -> int:
+    """Return the bytes between values and indices, which align these.
+
+    Args:
+        encoding: Of the indices.
+        wire_dtype: Of the values.
+        values_end: Bytes before, of the whole message or of its body.
+    """
+    if encoding == "int32":
+        return -values_end % INDEX_BYTES
+    return values_end % CODE_BYTES if wire_dtype in COARSE_DTYPES else 0
+
+
+def _index_bytes(encoding: IndexEncoding, length: int, gaps: GapFacts) -> int:
     match encoding:
         case "run-length":
-            codes = gaps.entries + gaps.escapes
-            return CODE_BYTES * codes + (ESCAPE_COUNT_BYTES if gaps.escapes else 0)
+            return CODE_BYTES * (gaps.entries + gaps.escapes)
         case "bit-packed":
             return packed_bytes(gaps.entries, gaps.largest.bit_length())
         case "bitmap":
-            return -(-length // 8)
+            return packed_bytes(length, 1)
         case "int32":
-            return INDEX_BYTES * gaps.entries + -value_bytes * gaps.entries % INDEX_BYTES
+            return INDEX_BYTES * gaps.entries
         case "rice":
             low = packed_bytes(gaps.entries, gaps.low_bits)
-            return low + packed_bytes(gaps.entries + gaps.quotients, 1) + count_bytes(gaps.entries)
+            return low + packed_bytes(gaps.entries + gaps.quotients, 1)
         case "dense":
             return 0
 
@@ -86,15 +109,23 @@ def count_bytes(count: int) -> int:
     return max(1, -(-count.bit_length() // 8))
 
 
-def most_body_bytes(coding: WireCoding, length: int) -> int:
-    """Return the most bytes of the body for a run of *length* elements."""
-    value_bytes = VALUE_BYTES[coding.wire_dtype]
-    if coding.index_encoding in {"auto", "dense"}:  # the first is never larger than the second
-        return value_bytes * length
+def most_body_bytes(coding: WireCoding, length: int, sections: int = 1) -> int:
+    """Return the most bytes of the body for a run of *length* elements in so many *sections*.
+
+    Coarse values may be wider than the coding says.
+    """
+    widest = COARSE_DTYPES[-1] if coding.is_coarse else coding.wire_dtype
+    values = packed_bytes(length, VALUE_BITS[widest])
+    if coding.is_coarse:
+        values += SCALE_BYTES * sections + INDEX_BYTES + MAX_COUNT_BYTES
+    if coding.index_encoding == "dense":
+        return values
+    if coding.index_encoding == "auto":  # never larger than dense, or than a bitmap
+        return values + (packed_bytes(length, 1) if coding.is_coarse else 0)
     if coding.index_encoding == "rice":  # without low bits at most a bit for each element
-        return value_bytes * length + packed_bytes(length, 1) + 1 + MAX_COUNT_BYTES
+        return values + packed_bytes(length, 1) + 1 + MAX_COUNT_BYTES
     # Packed gaps have at most 31 bits, and 16-bit codes one escape per 65535 elements.
-    return (value_bytes + INDEX_BYTES) * length + INDEX_BYTES
+    return values + INDEX_BYTES * length + INDEX_BYTES
 
 
 def smallest(
@@ -106,12 +137,13 @@ def smallest(
     """
     if choice != "auto":
         return choice, body_bytes(choice, wire_dtype, length, gaps)
+    encodings = encodings_of(wire_dtype)
     sizes = [
         (body_bytes(encoding, wire_dtype, length, gaps), place)
-        for place, encoding in enumerate(INDEX_ENCODINGS)
+        for place, encoding in enumerate(encodings)
     ]
     size, place = min(sizes)
-    return INDEX_ENCODINGS[place], size
+    return encodings[place], size
 
 
 def with_rice(gaps: GapFacts, total: int, sums: Callable[[int], Sequence[int]]) -> GapFacts:
@@ -143,4 +175,4 @@ def with_rice(gaps: GapFacts, total: int, sums: Callable[[int], Sequence[int]]) 
         low, quotients = middle - 1, below
     elif here - above > entries:
         low, quotients = middle + 1, above
-    return GapFacts(entries, gaps.largest, gaps.escapes, low, quotients)
+    return GapFacts(entries, gaps.largest, gaps.escapes, low, quotients, gaps.sections)

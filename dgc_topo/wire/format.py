@@ -18,7 +18,14 @@ ENCODING_CODES: dict[IndexEncoding, int] = {
     "int32": 4,
     "rice": 5,
 }
-DTYPE_CODES: dict[WireDtype, int] = {"float32": 0, "float16": 1, "bfloat16": 2}
+DTYPE_CODES: dict[WireDtype, int] = {
+    "float32": 0,
+    "float16": 1,
+    "bfloat16": 2,
+    "int8": 3,
+    "int4": 4,
+    "int2": 5,
+}
 #: Codes that version 1 has, too.
 OLD_ENCODINGS, OLD_DTYPES = 5, 3
 PARAMETER_BITS = 5  #: of the header's last byte in version 2; above them, the count's bytes less 1
@@ -105,6 +112,11 @@ def plan_of(gaps: GapFacts, length: int, coding: WireCoding) -> Plan:
 def may_take_rice(coding: WireCoding) -> bool:
     """Return True if a message of this coding may have Rice-coded gaps."""
     return coding.index_encoding in {"auto", "rice"}
+
+
+def is_old(coding: WireCoding) -> bool:
+    """Return True if all messages of this coding are of version 1."""
+    return not (coding.is_coarse or may_take_rice(coding))
 
 
 def check_run(length: int) -> None:

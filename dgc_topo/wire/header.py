@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.wire.checksum import PRIME, ROW, few_word_sums, word_sums
-from dgc_topo.wire.coding import IndexEncoding, WireDtype
+from dgc_topo.wire.coding import COARSE_DTYPES, IndexEncoding, WireDtype
 from dgc_topo.wire.format import (
     DTYPE_CODES,
     ENCODING_CODES,
@@ -78,12 +78,13 @@ def _seal_on_device(words: Tensor, first: int, seeds: tuple[int, int]) -> None:
     words[2].copy_((sums[1] + (_FIRST_WORD - 1) * sums[0] + seeds[1]) % PRIME)
 
 
-def open_message(message: Tensor, length: int) -> Layout:
+def open_message(message: Tensor, length: int, sections: int = 1) -> Layout:
     """Return a message's layout, its checksum and all sizes checked; on a GPU it waits once.
 
     Args:
         message: 1-D contiguous uint8, 4-byte aligned.
         length: Elements of its run.
+        sections: Sections of the run.
 
     Raises:
         WireError: if it is no message of this version for a run of so many elements.
@@ -108,7 +109,7 @@ def open_message(message: Tensor, length: int) -> Layout:
             f"wire: checksum of a message of {size} bytes for {length} elements, expected the one "
             "in its header: it is damaged, or for a run of another length"
         )
-    return layout_of(_header(version, kind, parameter), size, length, tail)
+    return layout_of(_header(version, kind, parameter), size, length, tail, sections)
 
 
 def _seeds(first: int, length: int, num_bytes: int) -> tuple[int, int]:
@@ -147,6 +148,8 @@ def _header(version: int, kind: int, parameter: int) -> Header:
         raise WireError(f"wire: index encoding {kind & 15}, expected one of {_listed(encodings)}")
     if dtype is None:
         raise WireError(f"wire: value type {kind >> 4}, expected one of {_listed(dtypes)}")
+    if dtype in COARSE_DTYPES and encoding == "dense":
+        raise WireError(f"wire: dense {dtype} message, expected indices beside coarse values")
     if version > 1 and not is_new(encoding, dtype):
         raise WireError(f"wire: {encoding} {dtype} message of version 2, expected version 1")
     count_bytes = 0

@@ -115,18 +115,20 @@ def write_codes(gaps: Tensor, escapes: int, into: Tensor) -> None:
     Args:
         gaps: Shape (n,), int64.
         escapes: Their number.
-        into: uint8; ``2 * (n + escapes)`` bytes, and the number of escapes if there are any.
+        into: uint8; ``2 * (n + escapes)`` bytes, and four more if it is to say the escapes.
     """
     if not escapes:
         into.view(torch.int16).copy_(gaps)  # the low 16 bits
         return
     before = torch.div(gaps, MAX_CODE, rounding_mode="floor").cumsum(0)
     places = before + torch.arange(len(gaps), dtype=torch.int64, device=gaps.device)
-    codes = into[:-4].view(torch.int16)
+    end = 2 * (len(gaps) + escapes)
+    codes = into[:end].view(torch.int16)
     codes.fill_(-1)  # 65535
     codes[places] = (gaps % MAX_CODE).to(torch.int16)
-    count = into[-4:].view(torch.int16)
-    count[0], count[1] = _as_int16(escapes & MAX_CODE), _as_int16(escapes >> 16)
+    if len(into) > end:
+        count = into[end:].view(torch.int16)
+        count[0], count[1] = _as_int16(escapes & MAX_CODE), _as_int16(escapes >> 16)
 
 
 def read_codes(codes: Tensor, count: int, start: int, *, escaped: bool) -> Tensor:

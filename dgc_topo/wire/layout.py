@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dgc_topo.wire.body import packed_bytes
-from dgc_topo.wire.coding import VALUE_BYTES
+from dgc_topo.wire.body import packed_bytes, padding_bytes
+from dgc_topo.wire.coding import COARSE_DTYPES, VALUE_BITS
 from dgc_topo.wire.format import Header, WireError
-from dgc_topo.wire.limits import CODE_BYTES, ESCAPE_COUNT_BYTES, HEADER_BYTES, INDEX_BYTES
+from dgc_topo.wire.limits import (
+    CODE_BYTES,
+    ESCAPE_COUNT_BYTES,
+    HEADER_BYTES,
+    INDEX_BYTES,
+    MAX_CODE,
+    SCALE_BYTES,
+)
 
 
 class Layout(NamedTuple):
@@ -16,7 +23,8 @@ class Layout(NamedTuple):
     Attributes:
         header: What it says.
         entries: Number of entries.
-        values_end: End of the values, in bytes from the start of the message, as the others.
+        values_start: Start of the values, in bytes from that of the message, as the others.
+        values_end: End of the values.
         indices_start: Start of the indices.
         indices_end: End of the indices.
         unused: Bytes of which some bits, those in a mask, have to be 0, where the size of the
@@ -25,13 +33,14 @@ class Layout(NamedTuple):
 
     header: Header
     entries: int
+    values_start: int
     values_end: int
     indices_start: int
     indices_end: int
     unused: tuple[tuple[int, int], ...] = ()
 
 
-def layout_of(header: Header, size: int, length: int, tail: bytes) -> Layout:
+def layout_of(header: Header, size: int, length: int, tail: bytes, sections: int) -> Layout:
     """Return the layout of a message.
 
     Args:
@@ -39,12 +48,13 @@ def layout_of(header: Header, size: int, length: int, tail: bytes) -> Layout:
         size: Bytes of the message.
         length: Elements of its run.
         tail: Last four bytes.
+        sections: Sections of the run, each with a scale if values are coarse.
 
     Raises:
         WireError: if no number of entries takes so many bytes, or unused bits are set.
     """
     if header.count_bytes:
-        return _counted(header, size, length, tail)
+        return _counted(header, size, length, tail, sections)
     body = size - HEADER_BYTES
     entries, expected, trailer = _count(header, body, length, tail)
     if body != expected or not 0 <= entries <= length:
@@ -55,9 +65,9 @@ def layout_of(header: Header, size: int, length: int, tail: bytes) -> Layout:
     unused = _unused_bits(header, entries, length)
     if unused and tail[-1] >> 8 - unused:
         raise unused_bits_error(header, tail[-1], 0xFF << 8 - unused & 0xFF)
-    values_end = HEADER_BYTES + VALUE_BYTES[header.wire_dtype] * entries
-    padding = -values_end % INDEX_BYTES if header.encoding == "int32" else 0
-    return Layout(header, entries, values_end, values_end + padding, size - trailer)
+    values_end = HEADER_BYTES + packed_bytes(entries, VALUE_BITS[header.wire_dtype])
+    padding = padding_bytes(header.encoding, header.wire_dtype, values_end)
+    return Layout(header, entries, HEADER_BYTES, values_end, values_end + padding, size - trailer)
 
 
 def unused_bits_error(header: Header, found: int, mask: int) -> WireError:
@@ -74,7 +84,7 @@ def _count(header: Header, body: int, length: int, tail: bytes) -> tuple[int, in
     The first is derived from the size, so where it is no whole number the second is another size.
     """
     parameter = header.parameter
-    value_bytes = VALUE_BYTES[header.wire_dtype]
+    value_bytes = VALUE_BITS[header.wire_dtype] // 8
     match header.encoding:
         case "dense":
             return length, value_bytes * length, 0
@@ -113,29 +123,72 @@ def _unused_bits(header: Header, entries: int, length: int) -> int:
     return 0
 
 
-def _counted(header: Header, size: int, length: int, tail: bytes) -> Layout:
+def _counted(header: Header, size: int, length: int, tail: bytes, sections: int) -> Layout:
     """Return the layout of a message that says how many entries it has."""
     entries = int.from_bytes(tail[-header.count_bytes :], "little")
-    values_end = HEADER_BYTES + VALUE_BYTES[header.wire_dtype] * entries
-    indices_end = size - header.count_bytes
-    room = indices_end - values_end
+    bits = VALUE_BITS[header.wire_dtype]
+    values_start = HEADER_BYTES
+    if header.wire_dtype in COARSE_DTYPES:
+        values_start += SCALE_BYTES * sections
+    values_end = values_start + packed_bytes(entries, bits)
+    start = values_end + padding_bytes(header.encoding, header.wire_dtype, values_end)
+    end = size - header.count_bytes
     least, most = _index_room(header, entries, length)
-    if entries > length or not least <= room <= most:
+    odd = header.encoding == "run-length" and (end - start) % CODE_BYTES
+    if entries > length or odd or not least <= end - start <= most:
         raise WireError(
             f"wire: {header.encoding} {header.wire_dtype} message of {size} bytes for {entries} "
             f"entries, expected at most {length} of them, and {least} to {most} bytes of indices"
         )
-    low_end = values_end + packed_bytes(entries, header.parameter)
-    spare = -entries * header.parameter % 8
-    unused = ((low_end - 1, 0xFF << 8 - spare & 0xFF),) if spare else ()
-    return Layout(header, entries, values_end, values_end, indices_end, unused)
+    unused = [
+        _spare(values_end, entries * bits),
+        *((place, 0xFF) for place in range(values_end, start)),
+        *_spare_of_indices(header, entries, length, start, end),
+    ]
+    masks = tuple((place, mask) for place, mask in unused if mask)
+    return Layout(header, entries, values_start, values_end, start, end, masks)
 
 
 def _index_room(header: Header, entries: int, length: int) -> tuple[int, int]:
-    """Return the least and the most bytes that Rice-coded gaps take.
+    """Return the least and the most bytes of the indices of so many entries.
 
-    The quotients of all gaps add up to no more than that of the elements without an entry.
+    The quotients of all Rice-coded gaps add up to no more than that of the elements without an
+    entry, and the escape codes of run lengths skip no more than these.
     """
-    low = packed_bytes(entries, header.parameter)
-    most = entries + (length - entries >> header.parameter) if entries else 0
-    return low + packed_bytes(entries, 1), low + packed_bytes(most, 1)
+    parameter = header.parameter
+    match header.encoding:
+        case "bitmap":
+            exact = packed_bytes(length, 1)
+        case "int32":
+            exact = INDEX_BYTES * entries
+        case "run-length" if parameter:
+            codes = entries + length // MAX_CODE
+            return CODE_BYTES * (entries + 1), CODE_BYTES * codes if entries else 0
+        case "run-length":
+            exact = CODE_BYTES * entries
+        case "rice":
+            low = packed_bytes(entries, parameter)
+            bits = entries + (length - entries >> parameter) if entries else 0
+            return low + packed_bytes(entries, 1), low + packed_bytes(bits, 1)
+        case _:
+            exact = packed_bytes(entries, parameter)
+    return exact, exact
+
+
+def _spare_of_indices(
+    header: Header, entries: int, length: int, start: int, end: int
+) -> list[tuple[int, int]]:
+    match header.encoding:
+        case "bitmap":
+            return [_spare(end, length)]
+        case "bit-packed":
+            return [_spare(end, entries * header.parameter)]
+        case "rice":
+            low_end = start + packed_bytes(entries, header.parameter)
+            return [_spare(low_end, entries * header.parameter)]
+    return []
+
+
+def _spare(end: int, bits: int) -> tuple[int, int]:
+    """Return the last byte before *end*, and the mask of those that *bits* of them leave unused."""
+    return end - 1, 0xFF << bits % 8 & 0xFF if bits % 8 else 0

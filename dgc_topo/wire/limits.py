@@ -11,3 +11,4 @@ CODE_BYTES = 2
 INDEX_BYTES = 4  #: of an index that is written as it is
 ESCAPE_COUNT_BYTES = 4  #: only in messages that have escape codes
 MAX_COUNT_BYTES = 4  #: of a number of entries
+SCALE_BYTES = 4  #: of the scale of a section: its smallest magnitude, and a step

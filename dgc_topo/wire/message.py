@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dgc_topo.wire import indices, rice, small
-from dgc_topo.wire.body import GapFacts, with_rice
-from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BYTES, WireCoding
-from dgc_topo.wire.format import Plan, WireError, check_run, may_take_rice, plan_of
+from dgc_topo.wire.body import GapFacts, padding_bytes, with_rice
+from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BITS, WireCoding, WireDtype
+from dgc_topo.wire.format import Plan, WireError, check_run, is_old, may_take_rice, plan_of
 from dgc_topo.wire.header import open_message, seal
 from dgc_topo.wire.layout import Layout, unused_bits_error
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
+from dgc_topo.wire.scales import (
+    MOST_LEVEL,
+    Scales,
+    levels_of,
+    narrowest,
+    pack_values,
+    rounded,
+    sections_of,
+    unpack_values,
+    values_of,
+)
 from dgc_topo.wire.tensors import TORCH_DTYPES, has_kernels
 
 
@@ -23,6 +36,7 @@ def encode(
     start: int,
     length: int,
     coding: WireCoding = DEFAULT_CODING,
+    scales: Scales | None = None,
 ) -> Tensor:
     """Return the message for entries of the elements ``start .. start + length - 1``.
 
@@ -32,6 +46,8 @@ def encode(
         start: The run's first element.
         length: Elements in the run.
         coding: Type of the values, and coding of the indices.
+        scales: Scales that the values are steps of, if they are coarse; by default one for all of
+            them is found.  Steps that the coding's type cannot count take the next wider one.
 
     Returns:
         Shape (num_bytes,), uint8, contiguous, 4-byte aligned, on the device of *entry_indices*.
@@ -42,25 +58,64 @@ def encode(
     made = _made_fast(entry_indices, values, start, length, coding)
     if isinstance(made, Tensor):
         return made
+    sections, coarse = 1, None
+    if coding.is_coarse:
+        coarse = _steps(entry_indices, values, coding.wire_dtype, scales)
+        sections, coding = coarse.sections, replace(coding, wire_dtype=coarse.wire_dtype)
     gaps = indices.gaps_of(entry_indices, start)
     if made is None:
-        made = _plan_gaps(gaps, entry_indices, start, length, coding)
+        made = _plan_gaps(gaps, entry_indices, start, length, coding, sections)
     words = torch.empty(-(-made.num_bytes // WORD_BYTES), dtype=torch.int32, device=gaps.device)
     if made.num_bytes % WORD_BYTES:
         words[-1] = 0
     message = words.view(torch.uint8)[: made.num_bytes]
-    body, dtype = message[HEADER_BYTES:], TORCH_DTYPES[coding.wire_dtype]
+    body = message[HEADER_BYTES:]
     if made.header.encoding == "dense":
-        dense = body.view(dtype).zero_()
+        dense = body.view(TORCH_DTYPES[coding.wire_dtype]).zero_()
         dense[entry_indices - start] = values.to(dense.dtype)
     else:
-        values_end = VALUE_BYTES[coding.wire_dtype] * len(gaps)
-        body[:values_end].view(dtype).copy_(values)
+        end = _write_values(values, coarse, coding, body)
+        padding = padding_bytes(made.header.encoding, coding.wire_dtype, end)
+        body[end : end + padding] = 0
         indices_end = len(body) - made.header.count_bytes
-        _write_indices(made, gaps, entry_indices, start, body[values_end:indices_end])
+        _write_indices(made, gaps, entry_indices, start, body[end + padding : indices_end])
         _write_count(len(gaps), body[indices_end:])
     seal(words, made.header, made.num_bytes, length)
     return message
+
+
+class _Steps(NamedTuple):
+    """Coarse values as they travel: the scale of each section, and the steps, both as bytes."""
+
+    scales: Tensor
+    steps: Tensor
+    sections: int
+    wire_dtype: WireDtype
+
+
+def _steps(
+    entry_indices: Tensor, values: Tensor, wire_dtype: WireDtype, scales: Scales | None
+) -> _Steps:
+    if scales is None:
+        values, scales = rounded(entry_indices, values, (), wire_dtype)
+    sections = sections_of(entry_indices, scales.bounds)
+    levels = levels_of(values, scales, sections, MOST_LEVEL)
+    wire_dtype = narrowest(levels, wire_dtype)
+    table = torch.stack([scales.low, scales.step], 1).to(torch.bfloat16).view(torch.uint8)
+    steps = pack_values(levels, values < 0, wire_dtype)
+    return _Steps(table.view(-1), steps, len(scales.low), wire_dtype)
+
+
+def _write_values(values: Tensor, coarse: _Steps | None, coding: WireCoding, into: Tensor) -> int:
+    """Write values, with their scales if they have any, and return the bytes that they take."""
+    if coarse is None:
+        end = VALUE_BITS[coding.wire_dtype] // 8 * len(values)
+        into[:end].view(TORCH_DTYPES[coding.wire_dtype]).copy_(values)
+        return end
+    begin = len(coarse.scales)
+    end = begin + len(coarse.steps)
+    into[:begin], into[begin:end] = coarse.scales, coarse.steps
+    return end
 
 
 def encoded_bytes(
@@ -68,14 +123,23 @@ def encoded_bytes(
     start: int,
     length: int,
     coding: WireCoding = DEFAULT_CODING,
+    sections: int = 1,
 ) -> int:
-    """Return the bytes of the message that `encode` would return, without making it."""
-    if has_kernels(entry_indices.device) and not may_take_rice(coding):
+    """Return the bytes of the message that `encode` would return, without making it.
+
+    Args:
+        entry_indices: Of the entries.
+        start: The run's first element.
+        length: Elements in the run.
+        coding: Type of the values, if no section takes a wider one; and coding of the indices.
+        sections: Sections with a scale, if values are coarse.
+    """
+    if has_kernels(entry_indices.device) and is_old(coding):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.planned(entry_indices, start, length, coding).num_bytes
     gaps = indices.gaps_of(entry_indices, start)
-    return _plan_gaps(gaps, entry_indices, start, length, coding).num_bytes
+    return _plan_gaps(gaps, entry_indices, start, length, coding, sections).num_bytes
 
 
 def _made_fast(
@@ -83,7 +147,7 @@ def _made_fast(
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
     if has_kernels(entry_indices.device):
-        if may_take_rice(coding):
+        if not is_old(coding):
             return None
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
@@ -92,7 +156,7 @@ def _made_fast(
 
 
 def _plan_gaps(
-    gaps: Tensor, entry_indices: Tensor, start: int, length: int, coding: WireCoding
+    gaps: Tensor, entry_indices: Tensor, start: int, length: int, coding: WireCoding, sections: int
 ) -> Plan:
     """Return the best plan for entries; on a GPU it waits once or twice, seldom more often.
 
@@ -102,18 +166,19 @@ def _plan_gaps(
         start: The run's first element.
         length: Elements of the run.
         coding: What is wanted.
+        sections: Sections with a scale, if values are coarse.
 
     Raises:
         WireError: if the run is longer than 2**31 elements.
     """
     count = len(gaps)
     if not count:
-        return plan_of(GapFacts(0, 0), length, coding)
+        return plan_of(GapFacts(0, 0, sections=sections), length, coding)
     largest, last = torch.stack([gaps.max(), entry_indices[-1]]).tolist()
     escapes = 0
     if largest > MAX_CODE:
         escapes = int(torch.div(gaps, MAX_CODE, rounding_mode="floor").sum())
-    facts = GapFacts(count, largest, escapes)
+    facts = GapFacts(count, largest, escapes, sections=sections)
     if may_take_rice(coding):
         total = last - start + 1 - count
         facts = with_rice(facts, total, partial(rice.quotient_sums, gaps))
@@ -144,7 +209,31 @@ def _write_count(count: int, into: Tensor) -> None:
         into.copy_(torch.frombuffer(number, dtype=torch.uint8))
 
 
-def decode(message: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
+class Decoded(NamedTuple):
+    """Entries of a message.
+
+    Attributes:
+        indices: Shape (n,), int64, strictly ascending inside the run.
+        values: Shape (n,), float32, possibly a view of the message.
+        scales: Scales of the values, if they are coarse.
+    """
+
+    indices: Tensor
+    values: Tensor
+    scales: Scales | None
+
+
+def decode(
+    message: Tensor, start: int, length: int, bounds: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor]:
+    """Return the indices and values in a message, see `decode_scaled`."""
+    found, values, _ = decode_scaled(message, start, length, bounds)
+    return found, values
+
+
+def decode_scaled(
+    message: Tensor, start: int, length: int, bounds: tuple[int, ...] = ()
+) -> Decoded:
     """Return the entries in a message for the elements ``start .. start + length - 1``.
 
     On a GPU it waits twice: for what the header says, and for whether the indices fit.
@@ -153,23 +242,28 @@ def decode(message: Tensor, start: int, length: int) -> tuple[Tensor, Tensor]:
         message: Any bytes, 1-D uint8.
         start: The run's first element.
         length: Elements in the run.
-
-    Returns:
-        Indices, shape (n,), int64, strictly ascending inside the run; and their values, shape
-        (n,), float32, possibly a view of *message*.
+        bounds: Elements inside the run at which a section with a scale of its own begins.
 
     Raises:
         WireError: if the message is damaged, of another version, or not for this run.
     """
     check_run(length)
     message = _usable(message)
-    layout = open_message(message, length)
+    layout = open_message(message, length, len(bounds) + 1)
     _check_unused(message, layout)
     read = small.decode(message, layout, start, length)
     if read is not None:
-        return read
-    values = message[HEADER_BYTES : layout.values_end].view(TORCH_DTYPES[layout.header.wire_dtype])
-    return _read_indices(layout, message, start, length), values.to(torch.float32)
+        return Decoded(*read, None)
+    found = _read_indices(layout, message, start, length)
+    values = message[layout.values_start : layout.values_end]
+    dtype = layout.header.wire_dtype
+    if dtype in TORCH_DTYPES:
+        return Decoded(found, values.view(TORCH_DTYPES[dtype]).to(torch.float32), None)
+    table = message[HEADER_BYTES : layout.values_start].view(torch.bfloat16).to(torch.float32)
+    low, step = table.view(-1, 2).unbind(1)
+    scales = Scales(bounds, low.contiguous(), step.contiguous())
+    levels, negative = unpack_values(values, layout.entries, dtype)
+    return Decoded(found, values_of(levels, negative, scales, sections_of(found, bounds)), scales)
 
 
 def _usable(message: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dgc_topo.wire import kernels
 from dgc_topo.wire.body import GapFacts
-from dgc_topo.wire.coding import VALUE_BYTES, IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.coding import VALUE_BITS, IndexChoice, WireCoding, WireDtype
 from dgc_topo.wire.format import Header, Plan, check_run, first_word, plan_of
 from dgc_topo.wire.limits import HEADER_BYTES, WORD_BYTES
 
@@ -103,12 +103,12 @@ class PendingMessage(NamedTuple):
 
 def writes(coding: WireCoding) -> bool:
     """Return True if kernels write messages of this coding, unless they take escape codes."""
-    return coding.index_encoding in _CHOICES
+    return coding.index_encoding in _CHOICES and not coding.is_coarse
 
 
 def room_bytes(count: int, coding: WireCoding) -> int:
     """Return the most bytes of a message of *count* entries, in whole words."""
-    words = -(-count * (VALUE_BYTES[coding.wire_dtype] + _GAP_BYTES) // WORD_BYTES)
+    words = -(-count * ((VALUE_BITS[coding.wire_dtype] // 8) + _GAP_BYTES) // WORD_BYTES)
     return HEADER_BYTES + WORD_BYTES * words
 
 
@@ -163,7 +163,7 @@ def _measure(
         length,
         first_word(Header("dense", coding.wire_dtype, 0)),
         choice=_CHOICES.get(coding.index_encoding, kernels.NEITHER),
-        value_bytes=VALUE_BYTES[coding.wire_dtype],
+        value_bytes=VALUE_BITS[coding.wire_dtype] // 8,
         block=block,
     )
 

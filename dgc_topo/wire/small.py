@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.wire.body import GapFacts, packed_bytes, with_rice
-from dgc_topo.wire.coding import VALUE_BYTES, IndexEncoding, WireCoding
+from dgc_topo.wire.coding import VALUE_BITS, IndexEncoding, WireCoding
 from dgc_topo.wire.format import may_take_rice, plan_of
 from dgc_topo.wire.header import seal_words
 from dgc_topo.wire.indices import check_last
@@ -38,7 +38,7 @@ def encode(
 ) -> Tensor | None:
     """Return the message that `message.encode` would make, or None if it takes the general way."""
     count = len(entry_indices)
-    if count > MAX_ENTRIES or entry_indices.device.type != "cpu":
+    if count > MAX_ENTRIES or entry_indices.device.type != "cpu" or coding.is_coarse:
         return None
     gaps = _gaps_of(entry_indices.numpy(), start)
     largest = int(gaps.max(initial=0))
@@ -54,7 +54,7 @@ def encode(
     words = np.empty(-(-num_bytes // WORD_BYTES), np.int32)
     words[-1] = 0
     raw = words.view(np.uint8)[:num_bytes]
-    values_end = HEADER_BYTES + VALUE_BYTES[coding.wire_dtype] * count
+    values_end = HEADER_BYTES + (VALUE_BITS[coding.wire_dtype] // 8) * count
     if coding.wire_dtype == "float32":
         raw[HEADER_BYTES:values_end].view(np.float32)[:] = values.numpy()
     else:
@@ -79,6 +79,8 @@ def decode(
     """
     encoding, wire_dtype, parameter, _ = layout.header
     if not 0 < layout.entries <= MAX_ENTRIES or message.device.type != "cpu":
+        return None
+    if wire_dtype not in TORCH_DTYPES:
         return None
     raw = message.numpy()
     coded = raw[layout.indices_start : layout.indices_end]

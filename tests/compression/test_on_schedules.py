@@ -13,7 +13,7 @@ from dgc_topo.runtime import Communicator
 from dgc_topo.runtime.in_process import run_in_process
 from dgc_topo.schedule import Schedule, mix
 from dgc_topo.topology import Topology, load_topology
-from dgc_topo.wire.coding import WIRE_DTYPES
+from dgc_topo.wire.coding import DENSE_DTYPES
 from tests.compression.workers import add_up, constant, dgc_ranks, model, random_like
 from tests.runtime.test_communicator import Recorder
 from tests.strategies import GOSSIP, PUSH, topologies
@@ -24,7 +24,7 @@ TOPOLOGIES = ["ring", "butterfly", "mesh", "tree", "parameter-server"]
 
 @pytest.mark.parametrize("name", TOPOLOGIES)
 @pytest.mark.parametrize("density", [0.05, 1.0])
-@pytest.mark.parametrize("wire_dtype", WIRE_DTYPES)
+@pytest.mark.parametrize("wire_dtype", DENSE_DTYPES)
 def test_all_ranks_derive_the_same_update_whatever_the_topology(name, density, wire_dtype):
     parameters = model()
     config = constant(density=density, weight_decay=0.01, wire_dtype=wire_dtype)

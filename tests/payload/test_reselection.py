@@ -11,7 +11,7 @@ from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Schedule, copy, gather, reduce
 from dgc_topo.schedule.completion import completion_of
 from dgc_topo.topology import load_topology
-from dgc_topo.wire.coding import WIRE_DTYPES, WireCoding
+from dgc_topo.wire.coding import DENSE_DTYPES, WireCoding
 from tests.strategies import ALL_REDUCE, examples, smallest_world, topologies
 
 
@@ -49,7 +49,7 @@ def back(payload):
     world_size=st.integers(1, 11),
     sizes=st.tuples(st.integers(1, 90), st.integers(0, 12), st.integers(1, 4)),
     merge=st.sampled_from(["reselect", "auto"]),
-    wire_dtype=st.sampled_from(WIRE_DTYPES),
+    wire_dtype=st.sampled_from(DENSE_DTYPES),
     seed=st.integers(0, 2**31),
 )
 def test_ranks_agree_nothing_is_lost_and_no_quota_is_exceeded(

@@ -6,7 +6,8 @@ import numpy as np
 
 PRIME = 2**32 - 5
 ENCODINGS = ["dense", "run-length", "bit-packed", "bitmap", "int32", "rice"]
-DTYPES = ["float32", "float16", "bfloat16"]
+DTYPES = ["float32", "float16", "bfloat16", "int8", "int4", "int2"]
+BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "int8": 8, "int4": 4, "int2": 2}
 
 
 class RefusedError(Exception):
@@ -66,49 +67,104 @@ def decode(message: bytes, length: int) -> tuple[list[int], np.ndarray]:
     check(message[4:12] == checksum(message, length))
     check(kind & 15 < len(ENCODINGS) and kind >> 4 < len(DTYPES))
     encoding, dtype = ENCODINGS[kind & 15], DTYPES[kind >> 4]
-    value_bytes = 4 if dtype == "float32" else 2
-    check((version == 2) == (encoding == "rice"))
+    coarse = dtype.startswith("int")
+    check((version == 2) == (encoding == "rice" or coarse))
+    check(not (coarse and encoding == "dense"))
     if version == 2:
-        indices, split = _counted(parameter, value_bytes, message[12:])
-        return _found(indices, split, dtype, value_bytes, message, length)
+        indices, values = _counted(encoding, parameter, dtype, message[12:], length)
+        check(all(a < b for a, b in zip([-1, *indices], [*indices, length], strict=True)))
+        return indices, values
+    value_bytes = BITS[dtype] // 8
     indices, split = _indices(encoding, parameter, value_bytes, message[12:], length)
-    return _found(indices, split, dtype, value_bytes, message, length)
-
-
-def _found(
-    indices: list[int], split: int, dtype: str, value_bytes: int, message: bytes, length: int
-) -> tuple[list[int], np.ndarray]:
     check(len(indices) * value_bytes == split)
     check(all(a < b for a, b in zip([-1, *indices], [*indices, length], strict=True)))
-    values = message[12 : 12 + split]
+    return indices, floats(message[12 : 12 + split], dtype)
+
+
+def floats(data: bytes, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
-        wide = np.frombuffer(values, "<u2").astype("<u4") << 16
-        return indices, wide.view("<f4")
-    return indices, np.frombuffer(values, "<f4" if value_bytes == 4 else "<f2").astype("<f4")
+        wide = np.frombuffer(data, "<u2").astype("<u4") << 16
+        return wide.view("<f4")
+    return np.frombuffer(data, "<f4" if dtype == "float32" else "<f2").astype("<f4")
 
 
-def _counted(parameter: int, value_bytes: int, body: bytes) -> tuple[list[int], int]:
-    """Return the indices of a message that says how many entries it has, and its values' bytes."""
-    count_bytes, low_bits = (parameter >> 5) + 1, parameter & 31
+def _counted(
+    encoding: str, parameter: int, dtype: str, body: bytes, length: int
+) -> tuple[list[int], np.ndarray]:
+    """Return indices and values of a message that says how many entries it has."""
+    count_bytes, parameter = (parameter >> 5) + 1, parameter & 31
     check(count_bytes <= 4 and len(body) >= count_bytes)
+    check(parameter <= {"bit-packed": 31, "rice": 31, "run-length": 1}.get(encoding, 0))
     count = int.from_bytes(body[-count_bytes:], "little")
-    split = value_bytes * count
-    check(split <= len(body))
-    coded = body[split:-count_bytes]
+    check(count <= length)
+    body, at = body[:-count_bytes], 0
+    coarse, bits_each = dtype.startswith("int"), BITS[dtype]
+    if coarse:
+        check(len(body) >= 4)
+        low, step = floats(body[:4], "bfloat16")
+        at = 4
+    end = at + -(-count * bits_each // 8)
+    check(end <= len(body))
+    if coarse:
+        values = _steps(numbers(body[at:end], count, bits_each), bits_each, low, step)
+    else:
+        values = floats(body[at:end], dtype)
+    start = end + (-end % 4 if encoding == "int32" else end % 2 if coarse else 0)
+    check(start <= len(body) and not any(body[end:start]))
+    return _counted_indices(encoding, parameter, count, body[start:], length), values
+
+
+def _steps(codes: list[int], bits_each: int, low: np.ndarray, step: np.ndarray) -> np.ndarray:
+    most = 2 ** (bits_each - 1)
+    of_each = np.array(codes, np.int64)
+    with np.errstate(all="ignore"):
+        sizes: np.ndarray = low + (of_each % most).astype("<f4") * step
+    largest = np.finfo("<f4").max
+    return np.clip(np.where(of_each >= most, -sizes, sizes), -largest, largest).astype("<f4")
+
+
+def _counted_indices(
+    encoding: str, parameter: int, count: int, coded: bytes, length: int
+) -> list[int]:
+    match encoding:
+        case "rice":
+            return _rice(parameter, count, coded)
+        case "bitmap":
+            check(len(coded) == -(-length // 8))
+            flags = bits(coded)
+            check(not any(flags[length:]) and sum(flags) == count)
+            return [place for place, flag in enumerate(flags) if flag]
+        case "int32":
+            check(len(coded) == 4 * count)
+            return list(struct.unpack(f"<{count}i", coded))
+        case "run-length":
+            escapes, rest = divmod(len(coded) - 2 * count, 2)
+            check(rest == 0 and (escapes > 0 and count > 0 if parameter else escapes == 0))
+            indices = _from_codes(coded, parameter)
+            check(len(indices) == count)
+            return indices
+    check(len(coded) == -(-count * parameter // 8))
+    return from_gaps(_wide_numbers(coded, count, parameter))
+
+
+def _wide_numbers(data: bytes, count: int, width: int) -> list[int]:
+    if width < 16:
+        return numbers(data, count, width)
+    low = struct.unpack(f"<{count}H", data[: 2 * count])
+    high = numbers(data[2 * count :], count, width - 16)
+    return [a | b << 16 for a, b in zip(low, high, strict=True)]
+
+
+def _rice(low_bits: int, count: int, coded: bytes) -> list[int]:
     low_bytes = -(-count * low_bits // 8)
     check(low_bytes <= len(coded))
-    if low_bits >= 16:
-        low = list(struct.unpack(f"<{count}H", coded[: 2 * count]))
-        high = numbers(coded[2 * count : low_bytes], count, low_bits - 16)
-        low = [a | b << 16 for a, b in zip(low, high, strict=True)]
-    else:
-        low = numbers(coded[:low_bytes], count, low_bits)
+    low = _wide_numbers(coded[:low_bytes], count, low_bits)
     flags = bits(coded[low_bytes:])
     ends = [place for place, flag in enumerate(flags) if flag]
     check(len(ends) == count)
     check(len(flags) - (ends[-1] + 1 if ends else 0) < 8)
     quotients = [end - before - 1 for before, end in zip([-1, *ends], ends, strict=False)]
-    return from_gaps([q << low_bits | r for q, r in zip(quotients, low, strict=True)]), split
+    return from_gaps([q << low_bits | r for q, r in zip(quotients, low, strict=True)])
 
 
 def _indices(
@@ -142,12 +198,7 @@ def _packed(width: int, value_bytes: int, body: bytes) -> tuple[list[int], int]:
     for count in range(len(body) // value_bytes + 1):
         split = value_bytes * count
         if split + -(-count * width // 8) == len(body):
-            packed, low = body[split:], [0] * count
-            if width >= 16:
-                low = list(struct.unpack(f"<{count}H", packed[: 2 * count]))
-                high = numbers(packed[2 * count :], count, width - 16)
-                return from_gaps([a | b << 16 for a, b in zip(low, high, strict=True)]), split
-            return from_gaps(numbers(packed, count, width)), split
+            return from_gaps(_wide_numbers(body[split:], count, width)), split
     raise RefusedError
 
 
@@ -161,12 +212,16 @@ def _run_lengths(escaped: int, value_bytes: int, body: bytes) -> tuple[list[int]
     count, rest = divmod(len(body) - 2 * escapes, value_bytes + 2)
     check(rest == 0 and count >= escaped)
     split = value_bytes * count
+    return _from_codes(body[split:], escaped), split
+
+
+def _from_codes(codes: bytes, escaped: int) -> list[int]:
     gaps, gap, ended = [], 0, True
-    for (code,) in struct.iter_unpack("<H", body[split:]):
+    for (code,) in struct.iter_unpack("<H", codes):
         gap += code
         ended = not (escaped and code == 65535)
         if ended:
             gaps.append(gap)
             gap = 0
     check(ended)
-    return from_gaps(gaps), split
+    return from_gaps(gaps)

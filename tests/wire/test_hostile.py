@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dgc_topo.wire.coding import INDEX_ENCODINGS, WIRE_DTYPES, WireCoding
+from dgc_topo.wire.coding import WIRE_DTYPES, WireCoding, encodings_of
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.message import decode, encode
 from tests.wire import reference
@@ -34,10 +34,10 @@ def corpus(rng: np.random.Generator) -> list[tuple[Bytes, int]]:
             places = np.unique(rng.integers(0, max(length, 1), count))
             indices = torch.from_numpy(places) + START
             values = torch.from_numpy(rng.standard_normal(len(indices)).astype(np.float32))
-            for encoding in INDEX_ENCODINGS:
-                if encoding in {"dense", "bitmap"} and length > 100:
-                    continue
-                for dtype in WIRE_DTYPES:
+            for dtype in WIRE_DTYPES:
+                for encoding in encodings_of(dtype):
+                    if encoding in {"dense", "bitmap"} and length > 100:
+                        continue
                     message = encode(indices, values, START, length, WireCoding(encoding, dtype))
                     messages.append((message.numpy(), length))
     return messages
@@ -81,7 +81,7 @@ def test_no_damage_goes_unnoticed():
 
 def another_kind(rng: np.random.Generator, message: Bytes) -> Bytes:
     message[1] = rng.integers(1, 3)
-    message[2] = rng.integers(0, 7) | rng.integers(0, 4) << 4
+    message[2] = rng.integers(0, 7) | rng.integers(0, 7) << 4
     return message
 
 
@@ -202,6 +202,14 @@ def longer_plane(plane: bytes) -> bytes:
         (message_of(length=99, places=(3,)), "or for a run of another length"),
         (with_bytes(message_of(), 2, b"\x05"), "index encoding 5, expected one of 0 .dense., 1"),
         (with_bytes(message_of(), 2, b"\x31"), "value type 3, expected one of 0 .float32."),
+        (with_bytes(message_of("rice"), 2, b"\x65"), "value type 6, expected one of 0 .float32."),
+        (
+            with_bytes(message_of("rice", "int8"), 2, b"\x30"),
+            "dense int8 message, expected indices",
+        ),
+        # A scale of 4 bytes, three values in 6 bits, and an even place for the indices after them.
+        (with_bytes(message_of("rice", "int2"), 16, b"\x40"), "a byte 0x40 .*in those of 0xc0"),
+        (with_bytes(message_of("rice", "int2"), 17, b"\x01"), "a byte 0x01 .*in those of 0xff"),
         (with_bytes(message_of(), 3, b"\x02"), "run-length parameter 2, expected at most 1"),
         (with_bytes(message_of("bitmap"), 3, b"\x01"), "bitmap parameter 1, expected at most 0"),
         (with_bytes(message_of("bit-packed"), 3, b"\x20"), "parameter 32, expected at most 31"),

@@ -17,7 +17,7 @@ from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of, once_by
 from dgc_topo.tables.places import Label, Name
 from dgc_topo.tables.table import NewKey, Table
-from dgc_topo.wire.coding import WireDtype
+from dgc_topo.wire.coding import DenseDtype
 from dgc_topo.zoo import known_models
 
 _COUNTS = ("compressible_elements", "dense_elements")
@@ -139,7 +139,7 @@ class StepKeys(Table):
 
     old_keys: ClassVar = {"slow_hosts": NewKey("slow_ranks", table="simulate")}
 
-    dense_dtypes: Annotated[tuple[WireDtype, ...], EachOnce] = Field(
+    dense_dtypes: Annotated[tuple[DenseDtype, ...], EachOnce] = Field(
         default=(), description="of dense gradients on the wire; compression.wire_dtype by default"
     )
     overlap: bool | None = Field(

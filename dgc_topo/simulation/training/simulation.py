@@ -38,7 +38,7 @@ from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import bucket_bytes_of
 from dgc_topo.topology import Topology
 from dgc_topo.units import seconds_from
-from dgc_topo.wire.coding import VALUE_BYTES, WireCoding
+from dgc_topo.wire.coding import DENSE_BYTES, WireCoding, check_dense_dtype
 
 if TYPE_CHECKING:
     from dgc_topo.simulation.workload_sources import Source as WorkloadSource
@@ -276,7 +276,7 @@ def encoding_for(
         ValueError: if they have nothing to act on, or there is no such policy.
     """
     policy = as_merge(merge)
-    value_bytes = VALUE_BYTES[coding.wire_dtype]
+    value_bytes = DENSE_BYTES[coding.wire_dtype]
     if is_sparse(density):
         union = (
             independent_growth
@@ -287,6 +287,7 @@ def encoding_for(
     if union_exponent is not None:
         raise ValueError("union_exponent: is for sparse sizes, expected density below 1")
     check_density_of(policy)
+    check_dense_dtype("density 1", coding.wire_dtype)
     return DenseEncoding(value_bytes)
 
 

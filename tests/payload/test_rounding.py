@@ -1,0 +1,90 @@
+"""Coarse values: all ranks end with the same bits, and what rounding loses comes back once."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dgc_topo.payload import Quotas, SparsePayload
+from dgc_topo.runtime.in_process import run_in_process
+from dgc_topo.schedule.losses import losses_of
+from dgc_topo.topology import load_topology
+from dgc_topo.wire.coding import COARSE_DTYPES, WireCoding, WireDtype
+from dgc_topo.wire.scales import rounded
+from tests.strategies import ALL_REDUCE
+
+LENGTH = 301
+LAYERS = (40, 41, 190)
+
+
+def buffers_of(num: int, seed: int, share: float = 0.3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(LENGTH, generator=generator) * (torch.rand(LENGTH, generator=generator) < share)
+        for _ in range(num)
+    ]
+
+
+def payload_of(
+    buffer: Tensor, wire_dtype: WireDtype, *, on_scale: bool, quotas: Quotas | None = None
+) -> SparsePayload:
+    indices = buffer.nonzero().view(-1)
+    values, scales = buffer[indices], None
+    if on_scale:
+        values, scales = rounded(indices, values, LAYERS, wire_dtype)
+    return SparsePayload(
+        indices,
+        values,
+        LENGTH,
+        coding=WireCoding(wire_dtype=wire_dtype),
+        scales=scales,
+        quotas=quotas,
+    )
+
+
+TOPOLOGIES = [case for case in ALL_REDUCE if case[1].get("server") != "dedicated"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(TOPOLOGIES),
+    st.integers(1, 9),
+    st.sampled_from(COARSE_DTYPES),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_ranks_agree_and_no_mass_is_lost(
+    case, num, wire_dtype: WireDtype, on_scale, reselects, seed
+):
+    """Also where complete chunks keep only their largest entries."""
+    name, options = case
+    schedule = load_topology(name, **options).schedule(num)
+    quotas = Quotas((0, 90, LENGTH), (20, 50)) if reselects else None
+    payloads = [
+        payload_of(each, wire_dtype, on_scale=on_scale, quotas=quotas)
+        for each in buffers_of(num, seed)
+    ]
+    total = torch.stack([each.to_dense().double() for each in payloads]).sum(0)
+    run_in_process(schedule, payloads)
+    result = payloads[0].to_dense()
+    assert all(torch.equal(each.to_dense(), result) for each in payloads)
+    found = result.double()
+    for each in payloads:
+        taken = each.take_back()
+        if taken is not None:
+            found[taken.indices] += taken.values.double()
+        assert each.take_back() is None
+    assert torch.allclose(found, total, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["butterfly", "ring", "tree", "mesh", "hierarchical:group_size=2"])
+def test_the_result_is_all_the_shares_at_any_time(name: str):
+    """Of what ranks lose before a step, the shares are those that the result lacks."""
+    for num in (1, 2, 3, 6, 8):
+        losses = losses_of(load_topology(name).schedule(num))
+        first = [[chunk[0] for chunk in rank] for rank in losses]
+        # What a rank rounds before anything has arrived, it alone holds.
+        assert all(share in {0.0, 1.0} for rank in first for share in rank)
+        assert all(0 <= share <= 1 for rank in losses for chunk in rank for share in chunk)
