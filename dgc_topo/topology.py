@@ -67,7 +67,9 @@ class TopologyTable(Table):
     name: Label = Field(
         description="an installed topology, or the path of a .py file, relative to the scenario"
     )
-    options: dict[str, OptionValue] = Field(default_factory=dict)
+    options: dict[str, OptionValue] = Field(
+        default_factory=dict, description="of the topology; 'dgc-topo topologies' lists them"
+    )
     folder: FolderOfScenario = ""
 
 

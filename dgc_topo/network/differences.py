@@ -41,7 +41,7 @@ class WithBandwidth(Table):
 class SlowHost(Table):
     """A host whose own links are slower (or faster) than the others'."""
 
-    host: HostNumber
+    host: HostNumber = Field(description="its number")
     bandwidth_factor: Positive = Field(description="0.5 is half as fast")
 
     old_keys: ClassVar = {"factor": NewKey("bandwidth_factor", table="slow_hosts")}
@@ -61,14 +61,14 @@ class BackgroundFlow(Table):
 
     src: HostNumber = Field(alias="from", description="sending host")
     dst: HostNumber = Field(alias="to", description="receiving host")
-    bytes: Positive
-    start_s: NotNegative = 0.0
+    bytes: Positive = Field(description="of the whole flow")
+    start_s: NotNegative = Field(default=0.0, description="when it begins")
 
 
 class Change(WithBandwidth):
     """A link, or all links of a host, that change while a collective runs."""
 
-    at_s: NotNegative
+    at_s: NotNegative = Field(description="when, from the start of each collective")
     link: str | None = Field(default=None, description="its name; or give a host")
     host: HostNumber | None = Field(default=None, description="all its own links")
     bandwidth_factor: Positive | None = Field(default=None, description="1 is as before any change")
@@ -110,10 +110,16 @@ class Change(WithBandwidth):
 class Differences(Table):
     """Differences of single hosts and links, and other jobs' traffic."""
 
-    slow_hosts: Annotated[tuple[SlowHost, ...], once_by("host")] = ()
-    slow_links: Annotated[tuple[SlowLink, ...], once_by("link")] = ()
-    background: tuple[BackgroundFlow, ...] = ()
-    changes: tuple[Change, ...] = ()
+    slow_hosts: Annotated[tuple[SlowHost, ...], once_by("host")] = Field(
+        default=(), description="hosts whose own links are slower or faster"
+    )
+    slow_links: Annotated[tuple[SlowLink, ...], once_by("link")] = Field(
+        default=(), description="links that are slower or faster, one way"
+    )
+    background: tuple[BackgroundFlow, ...] = Field(
+        default=(), description="flows of other jobs, which take their fair shares"
+    )
+    changes: tuple[Change, ...] = Field(default=(), description="of links while a collective runs")
 
     def slowed(self, network: Network) -> Network:
         """Return *network* with its slow hosts and links.

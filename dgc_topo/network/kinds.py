@@ -35,7 +35,7 @@ from dgc_topo.tables.table import OldKeyWarning, Table
 class Star(Link, NetworkTable):
     """Hosts around one switch that never blocks."""
 
-    kind: Literal["star"]
+    kind: Literal["star"] = Field(description="hosts around one switch")
     size_keys: ClassVar = ("num_hosts",)
 
     num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
@@ -48,16 +48,16 @@ class Star(Link, NetworkTable):
 class Uplink(Link):
     """The uplink of one rack, if it differs from the others."""
 
-    rack: Annotated[int, Field(ge=0)]
+    rack: Annotated[int, Field(ge=0)] = Field(description="its number")
 
 
 class Racks(Link, NetworkTable):
     """Racks of hosts whose switches are joined by one core switch."""
 
-    kind: Literal["racks"]
+    kind: Literal["racks"] = Field(description="racks around a core switch")
     size_keys: ClassVar = ("num_racks",)
 
-    hosts_per_rack: Count
+    hosts_per_rack: Count = Field(description="around the switch of each rack")
     num_racks: Count | None = Field(default=None, description="as many as needed if left out")
     oversubscription: Positive = Field(
         default=1.0, description="bandwidth of a rack's hosts over that of its uplink"
@@ -121,7 +121,9 @@ class Racks(Link, NetworkTable):
 class FatTree(Link, NetworkTable):
     """A three-level fat tree: nothing is oversubscribed."""
 
-    kind: Literal["fat-tree"]
+    kind: Literal["fat-tree"] = Field(
+        description="three levels of switches, nothing oversubscribed"
+    )
     size_keys: ClassVar = ("ports",)
 
     ports: int | None = Field(
@@ -144,7 +146,7 @@ class FatTree(Link, NetworkTable):
 class Ring(Link, NetworkTable):
     """Hosts joined in a ring, without switches; hosts in between pass messages on."""
 
-    kind: Literal["ring"]
+    kind: Literal["ring"] = Field(description="hosts joined in a circle")
     size_keys: ClassVar = ("num_hosts",)
 
     num_hosts: Count | None = Field(default=None, description="as many as needed if left out")
@@ -159,7 +161,7 @@ class Ring(Link, NetworkTable):
 class Torus(Link, NetworkTable):
     """Hosts joined to four neighbours, without switches; hosts in between pass messages on."""
 
-    kind: Literal["torus"]
+    kind: Literal["torus"] = Field(description="hosts joined in rows and columns")
     size_keys: ClassVar = ("num_rows", "num_columns")
 
     num_rows: Count | None = Field(default=None, description="as square as can be if left out")
@@ -176,7 +178,7 @@ class Torus(Link, NetworkTable):
 class SimGrid(NetworkTable):
     """A network from a SimGrid platform file."""
 
-    kind: Literal["simgrid"]
+    kind: Literal["simgrid"] = Field(description="a platform of SimGrid's")
     file: File = Field(description="XML, relative to this file")
 
     def draw(self, num_hosts: int) -> Network:
@@ -189,7 +191,7 @@ class SimGrid(NetworkTable):
 class Calibrated(NetworkTable):
     """A network that 'dgc-topo calibrate' measured: hosts around one switch, with end costs."""
 
-    kind: Literal["calibrated"]
+    kind: Literal["calibrated"] = Field(description="what 'dgc-topo calibrate' measured")
     file: File = Field(description="what was calibrated, relative to this file")
     rate: Rate = Field(default=None, description="of every link; that of the file if left out")
 

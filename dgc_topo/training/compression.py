@@ -74,8 +74,13 @@ class CompressionSection(Table):
     the backend's own all-reduce instead of a topology.
     """
 
-    method: Method = "dgc"
-    densities: Annotated[tuple[Density, ...], EachOnce] = Field(default=(1.0,), min_length=1)
+    method: Method = Field(
+        default="dgc",
+        description="at density 1, dgc is dense momentum SGD; ddp ones use no topology",
+    )
+    densities: Annotated[tuple[Density, ...], EachOnce] = Field(
+        default=(1.0,), min_length=1, description="fraction sent, such as '0.1%'; a run for each"
+    )
     wire_dtype: WireDtype = _of_dgc("wire_dtype")
     index_encoding: IndexChoice = _of_dgc("index_encoding")
     warm_up: WarmUp = _of_dgc("warm_up")

@@ -62,7 +62,7 @@ class OptimizerKeys(TableOfCode):
         description="of the optimizer's class, such as betas and weight_decay; of sgd: none, its "
         "keys are momentum, nesterov and weight_decay",
     )
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, description="before warm-up and decay")
     learning_rate_decay: Annotated[
         str,
         AfterValidator(_one_of_the_decays),
@@ -81,7 +81,7 @@ class OptimizerKeys(TableOfCode):
         default=0.0, ge=0, description="over which the rate rises linearly to what the decay says"
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    nesterov: bool = False
+    nesterov: bool = Field(default=False, description="of sgd: look ahead by the momentum")
     weight_decay: float = Field(default=0.0, ge=0, description="of sgd")
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of the gradient")
 

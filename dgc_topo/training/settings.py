@@ -71,13 +71,13 @@ class TrainSection(OptimizerKeys):
     )
     code: Digests = Field(default_factory=dict)
     world_size: int = Field(ge=1, le=1024, description="ranks, dedicated servers included")
-    batch_size_per_worker: int = Field(ge=1)
+    batch_size_per_worker: int = Field(ge=1, description="samples, or streams of text")
     batch_shares: tuple[Annotated[int, Field(ge=1, le=10**6)], ...] = Field(
         default=(),
         description="of unequal workers, such as [2, 2, 1] where the third is half as fast: the "
         "largest takes batch_size_per_worker, each counts as much as its batch; equal by default",
     )
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, description="passes through the data, an evaluation after each")
     max_steps_per_epoch: int | None = Field(
         default=None, ge=1, description="for quick trials; needed if emulated"
     )
@@ -102,8 +102,12 @@ class TrainSection(OptimizerKeys):
         description="steps between checkpoints in the results folder, or after each epoch; a "
         "training that learns nothing makes none",
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="of model and batches; auto: a GPU where there is one"
+    )
+    backend: Literal["auto", "gloo", "nccl"] = Field(
+        default="auto", description="that carries messages; auto: NCCL if each rank has a GPU"
+    )
     workers: Literal["processes", "virtual"] = Field(
         default="processes",
         description="virtual: all in one process, with the same results but no times of a cluster",

@@ -35,7 +35,9 @@ class LinkChangeChoice(Table):
 
     at: TimeText = Field(description="such as '5 s'")
     host: int = Field(ge=0, description="number of the host, which is the rank")
-    action: Literal["rate", "cut", "restore"]
+    action: Literal["rate", "cut", "restore"] = Field(
+        description="another rate, nothing gets through any more, or as at the start"
+    )
     rate: RateText | None = Field(default=None, description="with action = 'rate' only")
 
     def change(self) -> LabChange:
@@ -64,14 +66,18 @@ class LabSection(Table):
         default_factory=dict, description="other rates of single hosts, by number"
     )
     queue: TimeText = Field(default="20 ms", description="that a full queue takes to drain")
-    congestion_control: str | None = _DEFAULT.congestion_control
+    congestion_control: str | None = Field(
+        default=_DEFAULT.congestion_control, description="of TCP, one that the kernel has"
+    )
     scaled: float = Field(
         default=1.0,
         ge=1,
         description="how many times slower everything is than what this stands for: 10 for a "
         "tenth of the rate; computing then takes so many times as long, too",
     )
-    changes: tuple[LinkChangeChoice, ...] = ()
+    changes: tuple[LinkChangeChoice, ...] = Field(
+        default=(), description="of links while each training runs"
+    )
 
     def spec(self, num_hosts: int) -> LabSpec:
         """Return the description of the lab with *num_hosts* hosts.
@@ -96,16 +102,20 @@ class LabSection(Table):
 class ExtraRows(Table):
     """Additional cases to measure, for example at a rate between the calibrated ones."""
 
-    rate_bits_per_s: Rate = Field(alias="rate")
-    world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(min_length=1)
-    dense_bytes: Annotated[tuple[Bytes, ...], EachOnce] = Field(min_length=1)
+    rate_bits_per_s: Rate = Field(alias="rate", description="of every link, or 'unshaped'")
+    world_sizes: Annotated[tuple[WorldSize, ...], EachOnce] = Field(
+        min_length=1, description="numbers of ranks"
+    )
+    dense_bytes: Annotated[tuple[Bytes, ...], EachOnce] = Field(
+        min_length=1, description="of each all-reduce"
+    )
 
 
 class ValidateSection(Table):
     """Cases to measure in labs on this machine, and rates at which the model is calibrated."""
 
     calibrate_rates_bits_per_s: Annotated[tuple[Rate, ...], EachOnce] = Field(
-        alias="calibrate_rates", min_length=1
+        alias="calibrate_rates", min_length=1, description="at which the probes run, or 'unshaped'"
     )
     rates_bits_per_s: Annotated[tuple[Rate, ...], EachOnce] = Field(
         default=(), alias="rates", description="at which collectives are measured"
@@ -118,9 +128,13 @@ class ValidateSection(Table):
         default=(), description="of collectives; there need be none beside [train] and [lab]"
     )
     sparse_elements: int = Field(default=25_000_000, ge=1, description="of the gradient")
-    sparse_densities: Annotated[tuple[Density, ...], EachOnce] = ()
+    sparse_densities: Annotated[tuple[Density, ...], EachOnce] = Field(
+        default=(), description="of compressed collectives"
+    )
     rounds: int = Field(default=5, ge=3, description="behind each median")
-    extra: tuple[ExtraRows, ...] = ()
+    extra: tuple[ExtraRows, ...] = Field(
+        default=(), description="more cases, such as at a rate between the calibrated ones"
+    )
 
     @property
     def measures_collectives(self) -> bool:

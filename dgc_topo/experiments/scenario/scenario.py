@@ -31,32 +31,40 @@ from dgc_topo.training.settings import EMULATED, TrainSection
 class Scenario(Table):
     """One experiment: all settings that decide its result."""
 
-    name: Name
+    name: Name = Field(description="of the experiment, and of its results folder")
     folder: AnyPath | None = Field(
         default=None, description="where relative paths begin, absolute; by default this file's own"
     )
-    description: str = ""
-    seed: int = Field(default=0, ge=0, lt=2**31)
+    description: str = Field(default="", description="in reports")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="of weights, data, and random topologies"
+    )
     topologies: Annotated[tuple[Topology, ...], EachOnce] = Field(
         default=(),
         description='tables, or texts such as "ring" and "gossip:graph=ring"; a relative path of a '
         ".py file begins in the scenario's folder; needed unless [sweep] has its own",
     )
-    train: TrainSection | None = None
+    train: TrainSection | None = Field(default=None, description="what is trained, and how")
     lab: LabSection | None = Field(default=None, description="where to train, else on loopback")
-    compression: CompressionSection = CompressionSection()
+    compression: CompressionSection = Field(
+        default=CompressionSection(), description="of what is sent"
+    )
     averaging: Averagings = Field(
         default=(),
         description='rules, as tables or texts such as "diloco:every=50", each over the topologies '
         "that it fits; by default gradients over an all-reduce, d-psgd over gossip, and updates "
         "for optimizers other than sgd below density 1",
     )
-    ladder: LadderSection | None = None
+    ladder: LadderSection | None = Field(
+        default=None, description="variants of the compression, over seeds"
+    )
     throughput: ThroughputSection | None = Field(
         default=None, description="of training: for 'dgc-topo bench training'"
     )
-    networks: Networks = ()
-    simulate: SimulateSection | None = None
+    networks: Networks = Field(default=(), description="that are described here")
+    simulate: SimulateSection | None = Field(
+        default=None, description="networks and world sizes to predict for"
+    )
     sweep: SweepSection | None = Field(
         default=None, description="many predictions, for 'dgc-topo sweep'"
     )

@@ -38,7 +38,7 @@ class SimulateSection(StepKeys):
     )
     folder_of_networks: FolderOfScenario = ""
     world_sizes: Annotated[tuple[Annotated[int, Field(ge=1, le=2**20)], ...], EachOnce] = Field(
-        min_length=1
+        min_length=1, description="numbers of ranks, dedicated servers included"
     )
     workloads: tuple[WorkloadChoice, ...] = Field(
         default=(), description="without these, what [train] measured is scaled"
@@ -153,10 +153,12 @@ class Claim(Table):
     )
     compression: Label = Field(description="as records call it: dense, dgc, ...")
     network: Label = Field(description="name of a network")
-    world_size: int = Field(ge=1)
+    world_size: int = Field(ge=1, description="whose throughput is compared")
     baseline_world_size: int = Field(ge=1, description="whose throughput counts as 1")
-    relation: Literal["about", "more than"] = "about"
-    speedup: float = Field(gt=0)
+    relation: Literal["about", "more than"] = Field(
+        default="about", description="of the speed-up to the number below"
+    )
+    speedup: float = Field(gt=0, description="throughput over that of the baseline")
     note: str = Field(default="", description="why the prediction differs, if it does")
 
 

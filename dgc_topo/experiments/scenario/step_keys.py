@@ -154,8 +154,12 @@ class StepKeys(Table):
         default=0.0, ge=0, description="compressing, per compressible element of the model"
     )
     decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
-    jitter: JitterChoice | None = None
-    slow_ranks: Annotated[tuple[SlowRank, ...], once_by("rank")] = ()
+    jitter: JitterChoice | None = Field(
+        default=None, description="random compute times; without it each takes its usual time"
+    )
+    slow_ranks: Annotated[tuple[SlowRank, ...], once_by("rank")] = Field(
+        default=(), description="ranks that always take longer to compute"
+    )
     jitter_steps: int | None = Field(
         default=None,
         ge=1,

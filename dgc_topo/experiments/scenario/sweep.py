@@ -79,9 +79,11 @@ def _read_jitter(value: object) -> Jitter | None:
 class _CodecTable(Table):
     """Costs of compressing."""
 
-    encode_s_per_element: float = Field(default=0.0, ge=0)
-    decode_s_per_element: float = Field(default=0.0, ge=0)
-    fixed_s: float = Field(default=0.0, ge=0)
+    encode_s_per_element: float = Field(
+        default=0.0, ge=0, description="compressing, per compressible element of the model"
+    )
+    decode_s_per_element: float = Field(default=0.0, ge=0, description="decompressing, likewise")
+    fixed_s: float = Field(default=0.0, ge=0, description="per step, whatever the model")
 
     def load(self) -> Codec:
         """Return the costs."""

@@ -60,12 +60,16 @@ class LadderSection(Table):
     batch is that of [train] at its own world size, whatever the world size of a run.
     """
 
-    seeds: Annotated[tuple[Seed, ...], EachOnce] = Field(min_length=1)
+    seeds: Annotated[tuple[Seed, ...], EachOnce] = Field(
+        min_length=1, description="each is a run of every rung, in the place of the scenario's seed"
+    )
     world_sizes: Annotated[tuple[Annotated[int, Field(ge=1)], ...], EachOnce] = Field(
         default=(), description="instead of train.world_size"
     )
     baseline: str = Field(description="name of the rung that the others are compared with")
-    rungs: tuple[Variant, ...] = Field(min_length=1)
+    rungs: tuple[Variant, ...] = Field(
+        min_length=1, description="variants of [compression], from the plain one up"
+    )
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
@@ -128,10 +132,12 @@ class ThroughputSection(Table):
     """
 
     world_sizes: Annotated[tuple[Annotated[int, Field(ge=2, le=64)], ...], EachOnce] = Field(
-        min_length=1
+        min_length=1, description="instead of train.world_size"
     )
     rounds: int = Field(default=3, ge=1, description="in which all are run, one after the other")
-    ways: tuple[TrainingVariant, ...] = Field(min_length=1)
+    ways: tuple[TrainingVariant, ...] = Field(
+        min_length=1, description="variants of [compression] and [train]"
+    )
 
     def goes_over(self, topology: str) -> bool:
         """Return True if any way uses *topology*."""
