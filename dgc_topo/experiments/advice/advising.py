@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 H100_CODEC = Codec(encode_s_per_element=0.288e-3 / 25.6e6)
 #: Ways of sending every element.
 DENSE = (GradientForm(), GradientForm(1.0, "bfloat16"))
+#: Ways of averaging now and then: local SGD or DiLoCo, and SparseLoCo as it was published.
+LOCAL = (GradientForm(every=50), GradientForm(1 / 64, every=30))
 #: Better networks to compare with, by what a host's port carries.
 _LADDER = ("1gbe", "10gbe", "25gbe", "100gbe", "ib-hdr")
 _LEAST_RATE, _MOST_RATE = 1e5, 1e12  #: bytes per second, between which ways may break even
@@ -94,7 +96,8 @@ def advise(  # noqa: PLR0913 - one argument per fact that a user may want to set
         raise ValueError(f"densities: {', '.join(dense)}, expected below 1 (dense is considered)")
     workload = workload_of(model, parameters, step_time, batch_size)
     cluster = cluster_of(network, hosts, gpus_per_host)
-    forms = [*DENSE, *(GradientForm(density) for density in fractions)]
+    sparse = [GradientForm(d, merge=merge) for d in fractions for merge in ("union", "reselect")]
+    forms = [*DENSE, *sparse, *LOCAL]
     codec = H100_CODEC if compress is None else _codec_of(compress)
     topologies = topologies_for(cluster.num_ranks, gpus_per_host)
     found = ways_over(topologies, forms, workload, cluster, overlap=overlap, codec=codec)
@@ -258,6 +261,7 @@ def _assumptions(
         f"the network is {cluster.name}{rate}",
         f"gradients travel {when}",
         f"compressing costs {compressing}",
+        "ways that average every so many steps are other algorithms, docs/averaging.md",
         "workers choose their elements independently of each other; real ones choose some alike, "
         "and sums of them are smaller",
         "intervals hold 90 % of what validations measured on calibrated networks; yours is known "

@@ -17,8 +17,8 @@ from dgc_topo.zoo import known_models
 def scenario_text(advice: Advice, network: str | Path | Cluster, *, overlap: bool) -> str:
     """Return a scenario that predicts the ways of *advice*.
 
-    A scenario lets no two workers choose the same elements, so sums of compressed gradients are a
-    little larger than in the advice.
+    Pruned sums and local steps are left out.  A scenario lets no two workers choose the same
+    elements, so sums of compressed gradients are a little larger than in the advice.
 
     Args:
         advice: The advice.
@@ -38,12 +38,13 @@ def scenario_text(advice: Advice, network: str | Path | Cluster, *, overlap: boo
 def _lines(advice: Advice, network: str | Path, *, overlap: bool) -> Iterator[str]:
     workload, fabric = advice.workload, fabric_of(network)
     is_known = workload.name in known_models()
-    densities = sorted({way.density for way in advice.ways}, reverse=True)
+    ways = [way for way in advice.ways if way.form.sends_gradients and way.form.merge == "union"]
+    densities = sorted({way.density for way in ways}, reverse=True)
     yield f"# What dgc-topo advise considered for {workload.name}; predictions only."
     yield 'name = "advice"'
     yield f"description = {_text(f'{workload.name} on {advice.network}')}"
     yield from ("", "[compression]", f"densities = {json.dumps(densities)}")
-    for topology in dict.fromkeys(way.topology for way in advice.ways):
+    for topology in dict.fromkeys(way.topology for way in ways):
         yield from ("", "[[topologies]]", *_topology(topology))
     name = os.path.abspath(network) if fabric is None else advice.network  # noqa: PTH100 - FILE:NAME
     yield from ("", "[simulate]", f"networks = [{_text(name)}]")

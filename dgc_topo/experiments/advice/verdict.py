@@ -64,25 +64,33 @@ def _sentences(
         yield (
             f"Dense training on these {dense.num_workers} workers is slower than one worker alone."
         )
+    yield from _local_steps(ways, dense, sparse)
     yield from _upgrade(dense, better)
 
 
 def best_dense(ways: Sequence[TrainingWay]) -> TrainingWay:
-    """Return the fastest way that sends every element."""
-    return min((way for way in ways if not is_sparse(way.density)), key=lambda way: way.step_time_s)
+    """Return the fastest way that sends every element of the gradient."""
+    dense = (way for way in ways if not is_sparse(way.density) and way.form.sends_gradients)
+    return min(dense, key=lambda way: way.step_time_s)
 
 
 def best_sparse(ways: Sequence[TrainingWay]) -> TrainingWay | None:
     """Return the compressed way to choose: of those that are about as fast, the densest.
 
-    The denser, the lower is the price in accuracy.
+    The denser, the lower is the price in accuracy; exact sums come before pruned ones.
     """
-    sparse = [way for way in ways if is_sparse(way.density)]
+    sparse = [way for way in ways if is_sparse(way.density) and way.form.sends_gradients]
     if not sparse:
         return None
     fastest_s = min(way.step_time_s for way in sparse)
     equal = [way for way in sparse if way.step_time_s <= AS_FAST * fastest_s]
-    return min(equal, key=lambda way: (-way.density, way.step_time_s))
+    return min(equal, key=lambda w: (-w.density, w.form.merge != "union", w.step_time_s))
+
+
+def best_local(ways: Sequence[TrainingWay]) -> TrainingWay | None:
+    """Return the fastest way that does not average in every step; None if none was considered."""
+    local = [way for way in ways if not way.form.sends_gradients]
+    return min(local, key=lambda way: way.step_time_s, default=None)
 
 
 def pays(sparse: TrainingWay, dense: TrainingWay) -> bool:
@@ -122,12 +130,28 @@ def _gain(sparse: TrainingWay, dense: TrainingWay) -> str:
 
 def _price(sparse: TrainingWay) -> Iterator[str]:
     price = PRICES.get(sparse.density)
+    exact = "" if sparse.form.merge == "union" else " and exact sums"
     if price is None:
         yield "Its price in accuracy at this density has not been measured here."
     else:
         yield (
             f"Its price: ResNet-20 on Fashion-MNIST lost {price} points of accuracy at this "
-            f"density with 4 workers (measured, {_SOURCE})."
+            f"density with 4 workers{exact} (measured, {_SOURCE})."
+        )
+
+
+def _local_steps(
+    ways: Sequence[TrainingWay], dense: TrainingWay, sparse: TrainingWay | None
+) -> Iterator[str]:
+    """Say what averaging now and then would reach, if it gains enough."""
+    local = best_local(ways)
+    if local is None:
+        return
+    chosen = sparse if sparse is not None and pays(sparse, dense) else dense
+    if local.step_time_s * WORTH <= chosen.step_time_s:
+        yield (
+            f"Averaging the workers' changes, {local.label}, would reach {_speedup(local)}. "
+            "That is another algorithm, whose price depends on the model (docs/averaging.md)."
         )
 
 

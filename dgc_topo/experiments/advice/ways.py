@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
+from typing import Literal
 
 from dgc_topo.experiments.advice.errors import collective_width, step_width
 from dgc_topo.network.cluster import Cluster
@@ -28,16 +29,35 @@ class GradientForm:
     Attributes:
         density: Fraction of the compressible elements that is sent; 1 is dense.
         wire_dtype: Type of the values in messages.
+        merge: Policy of sparse sums, see `simulate_step`.
+        every: Local steps from one exchange to the next; above 1 it is the change of the parameters
+            that travels (local SGD, DiLoCo, SparseLoCo).
     """
 
     density: float = 1.0
     wire_dtype: WireDtype = "float32"
+    merge: Literal["union", "reselect"] = "union"
+    every: int = 1
 
     @property
     def label(self) -> str:
-        """Text for tables, such as ``DGC 0.1 %`` or ``dense bfloat16``."""
-        kind = f"DGC {percent_text(self.density)}" if is_sparse(self.density) else "dense"
-        return kind if self.wire_dtype == "float32" else f"{kind} {self.wire_dtype}"
+        """Text for tables: ``DGC 0.1 %``, ``dense bfloat16``, ``1.562 % every 30 steps``."""
+        kind = percent_text(self.density) if is_sparse(self.density) else "dense"
+        if self.every == 1 and is_sparse(self.density):
+            kind = f"DGC {kind}"
+        words = [kind]
+        if self.wire_dtype != "float32":
+            words.append(self.wire_dtype)
+        if self.merge != "union":
+            words.append(self.merge)
+        if self.every > 1:
+            words.append(f"every {self.every} steps")
+        return " ".join(words)
+
+    @property
+    def sends_gradients(self) -> bool:
+        """True unless it is an algorithm of its own, with local steps."""
+        return self.every == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +121,8 @@ class TrainingWay:
             "topology": self.topology,
             "density": self.density,
             "wire_dtype": self.form.wire_dtype,
+            "merge": self.form.merge,
+            "every": self.form.every,
             "step_time_s": self.step_time_s,
             "low_s": self.low_s,
             "high_s": self.high_s,
@@ -150,6 +172,8 @@ def ways_over(
     """
     for form in forms:
         for topology in topologies:
+            if form.merge == "reselect" and topology.schedule(cluster.num_ranks).servers:
+                continue  # a server has no residual for what it rejects
             yield way_of(topology, form, workload, cluster, overlap=overlap, codec=codec)
 
 
@@ -170,7 +194,9 @@ def way_of(
         cluster,
         density=form.density,
         wire_dtype=form.wire_dtype,
-        overlap=overlap,
+        merge=form.merge,
+        every=form.every,
+        overlap=overlap and form.sends_gradients,
         codec=codec if sparse else None,
     )
     low_s, high_s = _interval(found, sparse=sparse)
