@@ -63,6 +63,8 @@ def predict_one(
         workload=case.workload.name,
         compression=case.compression,
         density=case.density,
+        averaging=case.averaging,
+        every=case.step.every,
         seed=case.seed,
         batch_size_per_worker=case.batch_size_per_worker,
         batch_shares=case.step.batch_shares,
@@ -73,6 +75,7 @@ def predict_one(
         gradient_bytes=case.workload.gradient_bytes,
         compressed_bytes=case.compressed_bytes,
         wire_bytes_per_step=simulation.bytes_per_rank,
+        wire_bytes_per_sample=_per_sample(simulation),
         messages_per_step=simulation.messages_per_rank,
         sparse=case.sparse,
         solo_phases=case.phases,
@@ -83,6 +86,12 @@ def predict_one(
         straggler_wait_s=phases.wait_s,
         bound_by=simulation.bound_by,
     )
+
+
+def _per_sample(simulation: StepSimulation) -> float | None:
+    """Return the bytes that the busiest rank sends for each sample that a worker trains on."""
+    samples = simulation.samples_per_s * simulation.step_time_s / simulation.num_workers
+    return simulation.bytes_per_rank / samples if samples else None
 
 
 def simulated(

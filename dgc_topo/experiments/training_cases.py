@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
+from dgc_topo.averaging import Averaging, load_averaging
 from dgc_topo.compression.config import Scope
 from dgc_topo.experiments.scenario import Scenario, SimulateSection
 from dgc_topo.experiments.scenario.step_keys import WorkloadChoice
@@ -43,6 +45,7 @@ class TrainingCase:
         sparse: Sizes of the sparse gradient for the record, if it is sparse.
         union_exponent: Growth of sparse unions, see `power_growth`.
         num_draws: Steps to average over if compute times are drawn at random.
+        averaging: Text form of the averaging rule, if it is said.
     """
 
     topology: Topology
@@ -53,13 +56,14 @@ class TrainingCase:
     sparse: RecordedSparse | None
     union_exponent: float
     num_draws: int = JITTER_STEPS
+    averaging: str | None = None
 
     @property
     def phases(self) -> Phases:
         """Phases of one worker alone, without communication."""
         return Phases.alone(
             compute_s=self.step.accumulation_steps * self.workload.compute_s,
-            compress_s=self.step.codec_s,
+            compress_s=self.step.codec_s / self.step.every,
             update_s=self.workload.update_s,
         )
 
@@ -80,7 +84,7 @@ class TrainingCase:
 
     @property
     def compressed_bytes(self) -> float:
-        """Bytes of one worker's own gradient as encoded."""
+        """Bytes of what one worker sends of its own in an exchange."""
         return sum(self.step.encoding.own_bytes(bucket) for bucket in self.step.buckets)
 
 
@@ -130,10 +134,14 @@ def _case_of_run(
     step = TrainingStep(
         workload=workload,
         encoding=encoding,
-        codec=Codec(fixed_s=lone_phases(measured).compress_s),
+        codec=Codec(fixed_s=measured.every * lone_phases(measured).compress_s),
         bucket_bytes=_bucket_bytes(measured, simulate),
         compute_factors=simulate.compute_factors(measured.seed) if simulate else ComputeFactors(),
         batch_shares=measured.batch_shares,
+        every=measured.every,
+        moves_first=_moves_first(
+            load_averaging(measured.averaging) if measured.averaging else None
+        ),
     )
     return TrainingCase(
         topology=topology,
@@ -144,7 +152,13 @@ def _case_of_run(
         sparse=measured.sparse,
         union_exponent=exponent,
         num_draws=simulate.num_draws if simulate else JITTER_STEPS,
+        averaging=measured.averaging,
     )
+
+
+def _moves_first(rule: Averaging | None) -> bool:
+    """Return True if ranks move by their own optimizer before they exchange."""
+    return rule is not None and rule.sends == "changes"
 
 
 def _bucket_bytes(measured: Measurement, simulate: SimulateSection | None) -> float | None:
@@ -172,7 +186,8 @@ def union_exponent(sparse: RecordedSparse | None, num_workers: int) -> float:
 def cases_of_scenario(scenario: Scenario) -> Iterator[TrainingCase]:
     """Yield the cases of a scenario that describes its workloads itself.
 
-    Gossip averages whole parameters, so it is predicted dense only.
+    Averaging rules are predicted over the topologies that they fit.  What averages whole parameters
+    is predicted dense only.
     """
     if scenario.simulate is None:
         return
@@ -185,21 +200,25 @@ def cases_of_scenario(scenario: Scenario) -> Iterator[TrainingCase]:
         )
     ]
     for choice in scenario.simulate.workloads:
-        for topology in scenario.topologies:
+        for topology, rule in product(scenario.topologies, scenario.averaging or (None,)):
+            if rule is not None and rule.refusal_of(topology):
+                continue
+            compresses = not topology.gossips if rule is None else rule.compresses
             for density, dtype in ways:
-                if is_sparse(density) and topology.gossips:
-                    continue  # nor can it be trained
-                yield _case(scenario, scenario.simulate, choice, topology, density, dtype)
+                if compresses or not is_sparse(density):  # nor can it be trained
+                    yield _case(scenario, choice, topology, rule, density, dtype)
 
 
 def _case(
     scenario: Scenario,
-    simulate: SimulateSection,
     choice: WorkloadChoice,
     topology: Topology,
+    rule: Averaging | None,
     density: float,
     dtype: WireDtype | None,
 ) -> TrainingCase:
+    assert scenario.simulate is not None
+    simulate = scenario.simulate
     workload, exponent = choice.load(), simulate.union_exponent
     if choice.union_exponent is not None:
         exponent = choice.union_exponent
@@ -208,7 +227,7 @@ def _case(
     dense_bytes = DENSE_BYTES[dtype or coding.wire_dtype]
     step = TrainingStep(
         workload=workload,
-        encoding=DenseEncoding(dense_bytes)
+        encoding=_dense(rule, dense_bytes)
         if dtype
         else SparseEncoding(
             density, coding, dense_bytes, power_rule(exponent), scope, scenario.compression.merge
@@ -217,6 +236,8 @@ def _case(
         bucket_bytes=simulate.bucket_bytes(),
         accumulation_steps=simulate.accumulation_steps,
         compute_factors=simulate.compute_factors(scenario.seed),
+        every=rule.every if rule else 1,
+        moves_first=_moves_first(rule),
     )
     return TrainingCase(
         topology=topology,
@@ -227,7 +248,15 @@ def _case(
         sparse=sparse,
         union_exponent=exponent,
         num_draws=simulate.num_draws,
+        averaging=None if rule is None else str(rule),
     )
+
+
+def _dense(rule: Averaging | None, bytes_per_element: float) -> DenseEncoding:
+    """Return the encoding of all that a rule sends."""
+    if rule is None:
+        return DenseEncoding(bytes_per_element)
+    return DenseEncoding(bytes_per_element, rule.vectors, rule.extra_elements)
 
 
 def _sparse_of(

@@ -200,6 +200,16 @@ class Scenario(Table):
         return self
 
     @model_validator(mode="after")
+    def _local_steps_are_predicted_without_overlap(self) -> Self:
+        local = [rule for rule in self.averaging if rule.is_local]
+        if local and self.simulate is not None and self.simulate.overlap:
+            raise ValueError(
+                f"simulate.overlap = true with averaging {local[0].label}: what is sent is known "
+                "only when a rank's own optimizer is done, expected overlap = false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_is_predicted_has_a_share_each(self) -> Self:
         if self.train is None or self.simulate is None or self.simulate.workloads:
             return self

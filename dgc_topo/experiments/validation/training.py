@@ -144,9 +144,7 @@ def _pooled(records: Sequence[Measurement]) -> list[Measurement]:
     found = []
     for record in records:
         same = [r for r in records if r.workload == record.workload]
-        alike = [
-            r for r in same if (r.compression, r.density) == (record.compression, record.density)
-        ]
+        alike = [r for r in same if _sending(r) == _sending(record)]
         phases = Phases.alone(
             compute_s=median(lone_phases(r).compute_s for r in same),
             compress_s=median(lone_phases(r).compress_s for r in alike),
@@ -154,6 +152,11 @@ def _pooled(records: Sequence[Measurement]) -> list[Measurement]:
         )
         found.append(record.model_copy(update={"solo_phases": phases}))
     return found
+
+
+def _sending(record: Measurement) -> tuple[str, float, str | None]:
+    """Return what decides how long a worker compresses."""
+    return record.compression, record.density, record.averaging
 
 
 def _predicted_s(
@@ -181,7 +184,7 @@ def _row(
         name=middle.topology,
         world_size=middle.world_size,
         rate_bits_per_s=rate,
-        payload=f"{middle.workload}, {middle.compression} {middle.density:g}{_overlap(middle)}",
+        payload=f"{middle.workload}, {middle.compression} {middle.density:g}{_how(middle)}",
         num_bytes=middle.compressed_bytes,
         bytes_sent=middle.wire_bytes_per_step,
         measured_s=measured_s,
@@ -193,7 +196,9 @@ def _row(
     )
 
 
-def _overlap(record: Measurement) -> str:
+def _how(record: Measurement) -> str:
+    if record.every > 1:
+        return f", {record.averaging}"
     if record.bucket_bytes is None:
         return ""
     return f", buckets of {record.bucket_bytes / 2**20:g} MiB"
