@@ -34,6 +34,9 @@ Training
     TernGrad          another compressor: three values per element
     RandomK           another compressor: random elements
     all_reduce        the sum of a tensor or a payload over all ranks, over any topology
+    load_averaging    an Averaging rule by its text form: "diloco:every=50"
+    known_averagings  names of all averaging rules
+    Averaging         a rule and its options: what is averaged, and how often
     DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
     compress_fsdp     shards inside a machine (FSDP2), DGC between machines
     save, load        checkpoints of one's own loop: models, optimizers, compressors, values
@@ -62,6 +65,7 @@ from typing import TYPE_CHECKING
 from dgc_topo import old_names
 
 if TYPE_CHECKING:
+    from dgc_topo.averaging import Averaging, known_averagings, load_averaging
     from dgc_topo.compression.config import DGCConfig
     from dgc_topo.compression.dgc import DGC
     from dgc_topo.compression.random_k import RandomK
@@ -94,6 +98,7 @@ if TYPE_CHECKING:
 
 #: Module of each name of the front door.
 _HOMES = {
+    "Averaging": "dgc_topo.averaging",
     "Advice": "dgc_topo.experiments.advice",
     "Cluster": "dgc_topo.network.cluster",
     "DGC": "dgc_topo.compression.dgc",
@@ -120,10 +125,12 @@ _HOMES = {
     "gather": "dgc_topo.schedule",
     "has_checkpoint": "dgc_topo.training.checkpoints.objects",
     "hook": "dgc_topo.training.hooks.ddp.hook",
+    "known_averagings": "dgc_topo.averaging",
     "known_fabrics": "dgc_topo.network",
     "known_models": "dgc_topo.zoo",
     "known_topologies": "dgc_topo.topology",
     "load": "dgc_topo.training.checkpoints.objects",
+    "load_averaging": "dgc_topo.averaging",
     "load_cluster": "dgc_topo.network.cluster",
     "load_results": "dgc_topo.report.results",
     "load_scenario": "dgc_topo.experiments.scenario",
@@ -146,6 +153,7 @@ _HOMES = {
 __all__ = [
     "DGC",
     "Advice",
+    "Averaging",
     "Cluster",
     "DGCConfig",
     "DistributedOptimizer",
@@ -170,10 +178,12 @@ __all__ = [
     "gather",
     "has_checkpoint",
     "hook",
+    "known_averagings",
     "known_fabrics",
     "known_models",
     "known_topologies",
     "load",
+    "load_averaging",
     "load_cluster",
     "load_results",
     "load_scenario",

@@ -26,14 +26,17 @@ from dgc_topo.cli.console import (
 )
 from dgc_topo.cli.lab import lab
 from dgc_topo.cli.options import (
+    OF_A_PART,
     TOPOLOGY,
     AsJson,
+    AveragingRule,
     Fraction,
     MaxRestarts,
     OneDensity,
     Options,
     OtherWorldSize,
     Output,
+    Resume,
     ScenarioFile,
     Seed,
     WorldSize,
@@ -135,15 +138,10 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
     topology: Annotated[str, typer.Option(help=TOPOLOGY)],
     density: OneDensity = None,
     option: Options = None,
+    averaging: AveragingRule = None,
     world_size: OtherWorldSize = None,
     output: Output = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="go on from the newest checkpoint in the results folder; begin if there is none",
-        ),
-    ] = False,
+    resume: Resume = False,
     max_restarts: MaxRestarts = 0,
 ) -> None:
     """Train a scenario over one topology, on local processes or on those of a launcher.
@@ -160,21 +158,24 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
 
     - dgc-topo train quickstart --topology ring --density 0.001
     - torchrun --nproc-per-node 4 -m dgc_topo train quickstart --topology butterfly
+    - dgc-topo train quickstart --topology ring --averaging diloco:every=50
     - dgc-topo train quickstart --topology ring --resume
     - dgc-topo train quickstart --topology ring --max-restarts 10
     - torchrun --max-restarts 3 --nproc-per-node 4 -m dgc_topo train a.toml --topology ring --resume
     """
+    from dgc_topo.averaging import load_averaging
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
     from dgc_topo.experiments.jobs import Part
     from dgc_topo.experiments.runner import run_scenario
 
     def get_part() -> Part:
-        return Part(topology_from(topology, option or []), density, world_size)
+        rule = None if averaging is None else load_averaging(averaging)
+        return Part(topology_from(topology, option or []), density, world_size, rule)
 
     how = "the same command " + ("goes on" if resume else "with --resume goes on")
     how += " from the newest checkpoint"
-    with clear_errors(), naming_options({"density": "--density", "world_size": "--world-size"}):
+    with clear_errors(), naming_options(OF_A_PART):
         if was_launched():
             from dgc_topo.cli.under_launcher import train_as_rank
 

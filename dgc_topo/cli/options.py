@@ -83,9 +83,24 @@ Fraction = Annotated[
 OneDensity = Annotated[
     float | None, typer.Option(help="only this density", parser=fraction, metavar="FRACTION")
 ]
+AveragingRule = Annotated[
+    str | None,
+    typer.Option(
+        "--averaging",
+        help="averaging rule instead of the scenario's, such as diloco:every=50",
+        metavar="RULE",
+    ),
+]
 OtherWorldSize = Annotated[
     int | None,
     typer.Option("--world-size", min=1, help="ranks, if not as many as the scenario says"),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="go on from the newest checkpoint in the results folder; begin if there is none",
+    ),
 ]
 MaxRestarts = Annotated[
     int,
@@ -170,3 +185,11 @@ def refuse_options(context: typer.Context, refused: Callable[[str], bool], why: 
         source = context.get_parameter_source(name)
         if refused(name) and source is not None and source.name == "COMMANDLINE":
             raise ValueError(f"{max(parameter.opts, key=len)}: {why}")
+
+
+#: Options that give the arguments of a part of a scenario, for errors.
+OF_A_PART: Final = {
+    "density": "--density",
+    "world_size": "--world-size",
+    "averaging": "--averaging",
+}

@@ -8,7 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from dgc_topo.averaging import Averaging
 from dgc_topo.experiments.scenario import Scenario, ScenarioError
+from dgc_topo.experiments.scenario.averaging import check_sections
 from dgc_topo.experiments.scenario.variants import Variant
 from dgc_topo.logs.opening import check_logs
 from dgc_topo.tables.keys import with_keys
@@ -31,17 +33,19 @@ class Part:
         topology: Topology, of the scenario or another.
         density: Fraction of the elements that is sent.
         world_size: Number of ranks that train.
+        averaging: The averaging rule; those of the scenario that fit the topology by default.
     """
 
     topology: Topology
     density: float | None = None
     world_size: int | None = None
+    averaging: Averaging | None = None
 
     def of(self, scenario: Scenario) -> Scenario:
         """Return *scenario* reduced to this part.
 
         Raises:
-            ScenarioError: if the density or the world size is impossible there.
+            ScenarioError: if the density, the world size or the rule is impossible there.
         """
         compression = scenario.compression
         if self.density is not None:
@@ -51,8 +55,25 @@ class Part:
                     compression.check_warm_up(scenario.train.epochs)
             except ValueError as error:
                 raise ScenarioError(f"density {self.density:g}: {error}") from error
-        changed = {"topologies": (self.topology,), "compression": compression}
+        changed = {
+            "topologies": (self.topology,),
+            "compression": compression,
+            "averaging": self._rules_of(scenario),
+        }
         return scenario.model_copy(update={**changed, "train": self._train_of(scenario)})
+
+    def _rules_of(self, scenario: Scenario) -> tuple[Averaging, ...]:
+        rules = scenario.averaging if self.averaging is None else (self.averaging,)
+        refusals = [rule.refusal_of(self.topology) for rule in rules]
+        fitting = tuple(rule for rule, no in zip(rules, refusals, strict=True) if no is None)
+        if rules and not fitting:
+            raise ScenarioError(f"averaging: {refusals[0]}")
+        if self.averaging is not None and scenario.train is not None:
+            try:
+                check_sections("averaging", self.averaging, scenario.train, scenario.compression)
+            except ValueError as error:
+                raise ScenarioError(str(error)) from error
+        return fitting
 
     def _train_of(self, scenario: Scenario) -> TrainSection | None:
         if self.world_size is None or scenario.train is None:
@@ -77,6 +98,8 @@ class Part:
             words += ["--density", repr(self.density)]
         if self.world_size is not None:
             words += ["--world-size", str(self.world_size)]
+        if self.averaging is not None:
+            words += ["--averaging", str(self.averaging)]
         return tuple(words)
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from dgc_topo.averaging import load_averaging
 from dgc_topo.files import opened_whole
 from dgc_topo.integrations.silence import keep_local
 from dgc_topo.topology import Topology, load_topology
@@ -103,6 +104,13 @@ class Attachment:
             raise ValueError(
                 f"{where}: topology {topology.label} leaves each rank its own parameters, and the "
                 "library's checkpoints hold those of one, expected an all-reduce such as ring"
+            )
+        averaging = settings.get("averaging")
+        if averaging is not None and load_averaging(averaging).is_local:
+            raise ValueError(
+                f"{where}: averaging {averaging} leaves each rank its own parameters, and the "
+                "library's checkpoints hold those of one, expected none, or a loop of your own "
+                "with dt.DistributedOptimizer"
             )
         self._where = where
         states = () if checkpoint is None else _read(where, checkpoint)

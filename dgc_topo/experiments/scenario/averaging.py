@@ -36,16 +36,28 @@ def check_averaging(
         refusals = [rule.refusal_of(topology) for topology in topologies]
         if refusals and all(refusals):
             raise ValueError(f"{where}: {refusals[0]}")
-        _check_sections(f"{where}: {rule.label}", rule, train, compression)
+        check_sections(where, rule, train, compression)
     for topology in topologies:
         refusals = [rule.refusal_of(topology) for rule in rules]
         if all(refusals):
             raise ValueError(f"{where}: {refusals[0]}")
 
 
-def _check_sections(
+def check_sections(
     where: str, rule: Averaging, train: TrainSection, compression: CompressionSection
 ) -> None:
+    """Refuse a rule beside settings that it cannot honour.
+
+    Args:
+        where: Key of the rule.
+        rule: The rule.
+        train: Section of the training.
+        compression: Section of the compression.
+
+    Raises:
+        ValueError: naming the setting, and what was expected.
+    """
+    where = f"{where}: {rule.label}"
     if compression.look_ahead != type(compression).model_fields["look_ahead"].default:
         raise ValueError(
             f"{where} with compression.look_ahead = {compression.look_ahead:g}, expected it among "

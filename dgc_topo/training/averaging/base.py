@@ -131,12 +131,16 @@ class Averager(ABC):
         Where ranks do not agree, those are the mean over the ranks of their parts.
         """
 
+    def describe(self) -> str:
+        """Describe what travels."""
+        return "all elements travel dense"
+
     def common(self) -> dict[str, Tensor] | None:
         """Return what all ranks hold alike at any time, bit for bit; None if there is nothing."""
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what lasts beside the parameters."""
+        """Return what lasts beside the parameters: numbers, and tensors by section and name."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -176,6 +180,11 @@ class LocalAverager(Averager):
         """See `Averager.move`; a dedicated server stays where it is."""
         if self.setup.trains:
             self.local.move()
+
+    def describe(self) -> str:
+        """See `Averager.describe`."""
+        elements = sum(p.numel() for p in self.parameters.values())
+        return f"all {elements:,} elements of {len(self.parameters)} tensors travel dense"
 
     def shared(self) -> dict[str, Tensor]:
         """See `Averager.shared`: the rank's own parameters."""

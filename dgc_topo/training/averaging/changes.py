@@ -24,8 +24,10 @@ import torch
 from torch import Tensor
 
 from dgc_topo.averaging import Changes
+from dgc_topo.compression.compressor import restore, snapshot
 from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.payload import Payload
+from dgc_topo.scalars import plain_bool
 from dgc_topo.training.averaging.base import (
     LocalAverager,
     LocalMove,
@@ -128,26 +130,28 @@ class ChangeAverager(LocalAverager):
         """See `Averager.common`: the anchor."""
         return self._anchor
 
+    def describe(self) -> str:
+        """See `Averager.describe`."""
+        return self.compressor.describe()
+
     def state_dict(self) -> dict[str, Any]:
         """See `Averager.state_dict`."""
+        own = {"anchor": self._anchor, "outer_momentum": self._outer.momentum()}
         return {
-            "anchor": dict(self._anchor),
-            "changes": self.compressor.state_dict(),
-            "outer": self._outer.momentum(),
+            **self.compressor.state_dict(),
+            **snapshot(own),
             "has_moved": self._has_moved,
         }
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Averager.load_state_dict`."""
-        self.compressor.load_state_dict(state["changes"])
-        for live, saved in (
-            (self._anchor, state["anchor"]),
-            (self._outer.momentum(), state["outer"]),
-        ):
-            for name, tensor in live.items():
-                tensor.copy_(saved[name])
-        self._has_moved = bool(state["has_moved"])
+        """See `Averager.load_state_dict`; sets the parameters if all ranks had just agreed."""
+        own = {"anchor": self._anchor, "outer_momentum": self._outer.momentum()}
+        has_moved = plain_bool("averaging state: has_moved", state.get("has_moved"))
+        restore("averaging", state, own)
+        self.compressor.load_state_dict(state)
+        self._has_moved = has_moved
+        if not has_moved:
+            self._set(self._start())
 
     @torch.no_grad()
     def resume_from(
@@ -157,7 +161,7 @@ class ChangeAverager(LocalAverager):
         ahead = self.compressor.look_ahead * len(states)
         changes = []
         for own, state in zip(parameters, states, strict=True):
-            residual = state["changes"]["residual"]
+            residual = state["residual"]
             starts = {name: state["anchor"][name] + ahead * residual[name] for name in own}
             changes.append({name: own[name].to(starts[name].dtype) - starts[name] for name in own})
         mean, start = mean_of(changes), self._start()

@@ -15,6 +15,10 @@ _REFUSED = {
         "leave before",
         "torch.nn.utils.clip_grad_norm_ between backward and step",
     ),
+    "averaging": (
+        "DistributedDataParallel averages gradients in every step",
+        "dt.DistributedOptimizer(optimizer, model, averaging=...) without it",
+    ),
     "warm_up_epochs": ("a hook sees steps, no epochs", "warm_up_steps"),
 }
 

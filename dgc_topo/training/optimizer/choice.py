@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
+from dgc_topo.averaging import DPSGD, Averaging
 from dgc_topo.compression.config import DGCConfig, config_of
 from dgc_topo.sizes import is_sparse
 from dgc_topo.training.in_steps import in_steps
+from dgc_topo.training.optimizer.averaged import AveragedRule
 from dgc_topo.training.optimizer.compressing import MomentumCorrectionRule
-from dgc_topo.training.optimizer.rules import AverageRule, GossipRule, Rule
+from dgc_topo.training.optimizer.rules import AverageRule, Rule
 from dgc_topo.training.optimizer.updates_rule import UpdateRule
 from dgc_topo.training.own_group import OwnGroup
 
@@ -71,55 +73,78 @@ def refuse_optimizer(where: str, optimizer: Optimizer) -> None:
             raise ValueError(f"{where}: {kind} cannot be used: {_HOPELESS[each.__name__]}")
 
 
-def rule_for(
-    where: str,
-    optimizer: Optimizer,
-    own: OwnGroup,
-    config: DGCConfig,
-    look_ahead: float,
-    given: Container[str],
-) -> Rule:
+class Choice(NamedTuple):
+    """Settings that decide the rule, beside optimizer and topology.
+
+    Attributes:
+        config: Settings of the compression.
+        averaging: The averaging rule; None is the usual one.
+        look_ahead: See `UpdateRule`.
+        given: Names of the settings that the user gave.
+    """
+
+    config: DGCConfig
+    averaging: Averaging | None
+    look_ahead: float
+    given: Container[str]
+
+
+def rule_for(where: str, optimizer: Optimizer, own: OwnGroup, choice: Choice) -> Rule:
     """Return the rule that fits optimizer, topology and density.
 
     Args:
         where: What to call the owner in errors.
         optimizer: The user's own.
         own: The ranks, and the topology between them.
-        config: Settings of the compression.
-        look_ahead: See `UpdateRule`.
-        given: Names of the settings that the user gave.
+        choice: The user's settings.
 
     Raises:
         ValueError: if none does, or the rule does not have a setting.
     """
-    kind = _kind_of_rule(where, optimizer, own, config)
-    if kind is not UpdateRule:
-        if look_ahead:
+    averaging, config = choice.averaging, choice.config
+    if averaging is None and own.gossips:
+        averaging = DPSGD()
+    if averaging is not None:
+        _check_averaging(where, averaging, optimizer, own, config)
+    is_sparse_now = is_sparse(config.density)
+    updates = averaging is None and is_sparse_now and type(optimizer) is not SGD
+    if updates:  # a subclass of SGD may do anything in its step
+        if "warm_up" in choice.given:
             raise ValueError(
-                f"{where}: look_ahead {look_ahead}, expected 0: it is for compressed updates, as "
-                "of AdamW below density 1"
+                f"{where}: warm_up with {type(optimizer).__name__}, expected warm_up_steps alone: "
+                "the density of updates falls in equal ratios"
             )
-        return kind(where, optimizer, own, config)
-    if "warm_up" in given:
+        return UpdateRule(where, optimizer, own, config, choice.look_ahead)
+    if choice.look_ahead:
         raise ValueError(
-            f"{where}: warm_up with {type(optimizer).__name__}, expected warm_up_steps alone: the "
-            "density of updates falls in equal ratios"
+            f"{where}: look_ahead {choice.look_ahead}, expected 0: it is for compressed updates, "
+            "as of AdamW below density 1; averaging rules have one of their own"
         )
-    return UpdateRule(where, optimizer, own, config, look_ahead)
+    if averaging is not None and averaging.is_local:
+        return AveragedRule(where, optimizer, own, config, averaging)
+    kind = MomentumCorrectionRule if is_sparse_now else AverageRule
+    return kind(where, optimizer, own, config)
 
 
-def _kind_of_rule(where: str, optimizer: Optimizer, own: OwnGroup, config: DGCConfig) -> type[Rule]:
-    if own.gossips:
-        if is_sparse(config.density):
-            raise ValueError(
-                f"{where}: density {config.density:g} over {own.topology.label}, expected 1: what "
-                "gossip mixes are whole parameters, and a part of them has no meaning"
-            )
-        return GossipRule
+def _check_averaging(
+    where: str, averaging: Averaging, optimizer: Optimizer, own: OwnGroup, config: DGCConfig
+) -> None:
+    """Refuse a rule that does not go with the topology, the density or the optimizer."""
+    refusal = averaging.refusal_of(own.topology)
+    if refusal is not None:
+        raise ValueError(f"{where}: averaging {refusal}")
     if not is_sparse(config.density):
-        return AverageRule
-    # A subclass may do anything in its step.
-    return MomentumCorrectionRule if type(optimizer) is SGD else UpdateRule
+        return
+    if not averaging.compresses:
+        raise ValueError(
+            f"{where}: density {config.density:g} over {own.topology.label}, expected 1: what "
+            "gossip mixes are whole parameters, and a part of them has no meaning"
+        )
+    if not averaging.is_local and type(optimizer) is not SGD:
+        raise ValueError(
+            f"{where}: averaging gradients below density 1 with {type(optimizer).__name__}, "
+            "expected updates or sparse-loco: only SGD learns from compressed gradients"
+        )
 
 
 def names_of(where: str, optimizer: Optimizer, model: nn.Module) -> dict[Tensor, str]:

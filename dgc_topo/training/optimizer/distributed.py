@@ -16,12 +16,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dgc_topo.averaging import Averaging, load_averaging
 from dgc_topo.compression.parameters import check_parameters
 from dgc_topo.compression.resharding import state_for
 from dgc_topo.topology import Topology
 from dgc_topo.training.marks import DisagreementError
 from dgc_topo.training.optimizer.carrying import check_state
 from dgc_topo.training.optimizer.choice import (
+    Choice,
     check_names,
     config_of_steps,
     described,
@@ -56,9 +58,11 @@ class DistributedOptimizer(Facade):
     * ``update``, any other below density 1 (AdamW): each rank's optimizer steps on its own
       gradient; the changes of the parameters are compressed with a residual, and averaged.
     * ``gossip``, on a topology that gossips: parameters are averaged with the neighbours' (D-PSGD).
+    * any other with *averaging*: steps of one's own, and an exchange in every H-th of them, as in
+      local SGD, DiLoCo and SparseLoCo.
 
     A gradient that is not finite, on any rank, makes all skip the step, and nothing is lost; in
-    gossip its own rank alone skips.
+    gossip, and with *averaging*, its own rank alone skips.
 
     Args:
         optimizer: The optimizer of *model*'s parameters, or of some of them.  It is not to be used
@@ -74,6 +78,9 @@ class DistributedOptimizer(Facade):
             Below, each rank clips its own, at ``clip_norm * sqrt(ranks)``; in gossip at clip_norm.
         look_ahead: With AdamW and the like, the share (0 to 1) of its own unsent changes that a
             rank already works with.  Its model is then its own: see `shared_parameters`.
+        averaging: An averaging rule or its text form, such as ``diloco:every=50``; None follows
+            from the rest, see above.  Between exchanges each rank's model is its own: see
+            `shared_parameters`.
         timeout: Longest wait for another rank in a step.
         settings: Other settings of `DGCConfig`, by name, such as ``wire_dtype="float16"``.
 
@@ -116,17 +123,18 @@ class DistributedOptimizer(Facade):
         warm_up_steps: int = 0,
         clip_norm: float | None = None,
         look_ahead: float = 0.0,
+        averaging: Averaging | str | None = None,
         timeout: timedelta = DEFAULT_TIMEOUT,
         **settings: Any,
     ) -> None:
         config = config_of_steps(_WHERE, density, warm_up_steps, clip_norm, settings)
+        chosen = None if averaging is None else load_averaging(averaging)
         refuse_optimizer(_WHERE, optimizer)
         self._names = names_of(_WHERE, optimizer, model)
         super().__init__(optimizer)
         self._own = OwnGroup(_WHERE, topology, group, seed=seed, timeout=timeout)
-        self._new_rule = partial(
-            rule_for, _WHERE, optimizer, self._own, config, look_ahead, tuple(settings)
-        )
+        choice = Choice(config, chosen, look_ahead, tuple(settings))
+        self._new_rule = partial(rule_for, _WHERE, optimizer, self._own, choice)
         self.steps = self.skipped_steps = 0
         self._begin()
         self._own.compare(shared_settings(optimizer, self.rule, model))
@@ -137,7 +145,7 @@ class DistributedOptimizer(Facade):
 
     @property
     def rule(self) -> str:
-        """Name of the rule: average, momentum correction, update, or gossip."""
+        """Name of the rule: average, momentum correction, update, gossip, or *averaging*."""
         return self._rule.name
 
     @property
@@ -191,9 +199,10 @@ class DistributedOptimizer(Facade):
     def shared_parameters(self) -> Iterator[None]:
         """Put the parameters that all ranks share into the model while a block runs.
 
-        For evaluation, and for saving the model, where each rank has its own: in gossip they are
-        the mean over the ranks; with *look_ahead* the parameters without what only this rank knows.
-        Otherwise the model has them anyway.  Every rank enters the block.
+        For evaluation, and for saving the model, where each rank has its own: in gossip, and
+        between the exchanges of other averaging rules, they are the mean over the ranks; with
+        *look_ahead* the parameters without what only this rank knows.  Otherwise the model has them
+        anyway.  Every rank enters the block.
         """
         with self._rule.sharing():
             yield
@@ -269,6 +278,11 @@ class DistributedOptimizer(Facade):
         if world_size != self._own.world_size:
             raise ValueError(
                 f"{_WHERE} state: for {world_size} ranks, expected {self._own.world_size}"
+            )
+        if any(state.get(STATE_KEY, {}).get("compressor", {}).get("has_moved") for state in states):
+            raise ValueError(
+                f"{_WHERE} state: taken between exchanges of {self.rule}, expected one right after "
+                "an exchange: another number of ranks cannot share out the steps since"
             )
         workers = self._own.contributors
         # A dedicated server would keep its share for ever, so it gets none.

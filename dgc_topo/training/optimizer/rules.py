@@ -9,6 +9,7 @@ update                    The optimizer's own step on the rank's own gradient; t
                           parameters is compressed, with a residual, and averaged.
 gossip                    D-PSGD: a mixture with the neighbours' parameters; then the optimizer's
                           own step on the rank's own gradient.
+another averaging rule    The optimizer's own steps, and an exchange in every H-th of them.
 ========================  ========================================================================
 """
 
@@ -18,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,6 @@ from dgc_topo.compression.gradients import (
 )
 from dgc_topo.compression.layout import FlatBuffer, FlatLayout
 from dgc_topo.payload import SUM, DensePayload
-from dgc_topo.training.averaging.parameters import mixture_of, set_parts
 from dgc_topo.training.buckets import gradients_of
 from dgc_topo.training.marks import NUM_MARKS, check_marks, marks_of, number_of
 from dgc_topo.training.own_group import OwnGroup
@@ -60,7 +60,7 @@ class Rule(ABC):
         groups: The same, by the optimizer's groups.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def __init__(self, where: str, optimizer: Optimizer, own: OwnGroup, config: DGCConfig) -> None:
         self.where, self.optimizer, self.own = where, optimizer, own
@@ -246,36 +246,6 @@ class AverageRule(Rule):
                 parameter.grad = views[name].to(parameter.dtype, copy=True)
             else:
                 parameter.grad.copy_(views[name])
-
-
-class GossipRule(Rule):
-    """D-PSGD with any optimizer: mix the parameters, then move by one's own gradient.
-
-    ``x_i <- sum_j W[i, j] x_j``, and from there the optimizer's step with the gradient at the
-    parameters before (Lian et al., NeurIPS 2017).  A gradient that is not finite skips the step of
-    its own rank alone; the mixing goes on.  Clipping is that of the rank's own gradient.
-    """
-
-    name = "gossip"
-
-    @torch.no_grad()
-    def step(self, iteration: int, progress: int) -> bool:
-        """See `Rule.step`."""
-        del progress
-        factor = self._clip_factor(self._gradients(), self.clip_norm)
-        payload = mixture_of(self.parameters, self.config.wire_dtype)
-        self.own.run(payload, iteration)
-        set_parts(self.parameters.values(), payload.buffer)
-        if factor is None:
-            return False
-        scale_gradients(self.parameters, factor)
-        self.optimizer.step()
-        return True
-
-    def shared(self) -> Mapping[str, Tensor]:
-        """See `Rule.shared`: the mean over all ranks."""
-        layout = FlatLayout.of(self.parameters)
-        return layout.views(self.own.mean(layout.flatten(self.parameters, self._device)))
 
 
 def scale_gradients(parameters: Parameters, factor: float) -> None:

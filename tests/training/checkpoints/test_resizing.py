@@ -45,7 +45,7 @@ def sums(training: TrainingRun, section: str) -> dict[str, Tensor]:
     for rank in training._ranks:
         states = rank.buckets.state_dict()
         if rank.rule.sends == "changes":
-            states = [rank.averager.state_dict()["changes"]]
+            states = [rank.averager.state_dict()]
         assert states
         for state in states:
             tensors = state[section]

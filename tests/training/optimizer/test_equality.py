@@ -9,6 +9,7 @@ from tests.training.optimizer.training import (
     adamw,
     dgc_by_hand,
     gossip_by_hand,
+    local_sgd_by_hand,
     nesterov,
     one_group,
     rmsprop,
@@ -80,6 +81,35 @@ def test_gossip_is_d_psgd_by_the_mixing_matrix(cluster: Cluster, make):
     check_alike(shared)
     mean = {name: torch.stack([each[name] for each in own]).mean(0) for name in own[0]}
     assert largest_difference(shared[0], mean) < 1e-6
+
+
+@pytest.mark.parametrize("look_ahead", [0.0, 0.5])
+def test_updates_in_every_step_are_what_adamw_below_density_1_does_anyway(
+    cluster: Cluster, look_ahead
+):
+    usual = {"topology": "tree", "density": 0.1}
+    named = {**usual, "averaging": f"updates:look_ahead={look_ahead}"}
+    found = cluster.run(3, train_shared, adamw, named)
+    expected = cluster.run(3, train_shared, adamw, {**usual, "look_ahead": look_ahead})
+    for one, other in zip(found, expected, strict=True):
+        for own, as_usual in zip(one, other, strict=True):
+            assert largest_difference(own, as_usual) == 0
+
+
+@pytest.mark.parametrize("make", [nesterov, adamw])
+@pytest.mark.parametrize("every", [2, 4])
+def test_local_sgd_is_the_mean_of_the_models_after_every_round(cluster: Cluster, make, every):
+    """Six steps: three whole rounds, or one and a half."""
+    options = {"topology": "butterfly", "averaging": f"local-sgd:every={every}"}
+    ranks = cluster.run(3, train_shared, make, options)
+    own, shared = ([rank[place] for rank in ranks] for place in (0, 1))
+    [by_hand] = cluster.run(1, local_sgd_by_hand, make, 3, every)
+    for one, other in zip(own, by_hand, strict=True):
+        assert largest_difference(one, other) < 1e-5
+    check_alike(shared)
+    mean = {name: torch.stack([each[name] for each in own]).mean(0) for name in own[0]}
+    assert largest_difference(shared[0], mean) < 1e-6
+    assert (largest_difference(own[0], own[2]) > 1e-3) == (every == 4)
 
 
 @pytest.mark.parametrize("make", [sgd, adamw])

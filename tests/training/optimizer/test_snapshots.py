@@ -12,7 +12,14 @@ from tests.training.optimizer.training import adamw
 AHEAD = pytest.param(adamw, {"topology": "tree", "density": 0.1, "look_ahead": 0.5}, id="ahead")
 
 
-@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP])
+LOCAL = pytest.param(
+    adamw,
+    {"topology": "ring", "density": 0.1, "averaging": "sparse-loco:every=2,outer_momentum=0.5"},
+    id="sparse-loco",
+)
+
+
+@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP, LOCAL])
 def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
     options = options if "gossip" in options["topology"] else {**options, "warm_up_steps": 5}
     for weights, state in cluster.run(3, snapshots.resumed, make, options):

@@ -292,3 +292,22 @@ def gossip_by_hand(
                     parameter.copy_(torch.tensordot(row, there, 1))
             optimizer.step()
     return [weights_of(model) for model in models]
+
+
+def local_sgd_by_hand(
+    group: dist.ProcessGroup, make: Callable[[nn.Module], Optimizer], world_size: int, every: int
+) -> list[dict[str, Tensor]]:
+    """Local SGD: the mean of all models after every round, in one process."""
+    del group
+    models, given = nets(world_size), data(world_size)
+    optimizers = [make(model) for model in models]
+    for step in range(STEPS):
+        gradients_by_hand(models, given, step)
+        for optimizer in optimizers:
+            optimizer.step()
+        if (step + 1) % every == 0:
+            ends = [weights_of(model) for model in models]
+            mean = {name: torch.stack([each[name] for each in ends]).mean(0) for name in ends[0]}
+            for model in models:
+                model.load_state_dict(mean, strict=False)
+    return [weights_of(model) for model in models]
