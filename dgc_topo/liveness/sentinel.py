@@ -157,6 +157,10 @@ class Sentinel:
                     self._dial(rank, host, port)
                 case {"failed": str(why)} if len(self._losses) == self._accepted:
                     self._lose(Loss(self._duty.rank, self._board.read(0), "failed", why))
+                case {"where": True}:
+                    known = [link for link in self._links if link.rank is not None]
+                    places = [[link.rank, _as_json(link.place)] for link in known]
+                    self._owner.send({"places": places})
                 case {"go on": True}:
                     self._accepted = len(self._losses)
                 case {"bye": True}:

@@ -26,6 +26,7 @@ from dgc_topo.liveness.sentinel import main
 main(sys.argv[1:])
 """
 _MOST_ERRORS = 1 << 16  # bytes
+_ANSWER_S = 1.0  # for the sentinel to say what it knows
 _NEEDED = ("pidfd_open", "memfd_create")  # of Linux
 
 
@@ -68,6 +69,10 @@ class Liveness:
         del wait_s
         return None
 
+    def positions(self) -> dict[int, Position]:
+        """Return where other ranks were some half a second ago, as far as this one hears of it."""
+        return {}
+
     def fail(self, why: str) -> None:
         """Tell the others why this process ends."""
 
@@ -106,6 +111,7 @@ class Watched(Liveness):
                     start_new_session=True,  # signals to this process's group are not for it
                 )
         self._losses: list[Loss] = []
+        self._positions: dict[int, Position] | None = None
         self._accepted = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -134,6 +140,15 @@ class Watched(Liveness):
         with self._changed:
             self._changed.wait_for(lambda: self.loss is not None or self._closed, wait_s)
         return self.loss
+
+    def positions(self) -> dict[int, Position]:
+        """See `Liveness.positions`."""
+        with self._changed:
+            self._positions = None
+            self._say({"where": True})
+            self._changed.wait_for(lambda: self._positions is not None, _ANSWER_S)
+            found: dict[int, Position] | None = self._positions
+        return found or {}
 
     def watch(self, rank: int, host: str, port: int) -> None:
         """Have the sentinel connect to another rank's."""
@@ -172,11 +187,20 @@ class Watched(Liveness):
     def _listen(self) -> None:
         with suppress(OSError):
             for line in self._channel.makefile("rb"):
-                self._hear(Loss.from_json(json.loads(line)["loss"]))
+                match json.loads(line):
+                    case {"loss": loss}:
+                        self._hear(Loss.from_json(loss))
+                    case {"places": places}:
+                        self._note_positions(places)
         if not self._closed:
             said = os.pread(self._errors, _MOST_ERRORS, 0).decode(errors="replace").split("\n")
             why = ": ".join(["the process that watched it is gone", *filter(None, said[-2:])])
             self._hear(Loss(self.rank, Position(), "gone", why))
+
+    def _note_positions(self, places: Any) -> None:
+        with self._changed:
+            self._positions = {rank: Position.from_json(place) for rank, place in places}
+            self._changed.notify_all()
 
     def _hear(self, loss: Loss) -> None:
         with self._changed:

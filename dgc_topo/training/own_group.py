@@ -20,6 +20,7 @@ from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
 from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology, load_topology
+from dgc_topo.training.waiting import Waits
 from dgc_topo.workers.watching import watch_group
 
 #: As in torch's own groups: a rank may evaluate or save for a while, and the others wait.
@@ -79,6 +80,7 @@ class OwnGroup:
         self._communicator = Communicator(topology, self._transport, seed)
         butterfly = load_topology("butterfly")
         self._butterfly = Communicator(butterfly, self._transport, compare=False)
+        self._waits = Waits(self.where, self.rank)
         self._failure: BaseException | None = None
         _ALL.add(self)
 
@@ -103,12 +105,20 @@ class OwnGroup:
         Raises:
             RuntimeError: after an earlier error, which it names.
         """
-        return self._guarded(self._communicator, payload, iteration)
+        return self._guarded(self._communicator, payload, iteration, iteration)
 
-    def counts(self, flags: Sequence[bool], device: torch.device) -> list[float]:
-        """Return the number of ranks that set each flag; they travel by *device*'s connections."""
+    def counts(
+        self, flags: Sequence[bool], device: torch.device, step: int | None = None
+    ) -> list[float]:
+        """Return the number of ranks that set each flag.
+
+        Args:
+            flags: This rank's.
+            device: They travel by its connections.
+            step: Number of the training step, to be told of a wait that lasts.
+        """
         votes = torch.tensor(flags, dtype=torch.float32, device=device)
-        self._guarded(self._butterfly, DensePayload(votes), 0)
+        self._guarded(self._butterfly, DensePayload(votes), 0, step)
         found: list[float] = votes.tolist()
         return found
 
@@ -162,12 +172,15 @@ class OwnGroup:
         self.fail(RuntimeError("closed"))
         del self._communicator, self._butterfly, self._transport, self._group
 
-    def _guarded(self, communicator: Communicator, payload: Payload, iteration: int) -> Traffic:
+    def _guarded(
+        self, communicator: Communicator, payload: Payload, iteration: int, step: int | None = None
+    ) -> Traffic:
         self.refuse_after_error()
-        liveness, is_step = current(), communicator is self._communicator
-        liveness.note(f"averaging for the {self.where}", iteration if is_step else None)
+        liveness = current()
+        liveness.note(f"averaging for the {self.where}", step)
         try:
-            traffic = communicator.run(payload, iteration)
+            with self._waits.one(step):
+                traffic = communicator.run(payload, iteration)
         except BaseException as error:
             self.fail(error)
             raise

@@ -35,7 +35,9 @@ def hear():
 for line in sys.stdin:
     do, *arguments = json.loads(line)
     acts = {"hear": hear, "go on": watched.go_on,
-            "fail": watched.fail, "close": watched.close, "loss": lambda: str(watched.loss)}
+            "where": lambda: {n: str(at) for n, at in watched.positions().items()},
+            "note": watched.note, "fail": watched.fail, "close": watched.close,
+            "loss": lambda: str(watched.loss)}
     print(json.dumps(acts[do](*arguments)), flush=True)
 """
 
@@ -112,6 +114,17 @@ def heard_by(survivors: list[Rank]) -> list[Any]:
     for each in survivors:
         each.tell("hear")
     return [each.answer() for each in survivors]
+
+
+def test_a_rank_can_ask_where_the_others_are():
+    with ranks(3) as (zero, one, two):
+        one.do("note", "averaging", 8)
+        expected = {"1": " in training step 8, while averaging"}
+        expected["2"] = " in training step 7, while computing gradients"
+        until(lambda: zero.do("where") == expected)
+        two.do("close")
+        two.process.kill()
+        assert zero.do("where")["1"] == expected["1"]
 
 
 PLACE = {"step": 7, "phase": "computing gradients"}

@@ -242,7 +242,7 @@ class FSDPHookState:
         for each in self._sums:
             shapes |= each.part.shapes()
         marks = marks_of(self.step, number_of(shapes))
-        counts = self._replicas.counts(marks, self._device)
+        counts = self._replicas.counts(marks, self._device, self.step)
         try:
             check_marks(_WHERE, counts, marks, self._num_replicas)
         except DisagreementError:

@@ -1,0 +1,83 @@
+"""A word about a wait that lasts: which ranks are elsewhere.
+
+A slow step is no error.  But a rank that has left out a step never comes, and the others would
+learn of it only when the time-out has passed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+from dgc_topo.liveness import current
+
+_LOG = logging.getLogger("dgc_topo.waiting")
+PATIENCE_S = 30.0  #: until the first word; the next ones come after twice as long each
+
+
+class Waits:
+    """Waits of one thread for other ranks, each with a word in the log if it lasts.
+
+    Args:
+        where: What to call the owner.
+        rank: Of this process.
+        patience_s: Seconds until the first word.
+    """
+
+    def __init__(self, where: str, rank: int, patience_s: float = PATIENCE_S) -> None:
+        self._where, self._rank, self._patience_s = where, rank, patience_s
+        self._step: int | None = None
+        self._began_s: float | None = None
+        self._next_s = 0.0  # seconds after the beginning
+        self._over = Event()
+        weakref.finalize(self, self._over.set)
+        self._thread: Thread | None = None
+
+    @contextmanager
+    def one(self, step: int | None) -> Iterator[None]:
+        """Watch the wait inside.
+
+        Args:
+            step: Number of the training step; None if it is still the last one.
+        """
+        if self._thread is None:
+            arguments = weakref.ref(self), self._over, self._patience_s / 3
+            self._thread = Thread(target=_watch, args=arguments, name="waits", daemon=True)
+            self._thread.start()
+        self._step = self._step if step is None else step
+        self._next_s, self._began_s = self._patience_s, time.monotonic()
+        try:
+            yield
+        finally:
+            self._began_s = None
+
+    def tell_if_long(self) -> None:
+        """Say who is elsewhere, if it is time to."""
+        began_s = self._began_s
+        if began_s is None or (lasted_s := time.monotonic() - began_s) < self._next_s:
+            return
+        self._next_s = 2 * lasted_s
+        step = 0 if self._step is None else self._step
+        others = [
+            f"rank {rank} is{place}"
+            for rank, place in sorted(current().positions().items())
+            if place.step != step or self._where not in place.phase
+        ]
+        told = "; ".join(others) or "those that it hears of wait as well"
+        _LOG.warning(
+            "%s: rank %d waits in training step %d for %.0f s; %s", self._where, self._rank, step,
+            lasted_s, told,
+        )  # fmt: skip
+
+
+def _watch(found: weakref.ref[Waits], over: Event, every_s: float) -> None:
+    while not over.wait(every_s):
+        waits = found()
+        if waits is None:
+            return
+        waits.tell_if_long()
+        del waits
