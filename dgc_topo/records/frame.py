@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from dgc_topo.records.configuration import Configuration
 from dgc_topo.records.measurement import Measurement, Phases, SparseSizes
-from dgc_topo.records.quality import ModelFiles
+from dgc_topo.records.quality import ModelFiles, QualityPoint, RankQuality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +42,11 @@ _COLUMNS = [
     "quality_metric",
     "quality_final",
 ]
-_QUALITY = ["configuration", "topology", "options", "compression", "density", "world_size", "seed"]
+_QUALITY = ["configuration", "topology", "options", "averaging", "compression", "density"]
+_QUALITY += ["world_size", "seed"]
+_RANKS = [f"ranks_{name}" for name in RankQuality.model_fields]
 _POINT = ["metric", "epoch", "step", "value", "train_loss", "density_sent"]
+_POINT += ["consensus_distance", *_RANKS]
 
 
 def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
@@ -64,7 +67,9 @@ def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
 def to_quality_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """Return one row per evaluation: quality and training loss after each epoch.
 
-    ``density`` is the configured one, ``density_sent`` that of the epoch (see warm-up).
+    ``density`` is the configured one, ``density_sent`` that of the epoch (see warm-up).  Where each
+    rank has parameters of its own, ``consensus_distance`` says how far apart they are, and
+    ``ranks_lowest``, ``ranks_mean`` and ``ranks_highest`` how good, if that was measured.
     """
     import pandas as pd  # noqa: PLC0415  # records are read without it
 
@@ -72,14 +77,22 @@ def to_quality_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
         {
             **{name: value for name, value in _row(record).items() if name in _QUALITY},
             "metric": record.quality.metric,
-            **point.model_dump(exclude={"density"}),
-            "density_sent": point.density,
+            **_point(point),
         }
         for record in measurements
         if record.quality
         for point in record.quality.points
     ]
     return pd.DataFrame(rows, columns=[*_QUALITY, *_POINT])
+
+
+def _point(point: QualityPoint) -> dict[str, object]:
+    ranks = (point.ranks or _Nothing()).model_dump()
+    return {
+        **point.model_dump(exclude={"density", "ranks"}),
+        "density_sent": point.density,
+        **{f"ranks_{name}": value for name, value in ranks.items()},
+    }
 
 
 def _row(record: Measurement) -> dict[str, object]:

@@ -55,11 +55,9 @@ def share_of(
     compressed, _ = count_elements(p.shape for p in rank.parameters.values())
     exchanges = [r for r in done if r.encoded_bytes] or done
     sent = [r.entries / compressed if r.entries else r.density for r in exchanges]
-    score, own = rank.evaluate(task, model), None
-    with rank.averager.turn():  # what a rank holds between steps may be something else
-        distance = _distance(rank.parameters, dict(model.named_parameters()))
-        if own_too:
-            own = rank.evaluate(task, rank.model, whole=True)
+    score = rank.evaluate(task, model)
+    own = rank.evaluate(task, rank.model, whole=True) if own_too else None
+    distance = _distance(rank.parameters, dict(model.named_parameters()))
     loss = float(np.mean([r.loss for r in done]))
     return Share(score, loss, float(np.mean(sent)), distance, own)
 

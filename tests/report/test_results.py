@@ -15,7 +15,14 @@ from dgc_topo.records.configuration import measured
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
 from dgc_topo.records.measurement import SCHEMA_VERSION
-from dgc_topo.records.quality import LostRank, ModelFiles, Quality, QualityPoint, StalenessCounts
+from dgc_topo.records.quality import (
+    LostRank,
+    ModelFiles,
+    Quality,
+    QualityPoint,
+    RankQuality,
+    StalenessCounts,
+)
 from dgc_topo.records.records import ResultsError, load_measurements
 from dgc_topo.report.results import load_results
 
@@ -73,6 +80,16 @@ def test_an_evaluation_tells_the_density_sent_from_the_one_configured(records):
     [record, *_] = [record for record in measured(records) if record.density == 0.001]
     frame = to_quality_frame([record.model_copy(update={"quality": quality})])
     assert frame[["density", "density_sent"]].to_numpy().tolist() == [[0.001, 0.25]]
+
+
+def test_an_evaluation_tells_how_far_ranks_are_apart(records):
+    ranks = RankQuality(lowest=0.25, mean=0.5, highest=0.75)
+    point = QualityPoint(epoch=1, step=10, value=0.625, consensus_distance=1.5, ranks=ranks)
+    quality = Quality(metric="accuracy", points=(point, QualityPoint(epoch=2, step=20, value=0.5)))
+    frame = to_quality_frame([records[0].model_copy(update={"quality": quality})])
+    columns = ["consensus_distance", "ranks_lowest", "ranks_mean", "ranks_highest"]
+    assert frame[columns].iloc[0].tolist() == [1.5, 0.25, 0.5, 0.75]
+    assert frame[columns].iloc[1].isna().all()
 
 
 @pytest.mark.parametrize("make", [to_frame, to_quality_frame])

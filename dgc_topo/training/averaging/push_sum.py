@@ -15,8 +15,7 @@ gradients move the sum of x: to rounding, and exactly if the shares are powers o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,11 +24,17 @@ from torch import Tensor
 from dgc_topo.averaging import PushSum
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
-from dgc_topo.training.averaging.base import LocalAverager, LocalMove, Parameters, Setup
+from dgc_topo.training.averaging.base import (
+    LocalAverager,
+    LocalMove,
+    Parameters,
+    Setup,
+    mean_of,
+)
 
 
 class PushSumAverager(LocalAverager):
-    """One rank's x, which is in its parameters except in its turn, and its weight w.
+    """One rank's x and its weight w; the model's parameters are x / w between steps.
 
     Args:
         parameters: See `LocalAverager`.
@@ -49,22 +54,21 @@ class PushSumAverager(LocalAverager):
         self._layout = FlatLayout.of(self.parameters)
         device = next(iter(self.parameters.values())).device
         self.weight = torch.ones(1, dtype=torch.float32, device=device)
+        self._x = {name: p.detach().clone() for name, p in self.parameters.items()}
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Put z = x / w into the model while a block runs."""
-        held = self.shared()
-        self._set({name: x / self.weight for name, x in held.items()})
-        try:
-            yield
-        finally:
-            self._set(held)
+    def move(self) -> None:
+        """See `Averager.move`: the optimizer moves x, so that its decay is one of x / w, too."""
+        self._set(self._x)
+        super().move()
+        with torch.no_grad():
+            _copy(self._x, self.parameters)
+        self._show()
 
     @torch.no_grad()
     def outgoing(self, density: float) -> list[Payload]:
         """See `Averager.outgoing`: x, and w in a part of its own, which is never rounded."""
         del density  # parameters travel whole
-        flat = self._layout.flatten(self.parameters, self.weight.device)
+        flat = self._layout.flatten(self._x, self.weight.device)
         x = DensePayload(flat, self.setup.config.wire_dtype, goals=self._goals)
         return [BundlePayload([x, DensePayload(self.weight.clone(), goals=self._goals)])]
 
@@ -85,29 +89,48 @@ class PushSumAverager(LocalAverager):
                 f"push-sum: weight {float(weight.buffer):g} after an exchange, expected above 0: a "
                 "topology in which every rank keeps a share of its own"
             )
-        self._set(self._layout.views(x.buffer))
+        _copy(self._x, self._layout.views(x.buffer))
         self.weight.copy_(weight.buffer)
+        self._show()
 
     @torch.no_grad()
     def renew(self) -> None:
-        """Begin anew from z with a weight of 1: the shares that lost ranks held are gone."""
-        self._set({name: x / self.weight for name, x in self.shared().items()})
+        """Begin anew from x / w with a weight of 1: the shares that lost ranks held are gone."""
+        for x in self._x.values():
+            x.div_(self.weight)
         self.weight.fill_(1.0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """See `Averager.state_dict`: the weight."""
-        return {"weight": self.weight}
+    def shared(self) -> dict[str, Tensor]:
+        """See `Averager.shared`: x, as the weights of all ranks are 1 on average."""
+        return {name: x.clone() for name, x in self._x.items()}
 
+    def state_dict(self) -> dict[str, Any]:
+        """See `Averager.state_dict`: x and w."""
+        return {"x": dict(self._x), "weight": self.weight}
+
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Averager.load_state_dict`."""
+        _copy(self._x, state["x"])
         self.weight.copy_(state["weight"])
+        self._show()
 
     @torch.no_grad()
     def resume_from(
         self, parameters: Sequence[Mapping[str, Tensor]], states: Sequence[Mapping[str, Any]]
     ) -> None:
         """See `Averager.resume_from`: the sum of all x over that of all w, with a weight of 1."""
-        super().resume_from(parameters, states)
-        mean_weight = torch.stack([state["weight"] for state in states]).mean(0)
-        self.weight.copy_(mean_weight)
+        del parameters
+        _copy(self._x, mean_of([state["x"] for state in states]))
+        self.weight.copy_(torch.stack([state["weight"] for state in states]).mean(0))
         self.renew()
+        self._show()
+
+    def _show(self) -> None:
+        """Set the model's parameters to x / w."""
+        self._set({name: x / self.weight for name, x in self._x.items()})
+
+
+def _copy(live: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, tensor in live.items():
+        tensor.copy_(values[name])

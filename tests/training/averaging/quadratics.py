@@ -128,9 +128,9 @@ class Ranks:
                 found.append(_flat(own))
         return torch.stack(found)
 
-    def held(self) -> Tensor:
-        """Return the parameters as ranks hold them between steps, shape (ranks, size)."""
-        return torch.stack([_flat(own) for own in self.parameters])
+    def shared(self) -> Tensor:
+        """Return the ranks' parts of what is evaluated, shape (ranks, size)."""
+        return torch.stack([_flat(averager.shared()) for averager in self.averagers])
 
     def optimum(self) -> Tensor:
         """Return the point where the sum of all quadratics is least."""

@@ -49,9 +49,9 @@ def test_gaps_are_those_of_the_estimates_and_move_no_mean(
         ranks.step()
         estimates, gaps = stacked(ranks, "estimate"), stacked(ranks, "gap")
         torch.testing.assert_close(gaps, mixing @ estimates - estimates, rtol=0, atol=2e-6)
-    before = ranks.held().mean(0)
+    before = ranks.shared().mean(0)
     ranks.exchange(0)
-    torch.testing.assert_close(ranks.held().mean(0), before, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ranks.shared().mean(0), before, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -63,17 +63,17 @@ def test_at_density_1_dgc_gossip_is_d_psgd(momentum):
     for _ in range(12):
         found.step()
         expected.step()
-        torch.testing.assert_close(found.held(), expected.held(), rtol=1e-6, atol=2e-6)
+        torch.testing.assert_close(found.shared(), expected.shared(), rtol=1e-6, atol=2e-6)
     assert expected.apart() > 0.05
 
 
 def test_at_density_1_choco_mixes_after_the_move():
     ranks = Ranks("choco", "gossip:graph=ring", 5)
-    mixing, x = mixing_of("gossip:graph=ring", 5), ranks.held()
+    mixing, x = mixing_of("gossip:graph=ring", 5), ranks.shared()
     for _ in range(6):
         x = mixing @ (x - 0.1 * ranks.curvatures * (x - ranks.centres))
         ranks.step()
-        torch.testing.assert_close(ranks.held(), x, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ranks.shared(), x, rtol=1e-5, atol=1e-5)
 
 
 def test_the_consensus_step_is_the_root_of_the_density():
@@ -83,7 +83,7 @@ def test_the_consensus_step_is_the_root_of_the_density():
     )
     for each in (found, expected):
         each.train(5)
-    assert torch.equal(found.held(), expected.held())
+    assert torch.equal(found.shared(), expected.shared())
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -91,11 +91,11 @@ def test_ranks_agree_though_little_is_sent(rule):
     ranks = Ranks(rule, "gossip:graph=ring", 4, density=0.2)
     ranks.train(10)
     assert ranks.apart() > 0.2
-    mean = ranks.held().mean(0)
+    mean = ranks.shared().mean(0)
     for _ in range(60):
         ranks.step(computes=False)
     assert ranks.apart() < 0.05
-    torch.testing.assert_close(ranks.held().mean(0), mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ranks.shared().mean(0), mean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("rule", "graph"), [(RULES[0], "ring"), (RULES[1], "exponential")])
@@ -152,8 +152,8 @@ def test_estimates_travel_whole_once_the_graph_is_another():
         ranks.step(computes=False)
         estimates, gaps = stacked(ranks, "estimate"), stacked(ranks, "gap")
         torch.testing.assert_close(gaps, mixing @ estimates - estimates, rtol=0, atol=2e-6)
-        mean = ranks.held().mean(0) if mean is None else mean
-        torch.testing.assert_close(ranks.held().mean(0), mean, rtol=0, atol=1e-6)
+        mean = ranks.shared().mean(0) if mean is None else mean
+        torch.testing.assert_close(ranks.shared().mean(0), mean, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["choco", "dgc-gossip"])
@@ -204,4 +204,4 @@ def test_a_saved_state_goes_on_bit_for_bit(rule):
         new.load_state_dict(copies)
     for each in (ranks, again):
         each.train(3)
-    assert torch.equal(ranks.held(), again.held())
+    assert torch.equal(ranks.shared(), again.shared())

@@ -20,7 +20,7 @@ def test_over_a_complete_graph_it_is_diloco(options, num_ranks):
     for _ in range(9):
         found.step()
         expected.step()
-        torch.testing.assert_close(found.held(), expected.held(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.shared(), expected.shared(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("graph", ["random-matching", "one-peer-exponential", "ring"])

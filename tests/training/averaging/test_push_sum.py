@@ -22,13 +22,13 @@ def weights(ranks):
 def test_totals_are_kept_and_quotients_agree_on_the_average(num_ranks):
     ranks = Ranks("push-sum", PUSH, num_ranks)
     ranks.train(5)
-    total = ranks.held().to(torch.float64).sum(0)
+    total = ranks.shared().to(torch.float64).sum(0)
     if num_ranks > 3:
         assert ranks.apart() > 0.05
     for _ in range(40):
         ranks.step(computes=False)
         assert weights(ranks).to(torch.float64).sum() == pytest.approx(num_ranks, rel=1e-6)
-        held = ranks.held().to(torch.float64).sum(0)
+        held = ranks.shared().to(torch.float64).sum(0)
         torch.testing.assert_close(held, total, rtol=1e-5, atol=1e-5)
     assert ranks.apart() < 1e-5
     torch.testing.assert_close(
@@ -41,7 +41,7 @@ def test_totals_are_kept_and_quotients_agree_on_the_average(num_ranks):
 
 def test_a_step_is_that_of_the_paper():
     ranks = Ranks("push-sum", PUSH, 5, learning_rate=0.1, momentum=0.5, seed=3)
-    x = ranks.held().to(torch.float64)
+    x = ranks.shared().to(torch.float64)
     w, velocity = torch.ones(5, 1, dtype=torch.float64), torch.zeros_like(x)
     for iteration in range(6):
         schedule = dt.load_topology(PUSH).schedule(5, iteration=iteration, seed=3)
@@ -50,7 +50,7 @@ def test_a_step_is_that_of_the_paper():
         velocity = 0.5 * velocity + gradients
         x, w = mixing @ (x - 0.1 * velocity), mixing @ w
         ranks.step()
-        torch.testing.assert_close(ranks.held().to(torch.float64), x, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ranks.shared().to(torch.float64), x, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(ranks.points().to(torch.float64), x / w, rtol=1e-5, atol=1e-5)
 
 
@@ -75,7 +75,7 @@ def test_half_precision_messages_leave_the_weights_alone():
     for each in (ranks, whole):
         each.train(4)
     assert torch.equal(weights(ranks), weights(whole))
-    assert 0 < (ranks.held() - whole.held()).abs().max() < 0.1
+    assert 0 < (ranks.shared() - whole.shared()).abs().max() < 0.1
 
 
 def test_ranks_that_are_left_begin_anew_where_they_are():
@@ -86,20 +86,20 @@ def test_ranks_that_are_left_begin_anew_where_they_are():
         averager.renew()
     assert torch.equal(weights(ranks), torch.ones(5))
     assert torch.equal(ranks.points(), points)
-    assert torch.equal(ranks.held(), points)
+    assert torch.equal(ranks.shared(), points)
 
 
 def test_other_ranks_begin_with_the_quotient_of_the_totals():
     ranks = Ranks("push-sum", PUSH, 5)
     ranks.train(4)
     states = [averager.state_dict() for averager in ranks.averagers]
-    average = ranks.held().sum(0) / weights(ranks).sum()
+    average = ranks.shared().sum(0) / weights(ranks).sum()
     fewer = Ranks("push-sum", PUSH, 3)
     for place, averager in enumerate(fewer.averagers):
         averager.load_state_dict(states[place])
         averager.resume_from([dict(own) for own in ranks.parameters], states)
     assert torch.equal(weights(fewer), torch.ones(3))
-    torch.testing.assert_close(fewer.held(), average.expand(3, -1))
+    torch.testing.assert_close(fewer.shared(), average.expand(3, -1))
 
 
 def test_a_topology_that_leaves_a_rank_nothing_is_refused():
