@@ -39,6 +39,7 @@ from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.sizes import is_compressed, is_sparse
 from dgc_topo.training.averaging.base import LocalAverager, LocalMove, Parameters, Setup
+from dgc_topo.wire.scales import Scales, rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire
 
 
@@ -49,11 +50,13 @@ class EstimateChange(NamedTuple):
         indices: Of the elements of the compressed tensors, shape (n,), int64; None for all.
         values: Their changes, shape (n,), float32, as messages hold them.
         others: Changes of the tensors that travel dense, likewise.
+        scales: Scales of the values, if they are of 8 bits or fewer.
     """
 
     indices: Tensor | None
     values: Tensor
     others: Tensor
+    scales: Scales | None = None
 
     def add_to(self, flat: Tensor, sign: float = 1.0) -> None:
         """Add the change, times *sign*, to the tensors in *flat*, the compressed ones first."""
@@ -152,7 +155,8 @@ class ChocoAverager(LocalAverager):
 
     def _change(self, difference: Tensor, density: float) -> EstimateChange:
         """Return what is sent of the difference between parameters and estimate."""
-        length, dtype = self._compressed.length, TORCH_DTYPES[self.setup.config.wire_dtype]
+        length, coding = self._compressed.length, self.setup.config.coding
+        dtype = TORCH_DTYPES[coding.dense_dtype]
         rest, others = difference[:length], to_wire(difference[length:], dtype)
         if not is_sparse(density):
             return EstimateChange(None, to_wire(rest, dtype), others)
@@ -160,18 +164,26 @@ class ChocoAverager(LocalAverager):
         if pool is not None:
             pool.watch(0, rest)
         indices = self._selector.pick(rest, density)
+        if coding.is_coarse:
+            layers = self._compressed.inner_bounds
+            values, scales = rounded(indices, rest[indices], layers, coding.wire_dtype)
+            return EstimateChange(indices, values, others, scales)
         return EstimateChange(indices, to_wire(rest[indices], dtype), others)
 
     def _payload(self, change: EstimateChange) -> Payload:
-        config = self.setup.config
+        coding = self.setup.config.coding
         if change.indices is None:
             whole = torch.cat([change.values, change.others])
-            return DensePayload(whole, config.wire_dtype, goals=self._goals)
-        length, coding = self._compressed.length, config.coding
+            return DensePayload(whole, coding.dense_dtype, goals=self._goals)
         sparse = SparsePayload(
-            change.indices, change.values, length, coding=coding, goals=self._goals
+            change.indices,
+            change.values,
+            self._compressed.length,
+            coding=coding,
+            goals=self._goals,
+            scales=change.scales,
         )
-        others = DensePayload(change.others.clone(), config.wire_dtype, goals=self._goals)
+        others = DensePayload(change.others.clone(), coding.dense_dtype, goals=self._goals)
         return BundlePayload([sparse, others])
 
     def _mixed(self, payload: Payload) -> EstimateChange:

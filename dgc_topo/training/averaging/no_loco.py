@@ -66,7 +66,7 @@ class NoLoCoAverager(LocalAverager):
         }
         self._outer.step(self._anchor, changes)
         flats = [self._layout.flatten(part, self._device) for part in self._parts()]
-        wire_dtype = self.setup.config.wire_dtype
+        wire_dtype = self.setup.config.coding.dense_dtype
         return [DensePayload(torch.cat(flats), wire_dtype, goals=self._goals)]
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ class ParameterAverager(LocalAverager):
     def outgoing(self, density: float) -> list[Payload]:
         """See `Averager.outgoing`: copies of all parameters."""
         del density  # whole parameters
-        return [mixture_of(self.parameters, self.setup.config.wire_dtype)]
+        return [mixture_of(self.parameters, self.setup.config.coding.dense_dtype)]
 
     def incoming(self, payloads: Sequence[Payload]) -> None:
         """See `Averager.incoming`: the mixture takes the place of the parameters."""

@@ -69,7 +69,7 @@ class PushSumAverager(LocalAverager):
         """See `Averager.outgoing`: x, and w in a part of its own, which is never rounded."""
         del density  # parameters travel whole
         flat = self._layout.flatten(self._x, self.weight.device)
-        x = DensePayload(flat, self.setup.config.wire_dtype, goals=self._goals)
+        x = DensePayload(flat, self.setup.config.coding.dense_dtype, goals=self._goals)
         return [BundlePayload([x, DensePayload(self.weight.clone(), goals=self._goals)])]
 
     @torch.no_grad()
