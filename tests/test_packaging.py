@@ -64,7 +64,8 @@ def test_a_wheel_brings_one_name_and_all_that_it_needs(wheel):
     assert inside == {"__init__.py", *(f"{stem}.py" for stem in BUILT_IN)}
     assert "dgc_topo/topologies.py" not in names  # the module would hide the folder
     assert "dgc_topo/report/report.html.j2" in names
-    scenarios = {f"dgc_topo/scenarios/{file.name}" for file in (ROOT / "scenarios").glob("*.toml")}
+    files = [file for kind in ("*.toml", "*.py") for file in (ROOT / "scenarios").glob(kind)]
+    scenarios = {f"dgc_topo/scenarios/{file.name}" for file in files}
     assert scenarios == {name for name in names if name.startswith("dgc_topo/scenarios/")}
 
 
