@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 
 from dgc_topo.compression.accumulation import Ages, Staleness
 from dgc_topo.compression.assembly import groups_of, step_of
+from dgc_topo.compression.balance import Balance
 from dgc_topo.compression.compressor import (
     Sections,
     check_optimizer,
@@ -48,7 +49,7 @@ from dgc_topo.compression.parameters import (
     named_parameters,
 )
 from dgc_topo.compression.selection import Selection
-from dgc_topo.compression.summed import Payloads, SumRules, taken_back
+from dgc_topo.compression.summed import Payloads, SumRules
 from dgc_topo.compression.values import check_epoch
 from dgc_topo.payload import BundlePayload, DensePayload, Entries, Payload
 from dgc_topo.scalars import plain_float
@@ -113,6 +114,7 @@ class DGC:
         self._accumulation = self._local_step.accumulation
         groups = groups_of(config, layout)
         self._sent: Entries | None = None  # of the last step, unless it was dense
+        self._balance = Balance(layout) if config.balance else None
         self._before: Entries | None = None  # residuals before rejected entries came to them
         self._ages = Ages(layout.length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
@@ -121,7 +123,7 @@ class DGC:
         others = self._dense.layout.length
         layers = layout.inner_bounds
         self._payloads = Payloads(
-            groups, others, self._device, config.coding, config.merge, layers=layers
+            groups, others, self._device, config.coding, config.merge, layers, self._balance
         )
         if not (compressed or self.is_part):
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
@@ -197,11 +199,11 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, with momentum on the tensors that travelled dense.
 
-        With another merge than ``union`` every rank calls it: entries that this rank rejected when
-        it completed a part of the sum go to its residual.
+        With another merge than ``union``, or with balance, every rank calls it: entries that this
+        rank rejected when it completed a part of the sum go to its residual.
         """
         compressed, dense = self._payloads.parts(self.name, payload)
-        self._keep_rejected(payload)
+        self._learn_from(payload)
         views = self._accumulation.layout.views(compressed)
         self._rules.update_compressed(compressed, views)
         views |= self._dense.layout.views(self._dense.update(dense))
@@ -288,6 +290,7 @@ class DGC:
             **({} if self._ages is None else self._ages.sections(self._accumulation.layout)),
             "momentum": self._dense.buffers(),
             "momentum_after_sum": self._rules.compressed.buffers(),
+            **({} if self._balance is None else {"shares": self._balance.views()}),
         }
 
     def state_dict(self) -> dict[str, object]:
@@ -340,9 +343,9 @@ class DGC:
         self._sent = Entries(sent.indices, sent.values)
         return self._payloads.sparse(sent, dense, self.density)
 
-    def _keep_rejected(self, payload: Payload) -> None:
-        """Add to the residual what this rank took out of the sum."""
-        rejected = taken_back(payload)
+    def _learn_from(self, payload: Payload) -> None:
+        """Add to the residual what this rank took out of the sum, and remember where it lies."""
+        rejected = self._payloads.learn_from(payload)
         if rejected is not None:
             residual = self._accumulation.residual
             self._before = Entries(rejected.indices, residual[rejected.indices])

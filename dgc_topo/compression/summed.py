@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.after_sum import MomentumSGD
+from dgc_topo.compression.balance import Balance
 from dgc_topo.compression.compressor import dense_part
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import Groups
@@ -22,7 +23,9 @@ from dgc_topo.payload import (
     Payload,
     Quotas,
     SparsePayload,
+    equal_bounds,
 )
+from dgc_topo.payload.shares import Shares
 from dgc_topo.schedule.completion import Merge
 from dgc_topo.sizes import is_sparse
 from dgc_topo.wire.coding import WireCoding
@@ -43,6 +46,7 @@ class Payloads:
         coding: Coding of messages.
         merge: Policy of the sum.
         layers: Elements at which a layer but the first begins: each has a scale of its own.
+        balance: Memory of earlier sums, for chunks with equal numbers of entries.
     """
 
     groups: Groups
@@ -51,6 +55,7 @@ class Payloads:
     coding: WireCoding
     merge: Merge = "union"
     layers: tuple[int, ...] = ()
+    balance: Balance | None = None
 
     @property
     def length(self) -> int:
@@ -66,13 +71,15 @@ class Payloads:
             density: Fraction of each group that a rank sends; with re-selection the sum has as
                 many entries.
         """
+        shares = None if self.balance is None else self.balance.shares()
         sparse = SparsePayload(
             sent.indices,
             sent.values,
             self.length,
             coding=self.coding,
+            bounds_of=equal_bounds if shares is None else shares.bounds,
             message=sent.message,
-            quotas=self._quotas(density),
+            quotas=self._quotas(density, shares),
             scales=sent.scales,
         )
         return BundlePayload([sparse, self.dense(dense)])
@@ -110,10 +117,27 @@ class Payloads:
         buffer = dense_part(where, summed, self.length + self.others).clone()
         return buffer[: self.length], buffer[self.length :]
 
-    def _quotas(self, density: float) -> Quotas | None:
+    def learn_from(self, summed: Payload) -> Entries | None:
+        """Remember where the entries of a sum lie, and return those that this rank rejected.
+
+        Returns:
+            What belongs into the residual; None if that is nothing, as at the second call.
+        """
+        match summed:
+            case BundlePayload(parts=[SparsePayload() as sparse, _]):
+                if self.balance is not None:
+                    # Ranks to which a part travelled dense have entries of 0 in it, others not.
+                    is_there = sparse.values != 0
+                    total = Entries(sparse.indices[is_there], sparse.values[is_there])
+                    self.balance.note(total, largest=self.merge != "union")
+                return sparse.take_back()
+        return None
+
+    def _quotas(self, density: float, shares: Shares | None) -> Quotas | None:
         if self.merge == "union":
             return None
-        return Quotas(self.groups.offsets, tuple(self.groups.counts(density)), self.merge)
+        counts = tuple(self.groups.counts(density))
+        return Quotas(self.groups.offsets, counts, self.merge, shares)
 
     def _zeros(self, length: int) -> Tensor:
         return torch.zeros(length, dtype=torch.float32, device=self.device)
@@ -178,11 +202,3 @@ class SumRules:
             weight_decay=weight_decay,
             decoupled=self._config.weight_decay_mode == "decoupled",
         )
-
-
-def taken_back(summed: Payload) -> Entries | None:
-    """Return what this rank took out of a sum of sparse payloads, once; None if nothing."""
-    match summed:
-        case BundlePayload(parts=[SparsePayload() as sparse, _]):
-            return sparse.take_back()
-    return None

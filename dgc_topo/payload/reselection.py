@@ -19,6 +19,7 @@ import torch
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.payload.largest import trim
+from dgc_topo.payload.shares import Shares
 from dgc_topo.payload.union import Entries
 from dgc_topo.schedule.completion import Merge, Role, check_keepers
 
@@ -27,13 +28,14 @@ from dgc_topo.schedule.completion import Merge, Role, check_keepers
 class Quotas:
     """Numbers of entries to keep of a sum, by range of elements; the same on every rank.
 
-    Inside a range every element has an equal share, so that any cut into chunks keeps as many
-    entries in all.
+    Inside a range every element has an equal share, unless there are *shares*, so that any cut into
+    chunks keeps as many entries in all.
 
     Attributes:
         offsets: First element of each range, from 0, then the length of the buffer.
         counts: Entries to keep in each range.
         merge: ``reselect``, or ``auto``.
+        shares: Shares of the elements inside each range.
 
     Raises:
         ValueError: if the ranges do not ascend from 0, a count is missing or negative, or *merge*
@@ -43,6 +45,7 @@ class Quotas:
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
     merge: Merge = "reselect"
+    shares: Shares | None = None
 
     def __post_init__(self) -> None:
         rises = all(begin <= end for begin, end in pairwise(self.offsets))
@@ -61,8 +64,9 @@ class Quotas:
             return np.zeros_like(elements)
         offsets, counts = np.asarray(self.offsets, np.int64), np.asarray(self.counts, np.int64)
         place = np.searchsorted(offsets, elements, side="right").clip(1, len(counts)) - 1
-        sizes = np.maximum(offsets[place + 1] - offsets[place], 1)
-        part = counts[place] * ((elements - offsets[place]) / sizes)
+        measure = offsets if self.shares is None else self.shares.before(offsets)
+        at = elements if self.shares is None else self.shares.before(elements)
+        part = counts[place] * ((at - measure[place]) / np.maximum(np.diff(measure), 1)[place])
         earlier = np.asarray([0, *accumulate(self.counts)], np.int64)[place]
         return np.asarray(earlier + np.floor(part + 0.5).astype(np.int64), np.int64)
 

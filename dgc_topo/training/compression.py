@@ -40,6 +40,7 @@ _SEND_EVERYTHING: tuple[Method, ...] = ("terngrad", "ddp", "ddp-fp16", "ddp-powe
 _OF_GRADIENTS = (
     "scope",
     "merge",
+    "balance",
     "accumulation",
     "momentum_correction",
     "clipping",
@@ -88,6 +89,7 @@ class CompressionSection(Table):
     selection: SelectionName = _of_dgc("selection")
     scope: Scope = _of_dgc("scope")
     merge: Merge = _of_dgc("merge")
+    balance: bool = _of_dgc("balance")
     accumulation: bool = _of_dgc("accumulation")
     momentum_correction: bool = _of_dgc("momentum_correction")
     clipping: bool = Field(
@@ -109,6 +111,11 @@ class CompressionSection(Table):
     powersgd_start_step: int = Field(
         default=10, ge=2, description="of ddp-powersgd: dense until this step"
     )
+
+    @property
+    def learns_from_sums(self) -> bool:
+        """True if every rank has to look at every sum: what it took out, or where entries lie."""
+        return self.merge != "union" or self.balance or self.coding.is_coarse
 
     @property
     def uses_ddp(self) -> bool:
@@ -158,7 +165,7 @@ class CompressionSection(Table):
     def _keys_fit_method(self) -> Self:
         if self.method == "dgc":
             return self
-        for key in ("wire_dtype", "scope", "merge"):
+        for key in ("wire_dtype", "scope", "merge", "balance"):
             default = type(self).model_fields[key].default
             if getattr(self, key) != default:
                 raise ValueError(

@@ -152,6 +152,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             selection=(compression.selection, "reused"),
             scope=(compression.scope, "layer"),
             merge=(compression.merge, "union"),
+            balance=(compression.balance, False),
             accumulation=(compression.accumulation, True),
             momentum_correction=(compression.momentum_correction, True),
             clipping=(compression.clipping, True),

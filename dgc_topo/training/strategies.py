@@ -45,5 +45,5 @@ def strategy_of(
     if job.bucket_bytes is not None and world.kind == "processes":
         return OverlappedStep(rank, exchange, rank.task, time_scale=scale)
     # Virtual workers send the same buckets, one after the other.
-    takes_back = job.compression.merge != "union" or job.compression.coding.is_coarse
-    return AveragingStep(ranks, job.rule, exchange, finish_all=takes_back, time_scale=scale)
+    finish_all = job.compression.learns_from_sums
+    return AveragingStep(ranks, job.rule, exchange, finish_all=finish_all, time_scale=scale)

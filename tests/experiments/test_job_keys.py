@@ -87,6 +87,7 @@ OVERLAPPED = (
     .replace('scope = "model"', "")
     .replace('workers = "virtual"', "")
 )
+BALANCED = EVERYTHING + "balance = true\n"
 POWERSGD = (
     OVERLAPPED.partition("[compression]")[0].replace("bucket_mib = 2", "")
     + '[compression]\nmethod = "ddp-powersgd"\npowersgd_rank = 4\npowersgd_start_step = 5'
@@ -131,7 +132,7 @@ def test_every_setting_that_decides_a_result_counts(tmp_path):
     """A setting that is added has to be written down in the fingerprint as well."""
     counted: set[str] = set()
     write_own(tmp_path)
-    for text in (EVERYTHING, OVERLAPPED, POWERSGD, OWN, ADAMW, SHARES, GOSSIP):
+    for text in (EVERYTHING, BALANCED, OVERLAPPED, POWERSGD, OWN, ADAMW, SHARES, GOSSIP):
         [job], _ = plan_jobs(parse_scenario(text, folder=tmp_path))
         settings: Any = _settings_version_1(job)
         counted |= {*settings["train"], *settings["compression"]}

@@ -34,7 +34,7 @@ def test_overlapping_changes_no_bit(tmp_path):
     jobs = jobs_of(tmp_path, *topologies, world_size=4, train=SMALL, compression=warm)
     normalised = {"model": "resnet20", "options": {"width": 2}, "max_steps_per_epoch": 2, **SMALL}
     jobs += jobs_of(tmp_path, "tree", world_size=4, batch_size=2, epochs=1, train=normalised)
-    aged = {"track_ages": True, "merge": "reselect"}
+    aged = {"track_ages": True, "merge": "reselect", "balance": True}
     jobs += jobs_of(tmp_path, "mesh", densities=(0.02,), train=SMALL, compression=aged)
     records = run(jobs)
     for real, job in zip(records, jobs, strict=True):

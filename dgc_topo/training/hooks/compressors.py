@@ -49,7 +49,7 @@ class BucketDGC(DGC):
         match payload:
             case BundlePayload(parts=[SparsePayload() as sparse, DensePayload() as rest]):
                 if self._applies_the_sum:
-                    self._keep_rejected(payload)
+                    self._learn_from(payload)
                     self._scatter(sparse, views)
                     for name, update in self._dense.layout.views(
                         self._dense.update(rest.buffer.clone())

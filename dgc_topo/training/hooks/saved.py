@@ -8,8 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dgc_topo.compression.balance import num_cells
 from dgc_topo.scalars import plain_int
 from dgc_topo.training.hooks.compressors import ParameterState
+
+_INTEGERS = {"last_sent": torch.int32, "shares": torch.int64}
 
 
 class Saved(NamedTuple):
@@ -101,12 +104,13 @@ def _checked(
         )
     own: ParameterState = {}
     for section, tensor in saved.items():
-        if not isinstance(tensor, Tensor) or tensor.shape != shape or tensor.is_meta:
+        fits = (num_cells(shape.numel()),) if section == "shares" else shape
+        if not isinstance(tensor, Tensor) or tensor.shape != fits or tensor.is_meta:
             size = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ValueError(
                 f"{where}: {section} of {name!r} does not fit: {size}, expected a tensor of shape "
-                f"{tuple(shape)}"
+                f"{tuple(fits)}"
             )
-        dtype = torch.int32 if section == "last_sent" else torch.float32
+        dtype = _INTEGERS.get(section, torch.float32)
         own[section] = tensor.detach().to(dtype, copy=True)
     return own

@@ -48,7 +48,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "overlap, cosine": {
         "train": {"overlap": True, "bucket_mib": 0.02, "learning_rate_decay": "cosine"}
     },
-    "reselect": {"compression": {"merge": "reselect"}},
+    "reselect": {"compression": {"merge": "reselect", "balance": True}},
     "float16": {"compression": {"wire_dtype": "float16"}},
     "velocities cleared": {"compression": {"clear_velocities": "all", "clear_every_steps": 3}},
     "stale velocities cleared": {"compression": STALE},
