@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import atexit
 from pathlib import Path
+from typing import get_args
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.payload import SUM, DensePayload, Payload
+from dgc_topo.payload import SUM, DensePayload, Entries, Payload, Quotas, SparsePayload
 from dgc_topo.runtime.communicator import Communicator
+from dgc_topo.runtime.sparse_tensors import entries_of, write_entries
 from dgc_topo.runtime.traffic import Traffic
 from dgc_topo.runtime.transport import DistributedTransport
+from dgc_topo.scalars import plain_int
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.topology import Topology
+from dgc_topo.wire.coding import WireCoding
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 _WIRE_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 _MOST_COMMUNICATORS = 64  #: communicators that a group keeps
 
 
-def all_reduce(
+def all_reduce(  # noqa: PLR0913  # each has a name
     value: Tensor | Payload,
     topology: Topology | str | Path,
     group: dist.ProcessGroup | None = None,
     *,
+    merge: Merge | None = None,
+    k: int | None = None,
+    residual: Tensor | None = None,
     iteration: int = 0,
     seed: int = 0,
     average: bool = False,
@@ -35,13 +43,24 @@ def all_reduce(
     The first call with a topology compares it, the seed and the value's shape with those of every
     other rank.  With NCCL in the group, the first call of all is collective.
 
+    Entries of a sparse tensor travel as such, each message in the coding that takes the fewest
+    bytes; ranks may have different ones, and different numbers of them.  The tensor is coalesced
+    afterwards.
+
     Args:
-        value: A dense tensor of any shape, float32, float16 or bfloat16, in CPU or GPU memory that
-            the group's backends reach; or a payload.  A dedicated server's tensor counts as
-            zeros; its payload has to be empty.
+        value: A dense or a sparse COO tensor of any shape, coalesced or not, float32, float16 or
+            bfloat16, in CPU or GPU memory that the group's backends reach; or a payload.  A
+            dedicated server's tensor counts as zeros; its payload has to be empty.
         topology: An all-reduce: a topology, its text form such as ``butterfly:order=far``, or the
             path of its file.
         group: The process group; None is the default one.
+        merge: Policy of the sum of entries.  ``union``, the one of sparse tensors, is exact;
+            ``reselect`` keeps about the *k* largest, and cuts what it rejects *before* it is sent
+            on; ``auto`` does so only where less is sent then.  With a policy a dense tensor
+            travels as the entries that are not 0.
+        k: Entries of the sum to keep, the same on every rank; for ``reselect`` and ``auto``.
+        residual: Dense float32 tensor shaped like *value*, to which rejected entries are added,
+            each on one rank: add it to this rank's next value.  For ``reselect`` and ``auto``.
         iteration: Number of the training step, for topologies that change.
         seed: For topologies that draw at random; the same on every rank.
         average: True to divide the sum by the number of ranks that contribute; tensors only.
@@ -53,8 +72,9 @@ def all_reduce(
         TopologyError: if there is no such topology, or it cannot run with this world size.
         RanksDifferError: if ranks differ in topology, seed or shape.
         PeerError: if a peer is lost or silent.
-        ValueError: if there is no process group, the topology does not all-reduce, or the value
-            cannot be summed in place; before anything is sent.
+        ValueError: if there is no process group, the topology does not all-reduce, the value
+            cannot be summed in place, or the policy and what belongs to it do not fit; before
+            anything is sent.
 
     Example:
         >>> import torch, torch.distributed as dist
@@ -62,6 +82,11 @@ def all_reduce(
         >>> values = torch.ones(3)  # torchrun gives every rank its own
         >>> dt.all_reduce(values, "ring")
         Traffic(0 steps, 0 B sent, 0 B received, ...)
+        >>> entries = torch.tensor([0.0, 2.0, 0.0, -1.0]).to_sparse()
+        >>> dt.all_reduce(entries, "sharded-parameter-server")
+        Traffic(0 steps, 0 B sent, 0 B received, ...)
+        >>> entries.indices()
+        tensor([[1, 3]])
         >>> dist.destroy_process_group()
     """
     if not (dist.is_available() and dist.is_initialized()):
@@ -80,23 +105,82 @@ def all_reduce(
             "dgc_topo.runtime.Communicator"
         )
     if not isinstance(value, Tensor):
-        _check_payload(value, average=average)
+        _check_payload(value, average=average, has_policy=(merge, k, residual) != (None,) * 3)
         return communicator.run(value, iteration)
     _check(value)
+    _check_policy(value, merge, k, residual)
     is_server = dist.get_rank(group) in schedule.servers
-    flat = _flat(value)
-    if is_server:
-        flat.zero_()
-    payload = DensePayload(flat, _WIRE_DTYPES[value.dtype], goals=SUM)
-    traffic = communicator.run(payload, iteration)
-    if average:
-        flat.div_(len(schedule.contributors))
-    _write_back(flat, value)
+    divisor = len(schedule.contributors) if average else 1
+    if merge is None and value.layout == torch.strided:
+        flat = _flat(value)
+        if is_server:
+            flat.zero_()
+        payload = DensePayload(flat, _WIRE_DTYPES[value.dtype], goals=SUM)
+        traffic = communicator.run(payload, iteration)
+        _write_back(flat.div_(divisor), value)
+        return traffic
+    entries = _entries(value, merge or "union", k, is_server=is_server)
+    traffic = communicator.run(entries, iteration)
+    write_entries(Entries(entries.indices, entries.values / divisor), value)
+    rejected = entries.take_back()
+    if rejected is not None and residual is not None:
+        residual.detach().view(-1).index_add_(0, *rejected)
     return traffic
 
 
-def _check_payload(value: Payload, *, average: bool) -> None:
-    """Refuse what is no payload either, and the average of one."""
+def _entries(value: Tensor, merge: Merge, k: int | None, *, is_server: bool) -> SparsePayload:
+    """Return the payload of a tensor's entries; a server has none."""
+    indices, values = entries_of(value)
+    if is_server:
+        indices, values = indices[:0], values[:0]
+    length = value.numel()
+    payload = SparsePayload(
+        indices,
+        values,
+        length,
+        coding=WireCoding(wire_dtype=_WIRE_DTYPES[value.dtype]),
+        quotas=None if k is None else Quotas((0, length), (k,), merge),
+    )
+    payload.made_with = {"k": k}
+    return payload
+
+
+def _check_policy(
+    value: Tensor, merge: Merge | None, k: int | None, residual: Tensor | None
+) -> None:
+    """Refuse a policy without what it needs, and that without the policy."""
+    if merge not in {None, *get_args(Merge)}:
+        expected = ", ".join(get_args(Merge))
+        raise ValueError(f"all_reduce: merge {merge!r}, expected one of {expected}")
+    if merge in {None, "union"}:
+        if k is not None or residual is not None:
+            raise ValueError(
+                f"all_reduce: k or residual with merge {merge!r}, which keeps all entries; "
+                "expected them with 'reselect' or 'auto' only"
+            )
+        return
+    if k is None or plain_int("all_reduce: k", k) < 1:
+        raise ValueError(
+            f"all_reduce: k {k} with merge {merge!r}, expected the number of entries of the sum to "
+            "keep, at least 1"
+        )
+    if residual is None:
+        raise ValueError(
+            f"all_reduce: no residual with merge {merge!r}, expected a tensor of zeros shaped like "
+            "the value at first, which takes what is rejected"
+        )
+    fits = residual.layout == torch.strided and residual.is_contiguous()
+    fits = fits and residual.dtype == torch.float32 and residual.device == value.device
+    if not fits or residual.shape != value.shape:
+        raise ValueError(
+            f"all_reduce: residual of {residual.dtype}, shape {tuple(residual.shape)} and layout "
+            f"{residual.layout} on {residual.device}, expected a contiguous float32 tensor of "
+            f"shape {tuple(value.shape)} on {value.device}"
+        )
+
+
+def _check_payload(value: Payload, *, average: bool, has_policy: bool) -> None:
+    """Refuse what is no payload either, the average of one, and a policy beside its own."""
     if not hasattr(value, "goals"):
         raise ValueError(
             f"all_reduce: {type(value).__name__}, expected a tensor, or a payload such as what "
@@ -104,16 +188,21 @@ def _check_payload(value: Payload, *, average: bool) -> None:
         )
     if average:
         raise ValueError("all_reduce: average of a payload, expected a tensor, or no average")
+    if has_policy:
+        raise ValueError(
+            "all_reduce: merge, k or residual with a payload, which has its own, expected a tensor"
+        )
 
 
 def _check(value: Tensor) -> None:
     """Refuse a tensor that cannot be summed in place, as float32."""
-    if value.layout != torch.strided or value.dtype not in _WIRE_DTYPES:
+    layouts = torch.strided, torch.sparse_coo
+    if value.layout not in layouts or value.dtype not in _WIRE_DTYPES:
         raise ValueError(
-            f"all_reduce: tensor of {value.dtype} and layout {value.layout}, expected a dense one "
-            "of float32, float16 or bfloat16 (or a payload, such as SparsePayload)"
+            f"all_reduce: tensor of {value.dtype} and layout {value.layout}, expected a dense or a "
+            "sparse COO one of float32, float16 or bfloat16 (or a payload, such as SparsePayload)"
         )
-    if _shares_memory(value):
+    if value.layout == torch.strided and _shares_memory(value):
         raise ValueError(
             "all_reduce: an expanded or unfolded tensor, whose elements share memory, expected one "
             "that can be written in place (clone it first)"

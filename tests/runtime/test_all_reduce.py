@@ -127,7 +127,7 @@ def refused(group: dist.ProcessGroup) -> list[str]:
     attempts = [
         lambda: all_reduce(ones, "gossip", group),
         lambda: all_reduce(ones.double(), "ring", group),
-        lambda: all_reduce(ones.to_sparse(), "ring", group),
+        lambda: all_reduce(ones.view(1, -1).to_sparse_csr(), "ring", group),
         lambda: all_reduce(torch.ones(1).expand(4), "ring", group),
         lambda: all_reduce(ones.unfold(0, 3, 1), "ring", group),
         lambda: all_reduce([1.0], "ring", group),  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ def test_what_cannot_be_summed_is_refused_by_name(cluster: Cluster):
     assert "topology gossip is doubly-stochastic, expected an all-reduce" in gossip
     assert "Communicator" in gossip
     assert "tensor of torch.float64" in double
-    assert "layout torch.sparse_coo" in sparse
+    assert "layout torch.sparse_csr, expected a dense or a sparse COO one" in sparse
     assert "whose elements share memory" in expanded
     assert unfolded == expanded
     assert "all_reduce: list, expected a tensor, or a payload" in numbers

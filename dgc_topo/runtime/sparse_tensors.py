@@ -1,0 +1,67 @@
+"""Entries of tensors, sparse (COO) or dense, and tensors of entries."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from dgc_topo.payload import Entries
+
+
+def entries_of(value: Tensor) -> Entries:
+    """Return the entries of a tensor, by their places in the flat tensor.
+
+    Args:
+        value: Sparse COO, coalesced or not, with or without dense dimensions; or dense, whose
+            entries are the elements other than 0.
+    """
+    value = value.detach()
+    if value.layout == torch.strided:
+        flat = value.resolve_neg().reshape(-1).to(torch.float32)
+        indices = flat.nonzero().view(-1)
+        return Entries(indices, flat[indices])
+    whole = value.coalesce()
+    indices, values = whole.indices(), whole.values()
+    shape = value.shape[: value.sparse_dim()]
+    places = torch.zeros(indices.shape[1], dtype=torch.int64, device=value.device)
+    for row, size in zip(indices, shape, strict=True):
+        places = places * size + row
+    block = prod(value.shape[value.sparse_dim() :])
+    inside = torch.arange(block, device=value.device)
+    places = (places[:, None] * block + inside).reshape(-1)
+    return Entries(places, values.reshape(-1).to(torch.float32))
+
+
+@torch.no_grad()
+def write_entries(total: Entries, value: Tensor) -> None:
+    """Replace what a tensor holds by entries; a sparse one is coalesced afterwards.
+
+    Args:
+        total: By their places in the flat tensor.
+        value: As for `entries_of`.
+    """
+    if value.layout == torch.strided:
+        flat = torch.zeros(value.numel(), dtype=torch.float32, device=value.device)
+        flat[total.indices] = total.values
+        value.copy_(flat.view(value.shape))
+        return
+    sparse_shape, dense_shape = value.shape[: value.sparse_dim()], value.shape[value.sparse_dim() :]
+    block = max(prod(dense_shape), 1)
+    rows, row_of = torch.unique(total.indices // block, return_inverse=True)
+    values = torch.zeros(len(rows), block, dtype=torch.float32, device=value.device)
+    values[row_of, total.indices % block] = total.values
+    places = []
+    for size in reversed(sparse_shape):
+        places.append(rows % max(size, 1))
+        rows = rows // max(size, 1)
+    indices = torch.stack(places[::-1]) if places else rows.new_zeros((0, len(rows)))
+    made = torch.sparse_coo_tensor(
+        indices,
+        values.view(len(values), *dense_shape).to(value.dtype),
+        value.shape,
+        is_coalesced=True,
+        check_invariants=False,  # said, because torch warns otherwise
+    )
+    value.copy_(made)
