@@ -18,7 +18,7 @@ from torch.distributed import distributed_c10d
 from dgc_topo.liveness import current
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
-from dgc_topo.schedule import Schedule
+from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.training.waiting import Waits
 from dgc_topo.workers.watching import watch_group
@@ -40,6 +40,7 @@ class OwnGroup:
         seed: For topologies that draw at random; the same on every rank.
         timeout: Longest time that a step may take, waiting for slower ranks included.
         sums_all: Take only a topology that sums what every rank contributes.
+        goals: Goals of other topologies that are taken, beside all-reduces and averages.
 
     Attributes:
         topology: The topology.
@@ -64,13 +65,15 @@ class OwnGroup:
         seed: int = 0,
         timeout: timedelta = DEFAULT_TIMEOUT,
         sums_all: bool = False,
+        goals: frozenset[Goal] = frozenset(),
     ) -> None:
         _check_process_group(where, group)
         if not isinstance(topology, Topology):
             topology = load_topology(str(topology))
         self.where, self.topology = where, topology
         first = topology.schedule(dist.get_world_size(group), seed=seed)
-        _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
+        if first.goal not in goals:
+            _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
         self.gossips = first.goal != "all-reduce"
         self.contributors: list[int] = first.contributors.tolist()
         self._group = _twin_of(group, timeout)

@@ -81,8 +81,11 @@ class AveragedRule(CompressingRule):
             )
         if self.parameters and keeps_together:  # what gets frozen goes back to its shared value
             self._set(self.compressor.shared())
+        if self.parameters:
+            self.compressor.renew()  # what others know of a parameter ends when it is not trained
         super().train(groups)
-        self._aside.pop("anchor", None)  # it may be given other values while it is frozen
+        for section in ("anchor", "x", "estimate", "gap"):
+            self._aside.pop(section, None)  # it may be given other values while it is frozen
 
     def start(self) -> None:
         """See `Rule.start`."""

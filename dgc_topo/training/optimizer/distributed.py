@@ -132,7 +132,8 @@ class DistributedOptimizer(Facade):
         refuse_optimizer(_WHERE, optimizer)
         self._names = names_of(_WHERE, optimizer, model)
         super().__init__(optimizer)
-        self._own = OwnGroup(_WHERE, topology, group, seed=seed, timeout=timeout)
+        goals = frozenset() if chosen is None else chosen.goals
+        self._own = OwnGroup(_WHERE, topology, group, seed=seed, timeout=timeout, goals=goals)
         choice = Choice(config, chosen, look_ahead, tuple(settings))
         self._new_rule = partial(rule_for, _WHERE, optimizer, self._own, choice)
         self.steps = self.skipped_steps = 0

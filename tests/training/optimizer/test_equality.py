@@ -12,6 +12,7 @@ from tests.training.optimizer.training import (
     local_sgd_by_hand,
     nesterov,
     one_group,
+    push_sum_by_hand,
     rmsprop,
     sgd,
     train,
@@ -94,6 +95,31 @@ def test_updates_in_every_step_are_what_adamw_below_density_1_does_anyway(
     for one, other in zip(found, expected, strict=True):
         for own, as_usual in zip(one, other, strict=True):
             assert largest_difference(own, as_usual) == 0
+
+
+@pytest.mark.parametrize("make", [sgd, adamw])
+def test_push_sum_is_what_the_shares_say(cluster: Cluster, make):
+    """Over a directed graph that changes; what is shared is the sum of all x over that of w."""
+    options = {"topology": "gossip:graph=random-push", "averaging": "push-sum"}
+    ranks = cluster.run(4, train_shared, make, options)
+    [by_hand] = cluster.run(1, push_sum_by_hand, make, 4, "gossip:graph=random-push")
+    for (own, _), other in zip(ranks, by_hand, strict=True):
+        assert largest_difference(own, other) < 1e-4
+    check_alike([shared for _, shared in ranks])
+    assert largest_difference(ranks[0][0], ranks[1][0]) > 1e-3
+
+
+def test_dgc_over_gossip_at_density_1_is_d_psgd_and_below_it_ranks_still_agree(cluster: Cluster):
+    options = {"topology": "gossip:graph=ring", "averaging": "dgc-gossip"}
+    ranks = cluster.run(4, train, sgd, options)
+    [by_hand] = cluster.run(1, gossip_by_hand, sgd, 4, "gossip:graph=ring")
+    for own, other in zip(ranks, by_hand, strict=True):
+        assert largest_difference(own, other) < 1e-5
+    ranks = cluster.run(3, train_shared, sgd, {**options, "density": 0.2})
+    check_alike([shared for _, shared in ranks])
+    mean = {n: torch.stack([own[n] for own, _ in ranks]).mean(0) for n in ranks[0][0]}
+    assert largest_difference(ranks[0][1], mean) < 1e-6
+    assert largest_difference(ranks[0][0], ranks[1][0]) > 1e-3
 
 
 @pytest.mark.parametrize("make", [nesterov, adamw])

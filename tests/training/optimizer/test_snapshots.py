@@ -7,7 +7,7 @@ from tests.runtime.cluster import Cluster
 from tests.training.optimizer import snapshots
 from tests.training.optimizer.test_equality import check_alike, largest_difference
 from tests.training.optimizer.test_situations import GOSSIP, RULES
-from tests.training.optimizer.training import adamw
+from tests.training.optimizer.training import adamw, sgd
 
 AHEAD = pytest.param(adamw, {"topology": "tree", "density": 0.1, "look_ahead": 0.5}, id="ahead")
 
@@ -17,9 +17,15 @@ LOCAL = pytest.param(
     {"topology": "ring", "density": 0.1, "averaging": "sparse-loco:every=2,outer_momentum=0.5"},
     id="sparse-loco",
 )
+PUSH = pytest.param(
+    adamw, {"topology": "gossip:graph=random-push", "averaging": "push-sum"}, id="push-sum"
+)
+CHOCO = pytest.param(
+    sgd, {"topology": "gossip:graph=ring", "density": 0.2, "averaging": "choco"}, id="choco"
+)
 
 
-@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP, LOCAL])
+@pytest.mark.parametrize(("make", "options"), [*RULES, AHEAD, GOSSIP, LOCAL, PUSH, CHOCO])
 def test_resumed_is_never_stopped_bit_for_bit(cluster: Cluster, make, options):
     options = options if "gossip" in options["topology"] else {**options, "warm_up_steps": 5}
     for weights, state in cluster.run(3, snapshots.resumed, make, options):

@@ -294,6 +294,34 @@ def gossip_by_hand(
     return [weights_of(model) for model in models]
 
 
+def push_sum_by_hand(
+    group: dist.ProcessGroup, make: Callable[[nn.Module], Optimizer], world_size: int, topology: str
+) -> list[dict[str, Tensor]]:
+    """Stochastic gradient push by the topology's matrices, in one process."""
+    del group
+    models, given = nets(world_size), data(world_size)
+    optimizers = [make(model) for model in models]
+    x = [{n: p.double() for n, p in weights_of(model).items()} for model in models]
+    weights = torch.ones(world_size, dtype=torch.float64)
+    for step in range(STEPS):
+        gradients_by_hand(models, given, step)
+        for own, model, optimizer in zip(x, models, optimizers, strict=True):
+            model.load_state_dict(own, strict=False)
+            optimizer.step()
+        schedule = dt.load_topology(topology).schedule(world_size, iteration=step)
+        mixing = torch.from_numpy(mixing_matrix(schedule))
+        sent = [weights_of(model) for model in models]
+        x = [
+            {n: sum(w * own[n].double() for w, own in zip(row, sent, strict=True)) for n in sent[0]}
+            for row in mixing
+        ]
+        weights = mixing @ weights
+        for own, model, weight in zip(x, models, weights, strict=True):
+            quotients = {name: value / weight for name, value in own.items()}
+            model.load_state_dict(quotients, strict=False)
+    return [weights_of(model) for model in models]
+
+
 def local_sgd_by_hand(
     group: dist.ProcessGroup, make: Callable[[nn.Module], Optimizer], world_size: int, every: int
 ) -> list[dict[str, Tensor]]:
