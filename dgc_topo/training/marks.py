@@ -58,6 +58,7 @@ def check_marks(
     """
     if num_ranks > _MOST_RANKS.get(wire_dtype, 0):
         return
+    assert len(counts) == len(marks)
     expected = [num_ranks * mark for mark in marks]
     if [round(count) for count in counts] != expected:
         raise DisagreementError(f"{where}: ranks differ in what they send, or in their step")

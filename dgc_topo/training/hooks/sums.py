@@ -84,7 +84,7 @@ def average(
     exchange(flags.bundle)
     num_odd, *counts = flags.counts()
     if check is not None:
-        check_marks("hook", counts, marks, check.num_ranks)
+        check_marks("hook", counts[: len(marks)], marks, check.num_ranks)
     num_users = counts[len(marks) :]
     momenta = [momentum.clone() for momentum in compressor.momenta()]
     if not num_odd:
