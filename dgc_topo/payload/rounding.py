@@ -46,7 +46,8 @@ class Rounding:
         first: Scales of the layers, if the entries are on them already; else only the layers'
             bounds count.
         on_scale: True if the entries are on these scales.
-        role: This rank's part in a run after which all ranks agree; None if they need not.
+        agree: True if all ranks are to end with the same bits: then own values are rounded, too.
+        role: This rank's part in the run, which says what comes back to it.
 
     Raises:
         ValueError: if what a server rounds away would be lost.
@@ -59,15 +60,16 @@ class Rounding:
         first: Scales,
         *,
         on_scale: bool,
+        agree: bool,
         role: Role | None,
     ) -> None:
-        if role is not None and role.schedule.servers:
+        if agree and role is not None and role.schedule.servers:
             raise ValueError(
                 f"wire_dtype {wire_dtype!r}: rank {role.schedule.servers[0]} is a server, which "
                 "has no residual for what it rounds away, expected a topology whose servers "
                 "train, or values of 16 bits"
             )
-        self.agree = role is not None  #: True if all ranks are to end with the same bits
+        self.agree = agree
         self.wire_dtype = wire_dtype
         edges = sorted({*bounds, *first.bounds})
         self._edges = edges
@@ -77,7 +79,7 @@ class Rounding:
         self._low, self._step = first.low[layers], first.step[layers]
         self._on_scale = [on_scale] * (len(bounds) - 1)
         self._merges = [0] * (len(bounds) - 1)
-        self._shares = None if role is None else losses_of(role.schedule)[role.rank]
+        self._shares = losses_of(role.schedule)[role.rank] if agree and role is not None else None
 
     def bounds(self, first: int, end: int) -> tuple[int, ...]:
         """Return the bounds of the sections inside the chunks first .. end - 1."""

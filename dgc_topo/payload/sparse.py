@@ -185,9 +185,9 @@ class SparsePayload:
         self._round_own = agree and self._dtype not in {None, torch.float32}
         if self.coding.is_coarse:
             first = self._scales or no_scales((), self.device)
-            on_scale, kept = self._scales is not None, role if agree else None
+            on_scale, wire_dtype = self._scales is not None, self.coding.wire_dtype
             self._rounding = Rounding(
-                self.coding.wire_dtype, bounds, first, on_scale=on_scale, role=kept
+                wire_dtype, bounds, first, on_scale=on_scale, agree=agree, role=role
             )
             self._scales = None  # a second run begins with the sum of the first
         self._bounds = bounds

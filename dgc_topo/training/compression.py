@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,9 @@ class CompressionSection(Table):
     The ddp methods train with PyTorch's DistributedDataParallel and its communication hooks, over
     the backend's own all-reduce instead of a topology.
     """
+
+    #: True for settings of which others are elsewhere.
+    is_part: ClassVar[bool] = False
 
     method: Method = Field(
         default="dgc",
@@ -153,7 +156,7 @@ class CompressionSection(Table):
     @model_validator(mode="after")
     def _coarse_values_have_a_residual(self) -> Self:
         dense = [density for density in self.densities if not is_sparse(density)]
-        if self.wire_dtype in COARSE_DTYPES and dense:
+        if self.wire_dtype in COARSE_DTYPES and dense and not self.is_part:
             raise ValueError(
                 f"wire_dtype = {self.wire_dtype!r} with density 1, which sends all elements "
                 "without a scale: expected densities below 1, or a type of 16 or 32 bits"

@@ -29,7 +29,7 @@ from dgc_topo.runtime.framing import announced_bytes, check_arrived, write_head
 from dgc_topo.runtime.staging import Staging
 from dgc_topo.schedule import Schedule, Transfer, reduce
 from dgc_topo.topology import Topology
-from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, WireCoding
+from dgc_topo.wire.coding import COARSE_DTYPES, INDEX_CHOICES, WIRE_DTYPES, WireCoding
 from tests.runtime.cluster import Cluster
 
 EAGER_BYTES = 64
@@ -161,6 +161,11 @@ KINDS: dict[str, Callable[[], Payload]] = {
         f"sparse {choice} {dtype}": partial(sparse, LENGTH, coding=WireCoding(choice, dtype))
         for choice in INDEX_CHOICES
         for dtype in WIRE_DTYPES[:2]
+    },
+    **{
+        f"sparse {choice} {dtype}": partial(sparse, LENGTH, coding=WireCoding(choice, dtype))
+        for choice in ("auto", "rice", "run-length")
+        for dtype in COARSE_DTYPES
     },
 }
 

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from dgc_topo.wire import header, indices, kernels, message, on_gpu, small
 from dgc_topo.wire.checksum import PRIME
-from dgc_topo.wire.coding import INDEX_CHOICES, WIRE_DTYPES, IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.coding import (
+    COARSE_DTYPES,
+    DENSE_DTYPES,
+    INDEX_CHOICES,
+    IndexChoice,
+    WireCoding,
+    WireDtype,
+)
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.message import decode, encode, encoded_bytes
 from tests.wire import test_hostile
@@ -89,7 +96,7 @@ def check_widths() -> None:
     for width, (number, count) in itertools.product(range(32), enumerate(COUNTS)):
         start = int(torch.randint(0, 2**40, (1,), generator=generator)) * (number % 2)
         places = places_of(count, width, generator).to(DEVICE) + start
-        for dtype in WIRE_DTYPES if count == 3 else (WIRE_DTYPES[(width + number) % 3],):
+        for dtype in DENSE_DTYPES if count == 3 else (DENSE_DTYPES[(width + number) % 3],):
             values = values_for(count, dtype, generator)
             for choice in CHOICES if count == 2 else ("bit-packed",):
                 made = message_of(places, values, start, LONGEST, WireCoding(choice, dtype))
@@ -100,18 +107,22 @@ def check_widths() -> None:
 def check_edges() -> None:
     """No entries, many, every encoding, gaps at escape codes, memory that begins anywhere."""
     generator = torch.Generator().manual_seed(2)
-    for count, dtype, choice in itertools.product((0, 3, 600), WIRE_DTYPES, INDEX_CHOICES):
+    for count, dtype, choice in itertools.product((0, 3, 600), DENSE_DTYPES, INDEX_CHOICES):
         length = 50 * count + 7
         places = torch.randperm(length, generator=generator)[:count].sort().values.to(DEVICE)
         message_of(
             places, values_for(count, dtype, generator), 0, length, WireCoding(choice, dtype)
         )
+    places = torch.arange(3, 6003, 10, device=DEVICE)
+    for coarse in COARSE_DTYPES:  # which torch writes in any case, and kernels partly read
+        values = values_for(600, "float32", generator)
+        message_of(places, values, 0, 7000, WireCoding("auto", coarse))
     for gap, choice in itertools.product((65_534, 65_535, 65_536, 131_070), CHOICES):
         places = torch.tensor([gap, 2 * gap + 1, 2 * gap + 2], device=DEVICE)
         message_of(places, torch.ones(3, device=DEVICE), 0, LONGEST, WireCoding(choice, "float16"))
     places = torch.arange(0, 140_002, 2, device=DEVICE)
     values = values_for(len(places), "bfloat16", generator)
-    for dtype in WIRE_DTYPES:
+    for dtype in DENSE_DTYPES:
         message_of(places, values, 0, 2**20, WireCoding("bit-packed", dtype))
         message_of(places[3:700], values[1:698], 0, 2**20, WireCoding("run-length", dtype))
         message_of(places[1:1000:3], values[1:1000:3], 0, 2**20, WireCoding("run-length", dtype))
@@ -125,7 +136,7 @@ def check_values() -> None:
     bits = torch.cat([bits, torch.tensor(special, dtype=torch.int32)])
     values = bits.view(torch.float32)
     values = torch.cat([values, torch.tensor([float("inf"), -float("inf"), -0.0])])
-    for dtype in WIRE_DTYPES:
+    for dtype in DENSE_DTYPES:
         chosen = interpretable(values, dtype)
         with np.errstate(over="ignore"):  # beyond float16 is infinity
             message_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 class Variant(CompressionSection):
     """Settings that replace those of ``[compression]`` in one variant."""
+
+    is_part: ClassVar[bool] = True
 
     name: Label = Field(description="in tables and plots")
     averaging: AveragingChoice | None = Field(
