@@ -102,7 +102,7 @@ def _steps(
     levels = levels_of(values, scales, sections, MOST_LEVEL)
     wire_dtype = narrowest(levels, wire_dtype)
     table = torch.stack([scales.low, scales.step], 1).to(torch.bfloat16).view(torch.uint8)
-    steps = pack_values(levels, values < 0, wire_dtype)
+    steps = pack_values(levels, values.signbit(), wire_dtype)
     return _Steps(table.view(-1), steps, len(scales.low), wire_dtype)
 
 

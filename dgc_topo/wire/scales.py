@@ -89,7 +89,7 @@ def rounded(
         codes = codes.masked_fill(misses, most_code)
         scales = Scales(tuple(bounds), low, step)
         levels = levels_of(values, scales, sections, codes[sections])
-        on_scale = values_of(levels, values < 0, scales, sections)
+        on_scale = values_of(levels, values.signbit(), scales, sections)
         missed = _fixed(on_scale.abs(), most, sections).sub_(fixed).square_()
         misses = _sums(missed, sections, count).to(torch.float64) > bound
         if wider == COARSE_DTYPES[-1] or not bool(misses.any()):

@@ -69,7 +69,8 @@ def test_ranks_agree_and_no_mass_is_lost(
     total = torch.stack([each.to_dense().double() for each in payloads]).sum(0)
     run_in_process(schedule, payloads)
     result = payloads[0].to_dense()
-    assert all(torch.equal(each.to_dense(), result) for each in payloads)
+    bits = result.view(torch.int32)  # of zeros, too, whose sign an addition may show
+    assert all(torch.equal(each.to_dense().view(torch.int32), bits) for each in payloads)
     found = result.double()
     for each in payloads:
         taken = each.take_back()
@@ -77,6 +78,19 @@ def test_ranks_agree_and_no_mass_is_lost(
             found[taken.indices] += taken.values.double()
         assert each.take_back() is None
     assert torch.allclose(found, total, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("wire_dtype", COARSE_DTYPES)
+@pytest.mark.parametrize("name", ["ring", "butterfly", "tree"])
+def test_cancelled_entries_keep_their_sign_wherever_they_are_sent_on(name, wire_dtype):
+    """A magnitude below half a step is 0 with a sign, if the smallest of its section is 0."""
+    buffers = buffers_of(4, 0, share=1.0)
+    buffers[1] = -buffers[0]
+    buffers[2], buffers[3] = 1e-4 * buffers[2], torch.zeros(LENGTH)
+    payloads = [payload_of(each, wire_dtype, on_scale=False) for each in buffers]
+    run_in_process(load_topology(name).schedule(4), payloads)
+    bits = payloads[0].to_dense().view(torch.int32)
+    assert all(torch.equal(each.to_dense().view(torch.int32), bits) for each in payloads)
 
 
 @pytest.mark.parametrize("name", ["butterfly", "ring", "tree", "mesh", "hierarchical:group_size=2"])
