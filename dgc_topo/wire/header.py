@@ -25,8 +25,8 @@ from dgc_topo.wire.format import (
     first_word,
     is_new,
 )
-from dgc_topo.wire.layout import Layout, layout_of
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_COUNT_BYTES, MAX_WIDTH, WORD_BYTES
+from dgc_topo.wire.parts import Layout, layout_of
 from dgc_topo.wire.tensors import has_kernels
 
 if sys.byteorder != "little":

@@ -14,8 +14,8 @@ from dgc_topo.wire.body import GapFacts, padding_bytes, with_rice
 from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BITS, WireCoding, WireDtype
 from dgc_topo.wire.format import Plan, WireError, check_run, is_old, may_take_rice, plan_of
 from dgc_topo.wire.header import open_message, seal
-from dgc_topo.wire.layout import Layout, unused_bits_error
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
+from dgc_topo.wire.parts import Layout, unused_bits_error
 from dgc_topo.wire.scales import (
     MOST_LEVEL,
     Scales,

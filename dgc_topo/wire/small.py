@@ -22,8 +22,8 @@ from dgc_topo.wire.coding import VALUE_BITS, IndexEncoding, WireCoding
 from dgc_topo.wire.format import may_take_rice, plan_of
 from dgc_topo.wire.header import seal_words
 from dgc_topo.wire.indices import check_last
-from dgc_topo.wire.layout import Layout
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
+from dgc_topo.wire.parts import Layout
 from dgc_topo.wire.rice import check_ends, few_quotient_sums
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
