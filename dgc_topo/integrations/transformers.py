@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from accelerate.optimizer import AcceleratedOptimizer
 from torch.optim import Optimizer
@@ -97,9 +98,9 @@ class DGCCallback(TrainerCallback):
             return
         checkpoint = _checkpoint(args, state)
         # Rank 0 has written it and has removed what is beyond save_total_limit, be it this one.
-        stays = [checkpoint.parent.is_dir()]
-        dist.broadcast_object_list(stays, 0)
-        if stays[0]:
+        stays = torch.tensor(checkpoint.parent.is_dir(), device=args.device, dtype=torch.uint8)
+        dist.broadcast(stays, 0)
+        if stays:
             self._attachment.save(checkpoint)
 
 
