@@ -28,7 +28,8 @@ from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.settings import TrainSection
 from dgc_topo.training.world import ProcessWorld
 from dgc_topo.units import link_rate_from
-from dgc_topo.workers.group import Worker, join_workers
+from dgc_topo.workers.group import Worker
+from dgc_topo.workers.joining import join_workers
 from dgc_topo.workers.meeting import announcing_failure
 from dgc_topo.workers.seat import seat_from
 

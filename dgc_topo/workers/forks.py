@@ -37,7 +37,7 @@ class ForkedLoopback(Loopback):
         modules: Modules to import before any worker starts.
     """
 
-    def __init__(self, modules: Sequence[str] = ("dgc_topo.workers.group",)) -> None:
+    def __init__(self, modules: Sequence[str] = ("dgc_topo.workers.joining",)) -> None:
         self._modules = tuple(modules)
         self._lock = threading.Lock()
         self._stack = ExitStack()

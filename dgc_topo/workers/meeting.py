@@ -9,27 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from importlib import metadata
-from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-import torch
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import register_rendezvous_handler
 
 from dgc_topo.liveness import Loss, current
 from dgc_topo.runtime.comparison import RanksDifferError, check_equal
-from dgc_topo.runtime.framing import MARK
-from dgc_topo.wire.format import VERSION
 from dgc_topo.workers.machine import machine_id
 from dgc_topo.workers.seat import Seat, meeting_point, seat_from
+from dgc_topo.workers.statement import Statement
 from dgc_topo.workers.watching import Watching
 
 _POLL_S = 0.02
@@ -39,52 +33,6 @@ _SCHEME = "dgc-topo"
 
 class MeetingError(RuntimeError):
     """The ranks did not come together; the text says which one is missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A rank's description of itself.
-
-    Attributes:
-        seat: Its seat, as its launcher told it.
-        machine: Name of its machine, which no other has.
-        gpus: Unique names of the GPUs that it sees, by number.
-        settings: Values that have to be the same on every rank, by key.
-        ticket: Random text that tells it from another process that claims the same rank.
-        fault: Reason why it does not come; None if it does.
-    """
-
-    seat: Seat
-    machine: str
-    gpus: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    ticket: str = field(default_factory=lambda: secrets.token_hex(8))
-    fault: str | None = None
-
-    def to_json(self) -> str:
-        """Return it as text."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: bytes) -> Statement:
-        """Return the statement that `to_json` wrote."""
-        fields = json.loads(text)
-        seat = Seat(**fields.pop("seat"))
-        return cls(seat=seat, gpus=tuple(fields.pop("gpus")), **fields)
-
-
-def statement_of(seat: Seat, gpus: Sequence[str], settings: Mapping[str, Any]) -> Statement:
-    """Return this process's statement, versions included.
-
-    Another torch may round otherwise, and speak otherwise to its peers: builds of one release are
-    taken as equal, releases are not.
-    """
-    versions = {
-        "version of dgc-topo": metadata.version("dgc-topo"),
-        "version of the wire format": [VERSION, MARK],
-        "version of torch": torch.__version__.partition("+")[0],
-    }
-    return Statement(seat, machine_id(), tuple(gpus), {**versions, **settings})
 
 
 #: Watches those who have come; returns the loss of one of them, if there is one.

@@ -60,7 +60,7 @@ class Session:
     Args:
         hosts: Place of the workers; up for as long as the session.
         world_size: Number of processes; calls may use fewer.
-        device: See `dgc_topo.workers.group.join_workers`.
+        device: See `dgc_topo.workers.joining.join_workers`.
         backend: Of the process group, see there.
         timeout_s: After which a silent peer is an error.
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from dgc_topo.liveness import Board, Liveness, make_current
 from dgc_topo.workers.children import url_of
-from dgc_topo.workers.group import Worker, forget_group, join_workers
+from dgc_topo.workers.group import Worker, forget_group
+from dgc_topo.workers.joining import join_workers
 from dgc_topo.workers.machine import share_cores
 from dgc_topo.workers.regrouping import Regrouping
 

@@ -25,7 +25,7 @@ from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.training.world import ProcessWorld
-from dgc_topo.workers.group import join_workers
+from dgc_topo.workers.joining import join_workers
 from tests.runtime.cluster import PRELOADED
 from tests.training.tiny import write_tiny
 

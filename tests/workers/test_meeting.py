@@ -17,10 +17,11 @@ from torch._C._distributed_c10d import HashStore
 from dgc_topo.runtime import RanksDifferError
 from dgc_topo.workers import meeting
 from dgc_topo.workers.children import python_command
-from dgc_topo.workers.group import seats_of
+from dgc_topo.workers.joining import seats_of
 from dgc_topo.workers.machine import choose_backend
-from dgc_topo.workers.meeting import MeetingError, Statement, meet, statement_of
+from dgc_topo.workers.meeting import MeetingError, meet
 from dgc_topo.workers.seat import Seat
+from dgc_topo.workers.statement import Statement, statement_of
 from tests.forked import forked
 
 
@@ -137,7 +138,7 @@ def test_nccl_is_refused_only_where_it_is_known_not_to_work(gpus, auto, refusal)
 RANK = """
 import sys
 from datetime import timedelta
-from dgc_topo.workers.group import join_workers
+from dgc_topo.workers.joining import join_workers
 with join_workers("cpu", "auto", timedelta(seconds=30), {"seed": int(sys.argv[1])}) as worker:
     print(worker.network, worker.gather(int, worker.rank, "asking"))
 """
@@ -153,7 +154,7 @@ def free_port() -> int:
 CANNOT = """
 import sys
 from datetime import timedelta
-from dgc_topo.workers.group import join_workers
+from dgc_topo.workers.joining import join_workers
 device = "cuda" if sys.argv[1] == "2" else "cpu"
 with join_workers(device, "auto", timedelta(seconds=30)):
     print("joined")
@@ -205,3 +206,19 @@ def test_processes_of_any_launcher_join_or_say_why_not(
     for end, printed in run(code, seeds, free_port, tmp_path):
         assert end == status, printed
         assert says in printed
+
+
+ALONE = """
+from datetime import timedelta
+from dgc_topo.workers import joining
+joining.LEAST_WAIT = timedelta(seconds=2)
+with joining.join_workers("cpu", "gloo", timedelta(seconds=1)):
+    print("joined")
+"""
+
+
+def test_a_rank_that_never_comes_is_named_after_about_the_timeout(free_port, tmp_path):
+    """Not after as long as an evaluation may take, ten times that."""
+    ((status, printed),) = run(ALONE, (0,), free_port, tmp_path)
+    assert status == 1
+    assert "nothing from rank 1 of 2 within 2 s, expected every rank to come" in printed
