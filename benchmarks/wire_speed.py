@@ -86,7 +86,7 @@ def show_small(device: str) -> None:
         length = max(1, SPACING * count)
         indices = torch.randperm(length, generator=generator)[:count].sort().values.to(device)
         values = torch.ones(count, device=device)
-        choices: tuple[IndexChoice, ...] = ("auto", "run-length", "int32")
+        choices: tuple[IndexChoice, ...] = ("auto", "run-length", "bit-packed", "rice", "int32")
         for choice in choices:
             message = encode(indices, values, 0, length, WireCoding(choice))
             encode_s = best_s(
