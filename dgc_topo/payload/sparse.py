@@ -151,6 +151,8 @@ class SparsePayload:
         """
         if self._first is not None and self._first[0] is self._pieces[0]:
             return len(self._first[1])
+        if self.coding.is_coarse and self.length <= MAX_RUN:  # how wide it is depends on the values
+            return len(encode(*self._joined(), 0, self.length, self.coding, self._scales))
         indices, total = self.indices, 0
         for start in range(0, self.length, MAX_RUN):
             length = min(MAX_RUN, self.length - start)

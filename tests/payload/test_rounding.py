@@ -102,3 +102,12 @@ def test_the_result_is_all_the_shares_at_any_time(name: str):
         # What a rank rounds before anything has arrived, it alone holds.
         assert all(share in {0.0, 1.0} for rank in first for share in rank)
         assert all(0 <= share <= 1 for rank in losses for chunk in rank for share in chunk)
+
+
+@pytest.mark.parametrize("wire_dtype", COARSE_DTYPES)
+def test_the_size_of_everything_held_is_that_of_one_message(wire_dtype):
+    """Also of values that take a wider type than was asked for."""
+    payload = payload_of(10 ** (3 * buffers_of(1, 5, share=1.0)[0]), wire_dtype, on_scale=True)
+    promised = payload.encoded_bytes()
+    payload.cut(1)
+    assert promised == payload.pack(0, 1).numel()
