@@ -23,7 +23,7 @@ class CharacterTransformer(nn.Module):
         width: int = 96,
         num_layers: int = 2,
         num_heads: int = 4,
-        context: int = 64,
+        context: int = 128,
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(num_tokens, width)
