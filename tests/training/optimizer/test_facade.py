@@ -94,6 +94,23 @@ def settings_of(name: str, value: object):
             r"density 0.1 over gossip.*expected 1",
             id="sparse gossip",
         ),
+        pytest.param(SGD, {"averaging": "dilocco"}, "did you mean 'diloco'", id="averaging"),
+        pytest.param(SGD, {"averaging": "d-psgd"}, "d-psgd over ring.*expected", id="misfit"),
+        pytest.param(
+            AdamW,
+            {"averaging": "gradients", "density": 0.1},
+            "expected updates or sparse-loco",
+            id="compressed gradients",
+        ),
+        pytest.param(
+            AdamW,
+            {"averaging": "sparse-loco", "density": 0.1, "masking": False},
+            "masking = False with averaging sparse-loco",
+            id="masking of changes",
+        ),
+        pytest.param(
+            SGD, {"averaging": "local-sgd", "look_ahead": 0.5}, "have one of their own", id="ahead"
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(kind, options, reason):
