@@ -1,4 +1,4 @@
-"""Checks that averaging rules fit the topologies, the optimizer and the compression beside them."""
+"""Checks that averaging rules, compression, optimizer and topologies go together."""
 
 from __future__ import annotations
 
@@ -88,3 +88,28 @@ def check_sections(
         )
     if compresses:
         compression.check_no_gradients(where)
+
+
+def check_trainable(where: str, train: TrainSection, compression: CompressionSection) -> None:
+    """Refuse a training that no worker could do.
+
+    Args:
+        where: Key of the settings.
+        train: Section of the training.
+        compression: Section of the compression.
+
+    Raises:
+        ValueError: naming what does not go together.
+    """
+    try:
+        compression.check_warm_up(train.epochs)
+        compression.check_optimizer(train)
+        if train.overlap:
+            compression.check_buckets(train.bucket_mib)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if compression.uses_ddp and train.workers != "processes":
+        raise ValueError(
+            f"{where}: method {compression.method!r} with train.workers = {train.workers!r}: "
+            "DistributedDataParallel needs real workers, expected 'processes'"
+        )

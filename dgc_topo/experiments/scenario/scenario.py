@@ -9,7 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from dgc_topo.averaging import Averagings
-from dgc_topo.experiments.scenario.averaging import check_averaging
+from dgc_topo.experiments.scenario.averaging import check_averaging, check_trainable
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
 from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
 from dgc_topo.experiments.scenario.sweep import SweepSection
@@ -297,19 +297,19 @@ class Scenario(Table):
             return self
         topologies, rules = self.topologies, self.averaging
         if self.ladder is None:
-            _check_trainable("compression", self.train, self.compression)
+            check_trainable("compression", self.train, self.compression)
             check_averaging("averaging", rules, topologies, self.train, self.compression)
         for index, rung in enumerate(self.ladder.rungs if self.ladder else ()):
             where = f"ladder.rungs.{index}"
             compression = rung.over(self.compression, where)
-            _check_trainable(where, self.train, compression)
+            check_trainable(where, self.train, compression)
             own = rung.averagings(rules)
             check_averaging(f"{where}.averaging", own, topologies, self.train, compression)
         for index, way in enumerate(self.throughput.ways if self.throughput else ()):
             where = f"throughput.ways.{index}"
             compression = way.over(self.compression, where)
             train = way.training(self.train, where)
-            _check_trainable(where, train, compression)
+            check_trainable(where, train, compression)
             some, own = way.topologies(topologies), way.averagings(rules)
             check_averaging(f"{where}.averaging", own, some, train, compression)
         return self
@@ -345,19 +345,3 @@ class Scenario(Table):
                         f"claims.{index}: {what} {missing}: not among those of [simulate]"
                     )
         return self
-
-
-def _check_trainable(where: str, train: TrainSection, compression: CompressionSection) -> None:
-    """Refuse a training that no worker could do."""
-    try:
-        compression.check_warm_up(train.epochs)
-        compression.check_optimizer(train)
-        if train.overlap:
-            compression.check_buckets(train.bucket_mib)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    if compression.uses_ddp and train.workers != "processes":
-        raise ValueError(
-            f"{where}: method {compression.method!r} with train.workers = {train.workers!r}: "
-            "DistributedDataParallel needs real workers, expected 'processes'"
-        )

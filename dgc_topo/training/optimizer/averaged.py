@@ -110,6 +110,7 @@ class AveragedRule(CompressingRule):
         del progress  # ranks skip steps of their own
         averager, is_due = self.compressor, self.averaging.is_due(iteration)
         factor = self._own_factor()
+        averager.prepare()
         if averager.moves_first:
             self._move(factor)
         if is_due:
@@ -182,7 +183,7 @@ class AveragedRule(CompressingRule):
             place=self.own.contributors.index(self.own.rank) if self.own.contributes else 0,
         )
         return local_averager(
-            self.averaging, self.parameters, _OwnOptimizer(self.optimizer, self.parameters), setup
+            self.averaging, self.parameters, OwnOptimizer(self.optimizer, self.parameters), setup
         )
 
 
@@ -206,8 +207,13 @@ def _check_settings(where: str, what: str, config: DGCConfig) -> None:
             )
 
 
-class _OwnOptimizer:
-    """The user's optimizer as a `LocalMove`; its gradients are in the parameters."""
+class OwnOptimizer:
+    """The user's optimizer as a `LocalMove`; its gradients are in the parameters.
+
+    Args:
+        optimizer: The optimizer.
+        parameters: Those that it trains, by name.
+    """
 
     def __init__(self, optimizer: Optimizer, parameters: Parameters) -> None:
         self._optimizer, self._parameters = optimizer, parameters

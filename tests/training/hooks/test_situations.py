@@ -204,6 +204,7 @@ def optimizer(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"averaging": "diloco"}, "averages gradients in every step; expected dt.Distributed"),
         ({"clip_norm": 1.0}, "clip_norm is set, but the norm of the whole gradient is known only"),
         ({"scope": "model"}, "scope 'model' selects from the whole gradient"),
         ({"warm_up_epochs": 3}, "warm_up_epochs is set, but a hook sees steps"),

@@ -7,6 +7,7 @@ from torch import Tensor
 from tests.runtime.cluster import Cluster
 from tests.training.optimizer.training import (
     adamw,
+    averaged_by_hand,
     dgc_by_hand,
     gossip_by_hand,
     local_sgd_by_hand,
@@ -136,6 +137,27 @@ def test_local_sgd_is_the_mean_of_the_models_after_every_round(cluster: Cluster,
     mean = {name: torch.stack([each[name] for each in own]).mean(0) for name in own[0]}
     assert largest_difference(shared[0], mean) < 1e-6
     assert (largest_difference(own[0], own[2]) > 1e-3) == (every == 4)
+
+
+@pytest.mark.parametrize(
+    ("rule", "topology", "density"),
+    [
+        ("diloco:every=2", "tree", 0.1),
+        ("push-sum", "gossip:graph=random-push", 1.0),
+        ("choco", "gossip:graph=ring", 0.1),
+        ("dgc-gossip", "gossip:graph=ring", 0.1),
+        ("no-loco:every=2", "gossip:graph=random-matching", 1.0),
+    ],
+)
+def test_every_rule_does_on_ranks_what_it_says_in_one_process(
+    cluster: Cluster, rule, topology, density
+):
+    """Bit for bit; what is in the model is where the next gradient is taken."""
+    options = {"topology": topology, "density": density, "averaging": rule}
+    ranks = cluster.run(3, train, nesterov, options)
+    [by_hand] = cluster.run(1, averaged_by_hand, nesterov, 3, topology, rule, density)
+    for one, other in zip(ranks, by_hand, strict=True):
+        assert largest_difference(one, other) == 0
 
 
 @pytest.mark.parametrize("make", [sgd, adamw])

@@ -1,6 +1,6 @@
 """Small trainings: plain ones in one process, and the same over several ranks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.mixing import mixing_matrix
 from dgc_topo.payload import Payload
 from dgc_topo.runtime import run_in_process
+from dgc_topo.training.averaging import LocalAverager, Setup, local_averager
+from dgc_topo.training.optimizer.averaged import OwnOptimizer
 
 STEPS, BATCH = 6, 8
 
@@ -339,3 +341,53 @@ def local_sgd_by_hand(
             for model in models:
                 model.load_state_dict(mean, strict=False)
     return [weights_of(model) for model in models]
+
+
+def averaged_by_hand(
+    group: dist.ProcessGroup,
+    make: Callable[[nn.Module], Optimizer],
+    world_size: int,
+    topology: str,
+    rule: str,
+    density: float,
+) -> list[dict[str, Tensor]]:
+    """Train by an averaging rule, line by line as `Averager` says, in one process."""
+    del group
+    averaging, plan = dt.load_averaging(rule), dt.load_topology(topology)
+    models, given = nets(world_size), data(world_size)
+    config = dt.DGCConfig(density=density, momentum=0.0, warm_up="none")
+    setup = Setup(num_workers=world_size, config=config)
+    ranks = []
+    for model in models:
+        trained = {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}
+        own = OwnOptimizer(make(model), trained)
+        ranks.append(local_averager(averaging, trained, own, setup))
+    for step in range(STEPS):
+        outgoing: list[list[Payload]] = []
+        for number, (model, rank) in enumerate(zip(models, ranks, strict=True)):
+            model.zero_grad()
+            with rank.turn():
+                loss_of(model, given, step, number).backward()
+                rank.prepare()
+            if rank.moves_first:
+                rank.move()
+            outgoing.append(rank.outgoing(density) if averaging.is_due(step) else [])
+        schedule = plan.schedule(world_size, iteration=step // averaging.every)
+        for part in zip(*outgoing, strict=True):
+            run_in_process(schedule, part)
+        finish_step(ranks, outgoing)
+    found = []
+    for model, rank in zip(models, ranks, strict=True):
+        with rank.turn():
+            found.append(weights_of(model))
+    return found
+
+
+@torch.no_grad()
+def finish_step(ranks: Sequence[LocalAverager], outgoing: Sequence[Sequence[Payload]]) -> None:
+    """Use what came back, and move by one's own step if that comes last."""
+    for rank, payloads in zip(ranks, outgoing, strict=True):
+        if payloads:
+            rank.incoming(payloads)
+        if not rank.moves_first:
+            rank.move()
