@@ -25,6 +25,7 @@ from dgc_topo.simulation.training import (
     power_rule,
 )
 from dgc_topo.simulation.training.simulation import JITTER_STEPS
+from dgc_topo.simulation.unions import independent_growth
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import lone_phases, of_record
 from dgc_topo.sizes import count_entries, is_sparse
@@ -129,8 +130,12 @@ def _case_of_run(
     else:
         sparse = measured.sparse
         density, dense_bytes = sparse.entries / sparse.length, DENSE_BYTES[sparse.wire_dtype]
-        union = power_rule(exponent)
-        encoding = SparseEncoding(min(density, 1.0), sparse.coding, dense_bytes, union, "measured")
+        # Of a sum that was cut, the record does not say how far the ranks' entries overlapped.
+        was_cut = sparse.merge != "union" and sparse.merged_entries <= sparse.entries
+        union = independent_growth if was_cut else power_rule(exponent)
+        encoding = SparseEncoding(
+            min(density, 1.0), sparse.coding, dense_bytes, union, "measured", sparse.merge
+        )
     step = TrainingStep(
         workload=workload,
         encoding=encoding,

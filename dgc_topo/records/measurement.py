@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dgc_topo.records.quality import LostRank, ModelFiles, Quality, Record, StalenessCounts
+from dgc_topo.schedule.completion import Merge
 from dgc_topo.wire.coding import EntryCoding, FlatCoding, IndexChoice, WireCoding, WireDtype
 
 SCHEMA_VERSION = 1  #: raised by changes after which older versions cannot read the records
@@ -67,6 +68,7 @@ class SparseSizes(Record):
         default=None, description="of messages; records without it had 8 bytes per entry, flat"
     )
     wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
+    merge: Merge = Field(default="union", description="policy of the sums")
 
     @property
     def coding(self) -> EntryCoding:
