@@ -131,7 +131,9 @@ def test_steps_are_lost_from_the_checkpoint_to_the_furthest_step():
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_torchrun_restarts_the_same_command_with_the_same_end(tmp_path):
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_torchrun_restarts_the_same_command_with_the_same_end(tmp_path, fault):
+    """A frozen worker is named by the others, and ended by its sentinel."""
     path = write_tiny(tmp_path, "ring", world_size=2, densities=[0.01], epochs=2, steps=50)
     path.write_text(path.read_text().replace("timeout_s", "checkpoint_every = 10\ntimeout_s"))
     (job,) = plan_jobs(parse_scenario(path.read_text(), str(path), tmp_path))[0]
@@ -150,7 +152,7 @@ def test_torchrun_restarts_the_same_command_with_the_same_end(tmp_path):
         text=True,
     ) as run:
         victim = wait_for_a_checkpoint(run, output)
-        victim.kill()
+        victim.send_signal(fault)
         printed, _ = run.communicate()
     assert run.returncode == 0, printed
     (record,) = ResultsFolder(output).measurements()[:1]
