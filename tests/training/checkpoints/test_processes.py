@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,7 @@ def wait_for_set(folder: Path, which: str, number: int) -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
     """SIGKILL and Ctrl-C: what is finished stays, what was under way goes on, to the same bits."""
     folder = tmp_path / "out"
@@ -83,6 +85,37 @@ def test_a_killed_compare_goes_on_in_the_middle_of_a_run(scenario, tmp_path):
         assert torch.load(path, weights_only=True).keys() >= {"hidden.weight"}
     kinds = [record.kind for record in ResultsFolder(folder).measurements()]
     assert kinds == ["measured"] * 2 + ["predicted"] * 8
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("topology", ["ring", "gossip"])
+def test_sigterm_and_resume_end_with_the_same_bits(tmp_path, topology):
+    """By the command, on processes; gossip's ranks have parameters of their own."""
+    density = 0.01 if topology == "ring" else 1.0
+    sizes: dict[str, Any] = {"world_size": 2, "steps": STEPS, "batch_size": 4}
+    path = write_tiny(tmp_path, topology, densities=[density], **sizes)
+    every = "checkpoint_every = 2\n[compression]"
+    path.write_text(path.read_text().replace("[compression]", every))
+    folder = tmp_path / "out"
+    arguments = [sys.executable, "-m", "dgc_topo", "train", str(path), "--topology", topology]
+    arguments += ["--resume", "-o", str(folder)]
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(arguments, **how)
+    wait_for_set(folder, f"{topology}*", 4)
+    process.terminate()
+    said, _ = process.communicate()
+    assert process.returncode == 143
+    assert "nothing to go on with, so it begins at step 0" in said
+    assert "; the same command goes on from the newest checkpoint" in said
+    done = subprocess.run(arguments, check=False, **how)
+    assert done.returncode == 0, done.stdout
+    assert f"going on with {topology}" in done.stdout
+    (record,) = measured(folder)
+    alone = train(plan_jobs(load_scenario(path))[0][0])  # virtual workers, never stopped
+    assert (record.parameters, record.quality) == (alone.parameters, alone.quality)
+    assert len(record.resumed_at) == 1
 
 
 @pytest.mark.slow
