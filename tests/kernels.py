@@ -3,10 +3,17 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from unittest import mock
 
 import pytest
 import torch
+
+from dgc_topo.wire import message, small
+from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.format import may_take_rice
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -26,3 +33,17 @@ def run_check(script: str, *, interpreted: bool) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@contextmanager
+def as_kernels_choose() -> Iterator[None]:
+    """Have torch leave Rice codes out of ``auto`` as well, as kernels do."""
+    with (
+        mock.patch.object(message, "may_take_rice", _takes_rice),
+        mock.patch.object(small, "may_take_rice", _takes_rice),
+    ):
+        yield
+
+
+def _takes_rice(coding: WireCoding) -> bool:
+    return coding.index_encoding == "rice" or (coding.is_coarse and may_take_rice(coding))

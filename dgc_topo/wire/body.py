@@ -35,7 +35,7 @@ class GapFacts(NamedTuple):
         escapes: Escape codes that run lengths take: ``gap // 65535`` summed if *largest* is above
             65535, else 0.
         low_bits: Low bits of the Rice code that makes the gaps shortest.
-        quotients: ``gap >> low_bits`` summed.
+        quotients: ``gap >> low_bits`` summed; None if no Rice code is to be considered.
         sections: Sections of the run, each of which has a scale if values are coarse.
     """
 
@@ -43,7 +43,7 @@ class GapFacts(NamedTuple):
     largest: int
     escapes: int = 0
     low_bits: int = 0
-    quotients: int = 0
+    quotients: int | None = None
     sections: int = 1
 
 
@@ -94,7 +94,7 @@ def _index_bytes(encoding: IndexEncoding, length: int, gaps: GapFacts) -> int:
             return INDEX_BYTES * gaps.entries
         case "rice":
             low = packed_bytes(gaps.entries, gaps.low_bits)
-            return low + packed_bytes(gaps.entries + gaps.quotients, 1)
+            return low + packed_bytes(gaps.entries + (gaps.quotients or 0), 1)
         case "dense":
             return 0
 
@@ -141,6 +141,7 @@ def smallest(
     sizes = [
         (body_bytes(encoding, wire_dtype, length, gaps), place)
         for place, encoding in enumerate(encodings)
+        if encoding != "rice" or gaps.quotients is not None
     ]
     size, place = min(sizes)
     return encodings[place], size
@@ -159,7 +160,7 @@ def with_rice(gaps: GapFacts, total: int, sums: Callable[[int], Sequence[int]]) 
             two.
     """
     if not total:
-        return gaps
+        return gaps._replace(quotients=0)
     entries = gaps.entries
     middle = max(1, int(log(2) * total / entries).bit_length() - 1)
     while True:

@@ -114,9 +114,13 @@ def may_take_rice(coding: WireCoding) -> bool:
     return coding.index_encoding in {"auto", "rice"}
 
 
-def is_old(coding: WireCoding) -> bool:
-    """Return True if all messages of this coding are of version 1."""
-    return not (coding.is_coarse or may_take_rice(coding))
+def suits_kernels(coding: WireCoding) -> bool:
+    """Return True if kernels plan messages of this coding: all of version 1.
+
+    To them ``auto`` is the smallest message without Rice codes, which they do not write: on a GPU
+    launches cost more than bytes.
+    """
+    return not coding.is_coarse and coding.index_encoding != "rice"
 
 
 def check_run(length: int) -> None:

@@ -21,7 +21,7 @@ BLOCK, LARGE_BLOCK = 256, 1024
 FACTS = 11  #: numbers that `measure` and `write` share, all 0 before
 LARGEST, ESCAPES, WIDTH = 0, 1, 6  #: which of them the host wants
 ENDS = 16  #: bytes that `look` returns: of the header, and the last four
-NEITHER, RUN_LENGTH, BIT_PACKED = 0, 1, 2  #: which encoding is wanted
+ANY, RUN_LENGTH, BIT_PACKED = 0, 1, 2  #: which encoding is wanted
 
 _PRIME = tl.constexpr(checksum.PRIME)
 _HALF = tl.constexpr(checksum.PRIME // 2)
@@ -37,7 +37,8 @@ _WRITTEN, _MEASURED = tl.constexpr(4), tl.constexpr(5)  # how many programs are 
 _WIDTH = tl.constexpr(WIDTH)
 _PLAN = tl.constexpr(7)  # words of the body, first of the header, what both sums begin with
 _ENDS = tl.constexpr(ENDS)
-_RUN_LENGTH, _BIT_PACKED = tl.constexpr(RUN_LENGTH), tl.constexpr(BIT_PACKED)
+_ANY, _RUN_LENGTH = tl.constexpr(ANY), tl.constexpr(RUN_LENGTH)
+_BIT_PACKED = tl.constexpr(BIT_PACKED)
 
 _kernel = triton.jit(
     do_not_specialize=["count", "start", "size", "length", "width", "first"],
@@ -46,7 +47,7 @@ _kernel = triton.jit(
 
 
 @_kernel
-def measure(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer and number
+def measure(  # noqa: PLR0913, PLR0917 - one argument per buffer and number
     indices,  # int64, shape (count,)
     facts,  # int64, shape (FACTS,): 0 becomes the largest gap, 1 the escape codes of all
     given,  # int64: if it is not *count*, there is nothing to be written; or None
@@ -79,13 +80,11 @@ def measure(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer and nu
         largest = tl.atomic_max(facts + _LARGEST, 0, sem="acq_rel")
         escapes = tl.atomic_add(facts + _ESCAPES, 0, sem="acq_rel")
         escapes = tl.where(largest <= _MAX_CODE, 0, escapes)
-        width, body = _planned(largest, escapes, count, choice, value_bytes)
+        code, width, body = _planned(largest, escapes, count, length, choice, value_bytes)
         if given is not None:
             width = tl.where(there == count, width, -1)
         size = body + _HEADER_BYTES
-        first = first | (choice << 16)
-        if choice == _BIT_PACKED:
-            first = first | (width << 24)
+        first = first | (code << 16) | (tl.where(code == _BIT_PACKED, width, 0) << 24)
         tl.store(facts + _WIDTH, width)
         tl.store(facts + _PLAN, (body + 3) // 4)
         tl.store(facts + _PLAN + 1, first)
@@ -94,20 +93,28 @@ def measure(  # noqa: PLR0913, PLR0915, PLR0917 - one argument per buffer and nu
 
 
 @triton.jit
-def _planned(largest, escapes, count, choice: tl.constexpr, value_bytes: tl.constexpr):
-    """Return the bits of a gap and the bytes of the body.
+def _planned(largest, escapes, count, length, choice: tl.constexpr, value_bytes: tl.constexpr):
+    """Return the code of the encoding, the bits of a gap, and the bytes of the body.
 
-    By the arithmetic of `dgc_topo.wire.body`; what these kernels do not write has -1 bits.
+    By the arithmetic of `dgc_topo.wire.body.smallest`, Rice codes left out; what is not packed
+    gaps has -1 bits.
     """
     bits = tl.sum((largest >> tl.arange(0, 32) > 0).to(tl.int64), axis=0)
-    if choice == _BIT_PACKED:
-        size = (count * bits + 7) // 8
+    values = value_bytes * count
+    packed = values + (count * bits + 7) // 8
+    runs = values + 2 * (count + escapes) + tl.where(escapes > 0, 4, 0)
+    if choice == _ANY:
+        dense = value_bytes * length
+        others = tl.minimum(values + (length + 7) // 8, values + (4 * count + 3 * values % 4))
+        takes_runs = (runs < dense) & (runs <= packed) & (runs <= others)
+        takes_packed = (packed < dense) & (packed < runs) & (packed <= others)
     else:
-        size = 2 * count
-        bits = tl.where(escapes == 0, 16, -1).to(tl.int64)
-        if choice != _RUN_LENGTH:
-            bits = bits * 0 - 1
-    return bits, value_bytes * count + size
+        takes_runs = largest >= 0 if choice == _RUN_LENGTH else largest < 0
+        takes_packed = largest >= 0 if choice == _BIT_PACKED else largest < 0
+    takes_runs = takes_runs & (escapes == 0)
+    code = tl.where(takes_runs, _RUN_LENGTH, _BIT_PACKED).to(tl.int64)
+    width = tl.where(takes_runs, 16, tl.where(takes_packed, bits, -1)).to(tl.int64)
+    return code, width, tl.where(takes_runs, runs, packed)
 
 
 @_kernel

@@ -12,7 +12,7 @@ from torch import Tensor
 from dgc_topo.wire import indices, rice, small
 from dgc_topo.wire.body import GapFacts, padding_bytes, with_rice
 from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BITS, WireCoding, WireDtype
-from dgc_topo.wire.format import Plan, WireError, check_run, is_old, may_take_rice, plan_of
+from dgc_topo.wire.format import Plan, WireError, check_run, may_take_rice, plan_of, suits_kernels
 from dgc_topo.wire.header import open_message, seal
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
 from dgc_topo.wire.parts import Layout, unused_bits_error
@@ -134,7 +134,7 @@ def encoded_bytes(
         coding: Type of the values, if no section takes a wider one; and coding of the indices.
         sections: Sections with a scale, if values are coarse.
     """
-    if has_kernels(entry_indices.device) and is_old(coding):
+    if has_kernels(entry_indices.device) and suits_kernels(coding):
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.planned(entry_indices, start, length, coding).num_bytes
@@ -147,7 +147,7 @@ def _made_fast(
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
     if has_kernels(entry_indices.device):
-        if not is_old(coding):
+        if not suits_kernels(coding):
             return None
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 

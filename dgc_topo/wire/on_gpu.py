@@ -26,7 +26,8 @@ _ELEMENTS: dict[WireDtype, object] = {
     "float16": tl.float16,
     "bfloat16": tl.bfloat16,
 }
-#: Codings that kernels write; of others but Rice's they find the numbers that a plan takes.
+#: Codings that kernels write; of others but Rice's they find the numbers that a plan takes, and
+#: ``auto`` is the smallest of those.
 _CHOICES: dict[IndexChoice, int] = {
     "run-length": kernels.RUN_LENGTH,
     "bit-packed": kernels.BIT_PACKED,
@@ -102,8 +103,8 @@ class PendingMessage(NamedTuple):
 
 
 def writes(coding: WireCoding) -> bool:
-    """Return True if kernels write messages of this coding, unless they take escape codes."""
-    return coding.index_encoding in _CHOICES and not coding.is_coarse
+    """Return True if kernels write messages of this coding; of ``auto`` they write most."""
+    return coding.index_encoding in {"auto", *_CHOICES} and not coding.is_coarse
 
 
 def room_bytes(count: int, coding: WireCoding) -> int:
@@ -162,7 +163,7 @@ def _measure(
         start,
         length,
         first_word(Header("dense", coding.wire_dtype, 0)),
-        choice=_CHOICES.get(coding.index_encoding, kernels.NEITHER),
+        choice=_CHOICES.get(coding.index_encoding, kernels.ANY),
         value_bytes=VALUE_BITS[coding.wire_dtype] // 8,
         block=block,
     )

@@ -25,6 +25,7 @@ from dgc_topo.compression.threshold import Goal, Tail
 from dgc_topo.payload import SparsePayload
 from dgc_topo.wire.coding import WireCoding
 from tests.compression.fused_check import BLOCK, DEVICE, SHAPES, Gradients, randoms
+from tests.kernels import as_kernels_choose
 
 COMPRESSED = FlatLayout.of({name: torch.empty(shape) for name, shape in SHAPES.items()})
 
@@ -192,7 +193,8 @@ def check_refusal() -> None:
 
 def main() -> None:
     """Check everything, and say so."""
-    with mock.patch.object(candidates, "CHUNK", 64):  # small, so that a list takes several programs
+    # Small chunks, so that a list takes several programs.
+    with as_kernels_choose(), mock.patch.object(candidates, "CHUNK", 64):
         check_codings()
         check_clipping()
         check_learning()
