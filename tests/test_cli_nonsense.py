@@ -11,6 +11,7 @@ from dgc_topo.cli.main import app as program
 
 #: How each command is called so that it fails, or is done, within milliseconds.
 CALLS = {
+    "advise": ["vgg16", "--hosts", "2"],
     "compare": ["none.toml"],
     "train": ["none.toml", "--topology", "ring"],
     "validate": ["none.toml"],

@@ -204,7 +204,7 @@ def test_a_ladder_goes_on_where_it_was_left(tmp_path):
     assert len(first) == 1  # the time is over after the first run
     observer, records = climb(path)
     assert len(observer.planned) == 19
-    assert observer.notes == ["1 of 20 runs, which are there already"]
+    assert observer.notes == ["left out: 1 of 20 runs, which are there already"]
     assert records[0] == first[0]
     assert len({record.job for record in records}) == len(records) == 20
     observer, again = climb(path)

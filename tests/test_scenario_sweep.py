@@ -66,6 +66,7 @@ jitter = { kind = "lognormal", sigma = 0.1 }
 union_exponent = 0.5
 index_encoding = "int32"
 num_steps = 1
+every = [1, 3]
 """
 
 
@@ -96,9 +97,10 @@ def test_a_scenario_and_the_library_say_the_same_with_every_key():
         union_exponent=0.5,
         index_encoding="int32",
         num_steps=1,
+        every=[1, 3],
     )
     assert jobs_of(grid) == [row.job for row in made]
-    assert len(made) == 3 * 2 * 2 * 2 * 2 * 2 * 2 * 2
+    assert len(made) == 3 * 2 * 2 * 2 * 2 * 2 * 2 * 2 * 2
 
 
 def test_topologies_that_nobody_uses_are_refused():

@@ -45,9 +45,13 @@ class Balance:
         sizes: list[int] = []
         for _, place in layout.slices():
             size = cell_size(place.stop - place.start)
-            starts.append(torch.arange(place.start, place.stop, size, device=_CPU))
+            starts.append(
+                torch.arange(place.start, place.stop, size, dtype=torch.int64, device=_CPU)
+            )
             sizes.append(len(starts[-1]))
-        self._edges = torch.cat([*starts, torch.tensor([layout.length], device=_CPU)])
+        self._edges = torch.cat(
+            [*starts, torch.tensor([layout.length], dtype=torch.int64, device=_CPU)]
+        )
         self._counts = torch.zeros(len(self._edges) - 1, dtype=torch.int64, device=_CPU)
         self._names, self._sizes = layout.names, sizes
 

@@ -74,8 +74,8 @@ class Rounding:
         edges = sorted({*bounds, *first.bounds})
         self._edges = edges
         self._places = [bisect_left(edges, bound) for bound in bounds]
-        layers = torch.tensor([bisect_left(first.bounds, edge + 1) for edge in edges[:-1]])
-        layers = layers.to(torch.int64).to(first.low.device)
+        places = [bisect_left(first.bounds, edge + 1) for edge in edges[:-1]]
+        layers = torch.tensor(places, dtype=torch.int64, device=first.low.device)
         self._low, self._step = first.low[layers], first.step[layers]
         self._on_scale = [on_scale] * (len(bounds) - 1)
         self._merges = [0] * (len(bounds) - 1)

@@ -28,7 +28,15 @@ _NESTED: dict[str, tuple[str, type[BaseModel]]] = {
     "models": ("models_", ModelFiles),
 }
 #: Fields left out: they hold several values, or are shown as a label.
-_LEFT_OUT = ("options", "profile", "quality", "staleness", "resumed_at", "lost_ranks")
+_LEFT_OUT = (
+    "options",
+    "profile",
+    "quality",
+    "staleness",
+    "resumed_at",
+    "lost_ranks",
+    "batch_shares",
+)
 _PLAIN = [name for name in Measurement.model_fields if name not in {*_NESTED, *_LEFT_OUT}]
 _COLUMNS = [
     *_PLAIN,
@@ -36,6 +44,7 @@ _COLUMNS = [
     "options",
     "resumed_at",
     "lost_ranks",
+    "batch_shares",
     *(f"{prefix}{name}" for prefix, model in _NESTED.values() for name in model.model_fields),
     "compression_ratio",
     "scaling_efficiency",
@@ -52,11 +61,12 @@ _POINT += ["consensus_distance", *_RANKS]
 def to_frame(measurements: Iterable[Measurement]) -> pd.DataFrame:
     """Return one row per record, one flat column per fact.
 
-    Columns are the record's fields, then ``configuration``, ``options``, ``resumed_at`` (such as
-    "step 120") and ``lost_ranks`` (such as "rank 3 at step 40") as labels, the phases in seconds
-    (``solo_``: of one worker alone, ``crowd_``: of all at once), the sizes of sparse gradients
-    (``sparse_``), the models' files (``models_``), ``compression_ratio``, ``scaling_efficiency``,
-    ``quality_metric`` and ``quality_final``.  What a record lacks is NaN or None.
+    Columns are the record's fields, then as labels ``configuration``, ``options``, ``resumed_at``
+    (such as "step 120"), ``lost_ranks`` (such as "rank 3 at step 40") and ``batch_shares`` (such as
+    "2:2:1"), the phases in seconds (``solo_``: of one worker alone, ``crowd_``: of all at once),
+    the sizes of sparse gradients (``sparse_``), the models' files (``models_``),
+    ``compression_ratio``, ``scaling_efficiency``, ``quality_metric`` and ``quality_final``.  What a
+    record lacks is NaN or None.
     """
     import pandas as pd  # noqa: PLC0415  # records are read without it
 
@@ -107,6 +117,7 @@ def _row(record: Measurement) -> dict[str, object]:
         "configuration": configuration.label,
         "options": configuration.options_label,
         "resumed_at": ", ".join(f"step {step}" for step in record.resumed_at),
+        "batch_shares": ":".join(map(str, record.batch_shares)),
         "lost_ranks": ", ".join(
             f"rank {lost.rank} at step {lost.step}" for lost in record.lost_ranks
         ),

@@ -29,7 +29,7 @@ def entries_of(value: Tensor) -> Entries:
     for row, size in zip(indices, shape, strict=True):
         places = places * size + row
     block = prod(value.shape[value.sparse_dim() :])
-    inside = torch.arange(block, device=value.device)
+    inside = torch.arange(block, dtype=torch.int64, device=value.device)
     places = (places[:, None] * block + inside).reshape(-1)
     return Entries(places, values.reshape(-1).to(torch.float32))
 

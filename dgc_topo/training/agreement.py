@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from dgc_topo.compression.layout import FlatLayout
@@ -43,12 +44,15 @@ def shared_parameters(
     first = ranks[0]
     if first.averager.agrees:
         return first.averager.shared()
-    layout, share = FlatLayout.of(first.parameters), 1.0 / len(contributors)
-    parts = [
-        layout.flatten(rank.averager.shared(), world.device) * (share if rank.trains else 0.0)
-        for rank in ranks
-    ]
-    return layout.views(world.sum(sum(parts[1:], parts[0]), what))
+    layout = FlatLayout.of(first.parameters)
+    # float64 holds sums of float32 exactly, unless they are some 10**8 apart: whatever order the
+    # collective adds in, real and virtual workers get the same bits.
+    total = torch.zeros(layout.length, dtype=torch.float64, device=world.device)
+    for rank in ranks:
+        if rank.trains:
+            total += layout.flatten(rank.averager.shared(), world.device)
+    mean = world.sum(total, what) / len(contributors)
+    return layout.views(mean.to(torch.float32))
 
 
 def check_agreement(world: World, ranks: Sequence[TrainingRank], what: str) -> str | None:

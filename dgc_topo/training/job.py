@@ -95,7 +95,7 @@ class Job(BaseModel):
     def label(self) -> str:
         """Topology and density, for progress bars and errors."""
         density = f"density {self.density:g}" if is_sparse(self.density) else self.compressor_name
-        if is_sparse(self.density) and self.compressor_name != "dgc":
+        if is_sparse(self.density) and self.rule.compresses and self.compressor_name != "dgc":
             density = f"{self.compressor_name}, {density}"
         topology = GLOO if self.compression.uses_ddp else self.topology.label
         if self.averaging is not None:

@@ -102,9 +102,8 @@ def levels_of(values: Tensor, scales: Scales, sections: Tensor, most: Tensor | i
     step = scales.step[sections]
     levels = ((values.abs() - scales.low[sections]) / step).round_()
     levels = torch.where(step > 0, levels, 0.0).nan_to_num_(0.0, 0.0, 0.0)
-    return torch.minimum(levels.clamp_(0), torch.as_tensor(most, device=levels.device)).to(
-        torch.int64
-    )
+    limit = torch.as_tensor(most, dtype=levels.dtype, device=levels.device)
+    return torch.minimum(levels.clamp_(0), limit).to(torch.int64)
 
 
 def values_of(levels: Tensor, negative: Tensor, scales: Scales, sections: Tensor) -> Tensor:

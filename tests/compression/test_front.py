@@ -120,7 +120,7 @@ def test_a_scenario_reads_its_keys_from_dgc():
     config = DGCConfig.__dataclass_fields__
     hints = get_type_hints(DGCConfig)
     shared = config.keys() & schema.keys()
-    assert len(shared) == 14
+    assert len(shared) == 15
     for key in shared:
         assert schema[key]["default"] == config[key].default
         assert len(schema[key]["description"]) > 15

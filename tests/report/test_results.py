@@ -50,12 +50,14 @@ def test_fields_that_few_records_have_are_plain_values_too(records):
         "models": ModelFiles(last="models/last.pt", best="models/best.pt"),
         "resumed_at": (12, 40),
         "lost_ranks": (LostRank(rank=3, step=20), LostRank(rank=1, step=30)),
+        "batch_shares": (2, 2, 1, 2),
         "staleness": StalenessCounts(sent=(5, 6), waiting=(0, 1)),
     }
     frame = to_frame([records[0].model_copy(update=rare)])
     assert holds_plain_values(frame)
     row = frame.iloc[0]
     assert row["models_best"] == "models/best.pt"
+    assert row["batch_shares"] == "2:2:1:2"
     assert row["resumed_at"] == "step 12, step 40"
     assert row["lost_ranks"] == "rank 3 at step 20, rank 1 at step 30"
 

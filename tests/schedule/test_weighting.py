@@ -12,6 +12,7 @@ from dgc_topo.proof import check_all_reduce
 from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import ScheduleError
 from dgc_topo.schedule.views import check_views
+from dgc_topo.training.checks import same_bits
 from tests.strategies import ALL_REDUCE, examples, smallest_world, topologies
 
 TOPOLOGIES = topologies(ALL_REDUCE)
@@ -63,10 +64,9 @@ def test_all_ranks_end_with_the_same_bits_of_the_weighted_sum(case, seed):
     sums = np.zeros(37)
     for rank, weight in zip(own, weights, strict=True):
         sums[kept[rank]] += weight // np.gcd.reduce(weights) * inputs[rank][kept[rank]]
-    for found in sparse:
-        assert torch.equal(found.indices, sparse[0].indices)
-        assert torch.equal(found.values, sparse[0].values)
-    assert sparse[0].values.numpy() == pytest.approx(sums[sparse[0].indices], abs=1e-4)
+    # A run that arrived dense has entries of 0, too, so only the dense sums agree on all ranks.
+    assert all(same_bits(found, sparse[0]) for found in sparse)
+    assert sparse[0].to_dense().numpy() == pytest.approx(sums, abs=1e-4)
 
 
 def test_what_is_sent_stays_the_same():

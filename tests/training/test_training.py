@@ -83,8 +83,8 @@ def test_every_topology_is_trained_and_predicted_in_one_schema(runs):
     recorder, records = runs[0][0]
     assert len(measured(runs)) == 2 * len(TOPOLOGIES) - 1  # gossip is dense only
     assert recorder.left_out == [
-        "gossip(graph=one-peer-exponential), density 0.01: gossip averages whole parameters, "
-        "dense only"
+        "left out: gossip(graph=one-peer-exponential), density 0.01: gossip averages whole "
+        "parameters, dense only"
     ]
     predicted = [m for m in records if m.kind == "predicted"]
     assert len(predicted) == 2 * 2 * len(measured(runs)) == recorder.predictions == recorder.total

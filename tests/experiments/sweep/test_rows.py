@@ -80,7 +80,7 @@ steps = st.fixed_dictionaries(
         "num_steps": st.just(2),
         "jitter": st.just(0.1),
     },
-)
+).filter(lambda axes: not (axes.get("overlap") and axes.get("every") == [1, 7]))
 
 
 def network_file(row, folder: Path) -> str:
