@@ -61,7 +61,9 @@ def test_ranks_agree_nothing_is_lost_and_no_quota_is_exceeded(
         merge = "auto"
     rng = np.random.default_rng(seed)
     offsets = (0, *np.sort(rng.integers(0, length, groups - 1)).tolist(), length)
-    counts = tuple(rng.integers(0, 1 + k, groups).tolist())
+    # No group is to keep more than it has elements: an empty one keeps nothing.
+    wanted = np.minimum(rng.integers(0, 1 + k, groups), np.diff(offsets))
+    counts = tuple(wanted.tolist())
     quotas = Quotas(offsets, counts, merge)
     coding = WireCoding(wire_dtype=wire_dtype)
     payloads = payloads_of(schedule, length, k, seed, quotas=quotas, coding=coding)
