@@ -110,7 +110,7 @@ class Averaging(Table):
         return None
 
 
-#: What to name where a rule does not fit a topology of a goal.
+#: Rule to propose for a topology of each goal.
 _RULES_OVER: Mapping[Goal, str] = {
     "all-reduce": "local-sgd",
     "doubly-stochastic": "d-psgd",

@@ -76,7 +76,7 @@ class Strategy(ABC):
 
 
 class _Contribution(NamedTuple):
-    """What a rank sends, before the schedule runs, and what has led to it."""
+    """A rank's payloads before the schedule runs, and the numbers of their making."""
 
     payloads: list[Payload]
     density: float

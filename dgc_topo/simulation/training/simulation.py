@@ -43,7 +43,7 @@ from dgc_topo.wire.coding import DENSE_BYTES, WireCoding, check_dense_dtype
 if TYPE_CHECKING:
     from dgc_topo.simulation.workload_sources import Source as WorkloadSource
 
-#: What the ranks average.
+#: Kinds of values that ranks average.
 Sends = Literal["gradients", "parameters", "changes"]
 
 #: Number of steps to average over if the topology changes from step to step.
