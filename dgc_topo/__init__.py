@@ -37,6 +37,7 @@ Training
     load_averaging    an Averaging rule by its text form: "diloco:every=50"
     known_averagings  names of all averaging rules
     Averaging         a rule and its options: what is averaged, and how often
+    launch            a function on N workers of this machine, from a notebook or a script
     DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
     compress_fsdp     shards inside a machine (FSDP2), DGC between machines
     save, load        checkpoints of one's own loop: models, optimizers, compressors, values
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from dgc_topo.training.hooks.ddp.hook_state import HookState
     from dgc_topo.training.hooks.fsdp.compress import compress_fsdp
     from dgc_topo.training.optimizer.distributed import DistributedOptimizer
+    from dgc_topo.workers.launching import launch
     from dgc_topo.zoo import known_models
 
     __version__: str
@@ -129,6 +131,7 @@ _HOMES = {
     "known_fabrics": "dgc_topo.network",
     "known_models": "dgc_topo.zoo",
     "known_topologies": "dgc_topo.topology",
+    "launch": "dgc_topo.workers.launching",
     "load": "dgc_topo.training.checkpoints.objects",
     "load_averaging": "dgc_topo.averaging",
     "load_cluster": "dgc_topo.network.cluster",
@@ -182,6 +185,7 @@ __all__ = [
     "known_fabrics",
     "known_models",
     "known_topologies",
+    "launch",
     "load",
     "load_averaging",
     "load_cluster",

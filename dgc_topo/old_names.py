@@ -14,7 +14,6 @@ from typing import Any
 _MOVED = {
     "dgc_topo.execute": ("dgc_topo.runtime",),
     "dgc_topo.lab": ("dgc_topo.workers.lab",),
-    "dgc_topo.launch": ("dgc_topo.workers",),
     "dgc_topo.scenario": ("dgc_topo.experiments.scenario",),
     "dgc_topo.simulate": ("dgc_topo.simulation", "dgc_topo.network"),
     "dgc_topo.verify": ("dgc_topo.proof",),

@@ -43,7 +43,7 @@ def test_names_that_never_were_are_no_modules():
     for name in ("dgc_topo.execute.nothing", "dgc_topo.nothing"):
         done = run(f"import {name}")
         assert f"ModuleNotFoundError: No module named '{name}'" in done.stderr
-    done = run("from dgc_topo.launch import nothing")
+    done = run("from dgc_topo.lab import nothing")
     assert "ImportError: cannot import name 'nothing'" in done.stderr
 
 

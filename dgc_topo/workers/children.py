@@ -168,6 +168,11 @@ def new_rendezvous() -> IO[bytes]:
     return tempfile.NamedTemporaryFile(prefix="dgc-topo-")
 
 
+def path_for_children(file: IO[bytes]) -> str:
+    """Return the path at which children of this process can open a file of `new_rendezvous`."""
+    return f"/proc/{os.getpid()}/fd/{file.fileno()}" if _NAMELESS else str(file.name)
+
+
 def descriptors_for_workers(*files: IO[bytes]) -> Sequence[int]:
     """Return the descriptors that a worker needs: of a meeting's file, and perhaps of a board."""
     return [file.fileno() for file in files] if _NAMELESS else []
