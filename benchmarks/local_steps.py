@@ -1,18 +1,23 @@
 """Utilisation with local steps on emulated links: a grid that is predicted first, then measured.
 
-Run ``python -m benchmarks.local_steps`` (``--help`` lists its options).  A calibration sees
-point-to-point probes, and a profile sees workers that compute and compress.  From these alone every
-pair of a rate and of H is predicted and written down; then each is trained in the lab: a model of
-the zoo whose computing is emulated, 8 hosts, real TCP.
+Run ``python -m benchmarks.local_steps --output grid.jsonl`` (``--help`` lists its options).  A
+calibration sees point-to-point probes, and a profile sees workers that compute and compress.  From
+these alone every pair of a rate and of H is predicted, and written to ``grid.predicted.jsonl`` with
+the time; then each is trained in the lab: a model of the zoo whose computing is emulated, 8 hosts,
+real TCP.  A command that was interrupted, or whose time is over (``--at-most``), goes on when it is
+given again: predictions that are written are kept.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -22,21 +27,24 @@ from dgc_topo.experiments.calibration.calibrate import calibrate_lab
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import Scenario, parse_scenario
 from dgc_topo.experiments.training_cases import cases_of_runs
+from dgc_topo.files import write_whole
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.cluster import load_cluster
 from dgc_topo.network.network_files import load_calibrated
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.simulation.training.simulation import average_steps
 from dgc_topo.training.launch import Event, Finished, launch
-from dgc_topo.units import link_rate_from, seconds_text
+from dgc_topo.units import link_rate_from, seconds_from, seconds_text
 from dgc_topo.workers.lab import Lab
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 HOSTS = 8
 RATES = ("50 Mbit/s", "100 Mbit/s", "200 Mbit/s")
+CALIBRATED = ("100 Mbit/s", "200 Mbit/s")
 EVERY = (1, 10, 50, 200)
 DENSITIES = (1.0, 1 / 64)
+_CALIBRATION_ROUNDS = 3
 _LEAST_STEPS, _ROUNDS = 8, 2  # of a measured training: steps, and rounds of H steps
 
 _TEXT = """
@@ -60,8 +68,8 @@ warm_up = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One pair of a rate and of H: predicted, and then measured.
+class Prediction:
+    """Prediction of one pair of a rate and of H.
 
     Attributes:
         rate: Of every link.
@@ -69,8 +77,7 @@ class Row:
         density: Fraction of a change that is sent.
         predicted_s: Seconds per step.
         predicted_utilisation: Share of the workers' time in which they compute or update.
-        measured_s: Seconds per step.
-        measured_utilisation: As predicted.
+        predicted_at: Date and time.
     """
 
     rate: str
@@ -78,44 +85,73 @@ class Row:
     density: float
     predicted_s: float
     predicted_utilisation: float
-    measured_s: float | None = None
-    measured_utilisation: float | None = None
+    predicted_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Prediction):
+    """A prediction, and what was measured later.
+
+    Attributes:
+        measured_s: Seconds per step.
+        measured_utilisation: As predicted.
+        measured_at: Date and time at the end.
+        load: Load average over a minute, as it began.
+    """
+
+    measured_s: float
+    measured_utilisation: float
+    measured_at: str
+    load: float
 
     @property
     def error(self) -> float:
         """Predicted over measured seconds, minus 1."""
-        assert self.measured_s is not None
         return self.predicted_s / self.measured_s - 1
 
 
 @app.command()
 def main(
-    output: Annotated[Path, typer.Option(help="file of the rows (JSON lines)")],
+    output: Annotated[Path, typer.Option(help="file of the rows (JSON lines), gone on with")],
     network: Annotated[
-        str | None, typer.Option(help="network file; calibrated first if left out")
-    ] = None,
+        Path, typer.Option(help="network file; calibrated and written if it is not there")
+    ],
     model: Annotated[str, typer.Option(help="model of the zoo")] = "resnet110-cifar",
     rate: Annotated[list[str] | None, typer.Option(help="of every link; several")] = None,
     every: Annotated[list[int] | None, typer.Option(help="H; several", min=1)] = None,
+    at_most: Annotated[str, typer.Option(help="begin nothing more after so long")] = "10000s",
 ) -> None:
     """Predict a grid of rates and local steps, then measure it in the lab."""
     with clear_errors():
+        until_s = time.monotonic() + seconds_from(at_most, "--at-most")
         rates = tuple(rate or RATES)
-        if output.exists():
-            raise ValueError(f"--output: {output} is there, expected a new file")
-        calibrated = _calibrated(network, rates)
-        rows = list(_predicted(calibrated, model, rates, tuple(every or EVERY)))
-        _write(output.with_suffix(".predicted.jsonl"), rows)
-        rows = [_measured(row, model) for row in rows]
-        _write(output, rows)
-        console.print(_table(rows))
+        if not network.exists():
+            seen = [link_rate_from(each, "--rate") for each in CALIBRATED]
+            calibrate_lab(seen, HOSTS, rounds=_CALIBRATION_ROUNDS).save(network)
+        predicted = output.with_suffix(".predicted.jsonl")
+        if not predicted.exists() and time.monotonic() < until_s:
+            found = list(_predicted(load_calibrated(network), model, rates, every or EVERY))
+            write_whole(predicted, "".join(json.dumps(asdict(each)) + "\n" for each in found))
+        for prediction in _left(predicted, output):
+            if time.monotonic() > until_s:
+                break
+            with output.open("a") as file:
+                file.write(json.dumps(asdict(_measured(prediction, model))) + "\n")
+        console.print(_table([Row(**row) for row in _lines(output)]))
 
 
-def _calibrated(network: str | None, rates: Sequence[str]) -> CalibratedNetwork:
-    if network is not None:
-        return load_calibrated(network)
-    ends = sorted({link_rate_from(each, "--rate") or 0.0 for each in rates})
-    return calibrate_lab(sorted({ends[0], ends[-1]}), HOSTS)
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _left(predicted: Path, measured: Path) -> list[Prediction]:
+    """Return the predictions that were not measured yet."""
+    keys = ("rate", "every", "density")
+    done = {tuple(row[key] for key in keys) for row in _lines(measured)}
+    wanted = [row for row in _lines(predicted) if tuple(row[key] for key in keys) not in done]
+    return [Prediction(**row) for row in wanted]
 
 
 def _scenario(model: str, rate: str, every: int, density: float) -> Scenario:
@@ -141,10 +177,10 @@ def _run(scenario: Scenario) -> Measurement:
 
 def _predicted(
     network: CalibratedNetwork, model: str, rates: Sequence[str], many: Sequence[int]
-) -> Iterator[Row]:
+) -> Iterator[Prediction]:
     """Yield the predicted rows, from one profile per density: of workers that exchange nothing."""
     for density in DENSITIES:
-        profiled = _run(_scenario(model, rates[0], 1, density))
+        profiled = _run(_scenario(model, rates[-1], 1, density))
         phases = profiled.crowd_phases or profiled.solo_phases
         (case,) = cases_of_runs([profiled.model_copy(update={"solo_phases": phases})])
         for rate in rates:
@@ -154,21 +190,25 @@ def _predicted(
             for every in many:
                 step = replace(case.step, every=every)
                 found = average_steps(step, case.topology, cluster, density=density)
-                yield Row(rate, every, density, found.step_time_s, found.utilisation)
+                now = _now()
+                yield Prediction(rate, every, density, found.step_time_s, found.utilisation, now)
 
 
-def _measured(row: Row, model: str) -> Row:
-    record = _run(_scenario(model, row.rate, row.every, row.density))
+def _measured(prediction: Prediction, model: str) -> Row:
+    load = os.getloadavg()[0]
+    record = _run(_scenario(model, prediction.rate, prediction.every, prediction.density))
     busy_s = record.phases.compute_s + record.phases.update_s
-    return replace(
-        row,
+    return Row(
+        **asdict(prediction),
         measured_s=record.step_time_s,
         measured_utilisation=busy_s / record.step_time_s,
+        measured_at=_now(),
+        load=load,
     )
 
 
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _table(rows: Sequence[Row]) -> Table:
@@ -176,8 +216,6 @@ def _table(rows: Sequence[Row]) -> Table:
         "rate", "density", "H", "predicted", "measured", "error", "utilisation, predicted, measured"
     )
     for row in rows:
-        assert row.measured_s is not None
-        assert row.measured_utilisation is not None
         table.add_row(
             row.rate,
             f"{row.density:.3g}",
