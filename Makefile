@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread per process: several worker processes share the cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-long check install clean
+.PHONY: demo test test-long check docs install clean
 
 install: .venv/installed
 
@@ -30,5 +30,9 @@ test: check  ## lint, types, and all tests but the longest
 test-long: install  ## the tests that take longest: more of the same kinds
 	$(BIN)/pytest -m long
 
+docs: install  ## the site of the documentation, in build/site
+	$(BIN)/python -m tools.docs build/pages
+	$(BIN)/python -m zensical build --strict --clean
+
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis results
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache results

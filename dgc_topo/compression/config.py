@@ -95,6 +95,11 @@ class DGCConfig:
 
     Raises:
         ValueError: if a value is out of range, as "where: what, expected what".
+
+    Example:
+        >>> settings = dt.DGCConfig(density="0.1%", momentum=0.9, clip_norm=1.0)
+        >>> settings.density
+        0.001
     """
 
     density: float = _within(0.001, gt=0, le=1)

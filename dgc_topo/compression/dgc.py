@@ -77,6 +77,13 @@ class DGC:
     Raises:
         ValueError: if the parameters do not fit together, *num_workers* is below 1, or missing
             without a process group, or a setting is unknown or given beside *config*.
+
+    Example:
+        >>> import torch
+        >>> dgc = dt.DGC(torch.nn.Linear(100, 10), num_workers=4, density=0.01, warm_up="none")
+        >>> payload = dgc.compress({"weight": torch.rand(10, 100), "bias": torch.rand(10)})
+        >>> sorted(dgc.finish(payload))  # after dt.all_reduce(payload, "ring") on every rank
+        ['bias', 'weight']
     """
 
     name = "dgc"

@@ -35,6 +35,13 @@ class RandomK(AfterSum):
 
     Raises:
         ValueError: if *density* is out of range, or the parameters do not fit together.
+
+    Example:
+        >>> import torch
+        >>> random_k = dt.RandomK(torch.nn.Linear(100, 10), density="1%")
+        >>> payload = random_k.compress({"weight": torch.rand(10, 100), "bias": torch.rand(10)})
+        >>> sorted(random_k.finish(payload))
+        ['bias', 'weight']
     """
 
     name = "random-k"

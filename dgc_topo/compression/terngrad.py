@@ -36,6 +36,13 @@ class TernGrad(AfterSum):
 
     Raises:
         ValueError: if a setting is out of range, or the parameters do not fit together.
+
+    Example:
+        >>> import torch
+        >>> terngrad = dt.TernGrad(torch.nn.Linear(100, 10), rank=0)
+        >>> payload = terngrad.compress({"weight": torch.rand(10, 100), "bias": torch.rand(10)})
+        >>> sorted(terngrad.finish(payload))
+        ['bias', 'weight']
     """
 
     name = "terngrad"

@@ -61,6 +61,11 @@ class Schedule:
     Raises:
         ScheduleError: if a size is impossible, the goal is unknown, a server is not a rank, or
             all ranks are servers.
+
+    Example:
+        >>> swap = dt.Schedule.from_steps(2, 1, [dt.reduce([0, 1], [1, 0])])
+        >>> dt.prove(swap)
+        Proof(schedule with 2 ranks: all-reduce: ...)
     """
 
     world_size: int

@@ -1,0 +1,1 @@
+"""Tools for those who work on this package; no part of it."""
