@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,11 @@ TOPOLOGY = re.compile(r"<!-- topology: ([\w-]+) \| (.+) -->")
 
 @pytest.fixture(scope="module")
 def files():
+    for needed in ("nbconvert", "zensical"):
+        pytest.importorskip(needed, reason="the extra 'docs' has it")
     return gather()
 
 
-@pytest.mark.skipif(find_spec("zensical") is None, reason="needs the extra 'docs'")
 def test_the_builder_finds_no_broken_link_or_anchor(files, tmp_path):
     for name, content in files.items():
         file = tmp_path / "build" / "pages" / name

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
-from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
 #: Kinds of output, the best first: the page has a style of its own, so Markdown goes before HTML.
@@ -19,9 +18,11 @@ def page(file: Path, stem: str) -> tuple[str, dict[str, bytes]]:
         file: The notebook.
         stem: Beginning of the names of its pictures.
     """
+    from nbconvert import MarkdownExporter  # noqa: PLC0415 - of the extra "docs"
+
     settings = Config({"NbConvertBase": {"display_data_priority": _KINDS}})
-    exporter = MarkdownExporter(config=settings)  # type: ignore[no-untyped-call]
-    notebook = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
+    exporter = MarkdownExporter(config=settings)
+    notebook = nbformat.read(file, as_version=4)
     text, resources = exporter.from_notebook_node(
         notebook, {"output_files_dir": f"{stem}_files", "unique_key": stem}
     )
