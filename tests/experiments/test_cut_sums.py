@@ -8,8 +8,6 @@ from dgc_topo.records.measurement import SparseSizes
 from dgc_topo.simulation.training.encoding import SparseEncoding
 from tests.records import COMPUTING, measurement
 
-pytestmark = pytest.mark.one_process
-
 
 def encoding_of(**sums) -> SparseEncoding:
     sizes = {"length": 100_000, "dense_elements": 0, "entries": 1000, "index_encoding": "auto"}

@@ -17,7 +17,6 @@ from tests.strategies import examples
 TOPOLOGIES = ["ring", "butterfly", "sharded-parameter-server", "mesh", "tree"]
 
 
-@pytest.mark.one_process
 @examples(40)
 @given(
     shape=st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple),
@@ -87,7 +86,6 @@ def test_sparse_tensors_are_summed_and_what_is_rejected_goes_to_one_residual(clu
         assert kept > 60 if key.startswith("union") else 30 < kept <= 40
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -17,9 +17,6 @@ from dgc_topo.runtime.comparison import settings_of as settings_of_run
 from dgc_topo.topology import Topology, load_topology
 from tests.training.tiny import write_tiny
 
-pytestmark = pytest.mark.one_process
-
-
 RING = """
 from dgc_topo.topologies import ring
 def schedule(world_size: int): return ring.schedule(world_size)

@@ -98,7 +98,6 @@ def test_gossip_goes_on_without_a_killed_and_a_stopped_rank(tmp_path):
     assert (second.lost_ranks, second.num_workers) == ((), 4)
 
 
-@pytest.mark.one_process
 def test_only_gossip_goes_on_without_a_rank(tmp_path):
     with pytest.raises(ScenarioError, match=r"topologies.1: ring with train.on_lost_rank"):
         jobs_in(tmp_path, "gossip", "ring", extra='on_lost_rank = "continue"')
@@ -110,7 +109,6 @@ def loss_at(step):
     return error
 
 
-@pytest.mark.one_process
 def test_steps_are_lost_from_the_checkpoint_to_the_furthest_step():
     heard: list[Event] = []
     restarts = Restarts(heard.append, 9)

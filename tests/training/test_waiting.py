@@ -8,8 +8,6 @@ import pytest
 from dgc_topo.liveness import Liveness, Position, current, make_current
 from dgc_topo.training.waiting import Waits
 
-pytestmark = pytest.mark.one_process
-
 
 class Informed(Liveness):
     """Hears of three others."""

@@ -12,8 +12,6 @@ import torch
 import dgc_topo
 from dgc_topo.workers.group import GroupPeerError, Worker
 
-pytestmark = pytest.mark.one_process
-
 PACKAGE = Path(dgc_topo.__file__).parent
 #: Torch's calls that pickle what they send, and the modules that do.
 PICKLING_CALLS = {

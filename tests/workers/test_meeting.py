@@ -43,13 +43,11 @@ def rank(number: int, world_size: int, **settings: Any) -> Statement:
     return statement_of(Seat(number, world_size), [], settings)
 
 
-@pytest.mark.one_process
 def test_ranks_that_agree_all_find_the_same_ranks():
     statements = [rank(number, 5, seed=1, densities=[0.1]) for number in range(5)]
     assert said_by(list(reversed(statements))) == [statements] * 5
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize(
     ("odd", "says"),
     [
@@ -76,7 +74,6 @@ def test_the_rank_and_the_key_that_differ_are_named_on_every_rank(odd: Statement
             raise error
 
 
-@pytest.mark.one_process
 def test_a_rank_too_many_is_refused_by_name_even_if_it_comes_late():
     store = HashStore()
     meet(store, alone := rank(0, 1, seed=1), 5)
@@ -95,7 +92,6 @@ def meet_late(store: Any, late: Statement) -> None:
     meeting._check_among(late, ranks)
 
 
-@pytest.mark.one_process
 def test_ranks_that_do_not_come_are_named():
     found = said_by([rank(0, 4), rank(2, 4)], patience_s=0.2)
     assert [str(error) for error in found] == [
@@ -103,7 +99,6 @@ def test_ranks_that_do_not_come_are_named():
     ] * 2
 
 
-@pytest.mark.one_process
 def test_what_the_launcher_leaves_open_is_found_from_the_machines():
     machines = ["a", "b", "a", "b", "c"]
     told = [Statement(Seat(n, 5), machine) for n, machine in enumerate(machines)]
@@ -116,7 +111,6 @@ def test_what_the_launcher_leaves_open_is_found_from_the_machines():
     ]
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize(
     ("gpus", "auto", "refusal"),
     [

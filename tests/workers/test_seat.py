@@ -6,8 +6,6 @@ import pytest
 
 from dgc_topo.workers.seat import Seat, meeting_point, seat_from
 
-pytestmark = pytest.mark.one_process
-
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8"}
 SLURM = {
     "SLURM_PROCID": "5",

@@ -194,7 +194,6 @@ def assert_closed(stranger: socket.socket) -> None:
         assert stranger.recv(1) == b""
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize("world_size", [2, 3, 4, 7, 8, 33])
 def test_news_reaches_all_even_if_any_one_rank_is_dumb(world_size: int):
     for dumb in range(world_size):
@@ -208,7 +207,6 @@ def test_news_reaches_all_even_if_any_one_rank_is_dumb(world_size: int):
         assert all(rank in neighbours(other, world_size) for other in around)
 
 
-@pytest.mark.one_process
 def test_a_board_shows_the_last_note_whatever_its_length():
     with new_board(2) as memory:
         writer, reader = Board(memory.fileno(), 2), Board(memory.fileno(), 2)

@@ -24,8 +24,6 @@ from dgc_topo.experiments.calibration.measure import Measured
 from dgc_topo.network import star
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 
-pytestmark = pytest.mark.one_process
-
 MACHINE = {"cores_per_machine": 2.0, "hosts_per_machine": 64}
 TRUE = Parameters(
     goodput=0.956,

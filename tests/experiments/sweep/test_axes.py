@@ -14,8 +14,6 @@ from dgc_topo.experiments.scenario.axes import number, values_of, whole_number
 from dgc_topo.experiments.scenario.sweep import SweepSection
 from dgc_topo.experiments.sweep.running import SilentSweep
 
-pytestmark = pytest.mark.one_process
-
 PLAIN: dict[str, Any] = {
     "topology": "ring",
     "world_size": 4,

@@ -124,7 +124,6 @@ def test_a_worker_that_fails_says_why(tmp_path):
         dt.sweep(str(file), 4, "1gbe", "resnet50", processes=1)
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize("workers", [1, 2, 3, 40])
 def test_every_point_is_given_once_and_a_worker_keeps_to_its_schedules(workers):
     axes = SweepSection.model_validate(

@@ -10,8 +10,6 @@ import dgc_topo as dt
 from dgc_topo.experiments.sweep.rows import SweptCollective, SweptStep
 from dgc_topo.simulation.training import Codec
 
-pytestmark = pytest.mark.one_process
-
 TOPOLOGIES = ["ring", "butterfly", "tree", "parameter-server", "mesh", "gossip:graph=ring"]
 SETTINGS = [
     "topology",

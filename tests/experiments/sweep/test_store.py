@@ -15,8 +15,6 @@ from dgc_topo.experiments.sweep.rows import VERSION
 from dgc_topo.experiments.sweep.running import SilentSweep
 from dgc_topo.records.records import ResultsError, lock
 
-pytestmark = pytest.mark.one_process
-
 AXES: dict[str, Any] = {
     "topology": ["ring", "gossip"],
     "world_size": [2, 3],

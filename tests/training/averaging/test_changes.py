@@ -19,8 +19,6 @@ from tests.training.averaging.quadratic import (
     sgd,
 )
 
-pytestmark = pytest.mark.one_process
-
 OPTIMIZERS = pytest.mark.parametrize("make", [sgd, momentum, adamw])
 
 

@@ -15,8 +15,6 @@ from dgc_topo.runtime import run_in_process
 from tests.strategies import examples
 from tests.training.averaging.quadratics import Ranks
 
-pytestmark = pytest.mark.one_process
-
 RULES = "choco:consensus_step=0.5", "dgc-gossip:consensus_step=0.5"
 GRAPHS = "ring", "complete", "exponential", "torus"
 

@@ -5,8 +5,6 @@ import torch
 
 from tests.training.averaging.quadratics import Ranks
 
-pytestmark = pytest.mark.one_process
-
 OPTIONS = "every=3,outer_learning_rate=0.7,outer_momentum=0.6"
 
 

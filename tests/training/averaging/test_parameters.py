@@ -15,8 +15,6 @@ from tests.training.averaging.quadratic import (
     sgd,
 )
 
-pytestmark = pytest.mark.one_process
-
 
 @pytest.mark.parametrize("make", [sgd, momentum, adamw])
 @pytest.mark.parametrize("graph", ["ring", "complete", "one-peer-exponential"])

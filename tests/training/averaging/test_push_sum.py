@@ -9,8 +9,6 @@ from dgc_topo.mixing import mixing_matrix
 from dgc_topo.topology import Topology
 from tests.training.averaging.quadratics import Ranks
 
-pytestmark = pytest.mark.one_process
-
 PUSH = "gossip:graph=random-push"
 
 

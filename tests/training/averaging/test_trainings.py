@@ -55,7 +55,6 @@ def test_virtual_workers_equal_real_ones(tmp_path):
             assert one.consensus_distance > 1e-3
 
 
-@pytest.mark.one_process
 def test_compressed_rules_send_what_their_density_says(tmp_path):
     dense, sparse = (
         run_here(job_of(tmp_path, "choco", "gossip:graph=ring", density, epochs=1, steps=2))
@@ -66,7 +65,6 @@ def test_compressed_rules_send_what_their_density_says(tmp_path):
     assert sparse.sparse.entries == pytest.approx(0.01 * sparse.sparse.length, rel=0.01)
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule[0])
 def test_a_training_goes_on_bit_for_bit(rule, tmp_path):
     job = changed(job_of(tmp_path, *rule, steps=5), checkpoint_every=2)
@@ -77,7 +75,6 @@ def test_a_training_goes_on_bit_for_bit(rule, tmp_path):
     assert again.quality == whole.quality
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule[0])
 def test_a_training_goes_on_with_other_workers(rule, tmp_path):
     job = changed(job_of(tmp_path, *rule, steps=5), checkpoint_every="epoch")

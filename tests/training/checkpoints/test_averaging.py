@@ -6,8 +6,6 @@ import torch
 from dgc_topo.averaging import load_averaging
 from tests.training.checkpoints.runs import changed, jobs_of, stopped, train
 
-pytestmark = pytest.mark.one_process
-
 ADAMW = {"optimizer": "adamw", "learning_rate": 0.005}
 
 

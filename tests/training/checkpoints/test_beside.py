@@ -16,8 +16,6 @@ from dgc_topo.training.job import Job
 from tests.training.checkpoints.runs import stopped, train
 from tests.training.tiny import write_tiny
 
-pytestmark = pytest.mark.one_process
-
 
 @pytest.fixture
 def whole(tmp_path) -> Scenario:

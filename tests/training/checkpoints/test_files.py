@@ -19,8 +19,6 @@ from dgc_topo.training.checkpoints.manifest import MANIFEST
 from dgc_topo.training.checkpoints.plain import checksum, plain
 from tests.training.checkpoints.runs import changed, jobs_of, stopped, train
 
-pytestmark = pytest.mark.one_process
-
 
 @contextmanager
 def a_limit_of(num_bytes: int):

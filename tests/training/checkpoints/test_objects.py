@@ -11,8 +11,6 @@ from torch import nn
 import dgc_topo as dt
 from dgc_topo.training.checkpoints.errors import CheckpointError
 
-pytestmark = pytest.mark.one_process
-
 
 class Loop:
     """A small training with everything that has state."""

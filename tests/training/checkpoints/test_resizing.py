@@ -21,8 +21,6 @@ from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.world import VirtualWorld
 from tests.training.checkpoints.runs import Stop, changed, jobs_of, stop_at, train, virtual
 
-pytestmark = pytest.mark.one_process
-
 
 def resumed(job: Job, folder) -> tuple[TrainingRun, Progress]:
     """Return a training that has just taken over a checkpoint."""

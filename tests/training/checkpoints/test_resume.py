@@ -16,8 +16,6 @@ from dgc_topo.training.job import Job
 from tests.training.checkpoints.runs import changed, jobs_of, stopped, train
 from tests.training.test_virtual import RUNGS
 
-pytestmark = pytest.mark.one_process
-
 SAME = ("quality", "parameters", "staleness", "num_steps", "compressed_bytes", "sparse")
 
 

@@ -12,7 +12,6 @@ from dgc_topo.training.checkpoints.step_records import StepRecords
 from dgc_topo.training.rank import FIELDS, StepRecord
 from tests.training.checkpoints.runs import changed, jobs_of, stopped, train
 
-pytestmark = pytest.mark.one_process
 STEPS = 12
 
 

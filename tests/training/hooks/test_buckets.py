@@ -8,8 +8,6 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.payload import SparsePayload
 from dgc_topo.training.hooks.compressors import BucketDGC
 
-pytestmark = pytest.mark.one_process
-
 
 @pytest.mark.parametrize(
     "settings",

@@ -26,7 +26,6 @@ def test_a_saved_state_goes_on_bit_for_bit_in_other_buckets(workers, optimizer):
     assert workers.run(2, jobs.resumed, optimizer) == [0.0] * 2
 
 
-@pytest.mark.one_process
 def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded(alone):
     state = dt.HookState(net(), momentum=0.9)
     zeros = {"velocity": torch.zeros(30, 30), "residual": torch.zeros(30, 30)}
@@ -49,7 +48,6 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded(alone):
     assert parameters["0.weight"]["velocity"].shape == (30, 30)
 
 
-@pytest.mark.one_process
 def test_a_state_whose_momentum_or_residual_has_no_place_is_refused(alone):
     """Momentum that moved into a hook is 0 in the optimizer's snapshot, and so in the next hook."""
     model = net()
@@ -70,7 +68,6 @@ def test_a_state_whose_momentum_or_residual_has_no_place_is_refused(alone):
     assert state.step == 7
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize("density", [0.1, 1.0])
 def test_sparse_gradients_are_refused_where_they_are_trained(alone, density):
     words = nn.Sequential(nn.Embedding(9, 4, sparse=True), nn.Linear(4, 4))
@@ -80,7 +77,6 @@ def test_sparse_gradients_are_refused_where_they_are_trained(alone, density):
     dt.HookState(words, density=density)
 
 
-@pytest.mark.one_process
 def test_a_state_goes_on_with_its_momentum_and_on_its_rank_or_is_refused(alone):
     def made() -> tuple[nn.Module, torch.optim.Optimizer]:
         model = net()
@@ -103,7 +99,6 @@ def test_a_state_goes_on_with_its_momentum_and_on_its_rank_or_is_refused(alone):
     state.load_state_dict(state_for(pair, 0, 1))  # for another number of ranks
 
 
-@pytest.mark.one_process
 def test_momentum_that_moved_before_goes_on_in_the_next_hook_which_says_so(alone, caplog):
     """Also of an optimizer whose snapshot was loaded before the hook was made."""
     model = net()
@@ -127,7 +122,6 @@ def test_momentum_that_moved_before_goes_on_in_the_next_hook_which_says_so(alone
         assert {group["momentum"] for group in each.param_groups} == {0}
 
 
-@pytest.mark.one_process
 def test_a_state_can_be_neither_copied_nor_pickled_and_says_so(alone):
     model = net()
     ddp = nn.parallel.DistributedDataParallel(model)
@@ -200,7 +194,6 @@ def optimizer(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.1, **settings)
 
 
-@pytest.mark.one_process
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -225,7 +218,6 @@ def test_what_cannot_be_honoured_is_refused(alone, settings, message):
         dt.HookState(net(), **settings)
 
 
-@pytest.mark.one_process
 def test_an_optimizer_that_cannot_give_up_its_momentum_is_refused_unchanged(alone):
     model, other = net(), net()
     first, second = list(model[0].parameters()), list(model[1].parameters())
@@ -246,7 +238,6 @@ def test_an_optimizer_that_cannot_give_up_its_momentum_is_refused_unchanged(alon
         assert before == [{**group, "params": []} for group in made.param_groups]
 
 
-@pytest.mark.one_process
 def test_each_parameter_keeps_its_own_weight_decay(alone):
     model = net()
     biases = [each for each in model.parameters() if each.dim() == 1]
@@ -266,7 +257,6 @@ def test_each_parameter_keeps_its_own_weight_decay(alone):
     del ddp
 
 
-@pytest.mark.one_process
 def test_the_log_says_once_what_is_compressed_and_warns_if_nothing_is(alone, caplog):
     with caplog.at_level(logging.INFO, logger="dgc_topo.hook"):
         model = net()

@@ -11,8 +11,6 @@ from torch.optim import SGD, AdamW
 import dgc_topo as dt
 from dgc_topo.training.optimizer.checks import watch_optimizers
 
-pytestmark = pytest.mark.one_process
-
 
 class Owner:
     """Stands for a hook's state."""

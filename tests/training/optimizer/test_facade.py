@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR, StepLR
 import dgc_topo as dt
 from tests.training.optimizer.snapshots import alike
 
-pytestmark = [pytest.mark.one_process, pytest.mark.usefixtures("alone")]
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def net() -> nn.Sequential:
