@@ -8,7 +8,7 @@ buckets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,25 +19,13 @@ from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.pool import constant
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload
 from dgc_topo.training.buckets import add_up
-
-#: State of one parameter: section to tensor, shaped like the parameter.
-ParameterState = dict[str, Tensor]
-
-_HISTOGRAM = "sent_histogram"  # the one section that is not by parameter
+from dgc_topo.training.carrying import ParameterState, Parked, by_parameter, by_section
 
 
 class BucketDGC(DGC):
     """DGC of a part of a model, which may have nothing to compress."""
 
     is_part = True
-
-    def states(self, names: Iterable[str]) -> dict[str, ParameterState]:
-        """Return the live state of some parameters, sharing memory."""
-        sections = self.sections()
-        return {
-            name: {key: tensors[name] for key, tensors in sections.items() if name in tensors}
-            for name in names
-        }
 
     @torch.no_grad()
     def finish_into(self, payload: Payload, views: Mapping[str, Tensor]) -> None:
@@ -98,9 +86,7 @@ class Compressors:
     ) -> None:
         self._memory, self._config, self._num_workers = memory, config, num_workers
         self._live: dict[tuple[str, ...], BucketDGC] = {}
-        #: State of parameters that are in no bucket now.
-        self._parked: dict[str, ParameterState] = {}
-        self._histogram: Tensor | None = None
+        self._parked = Parked()  # state of parameters that are in no bucket now
 
     def of(self, names: tuple[str, ...], step: int) -> BucketDGC:
         """Return the compressor of a bucket, with its density for a step.
@@ -118,19 +104,18 @@ class Compressors:
 
     def state(self) -> dict[str, ParameterState]:
         """Return copies of the state of all parameters that have some."""
-        found = {name: copies_of(parked) for name, parked in self._parked.items()}
+        found = by_parameter(self._parked.sections)
         for names, compressor in self._live.items():
-            for name, live in compressor.states(names).items():
-                found[name] = copies_of(live)
-        return found
+            found |= by_parameter(compressor.sections(), names)
+        return {name: copies_of(each) for name, each in found.items()}
 
     def load(self, state: Mapping[str, ParameterState]) -> None:
         """Replace all state; it has been checked."""
-        self._live, self._parked, self._histogram = {}, dict(state), None
+        self._live, self._parked = {}, Parked(by_section(state))
 
     def park(self, name: str, state: ParameterState) -> None:
         """Add to the state that the next bucket with this parameter begins with."""
-        self._parked.setdefault(name, {}).update(state)
+        self._parked.add(by_section({name: state}))
 
     def sections(self) -> set[str]:
         """Return the sections that state of parameters may have with these settings."""
@@ -149,33 +134,13 @@ class Compressors:
         return add_up([compressor.staleness() for compressor in self._live.values()])
 
     def _made(self, names: tuple[str, ...], step: int) -> BucketDGC:
-        self._unmake({*names})
+        """Return a new compressor, with the state of former buckets that held some of *names*."""
+        for former in [each for each in self._live if not {*names}.isdisjoint(each)]:
+            self._parked.add(self._live.pop(former).sections())
         made = BucketDGC(self._memory(names), num_workers=self._num_workers, config=self._config)
-        sections = made.sections()
-        taken = {name: self._parked.pop(name, {}) for name in names}
-        state = {
-            section: {
-                name: taken[name].get(section, live) if name in taken else live
-                for name, live in tensors.items()
-            }
-            for section, tensors in sections.items()
-        }
-        if _HISTOGRAM in sections and self._histogram is not None:
-            state[_HISTOGRAM] = {"all": self._histogram}
-            self._histogram = None
+        state = self._parked.take(made.sections())
         made.load_state_dict({"compressor": made.name, "step": step, "epoch": step, **state})
         return made
-
-    def _unmake(self, names: set[str]) -> None:
-        """Park the state of former buckets that hold some of *names*."""
-        for former in [each for each in self._live if not names.isdisjoint(each)]:
-            compressor = self._live.pop(former)
-            self._parked |= compressor.states(former)
-            sections = compressor.sections()
-            if _HISTOGRAM in sections:
-                histogram = sections[_HISTOGRAM]["all"]
-                kept = self._histogram
-                self._histogram = histogram if kept is None else kept + histogram
 
 
 def copies_of(state: ParameterState) -> ParameterState:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dgc_topo.compression.balance import num_cells
 from dgc_topo.scalars import plain_int
-from dgc_topo.training.hooks.compressors import ParameterState
+from dgc_topo.training.carrying import ParameterState
 
 _INTEGERS = {"last_sent": torch.int32, "shares": torch.int64}
 

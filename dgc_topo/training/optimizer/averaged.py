@@ -84,8 +84,8 @@ class AveragedRule(CompressingRule):
         if self.parameters:
             self.compressor.renew()  # what others know of a parameter ends when it is not trained
         super().train(groups)
-        for section in ("anchor", "x", "estimate", "gap"):
-            self._aside.pop(section, None)  # it may be given other values while it is frozen
+        # A frozen parameter may be given other values.
+        self._aside.forget("anchor", "x", "estimate", "gap")
 
     def start(self) -> None:
         """See `Rule.start`."""

@@ -13,14 +13,15 @@ from torch import Tensor
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.training.buckets import apply_updates
+from dgc_topo.training.carrying import Parked
 from dgc_topo.training.marks import check_marks
-from dgc_topo.training.optimizer.carrying import Sections, as_snapshot, carried
 from dgc_topo.training.optimizer.momentum import (
     check_momentum,
     common_momentum,
     place_of_momentum,
 )
 from dgc_topo.training.optimizer.rules import Parameters, Rule
+from dgc_topo.training.optimizer.snapshots import as_snapshot, check_sections
 from dgc_topo.training.ownership import check_place
 
 
@@ -53,7 +54,7 @@ class CompressingRule(Rule):
         before = CompressingRule.state(self) if self.parameters else {}
         super().train(groups)
         self.compressor = self._make_compressor()
-        self._aside: Sections = {}
+        self._aside = Parked()
         if before:
             CompressingRule.load_state(self, before)
 
@@ -64,7 +65,7 @@ class CompressingRule(Rule):
     def state(self) -> dict[str, Any]:
         """Return a snapshot of the compressor's state, of what is put aside, and whose they are."""
         saved = self.compressor.state_dict()
-        aside = as_snapshot(self._aside, saved)
+        aside = as_snapshot(self._aside.sections, saved)
         return {"compressor": saved, "aside": aside, "place": self.own.place}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -76,9 +77,12 @@ class CompressingRule(Rule):
                 f"{self.where} state: {sorted(state)}, expected 'compressor', 'aside' and 'place'"
             ) from None
         check_place(self.where, place, self.own.place)
-        found, aside = carried(saved, aside, self.compressor.state_dict())
-        self.compressor.load_state_dict(found)
-        self._aside = aside
+        empty = self.compressor.state_dict()
+        check_sections(saved, empty)
+        parked = Parked(aside)
+        parked.add(saved)
+        self.compressor.load_state_dict({**saved, **parked.take(empty)})
+        self._aside = parked
 
     @abstractmethod
     def _make_compressor(self) -> HasState:

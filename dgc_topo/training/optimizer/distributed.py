@@ -21,7 +21,6 @@ from dgc_topo.compression.parameters import check_parameters
 from dgc_topo.compression.resharding import state_for
 from dgc_topo.topology import Topology
 from dgc_topo.training.marks import DisagreementError
-from dgc_topo.training.optimizer.carrying import check_state
 from dgc_topo.training.optimizer.choice import (
     Choice,
     check_names,
@@ -35,6 +34,7 @@ from dgc_topo.training.optimizer.choice import (
 )
 from dgc_topo.training.optimizer.facade import Facade
 from dgc_topo.training.optimizer.rules import scale_gradients
+from dgc_topo.training.optimizer.snapshots import check_state
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
 _WHERE = "distributed optimizer"

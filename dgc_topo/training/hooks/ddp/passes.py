@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.compression.compressor import restore
+from dgc_topo.training.carrying import by_parameter
 from dgc_topo.training.hooks.compressors import BucketDGC, copies_of
 from dgc_topo.training.hooks.sums import PartSum
 
@@ -30,7 +31,7 @@ class Rollback:
     """
 
     def __init__(self, compressor: BucketDGC, names: Sequence[str]) -> None:
-        self._live = compressor.states(names)
+        self._live = by_parameter(compressor.sections(), names)
         self._before = {name: copies_of(state) for name, state in self._live.items()}
 
     @torch.no_grad()
