@@ -64,7 +64,8 @@ def open_logs(
 
             - ``csv``: ``steps.csv`` and ``evaluations.csv`` in *folder*;
             - ``tensorboard``: event files in *folder*;
-            - ``wandb``: a run of Weights & Biases, whose files are beside *folder*;
+            - ``wandb``: a run of Weights & Biases, whose files are beside *folder*; its id is in
+              *folder*, so that a training that goes on goes on in its run;
             - ``file.py:NAME``: a class of your own, made with *folder*, that has ``on_step``.
         folder: Folder of this training's logs; made if it is missing.
         name: Name of the run; the folder's by default.
@@ -90,7 +91,7 @@ def open_logs(
         elif each == "tensorboard":
             made.append(TensorBoardLog(place))
         elif each == "wandb":
-            made.append(WandbLog(place.parent, called, project, config))
+            made.append(WandbLog(place, called, project, config))
         else:
             made.append(_own(each, load_function(each, code_folder, key="log"), place))
     return Callbacks(made)

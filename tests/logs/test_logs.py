@@ -68,8 +68,8 @@ def test_tensorboard_reads_back_what_was_told(tmp_path):
     assert "train/density" not in found.Tags()["scalars"]
 
 
-def test_wandb_is_told_with_its_documented_functions(tmp_path, monkeypatch):
-    """The package is faked by a recorder: it is not among those that tests install."""
+def recorded_wandb(monkeypatch) -> list[Any]:
+    """Fake the package by a recorder: it is not among those that tests install."""
     told: list[Any] = []
     run = SimpleNamespace(
         log=lambda values, step: told.append((step, values)), finish=lambda: told.append("finish")
@@ -82,6 +82,11 @@ def test_wandb_is_told_with_its_documented_functions(tmp_path, monkeypatch):
     # What find_spec wants of a loaded module is its __spec__.
     module = SimpleNamespace(init=init, __spec__=SimpleNamespace())
     monkeypatch.setitem(sys.modules, "wandb", module)
+    return told
+
+
+def test_wandb_is_told_with_its_documented_functions(tmp_path, monkeypatch):
+    told = recorded_wandb(monkeypatch)
     with dt.open_logs(["wandb"], tmp_path / "run", project="p", config={"seed": 1}) as log:
         tell(log, 4, 4)
     begin, step, evaluation, end = told
@@ -90,6 +95,23 @@ def test_wandb_is_told_with_its_documented_functions(tmp_path, monkeypatch):
     assert step == (4, {"train/loss": 0.25, "train/learning_rate": 0.1})
     assert evaluation == (4, {"test/accuracy": 0.04})
     assert end == "finish"
+
+
+def test_wandb_goes_on_in_the_run_of_a_training_that_goes_on(tmp_path, monkeypatch):
+    """What an interrupted training left in its folder names the run; a new training has its own."""
+    told = recorded_wandb(monkeypatch)
+    for first, last in ((1, 3), (3, 5), (1, 2)):
+        with dt.open_logs(["wandb"], tmp_path / "run") as log:
+            tell(log, first, last)
+    begun = [each for each in told if isinstance(each, dict)]
+    assert [each["resume"] for each in begun] == ["allow"] * 4
+    ids = [each["id"] for each in begun]
+    assert ids[0] == ids[1] == ids[2] != ids[3]  # the third is left as soon as step 1 comes
+    ends = [place for place, each in enumerate(told) if each == "finish"]
+    assert [step for step, _ in told[ends[2] + 2 : -1]] == [1, 2]
+    with dt.open_logs(["wandb"], tmp_path / "other") as log:
+        tell(log, 7, 7)
+    assert told[-3]["id"] not in ids
 
 
 def test_a_log_that_is_not_there_says_what_installs_it(tmp_path, monkeypatch):
