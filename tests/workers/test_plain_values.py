@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from dgc_topo.workers.plain_values import read_value, write_value
 
-pytestmark = pytest.mark.one_process
-
 KEYS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 LEAVES = KEYS | st.floats()
 VALUES = st.recursive(
