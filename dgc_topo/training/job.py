@@ -153,6 +153,7 @@ def _settings_version_1(job: Job) -> dict[str, object]:
             scope=(compression.scope, "layer"),
             merge=(compression.merge, "union"),
             balance=(compression.balance, False),
+            sums=(_version_of_sums(compression), 1),
             accumulation=(compression.accumulation, True),
             momentum_correction=(compression.momentum_correction, True),
             clipping=(compression.clipping, True),
@@ -168,6 +169,15 @@ def _settings_version_1(job: Job) -> dict[str, object]:
     if job.averaging is not None:
         settings["averaging"] = str(job.averaging)
     return settings if job.rung is None else {**settings, "rung": job.rung}
+
+
+def _version_of_sums(compression: CompressionSection) -> int:
+    """Return 2 where sums mean something else than in records of the same settings before.
+
+    Re-selection once followed the exact sum, and then kept equal slices' shares; balance once took
+    the places of exact sums from the steps before.
+    """
+    return 2 if compression.merge != "union" or compression.balance else 1
 
 
 def _but_defaults(**settings: tuple[object, object]) -> dict[str, object]:

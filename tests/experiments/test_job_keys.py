@@ -87,6 +87,7 @@ OVERLAPPED = (
     .replace('scope = "model"', "")
     .replace('workers = "virtual"', "")
 )
+RESELECT = 'merge = "reselect"\n'
 BALANCED = EVERYTHING + "balance = true\n"
 POWERSGD = (
     OVERLAPPED.partition("[compression]")[0].replace("bucket_mib = 2", "")
@@ -97,8 +98,8 @@ POWERSGD = (
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        (EVERYTHING, "57679279b858d17e"),
-        (OVERLAPPED, "5c4475964f293751"),
+        (EVERYTHING.replace(RESELECT, ""), "d43e7e495783df8f"),
+        (OVERLAPPED.replace(RESELECT, ""), "4f0b1314b0ed8a9a"),
         (POWERSGD, "890c192a4ae5f761"),
     ],
 )
@@ -106,6 +107,23 @@ def test_a_job_of_which_nothing_is_as_by_default_has_the_key_it_had(text, key):
     """The keys are those that commit b002606 gives."""
     [job], _ = plan_jobs(parse_scenario(text))
     assert job.key == key
+
+
+@pytest.mark.parametrize(
+    ("text", "earlier"),
+    [(EVERYTHING, "57679279b858d17e"), (OVERLAPPED, "5c4475964f293751")],
+    ids=["after the pass", "overlapped"],
+)
+def test_sums_that_once_meant_something_else_have_new_keys(text, earlier):
+    """The keys that commit b002606 gives belong to sums that were cut after they had travelled."""
+    [job], _ = plan_jobs(parse_scenario(text))
+    [exact], _ = plan_jobs(parse_scenario(text.replace(RESELECT, "")))
+    [balanced], _ = plan_jobs(parse_scenario(text.replace(RESELECT, "balance = true\n")))
+    settings: list[Any] = [
+        _settings_version_1(each)["compression"] for each in (job, balanced, exact)
+    ]
+    assert ["sums" in each for each in settings] == [True, True, False]
+    assert len({earlier, job.key, exact.key, balanced.key}) == 4
 
 
 OWN = re.sub(r"(?s)dataset = .*?options = [^\n]*", "OWN", EVERYTHING).replace(

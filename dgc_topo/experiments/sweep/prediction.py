@@ -132,6 +132,8 @@ class Predictor:
             "jitter": repr(axes.jitter) if axes.jitter else None,
             "union_exponent": axes.union_exponent if sparse else None,
             "index_encoding": axes.index_encoding if axes.index_encoding != "auto" else None,
+            # Messages in the smallest coding became smaller when it could be Rice's.
+            "codings": 2 if sparse and axes.index_encoding == "auto" else None,
             "num_steps": axes.num_steps,
         }
         said = {key: value for key, value in more.items() if value is not None}
