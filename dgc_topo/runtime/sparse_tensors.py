@@ -49,13 +49,17 @@ def write_entries(total: Entries, value: Tensor) -> None:
         return
     sparse_shape, dense_shape = value.shape[: value.sparse_dim()], value.shape[value.sparse_dim() :]
     block = max(prod(dense_shape), 1)
-    rows, row_of = torch.unique(total.indices // block, return_inverse=True)
-    values = torch.zeros(len(rows), block, dtype=torch.float32, device=value.device)
-    values[row_of, total.indices % block] = total.values
+    rows, values = total.indices, total.values[:, None]
+    if block > 1:
+        rows, row_of = torch.unique_consecutive(total.indices // block, return_inverse=True)
+        values = torch.zeros(len(rows), block, dtype=torch.float32, device=value.device)
+        values[row_of, total.indices % block] = total.values
     places = []
-    for size in reversed(sparse_shape):
+    for size in reversed(sparse_shape[1:]):
         places.append(rows % max(size, 1))
         rows = rows // max(size, 1)
+    if sparse_shape:
+        places.append(rows)
     indices = torch.stack(places[::-1]) if places else rows.new_zeros((0, len(rows)))
     made = torch.sparse_coo_tensor(
         indices,
