@@ -131,6 +131,8 @@ def test_reselection_cuts_the_sum_before_it_is_sent_on(outcome):
         assert server["bytes_per_rank"] == pytest.approx(7 * coded_bytes(1000))
     exact, auto = (outcome("mesh", 8, *sparse, "--merge", m) for m in ("union", "auto"))
     assert auto["bytes_per_rank"] == exact["bytes_per_rank"]  # nobody sends a whole sum on
+    placed = outcome("mesh", 8, *sparse, "--balance")
+    assert placed["messages"] == 2 * exact["messages"]
 
 
 def test_one_rank_and_no_bytes_take_no_time(outcome):

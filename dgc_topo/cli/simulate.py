@@ -59,6 +59,10 @@ UnionExponent = Annotated[
         help="c ranks' entries merge into c**exponent times one's; else independent",
     ),
 ]
+Balance = Annotated[
+    bool,
+    typer.Option("--balance", help="of exact sparse sums: two passes, places first, then values"),
+]
 Goal = Annotated[
     Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
 ]
@@ -66,6 +70,7 @@ Goal = Annotated[
 _OPTIONS = {
     "density": "--density",
     "merge": "--merge",
+    "balance": "--balance",
     "union_exponent": "--union-exponent",
 }
 
@@ -83,6 +88,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     density: Fraction = 1.0,
     union_exponent: UnionExponent = None,
     merge: MergeOption = "union",
+    balance: Balance = False,
     seed: Seed = 0,
     goal: Goal = None,
     as_json: AsJson = False,
@@ -116,7 +122,10 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
         num_bytes = bytes_from(needed(size, "--bytes", "a size such as 100MiB"), "--bytes")
         topology.schedule(num_ranks)  # refuse a topology that cannot run before any other work
         cluster = cluster_from(network, num_ranks, bandwidth, latency)
-        buffer = Buffer(num_bytes, density, union_exponent=union_exponent, merge=as_merge(merge))
+        policy = as_merge(merge)
+        buffer = Buffer(
+            num_bytes, density, union_exponent=union_exponent, merge=policy, balance=balance
+        )
         _run_once(topology, cluster, buffer, seed=seed, goal_file=goal, as_json=as_json)
 
 

@@ -1,7 +1,7 @@
-"""Balance: what earlier sums say about where the entries of the next one will lie.
+"""Balance: what earlier sums say about where the largest entries of the next one will lie.
 
-All ranks hold the same sums, bit for bit.  They therefore remember the same, and agree on chunks
-with equal numbers of entries without a message.
+All ranks hold the same sums, bit for bit.  They therefore remember the same, and agree without a
+message on the chunks of a re-selected sum, and on what each of them keeps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def num_cells(num_elements: int) -> int:
 
 
 class Balance:
-    """Counts of the entries of earlier sums, by cells of the compressed tensors.
+    """Counts of the larger entries of earlier sums, by cells of the compressed tensors.
 
     Each sum counts half as much as the next one.
 
@@ -59,21 +59,18 @@ class Balance:
         """Return the counts of each tensor's cells by name, sharing memory."""
         return dict(zip(self._names, torch.split(self._counts, self._sizes), strict=True))
 
-    def note(self, total: Entries, *, largest: bool) -> None:
-        """Note where the entries of a sum lie.
+    def note(self, total: Entries) -> None:
+        """Note where the larger half of a sum lies.
 
-        Args:
-            total: The sum.
-            largest: True to count the larger half only.  In a sum of which a share of each chunk
-                was kept, only they say where a larger share would have been right.
+        In a sum of which a share of each chunk was kept, only they say where a larger share would
+        have been right.
         """
         indices = total.indices
-        if largest and len(indices) > 1:
+        if len(indices) > 1:
             magnitudes = total.values.abs()
             indices = indices[magnitudes >= magnitudes.median()]
-        cells = torch.searchsorted(self._edges, indices.cpu(), right=True) - 1
-        now = torch.bincount(cells, minlength=len(self._counts))
-        self._counts += now * _ONE
+        edges = torch.searchsorted(indices, self._edges.to(indices.device)).cpu()
+        self._counts += edges.diff() * _ONE
         self._counts //= 2
 
     def shares(self) -> Shares | None:

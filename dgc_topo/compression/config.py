@@ -53,8 +53,9 @@ class DGCConfig:
             largest elements as one rank sends: whoever completes a chunk of the sum keeps the
             chunk's share *before* it is sent on, and takes the others back into its residual.
             ``auto`` does so only where less is sent then: chunks that nobody sends on stay whole.
-        balance: Cut the sum into chunks with equal numbers of entries, as earlier sums had them,
-            instead of equal slices.
+        balance: Cut the sum into chunks with equal numbers of entries.  An exact sum takes two
+            passes then: the first one finds the places of its entries.  With re-selection, chunks
+            keep equal numbers in any case; balance lets what they keep follow earlier sums.
         accumulation: Keep unsent elements for later steps.  Without it (naive sparsification) they
             are dropped, and momentum is applied after the sum whatever *momentum_correction* says.
         momentum_correction: Accumulate velocities.  Without it (gradient dropping, Aji & Heafield

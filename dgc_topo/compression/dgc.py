@@ -121,7 +121,8 @@ class DGC:
         self._accumulation = self._local_step.accumulation
         groups = groups_of(config, layout)
         self._sent: Entries | None = None  # of the last step, unless it was dense
-        self._balance = Balance(layout) if config.balance else None
+        follows_sums = config.balance and config.merge != "union"
+        self._balance = Balance(layout) if follows_sums else None
         self._before: Entries | None = None  # residuals before rejected entries came to them
         self._ages = Ages(layout.length, self._device) if config.needs_ages else None
         dense = {n: p for n, p in self._parameters.items() if n not in compressed}
@@ -129,9 +130,7 @@ class DGC:
         self._dense = self._rules.dense
         others = self._dense.layout.length
         layers = layout.inner_bounds
-        self._payloads = Payloads(
-            groups, others, self._device, config.coding, config.merge, layers, self._balance
-        )
+        self._payloads = Payloads(groups, others, self._device, config, layers, self._balance)
         if not (compressed or self.is_part):
             warnings.warn(f"dgc compresses nothing: {self.describe()}", stacklevel=2)
 
@@ -158,7 +157,7 @@ class DGC:
         density = plain_float("dgc: density", self._schedule.density_at(self._epoch))
         if not 0 < density <= 1:
             raise ValueError(f"dgc: density {density} at epoch {self._epoch}, expected 0 < it <= 1")
-        return density
+        return self._payloads.density_sent(density)
 
     def set_progress(self, epoch: float) -> None:
         """Set the density for the epochs done so far, fractions included."""
@@ -206,8 +205,8 @@ class DGC:
     def finish(self, payload: Payload) -> dict[str, Tensor]:
         """Return the updates: the sum itself, with momentum on the tensors that travelled dense.
 
-        With another merge than ``union``, or with balance, every rank calls it: entries that this
-        rank rejected when it completed a part of the sum go to its residual.
+        With another merge than ``union`` every rank calls it: entries that this rank rejected when
+        it completed a part of the sum go to its residual.
         """
         compressed, dense = self._payloads.parts(self.name, payload)
         self._learn_from(payload)

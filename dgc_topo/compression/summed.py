@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,14 +22,15 @@ from dgc_topo.payload import (
     DensePayload,
     Entries,
     Payload,
+    PlacedPayload,
     Quotas,
     SparsePayload,
     equal_bounds,
 )
-from dgc_topo.payload.shares import Shares
 from dgc_topo.schedule.completion import Merge
 from dgc_topo.sizes import is_sparse
-from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.coding import DENSE_BYTES, WireCoding
+from dgc_topo.wire.limits import HEADER_BYTES
 from dgc_topo.wire.scales import no_scales
 
 
@@ -37,30 +39,52 @@ class Payloads:
     """The payloads of one compressor.
 
     Below density 1 they are a `BundlePayload` of a `SparsePayload` over the compressed tensors and
-    a `DensePayload` over the others; at density 1 one `DensePayload` over both, in that order.
+    a `DensePayload` over the others; at density 1, and where ``auto`` finds that no larger, one
+    `DensePayload` over both, in that order.
 
     Attributes:
         groups: Groups of the compressed tensors' elements, each of which sends its own largest.
         others: Elements of those that travel dense.
         device: Device of all of them.
-        coding: Coding of messages.
-        merge: Policy of the sum.
+        config: Coding of messages, policy of the sum, and whether chunks are balanced.
         layers: Elements at which a layer but the first begins: each has a scale of its own.
-        balance: Memory of earlier sums, for chunks with equal numbers of entries.
+        balance: Memory of earlier sums, for re-selection that follows them.
     """
 
     groups: Groups
     others: int
     device: torch.device
-    coding: WireCoding
-    merge: Merge = "union"
+    config: DGCConfig
     layers: tuple[int, ...] = ()
     balance: Balance | None = None
+
+    @property
+    def coding(self) -> WireCoding:
+        """Coding of messages."""
+        return self.config.coding
+
+    @property
+    def merge(self) -> Merge:
+        """Policy of the sum."""
+        return self.config.merge
 
     @property
     def length(self) -> int:
         """Elements of the compressed tensors."""
         return self.groups.offsets[-1]
+
+    def density_sent(self, density: float) -> float:
+        """Return the fraction of the elements that a rank sends at a density.
+
+        With ``auto`` it is 1 where one rank's own entries would take no fewer bytes; every rank
+        finds the same, from sizes alone.
+        """
+        if not is_sparse(density) or self.merge != "auto" or not self.length:
+            return density
+        entries = np.array([float(sum(self.groups.counts(density)))])
+        coded = self.coding.expected_bytes(np.array([float(self.length)]), entries)
+        dense = DENSE_BYTES[self.coding.wire_dtype] * self.length
+        return density if float(coded[0]) - HEADER_BYTES < dense else 1.0
 
     def sparse(self, sent: Sent, dense: Tensor, density: float) -> BundlePayload:
         """Return the payload of the elements sent, and of *dense* for the other tensors.
@@ -71,18 +95,23 @@ class Payloads:
             density: Fraction of each group that a rank sends; with re-selection the sum has as
                 many entries.
         """
-        shares = None if self.balance is None else self.balance.shares()
-        sparse = SparsePayload(
+        return BundlePayload([self._summed(sent, self._quotas(density)), self.dense(dense)])
+
+    def _summed(self, sent: Sent, quotas: Quotas | None) -> SparsePayload:
+        if self.config.balance and self.merge == "union":
+            return PlacedPayload(
+                sent.indices, sent.values, self.length, coding=self.coding, scales=sent.scales
+            )
+        return SparsePayload(
             sent.indices,
             sent.values,
             self.length,
             coding=self.coding,
-            bounds_of=equal_bounds if shares is None else shares.bounds,
+            bounds_of=equal_bounds if quotas is None else quotas.bounds,
             message=sent.message,
-            quotas=self._quotas(density, shares),
+            quotas=quotas,
             scales=sent.scales,
         )
-        return BundlePayload([sparse, self.dense(dense)])
 
     def dense(self, buffer: Tensor) -> DensePayload:
         """Return the payload of *buffer*, which holds tensors end to end."""
@@ -129,13 +158,14 @@ class Payloads:
                     # Ranks to which a part travelled dense have entries of 0 in it, others not.
                     is_there = sparse.values != 0
                     total = Entries(sparse.indices[is_there], sparse.values[is_there])
-                    self.balance.note(total, largest=self.merge != "union")
+                    self.balance.note(total)
                 return sparse.take_back()
         return None
 
-    def _quotas(self, density: float, shares: Shares | None) -> Quotas | None:
+    def _quotas(self, density: float) -> Quotas | None:
         if self.merge == "union":
             return None
+        shares = None if self.balance is None else self.balance.shares()
         counts = tuple(self.groups.counts(density))
         return Quotas(self.groups.offsets, counts, self.merge, shares)
 

@@ -146,8 +146,8 @@ class UpdateCompressor:
             groups_of(config, self._layout),
             self._others.length,
             self._device,
-            config.coding,
-            layers=self._layout.inner_bounds,
+            config,
+            self._layout.inner_bounds,
         )
         self._settled = {
             "updates' num_workers": self.num_workers,

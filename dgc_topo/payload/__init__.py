@@ -8,9 +8,11 @@ from dgc_topo.payload.base import (
     Payload,
     check_goal,
     equal_bounds,
+    passes_of,
 )
 from dgc_topo.payload.bundle import BundlePayload
 from dgc_topo.payload.dense import DensePayload
+from dgc_topo.payload.placed import PlacedPayload
 from dgc_topo.payload.reselection import Quotas
 from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.ternary import Ternary, TernaryPayload
@@ -26,6 +28,7 @@ __all__ = [
     "DensePayload",
     "Entries",
     "Payload",
+    "PlacedPayload",
     "Quotas",
     "SparsePayload",
     "Ternary",
@@ -33,4 +36,5 @@ __all__ = [
     "WireError",
     "check_goal",
     "equal_bounds",
+    "passes_of",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, device
 
@@ -142,6 +142,19 @@ class Payload(Protocol):
 
     def finish(self) -> None:
         """End a run; if ranks are to agree, round the result as messages are rounded."""
+
+
+@runtime_checkable
+class HasPasses(Protocol):
+    """Payload that takes several runs of a schedule."""
+
+    def passes(self) -> Iterator[Payload]:
+        """Yield the payload of each run; what it has become is used before the next one."""
+
+
+def passes_of(payload: Payload) -> Iterator[Payload]:
+    """Yield the payloads to run, one after the other, in place of one: most often just itself."""
+    return payload.passes() if isinstance(payload, HasPasses) else iter((payload,))
 
 
 class Term(NamedTuple, Generic[A]):

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, device
 
-from dgc_topo.payload.base import Arrival, Payload
+from dgc_topo.payload.base import Arrival, Payload, passes_of
 from dgc_topo.schedule import Goal
 from dgc_topo.schedule.completion import Role
 
@@ -52,6 +52,21 @@ class BundlePayload:
     def layout(self) -> Hashable:
         """Keys of every part."""
         return tuple(part.layout for part in self.parts)
+
+    def passes(self) -> Iterator[Payload]:
+        """Yield earlier passes of parts, each by itself; then all parts together."""
+        running = [passes_of(part) for part in self.parts]
+        last = []
+        for part, passes in zip(self.parts, running, strict=True):
+            now = next(passes)
+            if now is not part:
+                yield now
+                now = next(passes)
+            last.append(now)
+        is_one = all(now is part for now, part in zip(last, self.parts, strict=True))
+        yield self if is_one else BundlePayload(last)
+        for passes in running:
+            next(passes, None)
 
     def cut(self, num_chunks: int, *, agree: bool = True, role: Role | None = None) -> None:
         """Fix the chunk boundaries of every part."""

@@ -17,11 +17,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from dgc_topo.arrays import IntArray
+from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.payload.largest import trim
 from dgc_topo.payload.shares import Shares
 from dgc_topo.payload.union import Entries
 from dgc_topo.schedule.completion import Merge, Role, check_keepers
+
+_PARTS = 1 << 20  #: of an entry, where chunks with equal numbers of them are cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +62,36 @@ class Quotas:
 
     def before(self, elements: IntArray) -> IntArray:
         """Return the entries to keep among the elements before each of *elements*."""
+        return np.asarray(np.floor(self._before(elements) + 0.5), np.int64)
+
+    def bounds(self, length: int, num_chunks: int) -> Sequence[int]:
+        """Return offsets of *num_chunks* chunks that keep equal numbers of entries, see `BoundsOf`.
+
+        Whoever completes a chunk then sends on no more than the others do.
+
+        Raises:
+            ValueError: if *length* is not the buffer's.
+        """
+        cells = self.offsets if self.shares is None else (*self.offsets, *self.shares.edges)
+        edges = np.unique(np.asarray(cells, np.int64))
+        kept = np.diff(self._before(edges))
+        # Elements of which nothing is kept need some weight to have a place.
+        return Shares(edges, 1 + np.floor(kept * _PARTS).astype(np.int64)).bounds(
+            length, num_chunks
+        )
+
+    def _before(self, elements: IntArray) -> FloatArray:
+        """Return the entries to keep before each of *elements*, fractions included."""
         if not self.counts:
-            return np.zeros_like(elements)
+            return np.zeros(len(elements))
         offsets, counts = np.asarray(self.offsets, np.int64), np.asarray(self.counts, np.int64)
         place = np.searchsorted(offsets, elements, side="right").clip(1, len(counts)) - 1
         measure = offsets if self.shares is None else self.shares.before(offsets)
         at = elements if self.shares is None else self.shares.before(elements)
-        part = counts[place] * ((at - measure[place]) / np.maximum(np.diff(measure), 1)[place])
+        widths = np.diff(measure)
+        part = counts[place] * ((at - measure[place]) / np.where(widths > 0, widths, 1)[place])
         earlier = np.asarray([0, *accumulate(self.counts)], np.int64)[place]
-        return np.asarray(earlier + np.floor(part + 0.5).astype(np.int64), np.int64)
+        return np.asarray(earlier + part, np.float64)
 
 
 class Split(NamedTuple):

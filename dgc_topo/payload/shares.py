@@ -33,6 +33,11 @@ class Shares:
         self._edges = edges
         self._before: IntArray = np.concatenate([np.zeros(1, np.int64), np.cumsum(weights)])
 
+    @property
+    def edges(self) -> IntArray:
+        """First element of each cell, then the length of the buffer."""
+        return self._edges
+
     def bounds(self, length: int, num_chunks: int) -> Sequence[int]:
         """Return offsets of *num_chunks* chunks with equal shares, see `BoundsOf`.
 
@@ -42,6 +47,8 @@ class Shares:
         edges, before = self._edges, self._before
         if length != edges[-1]:
             raise ValueError(f"shares: for {edges[-1]} elements, expected {length}")
+        if not length:
+            return [0] * (num_chunks + 1)
         wanted = np.arange(num_chunks) * (before[-1] / num_chunks)
         cell = np.searchsorted(before, wanted, side="right").clip(1, max(len(edges) - 1, 1)) - 1
         inside = (wanted - before[cell]) / np.diff(before)[cell] * np.diff(edges)[cell]

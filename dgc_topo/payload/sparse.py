@@ -18,14 +18,14 @@ from dgc_topo.payload.base import (
 )
 from dgc_topo.payload.reselection import Quotas, Reselection
 from dgc_topo.payload.rounding import Received, Rounding
-from dgc_topo.payload.union import Entries, join, position, union_sum
+from dgc_topo.payload.union import Entries, check_entries, join, position, union_sum
 from dgc_topo.schedule import Goal
 from dgc_topo.schedule.completion import Merge, Role
 from dgc_topo.wire.body import most_body_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, WireCoding
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
-from dgc_topo.wire.message import decode_scaled, encode, encoded_bytes
+from dgc_topo.wire.message import decode_scaled, encode, encoded_bytes, or_dense
 from dgc_topo.wire.scales import Scales, no_scales, rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
@@ -90,7 +90,7 @@ class SparsePayload:
         quotas: Quotas | None = None,
         scales: Scales | None = None,
     ) -> None:
-        _check_entries(indices, values, length)
+        check_entries(indices, values, length)
         if quotas is not None and (quotas.offsets[-1] != length or goals != SUM):
             raise ValueError(
                 f"sparse payload: quotas for {quotas.offsets[-1]} elements and goals "
@@ -217,7 +217,10 @@ class SparsePayload:
         elif self._round_own:
             entries = self._rounded(entries)
             self._put(chunk, chunk + count, entries)
-        message = encode(*entries, *self._range(chunk, chunk + count), self.coding, scales)
+        run, coding = self._range(chunk, chunk + count), self.coding
+        if self.merge_policy == "auto":
+            coding = or_dense(coding, entries.indices, *run)
+        message = encode(*entries, *run, coding, scales)
         self._packed = entries, message
         return message
 
@@ -331,19 +334,3 @@ class SparsePayload:
 
     def _joined(self) -> Entries:
         return join(self._pieces)
-
-
-def _check_entries(indices: Tensor, values: Tensor, length: int) -> None:
-    fits = (
-        indices.dim() == values.dim() == 1
-        and len(indices) == len(values) <= length
-        and indices.dtype == torch.int64
-        and values.dtype == torch.float32
-        and indices.device == values.device
-    )
-    if not fits:
-        raise ValueError(
-            f"sparse payload: indices {tuple(indices.shape)} {indices.dtype} on {indices.device}, "
-            f"values {tuple(values.shape)} {values.dtype} on {values.device}, length {length}: "
-            "expected 1-D int64 and float32 of one size, at most length, on one device"
-        )

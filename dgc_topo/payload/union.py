@@ -21,6 +21,27 @@ class Entries(NamedTuple):
     values: Tensor
 
 
+def check_entries(indices: Tensor, values: Tensor, length: int) -> None:
+    """Refuse entries of other shapes and types than those of a sparse payload.
+
+    Raises:
+        ValueError: naming what they are.
+    """
+    fits = (
+        indices.dim() == values.dim() == 1
+        and len(indices) == len(values) <= length
+        and indices.dtype == torch.int64
+        and values.dtype == torch.float32
+        and indices.device == values.device
+    )
+    if not fits:
+        raise ValueError(
+            f"sparse payload: indices {tuple(indices.shape)} {indices.dtype} on {indices.device}, "
+            f"values {tuple(values.shape)} {values.dtype} on {values.device}, length {length}: "
+            "expected 1-D int64 and float32 of one size, at most length, on one device"
+        )
+
+
 def join(pieces: Sequence[Entries]) -> Entries:
     """Return the entries of consecutive ranges as those of one."""
     if len(pieces) == 1:

@@ -10,7 +10,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dgc_topo.payload import SUM, DensePayload, Entries, Payload, Quotas, SparsePayload
+from dgc_topo.payload import (
+    SUM,
+    DensePayload,
+    Entries,
+    Payload,
+    PlacedPayload,
+    Quotas,
+    SparsePayload,
+)
 from dgc_topo.runtime.communicator import Communicator
 from dgc_topo.runtime.sparse_tensors import entries_of, write_entries
 from dgc_topo.runtime.traffic import Traffic
@@ -33,6 +41,7 @@ def all_reduce(  # noqa: PLR0913  # each has a name
     merge: Merge | None = None,
     k: int | None = None,
     residual: Tensor | None = None,
+    balance: bool = False,
     iteration: int = 0,
     seed: int = 0,
     average: bool = False,
@@ -61,6 +70,8 @@ def all_reduce(  # noqa: PLR0913  # each has a name
         k: Entries of the sum to keep, the same on every rank; for ``reselect`` and ``auto``.
         residual: Dense float32 tensor shaped like *value*, to which rejected entries are added,
             each on one rank: add it to this rank's next value.  For ``reselect`` and ``auto``.
+        balance: True to cut an exact sum of entries into chunks of equal numbers of them, which
+            takes two passes: the first one finds their places.
         iteration: Number of the training step, for topologies that change.
         seed: For topologies that draw at random; the same on every rank.
         average: True to divide the sum by the number of ranks that contribute; tensors only.
@@ -105,10 +116,12 @@ def all_reduce(  # noqa: PLR0913  # each has a name
             "dgc_topo.runtime.Communicator"
         )
     if not isinstance(value, Tensor):
-        _check_payload(value, average=average, has_policy=(merge, k, residual) != (None,) * 3)
+        has_policy = balance or (merge, k, residual) != (None,) * 3
+        _check_payload(value, average=average, has_policy=has_policy)
         return communicator.run(value, iteration)
     _check(value)
     _check_policy(value, merge, k, residual)
+    _check_balance(value, merge, balance=balance)
     is_server = dist.get_rank(group) in schedule.servers
     divisor = len(schedule.contributors) if average else 1
     if merge is None and value.layout == torch.strided:
@@ -119,7 +132,7 @@ def all_reduce(  # noqa: PLR0913  # each has a name
         traffic = communicator.run(payload, iteration)
         _write_back(flat.div_(divisor), value)
         return traffic
-    entries = _entries(value, merge or "union", k, is_server=is_server)
+    entries = _entries(value, merge or "union", k, balance=balance, is_server=is_server)
     traffic = communicator.run(entries, iteration)
     write_entries(Entries(entries.indices, entries.values / divisor), value)
     rejected = entries.take_back()
@@ -128,17 +141,21 @@ def all_reduce(  # noqa: PLR0913  # each has a name
     return traffic
 
 
-def _entries(value: Tensor, merge: Merge, k: int | None, *, is_server: bool) -> SparsePayload:
+def _entries(
+    value: Tensor, merge: Merge, k: int | None, *, balance: bool, is_server: bool
+) -> SparsePayload:
     """Return the payload of a tensor's entries; a server has none."""
     indices, values = entries_of(value)
     if is_server:
         indices, values = indices[:0], values[:0]
-    length = value.numel()
+    length, coding = value.numel(), WireCoding(wire_dtype=_WIRE_DTYPES[value.dtype])
+    if balance:
+        return PlacedPayload(indices, values, length, coding=coding)
     payload = SparsePayload(
         indices,
         values,
         length,
-        coding=WireCoding(wire_dtype=_WIRE_DTYPES[value.dtype]),
+        coding=coding,
         quotas=None if k is None else Quotas((0, length), (k,), merge),
     )
     payload.made_with = {"k": k}
@@ -177,6 +194,23 @@ def _check_policy(
             f"{residual.layout} on {residual.device}, expected a contiguous float32 tensor of "
             f"shape {tuple(value.shape)} on {value.device}"
         )
+    if value.layout == torch.strided and _meet(value, residual):
+        raise ValueError("all_reduce: residual in the memory of the value, expected one of its own")
+
+
+def _meet(one: Tensor, other: Tensor) -> bool:
+    """Return True if two dense tensors are views of the same memory."""
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr() != 0
+
+
+def _check_balance(value: Tensor, merge: Merge | None, *, balance: bool) -> None:
+    """Refuse balance where no exact sum of entries is cut."""
+    if balance and (merge not in {None, "union"} or (merge is None and not value.is_sparse)):
+        raise ValueError(
+            f"all_reduce: balance with merge {merge!r} of a tensor of layout {value.layout}, "
+            "expected it with a sparse tensor, or merge 'union'; re-selected chunks keep equal "
+            "numbers of entries anyway"
+        )
 
 
 def _check_payload(value: Payload, *, average: bool, has_policy: bool) -> None:
@@ -190,7 +224,8 @@ def _check_payload(value: Payload, *, average: bool, has_policy: bool) -> None:
         raise ValueError("all_reduce: average of a payload, expected a tensor, or no average")
     if has_policy:
         raise ValueError(
-            "all_reduce: merge, k or residual with a payload, which has its own, expected a tensor"
+            "all_reduce: merge, k, residual or balance with a payload, which has its own, "
+            "expected a tensor"
         )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable
 
-from dgc_topo.payload import Payload, check_goal
+from dgc_topo.payload import Payload, check_goal, passes_of
 from dgc_topo.runtime.comparison import settings_of
 from dgc_topo.runtime.program import Program
-from dgc_topo.runtime.traffic import Traffic
+from dgc_topo.runtime.traffic import StepTraffic, Traffic
 from dgc_topo.runtime.transport import Transport
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Role
@@ -84,11 +84,21 @@ class Communicator:
             self._transport.compare(name, {**settings, "iteration": iteration})
             self._compares = False
         began = time.perf_counter()
+        steps: list[StepTraffic] = []
+        for each in passes_of(payload):
+            since = time.perf_counter() - began if steps else 0.0
+            for step in self._run_pass(schedule, each):
+                step.start_s += since
+                steps.append(step)
+        return Traffic(tuple(steps), time.perf_counter() - began)
+
+    def _run_pass(self, schedule: Schedule, payload: Payload) -> tuple[StepTraffic, ...]:
         agree, role = schedule.goal == "all-reduce", Role(schedule, self._transport.rank)
         payload.cut(schedule.num_chunks, agree=agree, role=role)
-        steps = self._transport.run(self._program(schedule, payload), payload, name)
+        program = self._program(schedule, payload)
+        steps = self._transport.run(program, payload, self._topology.name)
         payload.finish()
-        return Traffic(steps, time.perf_counter() - began)
+        return steps
 
     def _program(self, schedule: Schedule, payload: Payload) -> Program:
         """Return the program for the payload's layout, compiled once if the schedule stays."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from dgc_topo.payload import Arrival, Payload, check_goal
+from dgc_topo.payload import Arrival, Payload, check_goal, passes_of
 from dgc_topo.runtime.framing import wire_bytes
 from dgc_topo.runtime.traffic import StepTraffic, Traffic
 from dgc_topo.schedule import Schedule, Step
@@ -38,23 +38,30 @@ def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traf
         )
     for payload in payloads:
         check_goal("run in process", payload, schedule.goal)
-    for rank, payload in enumerate(payloads):
-        agree, role = schedule.goal == "all-reduce", Role(schedule, rank)
-        payload.cut(schedule.num_chunks, agree=agree, role=role)
-    ranks = [_Rank(rank, payload) for rank, payload in enumerate(payloads)]
+    ranks = [_Rank(rank) for rank in range(schedule.world_size)]
+    for together in zip(*map(passes_of, payloads), strict=True):
+        _run_pass(schedule, together, ranks)
+    return [rank.traffic() for rank in ranks]
+
+
+def _run_pass(schedule: Schedule, payloads: Sequence[Payload], ranks: Sequence[_Rank]) -> None:
+    agree = schedule.goal == "all-reduce"
+    for rank, payload in zip(ranks, payloads, strict=True):
+        payload.cut(schedule.num_chunks, agree=agree, role=Role(schedule, rank.rank))
+        rank.payload = payload
     for index, step in enumerate(schedule.steps()):
         _run_step(index, step, ranks)
     for payload in payloads:
         payload.finish()
-    return [rank.traffic() for rank in ranks]
 
 
 class _Rank:
     """One rank's payload, mail and account."""
 
-    def __init__(self, rank: int, payload: Payload) -> None:
+    payload: Payload
+
+    def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.payload = payload
         self.arrivals: list[Arrival] = []
         self.bytes_sent = self.bytes_received = self.messages_sent = 0
         self.busy_s = 0.0

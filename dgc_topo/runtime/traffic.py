@@ -38,7 +38,8 @@ class Traffic:
     """One rank's part in one run.
 
     Attributes:
-        steps: The steps in which the rank did something, in order.
+        steps: The steps in which the rank did something, in order; those of the second pass of a
+            sum in two passes follow those of the first.
         duration_s: Seconds from beginning to end.
     """
 

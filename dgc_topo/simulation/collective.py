@@ -29,6 +29,7 @@ from dgc_topo.simulation.arguments import (
 )
 from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
 from dgc_topo.simulation.engines import Engine
+from dgc_topo.simulation.placed_sizes import PlacedSizes, twice
 from dgc_topo.simulation.run import ScheduleRun, simulate_schedule
 from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, growth_of
@@ -53,9 +54,11 @@ class Buffer:
         union_exponent: Growth of sparse unions, see `power_growth`; None if ranks choose their
             entries independently.
         merge: Policy of sparse sums, see `UnionSizes`.
+        balance: True if an exact sum takes two passes, see `PlacedSizes`.
 
     Raises:
-        ValueError: if a number makes no sense, or exponent or policy have nothing to act on.
+        ValueError: if a number makes no sense, or exponent, policy or balance have nothing to act
+            on.
     """
 
     num_bytes: float
@@ -63,8 +66,11 @@ class Buffer:
     coding: WireCoding = field(default_factory=WireCoding)
     union_exponent: float | None = None
     merge: Merge = "union"
+    balance: bool = False
 
     def __post_init__(self) -> None:
+        if self.balance and (not self.is_sparse or self.merge != "union"):
+            raise ValueError("balance: is for exact sparse sums, expected density below 1")
         if not 0 <= self.num_bytes < inf:
             raise ValueError(f"nbytes {self.num_bytes}: expected 0 or more, and finite")
         check_density(self.density)
@@ -102,6 +108,14 @@ class Buffer:
         """Return the bytes of the transfers of *schedule*."""
         if not self.is_sparse:
             return DenseSizes(self.dense_bytes, schedule.num_chunks)
+        if self.balance:
+            return PlacedSizes(
+                schedule,
+                length=self.num_elements,
+                entries=self.num_entries,
+                coding=self.coding,
+                growth=growth_of(self.num_elements, self.num_entries, self.union_exponent),
+            )
         return UnionSizes(
             schedule,
             length=self.num_elements,
@@ -263,6 +277,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
     merge: str = "union",
+    balance: bool = False,
     engine: Engine = "auto",
 ) -> Simulation:
     """Simulate a topology once on a cluster, and return its time, traffic and bounds.
@@ -281,6 +296,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
         wire_dtype: Type of values on the wire.
         merge: Policy of sparse sums: ``union`` is exact; ``reselect`` and ``auto`` send a complete
             chunk on with no more entries than one rank sends of it.
+        balance: True for an exact sparse sum in two passes, places first, as `all_reduce` has it.
         engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
             be exact: messages of different steps that could meet on a link or a processor, other
             jobs' traffic, links that change.  ``events`` takes anything.  ``auto``, the default,
@@ -302,6 +318,7 @@ def simulate(  # noqa: PLR0913 - one argument per fact that a user may want to s
         WireCoding.named(index_encoding, wire_dtype),
         None if union_exponent is None else plain_float("union_exponent", union_exponent),
         as_merge(merge),
+        balance,
     )
     num_ranks = number_of_ranks(topology, cluster, world_size)
     topology = as_topology(topology)
@@ -317,13 +334,14 @@ def simulate_buffer(
     engine: Engine = "auto",
 ) -> Simulation:
     """Simulate the *schedule* of a topology for a buffer on a cluster."""
+    run = twice(schedule) if buffer.balance else schedule
     return Simulation(
         topology_text(topology),
         cluster.name,
         schedule.world_size,
         buffer,
         schedule.goal,
-        simulate_schedule(schedule, cluster, buffer.sizes(schedule), engine=engine),
+        simulate_schedule(run, cluster, buffer.sizes(schedule), engine=engine),
         buffer.lower_bound_s(schedule, cluster),
     )
 

@@ -118,7 +118,7 @@ class CompressionSection(Table):
     @property
     def learns_from_sums(self) -> bool:
         """True if every rank has to look at every sum: what it took out, or where entries lie."""
-        return self.merge != "union" or self.balance or self.coding.is_coarse
+        return self.merge != "union" or self.coding.is_coarse
 
     @property
     def uses_ddp(self) -> bool:

@@ -142,6 +142,18 @@ def encoded_bytes(
     return _plan_gaps(gaps, entry_indices, start, length, coding, sections).num_bytes
 
 
+def or_dense(coding: WireCoding, entry_indices: Tensor, start: int, length: int) -> WireCoding:
+    """Return a coding, or the dense one of the same type if a message of it is smaller.
+
+    Coarse values cannot be dense.  Arguments are those of `encoded_bytes`.
+    """
+    if coding.is_coarse or coding.index_encoding in {"auto", "dense"}:
+        return coding
+    dense = replace(coding, index_encoding="dense")
+    both = coding, dense
+    return min(both, key=lambda each: encoded_bytes(entry_indices, start, length, each))
+
+
 def _made_fast(
     entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
 ) -> Tensor | Plan | None:

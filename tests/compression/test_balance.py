@@ -63,7 +63,7 @@ def test_later_sums_count_more():
     balance = Balance(layout)
     assert balance.shares() is None
     for indices in ([0, 1, 2, 3], [50, 51, 52, 53], [50, 51, 52, 60]):
-        balance.note(Entries(torch.tensor(indices), torch.ones(4)), largest=False)
+        balance.note(Entries(torch.tensor(indices), torch.ones(4)))
     first, _, _, last = balance.views()["w"].tolist()
     assert last == pytest.approx(6 * first)
 

@@ -115,3 +115,37 @@ def test_density_1_applies_everything():
     payloads = [rank.compress(gradients) for rank in ranks]
     run_in_process(load_topology("ring").schedule(2), payloads)
     assert flat(ranks[0].finish(payloads[0])).equal(2 * flat(gradients))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"density": 0.5}, 0.5),
+        ({"density": 0.95}, 0.95),
+        ({"density": 0.98}, 1.0),  # a bitmap's bit per element is more than what is left out
+        ({"density": 0.98, "wire_dtype": "bfloat16"}, 1.0),
+        ({"density": 0.45, "index_encoding": "int32"}, 0.45),
+        ({"density": 0.55, "index_encoding": "int32"}, 1.0),
+        ({"density": 0.98, "wire_dtype": "int8"}, 0.98),
+    ],
+    ids=str,
+)
+def test_auto_sends_a_step_dense_where_its_entries_would_take_no_fewer_bytes(settings, expected):
+    parameters = {"w": torch.zeros(100, 100)}
+    schedule = load_topology("sharded-parameter-server").schedule(3)
+    generator = torch.Generator().manual_seed(8)
+    for merge in ("reselect", "auto"):
+        ranks = dgc_ranks(3, parameters, constant(merge=merge, **settings))
+        assert ranks[0].density == (expected if merge == "auto" else settings["density"])
+    gradients = [random_like(parameters, generator) for _ in ranks]
+    payloads = [rank.compress(each) for rank, each in zip(ranks, gradients, strict=True)]
+    assert type(ranks[0].neutral()) is type(payloads[0])
+    run_in_process(schedule, payloads)
+    updates = [r.finish(p) for r, p in zip(ranks, payloads, strict=True)]
+    assert all(each["w"].equal(updates[0]["w"]) for each in updates)
+    left = torch.stack([rank.residuals()["w"] for rank in ranks]).sum(0)
+    exact = torch.stack([gradient["w"] for gradient in gradients]).sum(0)
+    loose = settings.get("wire_dtype", "float32") != "float32"
+    torch.testing.assert_close(updates[0]["w"] + left, exact, rtol=0, atol=0.05 if loose else 1e-5)
+    if expected == 1 and not loose:
+        assert not left.any()

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.payload import MIXTURE, BundlePayload, Quotas, SparsePayload
+from dgc_topo.payload import MIXTURE, SUM, BundlePayload, DensePayload, Quotas, SparsePayload
+from dgc_topo.payload.shares import Shares
 from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Schedule, copy, gather, reduce
 from dgc_topo.schedule.completion import completion_of
@@ -121,6 +122,34 @@ def test_the_owner_prunes_before_it_sends():
     assert sent["reselect"] < sent["union"] / 5
 
 
+@pytest.mark.parametrize("encoding", ["auto", "int32", "rice"])
+@pytest.mark.parametrize(("density", "world_size"), [(0.25, 2), (0.0625, 7), (0.01, 5)])
+def test_auto_sends_no_more_than_any_other_policy_nor_than_the_dense_buffer(
+    encoding, density, world_size
+):
+    """At the densities of a warm-up, too, over every topology."""
+    length = 1000
+    k = round(density * length)
+    for topology in topologies(ALL_REDUCE):
+        schedule = topology.schedule(world_size)
+        sent = {}
+        for merge in ("union", "reselect", "auto"):
+            if merge == "reselect" and schedule.servers:
+                continue
+            quotas = None if merge == "union" else Quotas((0, length), (k,), merge)
+            coding = WireCoding(encoding)
+            payloads = payloads_of(schedule, length, k, quotas=quotas, coding=coding)
+            sent[merge] = [each.bytes_sent for each in run_in_process(schedule, payloads)]
+        dense = [DensePayload(torch.zeros(length), goals=SUM) for _ in payloads]
+        accounts = run_in_process(schedule, dense)
+        headers = 20 * max(
+            each.messages_sent for each in accounts
+        )  # and what each says of its size
+        auto = max(sent.pop("auto"))
+        assert auto <= min(max(other) for other in sent.values())
+        assert auto <= max(each.bytes_sent for each in accounts) + headers
+
+
 def test_a_schedule_of_the_users_own():
     """Rank 0 completes the chunk at once; the others by a detour, by a copy of what was kept."""
     steps = [
@@ -153,6 +182,40 @@ def test_shares_of_any_cut_add_up():
         assert (shares >= 0).all()
     assert quotas.before(np.array([0, 10, 47, 100])).tolist() == [0, 3, 10, 11]
     assert Quotas((0,), ()).before(np.array([0, 0])).tolist() == [0, 0]
+
+
+@examples(60)
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 60)), min_size=1, max_size=6),
+    num_chunks=st.integers(1, 40),
+    cells=st.lists(st.integers(1, 1000), min_size=1, max_size=9),
+    has_shares=st.booleans(),
+)
+def test_chunks_cut_by_quotas_keep_equal_numbers(ranges, num_chunks, cells, has_shares):
+    ranges = [(size, min(size, count)) for size, count in ranges]
+    sizes, counts = zip(*ranges, strict=True)
+    offsets = (0, *np.cumsum(sizes).tolist())
+    edges = np.unique(np.linspace(0, offsets[-1], len(cells) + 1).astype(np.int64))
+    shares = Shares(edges, np.array(cells[: len(edges) - 1])) if has_shares else None
+    quotas = Quotas(offsets, counts, shares=shares)
+    bounds = quotas.bounds(offsets[-1], num_chunks)
+    assert (bounds[0], bounds[-1], len(bounds)) == (0, offsets[-1], num_chunks + 1)
+    assert (np.diff(bounds) >= 0).all()
+    kept = np.diff(quotas.before(np.array(bounds)))
+    assert kept.sum() == sum(counts)
+    if not has_shares:  # an element keeps at most itself
+        assert np.abs(kept - sum(counts) / num_chunks).max() <= 2.001
+
+
+def test_no_owner_sends_more_than_its_part_of_the_quota():
+    """Equal slices would give the owner of the small, dense range most of it."""
+    schedule = load_topology("sharded-parameter-server").schedule(8)
+    quotas = Quotas((0, 100, 1000), (80, 10))
+    given = payloads_of(schedule, 1000, 90, quotas=quotas, bounds_of=quotas.bounds)
+    run_in_process(schedule, given)
+    kept = np.diff(quotas.before(np.array(quotas.bounds(1000, 8))))
+    assert kept.max() - kept.min() <= 2
+    assert given[0].num_entries <= 90
 
 
 @pytest.mark.parametrize(

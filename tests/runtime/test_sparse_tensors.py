@@ -54,6 +54,9 @@ def sums(group: dist.ProcessGroup) -> dict[str, Any]:
         all_reduce(value, name, group, average=name == "tree")
         assert value.is_coalesced()
         found[name] = value.to_dense()
+        value = twice(rank)
+        all_reduce(value, name, group, average=name == "tree", balance=True)
+        assert value.to_dense().equal(found[name])
     torchs = twice(rank).coalesce()
     dist.all_reduce(torchs, group=group)
     found["torch"] = torchs.to_dense()
@@ -96,13 +99,23 @@ def test_sparse_tensors_are_summed_and_what_is_rejected_goes_to_one_residual(clu
         ({"merge": "auto", "k": 0}, "k 0 with"),
         ({"merge": "reselect", "k": 1}, "no residual with merge 'reselect', expected a tensor of"),
         ({"merge": "reselect", "k": 1, "residual": torch.zeros(3)}, r"shape \(3,\) and layout"),
+        ({"merge": "reselect", "k": 1, "residual": "value"}, "residual in the memory of the value"),
+        ({"balance": True}, "balance with merge None of a tensor of layout torch.strided"),
+        (
+            {"balance": True, "merge": "auto", "k": 1, "residual": torch.zeros(4)},
+            "balance with merge 'auto' .* re-selected chunks keep equal numbers",
+        ),
     ],
     ids=str,
 )
 def test_a_policy_and_what_it_needs_belong_together(tmp_path, settings, says):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    value = torch.ones(4)
+    if settings.get("residual") == "value":
+        settings = {**settings, "residual": value}
     try:
         with pytest.raises(ValueError, match=says):
-            all_reduce(torch.ones(4), "ring", **settings)
+            all_reduce(value, "ring", **settings)
+        assert value.equal(torch.ones(4))
     finally:
         dist.destroy_process_group()

@@ -6,7 +6,7 @@ import torch
 
 import dgc_topo as dt
 from dgc_topo.network import load_fabric, star
-from dgc_topo.payload import Quotas, SparsePayload
+from dgc_topo.payload import PlacedPayload, Quotas, SparsePayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.runtime.framing import LENGTH_BYTES
 from dgc_topo.schedule import Schedule, reduce
@@ -153,6 +153,33 @@ def test_sizes_are_those_of_real_messages(name, coding, merge):
         told = LENGTH_BYTES * sum(messages)  # the transport says how long each is
         expected = sizes.of_step(index, step).num_bytes.sum()
         assert sum(sent) - told == pytest.approx(expected, rel=0.035)
+
+
+@pytest.mark.parametrize("name", ["ring", "butterfly", "mesh", "tree", "sharded-parameter-server"])
+def test_sizes_of_two_passes_are_those_of_real_messages(name):
+    length, entries, world_size = 400_000, 2000, 6
+    schedule = load_topology(name).schedule(world_size)
+    generator = torch.Generator().manual_seed(1)
+    payloads = [
+        PlacedPayload(
+            torch.randperm(length, generator=generator)[:entries].sort().values,
+            torch.randn(entries, generator=generator),
+            length,
+        )
+        for _ in range(world_size)
+    ]
+    accounts = run_in_process(schedule, payloads)
+    told = LENGTH_BYTES * sum(each.messages_sent for each in accounts)
+    sent = sum(each.bytes_sent for each in accounts)
+    found = dt.simulate(schedule, "1gbe", 4 * length, density=entries / length, balance=True)
+    assert sent - told == pytest.approx(found.bytes_sent.sum(), rel=0.035)
+    assert found.time_s >= found.lower_bound_s
+
+
+@pytest.mark.parametrize("settings", [{}, {"density": 0.1, "merge": "auto"}], ids=str)
+def test_two_passes_are_for_exact_sparse_sums(settings):
+    with pytest.raises(ValueError, match=r"^balance: is for exact sparse sums, expected density"):
+        dt.simulate("ring", "1gbe", "1MB", world_size=4, balance=True, **settings)
 
 
 def test_a_server_that_does_not_train_cannot_reselect():
