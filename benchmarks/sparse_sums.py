@@ -1,11 +1,12 @@
 """Entries that ranks send in sparse sums, by topology and policy, and what of the sum they apply.
 
-    python -m benchmarks.sparse_sums            the table of benchmarks/results
-    python -m benchmarks.sparse_sums --quick    a few rows of it
+    python -m benchmarks.sparse_sums                   the tables of benchmarks/results
+    python -m benchmarks.sparse_sums --ranks 8 --densities 1%      a few rows of them
 
 Supports are those of a CNN on Fashion-MNIST that 64 virtual workers train by DGC; fewer ranks take
-the first of them.  Sums are taken in one process, with the messages of a real run.  Balanced chunks
-know the sums of the steps before.
+the first of them.  Up to 64 ranks sum in one process, with the messages of a real run; 2 to 8 real
+processes send the same, byte by byte, or the command fails; up to 1024 ranks are simulated.
+Re-selection that is balanced knows the sums of the steps before.
 """
 
 from __future__ import annotations
@@ -14,34 +15,40 @@ import argparse
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import pairwise, product
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore
+from torch.multiprocessing.spawn import start_processes
 
 import dgc_topo as dt
 from benchmarks.supports import Supports, trained_supports
 from dgc_topo.compression.balance import Balance
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.payload import Entries, Quotas, SparsePayload, equal_bounds
-from dgc_topo.payload.union import union_sum
+from dgc_topo.payload import Entries, Payload, PlacedPayload, Quotas, SparsePayload
+from dgc_topo.payload.placed import PlacesPayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Merge
+from dgc_topo.units import fraction_from
 
 MOST_RANKS = 64
-FIRST, LAST = 24, 40  # steps before the first one only train; the last four are looked at
-LOOKED_AT = 4
+FIRST, LAST = 28, 40  # steps before the first one only train; the last two are looked at
+LOOKED_AT = 2
 TOPOLOGIES = (
     "ring",
     "butterfly",
-    "butterfly:algorithm=doubling",
     "tree",
-    "mesh",
+    "hierarchical:group_size=4",
     "sharded-parameter-server",
 )
+SIMULATED = (64, 256, 1024)
+PROCESSES = (2, 3, 4, 5, 6, 7, 8)
 
 
 class Way(NamedTuple):
@@ -54,18 +61,44 @@ class Way(NamedTuple):
         return self.merge + (", balanced" if self.is_balanced else "")
 
 
-WAYS = (Way("union", False), Way("union", True), Way("reselect", False), Way("reselect", True))
+WAYS = (
+    Way("union", False),
+    Way("union", True),
+    Way("reselect", False),
+    Way("reselect", True),
+    Way("auto", False),
+)
 
 
-class Counting(SparsePayload):
-    """A sparse payload that counts the entries that it sends."""
+class Counted:
+    """Entries with values that a rank sends, counted."""
 
-    entries_sent = 0
+    def __init__(self) -> None:
+        self.entries = 0
 
-    def pack(self, chunk: int, count: int) -> Tensor:
-        """See `SparsePayload.pack`."""
-        self.entries_sent += len(self._take(chunk, chunk + count).indices)
-        return super().pack(chunk, count)
+    def watch(self, payload: Payload) -> None:
+        """Count what *payload* packs; places without values are not entries."""
+        if not isinstance(payload, SparsePayload) or isinstance(payload, PlacesPayload):
+            return
+        pack = payload.pack
+
+        def counted(chunk: int, count: int) -> Tensor:
+            self.entries += len(payload._take(chunk, chunk + count).indices)  # noqa: SLF001  # no other door
+            return pack(chunk, count)
+
+        vars(payload)["pack"] = counted
+
+
+class CountedPlaced(PlacedPayload):
+    """A sum in two passes whose second one is counted."""
+
+    counter: Counted
+
+    def passes(self) -> Iterator[Payload]:
+        """See `PlacedPayload.passes`."""
+        for payload in super().passes():
+            self.counter.watch(payload)
+            yield payload
 
 
 @dataclass
@@ -76,39 +109,50 @@ class Row:
         mean: Of all ranks.
         most: Of the busiest one.
         num_bytes: That the busiest one sends.
+        skew: These bytes over the mean of all ranks.
         mass: L1 norm of what is applied, over that of the largest k entries of the exact sum.
     """
 
     mean: float
     most: float
     num_bytes: float
+    skew: float
     mass: float
+
+
+def payload_of(own: Entries, given: Supports, way: Way, memory: Balance) -> SparsePayload:
+    """Return one rank's payload."""
+    if way.merge == "union" and way.is_balanced:
+        return CountedPlaced(*own, given.length)
+    if way.merge == "union":
+        return SparsePayload(*own, given.length)
+    shares = memory.shares() if way.is_balanced else None
+    quotas = Quotas(given.offsets, given.counts, way.merge, shares)
+    return SparsePayload(*own, given.length, bounds_of=quotas.bounds, quotas=quotas)
 
 
 def sum_once(schedule: Schedule, given: Supports, way: Way, memory: Balance) -> tuple[Row, Entries]:
     """Sum a step's entries in one process; return what was sent, and the sum."""
-    own = given.entries[: schedule.world_size]
-    shares = memory.shares() if way.is_balanced else None
-    quotas = None
-    if way.merge != "union":
-        quotas = Quotas(given.offsets, given.counts, way.merge, shares)
-    payloads = [
-        Counting(
-            *each,
-            given.length,
-            bounds_of=equal_bounds if shares is None else shares.bounds,
-            quotas=quotas,
-        )
-        for each in own
-    ]
+    counters, payloads = [], []
+    for own in given.entries[: schedule.world_size]:
+        payload, counter = payload_of(own, given, way, memory), Counted()
+        if isinstance(payload, CountedPlaced):
+            payload.counter = counter
+        else:
+            counter.watch(payload)
+        counters.append(counter)
+        payloads.append(payload)
     exact = torch.stack([payload.to_dense() for payload in payloads]).sum(0).abs()
     traffic = run_in_process(schedule, payloads)
-    sent = np.array([payload.entries_sent for payload in payloads]) / given.k
+    sent = np.array([counter.entries for counter in counters]) / given.k
+    num_bytes = np.array([each.bytes_sent for each in traffic])
     total = payloads[0].to_dense()
+    assert all(payload.to_dense().equal(total) for payload in payloads)
     row = Row(
         float(sent.mean()),
         float(sent.max()),
-        float(max(each.bytes_sent for each in traffic)),
+        float(num_bytes.max()),
+        float(num_bytes.max() / num_bytes.mean()),
         float(total.abs().sum() / exact.topk(given.k).values.sum()),
     )
     indices = total.nonzero().view(-1)
@@ -124,66 +168,114 @@ def rows_of(history: Sequence[Supports], topology: str, num_ranks: int, way: Way
     cheap = dt.load_topology("sharded-parameter-server").schedule(num_ranks)
     schedule = dt.load_topology(topology).schedule(num_ranks)
     for place, given in enumerate(history):
-        is_looked_at = place >= len(history) - LOOKED_AT
-        if is_looked_at:
+        if place >= len(history) - LOOKED_AT:
             yield sum_once(schedule, given, way, memory)[0]
-        if not way.is_balanced or place == len(history) - 1:
-            continue
-        if way.merge == "union":
-            terms = [(1.0, each) for each in given.entries[:num_ranks]]
-            memory.note(union_sum(terms, torch.device("cpu")), largest=False)
-        else:
-            memory.note(sum_once(cheap, given, way, memory)[1], largest=True)
+        if way.is_balanced and way.merge != "union":
+            memory.note(sum_once(cheap, given, way, memory)[1])
 
 
-def measured(densities: Sequence[float], ranks: Sequence[int], topologies: Sequence[str]) -> None:
+Histories = dict[float, list[Supports]]
+
+
+def measured(histories: Histories, ranks: Sequence[int]) -> None:
     """Print the table of what is sent in one process."""
-    print("| density | N | topology | policy | entries, mean | entries, busiest | kB | mass |")
-    print("| ---: | ---: | :--- | :--- | ---: | ---: | ---: | ---: |")
-    for density in densities:
-        history = deque(trained_supports(MOST_RANKS, density, LAST), maxlen=LAST - FIRST)
-        for num_ranks in ranks:
-            for topology in topologies:
-                for way in WAYS:
-                    rows = list(rows_of(list(history), topology, num_ranks, way))
-                    mean, most, num_bytes, mass = (
-                        np.mean([getattr(row, key) for row in rows])
-                        for key in ("mean", "most", "num_bytes", "mass")
-                    )
-                    print(
-                        f"| {density:.1%} | {num_ranks} | {topology} | {way} | {mean:.1f} "
-                        f"| {most:.1f} | {num_bytes / 1000:.1f} | {mass:.2f} |",
-                        flush=True,
-                    )
+    print(
+        "| density | N | topology | policy | entries, mean | busiest | kB, busiest | over the mean "
+        "| mass |"
+    )
+    print("| ---: | ---: | :--- | :--- | ---: | ---: | ---: | ---: | ---: |")
+    for density, num_ranks, topology, way in product(histories, ranks, TOPOLOGIES, WAYS):
+        rows = list(rows_of(histories[density], topology, num_ranks, way))
+        mean, most, num_bytes, skew, mass = (
+            np.mean([getattr(row, key) for row in rows])
+            for key in ("mean", "most", "num_bytes", "skew", "mass")
+        )
+        applied = "all" if way.merge == "union" else f"{mass:.2f}"
+        print(
+            f"| {density:.1%} | {num_ranks} | {topology} | {way} | {mean:.1f} "
+            f"| {most:.1f} | {num_bytes / 1000:.1f} | {skew:.2f} | {applied} |",
+            flush=True,
+        )
+
+
+def last_payloads(
+    histories: Histories, density: float, num_ranks: int, way: Way
+) -> list[SparsePayload]:
+    """Return the payloads of a history's last step, without a memory of the steps before."""
+    given = histories[density][-1]
+    layout = FlatLayout(("all",), ((given.length,),), (0, given.length))
+    return [payload_of(own, given, way, Balance(layout)) for own in given.entries[:num_ranks]]
+
+
+def send_really(rank: int, folder: str) -> None:
+    """Sum in a real process among others, and compare with the sum in one process."""
+    torch.set_num_threads(1)
+    histories: Histories = torch.load(f"{folder}/histories", weights_only=False)
+    store = FileStore(f"{folder}/store", max(PROCESSES))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=max(PROCESSES))
+    for num_ranks in PROCESSES:
+        group = dist.new_group(range(num_ranks))
+        if rank >= num_ranks:
+            continue
+        assert group is not None
+        for density, topology, way in product(histories, TOPOLOGIES, WAYS[:3]):
+            expected = last_payloads(histories, density, num_ranks, way)
+            schedule = dt.load_topology(topology).schedule(num_ranks)
+            account = run_in_process(schedule, expected)[rank]
+            own = last_payloads(histories, density, num_ranks, way)[rank]
+            traffic = dt.all_reduce(own, topology, group)
+            if not own.to_dense().equal(expected[rank].to_dense()):
+                raise SystemExit(f"{num_ranks} x {topology}, {way}: another sum")
+            if traffic.bytes_sent != account.bytes_sent:
+                raise SystemExit(f"{num_ranks} x {topology}, {way}: other bytes")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def really(histories: Histories) -> None:
+    """Start real processes, each of which sends what it sends in one process."""
+    with TemporaryDirectory() as folder:
+        last = {density: history[-1:] for density, history in histories.items()}
+        torch.save(last, f"{folder}/histories")
+        start_processes(send_really, (folder,), max(PROCESSES))  # type: ignore[no-untyped-call]
+    print(
+        f"\n{PROCESSES[0]} to {PROCESSES[-1]} real processes end with the same sums, bit for bit, "
+        f"and send the same bytes: {len(TOPOLOGIES)} topologies, {len(histories)} densities"
+    )
 
 
 def simulated() -> None:
     """Print the table of predictions: 25 M elements at 0.1 % on 1 GbE, independent supports."""
     print("\n| N | topology | policy | MB sent by the busiest | ms |")
     print("| ---: | :--- | :--- | ---: | ---: |")
-    for num_ranks in (8, 64, 256, 1024):
-        for topology in ("ring", "butterfly", "tree", "sharded-parameter-server"):
-            for merge in ("union", "reselect"):
-                found = dt.simulate(
-                    topology, "1gbe", "100MB", world_size=num_ranks, density=0.001, merge=merge
-                )
-                print(
-                    f"| {num_ranks} | {topology} | {merge} | {found.bytes_per_rank / 1e6:.2f} "
-                    f"| {1000 * found.time_s:.1f} |",
-                    flush=True,
-                )
+    ways: list[tuple[str, dict[str, Any]]] = [
+        ("union", {}),
+        ("union, balanced", {"balance": True}),
+        ("reselect", {"merge": "reselect"}),
+    ]
+    for num_ranks, topology, (name, more) in product(SIMULATED, TOPOLOGIES, ways):
+        found = dt.simulate(topology, "1gbe", "100MB", world_size=num_ranks, density=0.001, **more)
+        print(
+            f"| {num_ranks} | {topology} | {name} | {found.bytes_per_rank / 1e6:.2f} "
+            f"| {1000 * found.time_s:.1f} |",
+            flush=True,
+        )
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few rows only")
+    parser.add_argument("--ranks", type=int, nargs="*", default=[4, 8, 16, 32, 64])
+    parser.add_argument("--densities", nargs="*", default=["0.1%", "1%"])
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    if chosen.quick:
-        measured([0.01], [8, 64], ["sharded-parameter-server"])
-    else:
-        measured([0.001, 0.01], [4, 8, 16, 32, 64], TOPOLOGIES)
+    histories: Histories = {}
+    for text in chosen.densities:
+        density = fraction_from(text, "--densities")
+        supports = trained_supports(MOST_RANKS, density, LAST)
+        histories[density] = list(deque(supports, maxlen=LAST - FIRST))
+    measured(histories, chosen.ranks)
+    really(histories)
     simulated()
 
 
