@@ -32,7 +32,7 @@ from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.cluster import load_cluster
 from dgc_topo.network.network_files import load_calibrated
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.simulation.training.simulation import average_steps
+from dgc_topo.simulation.training.periods import average_steps
 from dgc_topo.training.launch import Event, Finished, launch
 from dgc_topo.units import link_rate_from, seconds_from, seconds_text
 from dgc_topo.workers.lab import Lab

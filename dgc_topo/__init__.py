@@ -37,6 +37,7 @@ Training
     load_averaging    an Averaging rule by its text form: "diloco:every=50"
     known_averagings  names of all averaging rules
     Averaging         a rule and its options: what is averaged, and how often
+    AveragingRule     base of a rule of one's own, one class in a file: "mine.py:every=50"
     launch            a function on N workers of this machine, from a notebook or a script
     DistributedOptimizer  any torch.optim.Optimizer, made to train together with other ranks
     compress_fsdp     shards inside a machine (FSDP2), DGC between machines
@@ -66,7 +67,7 @@ from typing import TYPE_CHECKING
 from dgc_topo import old_names
 
 if TYPE_CHECKING:
-    from dgc_topo.averaging import Averaging, known_averagings, load_averaging
+    from dgc_topo.averaging import Averaging, AveragingRule, known_averagings, load_averaging
     from dgc_topo.compression.config import DGCConfig
     from dgc_topo.compression.dgc import DGC
     from dgc_topo.compression.random_k import RandomK
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
 #: Module of each name of the front door.
 _HOMES = {
     "Averaging": "dgc_topo.averaging",
+    "AveragingRule": "dgc_topo.averaging",
     "Advice": "dgc_topo.experiments.advice",
     "Cluster": "dgc_topo.network.cluster",
     "DGC": "dgc_topo.compression.dgc",
@@ -157,6 +159,7 @@ __all__ = [
     "DGC",
     "Advice",
     "Averaging",
+    "AveragingRule",
     "Cluster",
     "DGCConfig",
     "DistributedOptimizer",

@@ -20,6 +20,7 @@ from dgc_topo.arrays import IntArray
 from dgc_topo.mixing import Matrix, check_gossip, proved_iterations
 from dgc_topo.schedule import Goal, Schedule, ScheduleError
 from dgc_topo.schedule.cost import Cost, count_cost, step_lower_bound
+from dgc_topo.schedule.survivors import rows_of
 from dgc_topo.schedule.views import check_views
 from dgc_topo.schedule.weighting import factors_of
 from dgc_topo.schedule.weights import follow, states
@@ -139,7 +140,9 @@ def _proof(
         bounds = step_lower_bound(cost), all_reduce_bound(world_size)
         return Proof(label, world_size, goal, claim, cost, *bounds)
     if weights is not None:
-        raise ScheduleError(f"{label}: weights of gossip, expected an all-reduce")
+        claim = check_weighted_gossip(schedule, weights)
+        bounds = (0, 0.0) if world_size == 1 else (1, 1.0)
+        return Proof(label, world_size, goal, claim, cost, *bounds)
     mixing = check_gossip(topology, world_size, seed=seed)
     over = f"over {mixing.iterations} iteration{'s' * (mixing.iterations > 1)}"
     if not topology.varies:
@@ -191,6 +194,37 @@ def check_all_reduce(schedule: Schedule, weights: Sequence[int] | None = None) -
             rank, place = np.argwhere(~right)[0].tolist()
             row = found.of(rank, place)
             raise ScheduleError(_explain(schedule, rank, int(chunks[place]), row, expected))
+
+
+def check_weighted_gossip(schedule: Schedule, weights: Sequence[int]) -> str:
+    """Prove that gossip leaves a weighted mean where it is; return the proved claim.
+
+    Every rank ends with a mean (its row of the weights sums to 1), and the weighted sum over all
+    ranks of what they end with is that of what they began with.
+
+    Args:
+        schedule: The schedule, see `weighted`.
+        weights: Whole numbers from 1, one per rank.
+
+    Raises:
+        ScheduleError: naming the rank whose shares are wrong.
+    """
+    factors = factors_of(schedule, weights)
+    for rank, row in (rows := rows_of(schedule, "weighted gossip")).items():
+        if sum(row.values()) != 1 or min(row.values()) < 0:
+            raise ScheduleError(
+                f"rank {rank}: ends with shares that sum to {sum(row.values())}, expected shares "
+                "from 0 that sum to 1"
+            )
+    for rank in rows:
+        counts = sum(int(factors[other]) * row.get(rank, 0) for other, row in rows.items())
+        if counts != int(factors[rank]):
+            raise ScheduleError(
+                f"rank {rank}: counts {counts} times in the weighted sum of all, expected "
+                f"{factors[rank]}"
+            )
+    listed = ", ".join(map(str, factors.tolist()))
+    return f"{schedule.goal} mixing weighted {listed}: the weighted mean of all ranks stays"
 
 
 def _explain(

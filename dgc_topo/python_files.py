@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from dgc_topo.text import name_of
 
@@ -23,9 +23,11 @@ __all__ = [
     "PASSED_ON",
     "AskedToEnd",
     "CodeError",
+    "LoadedFile",
     "digest_of",
     "explained",
     "last_line",
+    "load_file",
     "load_function",
     "load_module",
     "loading",
@@ -71,6 +73,43 @@ def read_source(what: str, name: str, folder: str | Path, error: type[ValueError
         raise error(f"{what}: cannot be read: {name_of(reason)}") from reason
 
 
+class LoadedFile(NamedTuple):
+    """A Python file of the user's own.
+
+    Attributes:
+        module: The module that it makes.
+        path: The file, absolute.
+        digest: Fingerprint of its text.
+    """
+
+    module: ModuleType
+    path: Path
+    digest: str
+
+
+def load_file(
+    what: str, name: str, folder: str | Path = "", *, digest: str | None = None
+) -> LoadedFile:
+    """Load a Python file.
+
+    Args:
+        what: Name of the file in errors.
+        name: Path of the file; a relative one begins in *folder*.
+        folder: The current one by default.
+        digest: Fingerprint that the file's text must have; any by default.
+
+    Raises:
+        CodeError: if there is no such file, it fails, or its text is another.
+    """
+    source = read_source(what, name, folder, CodeError)
+    if digest not in {None, digest_of(source)}:
+        raise CodeError(f"{what}: the file has changed since this run began, expected it as it was")
+    path = Path(folder, name).resolve()
+    with loading(what, CodeError, path):
+        module = load_module(path, source, _MODULE)
+    return LoadedFile(module, path, digest_of(source))
+
+
 def split_name(text: str) -> tuple[str, str] | None:
     """Return the file and the name in ``file.py:NAME``; None if *text* has another form."""
     found = _NAME.fullmatch(text)
@@ -95,12 +134,7 @@ def load_function(
     found = split_name(text)
     if found is None:
         raise CodeError(f"{what}: expected the form file.py:NAME")
-    source = read_source(what, found[0], folder, CodeError)
-    if digest not in {None, digest_of(source)}:
-        raise CodeError(f"{what}: the file has changed since this run began, expected it as it was")
-    path = Path(folder, found[0]).resolve()
-    with loading(what, CodeError, path):
-        module = load_module(path, source, _MODULE)
+    module = load_file(what, found[0], folder, digest=digest).module
     if not hasattr(module, found[1]):
         own = [name for name, value in vars(module).items() if _is_own(module, value)]
         close = difflib.get_close_matches(found[1], own, n=1)

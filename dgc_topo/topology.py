@@ -193,7 +193,12 @@ class Topology:
     @property
     def goal(self) -> Goal:
         """Goal of its schedules, read from the schedule for the fewest possible ranks (from 2)."""
-        return _goal_of(self)
+        return _smallest_of(self).goal
+
+    @property
+    def has_servers(self) -> bool:
+        """True if some ranks of its schedules only serve, read as `goal` is."""
+        return bool(_smallest_of(self).servers)
 
     @property
     def gossips(self) -> bool:
@@ -308,11 +313,12 @@ def load_topology(
 
 
 @lru_cache(maxsize=256)
-def _goal_of(topology: Topology) -> Goal:
+def _smallest_of(topology: Topology) -> Schedule:
+    """Return the schedule for the fewest possible ranks, from 2."""
     for world_size in range(2, _MOST_RANKS):
         with suppress(TopologyError):  # some begin with more
-            return topology.schedule(world_size).goal
-    return topology.schedule(_MOST_RANKS).goal
+            return topology.schedule(world_size)
+    return topology.schedule(_MOST_RANKS)
 
 
 @lru_cache(maxsize=256)

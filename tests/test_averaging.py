@@ -18,7 +18,7 @@ ADAPTER: TypeAdapter[dt.Averaging] = TypeAdapter(AveragingChoice)
 @pytest.mark.parametrize("name", dt.known_averagings())
 def test_text_and_table_are_inverses_and_values_are_hashable(name):
     for options in ({}, {} if name == "gradients" else {"every": 7}, {"every": 1}):
-        rule = dt.load_averaging(name, **options)
+        rule = dt.load_averaging(name, **options)  # type: ignore[arg-type]
         assert dt.load_averaging(str(rule)) == rule
         assert ADAPTER.validate_json(ADAPTER.dump_json(rule)) == rule
         assert pickle.loads(pickle.dumps(rule)) == rule

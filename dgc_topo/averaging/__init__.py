@@ -16,9 +16,11 @@ no-loco      an anchor and an outer momentum        gossip        an outer Neste
 ===========  =====================================  ============  ========================
 
 A rule is one value from the command line to the record: ``diloco:every=50``.  How it works is in
-`dgc_topo.training.averaging`; nothing here needs torch.
+`dgc_topo.training.averaging`; nothing here needs torch.  A rule of the user's own is a file, of
+which the text form names the path: ``mine.py:every=50``, see `AveragingRule`.
 """
 
+from dgc_topo.averaging.attendance import Attendance
 from dgc_topo.averaging.loading import (
     AveragingChoice,
     Averagings,
@@ -37,12 +39,15 @@ from dgc_topo.averaging.over_all_reduce import (
     Updates,
 )
 from dgc_topo.averaging.over_gossip import DPSGD, Choco, DGCGossip, NoLoCo, PushSum
+from dgc_topo.averaging.own_rule import AveragingRule, found_anywhere, place_of
 from dgc_topo.averaging.rule import Averaging, Outer
 
 __all__ = [
     "DPSGD",
+    "Attendance",
     "Averaging",
     "AveragingChoice",
+    "AveragingRule",
     "Averagings",
     "Changes",
     "Choco",
@@ -56,8 +61,10 @@ __all__ = [
     "PushSum",
     "SparseLoCo",
     "Updates",
+    "found_anywhere",
     "known_averagings",
     "load_averaging",
+    "place_of",
     "read_averaging",
     "table_of",
 ]

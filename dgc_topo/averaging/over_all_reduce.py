@@ -15,6 +15,7 @@ class Gradients(Averaging):
     sends = "gradients"
     compresses = True
     is_local = False
+    moves_first = False
 
     @field_validator("every")
     @classmethod
@@ -33,11 +34,13 @@ class Changes(Averaging):
     Attributes:
         outer: What the mean change does.
         ahead: Share of its unsent changes that a rank already works with.
+        decay: Factor of what waits, before the next changes come to it.
     """
 
     goals = ALL_REDUCE
     sends = "changes"
     compresses = True
+    alike_vectors = 1
 
     @property
     def outer(self) -> Outer:
@@ -48,6 +51,11 @@ class Changes(Averaging):
     def ahead(self) -> float:
         """Share of its unsent changes that a rank already works with."""
         return 0.0
+
+    @property
+    def decay(self) -> float:
+        """Factor of what waits, before the next changes come to it."""
+        return 1.0
 
 
 class LookingAhead(Changes):
@@ -80,6 +88,7 @@ class DiLoCo(Changes):
     """DiLoCo (Douillard et al. 2023): an outer Nesterov step by the mean change of H steps."""
 
     rule = "diloco"
+    alike_vectors = 2
     every: Every = 50
     outer_learning_rate: float = Field(default=0.7, gt=0)
     outer_momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -99,8 +108,20 @@ class SparseLoCo(LookingAhead):
     every: Every = 30
     outer_learning_rate: float = Field(default=1.0, gt=0)
     outer_momentum: float = Field(default=0.0, ge=0, lt=1)
+    residual_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor of what waits, before the next changes come to it: below 1, as in the "
+        "paper, it acts as a momentum that forgets; 1 loses nothing",
+    )
 
     @property
     def outer(self) -> Outer:
         """See `Changes.outer`."""
         return Outer(self.outer_learning_rate, self.outer_momentum)
+
+    @property
+    def decay(self) -> float:
+        """See `Changes.decay`."""
+        return self.residual_decay

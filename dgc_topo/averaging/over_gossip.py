@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from dgc_topo.averaging.rule import GOSSIP, PUSH, Averaging, Every, Outer
 
@@ -16,6 +18,7 @@ class DPSGD(Averaging):
     rule = "d-psgd"
     goals = GOSSIP
     sends = "parameters"
+    moves_first = False
 
 
 class PushSum(Averaging):
@@ -26,6 +29,7 @@ class PushSum(Averaging):
 
     rule = "push-sum"
     goals = PUSH
+    weighs_itself = True
     sends = "parameters"
     extra_elements = 1
 
@@ -52,6 +56,7 @@ class DGCGossip(Choco):
     """DGC over gossip: velocities wait in the residual (momentum correction); D-PSGD's order."""
 
     rule = "dgc-gossip"
+    moves_first = False
 
     masking: bool = Field(
         default=False, description="reset the velocity of the elements that are sent, as DGC does"
@@ -70,6 +75,27 @@ class NoLoCo(Averaging):
     outer_learning_rate: float = Field(default=0.7, gt=0)
     outer_momentum: float = Field(default=0.5, ge=0, lt=1)
     nesterov: bool = Field(default=True, description="of the outer momentum, if there is any")
+    mixes_momentum: bool = Field(
+        default=True,
+        description="false as published: changes are mixed, and momentum stays with its rank",
+    )
+    consensus_step: float = Field(
+        default=1.0, gt=0, lt=2, description="share of the way to the mixture, if it stays there"
+    )
+
+    @model_validator(mode="after")
+    def _options_act(self) -> Self:
+        if self.mixes_momentum and self.consensus_step != 1:
+            raise ValueError(
+                f"consensus_step = {self.consensus_step:g} with mixes_momentum = true, which takes "
+                "the mixture whole, expected 1"
+            )
+        if not self.mixes_momentum and self.nesterov:
+            raise ValueError(
+                "mixes_momentum = false with nesterov = true: the published step has no Nesterov "
+                "momentum of this kind, expected nesterov = false"
+            )
+        return self
 
     @property
     def outer(self) -> Outer:

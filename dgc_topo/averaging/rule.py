@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from dgc_topo.averaging.attendance import Attendance
 from dgc_topo.schedule import Goal
 from dgc_topo.tables.table import Table
 from dgc_topo.topology import Topology
@@ -17,11 +19,21 @@ GOSSIP: frozenset[Goal] = frozenset({"doubly-stochastic"})
 PUSH: frozenset[Goal] = frozenset({"column-stochastic", "doubly-stochastic"})
 
 _MOST_STEPS = 1_000_000
+_HALF = 0.5  #: of the ranks: more of them overlap with those of the exchange before
 
 Every = Annotated[
     int, Field(ge=1, le=_MOST_STEPS, description="H: steps of one's own from exchange to exchange")
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
+Participation = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="share of the ranks, drawn anew, that take part in an exchange; the others go "
+        "on with their own steps, and their round gets longer",
+    ),
+]
 
 
 class Outer(NamedTuple):
@@ -38,6 +50,23 @@ class Outer(NamedTuple):
     nesterov: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RuleCode:
+    """The user's own file that a rule is in.
+
+    Attributes:
+        name: Its path, as written.
+        folder: Where a relative path begins.
+        digest: Fingerprint of its text.
+        kind: The class in it.
+    """
+
+    name: str
+    folder: str
+    digest: str
+    kind: type[Any]
+
+
 class Averaging(Table):
     """An averaging rule with its options; `load_averaging` makes one.
 
@@ -49,10 +78,16 @@ class Averaging(Table):
         sends: Kind of what it averages.
         compresses: True if it takes densities below 1.
         is_local: True if each rank's own optimizer moves parameters of its own.
+        moves_first: True if what is sent holds the rank's own move already.
         fixed_schedule: True if it takes no topology that changes from one exchange to the next.
+        weighs_itself: True if a rank weighs what it adds, where ranks count unequally, and the
+            schedule of gossip does not.
         vectors: Vectors of the model's size in what a rank sends.
         extra_elements: Numbers that travel beside them.
+        alike_vectors: Vectors of that size that all ranks hold alike.
+        code: The user's own file that the rule is in; None for a rule that comes along.
         every: H, the steps of one's own from one exchange to the next.
+        participation: Share of the ranks that take part in an exchange.
     """
 
     rule: ClassVar[str]
@@ -60,11 +95,16 @@ class Averaging(Table):
     sends: ClassVar[Literal["gradients", "parameters", "changes"]]
     compresses: ClassVar[bool] = False
     is_local: ClassVar[bool] = True
+    moves_first: ClassVar[bool] = True
     fixed_schedule: ClassVar[bool] = False
+    weighs_itself: ClassVar[bool] = False
     vectors: ClassVar[int] = 1
     extra_elements: ClassVar[int] = 0
+    alike_vectors: ClassVar[int] = 0
+    code: ClassVar[RuleCode | None] = None
 
     every: Every = 1
+    participation: Participation = 1.0
 
     def __str__(self) -> str:
         """Return the text form, from which `load_averaging` makes an equal value."""
@@ -93,6 +133,21 @@ class Averaging(Table):
         """Return True if there is an exchange in step *iteration*, counted from 0."""
         return (iteration + 1) % self.every == 0
 
+    def attendance(
+        self, topology: Topology, world_size: int, seed: int, weights: Sequence[int] = ()
+    ) -> Attendance:
+        """Return who takes part in which exchange.
+
+        Args:
+            topology: Over which the ranks average.
+            world_size: Number of ranks.
+            seed: Seed of the draws; the same on every rank.
+            weights: Whole numbers by which the ranks count; all alike by default.
+        """
+        weights = tuple(weights)
+        share, mixes = self.participation, not self.weighs_itself
+        return Attendance(world_size, share, topology.goal, seed, weights, weighs_gossip=mixes)
+
     def refusal_of(self, topology: Topology) -> str | None:
         """Return why it cannot run over a topology, as "what, expected what"; None if it can."""
         if topology.goal not in self.goals:
@@ -107,6 +162,26 @@ class Averaging(Table):
                 f"{self.rule} over {topology.label}, which changes from one exchange to the next, "
                 "expected one that stays"
             )
+        if self.participation < 1:
+            return self._refusal_of_leaving_out(topology)
+        return None
+
+    def _refusal_of_leaving_out(self, topology: Topology) -> str | None:
+        where = f"{self.rule} with participation {self.participation:g} over {topology.label}"
+        if self.fixed_schedule or not self.is_local:
+            why = (
+                "what is known of a neighbour is a sum of all that it ever sent"
+                if self.is_local
+                else "all ranks share the parameters"
+            )
+            return f"{where}: {why}, expected 1"
+        if topology.goal == "all-reduce" and self.participation <= _HALF:
+            return (
+                f"{where}, expected above {_HALF}: those who were left out get what all hold alike "
+                "from someone who was there the time before"
+            )
+        if topology.has_servers:
+            return f"{where}, in which some ranks only serve, expected one in which all train"
         return None
 
 

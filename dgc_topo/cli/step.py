@@ -47,6 +47,7 @@ _OPTIONS = {
     "batch_size": "--batch",
     "jitter": "--jitter",
     "every": "--every",
+    "averaging": "--averaging",
     "sends": "--sends",
 }
 
@@ -85,6 +86,10 @@ def step(  # noqa: PLR0913 - one argument per option
         str | None,
         typer.Option(help="gradients, parameters (gossip's default) or changes (with --every)"),
     ] = None,
+    averaging: Annotated[
+        str | None,
+        typer.Option(help="averaging rule such as diloco:every=50, instead of --every and --sends"),
+    ] = None,
     overlap: Annotated[bool, typer.Option("--overlap", help="send while computing")] = False,
     jitter: Annotated[float, typer.Option(help="relative spread of compute times")] = 0.0,
     seed: Seed = 0,
@@ -102,7 +107,9 @@ def step(  # noqa: PLR0913 - one argument per option
 
     - dgc-topo step vgg16 -n 8 --overlap --plot step.svg
     - dgc-topo step gpt2-medium -n 8 --network 1gbe --every 50
+    - dgc-topo step resnet50 -n 8 --topology gossip --averaging d-psgd:every=5
     """
+    from dgc_topo.averaging import load_averaging
     from dgc_topo.cli.progress import simulating
     from dgc_topo.simulation.training import simulate_step
     from dgc_topo.simulation.workload_sources import load_workload
@@ -111,7 +118,9 @@ def step(  # noqa: PLR0913 - one argument per option
         check_file("--trace", trace)
         check_picture("--plot", plot)
         chosen = topology_from(topology, option or [])
-        check_seed(seed, chosen, draws=jitter > 0)
+        rule = None if averaging is None else load_averaging(averaging)
+        leaves_out = rule is not None and rule.participation < 1
+        check_seed(seed, chosen, draws=jitter > 0 or leaves_out)
         chosen.schedule(world_size)  # refuse a topology that cannot run before any other work
         with simulating(errors):
             simulation = simulate_step(
@@ -122,11 +131,12 @@ def step(  # noqa: PLR0913 - one argument per option
                 merge=merge,
                 every=every,
                 sends=sends,  # type: ignore[arg-type]  # which refuses what is none
+                averaging=rule,
                 codec=None if compress is None else seconds_from(compress, "--compress"),
                 overlap=overlap,
                 jitter=jitter,
                 seed=seed,
-                num_steps=1,
+                num_steps=None if leaves_out else 1,
             )
         _write_files(simulation, trace, plot)
         if as_json:
@@ -168,7 +178,8 @@ def _assumptions(simulation: StepSimulation) -> Iterator[str]:
     if step.every == 1 and not step.moves_first:
         yield f"gradients travel {when} the backward pass {goes}"
     else:
-        yield f"ranks exchange after {step.every} local step{'s' * (step.every > 1)}, all at once"
+        share = "" if step.participation == 1 else f", {step.participation:.0%} of them"
+        yield f"ranks exchange after {step.every} local step{'s' * (step.every > 1)}{share}"
     if is_sparse(simulation.density):
         yield f"compressing costs {cost_text({step.codec_s})}"
     yield f"the speed-up is relative to {ONE_DENSE_WORKER}"

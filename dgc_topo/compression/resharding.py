@@ -17,6 +17,8 @@ from torch import Tensor
 #: Sections that are parts of a sum over the workers.
 _SUMMED = frozenset({"velocity", "residual", "sent_histogram"})
 _AGES = "last_sent"
+#: Beginning of the names of sections of which every worker gets the mean.
+KEPT = "kept."
 #: Keys of a state whose tensors are sorted by parameter first, then by section.
 _BY_PARAMETER = frozenset({"kind", "step", "parameters", "settings", "place"})
 
@@ -107,4 +109,8 @@ def _merged(
         for tensor in own:
             total += tensor
         return total.to(tensors[0].dtype)
+    if section.startswith(KEPT):
+        return (
+            torch.stack([each.to(torch.float64) for each in tensors]).mean(0).to(tensors[0].dtype)
+        )
     return tensors[0]

@@ -279,6 +279,13 @@ class UpdateCompressor:
                     self._before = Entries(missed.indices, before)
                     self._accumulation.take_in(*missed)
 
+    @torch.no_grad()
+    def decay(self, factor: float) -> None:
+        """Multiply what this rank has not sent yet by a factor from 0 to 1."""
+        if factor != 1:
+            self._accumulation.residual.mul_(factor)
+            self._rest.mul_(factor)
+
     def residuals(self) -> dict[str, Tensor]:
         """Return what this rank has not sent yet, divided by N, by name, sharing memory."""
         views = self._layout.views(self._accumulation.residual) | self._others.views(self._rest)

@@ -14,7 +14,7 @@ from dgc_topo.experiments.training_cases import TrainingCase
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.simulation.training import StepPhases, StepSimulation
-from dgc_topo.simulation.training.simulation import average_steps
+from dgc_topo.simulation.training.periods import average_steps
 from dgc_topo.tables.keys import at_key
 
 

@@ -292,7 +292,8 @@ def finish(
     # DDP's all-reduce has no schedule to simulate.
     known = [record for record in measured if record.topology != GLOO]
     topologies = [*scenario.topologies, *(job.topology for job in beside)]
-    runs = cases_of_runs(known, scenario.simulate, topologies)
+    rules = [*scenario.rules, *(job.rule for job in beside)]
+    runs = cases_of_runs(known, scenario.simulate, topologies, rules)
     workloads = [*cases_of_scenario(scenario), *runs]
     observer.plan_predictions(num_predictions(scenario, len(workloads)))
     for record in predict(scenario, workloads, observer.predicted):

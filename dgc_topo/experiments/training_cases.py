@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from dgc_topo.simulation.training import (
     TrainingStep,
     power_rule,
 )
-from dgc_topo.simulation.training.simulation import JITTER_STEPS
+from dgc_topo.simulation.training.periods import JITTER_STEPS
 from dgc_topo.simulation.unions import independent_growth
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import lone_phases, of_record
@@ -93,6 +94,7 @@ def cases_of_runs(
     records: Iterable[Measurement],
     simulate: SimulateSection | None = None,
     topologies: Sequence[Topology] = (),
+    rules: Sequence[Averaging] = (),
 ) -> list[TrainingCase]:
     """Return the steps of recorded runs, ready to be predicted elsewhere.
 
@@ -104,11 +106,15 @@ def cases_of_runs(
         simulate: Section that says how the machines differ; without it all are alike.
         topologies: Topologies of the trainings; others are found by the recorded name, which may be
             a file in the current folder.
+        rules: Their averaging rules; others are found likewise.
 
     Raises:
         ValueError: if a record lacks the phases of a worker alone, or overlaps without a profile.
     """
-    return [_case_of_run(each, simulate, _topology_of(each, topologies)) for each in records]
+    return [
+        _case_of_run(each, simulate, _topology_of(each, topologies), _rule_of(each, rules))
+        for each in records
+    ]
 
 
 def _topology_of(record: Measurement, topologies: Sequence[Topology]) -> Topology:
@@ -118,8 +124,18 @@ def _topology_of(record: Measurement, topologies: Sequence[Topology]) -> Topolog
     return Topology.named(record.topology, record.options)
 
 
+def _rule_of(record: Measurement, rules: Sequence[Averaging]) -> Averaging | None:
+    if not record.averaging:
+        return None
+    known = (rule for rule in rules if str(rule) == record.averaging)
+    return next(known, None) or load_averaging(record.averaging)
+
+
 def _case_of_run(
-    measured: Measurement, simulate: SimulateSection | None, topology: Topology
+    measured: Measurement,
+    simulate: SimulateSection | None,
+    topology: Topology,
+    rule: Averaging | None,
 ) -> TrainingCase:
     workload = of_record(measured)
     elements = measured.gradient_bytes // DENSE_BYTES["float32"]
@@ -143,10 +159,7 @@ def _case_of_run(
         bucket_bytes=_bucket_bytes(measured, simulate),
         compute_factors=simulate.compute_factors(measured.seed) if simulate else ComputeFactors(),
         batch_shares=measured.batch_shares,
-        every=measured.every,
-        moves_first=_moves_first(
-            load_averaging(measured.averaging) if measured.averaging else None
-        ),
+        **({"every": measured.every} | _exchanges(rule)),
     )
     return TrainingCase(
         topology=topology,
@@ -161,9 +174,16 @@ def _case_of_run(
     )
 
 
-def _moves_first(rule: Averaging | None) -> bool:
-    """Return True if ranks move by their own optimizer before they exchange."""
-    return rule is not None and rule.sends == "changes"
+def _exchanges(rule: Averaging | None) -> dict[str, Any]:
+    """Return what a rule says of the order and the number of exchanges, as a step holds it."""
+    if rule is None:
+        return {}
+    return {
+        "every": rule.every,
+        "moves_first": rule.moves_first,
+        "participation": rule.participation,
+        "alike_vectors": rule.alike_vectors,
+    }
 
 
 def _bucket_bytes(measured: Measurement, simulate: SimulateSection | None) -> float | None:
@@ -241,8 +261,7 @@ def _case(
         bucket_bytes=simulate.bucket_bytes(),
         accumulation_steps=simulate.accumulation_steps,
         compute_factors=simulate.compute_factors(scenario.seed),
-        every=rule.every if rule else 1,
-        moves_first=_moves_first(rule),
+        **_exchanges(rule),
     )
     return TrainingCase(
         topology=topology,

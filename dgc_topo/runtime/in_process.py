@@ -7,7 +7,7 @@ order.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dgc_topo.payload import Arrival, Payload, check_goal, passes_of
 from dgc_topo.runtime.framing import wire_bytes
@@ -16,12 +16,12 @@ from dgc_topo.schedule import Schedule, Step
 from dgc_topo.schedule.completion import Role
 
 
-def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traffic]:
+def run_in_process(schedule: Schedule, payloads: Sequence[Payload | None]) -> list[Traffic]:
     """Run *schedule* on one payload per rank, in place.
 
     Args:
         schedule: Schedule of ``len(payloads)`` ranks.
-        payloads: One payload per rank, in the order of the ranks.
+        payloads: One payload per rank, in the order of the ranks; None for ranks without transfers.
 
     Returns:
         Traffic of each rank in a real run (see `StepTraffic`), with the seconds of its own packing
@@ -36,22 +36,23 @@ def run_in_process(schedule: Schedule, payloads: Sequence[Payload]) -> list[Traf
             f"run in process: {len(payloads)} payloads, "
             f"expected {schedule.world_size}, one per rank"
         )
-    for payload in payloads:
+    own = {rank: payload for rank, payload in enumerate(payloads) if payload is not None}
+    for payload in own.values():
         check_goal("run in process", payload, schedule.goal)
     ranks = [_Rank(rank) for rank in range(schedule.world_size)]
-    for together in zip(*map(passes_of, payloads), strict=True):
-        _run_pass(schedule, together, ranks)
+    for together in zip(*map(passes_of, own.values()), strict=True):
+        _run_pass(schedule, dict(zip(own, together, strict=True)), ranks)
     return [rank.traffic() for rank in ranks]
 
 
-def _run_pass(schedule: Schedule, payloads: Sequence[Payload], ranks: Sequence[_Rank]) -> None:
+def _run_pass(schedule: Schedule, payloads: Mapping[int, Payload], ranks: Sequence[_Rank]) -> None:
     agree = schedule.goal == "all-reduce"
-    for rank, payload in zip(ranks, payloads, strict=True):
-        payload.cut(schedule.num_chunks, agree=agree, role=Role(schedule, rank.rank))
-        rank.payload = payload
+    for rank, payload in payloads.items():
+        payload.cut(schedule.num_chunks, agree=agree, role=Role(schedule, rank))
+        ranks[rank].payload = payload
     for index, step in enumerate(schedule.steps()):
         _run_step(index, step, ranks)
-    for payload in payloads:
+    for payload in payloads.values():
         payload.finish()
 
 

@@ -26,7 +26,7 @@ from dgc_topo.schedule.weights import Weights, follow
 _MIXING: frozenset[Goal] = frozenset({"doubly-stochastic", "column-stochastic"})
 
 #: Weights other than 0, by the rank that takes and the rank that gives.
-_Rows = dict[int, dict[int, Fraction]]
+Rows = dict[int, dict[int, Fraction]]
 
 
 def without(schedule: Schedule, lost: Iterable[int]) -> Schedule:
@@ -51,10 +51,10 @@ def without(schedule: Schedule, lost: Iterable[int]) -> Schedule:
             f"{where}: the schedule is {schedule.goal}, expected one of gossip: some ranks have "
             "summed what a lost one gave, and others have not; build the topology for fewer ranks"
         )
-    rows = _rows(schedule, where)
+    rows = rows_of(schedule, where)
     for rank in gone:
         _take_out(rows, rank)
-    step = _step(rows, left, schedule.num_chunks, where)
+    step = step_of_rows(rows, left, schedule.num_chunks, where)
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         if len(left) > 1:
@@ -77,8 +77,12 @@ def survivors(world_size: int, lost: Iterable[int]) -> list[int]:
     return [rank for rank in range(world_size) if rank not in gone]
 
 
-def _rows(schedule: Schedule, where: str) -> _Rows:
-    """Return the weights of a whole run of the schedule, which all chunks have to share."""
+def rows_of(schedule: Schedule, where: str) -> Rows:
+    """Return the weights of a whole run of the schedule.
+
+    Raises:
+        ScheduleError: if chunks mix differently.
+    """
     first: Weights | None = None
     for _, weights in follow(schedule):
         first = first or weights
@@ -95,7 +99,7 @@ def _rows(schedule: Schedule, where: str) -> _Rows:
     }
 
 
-def _take_out(rows: _Rows, rank: int) -> None:
+def _take_out(rows: Rows, rank: int) -> None:
     """Take a rank out of the weights: one step of Gaussian elimination, in exact numbers.
 
     Whatever the order, taking out one rank after the other gives the complement of all.
@@ -109,8 +113,12 @@ def _take_out(rows: _Rows, rank: int) -> None:
                 row[source] = row.get(source, Fraction(0)) + taken * share / (1 - own)
 
 
-def _step(rows: _Rows, left: Sequence[int], num_chunks: int, where: str) -> Step:
-    """Return the step with the weights of the ranks that are left."""
+def step_of_rows(rows: Rows, left: Sequence[int], num_chunks: int, where: str) -> Step:
+    """Return the step with the weights of the ranks that are left.
+
+    Raises:
+        ScheduleError: if they have no common denominator below 2**62.
+    """
     weights = [share for row in rows.values() for share in row.values()]
     denominator = math.lcm(*(share.denominator for share in weights))
     if denominator > MOST:

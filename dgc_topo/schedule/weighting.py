@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from math import gcd
 
 import numpy as np
@@ -16,6 +17,7 @@ from dgc_topo.scalars import plain_int
 from dgc_topo.schedule.order import expand
 from dgc_topo.schedule.schedule import Schedule
 from dgc_topo.schedule.step import MOST, ScheduleError, Step
+from dgc_topo.schedule.survivors import rows_of, step_of_rows
 
 
 def weighted(schedule: Schedule, weights: Sequence[int]) -> Schedule:
@@ -25,13 +27,19 @@ def weighted(schedule: Schedule, weights: Sequence[int]) -> Schedule:
     same weights.  What a transfer carries stays as it is: the receiver multiplies.  Making one
     rank's view costs as much as that of all ranks.
 
+    Gossip leaves the weighted mean where it is, and goes to it: of W it makes
+    ``I - D (I - W)`` with ``D[i, i] = min(weights) / weights[i]``, so a rank that counts more moves
+    less.  It is one step then, between the same ranks.
+
     Args:
-        schedule: Schedule whose contributors start with inputs of their own.
+        schedule: Schedule whose contributors start with inputs of their own, or doubly stochastic
+            gossip.
         weights: Whole numbers from 1, one per contributor, in the order of ranks.  A factor common
             to all is left out, so that equal weights change nothing.
 
     Raises:
-        ScheduleError: if there are not so many weights, or one is below 1.
+        ScheduleError: if there are not so many weights, or one is below 1; or if directed gossip
+            is to be weighted, or chunks mix differently.
 
     Example:
         >>> ring = dt.load_topology("ring").schedule(3)
@@ -41,6 +49,13 @@ def weighted(schedule: Schedule, weights: Sequence[int]) -> Schedule:
     factors = factors_of(schedule, weights)
     if (factors[schedule.contributors] == 1).all():
         return schedule
+    if schedule.goal == "column-stochastic":
+        raise ScheduleError(
+            "weights of column-stochastic gossip: it keeps sums, whatever its ranks count, "
+            "expected an all-reduce, or doubly stochastic gossip"
+        )
+    if schedule.goal == "doubly-stochastic":
+        return _weighted_gossip(schedule, factors)
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         is_raw = np.ones((schedule.world_size, schedule.num_chunks), np.bool_)
@@ -48,6 +63,21 @@ def weighted(schedule: Schedule, weights: Sequence[int]) -> Schedule:
             scaled = _scaled(step, factors, is_raw)
             touches = np.isin(scaled.src, ranks) | np.isin(scaled.dst, ranks)
             yield scaled if touches.all() else scaled.select(touches)
+
+    return replace(schedule, steps_of=steps_of)
+
+
+def _weighted_gossip(schedule: Schedule, factors: IntArray) -> Schedule:
+    rows = rows_of(schedule, "weighted")
+    for rank, row in rows.items():
+        share = Fraction(int(factors.min()), int(factors[rank]))
+        own = 1 - share * (1 - row.get(rank, Fraction(0)))
+        rows[rank] = {other: share * value for other, value in row.items()} | {rank: own}
+    step = step_of_rows(rows, range(schedule.world_size), schedule.num_chunks, "weighted")
+
+    def steps_of(ranks: IntArray) -> Iterator[Step]:
+        if len(step):
+            yield step.select(np.isin(step.src, ranks) | np.isin(step.dst, ranks))
 
     return replace(schedule, steps_of=steps_of)
 

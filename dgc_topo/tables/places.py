@@ -56,7 +56,8 @@ AnyPath = Annotated[Path, AfterValidator(_is_a_path)]
 File = Annotated[Path, AfterValidator(_beside_the_scenario)]
 
 
-def _folder_of_the_scenario(value: object, info: ValidationInfo) -> object:
+def folder_of_scenario(value: object, info: ValidationInfo) -> object:
+    """Return the folder of the file that is read; *value*, if none is."""
     if info.context is None or "folder" not in info.context:
         return value
     if value:  # no key for people
@@ -72,6 +73,6 @@ HIDDEN = "no key of a scenario file"  #: in the metadata of what only programs s
 FolderOfScenario = Annotated[
     SkipJsonSchema[str],
     Field(validate_default=True),
-    BeforeValidator(_folder_of_the_scenario),
+    BeforeValidator(folder_of_scenario),
     HIDDEN,
 ]

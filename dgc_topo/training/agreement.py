@@ -50,7 +50,8 @@ def shared_parameters(
     total = torch.zeros(layout.length, dtype=torch.float64, device=world.device)
     for rank in ranks:
         if rank.trains:
-            total += layout.flatten(rank.averager.shared(), world.device)
+            own = layout.flatten(rank.averager.shared(), world.device)
+            total.add_(own, alpha=rank.averager.counts)
     mean = world.sum(total, what) / len(contributors)
     return layout.views(mean.to(torch.float32))
 

@@ -8,7 +8,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import to_json
 
-from dgc_topo.averaging import DPSGD, Averaging, AveragingChoice, Gradients, Updates
+from dgc_topo.averaging import (
+    DPSGD,
+    Attendance,
+    Averaging,
+    AveragingChoice,
+    Gradients,
+    Updates,
+)
 from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection, Method
@@ -69,6 +76,15 @@ class Job(BaseModel):
         if self.method == "dgc" and not self.train.is_sgd:
             return Updates(look_ahead=self.compression.look_ahead)
         return Gradients()
+
+    def attendance(self, world_size: int) -> Attendance:
+        """Return who takes part in which exchange, of so many ranks.
+
+        Where ranks were lost the shares are no longer known, and the others count alike.
+        """
+        shares = self.train.batch_shares
+        weights = shares if len(shares) == world_size else ()
+        return self.rule.attendance(self.topology, world_size, self.seed, weights)
 
     @property
     def num_processes(self) -> int:
@@ -168,6 +184,8 @@ def _settings_version_1(job: Job) -> dict[str, object]:
     }
     if job.averaging is not None:
         settings["averaging"] = str(job.averaging)
+        if job.averaging.code is not None:
+            settings["averaging_code"] = job.averaging.code.digest
     return settings if job.rung is None else {**settings, "rung": job.rung}
 
 

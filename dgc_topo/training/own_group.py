@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import distributed_c10d
 
+from dgc_topo.averaging import Attendance
 from dgc_topo.liveness import current
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
@@ -48,6 +49,7 @@ class OwnGroup:
         world_size: Number of ranks.
         contributors: Ranks that train; any other is a dedicated server.
         gossips: True if ranks end with mixtures instead of one sum.
+        seed: See above.
 
     Raises:
         TopologyError: if there is no such topology, or it cannot run with this world size.
@@ -70,7 +72,7 @@ class OwnGroup:
         _check_process_group(where, group)
         if not isinstance(topology, Topology):
             topology = load_topology(str(topology))
-        self.where, self.topology = where, topology
+        self.where, self.topology, self.seed = where, topology, seed
         first = topology.schedule(dist.get_world_size(group), seed=seed)
         if first.goal not in goals:
             _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
@@ -83,6 +85,7 @@ class OwnGroup:
         self._communicator = Communicator(topology, self._transport, seed)
         butterfly = load_topology("butterfly")
         self._butterfly = Communicator(butterfly, self._transport, compare=False)
+        self._catching_up = self._butterfly
         self._waits = Waits(self.where, self.rank)
         self._failure: BaseException | None = None
         _ALL.add(self)
@@ -109,6 +112,26 @@ class OwnGroup:
             RuntimeError: after an earlier error, which it names.
         """
         return self._guarded(self._communicator, payload, iteration, iteration)
+
+    def arrange(self, attendance: Attendance) -> None:
+        """Run the topology from now on among those that take part in an exchange.
+
+        Ranks that are left out cannot compare their settings in the first run, so all ranks have to
+        have compared them before.
+        """
+        if not attendance.is_full:
+            self._communicator, self._catching_up = (
+                Communicator(topology, self._transport, self.seed, compare=False)
+                for topology in (attendance.arranged(self.topology), attendance.catching_up())
+            )
+
+    def catch_up(self, payload: Payload, iteration: int) -> Traffic:
+        """Give, or get, what ranks lack that were left out before, in place.
+
+        Raises:
+            RuntimeError: as `run`.
+        """
+        return self._guarded(self._catching_up, payload, iteration, iteration)
 
     def counts(
         self, flags: Sequence[bool], device: torch.device, step: int | None = None
@@ -173,7 +196,7 @@ class OwnGroup:
     def close(self) -> None:
         """Let go of the group; nothing can run any more."""
         self.fail(RuntimeError("closed"))
-        del self._communicator, self._butterfly, self._transport, self._group
+        del self._communicator, self._catching_up, self._butterfly, self._transport, self._group
 
     def _guarded(
         self, communicator: Communicator, payload: Payload, iteration: int, step: int | None = None

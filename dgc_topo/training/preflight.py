@@ -59,18 +59,21 @@ def check_jobs(jobs: Iterable[Job], *, local_rank: int = 0) -> None:
 
 
 def _check_shares(job: Job) -> None:
-    """Refuse unequal batches where workers count alike."""
+    """Refuse unequal batches where workers cannot count unequally."""
     if not job.train.batch_shares:
         return
     why = ""
     if job.compression.uses_ddp:
         why = f"method {job.compression.method!r} leaves the sum to DistributedDataParallel"
-    elif job.rule.is_local:
-        why = f"{job.rule.label} averages {job.rule.sends}, in which all workers count alike"
-    if why:
-        raise ValueError(
-            f"train.batch_shares: {why}; expected no such key, or gradients over an all-reduce"
+    elif job.train.on_lost_rank == "continue":
+        why = "with on_lost_rank = 'continue', shares of those that are left are not defined"
+    elif job.rule.code is not None and job.topology.goal == "column-stochastic":
+        why = (
+            f"{job.rule.label} over {job.topology.label}: directed gossip keeps sums, and only the "
+            "rule itself could weigh what its ranks add to them"
         )
+    if why:
+        raise ValueError(f"train.batch_shares: {why}; expected no such key, or another way")
 
 
 def _check(train: TrainSection, shard: Shard, local_rank: int) -> None:

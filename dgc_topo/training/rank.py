@@ -182,12 +182,15 @@ class TrainingRank:
         job = self._job
         if self.own is None:
             return GradientAverager(self.parameters, self.buckets, self.move, trains=self.trains)
+        sizes = job.train.batch_sizes(self.num_workers)
         setup = Setup(
             num_workers=self.num_workers,
             config=job.compression.dgc_config(job.density, job.train),
             trains=self.trains,
             place=self.place,
             seed=job.seed,
+            weight=sizes[self.place] * len(sizes) / sum(sizes),
+            goal=job.topology.goal,
         )
         return local_averager(job.rule, self.parameters, self.own, setup)
 

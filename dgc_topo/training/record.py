@@ -228,9 +228,9 @@ def _whole_rounds(columns: Columns, every: int) -> Columns:
 
 
 def _exchanges(columns: Columns) -> Columns:
-    """Keep the steps in which something was sent, if there are any."""
-    sends = columns["encoded_bytes"].any(axis=0)
-    return {name: values[:, sends] for name, values in columns.items()} if sends.any() else columns
+    """Keep what the workers did in steps in which they sent something, if there are any."""
+    sends = columns["encoded_bytes"] > 0
+    return {name: values[sends] for name, values in columns.items()} if sends.any() else columns
 
 
 def _sparse_sizes(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from dgc_topo.averaging import Averaging
+from dgc_topo.averaging import Attendance, Averaging
 from dgc_topo.payload import Payload
 from dgc_topo.runtime import PeerError, Traffic
 from dgc_topo.training.buckets import sparse_entries
@@ -86,6 +86,20 @@ class _Contribution(NamedTuple):
     update_s: float
 
 
+class ExchangePlan(NamedTuple):
+    """The exchanges of a training.
+
+    Attributes:
+        exchange: Runs the schedule of an exchange on payloads.
+        attendance: The ranks that take part in which exchange.
+        catch_up: Gives ranks that were left out what all hold alike; None if all always take part.
+    """
+
+    exchange: Exchange
+    attendance: Attendance
+    catch_up: Exchange | None = None
+
+
 class AveragingStep(Strategy):
     """Steps of an averaging rule: each rank's turn, an exchange in every H-th step, its use.
 
@@ -94,7 +108,7 @@ class AveragingStep(Strategy):
     Args:
         ranks: Those of this process; all share their parameters, or none does.
         rule: The averaging rule.
-        exchange: Runs the schedule on payloads; None is one worker alone, which sends nothing.
+        plan: The exchanges; None is one worker alone, which sends nothing.
         finish_all: True if every rank keeps something of the sum: what it rejected.
         time_scale: See `PhaseClock`.
     """
@@ -103,12 +117,12 @@ class AveragingStep(Strategy):
         self,
         ranks: Sequence[TrainingRank],
         rule: Averaging,
-        exchange: Exchange | None,
+        plan: ExchangePlan | None,
         *,
         finish_all: bool = False,
         time_scale: float = 1.0,
     ) -> None:
-        self._ranks, self._rule, self._exchange = ranks, rule, exchange
+        self._ranks, self._rule, self._plan = ranks, rule, plan
         self._finish_all = finish_all or rule.is_local
         leader = next((at for at, rank in enumerate(ranks) if rank.trains), 0)
         self._movers = range(len(ranks)) if rule.is_local else (leader,)
@@ -147,7 +161,7 @@ class AveragingStep(Strategy):
             averager.move()
             update_s = clock.lap()
         density = rank.density
-        payloads = averager.outgoing(density) if self._rule.is_due(self._iteration) else []
+        payloads = averager.outgoing(density) if self._takes_part(rank) else []
         own = payloads if rank.trains else []
         self._contributions.append(
             _Contribution(
@@ -159,6 +173,22 @@ class AveragingStep(Strategy):
                 update_s=update_s,
             )
         )
+
+    def _takes_part(self, rank: TrainingRank) -> bool:
+        """Return True if a rank takes part in an exchange in this step, and tell it so."""
+        if not self._rule.is_due(self._iteration):
+            return False
+        if self._plan is not None:
+            attendance, number = self._plan.attendance, self._number
+            if rank.rank not in attendance.of(number):
+                return False
+            rank.averager.attend(number, float(attendance.renormalised(number)))
+        return True
+
+    @property
+    def _number(self) -> int:
+        """Number of the exchange: a topology that changes does so from one to the next."""
+        return self._iteration // self._rule.every
 
     def apply(self, computed: Sequence[Computed]) -> list[StepRecord]:
         """See `Strategy.apply`."""
@@ -210,19 +240,35 @@ class AveragingStep(Strategy):
         If a peer is lost where each rank has parameters of its own, note it: nobody may use half of
         a message, and everybody has a state to go on from.
         """
-        if self._exchange is None or not payloads[0]:
+        if self._plan is None or not any(payloads):
             return [[] for _ in payloads]
-        # A topology that changes does so from one exchange to the next.
-        number = self._iteration // self._rule.every
         began = time.perf_counter()
         try:
-            runs = [self._exchange(part, number) for part in zip(*payloads, strict=True)]
+            runs = [*self._catch_up(self._plan)]
+            for part in range(max(map(len, payloads))):
+                own = [each[part] if each else None for each in payloads]
+                runs.append(self._plan.exchange(own, self._number))
         except PeerError as error:
             if not self._rule.is_local:
                 raise
             self._failure = error
             return [[Traffic((), time.perf_counter() - began)] for _ in payloads]
         return [list(own) for own in zip(*runs, strict=True)]
+
+    def _catch_up(self, plan: ExchangePlan) -> Iterator[Sequence[Traffic]]:
+        """Give the ranks that were left out what all hold alike; yield the traffic, if any."""
+        alike = [rank.averager.alike() for rank in self._ranks]
+        behind = plan.attendance.behind(self._number)
+        if plan.catch_up is None or not alike[0] or not len(behind):
+            return
+        involved = {*behind.tolist(), *plan.attendance.givers(self._number).tolist()}
+        payloads = [
+            rank.averager.catch_up() if rank.rank in involved else None for rank in self._ranks
+        ]
+        yield plan.catch_up(payloads, self._number)
+        for rank, payload in zip(self._ranks, payloads, strict=True):
+            if payload is not None and rank.rank in behind:
+                rank.averager.caught_up(payload)
 
     def _use_s(self, at: int, payloads: Sequence[Payload]) -> float:
         """Use what came back for a rank here; return the seconds that it took."""

@@ -28,8 +28,9 @@ from dgc_topo.workers.group import Worker
 
 T = TypeVar("T")
 
-#: Runs the schedule of an iteration on one payload per rank here, in place.
-Exchange = Callable[[Sequence[Payload], int], Sequence[Traffic]]
+#: Runs the schedule of an iteration on one payload per rank here, in place; None for a rank that is
+#: left out.
+Exchange = Callable[[Sequence[Payload | None], int], Sequence[Traffic]]
 
 
 class World(ABC):
@@ -137,8 +138,11 @@ class ProcessWorld(World):
         # The jobs are compared already, or come from one launcher.
         communicator = Communicator(topology, transport, seed=job.seed, compare=False)
 
-        def exchange(payloads: Sequence[Payload], iteration: int) -> list[Traffic]:
-            return [communicator.run(payload, iteration) for payload in payloads]
+        def exchange(payloads: Sequence[Payload | None], iteration: int) -> list[Traffic]:
+            return [
+                Traffic((), 0.0) if payload is None else communicator.run(payload, iteration)
+                for payload in payloads
+            ]
 
         return exchange
 
@@ -207,12 +211,12 @@ class VirtualWorld(World):
         """Return the exchange of a job over a topology; after an all-reduce all ranks agree."""
         first = topology.schedule(self.world_size, seed=job.seed)
 
-        def exchange(payloads: Sequence[Payload], iteration: int) -> list[Traffic]:
+        def exchange(payloads: Sequence[Payload | None], iteration: int) -> list[Traffic]:
             schedule = first
             if topology.varies:
                 schedule = topology.schedule(self.world_size, iteration=iteration, seed=job.seed)
             traffic = run_in_process(schedule, payloads)
-            same = [one for one in payloads if schedule.goal == "all-reduce"]
+            same = [one for one in payloads if one and schedule.goal == "all-reduce"]
             odd = [rank for rank, one in enumerate(same) if not same_bits(same[0], one)]
             if odd:
                 raise TrainingError(

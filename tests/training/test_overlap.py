@@ -96,7 +96,7 @@ class Doubling:
         self.sizes: list[int] = []
         self.error: Exception | None = None
 
-    def __call__(self, payloads: Sequence[Payload], iteration: int) -> list[Traffic]:
+    def __call__(self, payloads: Sequence[Payload | None], iteration: int) -> list[Traffic]:
         (payload,) = payloads
         assert isinstance(payload, DensePayload)
         assert current_thread() is not main_thread()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dgc_topo.training.rank import Computed, TrainingRank
-from dgc_topo.training.steps import AveragingStep
+from dgc_topo.training.steps import AveragingStep, ExchangePlan
 from dgc_topo.training.world import VirtualWorld
 from tests.training.test_virtual import jobs_of, virtual
 
@@ -20,7 +20,8 @@ def test_ranks_that_take_turns_record_their_own_work_and_the_whole_step(tmp_path
     ranks += [
         TrainingRank(job, rank, contributors, world.device, parameters=shared) for rank in (1, 2)
     ]
-    step = AveragingStep(ranks, job.rule, world.connect(job, job.topology))
+    plan = ExchangePlan(world.connect(job, job.topology), job.attendance(3))
+    step = AveragingStep(ranks, job.rule, plan)
     step.begin(0, 0.0, 0.1)
     for rank in ranks:
         rank.begin_epoch(0)

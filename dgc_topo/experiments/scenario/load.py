@@ -123,10 +123,7 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
 
 def _goals(scenario: Scenario) -> Sequence[str]:
     """Return the goals of topologies that the scenario's rules can train over."""
-    ladder, throughput = scenario.ladder, scenario.throughput
-    variants = (*(ladder.rungs if ladder else ()), *(throughput.ways if throughput else ()))
-    rules = [*scenario.averaging, *(each.averaging for each in variants if each.averaging)]
-    more = {goal for rule in rules for goal in rule.goals} - set(_TRAINED)
+    more = {goal for rule in scenario.rules for goal in rule.goals} - set(_TRAINED)
     return *_TRAINED, *sorted(more)
 
 

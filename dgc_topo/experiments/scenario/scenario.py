@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dgc_topo.averaging import Averagings
+from dgc_topo.averaging import Averaging, Averagings
 from dgc_topo.experiments.scenario.averaging import check_averaging, check_trainable
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
 from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
@@ -51,9 +51,9 @@ class Scenario(Table):
     )
     averaging: Averagings = Field(
         default=(),
-        description='rules, as tables or texts such as "diloco:every=50", each over the topologies '
-        "that it fits; by default gradients over an all-reduce, d-psgd over gossip, and updates "
-        "for optimizers other than sgd below density 1",
+        description='rules, as tables or texts such as "diloco:every=50" or, for one of your own, '
+        '"mine.py:every=50", each over the topologies that it fits; by default gradients over an '
+        "all-reduce, d-psgd over gossip, and updates for optimizers other than sgd below density 1",
     )
     ladder: LadderSection | None = Field(
         default=None, description="variants of the compression, over seeds"
@@ -85,7 +85,15 @@ class Scenario(Table):
         code = (
             [Path(self.train.folder, file) for file in self.train.own_files] if self.train else []
         )
+        code += [Path(rule.code.folder, rule.code.name) for rule in self.rules if rule.code]
         return tuple(dict.fromkeys([*topologies, *networks, *code]))
+
+    @property
+    def rules(self) -> list[Averaging]:
+        """The averaging rules that are given, those of variants as well."""
+        rungs = self.ladder.rungs if self.ladder else ()
+        variants = [*rungs, *(self.throughput.ways if self.throughput else ())]
+        return [*self.averaging, *(each.averaging for each in variants if each.averaging)]
 
     def _network_files(self) -> Iterator[tuple[str, str]]:
         """Yield the names of networks that are those of files, and where relative ones begin."""
@@ -104,6 +112,7 @@ class Scenario(Table):
         """True if a file may be named by a path relative to the scenario."""
         own = self.topologies if self.sweep is None else (*self.topologies, *self.sweep.topology)
         files = [topology.name for topology in own if topology.is_file]
+        files += [rule.code.name for rule in self.rules if rule.code]
         if self.train is not None:
             files += self.train.own_files
             if self.train.data_path is not None:

@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from dgc_topo.simulation.training import Codec, ComputeFactors, Jitter, LognormalJitter, TailJitter
-from dgc_topo.simulation.training.simulation import JITTER_STEPS
+from dgc_topo.simulation.training.periods import JITTER_STEPS
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.tables.keys import OVERLAP, BucketMiB, EachOnce, bucket_bytes_of, once_by

@@ -23,10 +23,9 @@ from dgc_topo.experiments.sweep.rows import (
 from dgc_topo.network.cluster import Cluster
 from dgc_topo.simulation.collective import Buffer, simulate_buffer
 from dgc_topo.simulation.training import Codec, ComputeFactors, TrainingStep
+from dgc_topo.simulation.training.periods import average_steps, kept_schedule
 from dgc_topo.simulation.training.simulation import (
-    average_steps,
     encoding_for,
-    kept_schedule,
     what_is_sent,
 )
 from dgc_topo.simulation.workload import Workload

@@ -20,7 +20,7 @@ from dgc_topo.experiments.validation.records import TRAINING_STEPS, ValidationRo
 from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.cluster import load_cluster
 from dgc_topo.records.measurement import Measurement, Phases
-from dgc_topo.simulation.training.simulation import average_steps
+from dgc_topo.simulation.training.periods import average_steps
 from dgc_topo.simulation.workload_sources import lone_phases
 from dgc_topo.training.job import Job
 from dgc_topo.training.launch import Event, Finished, launch
@@ -120,7 +120,7 @@ def predict_trainings(
     if lab is None:
         return
     pooled = _pooled(list(map(_as_measured, records)))
-    workloads = cases_of_runs(pooled, topologies=scenario.topologies)
+    workloads = cases_of_runs(pooled, topologies=scenario.topologies, rules=scenario.rules)
     for runs in _by_job(records).values():
         middle = sorted(runs, key=lambda run: run.step_time_s)[len(runs) // 2]
         rate = lab.spec(middle.world_size).rate_bits_per_s

@@ -29,9 +29,10 @@ from dgc_topo.simulation.training.timeline import (
     compute_timeline,
     decode_times,
 )
-from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, fit_sizes
 from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.workload import LayerBucket, Workload, fill_buckets
+from dgc_topo.sizes import FLOAT_BYTES
 
 #: Function from a bucket to its schedule; buckets may differ.
 ScheduleOf = Callable[[LayerBucket], Schedule]
@@ -54,6 +55,9 @@ class TrainingStep:
             workload's batch; all have it by default.
         moves_first: True if the ranks update before the exchange, as for changes of parameters,
             instead of after it.
+        participation: Share of the ranks that takes part in an exchange.
+        alike_vectors: Vectors of the model's size that all ranks hold alike, which those get that
+            were left out before.
 
     Raises:
         ValueError: if a number makes no sense, or buckets should overlap the computing that
@@ -69,6 +73,8 @@ class TrainingStep:
     every: int = 1
     moves_first: bool = False
     batch_shares: tuple[int, ...] = ()
+    participation: float = 1.0
+    alike_vectors: int = 0
 
     def __post_init__(self) -> None:
         if self.accumulation_steps < 1:
@@ -81,6 +87,9 @@ class TrainingStep:
                 f"training step: every {self.every}, with buckets that overlap: what is sent is "
                 "known only after the last update; expected no overlap"
             )
+        if not 0 < self.participation <= 1:
+            share = self.participation
+            raise ValueError(f"training step: participation {share}, expected above 0, up to 1")
         if min(self.batch_shares, default=1) < 1:
             shares = list(self.batch_shares)
             raise ValueError(f"training step: batch_shares {shares}, expected 1 or more each")
@@ -107,9 +116,10 @@ class TrainingStep:
         shares = self.batch_shares
         return sum(shares) / max(shares) if shares else num_workers
 
-    def _shares_of_ranks(self, schedule: Schedule) -> FloatArray:
+    def _shares_of_ranks(self, schedule: Schedule, entry: Entry) -> FloatArray:
         """Return each rank's batch over the workload's; servers have none."""
-        found, workers = np.ones(schedule.world_size), schedule.contributors
+        found = np.ones(schedule.world_size)
+        workers = np.union1d(schedule.contributors, np.array(entry.left_out, np.int64))
         if self.batch_shares:
             if len(self.batch_shares) != len(workers):
                 raise ValueError(
@@ -119,11 +129,19 @@ class TrainingStep:
             found[workers] = np.array(self.batch_shares) / max(self.batch_shares)
         return found
 
-    def timeline(self, schedule: Schedule, iteration: int) -> Timeline:
+    def catch_up_sizes(self) -> Sizes:
+        """Return the size of what ranks get that were left out before."""
+        elements = sum(bucket.num_elements for bucket in self.buckets)
+        return DenseSizes(FLOAT_BYTES * self.alike_vectors * elements, 1)
+
+    def timeline(self, schedule: Schedule, iteration: int, entry: Entry) -> Timeline:
         """Return the times of all ranks' processors before sending; servers have none."""
         factors = self.compute_factors.of_period(schedule.world_size, iteration, self.every)
+        serving = sorted(set(schedule.servers) - set(entry.left_out))
         for each in factors:
-            each[list(schedule.servers)] = 0.0
+            each[serving] = 0.0
+        codes = np.ones(schedule.world_size)
+        codes[list(entry.left_out)] = 0.0
         buckets = self.buckets
         return compute_timeline(
             self.workload,
@@ -132,8 +150,27 @@ class TrainingStep:
             factors,
             self.accumulation_steps,
             moves_first=self.moves_first,
-            shares=self._shares_of_ranks(schedule),
+            shares=self._shares_of_ranks(schedule, entry),
+            start_s=entry.begin_s,
+            codes=codes,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Begin of a step, or a period, that ranks come into one after the other.
+
+    Attributes:
+        begin_s: Time at which each rank begins, shape (world_size,).
+        left_out: Ranks that train, but take no part in the exchange; its schedule counts them among
+            the servers.
+        catch_up: Schedule that brings ranks that were left out before what the others hold alike,
+            before the exchange; None if there are none.
+    """
+
+    begin_s: FloatArray
+    left_out: tuple[int, ...] = ()
+    catch_up: Schedule | None = None
 
 
 def simulate_training_step(
@@ -143,6 +180,7 @@ def simulate_training_step(
     *,
     iteration: int = 0,
     engine: Engine = "auto",
+    entry: Entry | None = None,
 ) -> StepRun:
     """Run one training step, or a period of local steps, which all ranks begin together.
 
@@ -157,6 +195,7 @@ def simulate_training_step(
             change at times since the step began.
         iteration: Which step, or period, it is, for jitter.
         engine: See `simulate_schedule`.
+        entry: Ranks that begin at other times, or are left out; times are on one clock then.
 
     Raises:
         ValueError: if schedules differ in their ranks, the cluster has other ranks or too few
@@ -172,25 +211,33 @@ def simulate_training_step(
                 f"training step: buckets of {first.world_size} and {other.world_size} ranks with "
                 f"servers {first.servers} and {other.servers}, expected the same in all"
             )
-    timeline = step.timeline(first, iteration)
+    entry = entry or Entry(begin_s=np.zeros(first.world_size))
+    timeline = step.timeline(first, iteration, entry)
     cluster = load_cluster(cluster, first.world_size)
     sizes = [
         step.encoding.sizes(bucket, each) for bucket, each in zip(buckets, schedules, strict=True)
     ]
     sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
+    ready_s = timeline.ready_s
+    if entry.catch_up is not None:  # as a bucket before the others
+        schedules, sizes = [entry.catch_up, *schedules], [step.catch_up_sizes(), *sizes]
+        ready_s = np.concatenate([ready_s[:1], ready_s])
     used, traffic = run_engine(
         engine,
-        lambda: _run_bulk(schedules, sizes, cluster, timeline, is_demanded=engine == "bulk"),
-        lambda: _run_events(schedules, sizes, cluster, timeline),
+        lambda: _run_bulk(schedules, sizes, cluster, ready_s, is_demanded=engine == "bulk"),
+        lambda: _run_events(schedules, sizes, cluster, ready_s),
     )
+    traffic = traffic.without_first(len(schedules) - len(buckets))
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
     update_s = (0.0 if step.moves_first else step.workload.update_s) * timeline.factors
+    end_s = decode_end_s[-1] + update_s
     return StepRun(
         every=step.every,
-        period_s=float((decode_end_s[-1] + update_s).max()),
+        period_s=float(end_s.max()),
+        last_wait_s=end_s.max() - end_s,
         buckets=buckets,
-        workers=first.contributors,
+        workers=np.union1d(first.contributors, np.array(entry.left_out, np.int64)),
         timeline=timeline,
         traffic=traffic,
         engine=used,
@@ -204,14 +251,14 @@ def _run_bulk(
     schedules: Sequence[Schedule],
     sizes: Sequence[Sizes],
     cluster: Cluster,
-    timeline: Timeline,
+    ready_s: FloatArray,
     *,
     is_demanded: bool,
 ) -> SimulatedTraffic:
     run = BulkRun(cluster, StepWatch(schedules), is_demanded=is_demanded)
-    start_s, end_s = np.zeros_like(timeline.ready_s), np.zeros_like(timeline.ready_s)
+    start_s, end_s = np.zeros_like(ready_s), np.zeros_like(ready_s)
     for bucket, (schedule, sized) in enumerate(zip(schedules, sizes, strict=True)):
-        run.clocks.wait_until(timeline.ready_s[bucket])
+        run.clocks.wait_until(ready_s[bucket])
         start_s[bucket] = run.clocks.times_s
         run.run(schedule, sized)
         end_s[bucket] = run.clocks.times_s
@@ -219,10 +266,10 @@ def _run_bulk(
 
 
 def _run_events(
-    schedules: Sequence[Schedule], sizes: Sequence[Sizes], cluster: Cluster, timeline: Timeline
+    schedules: Sequence[Schedule], sizes: Sequence[Sizes], cluster: Cluster, ready_s: FloatArray
 ) -> SimulatedTraffic:
     fluid = Fluid(simpy.Environment(), cluster.network)
-    stream = BucketStream(fluid, schedules, sizes, timeline.ready_s, cluster.placement)
+    stream = BucketStream(fluid, schedules, sizes, ready_s, cluster.placement)
     stream.watch = StepWatch(schedules)
     bounds = run_to_end(stream, fluid, cluster.background, cluster.changes)
     return _traffic(stream.start_s, stream.end_s, stream.tally, bounds)

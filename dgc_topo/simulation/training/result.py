@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,16 +50,24 @@ class SimulatedTraffic:
     messages_sent: FloatArray
     bounds: Bounds
 
+    def without_first(self, count: int) -> SimulatedTraffic:
+        """Return the traffic without the times of the first buckets."""
+        return replace(self, start_s=self.start_s[count:], end_s=self.end_s[count:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepRun:
     """Run of one training step of all ranks, or of a period: local steps and one exchange.
 
-    All times are in the period; those per step are shares of it.
+    Times are on one clock, which several periods in a row may share; those per step are shares of
+    this period.
 
     Attributes:
         every: Number of steps in the period.
-        period_s: From the common begin to the end of the last rank.
+        period_s: From the common begin to the end of the last rank; of several periods in a row,
+            from the last rank's end of the one before.
+        last_wait_s: Seconds for which each rank waits at the end, shape (world_size,): none, if it
+            goes on with another period.
         buckets: Layers that were sent together, in this order.
         workers: Ranks that train; dedicated servers do not.
         timeline: Times of the processors before sending.
@@ -72,6 +80,7 @@ class StepRun:
 
     every: int
     period_s: float
+    last_wait_s: FloatArray
     buckets: tuple[LayerBucket, ...]
     workers: IntArray
     timeline: Timeline
@@ -107,10 +116,10 @@ class StepRun:
         late_s = np.minimum(ready_s.max(initial=0.0) - ready_s, idle_s)
         updates_s = timeline.updates_s[ranks]
         spent_s = (
-            ready_s - encode_s - updates_s,
+            ready_s - timeline.start_s[ranks] - encode_s - updates_s,
             encode_s + decode_s,
             idle_s - late_s,
-            late_s + self.period_s - self.end_s[ranks],
+            late_s + self.last_wait_s[ranks],
             updates_s + self.update_s[ranks],
         )
         return StepPhases(*(float(each.mean()) / self.every for each in spent_s))
@@ -129,7 +138,12 @@ class StepRun:
         network's busiest resource (a link, a host's CPU, latency); the larger one is the bound.
         """
         ready_s, starts = self.timeline.ready_s, self.decode_start_s
-        busy_s = ready_s[-1] + (self.decode_end_s - starts).sum(axis=0) + self.update_s
+        busy_s = (
+            ready_s[-1]
+            - self.timeline.start_s
+            + (self.decode_end_s - starts).sum(axis=0)
+            + self.update_s
+        )
         least_s = busy_s.max() * (1 - SAME)
         if busy_s.max() < self.traffic.bounds.largest_s * (1 - SAME):
             return self.traffic.bounds.bound_by

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from dgc_topo.network.cluster import Cluster, Source, load_cluster
+from dgc_topo.averaging import Averaging, load_averaging
+from dgc_topo.network.cluster import Source, load_cluster
 from dgc_topo.scalars import plain_bool, plain_float, plain_int
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.arguments import (
@@ -29,7 +30,8 @@ from dgc_topo.simulation.training.encoding import (
     SparseEncoding,
     power_rule,
 )
-from dgc_topo.simulation.training.engine import TrainingStep, simulate_training_step
+from dgc_topo.simulation.training.engine import TrainingStep
+from dgc_topo.simulation.training.periods import average_steps
 from dgc_topo.simulation.training.step_simulation import StepSimulation
 from dgc_topo.simulation.training.timeline import Codec, ComputeFactors, Jitter, LognormalJitter
 from dgc_topo.simulation.unions import independent_growth
@@ -46,11 +48,6 @@ if TYPE_CHECKING:
 #: Kinds of values that ranks average.
 Sends = Literal["gradients", "parameters", "changes"]
 
-#: Number of steps to average over if the topology changes from step to step.
-VARYING_ITERATIONS = 8
-#: Number of steps to average over if compute times are random.
-JITTER_STEPS = 8
-
 
 def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want to set
     workload: WorkloadSource,
@@ -64,6 +61,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     accumulation_steps: int = 1,
     every: int = 1,
     sends: Sends | None = None,
+    averaging: Averaging | str | None = None,
     codec: Codec | float | str | None = None,
     jitter: Jitter | float = 0.0,
     slow_ranks: Mapping[int, float] | None = None,
@@ -92,6 +90,8 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         sends: What the ranks average: their ``gradients``, their ``parameters``, or the ``changes``
             of these since the last exchange.  By default gradients; over gossip, parameters; with
             *every* over 1, changes.  Gossip can be compressed if it sends changes.
+        averaging: An averaging rule or its text form, such as ``diloco:every=50``.  It says *every*
+            and *sends*, the order of one's own step and the exchange, and who takes part.
         codec: Seconds that compressing takes per exchange, measured, such as ``"4ms"``; or a
             `Codec`.  Compressing is assumed to be free if left out.
         jitter: Relative spread of compute times, drawn in each step; or its distribution.
@@ -130,8 +130,12 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     topology = as_topology(topology)
     every = plain_int("every", every, least=1)
     schedule = schedule_of(topology, num_ranks, 0, seed)
-    sends = what_is_sent(topology, schedule, fraction, every=every, sends=sends)
-    if overlap and (every > 1 or sends == "changes"):
+    rule = None if averaging is None else _rule_over(averaging, topology, every, sends, fraction)
+    if rule is None:
+        sends = what_is_sent(topology, schedule, fraction, every=every, sends=sends)
+    else:
+        every, sends = rule.every, rule.sends
+    if overlap and (every > 1 or sends == "changes" or (rule and rule.is_local)):
         raise ValueError(
             f"overlap=True with every={every}, sends={sends!r}: what is sent is known only after "
             "the last update, expected overlap=False"
@@ -149,11 +153,49 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         moves_first=sends == "changes",
         batch_shares=tuple(plain_int("batch_shares", each, least=1) for each in batch_shares),
     )
+    if rule is not None:
+        step = _by_rule(step, rule)
     if num_steps is not None:
         num_steps = plain_int("num_steps", num_steps, least=1)
     loaded = load_cluster(cluster, num_ranks)
     return average_steps(
         step, topology, loaded, density=fraction, seed=seed, num_steps=num_steps, engine=engine
+    )
+
+
+def _rule_over(
+    averaging: Averaging | str,
+    topology: Topology | Schedule,
+    every: int,
+    sends: Sends | None,
+    density: float,
+) -> Averaging:
+    """Return the rule, and refuse what does not go with it."""
+    rule = load_averaging(averaging)
+    if every != 1 or sends is not None:
+        raise ValueError(
+            f"averaging {rule.label} with every={every}, sends={sends!r}: the rule says both, "
+            "expected neither"
+        )
+    refusal = rule.refusal_of(topology) if isinstance(topology, Topology) else None
+    if refusal is not None:
+        raise ValueError(f"averaging: {refusal}")
+    if is_sparse(density) and not rule.compresses:
+        raise ValueError(f"density {density:g}: {rule.label} sends all elements, expected 1")
+    return rule
+
+
+def _by_rule(step: TrainingStep, rule: Averaging) -> TrainingStep:
+    """Return a step in the order, and with the messages, of an averaging rule."""
+    encoding = step.encoding
+    if isinstance(encoding, DenseEncoding):
+        encoding = replace(encoding, vectors=rule.vectors, extra_elements=rule.extra_elements)
+    return replace(
+        step,
+        encoding=encoding,
+        moves_first=rule.moves_first,
+        participation=rule.participation,
+        alike_vectors=rule.alike_vectors,
     )
 
 
@@ -164,53 +206,6 @@ def as_codec(codec: Codec | float | str | None) -> Codec:
     if isinstance(codec, str):
         return Codec(fixed_s=seconds_from(codec, "codec"))
     return Codec(fixed_s=0.0 if codec is None else plain_float("codec", codec))
-
-
-def average_steps(  # noqa: PLR0913 - what differs between calls stays apart from the step
-    step: TrainingStep,
-    topology: Topology | Schedule,
-    cluster: Cluster,
-    *,
-    density: float,
-    seed: int = 0,
-    num_steps: int | None = None,
-    num_draws: int = JITTER_STEPS,
-    engine: Engine = "auto",
-) -> StepSimulation:
-    """Return the means over several steps, or a single step if all are alike.
-
-    Args:
-        step: Work of every worker.
-        topology: Topology, which may change from step to step, or a schedule.
-        cluster: Ranks on a network.
-        density: Fraction of the compressible elements that *step* sends.
-        seed: Seed of a topology that draws at random.
-        num_steps: Steps to average over, whatever varies.
-        num_draws: Steps to average over with jitter, otherwise; 8 of a topology that varies.
-        engine: See `simulate_schedule`.
-    """
-    varies = isinstance(topology, Topology) and topology.varies
-    if num_steps is None:
-        num_steps = max(
-            VARYING_ITERATIONS if varies else 1,
-            num_draws if step.compute_factors.varies else 1,
-        )
-    runs = []
-    for iteration in range(num_steps):
-        schedule = kept_schedule(topology, cluster.num_ranks, iteration if varies else 0, seed)
-        runs.append(
-            simulate_training_step(step, schedule, cluster, iteration=iteration, engine=engine)
-        )
-    text, goal = topology_text(topology), schedule.goal
-    return StepSimulation(text, cluster.name, goal, density, step, tuple(runs))
-
-
-@lru_cache(maxsize=1024)  # scenarios ask again for every network and model
-def kept_schedule(
-    topology: Topology | Schedule, world_size: int, iteration: int, seed: int
-) -> Schedule:
-    """Return `schedule_of`, remembered."""
-    return schedule_of(topology, world_size, iteration, seed)
 
 
 def as_jitter(jitter: Jitter | float) -> Jitter | None:

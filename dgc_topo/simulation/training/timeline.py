@@ -70,8 +70,9 @@ class Timeline:
     """Times of each rank's processor before its gradients are sent.
 
     Attributes:
-        factors: Factors on each rank's last computation and codec, shape (world_size,); 0 for
-            servers.
+        start_s: Time at which each rank begins, shape (world_size,).
+        factors: Factors on each rank's last computation, shape (world_size,); 0 for servers.
+        codec_factors: Factors on its codec, same shape; 0 also for ranks that send nothing.
         begin_s: Begin of the last computation, after all local steps before it, same shape.
         passes_end_s: End of the forward pass before the last backward pass, same shape.
         layer_end_s: End of each layer's backward pass, shape (num_layers, world_size).
@@ -80,7 +81,9 @@ class Timeline:
         updates_s: Seconds of all updates before that, shape (world_size,).
     """
 
+    start_s: FloatArray
     factors: FloatArray
+    codec_factors: FloatArray
     begin_s: FloatArray
     passes_end_s: FloatArray
     layer_end_s: FloatArray
@@ -89,7 +92,7 @@ class Timeline:
     updates_s: FloatArray
 
 
-def compute_timeline(
+def compute_timeline(  # noqa: PLR0913 - each has a name
     workload: Workload,
     buckets: Sequence[LayerBucket],
     encode_s: FloatArray,
@@ -98,6 +101,8 @@ def compute_timeline(
     *,
     moves_first: bool = False,
     shares: FloatArray | float = 1.0,
+    start_s: FloatArray | float = 0.0,
+    codes: FloatArray | float = 1.0,
 ) -> Timeline:
     """Return each rank's timeline.
 
@@ -110,10 +115,14 @@ def compute_timeline(
             one may overlap with sending.
         moves_first: True if the last computation's update comes before sending, too.
         shares: Batch of each rank over the workload's, which its passes take as many times as long.
+        start_s: Time at which each rank begins.
+        codes: 1 for ranks that compress and decompress, 0 for those that send nothing.
     """
     last, update_s = factors.last, workload.update_s
     local_s = accumulation_steps * workload.compute_s * shares + update_s
-    begin_s = local_s * factors.earlier
+    start_s = np.zeros_like(last) + start_s
+    coding = last * codes
+    begin_s = start_s + local_s * factors.earlier
     passes = last * shares
     before_s = (accumulation_steps - 1) * workload.compute_s + workload.forward_s
     ready_s = [layer.ready_s for bucket in buckets for layer in bucket.layers]
@@ -121,16 +130,18 @@ def compute_timeline(
     counts = [len(bucket.layers) for bucket in buckets]
     held_up_s = np.repeat(encoded_s - encode_s, counts)
     layer_end_s = np.multiply.outer(before_s + np.array(ready_s), passes)
-    layer_end_s += np.multiply.outer(held_up_s, last) + begin_s
+    layer_end_s += np.multiply.outer(held_up_s, coding) + begin_s
     last_update_s = update_s if moves_first else 0.0
-    start_s = layer_end_s[np.cumsum(counts) - 1] + last_update_s * last
+    encode_start_s = layer_end_s[np.cumsum(counts) - 1] + last_update_s * last
     return Timeline(
+        start_s,
         last,
+        coding,
         begin_s,
         begin_s + before_s * passes,
         layer_end_s,
-        start_s,
-        start_s + np.multiply.outer(encode_s, last),
+        encode_start_s,
+        encode_start_s + np.multiply.outer(encode_s, coding),
         update_s * factors.earlier + last_update_s * last,
     )
 
@@ -149,7 +160,7 @@ def decode_times(
     free_s = timeline.ready_s[-1]
     for bucket, seconds in enumerate(decode_s):
         begins[bucket] = np.maximum(end_s[bucket], free_s)
-        free_s = ends[bucket] = begins[bucket] + seconds * timeline.factors
+        free_s = ends[bucket] = begins[bucket] + seconds * timeline.codec_factors
     return begins, ends
 
 

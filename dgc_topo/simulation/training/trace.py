@@ -52,7 +52,8 @@ def spans_of(result: StepRun, rank: int) -> list[Span]:
 def _processor(result: StepRun, rank: int) -> Iterator[Span]:
     timeline = result.timeline
     begin, now = float(timeline.begin_s[rank]), float(timeline.passes_end_s[rank])
-    yield Span("compute", f"{result.every - 1} local steps", 0.0, begin)
+    start = float(timeline.start_s[rank])
+    yield Span("compute", f"{result.every - 1} local steps", start, begin)
     yield Span("compute", "forward", begin, now)
     ends = iter(timeline.layer_end_s[:, rank].tolist())
     for number, bucket in enumerate(result.buckets):

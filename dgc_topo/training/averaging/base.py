@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from dgc_topo.averaging import Averaging
 from dgc_topo.compression.config import DGCConfig
-from dgc_topo.payload import Payload
+from dgc_topo.compression.updates import UpdateCompressor
+from dgc_topo.payload import DensePayload, Payload
+from dgc_topo.schedule import Goal
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -42,6 +45,7 @@ class Setup:
         place: Number among the ranks that train.
         seed: Seed of what is drawn at random.
         weight: Factor by which this rank's work counts, 1 on average.
+        goal: Goal of the topology.
     """
 
     num_workers: int
@@ -50,6 +54,7 @@ class Setup:
     place: int = 0
     seed: int = 0
     weight: float = 1.0
+    goal: Goal = "all-reduce"
 
 
 class Averager(ABC):
@@ -66,14 +71,30 @@ class Averager(ABC):
         averager.incoming(payloads)
         averager.move()                   # if not moves_first
 
+    A rank that is left out of an exchange makes none of the three lines; before it comes back, what
+    it has in `alike` is replaced by that of the others, after `outgoing`.
+
     Virtual workers take turns: all of them are done with a line before anyone begins the line after
     the schedule's.
 
     Attributes:
         moves_first: True if what is sent holds the rank's own move already.
+        renormalise: Factor of the sum that `incoming` gets: the weights of all ranks over the
+            weights of those that took part.
     """
 
-    moves_first: ClassVar[bool] = True
+    moves_first: bool
+    renormalise: float = 1.0
+    _last_exchange: int = -1
+
+    def attend(self, exchange: int, renormalise: float = 1.0) -> None:
+        """Note that this rank takes part in an exchange, before `outgoing`.
+
+        Args:
+            exchange: Its number.
+            renormalise: See the class.
+        """
+        self._last_exchange, self.renormalise = exchange, renormalise
 
     def turn(self) -> AbstractContextManager[None]:
         """Return the context in which the parameters are those for the gradient."""
@@ -113,6 +134,35 @@ class Averager(ABC):
             payloads: Those of `outgoing`, after the schedule ran on them.
         """
 
+    def share(self, first: Averager) -> None:  # noqa: B027 - most have nothing of the kind
+        """Hold what all ranks hold alike once, with a rank of this process that comes before."""
+
+    def alike(self) -> Mapping[str, Tensor]:
+        """Return the live tensors that all ranks hold alike, by any names; none in gossip."""
+        return {}
+
+    @torch.no_grad()
+    def catch_up(self) -> DensePayload:
+        """Return what all ranks hold alike, for a copy to those that were left out."""
+        alike = self.alike()
+        odd = [name for name, tensor in alike.items() if tensor.dtype != torch.float32]
+        if odd:
+            raise ValueError(
+                f"participation below 1: {odd[0]} is {alike[odd[0]].dtype}, expected parameters of "
+                "at most 32 bits"
+            )
+        parts = [tensor.reshape(-1) for tensor in alike.values()]
+        return DensePayload(torch.cat(parts))
+
+    @torch.no_grad()
+    def caught_up(self, payload: DensePayload) -> None:
+        """Take over what the others hold alike."""
+        alike = list(self.alike().values())
+        for own, part in zip(
+            alike, torch.split(payload.buffer, [t.numel() for t in alike]), strict=True
+        ):
+            own.copy_(part.view_as(own))
+
     def missed(self) -> None:  # noqa: B027 - most have taken nothing
         """Take back what `outgoing` took: the exchange failed, and nobody used it."""
 
@@ -124,6 +174,11 @@ class Averager(ABC):
         """True if all ranks hold the same `shared` parameters now, bit for bit."""
         return False
 
+    @property
+    def counts(self) -> float:
+        """Factor of `shared` in the mean over the ranks, 1 on average."""
+        return 1.0
+
     @abstractmethod
     def shared(self) -> dict[str, Tensor]:
         """Return this rank's part of the parameters that are evaluated, in memory of its own.
@@ -131,11 +186,15 @@ class Averager(ABC):
         Where ranks do not agree, those are the mean over the ranks of their parts.
         """
 
+    def round_change(self) -> dict[str, Tensor]:
+        """Return the change of the parameters in a round that all ranks have begun alike."""
+        return {}
+
     def describe(self) -> str:
         """Describe what travels."""
         return "all elements travel dense"
 
-    def common(self) -> dict[str, Tensor] | None:
+    def common(self) -> Mapping[str, Tensor] | None:
         """Return what all ranks hold alike at any time, bit for bit; None if there is nothing."""
         return None
 
@@ -165,11 +224,15 @@ class LocalAverager(Averager):
     Args:
         parameters: The rank's, by name.
         local: Its own optimizer.
+        averaging: The rule.
         setup: Facts about it.
     """
 
-    def __init__(self, parameters: Parameters, local: LocalMove, setup: Setup) -> None:
+    def __init__(
+        self, parameters: Parameters, local: LocalMove, averaging: Averaging, setup: Setup
+    ) -> None:
         self.parameters, self.local, self.setup = dict(parameters), local, setup
+        self.goals, self.moves_first = averaging.goals, averaging.moves_first
 
     def prepare(self) -> None:
         """See `Averager.prepare`; a dedicated server has no gradients."""
@@ -185,6 +248,11 @@ class LocalAverager(Averager):
         """See `Averager.describe`."""
         elements = sum(p.numel() for p in self.parameters.values())
         return f"all {elements:,} elements of {len(self.parameters)} tensors travel dense"
+
+    @property
+    def counts(self) -> float:
+        """Factor of `shared` in the mean over the ranks, 1 on average."""
+        return self.setup.weight
 
     def shared(self) -> dict[str, Tensor]:
         """See `Averager.shared`: the rank's own parameters."""
@@ -211,3 +279,25 @@ def mean_of(tensors: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         .to(first.dtype)
         for name, first in tensors[0].items()
     }
+
+
+def update_compressor(
+    parameters: Parameters, setup: Setup, look_ahead: float = 0.0
+) -> UpdateCompressor:
+    """Return the compressor of a rank's changes, and of what it has not sent of them.
+
+    Args:
+        parameters: The rank's, by name.
+        setup: Facts about it.
+        look_ahead: See `UpdateCompressor`.
+    """
+    config = setup.config
+    return UpdateCompressor(
+        parameters,
+        num_workers=setup.num_workers,
+        density=config.density,
+        selection=config.selection,
+        wire_dtype=config.wire_dtype,
+        index_encoding=config.index_encoding,
+        look_ahead=look_ahead,
+    )

@@ -4,15 +4,16 @@ One round on one of N ranks, from parameters *s* that all ranks share bit for bi
 
     start        p = s + look_ahead * N * r
     H steps      p' = the rank's own optimizer, on its own gradients
-    accumulate   r = r + (p' - p) / N
+    accumulate   r = residual_decay * r + (p' - p) / N
     send         c = the largest abs(r), per layer; r = 0 there       density 1: everything
     sum          d = what all ranks sent
     outer step   s = s + outer(d)
 
 Local SGD is density 1 and an outer step that is *d* itself; DiLoCo has an SGD with Nesterov
-momentum on -d instead; SparseLoCo a density below 1.  With H = 1 it is the compression of the steps
-of AdamW and the like (see `UpdateCompressor`).  Nothing is lost: at every round and element, the
-sum of all values sent + the sum of all residuals = the sum of all changes, divided by N.
+momentum on -d instead; SparseLoCo a density below 1, and perhaps a residual that decays.  With
+H = 1 it is the compression of the steps of AdamW and the like (see `UpdateCompressor`).  Nothing is
+lost, without decay: at every round and element, the sum of all values sent + the sum of all
+residuals = the sum of all changes, divided by N.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from torch import Tensor
 
 from dgc_topo.averaging import Changes
 from dgc_topo.compression.compressor import restore, snapshot
-from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.payload import Payload
-from dgc_topo.scalars import plain_bool
+from dgc_topo.scalars import plain_bool, plain_int
 from dgc_topo.training.averaging.base import (
+    Averager,
     LocalAverager,
     LocalMove,
     Parameters,
     Setup,
     mean_of,
+    update_compressor,
 )
 from dgc_topo.training.averaging.outer import OuterSGD
 
@@ -54,22 +56,19 @@ class ChangeAverager(LocalAverager):
     def __init__(
         self, parameters: Parameters, local: LocalMove, averaging: Changes, setup: Setup
     ) -> None:
-        super().__init__(parameters, local, setup)
-        config = setup.config
-        self.compressor = UpdateCompressor(
-            self.parameters,
-            num_workers=setup.num_workers,
-            density=config.density,
-            selection=config.selection,
-            wire_dtype=config.wire_dtype,
-            index_encoding=config.index_encoding,
-            look_ahead=averaging.ahead,
-        )
+        super().__init__(parameters, local, averaging, setup)
+        self.compressor = update_compressor(self.parameters, setup, averaging.ahead)
         self._anchor = {
             name: p.detach().to(wide_dtype(p), copy=True) for name, p in self.parameters.items()
         }
-        self._outer = OuterSGD(self._anchor, averaging.outer)
-        self._has_moved = False
+        self._outer, self._decay = OuterSGD(self._anchor, averaging.outer), averaging.decay
+        self._has_moved, self._all_meet = False, averaging.participation == 1
+        self._leads = True
+
+    def share(self, first: Averager) -> None:
+        """See `Averager.share`: anchor and outer momentum, which the first one moves for all."""
+        if self._all_meet and isinstance(first, ChangeAverager):
+            self._anchor, self._outer, self._leads = first._anchor, first._outer, False  # noqa: SLF001
 
     def move(self) -> None:
         """See `Averager.move`."""
@@ -86,6 +85,7 @@ class ChangeAverager(LocalAverager):
         if not self.setup.trains:
             return self.neutral(density)
         changes = self._changes()
+        self.compressor.decay(self._decay)
         if self.setup.weight != 1:
             changes = {name: change * self.setup.weight for name, change in changes.items()}
         return [self.compressor.compress(changes, density=density)]
@@ -102,7 +102,11 @@ class ChangeAverager(LocalAverager):
             NonFiniteGradientError: if the sum holds NaN or infinity; nothing has changed then.
         """
         (payload,) = payloads
-        self._outer.step(self._anchor, self.compressor.finish(payload))
+        changes = self.compressor.finish(payload)
+        if self.renormalise != 1:
+            torch._foreach_mul_(list(changes.values()), self.renormalise)
+        if self._leads:
+            self._outer.step(self._anchor, changes)
         self._start_again()
 
     def missed(self) -> None:
@@ -112,8 +116,8 @@ class ChangeAverager(LocalAverager):
 
     @property
     def agrees(self) -> bool:
-        """See `Averager.agrees`: right after an exchange."""
-        return not self._has_moved
+        """See `Averager.agrees`: right after an exchange of all ranks."""
+        return self._all_meet and not self._has_moved
 
     @torch.no_grad()
     def shared(self) -> dict[str, Tensor]:
@@ -126,9 +130,14 @@ class ChangeAverager(LocalAverager):
             for name, anchor in self._anchor.items()
         }
 
-    def common(self) -> dict[str, Tensor]:
-        """See `Averager.common`: the anchor."""
-        return self._anchor
+    def common(self) -> Mapping[str, Tensor] | None:
+        """See `Averager.common`: the anchor, unless some ranks were left out."""
+        return self._anchor if self._all_meet else None
+
+    def alike(self) -> dict[str, Tensor]:
+        """See `Averager.alike`: the anchor and the outer momentum."""
+        momentum = self._outer.momentum()
+        return self._anchor | {f"momentum of {name}": momentum[name] for name in momentum}
 
     def describe(self) -> str:
         """See `Averager.describe`."""
@@ -141,15 +150,18 @@ class ChangeAverager(LocalAverager):
             **self.compressor.state_dict(),
             **snapshot(own),
             "has_moved": self._has_moved,
+            "last_exchange": self._last_exchange,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Averager.load_state_dict`; sets the parameters if all ranks had just agreed."""
         own = {"anchor": self._anchor, "outer_momentum": self._outer.momentum()}
         has_moved = plain_bool("averaging state: has_moved", state.get("has_moved"))
+        last = state.get("last_exchange", -1)
         restore("averaging", state, own)
         self.compressor.load_state_dict(state)
         self._has_moved = has_moved
+        self._last_exchange = plain_int("averaging state: last_exchange", last, least=-1)
         if not has_moved:
             self._set(self._start())
 
@@ -157,18 +169,36 @@ class ChangeAverager(LocalAverager):
     def resume_from(
         self, parameters: Sequence[Mapping[str, Tensor]], states: Sequence[Mapping[str, Any]]
     ) -> None:
-        """See `Averager.resume_from`: every rank gets the mean change of the round so far."""
+        """See `Averager.resume_from`: every rank gets the mean change of the round so far.
+
+        Ranks that were left out held an older anchor; the mean of all stays where it was.
+        """
         ahead = self.compressor.look_ahead * len(states)
         changes = []
-        for own, state in zip(parameters, states, strict=True):
-            residual = state["residual"]
-            starts = {name: state["anchor"][name] + ahead * residual[name] for name in own}
-            changes.append({name: own[name].to(starts[name].dtype) - starts[name] for name in own})
-        mean, start = mean_of(changes), self._start()
+        for there, state in zip(parameters, states, strict=True):
+            starts = {n: a + ahead * state["residual"][n] for n, a in state["anchor"].items()}
+            changes.append({n: there[n].to(start.dtype) - start for n, start in starts.items()})
+        self.go_on(*merged_round(states, changes))
+
+    @torch.no_grad()
+    def go_on(self, newest: Mapping[str, Any], change: Mapping[str, Tensor]) -> None:
+        """Go on in the middle of a round that others have begun, once the state is loaded.
+
+        Args:
+            newest: Anchor and outer momentum, as in a state.
+            change: Of the parameters since the round began, by name.
+        """
+        own = {"anchor": self._anchor, "outer_momentum": self._outer.momentum()}
+        restore("averaging", newest, own)
+        begin = self._start()
         if self._has_moved:
-            self._set({name: start[name] + mean[name].to(start[name].device) for name in start})
-        else:
-            self._set(start)
+            begin = {name: start + change[name].to(start.device) for name, start in begin.items()}
+        self._set(begin)
+
+    @torch.no_grad()
+    def round_change(self) -> dict[str, Tensor]:
+        """Return the change of the parameters in the round so far; empty if there is none."""
+        return self._changes() if self._has_moved and self.setup.trains else {}
 
     def _changes(self) -> dict[str, Tensor]:
         """Return how the rank's own optimizer changed the parameters in this round."""
@@ -194,3 +224,22 @@ class ChangeAverager(LocalAverager):
 def wide_dtype(parameter: Tensor) -> torch.dtype:
     """Return a type of at least 32 bits that holds every value of a parameter."""
     return torch.promote_types(parameter.dtype, torch.float32)
+
+
+def merged_round(
+    states: Sequence[Mapping[str, Any]], changes: Sequence[Mapping[str, Tensor]]
+) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
+    """Return the state with the newest anchor, and the mean change of all ranks from there.
+
+    A rank that was left out of exchanges holds an older anchor, from which it counts its changes.
+
+    Args:
+        states: Of all ranks that train.
+        changes: Those of each since its own anchor, by name.
+    """
+    newest = max(states, key=lambda state: int(state.get("last_exchange", -1)))
+    moved = [
+        {name: own[name] + (state["anchor"][name] - newest["anchor"][name]) for name in own}
+        for state, own in zip(states, changes, strict=True)
+    ]
+    return newest, mean_of(moved)

@@ -85,8 +85,7 @@ class ChocoAverager(LocalAverager):
     def __init__(
         self, parameters: Parameters, local: LocalMove, averaging: Choco, setup: Setup
     ) -> None:
-        super().__init__(parameters, local, setup)
-        self._goals = averaging.goals
+        super().__init__(parameters, local, averaging, setup)
         self._given_step, self._step = averaging.consensus_step, 1.0
         compressed = {n: p for n, p in self.parameters.items() if is_compressed(p.shape)}
         others = {n: p for n, p in self.parameters.items() if n not in compressed}
@@ -107,7 +106,7 @@ class ChocoAverager(LocalAverager):
         x = self._layout.flatten(self.parameters, self._device)
         if self._renews:
             self.estimate = x
-            return [DensePayload(x.clone(), goals=self._goals)]
+            return [DensePayload(x.clone(), goals=self.goals)]
         change = self._change(x.sub_(self.estimate), density)
         change.add_to(self.estimate)
         change.add_to(self.gap, -1.0)
@@ -174,16 +173,16 @@ class ChocoAverager(LocalAverager):
         coding = self.setup.config.coding
         if change.indices is None:
             whole = torch.cat([change.values, change.others])
-            return DensePayload(whole, coding.dense_dtype, goals=self._goals)
+            return DensePayload(whole, coding.dense_dtype, goals=self.goals)
         sparse = SparsePayload(
             change.indices,
             change.values,
             self._compressed.length,
             coding=coding,
-            goals=self._goals,
+            goals=self.goals,
             scales=change.scales,
         )
-        others = DensePayload(change.others.clone(), coding.dense_dtype, goals=self._goals)
+        others = DensePayload(change.others.clone(), coding.dense_dtype, goals=self.goals)
         return BundlePayload([sparse, others])
 
     def _mixed(self, payload: Payload) -> EstimateChange:

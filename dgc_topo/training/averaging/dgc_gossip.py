@@ -36,8 +36,6 @@ class DGCGossipAverager(ChocoAverager):
         setup: See `ChocoAverager`.
     """
 
-    moves_first = False
-
     def __init__(
         self, parameters: Parameters, local: LocalMove, averaging: DGCGossip, setup: Setup
     ) -> None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dgc_topo.averaging import DPSGD, Averaging, Changes, Choco, DGCGossip, NoLoCo, PushSum
 from dgc_topo.training.averaging.base import LocalAverager, LocalMove, Parameters, Setup
 from dgc_topo.training.averaging.changes import ChangeAverager
 from dgc_topo.training.averaging.choco import ChocoAverager
 from dgc_topo.training.averaging.dgc_gossip import DGCGossipAverager
 from dgc_topo.training.averaging.no_loco import NoLoCoAverager
+from dgc_topo.training.averaging.own_rule import OwnRuleAverager
 from dgc_topo.training.averaging.parameters import ParameterAverager
 from dgc_topo.training.averaging.push_sum import PushSumAverager
+
+#: Types of rules and their sides; the first that fits counts.
+_KINDS: tuple[tuple[type[Averaging], Any], ...] = (
+    (Changes, ChangeAverager),
+    (DPSGD, ParameterAverager),
+    (PushSum, PushSumAverager),
+    (DGCGossip, DGCGossipAverager),  # before choco, of which it is one
+    (Choco, ChocoAverager),
+    (NoLoCo, NoLoCoAverager),
+)
 
 
 def local_averager(
@@ -23,17 +36,8 @@ def local_averager(
         local: Its own optimizer.
         setup: Facts about it.
     """
-    match averaging:
-        case Changes():
-            return ChangeAverager(parameters, local, averaging, setup)
-        case DPSGD():
-            return ParameterAverager(parameters, local, averaging, setup)
-        case PushSum():
-            return PushSumAverager(parameters, local, averaging, setup)
-        case DGCGossip():  # before choco, of which it is one
-            return DGCGossipAverager(parameters, local, averaging, setup)
-        case Choco():
-            return ChocoAverager(parameters, local, averaging, setup)
-        case NoLoCo():
-            return NoLoCoAverager(parameters, local, averaging, setup)
-    raise AssertionError(f"no averager of {averaging.rule}")
+    if averaging.code is not None:
+        return OwnRuleAverager(parameters, local, averaging, setup)
+    kind = next(kind for rule, kind in _KINDS if isinstance(averaging, rule))
+    made: LocalAverager = kind(parameters, local, averaging, setup)
+    return made

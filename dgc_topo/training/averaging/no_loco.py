@@ -10,7 +10,11 @@ Every rank has an anchor and an outer momentum of its own.  After H local steps:
 The outer step is linear: taken before the exchange it gives what it would give after it, to
 rounding, if changes were mixed as well.  So two vectors travel instead of three.  Over a complete
 graph this is DiLoCo (Douillard et al. 2023).  NoLoCo (Kolehmainen et al. 2025) mixes random pairs;
-it leaves the momentum with its rank, and moves anchors only a part of the way to each other.
+there the momentum stays with its rank, which is ``mixes_momentum = false``::
+
+    exchange   means of anchors and changes, mean(anchor) and mean(d)
+    outer      m <- momentum * m + lr * mean(d) + consensus_step * (mean(anchor) - anchor)
+               anchor <- anchor + m
 """
 
 from __future__ import annotations
@@ -47,14 +51,13 @@ class NoLoCoAverager(LocalAverager):
     def __init__(
         self, parameters: Parameters, local: LocalMove, averaging: NoLoCo, setup: Setup
     ) -> None:
-        super().__init__(parameters, local, setup)
-        self._goals = averaging.goals
+        super().__init__(parameters, local, averaging, setup)
         self._device = next(iter(self.parameters.values())).device
         self._layout = FlatLayout.of(self.parameters)
         self._anchor = {
             name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
         }
-        self._outer = OuterSGD(self._anchor, averaging.outer)
+        self._outer, self._rule = OuterSGD(self._anchor, averaging.outer), averaging
 
     @torch.no_grad()
     def outgoing(self, density: float) -> list[Payload]:
@@ -64,24 +67,43 @@ class NoLoCoAverager(LocalAverager):
             name: p.detach().to(torch.float32) - self._anchor[name]
             for name, p in self.parameters.items()
         }
-        self._outer.step(self._anchor, changes)
-        flats = [self._layout.flatten(part, self._device) for part in self._parts()]
+        if self._rule.mixes_momentum:
+            self._outer.step(self._anchor, changes)
+        parts = self._parts() if self._rule.mixes_momentum else [self._anchor, changes]
+        flats = [self._layout.flatten(part, self._device) for part in parts]
         wire_dtype = self.setup.config.coding.dense_dtype
-        return [DensePayload(torch.cat(flats), wire_dtype, goals=self._goals)]
+        return [DensePayload(torch.cat(flats), wire_dtype, goals=self.goals)]
 
     @torch.no_grad()
     def incoming(self, payloads: Sequence[Payload]) -> None:
         """See `Averager.incoming`."""
         (payload,) = payloads
         assert isinstance(payload, DensePayload)
+        if not self._rule.mixes_momentum:
+            self._step_as_published(*payload.buffer.chunk(2))
+            return
         parts = self._parts()
         for part, flat in zip(parts, payload.buffer.chunk(len(parts)), strict=True):
             _copy(part, self._layout.views(flat))
         self._set(self._anchor)
 
-    def missed(self) -> None:
-        """See `Averager.missed`: the rank goes on from its own outer step."""
+    def _step_as_published(self, anchors: Tensor, changes: Tensor) -> None:
+        """Make the outer step of the paper from mixtures."""
+        rule, momentum = self._rule, self._outer.momentum()
+        means, moves = self._layout.views(anchors), self._layout.views(changes)
+        for name, anchor in self._anchor.items():
+            move = moves[name].mul_(rule.outer_learning_rate)
+            move.add_(means[name] - anchor, alpha=rule.consensus_step)
+            if momentum:
+                move = momentum[name].mul_(rule.outer_momentum).add_(move)
+            anchor.add_(move)
         self._set(self._anchor)
+
+    @torch.no_grad()
+    def missed(self) -> None:
+        """See `Averager.missed`: the rank goes on from its own outer step, or its own steps."""
+        if self._rule.mixes_momentum:
+            self._set(self._anchor)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Averager.state_dict`: anchor and momentum."""

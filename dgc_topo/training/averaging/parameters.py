@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from dgc_topo.averaging import DPSGD
 from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.schedule import Goal
-from dgc_topo.training.averaging.base import LocalAverager, LocalMove, Parameters, Setup
+from dgc_topo.training.averaging.base import LocalAverager
 from dgc_topo.wire.coding import WireDtype
 
 #: Goals of gossip that parameters can use: the ranks' average must not change.
@@ -26,17 +25,9 @@ class ParameterAverager(LocalAverager):
     Args:
         parameters: See `LocalAverager`.
         local: See `LocalAverager`.
-        averaging: The rule's options.
+        averaging: See `LocalAverager`.
         setup: See `LocalAverager`.
     """
-
-    moves_first = False
-
-    def __init__(
-        self, parameters: Parameters, local: LocalMove, averaging: DPSGD, setup: Setup
-    ) -> None:
-        super().__init__(parameters, local, setup)
-        del averaging  # it has no options beside H
 
     def outgoing(self, density: float) -> list[Payload]:
         """See `Averager.outgoing`: copies of all parameters."""

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dgc_topo.averaging import PushSum
+from dgc_topo.averaging import Averaging
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.payload import BundlePayload, DensePayload, Payload
 from dgc_topo.training.averaging.base import (
@@ -47,10 +47,9 @@ class PushSumAverager(LocalAverager):
     """
 
     def __init__(
-        self, parameters: Parameters, local: LocalMove, averaging: PushSum, setup: Setup
+        self, parameters: Parameters, local: LocalMove, averaging: Averaging, setup: Setup
     ) -> None:
-        super().__init__(parameters, local, setup)
-        self._goals = averaging.goals
+        super().__init__(parameters, local, averaging, setup)
         self._layout = FlatLayout.of(self.parameters)
         device = next(iter(self.parameters.values())).device
         self.weight = torch.ones(1, dtype=torch.float32, device=device)
@@ -61,7 +60,9 @@ class PushSumAverager(LocalAverager):
         self._set(self._x)
         super().move()
         with torch.no_grad():
-            _copy(self._x, self.parameters)
+            for name, x in self._x.items():
+                # Gossip keeps sums: a rank that counts more moves the sum by more.
+                x.lerp_(self.parameters[name], self.setup.weight)
         self._show()
 
     @torch.no_grad()
@@ -69,8 +70,8 @@ class PushSumAverager(LocalAverager):
         """See `Averager.outgoing`: x, and w in a part of its own, which is never rounded."""
         del density  # parameters travel whole
         flat = self._layout.flatten(self._x, self.weight.device)
-        x = DensePayload(flat, self.setup.config.coding.dense_dtype, goals=self._goals)
-        return [BundlePayload([x, DensePayload(self.weight.clone(), goals=self._goals)])]
+        x = DensePayload(flat, self.setup.config.coding.dense_dtype, goals=self.goals)
+        return [BundlePayload([x, DensePayload(self.weight.clone(), goals=self.goals)])]
 
     @torch.no_grad()
     def incoming(self, payloads: Sequence[Payload]) -> None:
@@ -99,6 +100,11 @@ class PushSumAverager(LocalAverager):
         for x in self._x.values():
             x.div_(self.weight)
         self.weight.fill_(1.0)
+
+    @property
+    def counts(self) -> float:
+        """See `Averager.counts`: a rank's moves hold it."""
+        return 1.0
 
     def shared(self) -> dict[str, Tensor]:
         """See `Averager.shared`: x, as the weights of all ranks are 1 on average."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from dgc_topo.compression.gradients import NonFiniteGradientError
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.payload import Payload
 from dgc_topo.training.averaging import LocalAverager, Setup, local_averager
+from dgc_topo.training.averaging.changes import ChangeAverager, merged_round
 from dgc_topo.training.marks import check_marks
 from dgc_topo.training.optimizer.compressing import CompressingRule
 from dgc_topo.training.optimizer.rules import Parameters, scale_gradients
@@ -65,6 +67,8 @@ class AveragedRule(CompressingRule):
         # D-PSGD is older than the other rules, and so is its name in snapshots.
         self.name = "gossip" if averaging == DPSGD() else str(averaging)
         self._densities = config.density_schedule()
+        self._attendance = averaging.attendance(own.topology, own.world_size, own.seed)
+        own.arrange(self._attendance)
 
     def train(self, groups: Sequence[Parameters]) -> None:
         """See `Rule.train`.
@@ -108,7 +112,7 @@ class AveragedRule(CompressingRule):
             NonFiniteGradientError: if this rank's optimizer made a change that is not finite.
         """
         del progress  # ranks skip steps of their own
-        averager, is_due = self.compressor, self.averaging.is_due(iteration)
+        averager, is_due = self.compressor, self._takes_part(iteration)
         factor = self._own_factor()
         averager.prepare()
         if averager.moves_first:
@@ -120,6 +124,29 @@ class AveragedRule(CompressingRule):
         if not averager.moves_first:
             self._move(factor)
         return factor is not None
+
+    def state(self) -> dict[str, Any]:
+        """See `Rule.state`; also the change in the round so far, for other numbers of ranks."""
+        return {**super().state(), "round_change": self.compressor.round_change()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """See `Rule.load_state`.
+
+        After `shared_out` the parameters are set: those of the mean.
+        """
+        super().load_state(state)
+        if "goes_on_from" in state and isinstance(self.compressor, ChangeAverager):
+            self.compressor.go_on(state["goes_on_from"], state["round_change"])
+
+    def _takes_part(self, iteration: int) -> bool:
+        """Return True if this rank takes part in an exchange in a step, and note it."""
+        if not self.averaging.is_due(iteration):
+            return False
+        number = iteration // self.averaging.every
+        if self.own.rank not in self._attendance.of(number):
+            return False
+        self.compressor.attend(number, float(self._attendance.renormalised(number)))
+        return True
 
     def _own_factor(self) -> float | None:
         """Return the factor that clips this rank's gradient; None if that is not finite."""
@@ -141,7 +168,7 @@ class AveragedRule(CompressingRule):
         Raises:
             DisagreementError: as `Rule.step`.
         """
-        if self.averaging.sends == "changes":
+        if not self.own.gossips and self._attendance.is_full:
             marks = self.marks(iteration, 0)
             counts = self.own.counts(marks, self._device)
             check_marks(self.where, counts, marks, self.own.world_size)
@@ -150,9 +177,11 @@ class AveragedRule(CompressingRule):
         """Run the schedule on what this rank sends; return False if nobody could use the sum."""
         density = self._densities.density_at(iteration)
         payloads, failure = self._outgoing(density)
+        # A topology that changes does so from one exchange to the next.
+        number = iteration // self.averaging.every
+        self._catch_up(number)
         for payload in payloads:
-            # A topology that changes does so from one exchange to the next.
-            self.own.run(payload, iteration // self.averaging.every)
+            self.own.run(payload, number)
         if failure is not None:
             raise failure
         try:
@@ -161,6 +190,17 @@ class AveragedRule(CompressingRule):
             self.compressor.missed()
             return False
         return True
+
+    def _catch_up(self, number: int) -> None:
+        """Get, or give to those that were left out, what all ranks hold alike."""
+        behind = self._attendance.behind(number)
+        if not len(behind) or not self.compressor.alike():
+            return
+        if self.own.rank in {*behind.tolist(), *self._attendance.givers(number).tolist()}:
+            payload = self.compressor.catch_up()
+            self.own.catch_up(payload, number)
+            if self.own.rank in behind:
+                self.compressor.caught_up(payload)
 
     def _outgoing(self, density: float) -> tuple[list[Payload], NonFiniteGradientError | None]:
         """Return what this rank sends, and the reason if that adds nothing."""
@@ -181,10 +221,26 @@ class AveragedRule(CompressingRule):
             config=self.config,
             trains=self.own.contributes,
             place=self.own.contributors.index(self.own.rank) if self.own.contributes else 0,
+            goal=self.own.topology.goal,
         )
         return local_averager(
             self.averaging, self.parameters, OwnOptimizer(self.optimizer, self.parameters), setup
         )
+
+
+def shared_out(own: dict[str, Any], all_of: Sequence[Mapping[str, Any]]) -> None:
+    """Have a rank's state of a rule go on from the mean of all ranks, in the middle of a round.
+
+    Args:
+        own: The new rank's; changed.
+        all_of: Those of all former ranks.
+    """
+    moved = [each for each in all_of if each.get("round_change")]
+    if moved:
+        states = [each["compressor"] for each in moved]
+        newest, change = merged_round(states, [each["round_change"] for each in moved])
+        kept = {key: newest[key] for key in ("anchor", "outer_momentum")}
+        own |= {"goes_on_from": kept, "round_change": change}
 
 
 def _check_settings(where: str, what: str, config: DGCConfig) -> None:

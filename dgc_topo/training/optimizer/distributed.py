@@ -21,6 +21,7 @@ from dgc_topo.compression.parameters import check_parameters
 from dgc_topo.compression.resharding import state_for
 from dgc_topo.topology import Topology
 from dgc_topo.training.marks import DisagreementError
+from dgc_topo.training.optimizer.averaged import shared_out
 from dgc_topo.training.optimizer.choice import (
     Choice,
     check_names,
@@ -138,7 +139,11 @@ class DistributedOptimizer(Facade):
         self._new_rule = partial(rule_for, _WHERE, optimizer, self._own, choice)
         self.steps = self.skipped_steps = 0
         self._begin()
-        self._own.compare(shared_settings(optimizer, self.rule, model))
+        own_code = chosen.code if chosen else None
+        texts = {"averaging's text": own_code.digest} if own_code else {}
+        if chosen is not None and chosen.participation < 1:
+            texts |= {"topology": str(self._own.topology), "seed": str(seed)}
+        self._own.compare({**shared_settings(optimizer, self.rule, model), **texts})
         self._own.make_equal([*model.parameters(), *model.buffers()])
         self._rule.start()
         if self._own.rank == 0:
@@ -265,8 +270,9 @@ class DistributedOptimizer(Facade):
     ) -> dict[str, Any]:
         """Return a rank's snapshot, made of those of all ranks of a world of another size.
 
-        What has not been sent is shared out anew, and its sum stays.  Where ranks have moments of
-        their own (AdamW below density 1, gossip), a rank takes those of one former rank.
+        What has not been sent is shared out anew, and its sum stays.  Between exchanges all go on
+        from the mean of their parameters, which `load_state_dict` then sets.  Where ranks have
+        moments of their own (AdamW below density 1, gossip), a rank takes those of a former rank.
 
         Args:
             states: What `state_dict` returned on each former rank, in their order.
@@ -280,15 +286,11 @@ class DistributedOptimizer(Facade):
             raise ValueError(
                 f"{_WHERE} state: for {world_size} ranks, expected {self._own.world_size}"
             )
-        if any(state.get(STATE_KEY, {}).get("compressor", {}).get("has_moved") for state in states):
-            raise ValueError(
-                f"{_WHERE} state: taken between exchanges of {self.rule}, expected one right after "
-                "an exchange: another number of ranks cannot share out the steps since"
-            )
         workers = self._own.contributors
         # A dedicated server would keep its share for ever, so it gets none.
         place = workers.index(rank) if rank in workers else len(states)
         found: dict[str, Any] = state_for(states, place, len(workers))
+        shared_out(found.get(STATE_KEY, {}), [state.get(STATE_KEY, {}) for state in states])
         if "place" in (own := found.get(STATE_KEY, {})):
             own["place"] = {"rank": rank, "world_size": world_size}
         return found

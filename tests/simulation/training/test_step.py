@@ -23,7 +23,7 @@ from dgc_topo.simulation.training import (
     recorded_rule,
     simulate_training_step,
 )
-from dgc_topo.simulation.training.simulation import average_steps
+from dgc_topo.simulation.training.periods import average_steps
 from dgc_topo.simulation.workload_sources import load_workload, of_model, whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding

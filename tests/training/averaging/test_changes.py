@@ -145,6 +145,26 @@ def test_nothing_of_a_ranks_changes_is_lost(
         assert same(averager.common() or {}, ranks.averagers[0].common() or {})
 
 
+def test_what_waits_decays_before_the_changes_of_a_round_come_to_it():
+    ranks = Ranks("sparse-loco:every=2,residual_decay=0.5", 3, density=0.2, topology="tree")
+    ranks.train(2)
+    (compressor, *_) = compressors(ranks)
+    left = {name: residual.clone() for name, residual in compressor.residuals().items()}
+    assert any(residual.abs().max() > 1e-3 for residual in left.values())
+    found = []
+    inner = compressor.compress
+
+    def watched(updates, *, density):
+        found.append({name: own.clone() for name, own in compressor.residuals().items()})
+        return inner(updates, density=density)
+
+    compressor.compress = watched
+    ranks.train(2)
+    assert same(found[0], {name: 0.5 * residual for name, residual in left.items()})
+    dense = Ranks("sparse-loco:every=2,residual_decay=0.5", 3).train(4)
+    assert same(dense.shared(), Ranks("local-sgd:every=2", 3).train(4).shared())
+
+
 def test_what_is_evaluated_holds_the_steps_since_the_last_exchange():
     ranks = Ranks("local-sgd:every=5", 3).train(7)
     ends = [rank.values() for rank in ranks.ranks]
@@ -175,7 +195,7 @@ def test_a_snapshot_goes_on_with_the_same_bits(make, steps):
         after.optimizer.load_state_dict(deepcopy(before.optimizer.state_dict()))
         new._set(before.values())
         new.load_state_dict(old.state_dict())
-    again.step = steps
+    again.iteration = steps
     ranks.train(3)
     again.train(3)
     for before, after in zip(ranks.ranks, again.ranks, strict=True):
@@ -185,10 +205,7 @@ def test_a_snapshot_goes_on_with_the_same_bits(make, steps):
 def test_a_failed_exchange_loses_no_change():
     ranks = Ranks("local-sgd:every=3", 3).train(2)
     averager, rank = ranks.averagers[1], ranks.ranks[1]
-    change = {
-        name: value - averager.common()[name]  # type: ignore[index]
-        for name, value in rank.values().items()
-    }
+    change = {name: value - averager.common()[name] for name, value in rank.values().items()}
     averager.outgoing(1.0)
     averager.missed()
     assert same(rank.values(), averager.common() or {})

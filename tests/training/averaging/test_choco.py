@@ -13,7 +13,7 @@ from dgc_topo.mixing import mixing_matrix
 from dgc_topo.payload import SparsePayload
 from dgc_topo.runtime import run_in_process
 from tests.strategies import examples
-from tests.training.averaging.quadratics import Ranks
+from tests.training.averaging.quadratic import Quadratics
 
 RULES = "choco:consensus_step=0.5", "dgc-gossip:consensus_step=0.5"
 GRAPHS = "ring", "complete", "exponential", "torus"
@@ -42,7 +42,7 @@ def test_gaps_are_those_of_the_estimates_and_move_no_mean(
     """Every rank's gap is what the neighbours' estimates say, though only changes travelled."""
     topology = f"gossip:graph={graph}"
     density = min(density, 0.3) if wire_dtype.startswith("int") else density
-    ranks = Ranks(rule, topology, num_ranks, density=density, wire_dtype=wire_dtype)
+    ranks = Quadratics(rule, topology, num_ranks, density=density, wire_dtype=wire_dtype)
     mixing = mixing_of(topology, num_ranks)
     for _ in range(4):
         ranks.step()
@@ -56,7 +56,7 @@ def test_gaps_are_those_of_the_estimates_and_move_no_mean(
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_at_density_1_dgc_gossip_is_d_psgd(momentum):
     found, expected = (
-        Ranks(rule, "gossip:graph=ring", 5, learning_rate=0.05, momentum=momentum)
+        Quadratics(rule, "gossip:graph=ring", 5, learning_rate=0.05, momentum=momentum)
         for rule in ("dgc-gossip", "d-psgd")
     )
     for _ in range(12):
@@ -67,7 +67,7 @@ def test_at_density_1_dgc_gossip_is_d_psgd(momentum):
 
 
 def test_at_density_1_choco_mixes_after_the_move():
-    ranks = Ranks("choco", "gossip:graph=ring", 5)
+    ranks = Quadratics("choco", "gossip:graph=ring", 5)
     mixing, x = mixing_of("gossip:graph=ring", 5), ranks.shared()
     for _ in range(6):
         x = mixing @ (x - 0.1 * ranks.curvatures * (x - ranks.centres))
@@ -77,7 +77,7 @@ def test_at_density_1_choco_mixes_after_the_move():
 
 def test_the_consensus_step_is_the_root_of_the_density():
     found, expected = (
-        Ranks(rule, "gossip:graph=ring", 4, density=0.25)
+        Quadratics(rule, "gossip:graph=ring", 4, density=0.25)
         for rule in ("choco", "choco:consensus_step=0.5")
     )
     for each in (found, expected):
@@ -87,19 +87,19 @@ def test_the_consensus_step_is_the_root_of_the_density():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_ranks_agree_though_little_is_sent(rule):
-    ranks = Ranks(rule, "gossip:graph=ring", 4, density=0.2)
+    ranks = Quadratics(rule, "gossip:graph=ring", 4, density=0.2)
     ranks.train(10)
     assert ranks.apart() > 0.2
     mean = ranks.shared().mean(0)
     for _ in range(60):
-        ranks.step(computes=False)
+        ranks.mix()
     assert ranks.apart() < 0.05
     torch.testing.assert_close(ranks.shared().mean(0), mean, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("rule", "graph"), [(RULES[0], "ring"), (RULES[1], "exponential")])
 def test_ranks_come_near_the_optimum_of_all(rule, graph):
-    ranks = Ranks(rule, f"gossip:graph={graph}", 4, density=0.25)
+    ranks = Quadratics(rule, f"gossip:graph={graph}", 4, density=0.25)
     ranks.train(90, [0.1, 0.03, 0.01])
     assert ranks.off() < 0.15
 
@@ -109,7 +109,7 @@ def test_masked_velocities_lead_elsewhere():
     off = {}
     for masking in ("false", "true"):
         rule = f"dgc-gossip:masking={masking},consensus_step=1"
-        ranks = Ranks(rule, "gossip:graph=complete", 3, momentum=0.8, density=0.5)
+        ranks = Quadratics(rule, "gossip:graph=complete", 3, momentum=0.8, density=0.5)
         ranks.train(90, [0.03, 0.01, 0.003])
         off[masking] = ranks.off()
     assert off["false"] < 0.1
@@ -117,7 +117,7 @@ def test_masked_velocities_lead_elsewhere():
 
 
 def test_what_is_sent_is_the_largest_and_the_rest_waits():
-    ranks = Ranks("choco", "gossip:graph=ring", 3, density=0.25)
+    ranks = Quadratics("choco", "gossip:graph=ring", 3, density=0.25)
     first = ranks.averagers[0]
     ranks.train(2)
     first.move()
@@ -136,7 +136,7 @@ def test_what_is_sent_is_the_largest_and_the_rest_waits():
 
 def test_estimates_travel_whole_once_the_graph_is_another():
     """Ranks of a ring that one of them left: gaps of the new ring, from the next exchange on."""
-    ranks = Ranks("choco", "gossip:graph=ring", 5, density=0.1)
+    ranks = Quadratics("choco", "gossip:graph=ring", 5, density=0.1)
     ranks.train(3)
     left = [0, 1, 3, 4]
     for attribute in ("averagers", "parameters", "local"):
@@ -148,7 +148,7 @@ def test_estimates_travel_whole_once_the_graph_is_another():
         averager.renew()
     mixing, mean = mixing_of(ranks.topology, 4), None
     for _ in range(3):
-        ranks.step(computes=False)
+        ranks.mix()
         estimates, gaps = stacked(ranks, "estimate"), stacked(ranks, "gap")
         torch.testing.assert_close(gaps, mixing @ estimates - estimates, rtol=0, atol=2e-6)
         mean = ranks.shared().mean(0) if mean is None else mean
@@ -187,9 +187,9 @@ def test_compressed_gradients_stay_refused_over_gossip():
 def test_a_saved_state_goes_on_bit_for_bit(rule):
     topology = "gossip:graph=exponential"
     settings: Any = {"momentum": 0.5, "density": 0.3 if rule in {"choco", "dgc-gossip"} else 1.0}
-    ranks = Ranks(rule, topology, 4, **settings)
+    ranks = Quadratics(rule, topology, 4, **settings)
     ranks.train(3)
-    again = Ranks(rule, topology, 4, **settings)
+    again = Quadratics(rule, topology, 4, **settings)
     again.iteration = ranks.iteration
     for new, old in zip(again.averagers, ranks.averagers, strict=True):
         state = old.state_dict()

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from tests.training.averaging.quadratics import Ranks
+import dgc_topo as dt
+from dgc_topo.mixing import mixing_matrix
+from tests.training.averaging.quadratic import Quadratics, flat
 
 OPTIONS = "every=3,outer_learning_rate=0.7,outer_momentum=0.6"
 
@@ -13,24 +15,68 @@ OPTIONS = "every=3,outer_learning_rate=0.7,outer_momentum=0.6"
 )
 @pytest.mark.parametrize("num_ranks", [1, 3, 4])
 def test_over_a_complete_graph_it_is_diloco(options, num_ranks):
-    found = Ranks(f"no-loco:{options}", "gossip:graph=complete", num_ranks, momentum=0.5)
-    expected = Ranks(f"diloco:{options}", "ring", num_ranks, momentum=0.5)
+    found = Quadratics(f"no-loco:{options}", "gossip:graph=complete", num_ranks, momentum=0.5)
+    expected = Quadratics(f"diloco:{options}", "ring", num_ranks, momentum=0.5)
     for _ in range(9):
         found.step()
         expected.step()
         torch.testing.assert_close(found.shared(), expected.shared(), rtol=1e-5, atol=1e-5)
 
 
+PUBLISHED = f"{OPTIONS},nesterov=false,mixes_momentum=false"
+
+
+@pytest.mark.parametrize("num_ranks", [1, 3, 6])
+def test_the_published_step_is_diloco_without_nesterov_over_a_complete_graph(num_ranks):
+    found = Quadratics(f"no-loco:{PUBLISHED}", "gossip:graph=complete", num_ranks, momentum=0.5)
+    expected = Quadratics(f"diloco:{OPTIONS},nesterov=false", "ring", num_ranks, momentum=0.5)
+    for _ in range(9):
+        found.step()
+        expected.step()
+        torch.testing.assert_close(found.shared(), expected.shared(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_the_published_step_leaves_momentum_with_its_rank(step):
+    """By hand, one round in which pairs meet: m = b m + lr mean(d) + step (mean(s) - s)."""
+    rule = f"no-loco:{PUBLISHED},consensus_step={step}"
+    ranks = Quadratics(rule, "gossip:graph=random-matching", 4, seed=2).train(3)
+    anchors = torch.stack([flat(a._anchor) for a in ranks.averagers])
+    momenta = torch.stack([flat(a._outer.momentum()) for a in ranks.averagers])
+    assert anchors.std(0).max() > 1e-3
+    matrix = mixing_matrix(ranks.topology.schedule(4, iteration=1, seed=2))
+    mix = torch.from_numpy(matrix).float()
+    ranks.train(2)
+    for rank, averager in enumerate(ranks.averagers):
+        ranks.compute(rank)
+        averager.prepare()
+        averager.move()
+    changes = torch.stack([flat(own) for own in ranks.parameters]) - anchors
+    momenta = 0.6 * momenta + 0.7 * mix @ changes + step * (mix @ anchors - anchors)
+    ranks.exchange(1)
+    found = torch.stack([flat(a._anchor) for a in ranks.averagers])
+    torch.testing.assert_close(found, anchors + momenta, rtol=1e-5, atol=1e-5)
+    kept = torch.stack([flat(a._outer.momentum()) for a in ranks.averagers])
+    torch.testing.assert_close(kept, momenta, rtol=1e-5, atol=1e-5)
+
+
+def test_options_that_would_do_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"consensus_step = 0.5 with mixes_momentum = true"):
+        dt.load_averaging("no-loco:consensus_step=0.5")
+    with pytest.raises(ValueError, match="mixes_momentum = false with nesterov = true"):
+        dt.load_averaging("no-loco:mixes_momentum=false")
+
+
 @pytest.mark.parametrize("graph", ["random-matching", "one-peer-exponential", "ring"])
 def test_ranks_come_near_the_optimum_of_all(graph):
-    ranks = Ranks(f"no-loco:{OPTIONS}", f"gossip:graph={graph}", 5)
+    ranks = Quadratics(f"no-loco:{OPTIONS}", f"gossip:graph={graph}", 5)
     ranks.train(180, [0.1, 0.03, 0.01])
     assert ranks.off() < 0.1
 
 
 def test_means_of_anchor_and_momentum_are_kept():
     """The mean over the ranks moves as one rank would that made the mean change."""
-    ranks = Ranks(f"no-loco:{OPTIONS}", "gossip:graph=random-matching", 5)
+    ranks = Quadratics(f"no-loco:{OPTIONS}", "gossip:graph=random-matching", 5)
     for _ in range(4):
         anchors = [dict(averager._anchor) for averager in ranks.averagers]
         before = {name: torch.stack([a[name] for a in anchors]).mean(0) for name in anchors[0]}
@@ -38,7 +84,7 @@ def test_means_of_anchor_and_momentum_are_kept():
         momentum = {n: torch.stack([m[n] for m in momenta]).mean(0) for n in momenta[0]}
         for step in range(3):
             for rank, averager in enumerate(ranks.averagers):
-                ranks._set_gradient(rank, computes=True)
+                ranks.compute(rank)
                 averager.prepare()
                 averager.move()
             if step < 2:

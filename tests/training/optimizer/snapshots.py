@@ -89,3 +89,37 @@ def gone_on(
     loss_of(model, data(size), 0, rank).backward()
     optimizer.step()
     return loaded, weights_of(model)
+
+
+def between_exchanges(
+    group: dist.ProcessGroup, make: Make, options: Options, steps: int
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and snapshot after some steps."""
+    model, optimizer = begin(group, make, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+    return weights_of(model), optimizer.state_dict()
+
+
+def gone_on_between(
+    group: dist.ProcessGroup,
+    make: Make,
+    options: Options,
+    weights: dict[str, Tensor],
+    states: list[dict[str, Any]],
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """Go on as another number of ranks: snapshot and weights at first, and shared ones later."""
+    model, optimizer = begin(group, make, options)
+    rank, size = dist.get_rank(group), dist.get_world_size(group)
+    model.load_state_dict(weights, strict=False)
+    optimizer.load_state_dict(optimizer.state_for(copy.deepcopy(states), rank, size))
+    first = copy.deepcopy(optimizer.state_dict()), weights_of(model)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss_of(model, data(size), step, rank).backward()
+        optimizer.step()
+    with optimizer.shared_parameters():
+        return *first, weights_of(model)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from tests.runtime.cluster import Cluster
+from tests.training.averaging.test_own_rule import ELASTIC
 from tests.training.optimizer.training import (
     adamw,
     averaged_by_hand,
@@ -147,6 +148,9 @@ def test_local_sgd_is_the_mean_of_the_models_after_every_round(cluster: Cluster,
         ("choco", "gossip:graph=ring", 0.1),
         ("dgc-gossip", "gossip:graph=ring", 0.1),
         ("no-loco:every=2", "gossip:graph=random-matching", 1.0),
+        ("diloco:every=2,participation=0.6", "ring", 0.2),
+        ("d-psgd:participation=0.6", "gossip:graph=ring", 1.0),
+        (f"{ELASTIC}:every=2,pull=0.7", "butterfly", 1.0),
     ],
 )
 def test_every_rule_does_on_ranks_what_it_says_in_one_process(

@@ -51,6 +51,28 @@ def test_another_number_of_ranks_goes_on_with_all_that_was_not_sent(
             assert sorted(h > 0 for h in held) == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("rule", "density"), [("diloco:every=4", 0.1), ("local-sgd:every=2,participation=0.6", 1.0)]
+)
+def test_another_number_of_ranks_goes_on_between_two_exchanges(cluster: Cluster, rule, density):
+    """All begin with the mean of the former ranks' parameters; what waits keeps its sum.
+
+    Also where a rank was left out of the last exchange, and counts from an older anchor.
+    """
+    options = {"topology": "ring", "density": density, "averaging": rule}
+    arguments = sgd, options, 5
+    weights, states = zip(*cluster.run(4, snapshots.between_exchanges, *arguments), strict=True)
+    mean = {name: torch.stack([own[name] for own in weights]).mean(0) for name in weights[0]}
+    for size in (2, 3):
+        found = cluster.run(size, snapshots.gone_on_between, sgd, options, weights[0], list(states))
+        loaded, first, later = zip(*found, strict=True)
+        check_alike(list(first))
+        assert largest_difference(first[0], mean) < 1e-6
+        assert largest_difference(total(loaded), total(states)) < 1e-6
+        check_alike(list(later))
+        assert largest_difference(first[0], later[0]) > 1e-3
+
+
 def total(states) -> dict[str, torch.Tensor]:
     """Return the sum of all residuals, those of frozen layers included, by name."""
     sums: dict[str, torch.Tensor] = {}

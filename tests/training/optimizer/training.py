@@ -13,8 +13,8 @@ from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.mixing import mixing_matrix
 from dgc_topo.payload import Payload
 from dgc_topo.runtime import run_in_process
-from dgc_topo.training.averaging import LocalAverager, Setup, local_averager
 from dgc_topo.training.optimizer.averaged import OwnOptimizer
+from tests.training.averaging.driver import Driver
 
 STEPS, BATCH = 6, 8
 
@@ -343,6 +343,36 @@ def local_sgd_by_hand(
     return [weights_of(model) for model in models]
 
 
+class _Nets(Driver):
+    """Ranks with a net and a user's optimizer each."""
+
+    def __init__(
+        self,
+        rule: str,
+        topology: str,
+        models: Sequence[Net],
+        make: Callable[[nn.Module], Optimizer],
+        density: float,
+    ) -> None:
+        self.models, self.given = models, data(len(models))
+        trained = [
+            {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}
+            for model in models
+        ]
+        own = [
+            OwnOptimizer(make(model), parameters)
+            for model, parameters in zip(models, trained, strict=True)
+        ]
+        super().__init__(
+            rule, topology, trained, own, density=density, seed=0, momentum=0.0, warm_up="none"
+        )
+
+    def compute(self, rank: int) -> None:
+        """See `Driver.compute`."""
+        self.models[rank].zero_grad()
+        loss_of(self.models[rank], self.given, self.iteration, rank).backward()
+
+
 def averaged_by_hand(
     group: dist.ProcessGroup,
     make: Callable[[nn.Module], Optimizer],
@@ -353,41 +383,10 @@ def averaged_by_hand(
 ) -> list[dict[str, Tensor]]:
     """Train by an averaging rule, line by line as `Averager` says, in one process."""
     del group
-    averaging, plan = dt.load_averaging(rule), dt.load_topology(topology)
-    models, given = nets(world_size), data(world_size)
-    config = dt.DGCConfig(density=density, momentum=0.0, warm_up="none")
-    setup = Setup(num_workers=world_size, config=config)
-    ranks = []
-    for model in models:
-        trained = {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}
-        own = OwnOptimizer(make(model), trained)
-        ranks.append(local_averager(averaging, trained, own, setup))
-    for step in range(STEPS):
-        outgoing: list[list[Payload]] = []
-        for number, (model, rank) in enumerate(zip(models, ranks, strict=True)):
-            model.zero_grad()
-            with rank.turn():
-                loss_of(model, given, step, number).backward()
-                rank.prepare()
-            if rank.moves_first:
-                rank.move()
-            outgoing.append(rank.outgoing(density) if averaging.is_due(step) else [])
-        schedule = plan.schedule(world_size, iteration=step // averaging.every)
-        for part in zip(*outgoing, strict=True):
-            run_in_process(schedule, part)
-        finish_step(ranks, outgoing)
+    models = nets(world_size)
+    ranks = _Nets(rule, topology, models, make, density).train(STEPS)
     found = []
-    for model, rank in zip(models, ranks, strict=True):
-        with rank.turn():
+    for model, averager in zip(models, ranks.averagers, strict=True):
+        with averager.turn():
             found.append(weights_of(model))
     return found
-
-
-@torch.no_grad()
-def finish_step(ranks: Sequence[LocalAverager], outgoing: Sequence[Sequence[Payload]]) -> None:
-    """Use what came back, and move by one's own step if that comes last."""
-    for rank, payloads in zip(ranks, outgoing, strict=True):
-        if payloads:
-            rank.incoming(payloads)
-        if not rank.moves_first:
-            rank.move()
