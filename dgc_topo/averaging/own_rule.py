@@ -26,7 +26,7 @@ _GOALS: tuple[Goal, ...] = ("all-reduce", "doubly-stochastic", "column-stochasti
 
 #: Types of the options that every rule has.
 _COMMON: Mapping[str, Any] = {"every": Every, "participation": Participation}
-_RESERVED = frozenset({*dir(Averaging), "folder", "digest"}) - _COMMON.keys()
+_RESERVED = frozenset({*dir(Averaging), *Averaging.__annotations__, "folder", "digest"})
 
 
 class AveragingRule:
@@ -223,7 +223,7 @@ def _options_of(place: str, kind: type[AveragingRule]) -> dict[str, tuple[Any, O
 
 def _default_of(place: str, kind: type, name: str, hint: Any) -> Any:
     """Return the default of an option, checked."""
-    if name in _RESERVED:
+    if name in _RESERVED - _COMMON.keys():
         raise CodeError(f"{place}: option {name}, which every rule has, expected another name")
     if name not in vars(kind):
         raise CodeError(f"{place}: option {name} has no default, expected one")
