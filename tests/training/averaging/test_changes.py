@@ -29,7 +29,7 @@ def compressors(ranks: Ranks):
 
 
 @OPTIMIZERS
-@pytest.mark.parametrize(("num_ranks", "every"), [(1, 2), (3, 1), (5, 4), (6, 3)])
+@pytest.mark.parametrize(("num_ranks", "every"), [(1, 2), (3, 1), (5, 4), (6, 3), (7, 2)])
 def test_local_sgd_is_the_mean_of_the_parameters_after_h_steps(num_ranks, every, make):
     found = Ranks(f"local-sgd:every={every}", num_ranks, make=make).train(2 * every)
     ranks = [Rank(number, make) for number in range(num_ranks)]

@@ -53,10 +53,10 @@ def test_gaps_are_those_of_the_estimates_and_move_no_mean(
     torch.testing.assert_close(ranks.shared().mean(0), before, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_at_density_1_dgc_gossip_is_d_psgd(momentum):
+@pytest.mark.parametrize(("momentum", "num_ranks"), [(0.0, 3), (0.9, 5), (0.9, 6), (0.9, 7)])
+def test_at_density_1_dgc_gossip_is_d_psgd(momentum, num_ranks):
     found, expected = (
-        Quadratics(rule, "gossip:graph=ring", 5, learning_rate=0.05, momentum=momentum)
+        Quadratics(rule, "gossip:graph=ring", num_ranks, learning_rate=0.05, momentum=momentum)
         for rule in ("dgc-gossip", "d-psgd")
     )
     for _ in range(12):

@@ -13,7 +13,7 @@ OPTIONS = "every=3,outer_learning_rate=0.7,outer_momentum=0.6"
 @pytest.mark.parametrize(
     "options", [OPTIONS, f"{OPTIONS},nesterov=false", "every=2,outer_momentum=0.0"]
 )
-@pytest.mark.parametrize("num_ranks", [1, 3, 4])
+@pytest.mark.parametrize("num_ranks", [1, 3, 4, 7])
 def test_over_a_complete_graph_it_is_diloco(options, num_ranks):
     found = Quadratics(f"no-loco:{options}", "gossip:graph=complete", num_ranks, momentum=0.5)
     expected = Quadratics(f"diloco:{options}", "ring", num_ranks, momentum=0.5)

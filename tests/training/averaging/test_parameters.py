@@ -39,9 +39,10 @@ def test_ranks_mix_by_the_matrix_and_step_by_the_gradient_before(graph, num_rank
         assert close(own.values(), expected.values(), atol=1e-5)
 
 
-def test_on_a_complete_graph_it_is_an_all_reduce_of_parameters():
+@pytest.mark.parametrize("num_ranks", [3, 5, 6, 7])
+def test_on_a_complete_graph_it_is_an_all_reduce_of_parameters(num_ranks):
     """Without gradients all ranks hold the mean after one exchange."""
-    ranks = Ranks("d-psgd", 5, topology="gossip:graph=complete").train(3)
+    ranks = Ranks("d-psgd", num_ranks, topology="gossip:graph=complete").train(3)
     before = [rank.values() for rank in ranks.ranks]
     for rank in ranks.ranks:
         rank.optimizer.param_groups[0]["lr"] = 0.0
