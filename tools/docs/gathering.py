@@ -49,9 +49,8 @@ def gather() -> dict[str, bytes]:
         files[place] = _written(links.moved(text, source, place, pictures))
     for place, text in links.sources().items():
         files[place] = _written(text)
-    files |= {
-        name: (ROOT / "docs" / name).read_bytes() for name in _names(ROOT / "docs", "**/*.svg")
-    }
+    own = [name for kind in ("svg", "css") for name in _names(ROOT / "docs", f"**/*.{kind}")]
+    files |= {name: (ROOT / "docs" / name).read_bytes() for name in own}
     return files
 
 
