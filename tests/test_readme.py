@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 import dgc_topo as dt
 from dgc_topo.cli.main import app
-from dgc_topo.report.style import save_picture
-from tools.docs.picture import draw
+from tools.docs.picture import write
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "README.md"
@@ -70,7 +69,7 @@ def shown(way):
 
 def test_the_picture_is_what_its_command_draws(tmp_path):
     made, committed = tmp_path / "speedup.svg", ROOT / "docs" / "speedup.svg"
-    save_picture(draw(), made)
+    write(made)
     if os.environ.get("UPDATE_GOLDEN"):
         committed.write_bytes(made.read_bytes())
     before, now = (path.read_text(encoding="utf-8") for path in (committed, made))
@@ -90,6 +89,15 @@ def test_the_three_lines_are_those_of_the_example():
         assert best > 0.9, line
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)", text()))))
-def test_every_link_leads_to_a_file(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)", text()))))
+def test_every_link_leads_to_a_file_and_to_a_heading_in_it(link):
+    path, _, anchor = link.partition("#")
+    assert (ROOT / path).exists()
+    if anchor:
+        titles = re.findall(r"^#+ (.*)$", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in titles}
+
+
+def test_it_counts_the_averaging_rules():
+    assert len(dt.known_averagings()) == 10
+    assert "[ten averaging rules]" in text()

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -58,5 +59,11 @@ def draw() -> Figure:
     return figure
 
 
+def write(file: Path) -> None:
+    """Draw it into a file, always with the same bytes."""
+    with mpl.rc_context({"svg.hashsalt": "dgc-topo"}):
+        save_picture(draw(), file)
+
+
 if __name__ == "__main__":
-    save_picture(draw(), Path(sys.argv[1]))
+    write(Path(sys.argv[1]))
