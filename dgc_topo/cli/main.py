@@ -42,6 +42,7 @@ from dgc_topo.cli.options import (
     WorldSize,
 )
 from dgc_topo.cli.outputs import check_folder, check_picture
+from dgc_topo.cli.results_folders import results
 from dgc_topo.cli.simulate import simulate
 from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
@@ -130,6 +131,7 @@ app.command()(calibrate)
 app.command()(validate)
 app.add_typer(lab, name="lab")
 app.add_typer(bench, name="bench")
+app.add_typer(results, name="results")
 
 
 @app.command()

@@ -12,7 +12,7 @@ from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration, measured, predicted
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement, Phases
-from dgc_topo.report.comparison import Cell, Comparison, Heading
+from dgc_topo.report.comparison import Comparison
 from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
 from dgc_topo.report.pages import again_command, findings_by_kind, render, svg_source
 from dgc_topo.report.plots import (
@@ -59,6 +59,48 @@ class PhaseRow(NamedTuple):
     step: str
 
 
+class Column(NamedTuple):
+    """Heading of a column of the page's table.
+
+    Attributes:
+        column: Its index.
+        name: Name of the column's quantity.
+        detail: Detail such as "4 ranks".
+        meaning: Explanation in one sentence.
+    """
+
+    column: int
+    name: str
+    detail: str
+    meaning: str
+
+
+class PlacedCell(NamedTuple):
+    """Cell of the page's table.
+
+    Attributes:
+        text: Content.
+        best: True for the fastest of its column.
+        place: Classes that say what the column is.
+    """
+
+    text: str
+    best: bool
+    place: str
+
+
+class PageRow(NamedTuple):
+    """Row of the page's table.
+
+    Attributes:
+        begins: True for the first of several rows with the same name.
+        cells: One per column.
+    """
+
+    begins: bool
+    cells: tuple[PlacedCell, ...]
+
+
 class ColumnGroup(NamedTuple):
     """Neighbouring columns of one kind.
 
@@ -70,7 +112,7 @@ class ColumnGroup(NamedTuple):
 
     kind: str
     name: str
-    headings: tuple[Heading, ...]
+    headings: tuple[Column, ...]
 
 
 def write_report(folder: ResultsFolder | str | Path) -> Path:
@@ -107,14 +149,35 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
 
 
 def _groups(comparison: Comparison) -> list[ColumnGroup]:
-    runs = groupby(comparison.headings, key=lambda heading: heading.group)
-    return [ColumnGroup(name.split(" ")[0], name, tuple(headings)) for name, headings in runs]
+    columns = enumerate(comparison.headings)
+    return [
+        ColumnGroup(
+            group.split(" ")[0],
+            group,
+            tuple(Column(i, each.name, each.detail, each.meaning) for i, each in found),
+        )
+        for group, found in groupby(columns, key=lambda pair: pair[1].group)
+    ]
 
 
-def _rows(comparison: Comparison) -> list[tuple[str, list[tuple[Cell, ...]]]]:
-    """Return the rows grouped by their first column, which is then named once."""
-    runs = groupby(comparison.rows, key=lambda row: row[0].text)
-    return [(name, [row[1:] for row in rows]) for name, rows in runs]
+def _rows(comparison: Comparison) -> list[PageRow]:
+    """Return the rows; the first of those with one name says so, as the page shows it once."""
+    places, group = [], ""
+    for index, heading in enumerate(comparison.headings):
+        names = "name key" if index == 0 else "name density"
+        places.append(names if not heading.group else "first" if heading.group != group else "")
+        group = heading.group
+    return [
+        PageRow(
+            number == 0,
+            tuple(
+                PlacedCell(cell.text, cell.best, place)
+                for cell, place in zip(row, places, strict=True)
+            ),
+        )
+        for _, rows in groupby(comparison.rows, key=lambda row: row[0].text)
+        for number, row in enumerate(rows)
+    ]
 
 
 def _plots(records: Sequence[Measurement]) -> list[Plot]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dgc_topo.records.configuration import measured, predicted
-from dgc_topo.records.folder import ResultsFolder
+from dgc_topo.records.folder import Origin, ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
 from dgc_topo.records.measurement import Measurement
-from dgc_topo.records.records import load_measurements
+from dgc_topo.records.records import MEASUREMENTS, ResultsError, load_measurements
 from dgc_topo.scalars import plain_int
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from dgc_topo.experiments.runner import Observer
+    from dgc_topo.report.results_diff import ResultsDiff
     from dgc_topo.topology import Topology
 
 _FOLDER = Path("results")  # folder in which commands put results
@@ -133,6 +136,18 @@ class Results:
             raise ValueError(f"plot {name!r}: unknown, expected one of {', '.join(drawings)}")
         return drawings[name](self.records if records is None else records)
 
+    def diff(self, after: Results) -> ResultsDiff:
+        """Compare these results with later ones: what changed, in which runs, and in the settings.
+
+        Example:
+            >>> first = dt.run("dgc-paper-figure6", "results/first", train=False)
+            >>> first.diff(dt.run("dgc-paper-figure6", "results/second", train=False)).summary
+            '0 of 448 common numbers changed'
+        """
+        from dgc_topo.report.results_diff import diff_results  # noqa: PLC0415  # imports this
+
+        return diff_results(self, after)
+
     def report(self) -> Path:
         """Write ``report.html`` into the folder, and return its path.
 
@@ -149,6 +164,55 @@ class Results:
         from dgc_topo.report.table import html_table  # noqa: PLC0415
 
         return html_table(summarise(self.records)[0])
+
+
+class FoundResults(NamedTuple):
+    """Results folder on disk, in a line.
+
+    Attributes:
+        path: The folder.
+        scenario: Name of its scenario.
+        begun: When its run began; None if its file of origin is missing.
+        num_measured: Records of real runs.
+        num_predicted: Records of simulations.
+    """
+
+    path: Path
+    scenario: str
+    begun: datetime | None
+    num_measured: int
+    num_predicted: int
+
+
+def found_in(folder: str | Path) -> list[FoundResults]:
+    """Return the results folders right inside a folder, in the order in which they were begun.
+
+    A folder whose records cannot be read is left out with a warning that says why.
+
+    Raises:
+        ResultsError: if there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ResultsError(f"{folder}: no such folder, expected one that holds results folders")
+    found = []
+    for path in sorted(folder.iterdir()):
+        if not (path / MEASUREMENTS).is_file():
+            continue
+        try:
+            records = load_measurements(path)
+        except ResultsError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        try:
+            origin: Origin | None = ResultsFolder(path).origin()
+        except ResultsError:
+            origin = None
+        name = origin.scenario if origin else records[0].scenario if records else "-"
+        begun = origin.created if origin else None
+        counts = len(measured(records)), len(predicted(records))
+        found.append(FoundResults(path, name, begun, *counts))
+    return sorted(found, key=lambda each: each.begun.timestamp() if each.begun else 0.0)
 
 
 def load_results(path_or_name: str | Path) -> Results:
