@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import networkx as nx
@@ -83,12 +83,27 @@ def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
     _check_drawable(schedule)
     graph = communication_graph(schedule)
     figure = new_figure(5.4, 5.6, title or _size(schedule))
-    axes = figure.subplots()
+    shares: list[tuple[int, int, float]] = list(graph.edges(data="buffers"))
+    edges = {(src, dst): share for src, dst, share in shares}
+    draw_edges(figure.subplots(), edges, schedule)
+    figure.supxlabel(
+        f"the widest arrow carries {max(edges.values(), default=1.0):.3g} x the buffer"
+        f"{'; squares are servers' if schedule.servers else ''}",
+        fontsize=9,
+        color=TEXT,
+    )
+    return figure
+
+
+def draw_edges(
+    axes: Axes, edges: Mapping[tuple[int, int], float], schedule: Schedule
+) -> dict[int, tuple[float, float]]:
+    """Draw ranks in a circle and an arrow per edge, as wide as its number; return their places."""
+    ranks: nx.Graph[int] = nx.empty_graph(schedule.world_size)
     # Coordinates swapped: rank 0 on top, the others clockwise.
-    places = {rank: (float(x), float(y)) for rank, (y, x) in nx.circular_layout(graph).items()}
-    edges: list[tuple[int, int, float]] = list(graph.edges(data="buffers"))
-    largest = max((share for _, _, share in edges), default=1.0)
-    for src, dst, share in edges:
+    places = {rank: (float(x), float(y)) for rank, (y, x) in nx.circular_layout(ranks).items()}
+    largest = max(edges.values(), default=1.0) or 1.0
+    for (src, dst), number in edges.items():
         arrow = FancyArrowPatch(
             places[src],
             places[dst],
@@ -97,7 +112,7 @@ def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
             mutation_scale=11,
             shrinkA=13,
             shrinkB=13,
-            lw=0.7 + 2.3 * share / largest,
+            lw=0.7 + 2.3 * number / largest,
             color=KINDS["reduce"],
             alpha=0.75,
         )
@@ -109,11 +124,7 @@ def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
     axes.set_aspect("equal")
     axes.margins(0.14)
     axes.set_axis_off()
-    servers = "; squares are servers" if schedule.servers else ""
-    figure.supxlabel(
-        f"the widest arrow carries {largest:.3g} x the buffer{servers}", fontsize=9, color=TEXT
-    )
-    return figure
+    return places
 
 
 def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None = None) -> Figure:
@@ -141,7 +152,8 @@ def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None
                 [(1e3 * span.start_s, 1e3 * (span.end_s - span.start_s)) for span in spans],
                 (row + offset - _BAR / 2, _BAR),
                 facecolor=PHASES[kind],
-                edgecolor="white",
+                # A short message is still seen by its edge.
+                edgecolor=PHASES[kind] if kind == "communicate" else "white",
                 lw=0.4,
             )
     axes.axvline(1e3 * result.period_s, color=FAINT, lw=1)

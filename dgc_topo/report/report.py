@@ -22,6 +22,7 @@ from dgc_topo.report.plots import (
     step_time_figure,
     wire_bytes_figure,
 )
+from dgc_topo.report.steps import step_pictures
 from dgc_topo.report.summary import is_ladder, summarise
 from dgc_topo.units import seconds_text
 
@@ -138,6 +139,7 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
         groups=_groups(comparison),
         rows=_rows(comparison),
         plots=_plots(records),
+        steps=step_pictures(folder, records),
         phases={
             name.removesuffix("_s"): field.description or ""
             for name, field in Phases.model_fields.items()

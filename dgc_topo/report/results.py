@@ -144,7 +144,7 @@ class Results:
             >>> first.diff(dt.run("dgc-paper-figure6", "results/second", train=False)).summary
             '0 of 448 common numbers changed'
         """
-        from dgc_topo.report.results_diff import diff_results  # noqa: PLC0415  # imports this
+        from dgc_topo.report.results_diff import diff_results  # noqa: PLC0415
 
         return diff_results(self, after)
 

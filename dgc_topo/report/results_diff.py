@@ -9,13 +9,12 @@ from html import escape
 from math import isclose
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dgc_topo.records.configuration import Configuration, by_configuration
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.report.comparison import MISSING, spread_text
-from dgc_topo.report.results import Results
 from dgc_topo.text import one_line
 from dgc_topo.units import bytes_text, seconds_text, times_text
 
@@ -195,7 +194,19 @@ class ResultsDiff:
         return f"<p>{escape(self.summary)}</p>{numbers}{settings if self.settings else ''}"
 
 
-def diff_results(before: Results, after: Results) -> ResultsDiff:
+class Recorded(Protocol):
+    """Records, and the folder or file that they came from, such as `Results`."""
+
+    @property
+    def path(self) -> Path:
+        """Folder, or file of records."""
+
+    @property
+    def records(self) -> Sequence[Measurement]:
+        """All records."""
+
+
+def diff_results(before: Recorded, after: Recorded) -> ResultsDiff:
     """Compare two results: numbers of the same runs and predictions, and settings.
 
     Runs are the same if they agree in topology, compression, averaging, rung, network and number of
@@ -237,13 +248,23 @@ def _changes(
     for quantity in _QUANTITIES:
         if virtual and quantity.name == "step time":
             continue  # of workers that took turns: no measure of anything
-        values = [
-            tuple(value for record in side if (value := quantity.value(record)) is not None)
-            for side in (before, after)
-        ]
-        if all(values):
-            texts = [spread_text(side, quantity.text) for side in values]
-            yield NumberChange(run.name, run.place, quantity.name, quantity.unit, *values, *texts)
+        old, new = _known(quantity, before), _known(quantity, after)
+        if old and new:
+            yield NumberChange(
+                run=run.name,
+                place=run.place,
+                quantity=quantity.name,
+                unit=quantity.unit,
+                before=old,
+                after=new,
+                before_text=spread_text(old, quantity.text),
+                after_text=spread_text(new, quantity.text),
+            )
+
+
+def _known(quantity: _Quantity, records: Sequence[Measurement]) -> tuple[float, ...]:
+    """Return the values of a quantity in the records that have it."""
+    return tuple(value for each in records if (value := quantity.value(each)) is not None)
 
 
 def _different_settings(before: Path, after: Path) -> Iterator[tuple[str, str, str]]:
@@ -261,7 +282,7 @@ def _settings(path: Path) -> dict[str, str]:
         return {}
     folder = ResultsFolder(path)
     found = dict(_flat(_scenario(folder.known_scenario_text())))
-    environment = (origin := folder.known_origin()) and origin.environment
+    environment = folder.known_origin().environment
     if environment is not None:
         found |= _flat(environment.model_dump(mode="json"), "machine")
     return found

@@ -22,6 +22,7 @@ _COMMAND = (
 
 def run_browser(folder, *arguments):
     """Run the browser with a profile of its own, and return what it printed."""
+    assert CHROMIUM is not None
     command = [CHROMIUM, *_COMMAND, f"--user-data-dir={folder / 'profile'}", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
@@ -40,7 +41,8 @@ def evaluate(folder, page, script, *, width=1200, dark=False):
     copy.write_text(page.replace("</body>", tail + "</body>"), encoding="utf-8")
     looks = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if dark else []
     dom = run_browser(folder, f"--window-size={width},900", *looks, "--dump-dom", copy.as_uri())
-    text = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL).group(1)
-    found = json.loads(unescape(text))
+    shown = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
+    assert shown is not None, dom[-500:]
+    found = json.loads(unescape(shown[1]))
     assert not (isinstance(found, dict) and "error" in found), found
     return found
