@@ -9,7 +9,14 @@ import difflib
 from collections.abc import Callable
 from functools import cache
 
-from dgc_topo.zoo.convnets import alexnet, resnet50, resnet110_cifar, vgg16
+from dgc_topo.zoo.convnets import (
+    alexnet,
+    resnet20_cifar,
+    resnet50,
+    resnet56_cifar,
+    resnet110_cifar,
+    vgg16,
+)
 from dgc_topo.zoo.model import ComputeTime, Layer, LayerKind, Model
 from dgc_topo.zoo.recurrent import deepspeech, ptb_lstm
 from dgc_topo.zoo.transformers import bert_large, gpt2_medium, gpt2_small, vit_b16
@@ -20,6 +27,8 @@ _BUILDERS: dict[str, Callable[[], Model]] = {
     "alexnet": alexnet,
     "vgg16": vgg16,
     "resnet50": resnet50,
+    "resnet20-cifar": resnet20_cifar,
+    "resnet56-cifar": resnet56_cifar,
     "resnet110-cifar": resnet110_cifar,
     "ptb-lstm": ptb_lstm,
     "deepspeech": deepspeech,

@@ -128,23 +128,37 @@ def _bottleneck(name: str, into: int, width: int, side: int, project: bool) -> l
     return layers
 
 
+def resnet20_cifar() -> Model:
+    """Return ResNet-20 for CIFAR-10 with parameter-free shortcuts: 269,722 parameters."""
+    return _resnet_cifar(20, seconds_per_epoch=35)
+
+
+def resnet56_cifar() -> Model:
+    """Return ResNet-56 for CIFAR-10 with parameter-free shortcuts: 853,018 parameters."""
+    return _resnet_cifar(56, seconds_per_epoch=90)
+
+
 def resnet110_cifar() -> Model:
     """Return ResNet-110 for CIFAR-10 with parameter-free shortcuts: 1,727,962 parameters."""
+    return _resnet_cifar(110, seconds_per_epoch=165)
+
+
+def _resnet_cifar(depth: int, seconds_per_epoch: int) -> Model:
     layers = [_convolution("conv1", 3, 16, 3, 32)]
     into = 16
     for stage, width in enumerate((16, 32, 64), 1):
         side = 64 // 2**stage
-        for block in range(1, 19):
+        for block in range(1, (depth - 2) // 6 + 1):
             for half in (1, 2):
                 name = f"stage{stage}.{block}.{half}"
                 layers.append(_convolution(name, into, width, 3, side))
                 into = width
     layers.append(linear("fc", 64, 10))
     return Model(
-        name="resnet110-cifar",
-        summary="ResNet-110, CIFAR-10, shortcuts of option A (He et al. 2015)",
+        name=f"resnet{depth}-cifar",
+        summary=f"ResNet-{depth}, CIFAR-10, shortcuts of option A (He et al. 2015)",
         layers=tuple(layers),
-        compute=_keras_time(),
+        compute=_keras_time(depth, seconds_per_epoch),
         batch_size=32,
         item="images",
         samples="images",
@@ -156,13 +170,14 @@ def _convolution(name: str, into: int, out: int, kernel: int, side: int) -> Laye
     return normalised(convolution(name, into, out, (kernel, kernel), (side, side)), out)
 
 
-def _keras_time() -> ComputeTime:
-    seconds_per_epoch, batch_size = 165, 32
+def _keras_time(depth: int, seconds_per_epoch: int) -> ComputeTime:
+    batch_size = 32
+    rate = _CIFAR_IMAGES / seconds_per_epoch
     source = (
-        "keras-team/keras, examples/cifar10_resnet.py, table 'sec/epoch GTX1080Ti': ResNet110 v1 "
-        "165, with batch_size 32 and 50,000 images (303 images/s). Whole epochs of the example, "
-        "so data augmentation and the validation pass are inside, and its two changes of width "
-        "are 1x1 convolutions: an upper bound of the compute"
+        "keras-team/keras, examples/cifar10_resnet.py, table 'sec/epoch GTX1080Ti': "
+        f"ResNet{depth} v1 {seconds_per_epoch}, with batch_size 32 and 50,000 images ({rate:.0f} "
+        "images/s). Whole epochs of the example, so data augmentation and the validation pass are "
+        "inside, and its two changes of width are 1x1 convolutions: an upper bound of the compute"
     )
     return ComputeTime(
         points=((batch_size, seconds_per_epoch * batch_size / _CIFAR_IMAGES),),

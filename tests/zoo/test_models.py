@@ -11,6 +11,8 @@ TOTALS = {
     "alexnet": 60_965_224,  # Caffe's reference model of the grouped network
     "vgg16": 138_357_544,  # torchvision
     "resnet50": 25_557_032,  # torchvision
+    "resnet20-cifar": 269_722,  # "0.27M", He et al. 2015, table 6
+    "resnet56-cifar": 853_018,  # "0.85M", there
     "resnet110-cifar": 1_727_962,  # "1.7M", He et al. 2015, table 6
     "ptb-lstm": 66_034_000 - 15_000_000,  # Zaremba's 66 M with PyTorch's biases, less one embedding
     "deepspeech": 50_663_168,
@@ -25,6 +27,8 @@ FORWARD = {
     "alexnet": 0.724,
     "vgg16": 15.47,
     "resnet50": 3.86,  # He et al. 2015, table 1: 3.8
+    "resnet20-cifar": 0.0406,  # commonly quoted: 0.041
+    "resnet56-cifar": 0.1255,  # commonly quoted: 0.126
     "resnet110-cifar": 0.253,  # commonly quoted: 0.25
     "vit-b16": 17.56,  # torchvision: 17.56
 }
