@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe, probes
-from dgc_topo.experiments.calibration.fit import Observation, fit_parameters, fitted_s
+from dgc_topo.experiments.calibration.fit import (
+    MOST_STEPS,
+    Observation,
+    fit_parameters,
+    fitted_s,
+)
 from dgc_topo.experiments.calibration.measure import Measured, Reference, measure_cases, timeout_s
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters, ProbeRow
 from dgc_topo.records.environment import describe_environment
@@ -80,7 +85,12 @@ def num_probes(num_hosts: int, rates_bits_per_s: Sequence[float | None]) -> int:
 
 
 def fit_network(
-    name: str, found: Sequence[ProbesAtRate], fixed: Parameters, rate_bits_per_s: float | None
+    name: str,
+    found: Sequence[ProbesAtRate],
+    fixed: Parameters,
+    rate_bits_per_s: float | None,
+    *,
+    most_steps: int = MOST_STEPS,
 ) -> CalibratedNetwork:
     """Return the network that fits measured probes.
 
@@ -89,9 +99,10 @@ def fit_network(
         found: Measured probes, at one rate or several.
         fixed: Parameters of cores and machines, which are not fitted.
         rate_bits_per_s: Rate of the network's links, unless a scenario gives another.
+        most_steps: Steps of the solver, at most.
     """
     observations = [Observation(row.case, rate, row.time_s) for rate, rows in found for row in rows]
-    parameters = fit_parameters(observations, fixed)
+    parameters = fit_parameters(observations, fixed, most_steps=most_steps)
     rows = tuple(
         _probe_row(row, rate, fitted_s(parameters, Observation(row.case, rate, row.time_s)))
         for rate, measured in found

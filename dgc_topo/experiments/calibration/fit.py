@@ -33,6 +33,7 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation import DenseSizes, Fluid, Sizes, UnionSizes
 from dgc_topo.simulation.run import run_to_end
 from dgc_topo.simulation.training.stream import BucketStream
+from dgc_topo.wire.coding import EntryCoding
 from dgc_topo.workers.children import end_with_parent, safe_path
 
 _BITS = 8
@@ -44,6 +45,7 @@ _RIDGE_WEIGHT = 0.01
 _BUFFERS_IN_A_ROW: dict[ProbeKind, float] = {"ping-pong": 2, "exchange": 0.5}
 
 _SIMULATED_RUNS = 4
+MOST_STEPS = 30  #: of the solver
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ _ENDS = (
 )
 
 
-def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Parameters:
+def fit_parameters(
+    observations: Sequence[Observation], fixed: Parameters, *, most_steps: int = MOST_STEPS
+) -> Parameters:
     """Return the parameters under which the simulated times are closest to the measured ones.
 
     Args:
@@ -111,6 +115,7 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
             costs that do not.
         fixed: Values of all parameters that are not fitted: of cores and machines and, if no
             link is shaped, of links.
+        most_steps: Steps of the solver, at most.
 
     Raises:
         ValueError: if there are no observations.
@@ -136,7 +141,7 @@ def fit_parameters(observations: Sequence[Observation], fixed: Parameters) -> Pa
             f_scale=0.05,
             ftol=1e-4,
             xtol=1e-3,
-            max_nfev=30,
+            max_nfev=most_steps,
             workers=pool.map,
         )
     return _with(fixed, free, solution.x)
@@ -209,19 +214,25 @@ def _with(
     return fixed.model_copy(update=values)
 
 
-def predict_case(case: Case, parameters: Parameters, rate_bits_per_s: float | None) -> float:
+def predict_case(
+    case: Case,
+    parameters: Parameters,
+    rate_bits_per_s: float | None,
+    coding: EntryCoding | None = None,
+) -> float:
     """Return the mean simulated seconds of one of a case's runs.
 
     Args:
         case: Case to run.
         parameters: Parameters of the network.
         rate_bits_per_s: Rate of its links; None is unlimited.
+        coding: Coding of sparse messages; that of real ones by default.
     """
     network = parameters.network(case.world_size, rate_bits_per_s, touched_bytes(case))
-    return simulate_runs(case, network)
+    return simulate_runs(case, network, coding)
 
 
-def simulate_runs(case: Case, network: Network) -> float:
+def simulate_runs(case: Case, network: Network, coding: EntryCoding | None = None) -> float:
     """Return the mean seconds of one of a case's runs on a network.
 
     Runs follow each other as in the measurement: a rank that has finished one begins the next, so
@@ -232,7 +243,7 @@ def simulate_runs(case: Case, network: Network) -> float:
     stream = BucketStream(
         fluid,
         [schedule] * runs,
-        [sizes_of(case, schedule)] * runs,  # step numbers start again in each run
+        [sizes_of(case, schedule, coding)] * runs,  # step numbers start again in each run
         np.zeros((runs, case.world_size)),
         np.arange(case.world_size),
     )
@@ -257,10 +268,13 @@ def _touched_buffers(pattern: Probe | Collective, world_size: int) -> float:
     return float(touched.sum()) / schedule.num_chunks
 
 
-def sizes_of(case: Case, schedule: Schedule) -> Sizes:
+def sizes_of(case: Case, schedule: Schedule, coding: EntryCoding | None = None) -> Sizes:
     """Return the bytes of the transfers of one run."""
     if isinstance(case.buffer, DenseBuffer):
         return DenseSizes(case.buffer.num_bytes, schedule.num_chunks)
     return UnionSizes(
-        schedule, length=case.buffer.num_elements, entries=float(case.buffer.num_entries)
+        schedule,
+        length=case.buffer.num_elements,
+        entries=float(case.buffer.num_entries),
+        coding=coding,
     )

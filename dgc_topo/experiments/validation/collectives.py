@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from dgc_topo.arrays import FloatArray
 from dgc_topo.experiments.calibration.calibrate import reference_for
 from dgc_topo.experiments.calibration.cases import (
     Buffer,
@@ -25,9 +27,11 @@ from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.topology import Topology
-from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.coding import INDEX_ENCODINGS, WireCoding
 from dgc_topo.workers import Session
 from dgc_topo.workers.lab import Lab, LabSpec
+
+_TODAY = WireCoding()
 
 
 def validate(
@@ -71,6 +75,9 @@ def predict_again(
 ) -> Iterator[ValidationRow]:
     """Yield earlier rows with the predictions of another calibration.
 
+    Sparse ones are predicted with the coding whose bytes they have: messages may have been measured
+    before there were Rice codes.
+
     Args:
         scenario: Scenario of the rows.
         network: Calibrated network that predicts.
@@ -80,19 +87,26 @@ def predict_again(
         ValueError: if the scenario has no ``[validate]``, or a row is none of its collectives.
     """
     known = {
-        (case.label, case.world_size, rate, _payload(case), _own_bytes(case.buffer)): case
+        (case.label, case.world_size, rate, _payload(case), _own_bytes(case.buffer, coding)): (
+            case,
+            coding,
+        )
+        for coding in (WithoutRice(), WireCoding())
         for rate, cases in cases_of(scenario).items()
         for case in cases
     }
     for row in rows:
         rate = row.rate_bits_per_s
-        case = known.get((row.name, row.world_size, rate, row.payload, row.num_bytes))
+        case, coding = known.get(
+            (row.name, row.world_size, rate, row.payload, row.num_bytes), (None, None)
+        )
         if case is None or row.group != COLLECTIVES:
             raise ValueError(
                 f"{row.group}: {row.name}, {row.world_size} ranks, {row.payload}, "
                 f"{row.num_bytes:.0f} bytes: expected a collective of scenario {scenario.name}"
             )
-        yield row.model_copy(update={"predicted_s": predict_case(case, network.parameters, rate)})
+        predicted_s = predict_case(case, network.parameters, rate, coding)
+        yield row.model_copy(update={"predicted_s": predicted_s})
 
 
 def section_of(scenario: Scenario) -> ValidateSection:
@@ -148,17 +162,32 @@ def _dense(num_bytes: int) -> Buffer:
     return DenseBuffer(num_elements=max(1, num_bytes // FLOAT_BYTES))
 
 
-def _own_bytes(buffer: Buffer) -> float:
+@dataclass(frozen=True, slots=True)
+class WithoutRice:
+    """Coding of messages that were measured before there were Rice codes."""
+
+    def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
+        """Return the bytes of messages, see `EntryCoding`."""
+        codings = [WireCoding(name) for name in INDEX_ENCODINGS if name != "rice"]
+        found = [coding.expected_bytes(length, entries) for coding in codings]
+        return np.asarray(np.minimum.reduce(found), np.float64)
+
+    def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
+        """Return a lower bound, see `EntryCoding`."""
+        return WireCoding().least_bytes(length, entries)
+
+
+def _own_bytes(buffer: Buffer, coding: WireCoding | WithoutRice = _TODAY) -> float:
     """Return the bytes of a buffer, or of one rank's sparse message."""
     if isinstance(buffer, DenseBuffer):
         return buffer.num_bytes
-    return _coded_bytes(buffer.num_elements, buffer.num_entries)
+    return _coded_bytes(buffer.num_elements, buffer.num_entries, coding)
 
 
 @cache
-def _coded_bytes(num_elements: int, num_entries: int) -> float:
+def _coded_bytes(num_elements: int, num_entries: int, coding: WireCoding | WithoutRice) -> float:
     length, entries = np.array([num_elements], np.float64), np.array([num_entries], np.float64)
-    return float(WireCoding().expected_bytes(length, entries)[0])
+    return float(coding.expected_bytes(length, entries)[0])
 
 
 def _payload(case: Case) -> str:

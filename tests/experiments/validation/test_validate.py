@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from dgc_topo.training.launch import Finished
 from dgc_topo.workers.lab import Lab, LabError, LabSpec
 from tests.records import COMPUTING, measurement, row
 
+ROOT = Path(__file__).parents[3]
 SCENARIO = """
 name = "small"
 [[topologies]]
@@ -215,6 +217,18 @@ def test_rows_of_something_else_are_not_predicted(foreign):
     other = row(**{"num_bytes": 200_000, "rate_bits_per_s": 50e6, "world_size": 3} | foreign)
     with pytest.raises(ValueError, match=r"3 ranks, .* expected a collective of scenario small"):
         list(predict_again(scenario, network(), [other]))
+
+
+def test_committed_rows_are_predicted_with_the_coding_that_they_were_measured_with():
+    """They are older than Rice codes."""
+    folder = ROOT / "benchmarks/results/2026-11-29-validate-1gbe-scaled"
+    scenario = load_scenario(ROOT / "scenarios/validate-1gbe-scaled.toml")
+    sparse = [each for each in load_rows(folder) if each.payload != "dense"]
+    rows = [each for each in sparse if each.world_size <= 3][::4]
+    assert len(rows) >= 4
+    network = CalibratedNetwork.load(folder / "network.toml")
+    for before, after in zip(rows, predict_again(scenario, network, rows), strict=True):
+        assert after.predicted_s == pytest.approx(before.predicted_s, rel=0.02), before
 
 
 def test_gossip_alone_has_nothing_sparse_to_measure(tmp_path):
