@@ -7,13 +7,15 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-from dgc_topo.cli.console import console
+from dgc_topo.cli.console import console, errors
 from dgc_topo.cli.outputs import check_file
 from dgc_topo.cli.progress import ProgressBars
 from dgc_topo.cli.show import print_findings
+from dgc_topo.experiments.advice.sources import CostedWork
 from dgc_topo.experiments.calibration.calibrate import ROUNDS, fit_network
 from dgc_topo.experiments.calibration.cases import probes
 from dgc_topo.experiments.calibration.measure import measured, request, rounds_of
+from dgc_topo.experiments.calibration.probing import ProbedNetwork, probe
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
 from dgc_topo.experiments.continuation import Start, in_order, jobs_beside, start_of
 from dgc_topo.experiments.jobs import Part, check_trainings, compared_settings, plan_jobs
@@ -124,6 +126,41 @@ def _run(place: Place, jobs: list[Job], start: Start, worker: Worker) -> None:
         if not start.is_over:
             finish(place.scenario, in_order(folder, jobs), folder, bars, start.beside)
     print_findings(folder)
+
+
+def probe_as_rank(
+    file: Path, timeout_s: float, get_work: Callable[[], CostedWork]
+) -> tuple[ProbedNetwork, CostedWork] | tuple[None, None]:
+    """Probe the network between the ranks, one per machine; rank 0 writes the network file.
+
+    Args:
+        file: Network file (TOML).
+        timeout_s: Time after which a silent rank is an error.
+        get_work: Function that returns the work to advise on; rank 0 calls it before the ranks
+            meet, so that it has all cores, and if it raises, the others get the error too.
+
+    Returns:
+        Findings and work on rank 0; nothing on the others.
+
+    Raises:
+        ValueError: if the file or the launcher's variables are invalid, or there is one rank.
+        RuntimeError: if a rank is lost.
+    """
+    work = None
+    with announcing_failure():
+        if seat_from().rank == 0:  # the folder may not exist on the other ranks' machines
+            check_file("--probe", file)
+            CalibratedNetwork.check_place(file)
+            work = get_work()
+    asked = {"--timeout-s": timeout_s}
+    with join_workers("cpu", "gloo", timedelta(seconds=timeout_s), asked) as worker:
+        found = probe(worker, file.stem)
+    if found is None or work is None:
+        return None, None
+    earlier = found.network.save(file)
+    if earlier is not None:
+        errors.print(f"the earlier network is now {earlier}", soft_wrap=True)
+    return found, work
 
 
 def calibrate_as_rank(file: Path, rate: str | None, timeout_s: float) -> None:

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Final, NamedTuple
+
+from dgc_topo.runtime.interfaces import sent_by_interface
 
 #: The sending thread is woken when half of the allowed bytes have left.
 LONGEST_WAIT_S: Final = 2.5e-3
@@ -21,7 +22,6 @@ _BULK_BYTES = (
 )
 _INTERVAL_S = 0.5
 
-_TX_BYTES = 8  # position among the numbers after the interface's name in /proc/net/dev
 _NAME_BYTES = 16
 _TCP_CONGESTION, _TCP_NOTSENT_LOWAT = 13, 25
 _INFO_BYTES = 256
@@ -50,11 +50,10 @@ def sent_bytes(interface: str) -> int:
     Raises:
         ValueError: if there is no such interface.
     """
-    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
-        name, separator, numbers = line.partition(":")
-        if separator and name.strip() == interface:
-            return int(numbers.split()[_TX_BYTES])
-    raise ValueError(f"interface {interface!r}: not among those of this process's network")
+    found = sent_by_interface()
+    if interface not in found:
+        raise ValueError(f"interface {interface!r}: not among those of this process's network")
+    return found[interface]
 
 
 def congestion_controls() -> list[str]:

@@ -12,8 +12,8 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from dgc_topo.simulation.workload import ReadyLayer, Workload
-from dgc_topo.sizes import compressed_sizes, count_elements
+from dgc_topo.simulation.workload import Workload, ready_layer
+from dgc_topo.sizes import count_elements
 from dgc_topo.zoo.model import FORWARD_SHARE
 
 _META = torch.device("meta")
@@ -52,12 +52,7 @@ def layers_of(module: nn.Module, compute_s: float, example: Any = None) -> Workl
     done = list(accumulate(work.get(part, 0.0) / total for part in reversed(order)))
     done[-1] = 1.0  # exactly, without a rounding error
     layers = tuple(
-        ReadyLayer(
-            part or name,
-            min(share, 1.0) * backward_s,
-            compressed_sizes(shapes[part]),
-            count_elements(shapes[part])[1],
-        )
+        ready_layer(part or name, min(share, 1.0) * backward_s, shapes[part])
         for part, share in zip(reversed(order), done, strict=True)
     )
     return Workload(

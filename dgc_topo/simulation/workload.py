@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from math import inf
+from math import inf, prod
 from typing import NamedTuple
 
-from dgc_topo.sizes import FLOAT_BYTES, bucket_ends
+from dgc_topo.sizes import (
+    FLOAT_BYTES,
+    bucket_ends,
+    compressed_sizes,
+    count_elements,
+    is_compressed,
+)
 from dgc_topo.text import html_facts
 from dgc_topo.units import bytes_text, seconds_text
 
@@ -22,12 +28,14 @@ class ReadyLayer(NamedTuple):
         ready_s: Seconds after the backward pass began.
         tensor_sizes: Elements of each tensor of two dimensions or more, which DGC compresses.
         dense_elements: Elements in biases and normalisations, which DGC sends as they are.
+        shapes: Shapes of the tensors of *tensor_sizes*; empty where only sizes are known.
     """
 
     name: str
     ready_s: float
     tensor_sizes: tuple[int, ...]
     dense_elements: int
+    shapes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def compressible_elements(self) -> int:
@@ -38,6 +46,19 @@ class ReadyLayer(NamedTuple):
     def num_elements(self) -> int:
         """Number of all elements."""
         return self.compressible_elements + self.dense_elements
+
+
+def ready_layer(name: str, ready_s: float, tensors: Sequence[Sequence[int]]) -> ReadyLayer:
+    """Return a layer of tensors of known shapes.
+
+    Args:
+        name: Name in traces.
+        ready_s: Seconds after the backward pass began.
+        tensors: Shapes of all its parameters.
+    """
+    shapes = tuple(tuple(shape) for shape in tensors if is_compressed(shape))
+    dense_elements = count_elements(tensors)[1]
+    return ReadyLayer(name, ready_s, compressed_sizes(shapes), dense_elements, shapes)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,8 +106,7 @@ class Workload:
                 f"{self.samples_per_item}; expected at least 1, and 0 or more"
             )
         for layer in self.layers:
-            if min(layer.tensor_sizes, default=0) < 0 or layer.dense_elements < 0:
-                raise ValueError(f"workload: layer {layer}, expected no fewer than 0 elements")
+            _check_layer(layer)
 
     def lasting(self, compute_s: float) -> Workload:
         """Return the same workload, scaled so that both passes together take *compute_s*."""
@@ -147,6 +167,13 @@ class Workload:
             "source": self.source,
         }
         return html_facts(self.name, rows)
+
+
+def _check_layer(layer: ReadyLayer) -> None:
+    if min(layer.tensor_sizes, default=0) < 0 or layer.dense_elements < 0:
+        raise ValueError(f"workload: layer {layer}, expected no fewer than 0 elements")
+    if layer.shapes and tuple(map(prod, layer.shapes)) != layer.tensor_sizes:
+        raise ValueError(f"workload: layer {layer}, expected shapes of tensor_sizes")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dgc_topo.python_files import CodeError, explained, load_function, split_nam
 from dgc_topo.records.measurement import Measurement, Phases
 from dgc_topo.records.records import load_measurements
 from dgc_topo.scalars import plain_float, plain_int
-from dgc_topo.simulation.workload import ReadyLayer, Workload
-from dgc_topo.sizes import FLOAT_BYTES, compressed_sizes
+from dgc_topo.simulation.workload import ReadyLayer, Workload, ready_layer
+from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.units import seconds_from
 from dgc_topo.zoo import Model, known_models, load_model
 
@@ -129,7 +129,7 @@ def of_model(
     if batch_size is not None:
         model = model.at_batch(batch_size)
     layers = [
-        ReadyLayer(layer.name, ready_s, compressed_sizes(layer.tensors), layer.dense_elements)
+        ready_layer(layer.name, ready_s, layer.tensors)
         for layer, ready_s in zip(model.layers, model.ready_times_s(), strict=True)
     ]
     own = model.compute

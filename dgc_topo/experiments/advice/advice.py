@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
 
+from dgc_topo.experiments.advice.powersgd import ReferenceWay
 from dgc_topo.experiments.advice.verdict import best_dense, verdict_of
 from dgc_topo.experiments.advice.ways import TrainingWay, best_by_form
 from dgc_topo.simulation import Workload
 from dgc_topo.simulation.training.timeline import Codec
 from dgc_topo.text import html_table
-from dgc_topo.units import seconds_text, three_digits, times_text
+from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +42,7 @@ class Advice:
         num_hosts: Number of hosts.
         gpus_per_host: Ranks on each.
         ways: All ways that were considered, the fastest first.
+        references: Ways that others offer, with their bytes; empty if shapes are not known.
         better: Dense training over faster networks; empty if the network is no fabric.
         break_even_bytes_per_s: Bandwidth of a host's port below which compressing gains a tenth;
             None if the network has no one bandwidth, or compressing always or never does.
@@ -52,6 +55,7 @@ class Advice:
     num_hosts: int
     gpus_per_host: int
     ways: tuple[TrainingWay, ...]
+    references: tuple[ReferenceWay, ...]
     better: tuple[Better, ...]
     break_even_bytes_per_s: float | None
     codec: Codec
@@ -88,11 +92,13 @@ class Advice:
             "model": self.workload.name,
             "parameters": self.workload.num_elements,
             "compute_s": self.workload.compute_s,
+            "update_s": self.workload.update_s,
             "network": self.network,
             "hosts": self.num_hosts,
             "gpus_per_host": self.gpus_per_host,
             "verdict": self.verdict,
             "ways": [way.as_dict() for way in self.ways],
+            "references": [each.as_dict() for each in self.references],
             "better_networks": [
                 {"network": each.network, **each.way.as_dict()} for each in self.better
             ],
@@ -117,10 +123,11 @@ class Advice:
         )
 
     def _repr_html_(self) -> str:
-        rows = [row_of(way) for way in self.leading]
+        rows = [*map(row_of, self.leading), *map(reference_row_of, self.references)]
         return f"<p>{escape(self.verdict)}</p>" + html_table(HEAD, rows)
 
 
+_PORT = re.compile(r"host \d+ (up|down)( \(and \d+ more\))?")
 #: Headings of `row_of`.
 HEAD = ("way", "step", "90 % interval", "speed-up", "90 % interval", "bound by")
 
@@ -133,5 +140,22 @@ def row_of(way: TrainingWay) -> list[str]:
         f"{seconds_text(way.low_s)} to {seconds_text(way.high_s)}",
         f"{times_text(way.speedup)} of {way.num_workers}",
         f"{three_digits(way.speedup_low)} to {three_digits(way.speedup_high)}",
-        way.bound_by,
+        _bound_text(way.bound_by),
+    ]
+
+
+def _bound_text(bound_by: str) -> str:
+    """Return a bound for people: ports of hosts without their numbers."""
+    return "the hosts' ports" if _PORT.fullmatch(bound_by) else bound_by
+
+
+def reference_row_of(reference: ReferenceWay) -> list[str]:
+    """Return the cells of what is not predicted, only bounded."""
+    return [
+        reference.label,
+        f"at least {seconds_text(reference.least_s)}",
+        "",
+        f"at most {times_text(reference.most_speedup)}",
+        "",
+        f"sends {bytes_text(reference.own_bytes)}",
     ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dgc_topo.experiments.advice.advice import Advice
-from dgc_topo.experiments.advice.advising import fabric_of
+from dgc_topo.experiments.advice.clusters import fabric_of
 from dgc_topo.network.cluster import Cluster
 from dgc_topo.simulation import Workload
 from dgc_topo.zoo import known_models
@@ -31,6 +31,11 @@ def scenario_text(advice: Advice, network: str | Path | Cluster, *, overlap: boo
     if isinstance(network, Cluster):
         raise ValueError(  # noqa: TRY004 - a wrong argument is a wrong value, as everywhere
             "network: a Cluster, expected a fabric's name or a file, for a scenario"
+        )
+    if fabric_of(network) is None and advice.network != str(network):
+        raise ValueError(
+            f"network: {network} with {advice.gpus_per_host} GPUs in each host, expected a file "
+            "that has them, for a scenario"
         )
     return "\n".join(_lines(advice, network, overlap=overlap)) + "\n"
 

@@ -19,7 +19,8 @@ from dgc_topo.wire.coding import WireDtype
 
 #: Topologies that sum gradients, the ones to prefer first where times are equal.
 TOPOLOGIES = ("ring", "butterfly", "tree", "sharded-parameter-server", "parameter-server", "mesh")
-_MOST_MESH = 64  #: ranks up to which everybody sending to everybody is considered
+#: Ranks up to which topologies are considered whose messages grow with the square of the ranks.
+MOST_RANKS = {"mesh": 64, "ring": 1024, "sharded-parameter-server": 1024}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,12 @@ class GradientForm:
     def sends_gradients(self) -> bool:
         """True unless it is an algorithm of its own, with local steps."""
         return self.every == 1
+
+
+#: Ways of sending every element.
+DENSE = (GradientForm(), GradientForm(1.0, "bfloat16"))
+#: Ways of averaging now and then: local SGD or DiLoCo, and SparseLoCo as it was published.
+LOCAL = (GradientForm(every=50), GradientForm(1 / 64, every=30))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +115,8 @@ class TrainingWay:
 
     @property
     def speedup_high(self) -> float:
-        """Upper end of the speed-up's 90 % interval; more workers than there are cannot help."""
-        return min(self._speedup_at(self.low_s), float(self.num_workers))
+        """Upper end of the speed-up's 90 % interval."""
+        return self._speedup_at(self.low_s)
 
     def _speedup_at(self, step_time_s: float) -> float:
         return self.num_workers * self.alone_s / step_time_s
@@ -136,7 +143,7 @@ class TrainingWay:
 
 def topologies_for(num_ranks: int, gpus_per_host: int) -> list[Topology]:
     """Return the topologies that suit so many ranks, hierarchical ones where hosts have GPUs."""
-    names = [name for name in TOPOLOGIES if name != "mesh" or num_ranks <= _MOST_MESH]
+    names = [name for name in TOPOLOGIES if num_ranks <= MOST_RANKS.get(name, num_ranks)]
     found = [load_topology(name) for name in names]
     if 1 < gpus_per_host < num_ranks:
         found.append(load_topology("hierarchical", group_size=gpus_per_host))
@@ -217,7 +224,8 @@ def _interval(found: StepSimulation, *, sparse: bool) -> tuple[float, float]:
     """Return the ends of a step's interval: the wider of two ways to err.
 
     A step may be off as those of the validations were, as a whole; or its communication may be,
-    as collectives were, with nothing more of it hidden behind the computing.
+    as collectives were, with nothing more of it hidden behind the computing.  What a worker
+    computes is given, so no step is faster than that.
     """
     step_s, communication_s = found.step_time_s, found.communication_s
     num_bytes = found.bytes_per_rank
@@ -226,7 +234,7 @@ def _interval(found: StepSimulation, *, sparse: bool) -> tuple[float, float]:
     high_s = max(step_s * exp(whole), step_s + communication_s * (exp(part) - 1))
     faster_s = step_s - communication_s * (1 - exp(-part))
     low_s = min(step_s * exp(-whole), faster_s)
-    return max(low_s, found.step.alone_s * exp(-whole)), high_s
+    return max(low_s, min(found.step.alone_s, step_s)), high_s
 
 
 def best_by_form(ways: Sequence[TrainingWay]) -> Mapping[GradientForm, TrainingWay]:

@@ -1,12 +1,15 @@
 """Advice: ways to train, ranked, with intervals and a verdict."""
 
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import dgc_topo as dt
 from dgc_topo.experiments.advice.as_scenario import scenario_text
-from dgc_topo.experiments.advice.verdict import AS_FAST, best_sparse
+from dgc_topo.experiments.advice.clusters import with_gpus
+from dgc_topo.experiments.advice.verdict import AS_FAST, PRICES, SOURCE, best_sparse
 from dgc_topo.network.fabrics import FABRICS, Fabric
 
 
@@ -40,7 +43,7 @@ def test_ways_are_sorted_and_inside_their_intervals(slow_network):
     times = [way.step_time_s for way in slow_network.ways]
     assert times == sorted(times)
     for way in slow_network.ways:
-        assert way.low_s < way.step_time_s < way.high_s
+        assert slow_network.workload.compute_s <= way.low_s <= way.step_time_s < way.high_s
         assert way.speedup_low < way.speedup <= way.speedup_high <= way.num_workers
         assert way.low_s > 0.5 * way.step_time_s
 
@@ -81,6 +84,24 @@ def test_of_ways_as_fast_the_densest_is_chosen():
     assert chosen.density == 0.01
     assert chosen.step_time_s <= AS_FAST * fastest
     assert advice.verdict.startswith(f"10gbe with {chosen.label}")
+    faster = min(advice.ways, key=lambda way: way.step_time_s)
+    if faster.form.sends_gradients and faster.form != chosen.form:
+        assert f"{faster.label} would be" in advice.verdict
+
+
+def test_a_verdict_that_passes_the_fastest_way_by_says_why(slow_network):
+    usual = [way for way in slow_network.ways if way.form.sends_gradients]
+    chosen = best_sparse(slow_network.ways)
+    assert chosen is not None
+    assert usual[0].form != chosen.form
+    assert f"{usual[0].label} would be" in slow_network.verdict
+    assert "but sends less of the gradient" in slow_network.verdict
+
+
+def test_measured_prices_are_those_of_the_committed_table():
+    text = (Path(__file__).parents[3] / SOURCE).read_text()
+    for density, price in PRICES.items():
+        assert price.replace("+-", "±") in text, density
 
 
 def test_two_machines_that_are_slower_than_one_are_called_so():
@@ -94,6 +115,29 @@ def test_gpus_share_their_hosts_port():
     assert advice.best.num_workers == 8
     assert any(way.topology.startswith("hierarchical") for way in advice.ways)
     assert advice.better[0].network == "25gbe"
+    alone = dt.advise("resnet50", 8, network="10gbe", densities=["1%"])
+    assert advice.break_even_bytes_per_s is not None
+    assert alone.break_even_bytes_per_s is not None
+    # Through a port of one of h hosts pass 2 (h - 1) / h gradients: 1 of two hosts, 1.75 of eight.
+    ratio = advice.break_even_bytes_per_s / alone.break_even_bytes_per_s
+    assert ratio == pytest.approx(1 / 1.75, rel=0.1)
+
+
+def test_a_network_file_of_plain_hosts_takes_gpus(tmp_path):
+    file = tmp_path / "ours.toml"
+    file.write_text('kind = "star"\nname = "ours"\nbase = "10gbe"\n')
+    ours = dt.advise("resnet50", 2, gpus_per_host=4, network=str(file), densities=["1%"])
+    fabric = dt.advise("resnet50", 2, gpus_per_host=4, network="10gbe", densities=["1%"])
+    assert [way.step_time_s for way in ours.ways] == [way.step_time_s for way in fabric.ways]
+    with pytest.raises(ValueError, match="with 4 GPUs in each host"):
+        scenario_text(ours, str(file), overlap=True)
+
+
+def test_gpus_do_not_fit_hosts_whose_ranks_are_placed_otherwise():
+    cluster = dt.load_cluster("1gbe", 4)
+    turned = replace(cluster, placement=cluster.placement[::-1])
+    with pytest.raises(ValueError, match="a placement, other traffic or changes"):
+        with_gpus(turned, 2)
 
 
 def test_local_steps_are_named_where_they_gain(slow_network):
@@ -149,6 +193,8 @@ def test_parameters_need_a_time_and_no_model():
         dt.advise(hosts=2)
     with pytest.raises(ValueError, match="parameters"):
         dt.advise(parameters="86X", step_time=0.1, hosts=2)
+    with pytest.raises(ValueError, match="parameters 0"):
+        dt.advise(parameters="0", step_time=0.1, hosts=2)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@ import socket
 import time
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 
+from dgc_topo.experiments.calibration import probing
+from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Communicator, DistributedTransport, PeerError
 from dgc_topo.runtime.connections import congestion_controls, connections
@@ -84,3 +87,23 @@ def overtake(worker: Worker, argument: Any) -> float:
         began_s = time.perf_counter()
         own.sendto(bytes(1400), (address_of(2), argument["port"]))
         return began_s
+
+
+def probed(worker: Worker, argument: Any) -> dict[str, Any]:
+    """Probe the network between all ranks; return the findings on rank 0, without a fit."""
+
+    def fit_network(
+        name: str, _: object, fixed: Parameters, rate: float, **__: object
+    ) -> CalibratedNetwork:
+        return CalibratedNetwork(
+            name=name,
+            machine="none",
+            rate_bits_per_s=rate,
+            parameters=fixed,
+            median_fit_error=0.0,
+            worst_fit_error=0.0,
+        )
+
+    with patch.object(probing, "fit_network", fit_network):
+        found = probing.probe(worker, "lab", longest_s=argument["longest_s"])
+    return found.as_dict() if found else {}
