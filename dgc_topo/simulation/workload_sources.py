@@ -259,7 +259,7 @@ def _recorded(source: object, name: str | None) -> Workload:
             f"workload {source!r}: expected a model's name, a torch module, a record, a results "
             "folder or a Workload"
         )
-    if not Path(source).exists():
+    if not str(source) or not Path(source).exists():
         close = difflib.get_close_matches(str(source), known_models(), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ValueError(

@@ -133,6 +133,10 @@ def advice_for(
 
 def _sparse_forms(densities: Sequence[float | str]) -> list[GradientForm]:
     """Return DGC at each density, with exact and with pruned sums."""
+    if isinstance(densities, str) or not isinstance(densities, Sequence):
+        raise ValueError(  # noqa: TRY004 - as all that makes no sense
+            f"densities {densities!r}: expected a list of fractions"
+        )
     fractions = list(dict.fromkeys(as_fraction(density) for density in densities))
     dense = [f"{density}" for density in fractions if not is_sparse(density)]
     if dense:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dgc_topo.scalars import plain_bool, plain_float, plain_int
@@ -113,4 +114,7 @@ def naming(argument: str, shown: str) -> Iterator[None]:
 def _codec_of(compress: float | str) -> Codec:
     if isinstance(compress, str):
         return Codec(fixed_s=seconds_from(compress, "compress"))
-    return Codec(fixed_s=plain_float("compress", compress))
+    seconds = plain_float("compress", compress)
+    if not 0 <= seconds < inf:
+        raise ValueError(f"compress {seconds}: expected 0 or more, and finite")
+    return Codec(fixed_s=seconds)

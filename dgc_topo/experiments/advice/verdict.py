@@ -12,6 +12,7 @@ from dgc_topo.units import rate_text, three_digits, times_text
 WORTH = 1.1
 #: Step times that differ by less than this factor are as good as equal.
 AS_FAST = 1.03
+_NO_GAIN = 1.005  #: factor that would be printed as 0 %
 _SAME = 5e-4  #: relative difference that would be printed as 0.0 %
 #: Loss of accuracy that this project has measured, by density (percentage points, 3 seeds).
 PRICES = {
@@ -62,12 +63,17 @@ def _sentences(
                 f"It gains a tenth or more while a host's port carries less than "
                 f"{rate_text(8 * break_even_bytes_per_s)}."
             )
-    if dense.speedup < 1:
-        yield (
-            f"Dense training on these {dense.num_workers} workers is slower than one worker alone."
-        )
+    yield from _slower_than_one(dense, sparse)
     yield from _local_steps(ways, dense, sparse)
     yield from _upgrade(dense, better)
+
+
+def _slower_than_one(dense: TrainingWay, sparse: TrainingWay | None) -> Iterator[str]:
+    workers = f"these {dense.num_workers} workers is slower than one worker alone"
+    if max(way.speedup for way in (dense, sparse) if way is not None) < 1:
+        yield f"Training on {workers}, compressed or not."
+    elif dense.speedup < 1:
+        yield f"Dense training on {workers}."
 
 
 def best_dense(ways: Sequence[TrainingWay]) -> TrainingWay:
@@ -114,7 +120,7 @@ def _speedup(way: TrainingWay) -> str:
 def _why_not(sparse: TrainingWay | None, dense: TrainingWay) -> Iterator[str]:
     if sparse is None:
         return
-    if sparse.step_time_s >= dense.step_time_s:
+    if sparse.step_time_s * _NO_GAIN >= dense.step_time_s:
         yield "Compressing gains nothing here: don't."
     else:
         yield f"Compressing would gain {_gain(sparse, dense)}: don't."

@@ -20,7 +20,7 @@ from dgc_topo.wire.coding import WireDtype
 #: Topologies that sum gradients, the ones to prefer first where times are equal.
 TOPOLOGIES = ("ring", "butterfly", "tree", "sharded-parameter-server", "parameter-server", "mesh")
 #: Ranks up to which topologies are considered whose messages grow with the square of the ranks.
-MOST_RANKS = {"mesh": 64, "ring": 1024, "sharded-parameter-server": 1024}
+MOST_RANKS = {"mesh": 64, "ring": 512, "sharded-parameter-server": 512}
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,13 @@ def test_two_machines_that_are_slower_than_one_are_called_so():
     advice = dt.advise(parameters="300M", step_time="50ms", hosts=2, network="1gbe")
     assert advice.best_dense.speedup < 1
     assert "slower than one worker alone" in advice.verdict
+    hopeless = dt.advise("resnet20-cifar", 2, step_time="1us", network="1gbe")
+    assert "slower than one worker alone, compressed or not" in hopeless.verdict
+
+
+def test_no_gain_is_called_none():
+    idle = dt.advise("resnet20-cifar", 2, step_time="3600s", network="1gbe", compress=0)
+    assert "Compressing gains nothing here: don't." in idle.verdict
 
 
 def test_gpus_share_their_hosts_port():
@@ -177,6 +184,9 @@ def test_results_as_frame_and_html(slow_network):
         ({"hosts": 4, "step_time": 0}, "step_time 0"),
         ({"hosts": 4, "parameters": "86M"}, "model and parameters: both"),
         ({"hosts": 4, "compress": "-1ms"}, "compress"),
+        ({"hosts": 4, "compress": -1}, "compress -1.0: expected 0 or more"),
+        ({"hosts": 4, "densities": 0.01}, "densities 0.01: expected a list"),
+        ({"hosts": 4, "densities": "1%"}, "densities '1%': expected a list"),
         ({"hosts": 4, "network": "token-ring"}, "token-ring"),
         ({"hosts": 4, "network": dt.load_cluster("1gbe", 8)}, "8 ranks"),
     ],
@@ -189,6 +199,8 @@ def test_what_makes_no_sense_is_refused(arguments, told):
 def test_parameters_need_a_time_and_no_model():
     with pytest.raises(ValueError, match="step_time: missing"):
         dt.advise(parameters="86M", hosts=2)
+    with pytest.raises(ValueError, match="model '': unknown"):
+        dt.advise("", hosts=2)
     with pytest.raises(ValueError, match="none of them"):
         dt.advise(hosts=2)
     with pytest.raises(ValueError, match="parameters"):
