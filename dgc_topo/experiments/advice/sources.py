@@ -95,8 +95,9 @@ def _check_fits(
 
 
 def _count(parameters: int | str) -> int:
-    told = count_from(parameters, "parameters") if isinstance(parameters, str) else parameters
-    return plain_int("parameters", told, least=1)
+    if isinstance(parameters, str):
+        return count_from(parameters, "parameters")
+    return plain_int("parameters", parameters, least=1)
 
 
 @contextmanager

@@ -205,7 +205,7 @@ def test_parameters_need_a_time_and_no_model():
         dt.advise(hosts=2)
     with pytest.raises(ValueError, match="parameters"):
         dt.advise(parameters="86X", step_time=0.1, hosts=2)
-    with pytest.raises(ValueError, match="parameters 0"):
+    with pytest.raises(ValueError, match="parameters '0'"):
         dt.advise(parameters="0", step_time=0.1, hosts=2)
 
 
