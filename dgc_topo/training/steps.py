@@ -135,7 +135,7 @@ class AveragingStep(Strategy):
         """See `Strategy.begin`."""
         self._iteration, self._epoch, self._learning_rate = iteration, epoch, learning_rate
         self._contributions: list[_Contribution] = []
-        self._ahead_s = 0.0
+        self._ahead_s = self._prepare_s = 0.0
 
     @contextmanager
     def turn_of(self, rank: TrainingRank) -> Iterator[None]:
@@ -147,7 +147,7 @@ class AveragingStep(Strategy):
             yield
             self._clock.start()
             rank.averager.prepare()
-            self._ahead_s += self._clock.lap()
+            self._prepare_s = self._clock.lap()
 
     def contribute(self, rank: TrainingRank) -> None:
         """See `Strategy.contribute`: compress it, or move by it.
@@ -155,11 +155,14 @@ class AveragingStep(Strategy):
         Raises:
             NonFiniteGradientError: if it is not finite.
         """
-        clock, averager, update_s = self._clock, rank.averager, 0.0
+        clock, averager = self._clock, rank.averager
+        # Where each rank has an optimizer of its own, this is the first half of its step.
+        update_s = self._prepare_s if self._rule.is_local else 0.0
         clock.start()
         if averager.moves_first:
             averager.move()
-            update_s = clock.lap()
+            update_s += clock.lap()
+        ahead_s = self._ahead_s + (0.0 if self._rule.is_local else self._prepare_s)
         density = rank.density
         payloads = averager.outgoing(density) if self._takes_part(rank) else []
         own = payloads if rank.trains else []
@@ -169,7 +172,7 @@ class AveragingStep(Strategy):
                 density=density,
                 entries=sparse_entries(*payloads),
                 encoded_bytes=sum(payload.encoded_bytes() for payload in own),
-                compress_s=self._ahead_s + clock.lap(),
+                compress_s=ahead_s + clock.lap(),
                 update_s=update_s,
             )
         )

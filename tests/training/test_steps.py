@@ -1,12 +1,17 @@
 """Records of steps: complete and true as soon as they are made."""
 
+import time
+
 import pytest
 import torch
 
+import dgc_topo as dt
 from dgc_topo.training.rank import Computed, TrainingRank
 from dgc_topo.training.steps import AveragingStep, ExchangePlan
 from dgc_topo.training.world import VirtualWorld
 from tests.training.test_virtual import jobs_of, virtual
+
+_PREPARING_S = 0.05
 
 
 def test_ranks_that_take_turns_record_their_own_work_and_the_whole_step(tmp_path):
@@ -54,3 +59,30 @@ def test_a_server_alone_in_its_process_has_computed_nothing(tmp_path):
     found = rank.compute(None, 0, interface_bytes=7.0)
     assert found == Computed(loss=0.0, pass_s=0.0, interface_bytes=7.0)
     assert rank.staleness() is None
+
+
+@pytest.mark.parametrize(
+    ("averaging", "phase"), [(None, "compress_s"), ("local-sgd:every=2", "update_s")]
+)
+def test_the_first_half_of_an_own_optimizers_step_is_part_of_the_update(
+    tmp_path, monkeypatch, averaging, phase
+):
+    """It comes in every local step, and compressing in every H-th only."""
+    (job,) = jobs_of(tmp_path, "ring", densities=(1.0,))
+    job = job.model_copy(update={"averaging": averaging and dt.load_averaging(averaging)})
+    rank = TrainingRank(job, 0, [0], torch.device("cpu"))
+    rank.begin_epoch(0)
+    prepare = rank.averager.prepare
+
+    def slowly():
+        time.sleep(_PREPARING_S)
+        prepare()
+
+    monkeypatch.setattr(rank.averager, "prepare", slowly)
+    step = AveragingStep([rank], job.rule, None)
+    step.begin(0, 0.0, 0.1)
+    with step.turn_of(rank):
+        computed = rank.compute(None, 0)
+    step.contribute(rank)
+    (record,) = step.apply([computed])
+    assert getattr(record, phase) >= _PREPARING_S
