@@ -130,7 +130,7 @@ def all_reduce(  # noqa: PLR0913  # each has a name
             flat.zero_()
         payload = DensePayload(flat, _WIRE_DTYPES[value.dtype], goals=SUM)
         traffic = communicator.run(payload, iteration)
-        _write_back(flat.div_(divisor), value)
+        _write_back(flat.div_(divisor) if average else flat, value)
         return traffic
     entries = _entries(value, merge or "union", k, balance=balance, is_server=is_server)
     traffic = communicator.run(entries, iteration)
