@@ -4,16 +4,14 @@ Run ``python -m benchmarks.local_steps --output grid.jsonl`` (``--help`` lists i
 calibration sees point-to-point probes, and a profile sees workers that compute and compress.  From
 these alone every pair of a rate and of H is predicted, and written to ``grid.predicted.jsonl`` with
 the time; then each is trained in the lab: a model of the zoo whose computing is emulated, 8 hosts,
-real TCP.  A command that was interrupted, or whose time is over (``--at-most``), goes on when it is
-given again: predictions that are written are kept.
+real TCP.  A command that was interrupted goes on when it is given again; predictions that are
+written are kept.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +32,7 @@ from dgc_topo.network.network_files import load_calibrated
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.simulation.training.periods import average_steps
 from dgc_topo.training.launch import Event, Finished, launch
-from dgc_topo.units import link_rate_from, seconds_from, seconds_text
+from dgc_topo.units import link_rate_from, seconds_text
 from dgc_topo.workers.lab import Lab
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -45,7 +43,7 @@ CALIBRATED = ("100 Mbit/s", "200 Mbit/s")
 EVERY = (1, 10, 50, 200)
 DENSITIES = (1.0, 1 / 64)
 _CALIBRATION_ROUNDS = 3
-_LEAST_STEPS, _ROUNDS = 8, 2  # of a measured training: steps, and rounds of H steps
+_LEAST_STEPS, _LONG = 8, 100  # of a measured training; so many steps need one exchange only
 
 _TEXT = """
 name = "local-steps"
@@ -119,24 +117,19 @@ def main(
     model: Annotated[str, typer.Option(help="model of the zoo")] = "resnet110-cifar",
     rate: Annotated[list[str] | None, typer.Option(help="of every link; several")] = None,
     every: Annotated[list[int] | None, typer.Option(help="H; several", min=1)] = None,
-    at_most: Annotated[str, typer.Option(help="begin nothing more after so long")] = "10000s",
 ) -> None:
     """Predict a grid of rates and local steps, then measure it in the lab."""
     with clear_errors():
-        until_s = time.monotonic() + seconds_from(at_most, "--at-most")
         rates = tuple(rate or RATES)
         if not network.exists():
             seen = [link_rate_from(each, "--rate") for each in CALIBRATED]
             calibrate_lab(seen, HOSTS, rounds=_CALIBRATION_ROUNDS).save(network)
         predicted = output.with_suffix(".predicted.jsonl")
-        if not predicted.exists() and time.monotonic() < until_s:
+        if not predicted.exists():
             found = list(_predicted(load_calibrated(network), model, rates, every or EVERY))
             write_whole(predicted, "".join(json.dumps(asdict(each)) + "\n" for each in found))
-        for prediction in _left(predicted, output):
-            if time.monotonic() > until_s:
-                break
-            with output.open("a") as file:
-                file.write(json.dumps(asdict(_measured(prediction, model))) + "\n")
+        for each in rates:
+            _measure([row for row in _left(predicted, output) if row.rate == each], model, output)
         console.print(_table([Row(**row) for row in _lines(output)]))
 
 
@@ -155,32 +148,32 @@ def _left(predicted: Path, measured: Path) -> list[Prediction]:
 
 
 def _scenario(model: str, rate: str, every: int, density: float) -> Scenario:
-    steps = max(_ROUNDS * every, _LEAST_STEPS)
+    steps = every * (1 if every >= _LONG else max(2, -(-_LEAST_STEPS // every)))  # whole rounds
     return parse_scenario(
         _TEXT.format(every=every, model=model, hosts=HOSTS, steps=steps, rate=rate, density=density)
     )
 
 
-def _run(scenario: Scenario) -> Measurement:
-    """Return the record of a scenario's one training, in a lab of its own."""
-    found: list[Measurement] = []
+def _run(scenarios: Sequence[Scenario], listen: Callable[[Measurement], None]) -> None:
+    """Run the one training of each scenario, in one lab, and tell of every record."""
+    section = scenarios[0].lab
+    assert section is not None
 
-    def listen(event: Event) -> None:
+    def hear(event: Event) -> None:
         if isinstance(event, Finished):
-            found.append(event.measurement)
+            listen(event.measurement)
 
-    assert scenario.lab is not None
-    with Lab(scenario.lab.spec(HOSTS)) as lab:
-        launch(plan_jobs(scenario)[0], listen, lab)
-    return found[-1]
+    with Lab(section.spec(HOSTS)) as lab:
+        launch([plan_jobs(scenario)[0][0] for scenario in scenarios], hear, lab)
 
 
 def _predicted(
     network: CalibratedNetwork, model: str, rates: Sequence[str], many: Sequence[int]
 ) -> Iterator[Prediction]:
     """Yield the predicted rows, from one profile per density: of workers that exchange nothing."""
-    for density in DENSITIES:
-        profiled = _run(_scenario(model, rates[-1], 1, density))
+    records: list[Measurement] = []
+    _run([_scenario(model, rates[-1], 1, density) for density in DENSITIES], records.append)
+    for density, profiled in zip(DENSITIES, records, strict=True):
         phases = profiled.crowd_phases or profiled.solo_phases
         (case,) = cases_of_runs([profiled.model_copy(update={"solo_phases": phases})])
         for rate in rates:
@@ -194,17 +187,24 @@ def _predicted(
                 yield Prediction(rate, every, density, found.step_time_s, found.utilisation, now)
 
 
-def _measured(prediction: Prediction, model: str) -> Row:
-    load = os.getloadavg()[0]
-    record = _run(_scenario(model, prediction.rate, prediction.every, prediction.density))
-    busy_s = record.phases.compute_s + record.phases.update_s
-    return Row(
-        **asdict(prediction),
-        measured_s=record.step_time_s,
-        measured_utilisation=busy_s / record.step_time_s,
-        measured_at=_now(),
-        load=load,
-    )
+def _measure(predictions: Sequence[Prediction], model: str, output: Path) -> None:
+    """Measure predictions of one rate in one lab, and append the rows one by one."""
+    left = list(predictions)
+
+    def keep(record: Measurement) -> None:
+        busy_s = record.phases.compute_s + record.phases.update_s
+        row = Row(
+            **asdict(left.pop(0)),
+            measured_s=record.step_time_s,
+            measured_utilisation=busy_s / record.step_time_s,
+            measured_at=_now(),
+            load=record.load or 0.0,
+        )
+        with output.open("a") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+
+    if left:
+        _run([_scenario(model, each.rate, each.every, each.density) for each in left], keep)
 
 
 def _now() -> str:

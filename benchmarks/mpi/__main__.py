@@ -38,8 +38,9 @@ LARGE = ("butterfly", "ring", "ring:segments=4")
 _LARGE_BYTES = 1_000_000
 
 _TURN_S, _MOST_IN_A_ROW = 0.05, 30  # whole numbers stay within float32's range that often
-_FEWEST_TURNS, _MOST_TURNS = 5, 60
+_FEWEST_TURNS, _MOST_TURNS = 3, 60
 _SLOWEST = 1.6  #: times Gloo's, or the way has one turn only
+_LONG_S = 1.0  #: an all-reduce that takes longer needs no other one to warm up
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,10 @@ class Row:
         world_size: Ranks.
         size_bytes: Of the buffer, float32.
         way: ``gloo``, a library of MPI, or a topology of ours.
-        turns: Number of them.
+        turns: Number of them; 1 for a way far slower than Gloo.
         time_s: Median over turns of the slowest rank's seconds per all-reduce.
         spread_s: Between the quartiles.
-        cpu_s: Processor seconds of all ranks together, per all-reduce.
+        cpu_s: Processor seconds of all ranks together, per all-reduce; None after one turn.
         load: Load average over a minute, as the size began.
     """
 
@@ -65,7 +66,7 @@ class Row:
     turns: int
     time_s: float
     spread_s: float
-    cpu_s: float
+    cpu_s: float | None
     load: float
 
 
@@ -125,19 +126,20 @@ def measured(ranks: Ranks, rate: str, world_size: int, size: int, budget_s: floa
     ways = {**dict.fromkeys(MPIRUN, ""), **dict.fromkeys((GLOO, *ours), TORCH)}
     turns = _Turns(ranks, {way: library or way for way, library in ways.items()}, size // 4)
     first = {way: turns.check(way) for way in ways}
-    fast = [way for way in ways if way not in ours or first[way] <= _SLOWEST * first[GLOO]]
+    fast = [way for way in ways if first[way] <= _SLOWEST * first[GLOO]]
     counts = {way: max(1, min(_MOST_IN_A_ROW, int(_TURN_S / first[way]))) for way in ways}
     expected_s = sum(counts[way] * first[way] for way in fast)
     rounds = max(_FEWEST_TURNS, min(_MOST_TURNS, int(budget_s / expected_s)))
-    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in fast}
     for number in range(rounds):
         for way in fast[number % len(fast) :] + fast[: number % len(fast)]:
             taken[way].append(turns.take(way, counts[way]))
-    for way in fast:
-        times = [time_s for time_s, _ in taken[way]]
-        low, _, high = quantiles(times, n=4)
-        cpu_s = median(cpu_s for _, cpu_s in taken[way])
-        yield Row(rate, world_size, size, way, rounds, median(times), high - low, cpu_s, load)
+    for way in ways:
+        times = [time_s for time_s, _ in taken.get(way, [])] or [first[way]]
+        low, _, high = quantiles(times, n=4) if way in taken else (0.0, 0.0, 0.0)
+        cpu_s = median(cpu_s for _, cpu_s in taken[way]) if way in taken else None
+        row = rate, world_size, size, way, len(times), median(times), high - low, cpu_s, load
+        yield Row(*row)
 
 
 class _Turns:
@@ -158,7 +160,8 @@ class _Turns:
         answers = self._ranks.order(self._libraries[way], **order)
         if not all(answer["right"] for answer in answers):
             raise RuntimeError(f"{way}: {4 * self._length} bytes: not the sum of all ranks")
-        return self.take(way, 1)[0]
+        taken_s = max(float(answer["time_s"]) for answer in answers)
+        return taken_s if taken_s > _LONG_S else self.take(way, 1)[0]
 
     def take(self, way: str, count: int) -> tuple[float, float]:
         """Return the slowest rank's and all ranks' processor seconds, per all-reduce."""
