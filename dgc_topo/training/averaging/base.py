@@ -226,7 +226,13 @@ class LocalAverager(Averager):
         local: Its own optimizer.
         averaging: The rule.
         setup: Facts about it.
+
+    Attributes:
+        was_set: True if `follow` took over parameters that ranks share, until what is `common` has
+            been made equal on all.
     """
+
+    was_set = False
 
     def __init__(
         self, parameters: Parameters, local: LocalMove, averaging: Averaging, setup: Setup
@@ -238,6 +244,13 @@ class LocalAverager(Averager):
         """See `Averager.prepare`; a dedicated server has no gradients."""
         if self.setup.trains:
             self.local.prepare()
+
+    def follow(self) -> None:
+        """Take over parameters that the script has set since the last exchange.
+
+        A loaded checkpoint or weights that are clipped after each step are no change to be
+        averaged: what the rule keeps beside the parameters begins at them.
+        """
 
     def move(self) -> None:
         """See `Averager.move`; a dedicated server stays where it is."""
@@ -264,6 +277,15 @@ class LocalAverager(Averager):
         """See `Averager.resume_from`: their mean."""
         del states
         self._set(mean_of(parameters))
+
+    @torch.no_grad()
+    def _others_than(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters that hold other values than these, rounded to their types."""
+        return {
+            name: p.detach()
+            for name, p in self.parameters.items()
+            if not torch.equal(p, values[name].to(p.dtype))
+        }
 
     @torch.no_grad()
     def _set(self, values: Mapping[str, Tensor]) -> None:

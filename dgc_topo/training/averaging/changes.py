@@ -70,6 +70,27 @@ class ChangeAverager(LocalAverager):
         if self._all_meet and isinstance(first, ChangeAverager):
             self._anchor, self._outer, self._leads = first._anchor, first._outer, False  # noqa: SLF001
 
+    @torch.no_grad()
+    def follow(self) -> None:
+        """See `LocalAverager.follow`.
+
+        It is a change like any other in the middle of a round, and where ranks are left out.
+        """
+        if self._has_moved or not self._all_meet:
+            return
+        start = self._start()
+        found = self._others_than(start)
+        if not found:
+            return
+        if self.compressor.look_ahead and not self._others_than(self._anchor):
+            self._set(start)  # the shared parameters, as they were saved
+            return
+        for name, parameter in found.items():
+            anchor = self._anchor[name]
+            ahead = start[name] - anchor if start is not self._anchor else 0.0
+            anchor.copy_(parameter.to(anchor.dtype) - ahead)
+        self.was_set = True
+
     def move(self) -> None:
         """See `Averager.move`."""
         super().move()
@@ -151,16 +172,18 @@ class ChangeAverager(LocalAverager):
             **snapshot(own),
             "has_moved": self._has_moved,
             "last_exchange": self._last_exchange,
+            "was_set": self.was_set,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Averager.load_state_dict`; sets the parameters if all ranks had just agreed."""
         own = {"anchor": self._anchor, "outer_momentum": self._outer.momentum()}
         has_moved = plain_bool("averaging state: has_moved", state.get("has_moved"))
+        was_set = plain_bool("averaging state: was_set", state.get("was_set", False))
         last = state.get("last_exchange", -1)
         restore("averaging", state, own)
         self.compressor.load_state_dict(state)
-        self._has_moved = has_moved
+        self._has_moved, self.was_set = has_moved, was_set
         self._last_exchange = plain_int("averaging state: last_exchange", last, least=-1)
         if not has_moved:
             self._set(self._start())

@@ -58,6 +58,18 @@ class NoLoCoAverager(LocalAverager):
             name: p.detach().to(torch.float32, copy=True) for name, p in self.parameters.items()
         }
         self._outer, self._rule = OuterSGD(self._anchor, averaging.outer), averaging
+        self._has_moved = False
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """See `LocalAverager.follow`; in the middle of a round it is a change like any other."""
+        if not self._has_moved:
+            _copy(self._anchor, {**self._anchor, **self._others_than(self._anchor)})
+
+    def move(self) -> None:
+        """See `Averager.move`."""
+        super().move()
+        self._has_moved = True
 
     @torch.no_grad()
     def outgoing(self, density: float) -> list[Payload]:
@@ -85,7 +97,7 @@ class NoLoCoAverager(LocalAverager):
         parts = self._parts()
         for part, flat in zip(parts, payload.buffer.chunk(len(parts)), strict=True):
             _copy(part, self._layout.views(flat))
-        self._set(self._anchor)
+        self._start_again()
 
     def _step_as_published(self, anchors: Tensor, changes: Tensor) -> None:
         """Make the outer step of the paper from mixtures."""
@@ -97,13 +109,13 @@ class NoLoCoAverager(LocalAverager):
             if momentum:
                 move = momentum[name].mul_(rule.outer_momentum).add_(move)
             anchor.add_(move)
-        self._set(self._anchor)
+        self._start_again()
 
     @torch.no_grad()
     def missed(self) -> None:
         """See `Averager.missed`: the rank goes on from its own outer step, or its own steps."""
         if self._rule.mixes_momentum:
-            self._set(self._anchor)
+            self._start_again()
 
     def state_dict(self) -> dict[str, Any]:
         """See `Averager.state_dict`: anchor and momentum."""
@@ -112,6 +124,7 @@ class NoLoCoAverager(LocalAverager):
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Averager.load_state_dict`."""
+        self._has_moved = True  # maybe
         _copy(self._anchor, state["anchor"])
         _copy(self._outer.momentum(), state["outer"])
 
@@ -124,6 +137,10 @@ class NoLoCoAverager(LocalAverager):
         _copy(self._anchor, mean_of([state["anchor"] for state in states]))
         if self._outer.momentum():
             _copy(self._outer.momentum(), mean_of([state["outer"] for state in states]))
+
+    def _start_again(self) -> None:
+        self._set(self._anchor)
+        self._has_moved = False
 
     def _parts(self) -> list[dict[str, Tensor]]:
         """Return what is mixed: the anchor, and the momentum if there is one."""

@@ -55,6 +55,13 @@ class PushSumAverager(LocalAverager):
         self.weight = torch.ones(1, dtype=torch.float32, device=device)
         self._x = {name: p.detach().clone() for name, p in self.parameters.items()}
 
+    @torch.no_grad()
+    def follow(self) -> None:
+        """See `LocalAverager.follow`: x is what gives the parameters with this weight."""
+        shown = {name: x / self.weight for name, x in self._x.items()}
+        for name, parameter in self._others_than(shown).items():
+            self._x[name].copy_(parameter * self.weight)
+
     def move(self) -> None:
         """See `Averager.move`: the optimizer moves x, so that its decay is one of x / w, too."""
         self._set(self._x)

@@ -83,13 +83,27 @@ class AveragedRule(CompressingRule):
                 f"{self.averaging.label}, expected that after an exchange, when steps is a "
                 f"multiple of {self.averaging.every}"
             )
+        was_set = False
+        if self.parameters:
+            self.compressor.follow()
+            was_set = self.compressor.was_set
         if self.parameters and keeps_together:  # what gets frozen goes back to its shared value
             self._set(self.compressor.shared())
         if self.parameters:
             self.compressor.renew()  # what others know of a parameter ends when it is not trained
         super().train(groups)
+        self.compressor.was_set = was_set
         # A frozen parameter may be given other values.
         self._aside.forget("anchor", "x", "estimate", "gap")
+
+    def marks(self, iteration: int, progress: int) -> list[bool]:
+        """See `Rule.marks`; all ranks or none have set what they share."""
+        return super().marks(iteration, 2 * progress + self.was_set)
+
+    @property
+    def was_set(self) -> bool:
+        """See `Rule.was_set`."""
+        return self.compressor.was_set
 
     def start(self) -> None:
         """See `Rule.start`."""
@@ -97,6 +111,7 @@ class AveragedRule(CompressingRule):
 
     def shared(self) -> dict[str, Tensor]:
         """See `Rule.shared`: what all ranks share now, or the mean of their parts."""
+        self.compressor.follow()
         shared = self.compressor.shared()
         if self.compressor.agrees:
             return shared
@@ -113,6 +128,7 @@ class AveragedRule(CompressingRule):
         """
         del progress  # ranks skip steps of their own
         averager, is_due = self.compressor, self._takes_part(iteration)
+        averager.follow()
         factor = self._own_factor()
         averager.prepare()
         if averager.moves_first:
@@ -127,6 +143,7 @@ class AveragedRule(CompressingRule):
 
     def state(self) -> dict[str, Any]:
         """See `Rule.state`; also the change in the round so far, for other numbers of ranks."""
+        self.compressor.follow()
         return {**super().state(), "round_change": self.compressor.round_change()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -177,6 +194,9 @@ class AveragedRule(CompressingRule):
         """Run the schedule on what this rank sends; return False if nobody could use the sum."""
         density = self._densities.density_at(iteration)
         payloads, failure = self._outgoing(density)
+        if self.compressor.was_set:  # on all ranks
+            self.own.make_equal((self.compressor.common() or {}).values())
+            self.compressor.was_set = False
         # A topology that changes does so from one exchange to the next.
         number = iteration // self.averaging.every
         self._catch_up(number)

@@ -177,9 +177,9 @@ def check_names(where: str, parameters: Iterable[Tensor], names: Mapping[Tensor,
     strangers = [p for p in parameters if p not in names]
     if strangers:
         raise ValueError(
-            f"{where}: {len(strangers)} of the optimizer's parameters are not in the model (the "
-            f"first has shape {tuple(strangers[0].shape)}), expected model.parameters() or some "
-            "of them"
+            f"{where}: {len(strangers)} of the optimizer's parameters are not those of the model, "
+            f"as it was at first (one has shape {tuple(strangers[0].shape)}), expected some of "
+            "model.parameters(): layers that are to be trained later have to be in the model before"
         )
 
 

@@ -324,7 +324,11 @@ class DistributedOptimizer(Facade):
         try:
             return self._rule.step(self.steps, self.steps - self.skipped_steps)
         except DisagreementError:
-            counts = {"step": self.steps, "skipped steps": self.skipped_steps}
+            counts = {
+                "step": self.steps,
+                "skipped steps": self.skipped_steps,
+                "parameters were set by the script": self._rule.was_set,
+            }
             self._own.compare({**counts, **described(self._wrapped, self._names)})
             raise
 

@@ -83,6 +83,11 @@ class Rule(ABC):
         """Return what all ranks must have alike in a step; see `step` for the arguments."""
         return marks_of(iteration, progress, self._layout)
 
+    @property
+    def was_set(self) -> bool:
+        """True if the script has set parameters that ranks share since the last exchange."""
+        return False
+
     def start(self) -> None:  # noqa: B027  most rules keep no parameters
         """Begin with the parameters as they are: all ranks have the same now."""
 

@@ -41,6 +41,8 @@ def change(kind: str, model: Net, optimizer: Optimizer, before: Any) -> None:
         model.last.weight.requires_grad_(False)
     elif kind == "loaded":
         optimizer.load_state_dict(before)
+    elif kind == "set":
+        torch.nn.init.ones_(model.last.weight)
 
 
 def head_only(model: torch.nn.Module) -> Optimizer:

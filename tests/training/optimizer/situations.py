@@ -289,3 +289,43 @@ def at_rest(group: dist.ProcessGroup, options: Options) -> tuple[dict[str, Tenso
         model(torch.randn(8, 10, dtype=torch.float64), True).square().sum().backward()
         optimizer.step()
     return before, weights_of(model)
+
+
+def clipped(group: dist.ProcessGroup, make: Make, options: Options) -> list[float]:
+    """Clip a weight at 0.05 after each step; return its largest element before it is clipped."""
+    model, optimizer = begin(group, make, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group), 10)
+    found = []
+    for step in range(10):
+        with torch.no_grad():
+            model.first.weight.clamp_(-0.05, 0.05)
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+        found.append(float(model.first.weight.detach().abs().max()))
+    return found
+
+
+def loaded(
+    group: dist.ProcessGroup, make: Make, options: Options, spread: float
+) -> tuple[dict[str, Tensor], float]:
+    """Set all weights to 5 after some steps, and *spread* times the rank; return those trained.
+
+    Also return how far they are from 5 after some more steps.
+    """
+    model, optimizer = begin(group, make, options)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group), 10)
+    for step in range(8):
+        if step == 4:
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.fill_(5 + spread * rank)
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+            with optimizer.shared_parameters():
+                assert float(model.last.weight.detach().min()) > 4.9
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        optimizer.step()
+    with optimizer.shared_parameters():
+        trained = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    return trained, max(float((p - 5).abs().max()) for p in trained.values())

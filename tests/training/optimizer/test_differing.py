@@ -28,6 +28,15 @@ def test_a_rank_that_goes_another_way_is_named_on_all(cluster: Cluster, make, op
         assert all(part in text for part in expected[kind])
 
 
+@pytest.mark.parametrize(
+    "options", [{"density": 0.1}, {"density": 0.1, "averaging": "sparse-loco:every=2"}]
+)
+def test_parameters_set_on_one_rank_alone_are_named_on_all(cluster: Cluster, options):
+    """Where a rule keeps what ranks share, one rank's own would be lost, or part them."""
+    for text, _ in cluster.run(3, differing.error_of, adamw, options, "set", 1):
+        assert "parameters were set by the script is true on rank 1, false on rank" in text
+
+
 @pytest.mark.parametrize("density", [1.0, 0.2])
 def test_parameters_added_on_one_rank_alone_are_named_on_all(cluster: Cluster, density):
     for text, _ in cluster.run(3, differing.added, density, 2):

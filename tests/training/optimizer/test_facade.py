@@ -84,7 +84,7 @@ def settings_of(name: str, value: object):
         pytest.param(SGD, {"topology": "rong"}, "rong", id="topology"),
         pytest.param(AdamW, {"density": 0.1, "masking": False}, "masking", id="masking"),
         pytest.param(AdamW, {"density": 0.1, "warm_up": "paper", "warm_up_steps": 5}, "warm_up"),
-        pytest.param(AdamW, {"density": 0.1, "look_ahead": 2}, "look_ahead"),
+        pytest.param(AdamW, {"density": 0.1, "look_ahead": 2}, "look_ahead = 2: expected"),
         pytest.param(SGD, {"density": 0.1, "look_ahead": 0.5}, "look_ahead 0.5, expected 0"),
         pytest.param(torch.optim.LBFGS, {}, "several times in a step", id="LBFGS"),
         pytest.param(torch.optim.SparseAdam, {}, "sparse gradients", id="SparseAdam"),
@@ -142,7 +142,9 @@ def test_sgd_that_dgc_does_not_know_is_refused_below_density_1(settings, reason)
 
 def test_wrapped_models_and_strange_parameters_are_refused():
     model, other = net(), net()
-    with pytest.raises(ValueError, match="4 of the optimizer's parameters are not in the model"):
+    with pytest.raises(
+        ValueError, match="4 of the optimizer's parameters are not those of the model"
+    ):
         dt.DistributedOptimizer(SGD(other.parameters(), 0.1), model)
     ddp = DistributedDataParallel(model)
     with pytest.raises(ValueError, match="DistributedDataParallel, which averages"):

@@ -144,3 +144,28 @@ def test_sparse_gradients_layouts_and_types_are_taken_as_they_are(
         sparse = cluster.run(2, situations.odd, make, options, True, dtype)
         check_alike(sparse)
         assert largest_difference(ranks[0], sparse[0]) < 1e-6
+
+
+#: Rules that keep a copy of the parameters.
+KEEPING = [
+    {"topology": "ring", "density": 0.1},
+    {"topology": "ring", "density": 0.1, "look_ahead": 0.5},
+    {"topology": "tree", "density": 0.1, "averaging": "sparse-loco:every=2"},
+    {"topology": "ring", "averaging": "diloco:every=2"},
+    {"topology": "gossip:graph=random-push", "averaging": "push-sum"},
+    {"topology": "gossip:graph=ring", "averaging": "no-loco:every=2"},
+]
+
+
+@pytest.mark.parametrize("options", KEEPING)
+def test_what_the_script_does_to_parameters_between_steps_stays(cluster: Cluster, options):
+    """Weights that are clipped, or loaded, are where training goes on from, at once."""
+    for largest in cluster.run(3, situations.clipped, adamw, options):
+        assert max(largest) < 0.15  # steps are of 0.01
+    found = cluster.run(3, situations.loaded, adamw, options, 0.0)
+    assert max(distance for _, distance in found) < 0.5
+    if "gossip" not in options["topology"]:
+        check_alike([weights for weights, _ in found])
+        found = cluster.run(3, situations.loaded, adamw, options, 1.0)
+        assert max(distance for _, distance in found) < 0.5  # the first rank's count
+        check_alike([weights for weights, _ in found])
