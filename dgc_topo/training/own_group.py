@@ -72,6 +72,10 @@ class OwnGroup:
         _check_process_group(where, group)
         if not isinstance(topology, Topology):
             topology = load_topology(str(topology))
+        if not isinstance(timeout, timedelta):
+            raise ValueError(  # noqa: TRY004  a wrong argument is a wrong value, as everywhere
+                f"{where}: timeout {timeout!r}, expected a datetime.timedelta"
+            )
         self.where, self.topology, self.seed = where, topology, seed
         first = topology.schedule(dist.get_world_size(group), seed=seed)
         if first.goal not in goals:

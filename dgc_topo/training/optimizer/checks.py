@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -47,6 +47,7 @@ def watch_optimizers(
     momentum: float,
     is_sparse: bool,
     scaler: object | None = None,
+    skips: Callable[[Sequence[Tensor]], bool] = lambda _: False,
     hint: Hint = DDP_HINT,
 ) -> RemovableHandle:
     """Look at every optimizer of some parameters before each of its steps.
@@ -61,6 +62,8 @@ def watch_optimizers(
         momentum: The momentum that it applies to them.
         is_sparse: True if it sends only some elements.
         scaler: What it knows the scale of the loss from, or None.
+        skips: Function of the gradients that returns True if the step must not use them; they are
+            set to None then, and no optimizer moves what has none.
         hint: What errors and warnings say.
 
     Returns:
@@ -72,7 +75,8 @@ def watch_optimizers(
 
     def look(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
-        if not any(id(p) in watched for group in optimizer.param_groups for p in group["params"]):
+        own = [p for group in optimizer.param_groups for p in group["params"] if id(p) in watched]
+        if not own:
             return
         _check_averaging(where, optimizer)
         found = _momentum_of(optimizer, watched)
@@ -81,15 +85,19 @@ def watch_optimizers(
         if is_sparse:
             _check_scaler(where, scaler)
         if is_sparse and optimizer not in seen:
-            if not isinstance(optimizer, SGD):
-                _warn(where, optimizer, hint.instead)
-            elif found:
-                _warn_of_momentum(where, found[0], hint.home)
+            _warn_if_poor(hint, optimizer, found)
         seen.add(optimizer)
+        if skips([p.grad for p in own if p.grad is not None]):
+            _drop_gradients(own)
 
     handle = register_optimizer_step_pre_hook(look)
     weakref.finalize(owner, handle.remove)
     return handle
+
+
+def _drop_gradients(parameters: Sequence[Tensor]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def _check_averaging(where: str, optimizer: Optimizer) -> None:
@@ -143,12 +151,20 @@ def _check_scaler(where: str, known: object | None) -> None:
         frame = frame.f_back  # type: ignore[assignment]  # None at the end
 
 
+def _warn_if_poor(hint: Hint, optimizer: Optimizer, momentum: tuple[float, int] | None) -> None:
+    """Warn of an optimizer that learns less from compressed gradients."""
+    if not isinstance(optimizer, SGD):
+        _warn(hint.where, optimizer, hint.instead)
+    elif momentum:
+        _warn_of_momentum(hint.where, momentum[0], hint.home)
+
+
 def _warn(where: str, optimizer: Optimizer, instead: str) -> None:
     warnings.warn(
         f"optimizer: {type(optimizer).__name__} after gradients that {where} has compressed: it "
         "scales each step by what came before, which a few late elements among zeros spoil, so it "
         f"learns far less than without compression; instead, {instead}",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
@@ -156,5 +172,5 @@ def _warn_of_momentum(where: str, momentum: float, home: str) -> None:
     warnings.warn(
         f"optimizer: SGD's momentum {momentum:g} after gradients that {where} has compressed gives "
         f"late elements the wrong momentum, so it learns less; give it to {home}",
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.optim import Optimizer
 
-from dgc_topo.averaging import read_averaging
+from dgc_topo.averaging import load_averaging
 from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.density import constant_density, geometric_warm_up
 from dgc_topo.training.optimizer.averaged import AveragedRule
@@ -40,7 +40,7 @@ class UpdateRule(AveragedRule):
         config: DGCConfig,
         look_ahead: float = 0.0,
     ) -> None:
-        rule = read_averaging({"rule": "updates", "look_ahead": look_ahead})
+        rule = load_averaging("updates", look_ahead=look_ahead)
         super().__init__(where, optimizer, own, config, rule)
         self.name = "update"
         steps = 0 if config.warm_up == "none" else round(config.warm_up_epochs)

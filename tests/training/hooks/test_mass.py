@@ -16,6 +16,7 @@ SETTINGS = {"topology": "butterfly", "density": 0.03}
         ({"scaled": True}, "union"),
         ({"scaled": True, "infinite_at": 0}, "union"),
         ({"scaled": True, "infinite_at": 5}, "reselect"),
+        ({"infinite_at": 5}, "union"),  # the scaler is switched off
         ({"breaks_at": 4}, "union"),
         ({"breaks_at": 4}, "reselect"),
         ({"breaks_at": 11}, "union"),  # and nothing comes after it but a snapshot

@@ -210,6 +210,9 @@ def optimizer(model: nn.Module, **settings: Any) -> torch.optim.Optimizer:
         ({"warmup_steps": 5}, "did you mean 'warm_up_steps'.*one of (?!.*clip_norm).*momentum"),
         ({"topology": "gossip"}, "is doubly-stochastic, expected an all-reduce"),
         ({"topology": "rong"}, "ring"),
+        ({"optimizer": 3}, "optimizer is int, expected a torch.optim.Optimizer"),
+        ({"scaler": 1024.0}, "scaler is float, expected a torch.amp.GradScaler"),
+        ({"timeout": 5}, "timeout 5, expected a datetime.timedelta"),
     ],
     ids=str,
 )

@@ -28,9 +28,9 @@ from dgc_topo.training.hooks.ddp.reduction import Compressing, DenseMean, Reduct
 from dgc_topo.training.hooks.ddp.running import PassRunner
 from dgc_topo.training.hooks.ddp.takeover import Takeover, tell_takeover
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order, refuse_sparse_gradients
-from dgc_topo.training.hooks.log import tell_compression
+from dgc_topo.training.hooks.log import LOG, tell_compression
 from dgc_topo.training.hooks.saved import Saved, check_settings, checked_state
-from dgc_topo.training.hooks.scaling import Scaler, scale_of
+from dgc_topo.training.hooks.scaling import Scaler, check_scaler, scale_of, scales
 from dgc_topo.training.optimizer.checks import watch_optimizers
 from dgc_topo.training.optimizer.momentum import place_of_momentum
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
@@ -110,6 +110,7 @@ class HookState:
         self._names: dict[int, str] = {id(each): name for name, each in self._parameters.items()}
         check_parameters("hook", self._parameters)
         refuse_sparse_gradients("hook", inner)
+        check_scaler("hook", scaler)
         if ddp is not None and group is None:
             group = ddp.process_group
         plan = plan_of(
@@ -131,6 +132,7 @@ class HookState:
             "nesterov": self.config.nesterov,
             "weight_decays": plan.decays,
         }
+        self._is_spoilt = False  # True if a gradient that is not finite may still be there
         self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
             self._park(plan.moved.take(optimizer, self._parameters))
@@ -140,6 +142,7 @@ class HookState:
             momentum=self.config.momentum,
             is_sparse=is_sparse(self.config.density),
             scaler=scaler,
+            skips=partial(_skips, weakref.ref(self)),
         )
         if self._group.rank == 0:
             self._tell(plan.moved)
@@ -241,8 +244,26 @@ class HookState:
             )
         return name
 
+    def _skips(self, gradients: Sequence[Tensor]) -> bool:
+        """Return True if a step is to be skipped, because ranks' gradients were not finite.
+
+        A scaler skips by itself.  At density 1 nothing looks for infinities, as in DDP.
+        """
+        self._is_spoilt |= not self._runner.is_finite
+        if not self._is_spoilt or scales(self._scaler):
+            return False
+        self._is_spoilt = not all(bool(each.isfinite().all()) for each in gradients)
+        if self._is_spoilt:
+            LOG.warning(
+                "hook: a gradient is not finite in step %d, all ranks skip the optimizer's step; "
+                "what was sent is kept for later ones",
+                self._runner.number,
+            )
+        return self._is_spoilt
+
     def _begin(self) -> None:
         """Begin a step: the first bucket of a backward pass is there."""
+        self._is_spoilt |= not self._runner.is_finite  # it may have been accumulated
         ddp = None if self._ddp is None else self._ddp()
         # A module that is not in DDP yet does not say.
         may_be_unused = ddp is None or bool(ddp.find_unused_parameters or ddp.static_graph)
@@ -255,6 +276,11 @@ class HookState:
             section, factor = place_of_momentum(buffer, self.config, self._num_workers)
             values = in_memory_order(buffer).to(torch.float32)
             self._compressors.park(name, {section: values * factor})
+
+
+def _skips(found: weakref.ref[HookState], gradients: Sequence[Tensor]) -> bool:
+    state = found()
+    return state is not None and state._skips(gradients)  # noqa: SLF001  # its own
 
 
 def _in_memory(parameters: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -76,6 +76,7 @@ class BackwardPass:
             used them.
         buckets: Those that are summed.
         is_over: True once DDP has all results.
+        is_finite: False once a rank's gradient was not.
     """
 
     number: int
@@ -83,13 +84,14 @@ class BackwardPass:
     may_be_unused: bool = False
     buckets: list[SummedBucket] = field(default_factory=list)
     is_over: bool = False
+    is_finite: bool = True
 
     def close(self) -> None:
         """Hand over all gradients; infinite ones if a rank's was not finite."""
-        is_finite = all(bucket.sum.is_finite for bucket in self.buckets)
+        self.is_finite = all(bucket.sum.is_finite for bucket in self.buckets)
         self.is_over = True
         for bucket in self.buckets:
-            if is_finite:
+            if self.is_finite:
                 bucket.keep()
             else:
                 bucket.sum.give_up()

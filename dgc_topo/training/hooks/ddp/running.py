@@ -35,6 +35,11 @@ class PassRunner:
         """Number of the backward pass."""
         return self._pass.number
 
+    @property
+    def is_finite(self) -> bool:
+        """False if a rank's gradient was not, in the backward pass."""
+        return self._pass.is_finite
+
     def refuse_after_failure(self) -> None:
         """Refuse to go on after an error: gradients are missing since then.
 

@@ -72,6 +72,10 @@ def takeover_of(
         ValueError: if it is no optimizer of the model, its groups differ in what can't differ, or
             have what DGC does not know.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(  # noqa: TRY004  a wrong argument is a wrong value, as everywhere here
+            f"{where}: optimizer is {type(optimizer).__name__}, expected a torch.optim.Optimizer"
+        )
     groups = _groups_with(optimizer, parameters)
     if not groups:
         raise ValueError(

@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.fsdp.hook_state import FSDPHookState
 from dgc_topo.training.hooks.fsdp.shards import local_of, parts_of
-from dgc_topo.training.hooks.scaling import Scaler
+from dgc_topo.training.hooks.scaling import Scaler, check_scaler
 from dgc_topo.training.hooks.settings import hook_config, refuse
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
 
@@ -81,6 +81,7 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
     parts = parts_of(where, model)
     refuse(where, settings, _REFUSED)
     config = hook_config(where, density, momentum=momentum, warm_up_steps=warm_up_steps, **settings)
+    check_scaler(where, scaler)
     group = _group_of(where, replicas)
     _check_apart(where, group, parts[0].shard_group)
     own = OwnGroup(where, topology, group, seed=seed, timeout=timeout, sums_all=True)

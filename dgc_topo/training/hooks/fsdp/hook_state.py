@@ -22,7 +22,7 @@ from dgc_topo.training.hooks.fsdp.shard_sum import ShardSum
 from dgc_topo.training.hooks.fsdp.shards import ShardedPart
 from dgc_topo.training.hooks.log import LOG, tell_compression
 from dgc_topo.training.hooks.saved import Saved, check_settings, checked_state
-from dgc_topo.training.hooks.scaling import Scaler, scale_of
+from dgc_topo.training.hooks.scaling import Scaler, scale_of, scales
 from dgc_topo.training.marks import DisagreementError, check_marks, marks_of, number_of
 from dgc_topo.training.optimizer.checks import Hint, watch_optimizers
 from dgc_topo.training.own_group import OwnGroup
@@ -287,7 +287,7 @@ class FSDPHookState:
         for each in self._summed:
             each.give_up()
         for each in self._sums:
-            if self._scaler is None:
+            if not scales(self._scaler):
                 for parameter in each.part.parameters():
                     parameter.grad = None
             else:
