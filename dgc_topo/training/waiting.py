@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from dgc_topo.liveness import current
+from dgc_topo.liveness import Position, current
 
 _LOG = logging.getLogger("dgc_topo.waiting")
 PATIENCE_S = 30.0  #: until the first word; the next ones come after twice as long each
@@ -42,7 +42,7 @@ class Waits:
         """Watch the wait inside.
 
         Args:
-            step: Number of the training step; None if it is still the last one.
+            step: Number of the training step; None if it is still the last one, or there is none.
         """
         if self._thread is None:
             arguments = weakref.ref(self), self._over, self._patience_s / 3
@@ -61,16 +61,16 @@ class Waits:
         if began_s is None or (lasted_s := time.monotonic() - began_s) < self._next_s:
             return
         self._next_s = 2 * lasted_s
-        step = 0 if self._step is None else self._step
+        step, place_here = self._step, Position(self._step)
         others = [
             f"rank {rank} is{place}"
             for rank, place in sorted(current().positions().items())
-            if place.step != step or self._where not in place.phase
+            if self._where not in place.phase or step not in {None, place.step}
         ]
         told = "; ".join(others) or "those that it hears of wait as well"
         _LOG.warning(
-            "%s: rank %d waits in training step %d for %.0f s; %s", self._where, self._rank, step,
-            lasted_s, told,
+            "%s: rank %d waits%s for %.0f s; %s", self._where, self._rank, place_here, lasted_s,
+            told,
         )  # fmt: skip
 
 

@@ -41,6 +41,17 @@ def test_a_wait_that_lasts_names_who_is_elsewhere_and_in_which_step(informed, ca
     assert second.partition(" s; ")[2] == first.partition(" s; ")[2]
 
 
+def test_a_wait_outside_of_steps_names_all_who_do_something_else(informed, caplog):
+    waits = Waits("saving", 0, patience_s=0.03)
+    with waits.one(None):
+        while not caplog.records:
+            time.sleep(0.01)
+    text = caplog.records[0].getMessage()
+    assert text.startswith("saving: rank 0 waits for ")
+    assert "rank 2 is in training step 5, while averaging for the hook" in text
+    assert "rank 3" not in text
+
+
 def test_a_short_wait_and_no_wait_are_not_told_of(informed, caplog):
     waits = Waits("hook", 0, patience_s=60)
     with waits.one(5):

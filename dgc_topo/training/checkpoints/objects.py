@@ -15,15 +15,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dgc_topo.compression.resharding import is_shared_out, state_for
+from dgc_topo.liveness import current
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.forms import check_own, same_form
 from dgc_topo.training.checkpoints.manifest import Manifest, complete_numbers, newest_manifest
 from dgc_topo.training.checkpoints.plain import checksum, plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
 from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.training.waiting import Waits
 from dgc_topo.workers.group import Worker
 
 T = TypeVar("T")
+
+#: In log lines, for scripts in which rank 0 alone comes here.
+_WHERE = "dt.save or dt.load, which every rank calls"
 
 
 def save(path: str | Path, **objects: Any) -> None:
@@ -133,12 +138,16 @@ class _Peers:
             (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         )
         self._worker = _worker() if together else None
+        self._waits = Waits(_WHERE, self.rank)
 
     def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
         """See `World.gather`."""
         if self._worker is None:
             return list(own)
-        found = self._worker.gather(list[kind], list(own), what)  # type: ignore[valid-type]
+        current().note(f"{what} in {_WHERE}")
+        with self._waits.one(None):
+            found = self._worker.gather(list[kind], list(own), what)  # type: ignore[valid-type]
+        current().note("computing")
         return [value for values in found for value in values]
 
     def sets(self, folder: Path) -> Sets:
