@@ -31,7 +31,10 @@ def check_logs(names: Iterable[str], folder: str | Path = "") -> None:
     Raises:
         ValueError: naming the log, and what installs its package.
     """
+    names = list(names)
     for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"log {name!r}: {names.count(name)} times, expected each log once")
         if split_name(name) is not None:
             function = load_function(name, folder, key="log")
             if isinstance(function, type) and not hasattr(function, "on_step"):

@@ -122,6 +122,8 @@ def test_a_log_that_is_not_there_says_what_installs_it(tmp_path, monkeypatch):
         dt.open_logs(["wandb"], tmp_path / "run")
     with pytest.raises(ValueError, match="log 'csvs': expected one of csv, tensorboard, wandb"):
         dt.open_logs(["csvs"], tmp_path / "run")
+    with pytest.raises(ValueError, match="log 'csv': 2 times, expected each log once"):
+        dt.open_logs(["csv", "csv"], tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
