@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from dgc_topo.averaging import load_averaging
-from dgc_topo.files import opened_whole
 from dgc_topo.integrations.silence import keep_local
 from dgc_topo.topology import Topology, load_topology
+from dgc_topo.training.checkpoints.errors import CheckpointError
+from dgc_topo.training.checkpoints.file import read_file, write_file
+from dgc_topo.training.checkpoints.plain import plain
 from dgc_topo.training.optimizer.distributed import STATE_KEY, DistributedOptimizer
 
 LOG = logging.getLogger("dgc_topo.integrations")
@@ -126,15 +127,22 @@ class Attachment:
             self._model = model
 
     def save(self, checkpoint: Path) -> None:
-        """Write this rank's state beside a checkpoint, whole or not at all."""
+        """Write this rank's state beside a checkpoint, whole or not at all.
+
+        Raises:
+            WriteError: if the disk refuses.
+        """
         content = {"ranks": dist.get_world_size(), "optimizer": self.optimizer.state_dict()}
         path = file_of(checkpoint)
         path.parent.mkdir(parents=True, exist_ok=True)  # rank 0 may not have made it yet
-        with opened_whole(path) as file:
-            torch.save(content, file)
+        write_file(path, plain("optimizer", content))
 
     def load(self, checkpoint: Path) -> None:
-        """Go on from the state beside a checkpoint, also after the library has loaded its own."""
+        """Go on from the state beside a checkpoint, also after the library has loaded its own.
+
+        Raises:
+            ValueError: if a file is missing or broken, or the state does not fit.
+        """
         self._load(_read(self._where, checkpoint))
 
     def _load(self, states: Sequence[Mapping[str, Any]]) -> None:
@@ -184,5 +192,7 @@ def _read(where: str, checkpoint: Path) -> Sequence[Mapping[str, Any]]:
 
 
 def _content(file: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(file, weights_only=True)
+    content = read_file(file)
+    if not isinstance(content, dict) or content.keys() != {"ranks", "optimizer"}:
+        raise CheckpointError(f"{file}: is no state of one rank, expected one")
     return content

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dgc_topo.integrations.attachment import Attachment, file_of
+from dgc_topo.training.checkpoints.file import read_file, write_file
 
 
 def tell(model: nn.Module, topology: str = "ring", checkpoint: Path | None = None) -> None:
@@ -25,11 +26,15 @@ def main() -> None:
     dist.init_process_group("gloo")
     plain = nn.Linear(4, 4)
     folder = Path(sys.argv[1])
-    torch.save({"ranks": 3}, file_of(folder / "of-three"))
+    write_file(file_of(folder / "of-three"), {"ranks": 3, "optimizer": {}})
+    write_file(file_of(folder / "other"), {"ranks": 2})
+    file_of(folder / "cut").write_bytes(file_of(folder / "of-three").read_bytes()[:300])
     dist.barrier()
     tell(plain)
     tell(DistributedDataParallel(plain), "gossip:graph=ring")
     tell(DistributedDataParallel(plain), checkpoint=folder / "of-three")
+    tell(DistributedDataParallel(plain), checkpoint=folder / "other")
+    tell(DistributedDataParallel(plain), checkpoint=folder / "cut")
     tell(DistributedDataParallel(plain), checkpoint=folder / "nothing")
     model = DistributedDataParallel(plain)
     optimizer = torch.optim.SGD(plain.parameters(), 0.1, momentum=0.9)
@@ -52,7 +57,7 @@ def mass_lost(place: Path, model: DistributedDataParallel) -> float:
     model.module(torch.randn(3, 4)).square().sum().backward()
     attachment.optimizer.step()
     attachment.save(place)
-    content = torch.load(file_of(place), weights_only=True)
+    content = read_file(file_of(place))
     residual = content["optimizer"]["dgc_topo"]["compressor"]["residual"]["weight"]
     given = residual.clone()
     dist.all_reduce(given)
@@ -60,8 +65,8 @@ def mass_lost(place: Path, model: DistributedDataParallel) -> float:
         other = copy.deepcopy(content)
         other["optimizer"]["dgc_topo"]["compressor"]["residual"]["weight"] *= 0.25
         residual *= 0.75
-        torch.save({**other, "ranks": 3}, file_of(place, 2))
-    torch.save({**content, "ranks": 3}, file_of(place))
+        write_file(file_of(place, 2), {**other, "ranks": 3})
+    write_file(file_of(place), {**content, "ranks": 3})
     dist.barrier()
     attachment.load(place)
     taken = attachment.optimizer.state_dict()["dgc_topo"]["compressor"]["residual"]["weight"]
