@@ -48,7 +48,26 @@ def check_state(where: str, own: Mapping[str, Any], expected: Mapping[str, Any])
         ValueError: naming what differs.
     """
     for key, value in expected.items():
-        if own.get(key) != value:
-            raise ValueError(f"{where} state: {key} {own.get(key)!r}, expected {value!r} as here")
+        found = own.get(key)
+        if found != value:
+            told = f"{found!r}, expected {value!r} as here"
+            if isinstance(found, list) and isinstance(value, list):
+                told = _odd_ones(found, value)
+            raise ValueError(f"{where} state: {key} {told}")
     for key in ("steps", "skipped_steps"):
         plain_int(f"{where} state: {key}", own.get(key))
+
+
+def _odd_ones(found: list[Any], expected: list[Any], most: int = 4) -> str:
+    """Return the names that only one of two lists has, or the first of them."""
+    odd = [
+        f"{name!r} {where}"
+        for names, others, where in (
+            (found, expected, "only in the snapshot"),
+            (expected, found, "only here"),
+        )
+        for name in names
+        if name not in others
+    ]
+    more = f" and {len(odd) - most} more" if len(odd) > most else ""
+    return f"{', '.join(odd[:most])}{more}, expected the same names as here"
