@@ -141,18 +141,23 @@ class Averager(ABC):
         """Return the live tensors that all ranks hold alike, by any names; none in gossip."""
         return {}
 
+    def check_alike(self) -> None:
+        """Refuse what messages cannot hold bit for bit.
+
+        Raises:
+            ValueError: naming the first of it.
+        """
+        for name, tensor in self.alike().items():
+            if tensor.dtype != torch.float32:
+                raise ValueError(
+                    f"participation below 1: {name} is {tensor.dtype}, expected float32, as of "
+                    "parameters of at most 32 bits"
+                )
+
     @torch.no_grad()
     def catch_up(self) -> DensePayload:
         """Return what all ranks hold alike, for a copy to those that were left out."""
-        alike = self.alike()
-        odd = [name for name, tensor in alike.items() if tensor.dtype != torch.float32]
-        if odd:
-            raise ValueError(
-                f"participation below 1: {odd[0]} is {alike[odd[0]].dtype}, expected parameters of "
-                "at most 32 bits"
-            )
-        parts = [tensor.reshape(-1) for tensor in alike.values()]
-        return DensePayload(torch.cat(parts))
+        return DensePayload(torch.cat([tensor.reshape(-1) for tensor in self.alike().values()]))
 
     @torch.no_grad()
     def caught_up(self, payload: DensePayload) -> None:

@@ -22,6 +22,7 @@ _KINDS: tuple[tuple[type[Averaging], Any], ...] = (
     (DGCGossip, DGCGossipAverager),  # before choco, of which it is one
     (Choco, ChocoAverager),
     (NoLoCo, NoLoCoAverager),
+    (Averaging, OwnRuleAverager),  # any other is a file of the user's own
 )
 
 
@@ -35,9 +36,12 @@ def local_averager(
         parameters: The rank's, by name; equal on all ranks now.
         local: Its own optimizer.
         setup: Facts about it.
+
+    Raises:
+        ValueError: if it cannot be done with these parameters.
     """
-    if averaging.code is not None:
-        return OwnRuleAverager(parameters, local, averaging, setup)
     kind = next(kind for rule, kind in _KINDS if isinstance(averaging, rule))
     made: LocalAverager = kind(parameters, local, averaging, setup)
+    if averaging.participation < 1:
+        made.check_alike()
     return made

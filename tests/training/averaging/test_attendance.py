@@ -206,6 +206,13 @@ def test_ranks_with_weights_go_to_the_least_weighted_sum(rule):
     assert float((ranks.optimum() - optimum).abs().max()) > 0.2
 
 
+def test_what_messages_cannot_hold_bit_for_bit_is_refused_at_the_start():
+    rule = "local-sgd:participation=0.6"
+    assert Ranks(rule, 3, dtype=torch.bfloat16).train(20).shared()
+    with pytest.raises(ValueError, match=r"participation below 1: weight is torch.float64, expec"):
+        Ranks(rule, 3, dtype=torch.float64)
+
+
 @pytest.mark.parametrize(
     ("rule", "topology", "says"),
     [
