@@ -1,6 +1,7 @@
 """Rules over gossip in whole trainings: real and virtual workers, checkpoints, lost ranks."""
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from dgc_topo.training.launch import Finished, launch
 from dgc_topo.training.strategies import ranks_of
 from dgc_topo.training.world import VirtualWorld
 from dgc_topo.workers.forks import ForkedLoopback, can_fork
+from tests.training.averaging.test_own_rule import ELASTIC
 from tests.training.checkpoints.runs import changed, jobs_of, stopped, train, virtual
 from tests.training.test_survival import Striker
 from tests.training.test_virtual import run, run_here
@@ -43,6 +45,7 @@ def job_of(folder, rule, topology, density, **settings):
 UNEQUAL = [
     ("sparse-loco:every=2,participation=0.6", "ring", 0.05),
     ("no-loco:every=2,participation=0.7", "gossip:graph=ring", 1.0),
+    (f"{ELASTIC}:every=2,participation=0.6", "ring", 1.0),
 ]
 SHARES = [
     ("local-sgd:every=2", "butterfly", 0.05),
@@ -101,7 +104,7 @@ def test_compressed_rules_send_what_their_density_says(tmp_path):
     assert sparse.sparse.entries == pytest.approx(0.01 * sparse.sparse.length, rel=0.01)
 
 
-@pytest.mark.parametrize("rule", RULES + UNEQUAL, ids=lambda rule: rule[0])
+@pytest.mark.parametrize("rule", RULES + UNEQUAL, ids=lambda rule: Path(rule[0]).name)
 def test_a_training_goes_on_bit_for_bit(rule, tmp_path):
     job = changed(job_of(tmp_path, *rule, steps=5), checkpoint_every=2)
     whole = train(job)
@@ -111,7 +114,7 @@ def test_a_training_goes_on_bit_for_bit(rule, tmp_path):
     assert again.quality == whole.quality
 
 
-@pytest.mark.parametrize("rule", RULES + UNEQUAL, ids=lambda rule: rule[0])
+@pytest.mark.parametrize("rule", RULES + UNEQUAL, ids=lambda rule: Path(rule[0]).name)
 def test_a_training_goes_on_with_other_workers(rule, tmp_path):
     job = changed(job_of(tmp_path, *rule, steps=5), checkpoint_every="epoch")
     stopped(job, tmp_path / "kept", 8)
