@@ -43,8 +43,7 @@ class Driver:
         self.num_ranks, self.density, self.seed = len(parameters), density, seed
         self.workers = self.topology.schedule(self.num_ranks).contributors.tolist()
         self.iteration = 0
-        self.attendance = self.rule.attendance(self.topology, self.num_ranks, seed, weights)
-        self.arranged = self.attendance.arranged(self.topology)
+        self.meet_over(self.topology, self.num_ranks, weights)
         counts = list(weights) or [1] * self.num_ranks
         config = DGCConfig(density=density, **settings)
         self.averagers: list[Any] = [
@@ -63,6 +62,12 @@ class Driver:
             )
             for place, (own, moves) in enumerate(zip(parameters, local, strict=True))
         ]
+
+    def meet_over(self, topology: Topology, num_ranks: int, weights: Sequence[int] = ()) -> None:
+        """Go on over a topology, perhaps with fewer ranks."""
+        self.topology, self.num_ranks = topology, num_ranks
+        self.attendance = self.rule.attendance(topology, num_ranks, self.seed, weights)
+        self.arranged = self.attendance.arranged(topology)
 
     def compute(self, rank: int) -> None:
         """Leave a rank's gradient in its parameters."""

@@ -141,8 +141,7 @@ def test_estimates_travel_whole_once_the_graph_is_another():
     left = [0, 1, 3, 4]
     for attribute in ("averagers", "parameters", "local"):
         setattr(ranks, attribute, [getattr(ranks, attribute)[rank] for rank in left])
-    ranks.topology = dt.without("gossip:graph=ring", [2], world_size=5)
-    ranks.num_ranks = 4
+    ranks.meet_over(dt.without("gossip:graph=ring", [2], world_size=5), 4)
     ranks.centres, ranks.curvatures = ranks.centres[left], ranks.curvatures[left]
     for averager in ranks.averagers:
         averager.renew()

@@ -72,7 +72,7 @@ def test_virtual_workers_equal_real_ones(tmp_path):
             # Their average is summed in another order.
             assert one.consensus_distance == pytest.approx(other.consensus_distance, rel=1e-4)
             assert one.value == pytest.approx(other.value, abs=2e-3)
-            assert one.consensus_distance > 1e-3
+            assert one.consensus_distance > 1e-3 or job.rule.rule == "local-sgd"  # just averaged
 
 
 def test_what_one_sends_in_an_exchange_does_not_depend_on_how_many_take_part(tmp_path):
