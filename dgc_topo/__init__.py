@@ -11,6 +11,7 @@ Topologies: what is sent to whom, in which step
     mix, gather       transfers of gossip: weigh what arrives; several arrivals at one rank
     without           gossip among the ranks that are left when others are lost
     weighted          all-reduces in which contributions count unequally, as unequal batches do
+    animate           a schedule's steps, played in a notebook or in a page
     prove             a Proof of what a topology computes, or an error that says where it goes wrong
 
 Networks and predictions
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from dgc_topo.network.cluster import Cluster, load_cluster
     from dgc_topo.proof import Proof, prove
     from dgc_topo.records.measurement import Measurement
+    from dgc_topo.report.animation import animate
     from dgc_topo.report.results import Results, load_results, run
     from dgc_topo.report.sweep.results import Sweep, sweep
     from dgc_topo.runtime import all_reduce
@@ -124,6 +126,7 @@ _HOMES = {
     "Workload": "dgc_topo.simulation",
     "advise": "dgc_topo.experiments.advice",
     "all_reduce": "dgc_topo.runtime",
+    "animate": "dgc_topo.report.animation",
     "compress_fsdp": "dgc_topo.training.hooks.fsdp.compress",
     "copy": "dgc_topo.schedule",
     "gather": "dgc_topo.schedule",
@@ -179,6 +182,7 @@ __all__ = [
     "Workload",
     "advise",
     "all_reduce",
+    "animate",
     "compress_fsdp",
     "copy",
     "gather",

@@ -224,21 +224,26 @@ def show(
     option: Options = None,
     iteration: Annotated[int, typer.Option(help="for topologies that change", min=0)] = 0,
     seed: Seed = 0,
-    plot: Annotated[Path | None, typer.Option(help="draw it into this file instead")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="draw it into this file instead; an .html file moves")
+    ] = None,
     grid: Annotated[bool, typer.Option("--grid", help="a row per step, a column per rank")] = False,
 ) -> None:
-    """Print a schedule in its text form, as a grid, or draw it.
+    """Print a schedule in its text form, as a grid, or draw it, also step by step.
 
     For example:
 
     - dgc-topo show ring -n 4 --grid
+    - dgc-topo show butterfly -n 8 --plot butterfly.html
     - dgc-topo show mine.py -n 8 --plot mine.svg
     """
     from dgc_topo.cli.show import write_drawing
     from dgc_topo.schedule.text import format_schedule
 
     with clear_errors(), about(name):
-        check_picture("--plot", plot)
+        check_picture("--plot", plot, ".html")
+        if plot is not None and grid:
+            raise ValueError("--plot and --grid: expected one of them at most")
         topology = topology_from(name, option or [])
         schedule = topology.schedule(world_size, iteration=iteration, seed=seed)
         if plot is not None:

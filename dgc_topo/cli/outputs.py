@@ -51,16 +51,22 @@ def check_new_file(option: str, path: Path | None) -> None:
         raise ValueError(f"{option} {path}: is there already, expected the name of a new file")
 
 
-def check_picture(option: str, path: Path | None) -> None:
+def check_picture(option: str, path: Path | None, *more: str) -> None:
     """Check a picture's path as `check_file` does, and that its suffix names a format.
+
+    Args:
+        option: Name of the option.
+        path: Path that it names, if any.
+        more: Further suffixes that it takes, such as ``.html``.
 
     Raises:
         ValueError: naming the option and the known suffixes.
     """
     check_file(option, path)
-    if path is not None and path.suffix.lower() not in PICTURE_SUFFIXES:
-        listed = ", ".join(PICTURE_SUFFIXES)
-        close = difflib.get_close_matches(path.suffix.lower(), PICTURE_SUFFIXES, n=1)
+    known = (*PICTURE_SUFFIXES, *more)
+    if path is not None and path.suffix.lower() not in known:
+        listed = ", ".join(known)
+        close = difflib.get_close_matches(path.suffix.lower(), known, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         problem = f"unknown suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise ValueError(f"{option} {path}: {problem}{hint}, expected one of {listed}")

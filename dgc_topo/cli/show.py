@@ -10,6 +10,7 @@ from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
 from dgc_topo.records.records import SWEEP
+from dgc_topo.report.animation import animate
 from dgc_topo.report.draw import draw_schedule
 from dgc_topo.report.report import write_report
 from dgc_topo.report.style import save_picture
@@ -81,5 +82,8 @@ def print_proof(proof: Proof) -> None:
 
 
 def write_drawing(schedule: Schedule, label: str, path: Path) -> None:
-    """Draw *schedule* into a file; the path's suffix decides the format."""
+    """Draw *schedule* into a file; the path's suffix decides the format, ``.html`` moves."""
+    if path.suffix.lower() == ".html":
+        animate(schedule, title=label).save(path)
+        return
     save_picture(draw_schedule(schedule, title=label), path)

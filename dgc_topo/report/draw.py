@@ -47,7 +47,7 @@ def draw_schedule(schedule: Schedule, *, title: str = "", max_steps: int = 32) -
     Raises:
         ValueError: if there are more ranks than a drawing can show.
     """
-    _check_drawable(schedule)
+    check_drawable(schedule)
     steps = list(islice(schedule.steps(), max_steps + 1))
     more = len(steps) > max_steps
     steps = steps[:max_steps]
@@ -58,7 +58,7 @@ def draw_schedule(schedule: Schedule, *, title: str = "", max_steps: int = 32) -
         title or _size(schedule),
     )
     axes = figure.subplots()
-    states = _contributors(schedule, steps)
+    states = contributions(schedule, steps)
     for time, state in enumerate(states):
         _draw_state(axes, time, state, schedule)
     labelled = schedule.num_chunks > 1 and sum(map(len, steps)) <= _MAX_LABELS
@@ -80,7 +80,7 @@ def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
     Raises:
         ValueError: if there are more ranks than a drawing can show.
     """
-    _check_drawable(schedule)
+    check_drawable(schedule)
     graph = communication_graph(schedule)
     figure = new_figure(5.4, 5.6, title or _size(schedule))
     shares: list[tuple[int, int, float]] = list(graph.edges(data="buffers"))
@@ -178,7 +178,7 @@ def communication_graph(schedule: Schedule) -> nx.DiGraph[int]:
     return graph
 
 
-def _contributors(schedule: Schedule, steps: Sequence[Step]) -> list[npt.NDArray[np.float64]]:
+def contributions(schedule: Schedule, steps: Sequence[Step]) -> list[npt.NDArray[np.float64]]:
     """Return, before and after every step, the share of contributors inside each chunk.
 
     Shape of each: (world_size, num_chunks).
@@ -220,7 +220,7 @@ def _draw_state(axes: Axes, time: int, shares: npt.NDArray[np.float64], schedule
 def _draw_transfer(axes: Axes, time: int, transfer: Transfer, *, labelled: bool) -> None:
     start = (time + _STRIP / 2 + 0.02, transfer.src)
     end = (time + 1 - _STRIP / 2 - 0.02, transfer.dst)
-    colour = KINDS[_kind(transfer)]
+    colour = KINDS[kind_of(transfer)]
     axes.add_patch(
         FancyArrowPatch(
             start,
@@ -271,7 +271,7 @@ def _legend(figure: Figure, steps: Sequence[Step]) -> None:
         "copy": "copy: replace the receiver's chunk",
         "mix": "mix: weighted average",
     }
-    present = {_kind(transfer) for step in steps for transfer in step}
+    present = {kind_of(transfer) for step in steps for transfer in step}
     handles = [
         Line2D([], [], color=KINDS[kind], lw=2, label=meanings[kind])
         for kind in KINDS
@@ -284,7 +284,8 @@ def _legend(figure: Figure, steps: Sequence[Step]) -> None:
     figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=9)
 
 
-def _kind(transfer: Transfer) -> str:
+def kind_of(transfer: Transfer) -> str:
+    """Return ``reduce``, ``copy`` or ``mix``."""
     if transfer.weight != 1:
         return "mix"
     return "reduce" if transfer.keep else "copy"
@@ -302,7 +303,8 @@ def _size(schedule: Schedule) -> str:
     return f"Schedule of {ranks} and {chunks}"
 
 
-def _check_drawable(schedule: Schedule) -> None:
+def check_drawable(schedule: Schedule) -> None:
+    """Raise ValueError if a schedule has more ranks than a drawing can show."""
     if schedule.world_size > _MAX_RANKS:
         raise ValueError(
             f"drawing: {schedule.world_size} ranks, expected at most {_MAX_RANKS} "
