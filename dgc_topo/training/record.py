@@ -86,7 +86,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     schedule, rule = found.schedule, job.rule
     recorded = _columns(_in_step(found.records))
     counted = {**recorded, "interface_bytes": _sent_in_steps(recorded, found)}
-    everyone = _whole_rounds(_settled(counted), rule.every)
+    everyone = _typical_steps(counted, rule.every)
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
     elements = sum(p.numel() for p in found.parameters.values())
     typical = np.median if rule.every == 1 else np.mean
@@ -209,22 +209,31 @@ def _busiest(sent: npt.NDArray[np.float64]) -> float | None:
     return float(sent[:, known].mean(axis=1).max()) if known.any() else None
 
 
-def _settled(columns: Columns) -> Columns:
-    """Keep the steps at the final density, without the first few of the run."""
+def _typical_steps(columns: Columns, every: int) -> Columns:
+    """Keep the steps at the final density: whole rounds, without the first few steps of the run.
+
+    A run that is too short for both keeps its first steps: a part of a round, with the exchange,
+    would pass for many times as much as it is.
+    """
     density = columns["density"][0]
     keep = density == density[-1]
-    if keep.sum() > _SETTLING_STEPS:
-        keep[:_SETTLING_STEPS] = False
-    return {name: values[:, keep] for name, values in columns.items()}
+    settled = keep.copy()
+    settled[:_SETTLING_STEPS] = False
+    for steps in (settled, keep):
+        found = {name: values[:, steps] for name, values in columns.items()}
+        rounds = _whole_rounds(found, every)
+        if rounds["density"].size:
+            return rounds
+    return found
 
 
 def _whole_rounds(columns: Columns, every: int) -> Columns:
-    """Keep the last whole rounds of steps that end with an exchange, if there is one."""
-    ends = np.flatnonzero(columns["encoded_bytes"].any(axis=0)) + 1
-    if every == 1 or not ends.size or ends[-1] < every:
+    """Keep the last whole rounds of steps that end with an exchange."""
+    if every == 1:
         return columns
-    keep = slice(int(ends[-1] % every), int(ends[-1]))
-    return {name: values[:, keep] for name, values in columns.items()}
+    ends = np.flatnonzero(columns["encoded_bytes"].any(axis=0)) + 1
+    last = int(ends[-1]) if ends.size else 0
+    return {name: values[:, last % every : last] for name, values in columns.items()}
 
 
 def _exchanges(columns: Columns) -> Columns:

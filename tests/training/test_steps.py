@@ -9,7 +9,7 @@ import dgc_topo as dt
 from dgc_topo.training.rank import Computed, TrainingRank
 from dgc_topo.training.steps import AveragingStep, ExchangePlan
 from dgc_topo.training.world import VirtualWorld
-from tests.training.test_virtual import jobs_of, virtual
+from tests.training.test_virtual import jobs_of, run_here, virtual
 
 _PREPARING_S = 0.05
 
@@ -86,3 +86,15 @@ def test_the_first_half_of_an_own_optimizers_step_is_part_of_the_update(
     step.contribute(rank)
     (record,) = step.apply([computed])
     assert getattr(record, phase) >= _PREPARING_S
+
+
+def test_a_run_of_one_round_is_recorded_per_step_as_one_of_two_rounds(tmp_path):
+    """Not as the last step, which has the exchange, though the first three warm caches up."""
+    found = []
+    for epochs in (1, 2):
+        (job,) = jobs_of(tmp_path, "ring", densities=(1.0,), epochs=epochs, steps=4)
+        rule = dt.load_averaging("local-sgd:every=4")
+        found.append(run_here(job.model_copy(update={"averaging": rule})))
+    short, long = found
+    assert short.wire_bytes_per_step == long.wire_bytes_per_step
+    assert short.compressed_bytes == long.compressed_bytes
