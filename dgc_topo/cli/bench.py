@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import HELP_MARKUP, clear_errors, console, print_json, print_raw
+from dgc_topo.cli.console import (
+    HELP_MARKUP,
+    clear_errors,
+    console,
+    errors,
+    print_json,
+    print_raw,
+)
 from dgc_topo.cli.options import TOPOLOGY, AsJsonRows, ScenarioFile, each_once
 from dgc_topo.cli.progress import counting
 
@@ -161,7 +168,7 @@ def training(
         for line in () if as_json else measurement.left_out:
             console.print(f"left out: {line}", soft_wrap=True)
         try:
-            with counting(console, "training", measurement.num_runs) as advance:
+            with counting(errors, "training", measurement.num_runs) as advance:
                 measurement.run(advance)
         finally:  # a failure in a later round loses no complete round
             _print_training(measurement.rows, as_json=as_json)

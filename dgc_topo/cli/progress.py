@@ -23,6 +23,7 @@ from rich.progress import (
 
 from dgc_topo.cli.outputs import moved_text
 from dgc_topo.text import printable
+from dgc_topo.units import bytes_text
 
 if TYPE_CHECKING:
     from dgc_topo.training.job import Job
@@ -31,13 +32,35 @@ if TYPE_CHECKING:
 _LINE_EVERY_S = 10.0  # seconds between two lines, where there is no terminal for a bar
 
 
+class _Lines:
+    """Lines now and then, where there is no terminal for a bar."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next_s = time.monotonic() + _LINE_EVERY_S
+
+    def say(self, text: str) -> None:
+        """Print a line if the last one was long ago, and a terminal shows no bar."""
+        if not self._console.is_terminal and time.monotonic() >= self._next_s:
+            self._console.print(text, soft_wrap=True, markup=False)
+            self._next_s = time.monotonic() + _LINE_EVERY_S
+
+
 @contextmanager
 def counting(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar while inside; yield a function that takes the number of things newly done."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    lines, done = _Lines(console), 0
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            progress.advance(task, count)
+            lines.say(f"{what}: {done:,} of {total:,} so far")
+
+        yield advance
 
 
 @contextmanager
@@ -54,14 +77,11 @@ def simulating(console: Console) -> Iterator[None]:
     shown = console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
         task = progress.add_task("", total=None, visible=False)
-        next_line_s = 0.0
+        lines = _Lines(console)
 
         def report(done: int, total: int) -> None:
-            nonlocal next_line_s
             progress.update(task, completed=done, total=total, visible=True)
-            if not shown and time.monotonic() >= next_line_s:
-                console.print(f"simulating: {done:,} of {total:,} steps so far")
-                next_line_s = time.monotonic() + _LINE_EVERY_S
+            lines.say(f"simulating: {done:,} of {total:,} steps so far")
 
         with watching(report):
             yield
@@ -73,8 +93,11 @@ def downloading(console: Console) -> Iterator[Callable[[str, int, int | None], N
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         tasks: dict[str, TaskID] = {}
+        lines = _Lines(console)
 
         def report(what: str, done: int, total: int | None) -> None:
+            of = f" of {bytes_text(total)}" if total else ""
+            lines.say(f"{what}: {bytes_text(done)}{of} so far")
             if what not in tasks:
                 tasks[what] = progress.add_task(what, total=total)
             progress.update(tasks[what], completed=done, total=total)
@@ -85,7 +108,8 @@ def downloading(console: Console) -> Iterator[Callable[[str, int, int | None], N
 class ProgressBars:
     """Bars of an experiment: all runs, the steps of the current run, and then the predictions.
 
-    If the output is no terminal, one line per finished run is printed instead.
+    If the output is no terminal, a line is printed for each finished run, and now and then one says
+    how far a run or the predictions are.
     """
 
     def __init__(self, console: Console) -> None:
@@ -99,6 +123,8 @@ class ProgressBars:
             console=console,
             disable=not console.is_terminal,
         )
+        self._lines = _Lines(console)
+        self._num_predictions = self._num_predicted = 0
         self._started_s = 0.0
         self._jobs: list[Job] = []
         self._runs: TaskID | None = None
@@ -139,13 +165,15 @@ class ProgressBars:
         job = self._jobs[event.job]
         label = printable(job.label)
         if isinstance(event, StepDone):
+            note = "emulated" if job.train.emulates else f"loss {event.loss:.3f}"
             self._progress.update(
                 self._steps,
                 description=label,
                 completed=event.step,
                 total=event.total_steps,
-                note="emulated" if job.train.emulates else f"loss {event.loss:.3f}",
+                note=note,
             )
+            self._lines.say(f"{label}: step {event.step:,} of {event.total_steps:,}, {note}")
         elif isinstance(event, Started):
             self._print_started(event, label)
         elif isinstance(event, Evaluated):
@@ -177,13 +205,17 @@ class ProgressBars:
         """Show a bar over the predictions."""
         if self._steps is not None:
             self._progress.update(self._steps, visible=False)
+        self._num_predictions = total
         if total:
             self._predictions = self._progress.add_task("predictions", total=total, note="")
 
     def predicted(self) -> None:
         """Move the bar over the predictions."""
+        self._num_predicted += 1
         if self._predictions is not None:
             self._progress.advance(self._predictions)
+        done, total = self._num_predicted, self._num_predictions
+        self._lines.say(f"predictions: {done:,} of {total:,} so far")
 
 
 class SweepBar:
@@ -196,7 +228,7 @@ class SweepBar:
 
     def __init__(self, console: Console) -> None:
         self.total = self.done = 0
-        self._console, self._told_s = console, time.monotonic()
+        self._console, self._lines = console, _Lines(console)
         columns = (TextColumn("predictions"), BarColumn(), MofNCompleteColumn())
         times = (TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
         self._progress = Progress(
@@ -227,7 +259,4 @@ class SweepBar:
         self.done += count
         if self._task is not None:
             self._progress.update(self._task, completed=self.done)
-        now = time.monotonic()
-        if not self._console.is_terminal and now - self._told_s > _LINE_EVERY_S:
-            self._told_s = now
-            self._console.print(f"{self.done:,} of {self.total:,} predictions")
+        self._lines.say(f"{self.done:,} of {self.total:,} predictions")

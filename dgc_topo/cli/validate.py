@@ -70,7 +70,7 @@ def calibrate(
         CalibratedNetwork.check_place(output)
         given = rate or ["100Mbit/s", "200Mbit/s", "unshaped"]
         rates = [link_rate_from(text, "--rate") for text in each_once("--rate", given)]
-        with counting(console, "calibrating", num_probes(hosts, rates)) as advance:
+        with counting(errors, "calibrating", num_probes(hosts, rates)) as advance:
             network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
         earlier = network.save(output)
         console.print(
@@ -169,12 +169,12 @@ def _measure(
         if calibrated is None:
             rates = section.calibrate_rates_bits_per_s
             total = num_probes(section.num_hosts, rates)
-            with counting(console, "calibrating", total) as advance:
+            with counting(errors, "calibrating", total) as advance:
                 calibrated = calibrate_lab(
                     rates, section.num_hosts, name=scenario.name, advance=advance
                 )
         folder.keep_network(calibrated)
-    with counting(console, "validating", num_cases) as advance:
+    with counting(errors, "validating", num_cases) as advance:
         rows = chain(
             validate(scenario, calibrated, advance),
             validate_training(scenario, calibrated, folder.keep_training, advance),
