@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any, Self
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, NamedTuple, Self
 
+from dgc_topo.liveness.processes import LOOK_EVERY_S, StopCounter
 from dgc_topo.workers import remote
 from dgc_topo.workers.children import (
     PARENT_VARIABLE,
@@ -33,6 +36,9 @@ class ForkedLoopback(Loopback):
     Starting a worker takes some milliseconds instead of the seconds of importing torch, so that a
     lost one is soon replaced.  It is up inside its ``with`` block, and needs Linux.
 
+    All workers end with the process that forks them.  If that is lost, the next worker that is
+    started gets a new one.
+
     Args:
         modules: Modules to import before any worker starts.
     """
@@ -41,24 +47,18 @@ class ForkedLoopback(Loopback):
         self._modules = tuple(modules)
         self._lock = threading.Lock()
         self._stack = ExitStack()
-        self._control: socket.socket | None = None
+        self._server: _Server | None = None
+        self._prepared: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            starter = stack.enter_context(Starter())
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                stack.callback(ours.close)
-                server = starter.call(self._start_server, theirs)
-            stack.callback(_end, server)
-            stack.callback(ours.shutdown, socket.SHUT_RDWR)
-            self._control, self._stack = ours, stack.pop_all()
+        with self._lock:
+            self._begin()
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the server, and all workers that are left."""
         with self._lock:
-            self._control = None
+            self._server = None
             self._stack.close()
 
     def prepare(self, function: str, argument: Any) -> None:
@@ -68,7 +68,11 @@ class ForkedLoopback(Loopback):
             function: ``"module:function"``.  It may start no thread; what it raises is ignored.
             argument: A JSON value.
         """
-        self._ask("prepare", function=function, argument=argument)
+        request = {"do": "prepare", "function": function, "argument": argument}
+        with self._lock:
+            self._prepared.append(request)
+            if self._server is not None:
+                self._server.exchange(request)
 
     def start(
         self,
@@ -81,12 +85,45 @@ class ForkedLoopback(Loopback):
         """Fork a process, which ends with this one (see `dgc_topo.workers.Hosts.start`).
 
         Raises:
-            LaunchError: if the server is gone, or the system has no room for a process.
+            LaunchError: if this is not up, or the system has no room for a process.
         """
         arguments = module_of(command)
-        given = {"arguments": arguments, "environment": dict(environment)}
-        answer = self._ask("start", (stdin, output), **given)
-        return remote.RemoteProcess(self._ask, answer["process"], answer["pid"])
+        request = {"do": "start", "arguments": arguments, "environment": dict(environment)}
+        with self._lock:
+            answer = self._exchange(request, (stdin, output))
+            server = self._server
+        if server is None or "value" not in answer:
+            raise LaunchError(
+                f"no worker can be started by the process that forks them: {answer['error']}"
+            )
+        found = answer["value"]
+        return remote.RemoteProcess(partial(self._ask, server), found["process"], found["pid"])
+
+    def _exchange(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> dict[str, Any]:
+        """Return the answer of the server, or of a new one if it has ended."""
+        for _ in range(2):
+            if self._server is None:
+                return {"error": "it is not up"}
+            answer = self._server.exchange(request, descriptors)
+            if answer is not None:
+                return answer
+            self._stack.close()
+            self._begin()
+        return {"error": "it ended, and so did another one"}
+
+    def _begin(self) -> None:
+        """Start a server, and prepare it as the one before."""
+        with ExitStack() as stack:
+            starter = stack.enter_context(Starter())
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                stack.callback(ours.close)
+                process = starter.call(self._start_server, theirs)
+            stack.callback(_end, process)
+            stack.callback(_shut, ours)
+            self._server, self._stack = _Server(ours, process), stack.pop_all()
+        for request in self._prepared:
+            self._server.exchange(request)
 
     def _start_server(self, control: socket.socket) -> subprocess.Popen[bytes]:
         environment = {**python_environment(), **_ONE_THREAD, PARENT_VARIABLE: str(os.getpid())}
@@ -96,24 +133,48 @@ class ForkedLoopback(Loopback):
             stdin=control.fileno(),
         )
 
-    def _ask(self, do: str, descriptors: Sequence[int] = (), **arguments: Any) -> Any:
+    def _ask(self, server: _Server, do: str, **arguments: Any) -> Any:
+        """Ask about a process; all that a server has started end with it."""
         with self._lock:
-            answer = self._exchange({"do": do, **arguments}, descriptors)
+            answer = None
+            if server is self._server:
+                answer = server.exchange({"do": do, **arguments})
         if answer is not None and "value" in answer:
             return answer["value"]
-        if do != "start":  # all that it started ended with it
-            return -signal.SIGKILL if do == "poll" else None
-        why = "it ended" if answer is None else answer["error"]
-        raise LaunchError(f"no worker can be started by the process that forks them: {why}")
+        return -signal.SIGKILL if do == "poll" else None
 
-    def _exchange(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> Any:
-        if self._control is None:
-            return {"error": "it is not up"}
+
+class _Server(NamedTuple):
+    """A process that forks workers.
+
+    Attributes:
+        control: Socket to it.
+        process: The process.
+    """
+
+    control: socket.socket
+    process: subprocess.Popen[bytes]
+
+    def exchange(
+        self, request: Mapping[str, Any], descriptors: Sequence[int] = ()
+    ) -> dict[str, Any] | None:
+        """Return its answer; None if it has ended.  One that is frozen is ended."""
+        stops, waiting = StopCounter(), select.poll()
+        waiting.register(self.control, select.POLLIN)
         try:
-            remote.send(self._control, request, descriptors)
-            return remote.receive(self._control)[0]
-        except OSError as error:
-            return {"error": str(error)}
+            remote.send(self.control, request, descriptors)
+            while not waiting.poll(LOOK_EVERY_S * 1000):
+                if stops.look(self.process.pid):
+                    self.process.kill()
+            answer: dict[str, Any] | None = remote.receive(self.control)[0]
+        except OSError:
+            return None
+        return answer
+
+
+def _shut(control: socket.socket) -> None:
+    with suppress(OSError):  # the other end is gone
+        control.shutdown(socket.SHUT_RDWR)
 
 
 def can_fork() -> bool:

@@ -41,10 +41,11 @@ def test_forked_workers_serve_like_others_and_a_lost_one_is_named():
         assert "ArithmeticError: two and two make five" in str(failure.value)
         draws = run_on(hosts, "tests.workers.jobs:draw", world_size=2)
         assert draws[0] != draws[1]
-        server.kill()
-        server.wait()
-        with pytest.raises(LaunchError, match="no worker can be started"):
-            run_on(hosts, "tests.workers.jobs:draw", world_size=1)
+        for number in (signal.SIGKILL, signal.SIGSTOP):  # it is lost, then frozen
+            (server,) = servers_of(psutil.Process()) - others
+            server.send_signal(number)
+            assert len(run_on(hosts, "tests.workers.jobs:draw", world_size=2)) == 2
+            server.wait()
     with pytest.raises(LaunchError, match="it is not up"):
         run_on(hosts, "tests.workers.jobs:draw", world_size=1)
 
