@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -24,6 +23,7 @@ from dgc_topo.cli.console import (
     saying_how_to_go_on,
     topology_from,
 )
+from dgc_topo.cli.downloads import data
 from dgc_topo.cli.lab import lab
 from dgc_topo.cli.options import (
     OF_A_PART,
@@ -288,28 +288,7 @@ def sizes(
 
 for listing in (lists.topologies, lists.networks, lists.scenarios, lists.schema, lists.env):
     app.command()(listing)
-
-
-class Downloadable(StrEnum):
-    """Data sets that ``dgc-topo data`` can fetch."""
-
-    FASHION_MNIST = "fashion-mnist"
-
-
-@app.command()
-def data(
-    name: Annotated[Downloadable, typer.Argument(help="which data set")],
-    destination: Annotated[Path | None, typer.Option(help="folder to put it in")] = None,
-) -> None:
-    """Fetch a full data set, with its checksums checked."""
-    from dgc_topo.cli.progress import downloading
-    from dgc_topo.training.data import fetch_fashion_mnist
-
-    with clear_errors():
-        check_folder("--destination", destination)
-        with downloading(console) as report:
-            folder = fetch_fashion_mnist(destination, report)
-        console.print(f"{name.value}: {folder}")
+app.command()(data)
 
 
 @app.command()
