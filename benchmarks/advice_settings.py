@@ -46,6 +46,7 @@ STEPS = 6  #: of a training; its step time is their median
 MOST_WAYS = 5  #: that are measured in a setting
 DENSITIES = (0.01, 0.001)  #: of DGC
 NEAR = 1.25  #: times the fastest prediction, up to which a way could be the best
+FAR = 2.0  #: times it, up to which the best way of a form is measured as well
 AS_GOOD = 1.03  #: times the best measured, up to which a first choice is right
 
 _TEXT = """
@@ -252,7 +253,9 @@ def chosen(ways: Sequence[TrainingWay]) -> list[TrainingWay]:
     """Return the ways to measure, the fastest first: those near the best, and each form's best."""
     usual = [way for way in ways if way.form.sends_gradients]
     near = [way for way in usual if way.step_time_s <= NEAR * usual[0].step_time_s]
-    best = list(best_by_form(usual).values())
+    best = [
+        way for way in best_by_form(usual).values() if way.step_time_s <= FAR * usual[0].step_time_s
+    ]
     found = {way.label: way for way in [*near[: MOST_WAYS - 1], *best, *near]}
     return sorted(list(found.values())[:MOST_WAYS], key=lambda way: way.step_time_s)
 

@@ -36,7 +36,10 @@ def assumptions_of(
     when = "while the backward pass goes on" if overlap else "after the backward pass"
     yield f"gradients travel {when}"
     yield f"compressing costs {work.codec_source}"
-    yield "ways that average every so many steps are other algorithms, docs/averaging.md"
+    yield (
+        "ways that average every so many steps are other algorithms (docs/averaging.md), and "
+        "reselect prunes sums (docs/sparse-sums.md)"
+    )
     yield (
         "workers choose their elements independently of each other; real ones choose some alike, "
         "and sums of them are smaller"
@@ -44,7 +47,5 @@ def assumptions_of(
     yield (
         "PowerSGD is a reference: its bytes are counted, its arithmetic and its accuracy are not"
     )
-    yield (
-        "intervals hold 90 % of what validations measured on calibrated networks; yours is known "
-        "as well after dgc-topo calibrate"
-    )
+    known = "" if fabric is None else ", and this one is published; --probe measures yours"
+    yield f"intervals hold 90 % of what validations measured on calibrated networks{known}"
