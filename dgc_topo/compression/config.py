@@ -52,7 +52,8 @@ class DGCConfig:
         merge: Policy of the sum: ``union`` applies all of it.  ``reselect`` applies as many of its
             largest elements as one rank sends: whoever completes a chunk of the sum keeps the
             chunk's share *before* it is sent on, and takes the others back into its residual.
-            ``auto`` does so only where less is sent then: chunks that nobody sends on stay whole.
+            ``auto`` does so only where less is sent then: chunks that nobody sends on stay whole,
+            and a step whose entries would take no fewer bytes is dense as a whole.
         balance: Cut the sum into chunks with equal numbers of entries.  An exact sum takes two
             passes then: the first one finds the places of its entries.  With re-selection, chunks
             keep equal numbers in any case; balance lets what they keep follow earlier sums.
