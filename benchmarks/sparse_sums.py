@@ -30,8 +30,16 @@ import dgc_topo as dt
 from benchmarks.supports import Supports, trained_supports
 from dgc_topo.compression.balance import Balance
 from dgc_topo.compression.layout import FlatLayout
-from dgc_topo.payload import Entries, Payload, PlacedPayload, Quotas, SparsePayload
+from dgc_topo.payload import (
+    Entries,
+    Payload,
+    PlacedPayload,
+    Quotas,
+    SparsePayload,
+    equal_bounds,
+)
 from dgc_topo.payload.placed import PlacesPayload
+from dgc_topo.payload.shares import Shares
 from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Merge
@@ -120,28 +128,32 @@ class Row:
     mass: float
 
 
-def payload_of(own: Entries, given: Supports, way: Way, memory: Balance) -> SparsePayload:
-    """Return one rank's payload."""
+def payload_of(
+    own: Entries, given: Supports, way: Way, shares: Shares | None, counter: Counted
+) -> SparsePayload:
+    """Return one rank's payload, which is counted."""
     if way.merge == "union" and way.is_balanced:
-        return CountedPlaced(*own, given.length)
-    if way.merge == "union":
-        return SparsePayload(*own, given.length)
-    shares = memory.shares() if way.is_balanced else None
-    quotas = Quotas(given.offsets, given.counts, way.merge, shares)
-    return SparsePayload(*own, given.length, bounds_of=quotas.bounds, quotas=quotas)
+        placed = CountedPlaced(*own, given.length)
+        placed.counter = counter
+        return placed
+    quotas = None
+    if way.merge != "union":
+        known = shares if way.is_balanced else None
+        quotas = Quotas(given.offsets, given.counts, way.merge, known)
+    bounds_of = equal_bounds if quotas is None else quotas.bounds
+    payload = SparsePayload(*own, given.length, bounds_of=bounds_of, quotas=quotas)
+    counter.watch(payload)
+    return payload
 
 
-def sum_once(schedule: Schedule, given: Supports, way: Way, memory: Balance) -> tuple[Row, Entries]:
+def sum_once(
+    schedule: Schedule, given: Supports, way: Way, shares: Shares | None
+) -> tuple[Row, Entries]:
     """Sum a step's entries in one process; return what was sent, and the sum."""
     counters, payloads = [], []
     for own in given.entries[: schedule.world_size]:
-        payload, counter = payload_of(own, given, way, memory), Counted()
-        if isinstance(payload, CountedPlaced):
-            payload.counter = counter
-        else:
-            counter.watch(payload)
-        counters.append(counter)
-        payloads.append(payload)
+        counters.append(Counted())
+        payloads.append(payload_of(own, given, way, shares, counters[-1]))
     exact = torch.stack([payload.to_dense() for payload in payloads]).sum(0).abs()
     traffic = run_in_process(schedule, payloads)
     sent = np.array([counter.entries for counter in counters]) / given.k
@@ -159,19 +171,17 @@ def sum_once(schedule: Schedule, given: Supports, way: Way, memory: Balance) -> 
     return row, Entries(indices, total[indices])
 
 
-def rows_of(history: Sequence[Supports], topology: str, num_ranks: int, way: Way) -> Iterator[Row]:
-    """Yield what a way sends in each of the last steps of a history."""
+def remembered(history: Sequence[Supports], num_ranks: int) -> list[Shares | None]:
+    """Return what balanced re-selection has learnt before each step of a history."""
     names = tuple(map(str, range(len(history[0].counts))))
     sizes = tuple((end - begin,) for begin, end in pairwise(history[0].offsets))
-    memory = Balance(FlatLayout(names, sizes, history[0].offsets))
-    # What is remembered is the sum alone, which depends on the number of chunks, if on anything.
+    memory, found = Balance(FlatLayout(names, sizes, history[0].offsets)), []
+    # The sum depends on the number of chunks, if on anything.
     cheap = dt.load_topology("sharded-parameter-server").schedule(num_ranks)
-    schedule = dt.load_topology(topology).schedule(num_ranks)
-    for place, given in enumerate(history):
-        if place >= len(history) - LOOKED_AT:
-            yield sum_once(schedule, given, way, memory)[0]
-        if way.is_balanced and way.merge != "union":
-            memory.note(sum_once(cheap, given, way, memory)[1])
+    for given in history:
+        found.append(memory.shares())
+        memory.note(sum_once(cheap, given, WAYS[3], found[-1])[1])
+    return found
 
 
 Histories = dict[float, list[Supports]]
@@ -184,8 +194,19 @@ def measured(histories: Histories, ranks: Sequence[int]) -> None:
         "| mass |"
     )
     print("| ---: | ---: | :--- | :--- | ---: | ---: | ---: | ---: | ---: |")
-    for density, num_ranks, topology, way in product(histories, ranks, TOPOLOGIES, WAYS):
-        rows = list(rows_of(histories[density], topology, num_ranks, way))
+    for density, num_ranks in product(histories, ranks):
+        memory = remembered(histories[density], num_ranks)
+        print_rows(density, num_ranks, histories[density], memory)
+
+
+def print_rows(
+    density: float, num_ranks: int, history: list[Supports], memory: list[Shares | None]
+) -> None:
+    """Print the rows of one density and number of ranks: means over the last steps."""
+    last = list(zip(history, memory, strict=True))[-LOOKED_AT:]
+    for topology, way in product(TOPOLOGIES, WAYS):
+        schedule = dt.load_topology(topology).schedule(num_ranks)
+        rows = [sum_once(schedule, given, way, shares)[0] for given, shares in last]
         mean, most, num_bytes, skew, mass = (
             np.mean([getattr(row, key) for row in rows])
             for key in ("mean", "most", "num_bytes", "skew", "mass")
@@ -203,8 +224,7 @@ def last_payloads(
 ) -> list[SparsePayload]:
     """Return the payloads of a history's last step, without a memory of the steps before."""
     given = histories[density][-1]
-    layout = FlatLayout(("all",), ((given.length,),), (0, given.length))
-    return [payload_of(own, given, way, Balance(layout)) for own in given.entries[:num_ranks]]
+    return [payload_of(own, given, way, None, Counted()) for own in given.entries[:num_ranks]]
 
 
 def send_really(rank: int, folder: str) -> None:
@@ -239,8 +259,8 @@ def really(histories: Histories) -> None:
         torch.save(last, f"{folder}/histories")
         start_processes(send_really, (folder,), max(PROCESSES))  # type: ignore[no-untyped-call]
     print(
-        f"\n{PROCESSES[0]} to {PROCESSES[-1]} real processes end with the same sums, bit for bit, "
-        f"and send the same bytes: {len(TOPOLOGIES)} topologies, {len(histories)} densities"
+        f"{PROCESSES[0]} to {PROCESSES[-1]} real processes end with the same sums, bit for bit, "
+        f"and send the same bytes: {len(TOPOLOGIES)} topologies, {len(histories)} densities\n"
     )
 
 
@@ -274,8 +294,8 @@ def main() -> None:
         density = fraction_from(text, "--densities")
         supports = trained_supports(MOST_RANKS, density, LAST)
         histories[density] = list(deque(supports, maxlen=LAST - FIRST))
-    measured(histories, chosen.ranks)
     really(histories)
+    measured(histories, chosen.ranks)
     simulated()
 
 
