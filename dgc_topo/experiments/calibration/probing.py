@@ -25,6 +25,7 @@ LONGEST_S = 2.0  #: of one case in one round
 _FIRST_BYTES = 1_000_000  #: of the message that tells about how fast the network is
 _BITS = 8
 _LOOPBACK = "lo"
+_BAD_FIT = 0.1  #: median error; calibrations of a lab at rest have 1 to 2 %, unshaped 7 %
 
 
 class Carrier(NamedTuple):
@@ -77,6 +78,11 @@ class ProbedNetwork:
             f"{len(probes)} probes are fitted with a median error of "
             f"{self.network.median_fit_error:.1%}, worst {self.network.worst_fit_error:.0%}",
         ]
+        if self.network.median_fit_error > _BAD_FIT:
+            found.append(
+                "the probes fit badly, so something else was using these machines or their "
+                "network: probe again, intervals do not hold here"
+            )
         if self.is_loopback:
             found.append(
                 f"all ranks are on one machine: this is its loopback ({first.interface}), not a "

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,13 @@ def test_a_line_rate_is_what_this_networks_own_device_says_or_unknown(
     (tmp_path / "class").mkdir()
     (tmp_path / "class" / "lo").symlink_to(place)
     assert line_rate(Path(folder).name, tmp_path / "class") == expected
+
+
+def test_a_bad_fit_is_called_so():
+    good = found("eth0", "eth0")
+    network = good.network.model_copy(update={"median_fit_error": 0.35})
+    assert "probe again" in replace(good, network=network).lines[-1]
+    assert "probe again" not in "".join(good.lines)
 
 
 def test_every_interface_is_counted():
