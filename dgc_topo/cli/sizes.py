@@ -69,7 +69,8 @@ def _message_bytes(model: Model, coding: GradientCoding) -> float:
     """Return the expected bytes of one worker's gradient as a real message."""
     compressed, dense = count_elements(model.shapes)
     entries = count_entries(compressed_sizes(model.shapes), coding.density)
-    sparse = coding.wire.expected_bytes(np.array([max(compressed, 1)]), np.array([entries]))
+    length, sections = np.array([max(compressed, 1)]), float(len(compressed_sizes(model.shapes)))
+    sparse = coding.wire.expected_bytes(length, np.array([entries]), sections)
     return float(sparse[0]) + DENSE_BYTES[coding.wire.wire_dtype] * dense
 
 

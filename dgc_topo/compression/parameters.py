@@ -224,7 +224,8 @@ def describe_dgc(
     counts = [_count(tensor, density) for tensor in parameters.values()]
     length = sum(t.numel() for t, n in zip(parameters.values(), counts, strict=True) if n)
     entries = max(1, sum(counts))
-    message = coding.expected_bytes(np.array([max(1, length)]), np.array([entries]))
+    sections = float(sum(map(bool, counts)))
+    message = coding.expected_bytes(np.array([max(1, length)]), np.array([entries]), sections)
     sizes = float(message[0]) / entries, DENSE_BYTES[coding.wire_dtype]
     rows = [
         _row(name, tensor, count, *sizes)

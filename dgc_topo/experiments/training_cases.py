@@ -289,7 +289,9 @@ def _sparse_of(
     sizes = workload.tensor_sizes
     length = sum(sizes)
     entries = count_entries(sizes if scope == "layer" else [length], density)
-    message = coding.expected_bytes(np.array([max(length, 1)]), np.array([entries]))
+    message = coding.expected_bytes(
+        np.array([max(length, 1)]), np.array([entries]), float(len(sizes))
+    )
     return RecordedSparse(
         length=length,
         dense_elements=workload.dense_elements,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
+from itertools import accumulate
 from numbers import Real
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -178,6 +179,20 @@ class DenseSizes:
         return np.asarray(counts * self._chunk_bytes, np.float64) if counts.all() else None
 
 
+@lru_cache(maxsize=1024)
+def sections_per_chunk(length: int, layer_sizes: tuple[int, ...], num_chunks: int) -> float:
+    """Return the mean number of layers' parts in equal chunks of a buffer.
+
+    Args:
+        length: Elements of the buffer.
+        layer_sizes: Elements of each layer in it, in their order.
+        num_chunks: Number of chunks.
+    """
+    chunks = np.arange(num_chunks) * length // num_chunks
+    edges = np.union1d(chunks, list(accumulate(layer_sizes, initial=0)))
+    return float(np.count_nonzero(edges < length)) / num_chunks
+
+
 class UnionSizes:
     """Sparse gradients whose unions grow as contributions are merged.
 
@@ -195,6 +210,8 @@ class UnionSizes:
         growth: A union model of your own, instead.
         merge: Policy of the sum; with ``reselect`` and ``auto`` a chunk is sent on with no more
             entries than one contributor sends of it.
+        layer_sizes: Elements of each layer, which has scales of its own if values are coarse; one
+            layer by default.
 
     Raises:
         ValueError: if a number makes no sense, the schedule has too many ranks and chunks, or what
@@ -212,6 +229,7 @@ class UnionSizes:
         union_exponent: float | None = None,
         growth: Growth | None = None,
         merge: Merge = "union",
+        layer_sizes: tuple[int, ...] = (),
     ) -> None:
         require(length >= 1, f"length {length}", "at least 1 element")
         require(0 <= entries <= length, f"entries {entries}", f"0 to length, {length}")
@@ -222,6 +240,10 @@ class UnionSizes:
             self._growth = kept_growth(self._growth, len(schedule.contributors), entries)
         self._schedule, self._num_chunks, self._length = schedule, schedule.num_chunks, length
         self._coding = coding or WireCoding()
+        self._chunk_sections = 1.0
+        if isinstance(self._coding, WireCoding) and self._coding.is_coarse:
+            chunks = schedule.num_chunks
+            self._chunk_sections = sections_per_chunk(length, tuple(layer_sizes), chunks)
         self._dense_bytes = dense_bytes / schedule.num_chunks
         self._kept = find_kept(schedule)
         self._merged = Contributors(schedule) if self._kept is None else None
@@ -271,7 +293,8 @@ class UnionSizes:
         # The same operations as for other steps: bytes are rounded up, so that the last bit counts.
         entries = self._entries(np.repeat(contributors, count), np.cumsum(count) - count)
         lengths = np.asarray(count * (self._length / self._num_chunks), np.float64)
-        coded = self._coding.expected_bytes(lengths, entries)
+        sections = np.asarray(count * self._chunk_sections, np.float64)
+        coded = self._coding.expected_bytes(lengths, entries, sections)
         return np.asarray(coded + count * self._dense_bytes, np.float64)
 
     def _general(self, step: Step, merged: Merged) -> StepSizes:
@@ -316,5 +339,7 @@ class UnionSizes:
         lengths = np.asarray(step.count * (self._length / self._num_chunks), np.float64)
         # A step's messages have few different sizes, and each size is computed once.
         kinds, which = np.unique(lengths + 1j * entries, return_inverse=True)
-        coded = self._coding.expected_bytes(kinds.real, kinds.imag)
+        counts = np.rint(kinds.real / (self._length / self._num_chunks))
+        sections = counts * self._chunk_sections
+        coded = self._coding.expected_bytes(kinds.real, kinds.imag, sections)
         return np.asarray(coded[which], np.float64)

@@ -53,12 +53,16 @@ SORTED_ENTRIES = 32_768
 class EntryCoding(Protocol):
     """Bytes of messages of sparse entries, in predictions."""
 
-    def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
+    def expected_bytes(
+        self, length: FloatArray, entries: FloatArray, sections: FloatArray | float = 1.0
+    ) -> FloatArray:
         """Return the bytes of messages, shape (n,).
 
         Args:
             length: Elements of each message's run, at least 1; shape (n,).
             entries: Entries of each message, fractions included; shape (n,).
+            sections: Sections of each run, such as layers, that have a scale if values are coarse;
+                fractions included.
         """
 
     def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
@@ -87,7 +91,9 @@ class FlatCoding:
         if not 0 < self.bytes_per_entry < inf:
             raise ValueError(f"coding: bytes_per_entry {self.bytes_per_entry}, expected above 0")
 
-    def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
+    def expected_bytes(
+        self, length: FloatArray, entries: FloatArray, sections: FloatArray | float = 1.0
+    ) -> FloatArray:
         """Return the bytes of messages, see `EntryCoding`."""
         return np.asarray(self.bytes_per_entry * entries, np.float64)
 
@@ -136,7 +142,9 @@ class WireCoding:
         """
         return cls(cast(IndexChoice, index_encoding), cast(WireDtype, wire_dtype))
 
-    def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
+    def expected_bytes(
+        self, length: FloatArray, entries: FloatArray, sections: FloatArray | float = 1.0
+    ) -> FloatArray:
         """Return the bytes of messages, see `EntryCoding`."""
         length, entries = np.broadcast_arrays(
             np.asarray(length, np.float64), np.asarray(entries, np.float64)
@@ -144,7 +152,8 @@ class WireCoding:
         told = self.index_encoding
         codes = encodings_of(self.wire_dtype) if told == "auto" else (told,)
         bodies = [self._expected_body(encoding, length, entries) for encoding in codes]
-        return np.asarray(HEADER_BYTES + np.minimum.reduce(bodies), np.float64)
+        fixed = HEADER_BYTES + SCALE_BYTES * np.maximum(sections, 1.0) * self.is_coarse
+        return np.asarray(fixed + np.minimum.reduce(bodies), np.float64)
 
     def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
         """Return a lower bound, see `EntryCoding`.
@@ -187,13 +196,13 @@ class WireCoding:
         )
 
     def _told(self, encoding: IndexEncoding, entries: FloatArray) -> FloatArray:
-        """Return the bytes of what version 2 adds: a scale, the number of entries, and rounding."""
+        """Return the bytes that version 2 adds, scales apart: number of entries, and rounding."""
         told = np.zeros(entries.shape)
         if self.is_coarse or encoding == "rice":
             told += 1.0 + (entries >= 2**8) + (entries >= 2**16) + (entries >= 2**24)
         if self.is_coarse:
             half_a_byte = 1 - VALUE_BITS[self.wire_dtype] / 16  # of values, and one that aligns
-            told += SCALE_BYTES + half_a_byte * (entries > 0)
+            told += half_a_byte * (entries > 0)
         return told
 
 

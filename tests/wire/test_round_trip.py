@@ -209,7 +209,9 @@ def distinct(generator: np.random.Generator, length: int, count: int) -> np.ndar
 def test_the_expected_size_is_that_of_random_messages(choice: IndexChoice, dtype: WireDtype):
     generator = np.random.default_rng(0)
     coding = WireCoding(choice, dtype)
-    for length in (1, 10, 1000, 100_000, 3_000_000, 2**31):
+    for length, sections in zip(
+        (1, 10, 1000, 100_000, 3_000_000, 2**31), (1, 2, 9, 50, 1, 30), strict=True
+    ):
         for count in (0, 1, 2, 10, 100, 1000, 30_000):
             if count > length:
                 continue
@@ -217,8 +219,8 @@ def test_the_expected_size_is_that_of_random_messages(choice: IndexChoice, dtype
             sizes = []
             for _ in range(tries):
                 picked = torch.from_numpy(distinct(generator, length, count))
-                sizes.append(encoded_bytes(picked, 0, length, WireCoding(choice, dtype)))
-            expected = coding.expected_bytes(np.array([length]), np.array([count]))[0]
+                sizes.append(encoded_bytes(picked, 0, length, WireCoding(choice, dtype), sections))
+            expected = coding.expected_bytes(np.array([length]), np.array([count]), sections)[0]
             # Small messages: the width of the widest gap varies by a bit, escapes by some.
             tolerance = 0.02 * np.mean(sizes) + 4 * np.std(sizes) / tries**0.5 + 1
             assert abs(expected - np.mean(sizes)) <= tolerance, (length, count, np.mean(sizes))

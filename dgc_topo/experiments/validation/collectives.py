@@ -166,10 +166,12 @@ def _dense(num_bytes: int) -> Buffer:
 class WithoutRice:
     """Coding of messages that were measured before there were Rice codes."""
 
-    def expected_bytes(self, length: FloatArray, entries: FloatArray) -> FloatArray:
+    def expected_bytes(
+        self, length: FloatArray, entries: FloatArray, sections: FloatArray | float = 1.0
+    ) -> FloatArray:
         """Return the bytes of messages, see `EntryCoding`."""
         codings = [WireCoding(name) for name in INDEX_ENCODINGS if name != "rice"]
-        found = [coding.expected_bytes(length, entries) for coding in codings]
+        found = [coding.expected_bytes(length, entries, sections) for coding in codings]
         return np.asarray(np.minimum.reduce(found), np.float64)
 
     def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:

@@ -13,7 +13,12 @@ import numpy as np
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Merge
-from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
+from dgc_topo.simulation.transfer_sizes import (
+    DenseSizes,
+    Sizes,
+    UnionSizes,
+    sections_per_chunk,
+)
 from dgc_topo.simulation.unions import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.simulation.workload import LayerBucket
 from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of
@@ -136,7 +141,9 @@ class SparseEncoding:
         length = bucket.compressible_elements
         if length:
             merged = self.union(length, self.entries(bucket))(contributors)
-            total += self.coding.expected_bytes(share * length, share * merged)
+            each = sections_per_chunk(length, bucket.tensor_sizes, num_chunks)
+            sections = np.asarray(count * each, np.float64)
+            total += self.coding.expected_bytes(share * length, share * merged, sections)
         return total
 
     def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
@@ -153,6 +160,7 @@ class SparseEncoding:
             dense_bytes=dense_bytes,
             growth=self.union(length, entries),
             merge=self.merge,
+            layer_sizes=bucket.tensor_sizes,
         )
 
     def _dense_bytes(self, bucket: LayerBucket) -> float:

@@ -239,6 +239,15 @@ def test_what_cannot_be_is_a_row_with_the_reason(tmp_path):
     assert frame[frame.skipped == ""].step_time_s.gt(0).all()
 
 
+@pytest.mark.parametrize("load", [{"workload": "resnet50"}, {"num_bytes": "1MB"}])
+def test_values_of_few_bits_are_skipped_where_all_elements_are_sent(load):
+    found = dt.sweep("ring", 4, "1gbe", density=[1, 0.01], wire_dtype=["float32", "int8"], **load)
+    skipped = [(row.density, row.wire_dtype, row.skipped) for row in found if row.skipped]
+    assert [reason[:2] for reason in skipped] == [(1.0, "int8")]
+    assert "wire_dtype 'int8' is for selected entries" in skipped[0][2]
+    assert "expected one of float32, float16" in skipped[0][2]
+
+
 def test_steps_that_fail_only_when_they_are_made_are_skipped(tmp_path):
     file = tmp_path / "late.py"
     file.write_text(
