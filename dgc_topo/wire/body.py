@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import log
 from typing import NamedTuple
 
 from dgc_topo.wire.coding import (
@@ -13,16 +11,28 @@ from dgc_topo.wire.coding import (
     IndexEncoding,
     WireCoding,
     WireDtype,
-    encodings_of,
 )
 from dgc_topo.wire.limits import (
     CODE_BYTES,
     ESCAPE_COUNT_BYTES,
     INDEX_BYTES,
     MAX_COUNT_BYTES,
-    MAX_WIDTH,
     SCALE_BYTES,
 )
+
+
+class RiceCode(NamedTuple):
+    """Rice code of a message's gaps.
+
+    Attributes:
+        low_bits: Low bits of each gap, which are packed.
+        is_gamma: True if the quotients above them are gamma codes, False if they are unary.
+        quotient_bits: Bits of all quotients.
+    """
+
+    low_bits: int
+    is_gamma: bool
+    quotient_bits: int
 
 
 class GapFacts(NamedTuple):
@@ -34,16 +44,14 @@ class GapFacts(NamedTuple):
             the start.
         escapes: Escape codes that run lengths take: ``gap // 65535`` summed if *largest* is above
             65535, else 0.
-        low_bits: Low bits of the Rice code that makes the gaps shortest.
-        quotients: ``gap >> low_bits`` summed; None if no Rice code is to be considered.
+        rice: Rice code that makes the gaps shortest; None if none is to be considered.
         sections: Sections of the run, each of which has a scale if values are coarse.
     """
 
     entries: int
     largest: int
     escapes: int = 0
-    low_bits: int = 0
-    quotients: int | None = None
+    rice: RiceCode | None = None
     sections: int = 1
 
 
@@ -58,15 +66,9 @@ def body_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, length: int, gaps
     """
     if encoding == "dense":
         return VALUE_BITS[wire_dtype] // 8 * length
-    coarse = wire_dtype in COARSE_DTYPES
-    values = packed_bytes(gaps.entries, VALUE_BITS[wire_dtype])
-    if coarse:
-        values += SCALE_BYTES * gaps.sections
-    padding = padding_bytes(encoding, wire_dtype, values)
-    told = count_bytes(gaps.entries) if coarse or encoding == "rice" else 0
-    if encoding == "run-length" and gaps.escapes and not coarse:
-        told = ESCAPE_COUNT_BYTES
-    return values + padding + _index_bytes(encoding, length, gaps) + told
+    indices = _index_bytes(encoding, wire_dtype, length, gaps)
+    told = _told_bytes(encoding, wire_dtype, gaps)
+    return _values_end(wire_dtype, gaps) + indices + told
 
 
 def padding_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, values_end: int) -> int:
@@ -82,10 +84,26 @@ def padding_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, values_end: in
     return values_end % CODE_BYTES if wire_dtype in COARSE_DTYPES else 0
 
 
-def _index_bytes(encoding: IndexEncoding, length: int, gaps: GapFacts) -> int:
+def _values_end(wire_dtype: WireDtype, gaps: GapFacts) -> int:
+    scales = SCALE_BYTES * gaps.sections if wire_dtype in COARSE_DTYPES else 0
+    return scales + packed_bytes(gaps.entries, VALUE_BITS[wire_dtype])
+
+
+def _told_bytes(encoding: IndexEncoding, wire_dtype: WireDtype, gaps: GapFacts) -> int:
+    """Return the bytes that align indices, and those of the number of entries."""
+    coarse = wire_dtype in COARSE_DTYPES
+    told = count_bytes(gaps.entries) if coarse or encoding == "rice" else 0
+    return told + padding_bytes(encoding, wire_dtype, _values_end(wire_dtype, gaps))
+
+
+def _index_bytes(
+    encoding: IndexEncoding, wire_dtype: WireDtype, length: int, gaps: GapFacts
+) -> int:
     match encoding:
         case "run-length":
-            return CODE_BYTES * (gaps.entries + gaps.escapes)
+            is_told = gaps.escapes and wire_dtype not in COARSE_DTYPES
+            told = ESCAPE_COUNT_BYTES if is_told else 0
+            return told + CODE_BYTES * (gaps.entries + gaps.escapes)
         case "bit-packed":
             return packed_bytes(gaps.entries, gaps.largest.bit_length())
         case "bitmap":
@@ -93,10 +111,13 @@ def _index_bytes(encoding: IndexEncoding, length: int, gaps: GapFacts) -> int:
         case "int32":
             return INDEX_BYTES * gaps.entries
         case "rice":
-            low = packed_bytes(gaps.entries, gaps.low_bits)
-            return low + packed_bytes(gaps.entries + (gaps.quotients or 0), 1)
-        case "dense":
-            return 0
+            return rice_bytes(gaps.entries, gaps.rice or RiceCode(0, False, gaps.entries))
+    raise AssertionError(encoding)
+
+
+def rice_bytes(entries: int, code: RiceCode) -> int:
+    """Return the bytes of so many Rice-coded gaps."""
+    return packed_bytes(entries, code.low_bits) + packed_bytes(code.quotient_bits, 1)
 
 
 def packed_bytes(count: int, width: int) -> int:
@@ -133,47 +154,27 @@ def smallest(
 ) -> tuple[IndexEncoding, int]:
     """Return the encoding of a message, the smallest unless told, and the bytes of its body.
 
+    Of equal ones it is the first of `INDEX_ENCODINGS`; int32 is never smaller than packed gaps.
     Arguments are those of `body_bytes`.
     """
     if choice != "auto":
         return choice, body_bytes(choice, wire_dtype, length, gaps)
-    encodings = encodings_of(wire_dtype)
-    sizes = [
-        (body_bytes(encoding, wire_dtype, length, gaps), place)
-        for place, encoding in enumerate(encodings)
-        if encoding != "rice" or gaps.quotients is not None
-    ]
-    size, place = min(sizes)
-    return encodings[place], size
-
-
-def with_rice(gaps: GapFacts, total: int, sums: Callable[[int], Sequence[int]]) -> GapFacts:
-    """Return the facts with the Rice code that makes the gaps shortest.
-
-    A bit more of each gap halves its quotient, rounded down, so what one more saves falls from one
-    to the next: the sizes have one valley, and it is near ``log2(mean * ln 2)``.
-
-    Args:
-        gaps: What is known.
-        total: Sum of the gaps.
-        sums: Function from a number of bits to the sums of all ``gap >> bits``, for it and the next
-            two.
-    """
-    if not total:
-        return gaps._replace(quotients=0)
-    entries = gaps.entries
-    middle = max(1, int(log(2) * total / entries).bit_length() - 1)
-    while True:
-        below, here, above = sums(middle - 1)
-        if below - here < entries and middle > 1:
-            middle -= 1
-        elif here - above > entries and middle < MAX_WIDTH - 1:
-            middle += 1
-        else:
-            break
-    low, quotients = middle, here
-    if below - here < entries:
-        low, quotients = middle - 1, below
-    elif here - above > entries:
-        low, quotients = middle + 1, above
-    return GapFacts(entries, gaps.largest, gaps.escapes, low, quotients, gaps.sections)
+    coarse, entries = wire_dtype in COARSE_DTYPES, gaps.entries
+    indices = CODE_BYTES * (entries + gaps.escapes)
+    if gaps.escapes and not coarse:
+        indices += ESCAPE_COUNT_BYTES
+    found: IndexEncoding = "run-length"
+    packed, bitmap = packed_bytes(entries, gaps.largest.bit_length()), packed_bytes(length, 1)
+    if packed < indices:
+        found, indices = "bit-packed", packed
+    if bitmap < indices:
+        found, indices = "bitmap", bitmap
+    if gaps.rice is not None:
+        told = 0 if coarse else count_bytes(entries)
+        if rice_bytes(entries, gaps.rice) + told < indices:
+            found, indices = "rice", rice_bytes(entries, gaps.rice) + told
+    size = _values_end(wire_dtype, gaps) + indices
+    if coarse:
+        return found, size + _told_bytes(found, wire_dtype, gaps)
+    dense = VALUE_BITS[wire_dtype] // 8 * length
+    return ("dense", dense) if dense <= size else (found, size)

@@ -29,6 +29,7 @@ DTYPE_CODES: dict[WireDtype, int] = {
 #: Codes that version 1 has, too.
 OLD_ENCODINGS, OLD_DTYPES = 5, 3
 PARAMETER_BITS = 5  #: of the header's last byte in version 2; above them, the count's bytes less 1
+GAMMA_BIT = 7  #: of that byte
 
 
 class WireError(ValueError):
@@ -45,12 +46,14 @@ class Header(NamedTuple):
             escape codes; else 0.
         count_bytes: Bytes of the number of entries that the message ends with; 0 in version 1,
             where the size of a message says it.
+        is_gamma: True if the quotients of Rice codes are gamma codes.
     """
 
     encoding: IndexEncoding
     wire_dtype: WireDtype
     parameter: int
     count_bytes: int = 0
+    is_gamma: bool = False
 
 
 def first_word(header: Header) -> int:
@@ -59,6 +62,7 @@ def first_word(header: Header) -> int:
     version, parameter = 1, header.parameter
     if header.count_bytes:
         version, parameter = 2, parameter | header.count_bytes - 1 << PARAMETER_BITS
+        parameter |= header.is_gamma << GAMMA_BIT
     return MAGIC | version << 8 | kind << 16 | parameter << 24
 
 
@@ -97,15 +101,15 @@ def plan_of(gaps: GapFacts, length: int, coding: WireCoding) -> Plan:
     if gaps.escapes and gaps.largest <= MAX_CODE:
         gaps = gaps._replace(escapes=0)
     encoding, body = smallest(coding.index_encoding, coding.wire_dtype, length, gaps)
-    parameter = 0
+    parameter, is_gamma = 0, False
     if encoding == "bit-packed":
         parameter = gaps.largest.bit_length()
-    elif encoding == "rice":
-        parameter = gaps.low_bits
+    elif encoding == "rice" and gaps.rice is not None:
+        parameter, is_gamma = gaps.rice.low_bits, gaps.rice.is_gamma
     elif encoding == "run-length":
         parameter = int(gaps.escapes > 0)
     size = count_bytes(gaps.entries) if is_new(encoding, coding.wire_dtype) else 0
-    header = Header(encoding, coding.wire_dtype, parameter, size)
+    header = Header(encoding, coding.wire_dtype, parameter, size, is_gamma)
     return Plan(header, gaps.escapes, HEADER_BYTES + body)
 
 

@@ -15,6 +15,7 @@ from dgc_topo.wire.coding import COARSE_DTYPES, IndexEncoding, WireDtype
 from dgc_topo.wire.format import (
     DTYPE_CODES,
     ENCODING_CODES,
+    GAMMA_BIT,
     MAGIC,
     OLD_DTYPES,
     OLD_ENCODINGS,
@@ -73,7 +74,7 @@ def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, len
 def _seal_on_device(words: Tensor, first: int, seeds: tuple[int, int]) -> None:
     """Write the header without waiting for a number that a GPU has."""
     sums = word_sums(words[_FIRST_WORD - 1 :]) % PRIME
-    words[0].fill_(first)
+    words[0].fill_(first - (1 << 32) if first >> 31 else first)
     words[1].copy_((sums[0] + seeds[0]) % PRIME)  # keeps the low 32 bits
     words[2].copy_((sums[1] + (_FIRST_WORD - 1) * sums[0] + seeds[1]) % PRIME)
 
@@ -152,20 +153,19 @@ def _header(version: int, kind: int, parameter: int) -> Header:
         raise WireError(f"wire: dense {dtype} message, expected indices beside coarse values")
     if version > 1 and not is_new(encoding, dtype):
         raise WireError(f"wire: {encoding} {dtype} message of version 2, expected version 1")
-    count_bytes = 0
+    count_bytes, is_gamma = 0, False
     if version > 1:
-        count_bytes = (parameter >> PARAMETER_BITS) + 1
+        is_gamma = bool(parameter >> GAMMA_BIT)
+        count_bytes = (parameter >> PARAMETER_BITS) % MAX_COUNT_BYTES + 1
         parameter &= (1 << PARAMETER_BITS) - 1
-    if count_bytes > MAX_COUNT_BYTES:
-        raise WireError(
-            f"wire: number of entries in {count_bytes} bytes, expected at most {MAX_COUNT_BYTES}"
-        )
+    if is_gamma and encoding != "rice":
+        raise WireError(f"wire: gamma codes in a {encoding} message, expected a rice message")
     if parameter > _LARGEST_PARAMETER.get(encoding, 0):
         raise WireError(
             f"wire: {encoding} parameter {parameter}, "
             f"expected at most {_LARGEST_PARAMETER.get(encoding, 0)}"
         )
-    return Header(encoding, dtype, parameter, count_bytes)
+    return Header(encoding, dtype, parameter, count_bytes, is_gamma)
 
 
 def _listed(names: dict[int, IndexEncoding] | dict[int, WireDtype]) -> str:

@@ -87,13 +87,19 @@ def pack_flags(flags: Tensor, into: Tensor) -> None:
         into.copy_((flags.view(torch.int64) * _GATHER) >> 56)
 
 
-def unpack_plane(plane: Tensor) -> Tensor:
-    """Return the ascending indices of the bits set in *plane*, shape (n,), int64."""
+def unpack_flags(plane: Tensor) -> Tensor:
+    """Return the bits of *plane*, uint8, one after the other: uint8, 0 where one is not set."""
     if plane.device.type == "cpu":
-        flags = np.unpackbits(plane.numpy(), bitorder="little")
-        return torch.from_numpy(np.flatnonzero(flags.view(bool)))
+        return torch.from_numpy(np.unpackbits(plane.numpy(), bitorder="little"))
     spread = (plane.to(torch.int64) * _EACH_BYTE).bitwise_and_(_OWN_BIT)
-    return spread.view(torch.uint8).nonzero().view(-1)
+    return spread.view(torch.uint8)
+
+
+def set_places(flags: Tensor) -> Tensor:
+    """Return the ascending places at which *flags*, uint8, are not 0, shape (n,), int64."""
+    if flags.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(flags.numpy().view(bool)))
+    return flags.nonzero().view(-1)
 
 
 @lru_cache(maxsize=64)
@@ -200,7 +206,7 @@ def read_bitmap(plane: Tensor, count: int, start: int) -> Tensor:
     Raises:
         WireError: if there are not so many.
     """
-    found = unpack_plane(plane)
+    found = set_places(unpack_flags(plane))
     if len(found) != count:
         raise WireError(
             f"wire: bitmap with {len(found)} bits set, expected {count}: one for each value"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dgc_topo.wire import indices, rice, small
-from dgc_topo.wire.body import GapFacts, padding_bytes, with_rice
+from dgc_topo.wire.body import GapFacts, padding_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BITS, WireCoding, WireDtype
 from dgc_topo.wire.format import Plan, WireError, check_run, may_take_rice, plan_of, suits_kernels
 from dgc_topo.wire.header import open_message, seal
@@ -192,8 +191,7 @@ def _plan_gaps(
         escapes = int(torch.div(gaps, MAX_CODE, rounding_mode="floor").sum())
     facts = GapFacts(count, largest, escapes, sections=sections)
     if may_take_rice(coding):
-        total = last - start + 1 - count
-        facts = with_rice(facts, total, partial(rice.quotient_sums, gaps))
+        facts = facts._replace(rice=rice.best_rice(gaps, last - start + 1 - count))
     return plan_of(facts, length, coding)
 
 
@@ -208,7 +206,7 @@ def _write_indices(
         case "bitmap":
             indices.pack_plane(entry_indices - start, into)
         case "rice":
-            rice.write_rice(gaps, made.header.parameter, into)
+            rice.write_rice(gaps, made.header.parameter, into, is_gamma=made.header.is_gamma)
         case "int32":
             padding = len(into) - 4 * len(gaps)
             into[:padding] = 0
@@ -294,8 +292,9 @@ def _check_unused(message: Tensor, layout: Layout) -> None:
     Raises:
         WireError: if there are any.
     """
+    is_here = message.device.type == "cpu"
     for place, mask in layout.unused:
-        found = int(message[place])
+        found = message.numpy().item(place) if is_here else int(message[place])
         if found & mask:
             raise unused_bits_error(layout.header, found, mask)
 
@@ -317,7 +316,8 @@ def _read_indices(layout: Layout, message: Tensor, start: int, length: int) -> T
             escaped = bool(layout.header.parameter)
             found = indices.read_codes(coded, count, start, escaped=escaped)
         case "rice":
-            found = rice.read_rice(coded, count, layout.header.parameter, start)
+            low_bits, is_gamma = layout.header.parameter, layout.header.is_gamma
+            found = rice.read_rice(coded, count, low_bits, (start, length), is_gamma=is_gamma)
         case "bit-packed":
             found = indices.read_packed(coded, count, layout.header.parameter, start)
     indices.check_last(encoding, int(found[-1]) - start, length)

@@ -140,11 +140,10 @@ def _counted(header: Header, size: int, length: int, tail: bytes, sections: int)
             f"wire: {header.encoding} {header.wire_dtype} message of {size} bytes for {entries} "
             f"entries, expected at most {length} of them, and {least} to {most} bytes of indices"
         )
-    unused = [
-        _spare(values_end, entries * bits),
-        *((place, 0xFF) for place in range(values_end, start)),
-        *_spare_of_indices(header, entries, length, start, end),
-    ]
+    unused = [(place, 0xFF) for place in range(values_end, start)]
+    if entries * bits % 8:
+        unused.append(_spare(values_end, entries * bits))
+    unused += _spare_of_indices(header, entries, length, start, end)
     masks = tuple((place, mask) for place, mask in unused if mask)
     return Layout(header, entries, values_start, values_end, start, end, masks)
 
@@ -168,7 +167,9 @@ def _index_room(header: Header, entries: int, length: int) -> tuple[int, int]:
             exact = CODE_BYTES * entries
         case "rice":
             low = packed_bytes(entries, parameter)
-            bits = entries + (length - entries >> parameter) if entries else 0
+            most = length - entries >> parameter  # of all quotients
+            bits = entries * 2 * most.bit_length() if header.is_gamma else most
+            bits = entries + bits if entries else 0
             return low + packed_bytes(entries, 1), low + packed_bytes(bits, 1)
         case _:
             exact = packed_bytes(entries, parameter)

@@ -92,8 +92,8 @@ def _counted(
     encoding: str, parameter: int, dtype: str, body: bytes, length: int
 ) -> tuple[list[int], np.ndarray]:
     """Return indices and values of a message that says how many entries it has."""
-    count_bytes, parameter = (parameter >> 5) + 1, parameter & 31
-    check(count_bytes <= 4 and len(body) >= count_bytes)
+    is_gamma, count_bytes, parameter = parameter >> 7, (parameter >> 5 & 3) + 1, parameter & 31
+    check(len(body) >= count_bytes and (encoding == "rice" or not is_gamma))
     check(parameter <= {"bit-packed": 31, "rice": 31, "run-length": 1}.get(encoding, 0))
     count = int.from_bytes(body[-count_bytes:], "little")
     check(count <= length)
@@ -111,6 +111,8 @@ def _counted(
         values = floats(body[at:end], dtype)
     start = end + (-end % 4 if encoding == "int32" else end % 2 if coarse else 0)
     check(start <= len(body) and not any(body[end:start]))
+    if is_gamma:
+        return _gamma(parameter, count, body[start:], length), values
     return _counted_indices(encoding, parameter, count, body[start:], length), values
 
 
@@ -164,6 +166,29 @@ def _rice(low_bits: int, count: int, coded: bytes) -> list[int]:
     check(len(ends) == count)
     check(len(flags) - (ends[-1] + 1 if ends else 0) < 8)
     quotients = [end - before - 1 for before, end in zip([-1, *ends], ends, strict=False)]
+    return from_gaps([q << low_bits | r for q, r in zip(quotients, low, strict=True)])
+
+
+def _gamma(low_bits: int, count: int, coded: bytes, length: int) -> list[int]:
+    low_bytes = -(-count * low_bits // 8)
+    check(low_bytes <= len(coded))
+    low = _wide_numbers(coded[:low_bytes], count, low_bits)
+    flags, at, sizes = bits(coded[low_bytes:]), 0, []
+    for _ in range(count):
+        size = 0
+        while at < len(flags) and not flags[at]:
+            size, at = size + 1, at + 1
+        check(at < len(flags) and size <= (length - count >> low_bits).bit_length())
+        sizes.append(size)
+        at += 1
+    quotients = []
+    for size in sizes:
+        below = flags[at : at + max(size - 1, 0)]
+        check(len(below) == max(size - 1, 0))
+        highest = 2**size // 2
+        quotients.append(highest + sum(flag << place for place, flag in enumerate(below)))
+        at += len(below)
+    check(len(flags) - at < 8 and not any(flags[at:]))
     return from_gaps([q << low_bits | r for q, r in zip(quotients, low, strict=True)])
 
 

@@ -86,7 +86,8 @@ def another_kind(rng: np.random.Generator, message: Bytes) -> Bytes:
 
 
 def another_parameter(rng: np.random.Generator, message: Bytes) -> Bytes:
-    message[3] = rng.choice([0, 1, 2, 5, 8, 15, 16, 17, 24, 31, 32, 33, 37, 64, 96, 160, 255])
+    low_bits = [0, 1, 2, 5, 8, 15, 16, 17, 24, 31]
+    message[3] = rng.choice(low_bits) | rng.choice([0, 0, 32, 64, 96, 128, 160, 224])
     return message
 
 
@@ -190,6 +191,13 @@ def longer_plane(plane: bytes) -> bytes:
     return reference.sealed(message[:26] + plane + message[27:], 100)
 
 
+def gamma_message(quotients: bytes) -> bytes:
+    """Return a Rice-coded message with gamma codes of quotients, behind 4 low bits of each gap."""
+    message = message_of("rice")
+    head = message[:3] + bytes([message[3] | 0x80])
+    return reference.sealed(head + message[4:26] + quotients + message[27:], 100)
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [
@@ -227,7 +235,12 @@ def longer_plane(plane: bytes) -> bytes:
         (longer_plane(b"\x03\x01"), "last index is 115, expected below 100"),
         (longer_plane(b"\x03\x00\x01"), "expected at most 100 of them, and 3 to 4 bytes"),
         (with_bytes(message_of("rice"), 27, b"\x65"), "for 101 entries, expected at most 100"),
-        (with_bytes(message_of("rice"), 3, b"\x85"), "in 5 bytes, expected at most 4"),
+        (with_bytes(message_of("bitmap", "int8"), 3, b"\x80"), "gamma codes in a bitmap message"),
+        # Low bits 3, 14 and 0 as above, then gamma codes: quotients 0, 2 and 3 take two bytes.
+        (gamma_message(b"\x11"), "rice message with 2 gamma codes, expected 3"),
+        (gamma_message(b"\x49\x02"), "no other bit set"),
+        (gamma_message(b"\x49"), "in 1 bytes, .* expected 2 bytes"),
+        (gamma_message(b"\x03\x01"), "of a quotient of 6 bits, .* at most 3 bits"),
         (with_bytes(message_of(), 3, b"\x01"), "escape codes, expected some"),
     ],
 )

@@ -1,7 +1,9 @@
 """What is encoded comes back, in every encoding, as small as promised."""
 
+import math
 import random
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dgc_topo.wire import gamma, small
 from dgc_topo.wire.coding import (
     COARSE_DTYPES,
     INDEX_CHOICES,
@@ -101,7 +104,7 @@ def test_auto_is_the_smallest(run: tuple[int, int, list[int]], dtype: WireDtype)
 
 
 @pytest.mark.parametrize("encoding", INDEX_ENCODINGS)
-@pytest.mark.parametrize("count", [511, 512, 513, 5000, 70_001])
+@pytest.mark.parametrize("count", [511, 2048, 2049, 5000, 70_001])
 def test_many_entries_take_the_other_way_to_the_same_bytes(encoding: IndexEncoding, count: int):
     """Small messages are coded by numpy, larger ones by torch."""
     length = 20 * count
@@ -116,6 +119,65 @@ def test_many_entries_take_the_other_way_to_the_same_bytes(encoding: IndexEncodi
     assert raw[4:12] == reference.checksum(raw, length)
     if count < 6000:
         assert reference.decode(raw, length)[0] == found.tolist()
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> np.ndarray:
+    """Return gaps over several decades, as between entries of real gradients; up to 2**24."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    count = draw(st.sampled_from([1, 2, 30, 200, 2047, 2049, 20_000]))
+    largest = draw(st.sampled_from([0, 1, 4, 12, 16, 17, 24] if count < 3000 else [0, 4, 16]))
+    return (2 ** (largest * rng.random(count) ** draw(st.integers(1, 4)))).astype(np.int64) - 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(clusters(), st.integers(0, 40))
+def test_clustered_gaps_are_coded_alike_by_numpy_and_torch(gaps: np.ndarray, behind: int):
+    indices, values = torch.from_numpy(np.cumsum(gaps + 1) - 1), torch.ones(len(gaps))
+    length = int(indices[-1]) + 1 + behind
+    message = encode(indices, values, 0, length, WireCoding("rice"))
+    assert torch.equal(decode(message, 0, length)[0], indices)
+    with mock.patch.object(small, "MAX_ENTRIES", -1):
+        assert torch.equal(encode(indices, values, 0, length, WireCoding("rice")), message)
+        assert torch.equal(decode(message, 0, length)[0], indices)
+    if len(gaps) < 3000:
+        assert reference.decode(message.numpy().tobytes(), length)[0] == indices.tolist()
+
+
+def test_neighbours_and_one_far_away_take_gamma_codes_without_low_bits():
+    indices = torch.tensor([*range(9), 1000])
+    message = encode(indices, torch.ones(10), 0, 1200, WireCoding("rice"))
+    assert message[3] == 0x80
+    assert torch.equal(decode(message, 0, 1200)[0], indices)
+
+
+@settings(max_examples=60, deadline=None)
+@given(clusters())
+def test_no_other_rice_code_is_clearly_shorter(gaps: np.ndarray):
+    """Gamma quotients are best to the bit; unary ones nearly so, as for gaps at random places."""
+    count, indices = len(gaps), torch.from_numpy(np.cumsum(gaps + 1) - 1)
+    sizes, tried = np.array([gap.bit_length() for gap in gaps.tolist()]), []
+    for low_bits in range(25):
+        above = (sizes - low_bits).clip(0)
+        gamma_bits = above + (above - 1).clip(0)
+        coded = (gamma_bits, gaps >> low_bits)
+        tried += [count * (low_bits + 1) + int(quotients.sum()) for quotients in coded]
+    took = encoded_bytes(indices, 0, int(indices[-1]) + 1, WireCoding("rice"))
+    around = HEADER_BYTES + 4 * count + 1 + (count >= 2**8) + (count >= 2**16)
+    assert 8 * (took - around) <= min(tried) + 16 + 0.1 * count
+
+
+@pytest.mark.parametrize("count", [100, 150, 400, 3000])
+@pytest.mark.parametrize("mean", [30, 45, 1000, 1400])
+def test_random_places_take_at_most_0_3_bit_more_than_the_bound(count: int, mean: int):
+    """Everything counts but header and values: the number of entries, and rounding to bytes."""
+    rng, length, found = np.random.default_rng(count + mean), count * mean, []
+    logs = (math.lgamma(each + 1) for each in (length, count, length - count))
+    whole, chosen, others = logs
+    for _ in range(10):
+        picked = torch.from_numpy(distinct(rng, length, count))
+        found.append(8 * (encoded_bytes(picked, 0, length) - HEADER_BYTES - 4 * count))
+    assert np.mean(found) <= (whole - chosen - others) / math.log(2) + 0.3 * count
 
 
 def test_gaps_at_the_edges_of_16_bits_and_of_the_longest_run():
@@ -165,6 +227,16 @@ def test_bytes_are_what_they_were(encoding: IndexEncoding, dtype: WireDtype):
     """A change of these files is a new version of the format."""
     golden = bytes.fromhex((GOLDEN / f"{encoding}-{dtype}.hex").read_text())
     assert example(encoding, dtype).numpy().tobytes() == golden
+
+
+def test_other_senders_may_take_unary_quotients_where_gamma_codes_are_shorter():
+    raw = bytes.fromhex((GOLDEN / "rice-unary-float32.hex").read_text())
+    ours = example("rice", "float32")
+    assert len(ours) < len(raw)
+    assert [raw[3] >> 7, int(ours[3]) >> 7] == [0, 1]
+    message = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    for read, wanted in zip(decode(message, 5, 200_000), decode(ours, 5, 200_000), strict=True):
+        assert torch.equal(read, wanted)
 
 
 @pytest.mark.parametrize(
@@ -244,6 +316,17 @@ def test_rounding_leaves_a_difference_that_float32_holds():
         assert torch.equal((values - sent).double(), values.double() - sent.double())
         assert torch.equal(sent + (values - sent), values)
     assert to_wire(values, torch.float32) is values
+
+
+def test_gamma_codes_are_the_same_with_and_without_levels():
+    """A GPU has no way to take one level of bits after the other."""
+    numbers = torch.tensor([0, 1, 2, 3, 1000, 2**31 - 1, 5, 0, 4])
+    sizes = gamma.bit_lengths(numbers)
+    assert sizes.tolist() == [number.bit_length() for number in numbers.tolist()]
+    bits = gamma.bits_below(numbers, sizes)
+    owners, places = gamma._owners((sizes - 1).clamp(min=0))
+    assert torch.equal(bits, (numbers[owners] >> places & 1).to(torch.uint8))
+    assert torch.equal(gamma.read(bits, sizes), numbers)
 
 
 def test_unknown_names_list_the_valid_ones():
