@@ -21,7 +21,7 @@ def resumed(_: Any, settings: dict[str, Any]) -> bool:
     """Return True if training from a snapshot gives the bits of training without a stop."""
     mesh = mesh_of()
     model = sharded(mesh["shard"])
-    state = dt.compress_fsdp(model, mesh["replicate"], "tree", density="10%", **settings)
+    state = dt.compress_fsdp(model, mesh["replicate"], "tree", "10%", **settings)
     train(model, 3, torch.optim.SGD(model.parameters(), 0.1))
     model.first.bias.requires_grad_(False)  # what waits for it waits on
     train(model, 3, torch.optim.SGD(model.parameters(), 0.1))
