@@ -1,7 +1,7 @@
 """Probing the machines of a launcher: rates, interfaces, the network file, and advice from it."""
 
 import json
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -169,15 +169,16 @@ def test_a_model_that_is_none_is_refused_before_anything_is_probed(launched, tmp
 
 @pytest.mark.alone
 def test_the_probed_rate_is_the_rate_of_the_labs_links():
-    rate = 200e6
-    try:
-        lab = Lab(LabSpec(num_hosts=2, rate_bits_per_s=rate)).__enter__()
-    except LabError as error:
-        pytest.skip(str(error))
-    with lab, Session(lab, 2) as session:
-        facts, _ = session.call("tests.workers.lab.jobs:probed", {"longest_s": 0.2})
+    rate = 400e6
+    with ExitStack() as stack:
+        try:
+            lab = stack.enter_context(Lab(LabSpec(num_hosts=2, rate_bits_per_s=rate)))
+        except LabError as error:
+            pytest.skip(str(error))
+        session = stack.enter_context(Session(lab, 2))
+        facts, _ = session.call("tests.workers.lab.jobs:probed", {"longest_s": 0.25})
     payload = 1448 / 1514 * rate
-    assert facts["bandwidth_bits_per_s"] == pytest.approx(payload, rel=0.03)
+    assert facts["bandwidth_bits_per_s"] == pytest.approx(payload, rel=0.04)
     assert 0.85 * payload < facts["both_ways_bits_per_s"] < 1.03 * payload
     assert [each["interface"] for each in facts["interfaces"]] == ["eth0", "eth0"]
     assert [each["line_bits_per_s"] for each in facts["interfaces"]] == [None, None]
