@@ -18,11 +18,12 @@ from torch import Tensor
 from dgc_topo import topologies
 from dgc_topo.payload import BundlePayload, DensePayload, Payload, SparsePayload, TernaryPayload
 from dgc_topo.plugins import is_file
-from dgc_topo.runtime.failure import StepPlace, Watch
+from dgc_topo.runtime.failure import StepPlace, Watch, in_words
 from dgc_topo.schedule import Schedule
 from dgc_topo.topology import Topology
 
 _MOST_BYTES = 1 << 20  # bytes of a rank's settings as text
+_MOST_NAMED = 6  # differences in one error
 
 
 class RanksDifferError(ValueError):
@@ -45,6 +46,35 @@ def check_equal(
             for key in keys
         )
         raise RanksDifferError(f"ranks differ: {differences}; expected the same on every rank")
+
+
+def check_all_equal(settings: Mapping[int, Mapping[str, Any]]) -> None:
+    """Refuse JSON values of several ranks that differ.
+
+    Keys are compared between those ranks that have them: a server need not know the compressor of
+    the others.
+
+    Args:
+        settings: Those of each rank, by key.
+
+    Raises:
+        RanksDifferError: naming keys, and values with the ranks that have them.
+    """
+    found = []
+    for key in dict.fromkeys(key for each in settings.values() for key in each):
+        by_value: dict[str, list[int]] = {}
+        for rank, each in settings.items():
+            if key in each:
+                by_value.setdefault(json.dumps(each[key]), []).append(rank)
+        if len(by_value) > 1:
+            # What most have comes last, as that to which the others are odd.
+            listed = sorted(by_value.items(), key=lambda each: (len(each[1]), -each[1][0]))
+            texts = [f"{value} on {in_words(ranks)}" for value, ranks in listed]
+            found.append(f"{key} is {', '.join(texts)}")
+    if found:
+        more = len(found) - _MOST_NAMED
+        named = found[:_MOST_NAMED] + ([f"{more} more differences"] if more > 0 else [])
+        raise RanksDifferError(f"ranks differ: {'; '.join(named)}; expected the same on every rank")
 
 
 def settings_of(topology: Topology, world_size: int, seed: int, payload: Payload) -> dict[str, Any]:
@@ -105,10 +135,8 @@ def compare_ranks(
 ) -> None:
     """Compare the settings of all ranks of a group; each of them calls this.
 
-    Keys that only one of two ranks has are skipped: a server need not know the others' compressor.
-
     Raises:
-        RanksDifferError: on every rank, if those of one differ from rank 0's.
+        RanksDifferError: on every rank, as `check_all_equal`.
         PeerError: if a peer is lost or silent.
     """
     text = json.dumps(settings).encode()
@@ -126,10 +154,8 @@ def compare_ranks(
     padded = torch.zeros(max(sizes), dtype=torch.uint8, device=own.device)
     padded[: len(own)] = own
     texts = zip(gather(padded), sizes, strict=True)
-    first, *others = (json.loads(each[:end].numpy().tobytes()) for each, end in texts)
-    for rank, other in enumerate(others, start=1):
-        both = [key for key in first if key in other]
-        check_equal({k: first[k] for k in both}, {k: other[k] for k in both}, 0, rank)
+    found = (json.loads(each[:end].numpy().tobytes()) for each, end in texts)
+    check_all_equal(dict(enumerate(found)))
 
 
 def _gather(own: Tensor, group: dist.ProcessGroup | None, watch: Watch) -> list[Tensor]:

@@ -157,12 +157,12 @@ class Watch:
     def timed_out(self, peers: Iterable[int]) -> PeerError:
         """Return the error for a time-out in which each of the *peers* may be the silent one."""
         suspects = sorted(set(peers))
-        return self._error(suspects, f"nothing from {_ranks(suspects)} {self._within}")
+        return self._error(suspects, f"nothing from {in_words(suspects)} {self._within}")
 
     def lost_one_of(self, peers: Iterable[int], error: RuntimeError) -> PeerError:
         """Return the error for a failure that each of the *peers* may have caused."""
         suspects = sorted(set(peers))
-        reason = f"lost connection to {_ranks(suspects)}: {_in_short(error)}"
+        reason = f"lost connection to {in_words(suspects)}: {_in_short(error)}"
         return self._error(suspects, reason, VERDICT_S)
 
     def _silent(self, first: Posted, others: Iterable[Posted]) -> PeerError:
@@ -180,8 +180,8 @@ class Watch:
                     lost[pending.peer] = error
         mute = {pending.peer for pending in silent if pending.is_receive} - lost.keys()
         deaf = {pending.peer for pending in silent} - mute - lost.keys()
-        reasons = [f"nothing from {_ranks(sorted(mute))}"] if mute else []
-        reasons += [f"{_ranks(sorted(deaf))} took no message"] if deaf else []
+        reasons = [f"nothing from {in_words(sorted(mute))}"] if mute else []
+        reasons += [f"{in_words(sorted(deaf))} took no message"] if deaf else []
         silence = [f"{' and '.join(reasons)} {self._within}"] if reasons else []
         # A rank that left may be the cause of the silence or its victim, so name both ranks.
         return self._error(mute | deaf | lost.keys(), "; ".join(silence + _losses(lost)))
@@ -214,7 +214,8 @@ def _losses(errors: dict[int, RuntimeError]) -> list[str]:
     ]
 
 
-def _ranks(ranks: Sequence[int]) -> str:
+def in_words(ranks: Sequence[int]) -> str:
+    """Return ranks as a text, such as ``ranks 0, 2``."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     return f"ranks {', '.join(map(str, ranks))}"

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import distributed_c10d
 
 from dgc_topo.averaging import Attendance
 from dgc_topo.liveness import current
 from dgc_topo.payload import DensePayload, Payload
-from dgc_topo.runtime import Communicator, DistributedTransport, Traffic
+from dgc_topo.runtime import Communicator, DistributedTransport, PeerError, Traffic
+from dgc_topo.runtime.breaking import break_waits
+from dgc_topo.runtime.comparison import topology_settings
 from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.topology import Topology, load_topology
+from dgc_topo.training.difference_board import DifferenceBoard
+from dgc_topo.training.marks import DisagreementError
+from dgc_topo.training.twin_groups import twin_of
 from dgc_topo.training.waiting import Waits
 from dgc_topo.workers.watching import watch_group
 
@@ -82,7 +87,7 @@ class OwnGroup:
             _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
         self.gossips = first.goal != "all-reduce"
         self.contributors: list[int] = first.contributors.tolist()
-        self._group = _twin_of(group, timeout)
+        self._group = twin_of(group, timeout)
         watch_group(self._group, timeout)
         self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._transport = DistributedTransport(self._group, timeout)
@@ -90,7 +95,10 @@ class OwnGroup:
         butterfly = load_topology("butterfly")
         self._butterfly = Communicator(butterfly, self._transport, compare=False)
         self._catching_up = self._butterfly
-        self._waits = Waits(self.where, self.rank)
+        # For messages of its own beside those of the training, which compares payloads.
+        self._beside = Communicator(topology, self._transport, seed, compare=False)
+        self._differences = DifferenceBoard(self._group)
+        self._waits = Waits(self.where, self.rank, look=partial(_break_if_told, weakref.ref(self)))
         self._failure: BaseException | None = None
         _ALL.add(self)
 
@@ -124,9 +132,10 @@ class OwnGroup:
         have compared them before.
         """
         if not attendance.is_full:
-            self._communicator, self._catching_up = (
+            arranged = attendance.arranged(self.topology)
+            self._communicator, self._beside, self._catching_up = (
                 Communicator(topology, self._transport, self.seed, compare=False)
-                for topology in (attendance.arranged(self.topology), attendance.catching_up())
+                for topology in (arranged, arranged, attendance.catching_up())
             )
 
     def catch_up(self, payload: Payload, iteration: int) -> Traffic:
@@ -152,6 +161,20 @@ class OwnGroup:
         found: list[float] = votes.tolist()
         return found
 
+    def heard(self, flags: Sequence[bool], device: torch.device, iteration: int) -> list[float]:
+        """Return flags, mixed by the topology: above 0 where a rank heard from has set them.
+
+        Args:
+            flags: This rank's.
+            device: They travel by its connections.
+            iteration: As of `run`.
+        """
+        values = torch.tensor(flags, dtype=torch.float32, device=device)
+        goals = frozenset({self._beside.schedule(iteration).goal})
+        self._guarded(self._beside, DensePayload(values, goals=goals), iteration, iteration)
+        found: list[float] = values.tolist()
+        return found
+
     def mean(self, flat: Tensor) -> Tensor:
         """Return the mean over all ranks, the same bits on each, over a butterfly.
 
@@ -162,13 +185,29 @@ class OwnGroup:
         return flat.div_(self.world_size)
 
     def compare(self, settings: Mapping[str, Any]) -> None:
-        """Compare JSON values with those of every other rank, by key.
+        """Compare topology, seed and JSON values with those of every other rank, by key.
 
         Raises:
-            RanksDifferError: on every rank, naming rank and key.
+            RanksDifferError: on every rank, naming ranks, keys and values.
         """
         if self.world_size > 1:
-            self._transport.compare(self.where, settings)
+            own = topology_settings(self.topology, self.world_size, self.seed)
+            self._transport.compare(self.where, {**own, "seed": self.seed, **settings})
+
+    def name_difference(self, settings: Mapping[str, Any]) -> NoReturn:
+        """End with the error that names in what ranks differ, now that some have found out.
+
+        The others are told, wherever they wait in this group.
+
+        Args:
+            settings: What this rank is at: JSON values by key.
+
+        Raises:
+            RanksDifferError: in any case.
+        """
+        error = self._differences.tell(self.where, settings)
+        self.fail(error)
+        raise error
 
     @torch.no_grad()
     def make_equal(self, tensors: Iterable[Tensor]) -> None:
@@ -200,7 +239,8 @@ class OwnGroup:
     def close(self) -> None:
         """Let go of the group; nothing can run any more."""
         self.fail(RuntimeError("closed"))
-        del self._communicator, self._catching_up, self._butterfly, self._transport, self._group
+        del self._communicator, self._beside, self._catching_up, self._butterfly
+        del self._transport, self._group
 
     def _guarded(
         self, communicator: Communicator, payload: Payload, iteration: int, step: int | None = None
@@ -213,9 +253,23 @@ class OwnGroup:
                 traffic = communicator.run(payload, iteration)
         except BaseException as error:
             self.fail(error)
+            if isinstance(error, PeerError) and self._differences.are_told():
+                raise DisagreementError(f"{self.where}: ranks differ, as others found") from error
             raise
         liveness.note("computing")
         return traffic
+
+    def _break_if_told(self) -> None:
+        """End a wait for ranks that have found that ranks differ, and do not come."""
+        group = getattr(self, "_group", None)  # none once closed
+        if group is not None and self._differences.are_told():
+            break_waits(group)
+
+
+def _break_if_told(found: weakref.ref[OwnGroup]) -> None:
+    own = found()
+    if own is not None:
+        own._break_if_told()  # noqa: SLF001  # its own
 
 
 def _check_process_group(where: str, group: dist.ProcessGroup | None) -> None:
@@ -242,42 +296,6 @@ def _check_schedule(where: str, schedule: Schedule, *, sums_all: bool) -> None:
             f"{where} has ranks that only serve ({ranks}), but every rank trains here, expected "
             "one without, such as parameter-server:server=colocated"
         )
-
-
-def _twin_of(group: dist.ProcessGroup | None, timeout: timedelta) -> dist.ProcessGroup:
-    """Return a new group of the same ranks and backends; all of them call it, and nobody else."""
-    own = dist.group.WORLD if group is None else group
-    assert own is not None
-    ranks, backend = dist.get_process_group_ranks(own), dist.get_backend_config(own)
-    if len(ranks) == dist.get_world_size():
-        twin = dist.new_group(timeout=timeout, backend=backend)
-    else:
-        with _as_many_groups_on_all(own):
-            twin = dist.new_group(
-                ranks, timeout=timeout, backend=backend, use_local_synchronization=True
-            )
-    assert isinstance(twin, dist.ProcessGroup)
-    return twin
-
-
-@contextmanager
-def _as_many_groups_on_all(group: dist.ProcessGroup) -> Iterator[None]:
-    """Make all ranks of a group know equally many groups.
-
-    The name of a new group among some of the ranks contains how many groups a rank knows.  Where
-    some ranks are in more groups than others, they would wait for each other under two names.
-    """
-    known = distributed_c10d._world.pg_names  # noqa: SLF001
-    on_cpu = "cpu" in dist.get_backend_config(group)
-    count = torch.tensor([len(known)], device="cpu" if on_cpu else "cuda")
-    dist.all_reduce(count, dist.ReduceOp.MAX, group=group)
-    strangers = [object() for _ in range(len(known), int(count))]
-    known.update(dict.fromkeys(strangers, "a place kept"))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for each in strangers:
-            del known[each]  # type: ignore[arg-type]
 
 
 #: All that are alive.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,24 +39,12 @@ class PartSum:
             torch._foreach_copy_(self.compressor.momenta(), self.momenta)
 
 
-class MarkCheck(NamedTuple):
-    """Comparison of what all ranks must have alike.
-
-    Attributes:
-        marks: This rank's.
-        num_ranks: Number of ranks.
-    """
-
-    marks: Sequence[bool]
-    num_ranks: int
-
-
 def average(
     compressor: BucketDGC,
     gradients: Mapping[str, Tensor],
     exchange: Callable[[Payload], object],
     is_used: Sequence[bool] = (),
-    check: MarkCheck | None = None,
+    marks: Sequence[bool] = (),
 ) -> PartSum:
     """Compress a part of the gradient, sum it over the ranks, and write the average.
 
@@ -69,7 +56,7 @@ def average(
             by the average if all ranks' are finite.
         exchange: Sums a payload over the ranks in place.
         is_used: True for each parameter that this rank used, or nothing.
-        check: What ranks must have alike; None compares nothing.
+        marks: Marks of what ranks must have alike; none compare nothing.
 
     Raises:
         DisagreementError: if ranks differ in that; on all ranks.
@@ -79,12 +66,10 @@ def average(
         payload = compressor.compress(gradients)
     except NonFiniteGradientError:
         payload, is_finite = compressor.neutral(), False
-    marks = [] if check is None else check.marks
     flags = Flags(payload, [not is_finite, *marks, *is_used])
     exchange(flags.bundle)
     num_odd, *counts = flags.counts()
-    if check is not None:
-        check_marks("hook", counts[: len(marks)], marks, check.num_ranks)
+    check_marks("hook", counts[: len(marks)], marks)
     num_users = counts[len(marks) :]
     momenta = [momentum.clone() for momentum in compressor.momenta()]
     if not num_odd:

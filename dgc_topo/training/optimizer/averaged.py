@@ -98,7 +98,8 @@ class AveragedRule(CompressingRule):
 
     def marks(self, iteration: int, progress: int) -> list[bool]:
         """See `Rule.marks`; all ranks or none have set what they share."""
-        return super().marks(iteration, 2 * progress + self.was_set)
+        counts = self.was_set and self._sums_all
+        return super().marks(iteration, 2 * progress + counts)
 
     @property
     def was_set(self) -> bool:
@@ -179,16 +180,26 @@ class AveragedRule(CompressingRule):
             scale_gradients(self.parameters, factor)
         self.compressor.move()
 
+    @property
+    def _sums_all(self) -> bool:
+        """True if every rank is part of every exchange, and all get one sum."""
+        return not self.own.gossips and self._attendance.is_full
+
     def _compare(self, iteration: int) -> None:
-        """Compare steps and parameters before an all-reduce, of which all ranks have to be part.
+        """Compare steps, parameters and hyper-parameters, before a message of another size goes.
+
+        Where all ranks are part of a sum, they are compared with all; in gossip with those that
+        this exchange hears from, so that nobody waits for others than without.
 
         Raises:
             DisagreementError: as `Rule.step`.
         """
-        if not self.own.gossips and self._attendance.is_full:
-            marks = self.marks(iteration, 0)
-            counts = self.own.counts(marks, self._device)
-            check_marks(self.where, counts, marks, self.own.world_size)
+        marks, number = self.marks(iteration, 0), iteration // self.averaging.every
+        if self._sums_all:
+            found = self.own.counts(marks, self._device, iteration)
+        else:
+            found = self.own.heard(marks, self._device, number)
+        check_marks(self.where, found, marks)
 
     def _exchange(self, iteration: int) -> bool:
         """Run the schedule on what this rank sends; return False if nobody could use the sum."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from pydantic_core import to_jsonable_python
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
@@ -15,6 +17,7 @@ from dgc_topo.sizes import is_sparse
 from dgc_topo.training.in_steps import in_steps
 from dgc_topo.training.optimizer.averaged import AveragedRule
 from dgc_topo.training.optimizer.compressing import MomentumCorrectionRule
+from dgc_topo.training.optimizer.hyperparameters import hyperparameters
 from dgc_topo.training.optimizer.rules import AverageRule, Rule
 from dgc_topo.training.optimizer.updates_rule import UpdateRule
 from dgc_topo.training.own_group import OwnGroup
@@ -193,19 +196,30 @@ def trained_groups(
     ]
 
 
-def shared_settings(optimizer: Optimizer, rule: str, model: nn.Module) -> dict[str, str]:
-    """Return the settings that must be equal on every rank, by key."""
+def shared_settings(
+    optimizer: Optimizer, rule: str, model: nn.Module, choice: Choice
+) -> dict[str, Any]:
+    """Return the settings that must be equal on every rank, as JSON values by key."""
     named = [*model.named_parameters(), *model.named_buffers()]
     tensors: dict[Tensor, str] = {tensor: name for name, tensor in named}
-    own = {"optimizer": type(optimizer).__name__, "rule": rule}
-    return {**own, **described(optimizer, tensors)}
+    own = {"optimizer": type(optimizer).__name__, "rule": rule, "look_ahead": choice.look_ahead}
+    config: dict[str, Any] = to_jsonable_python(asdict(choice.config))
+    return {**own, **config, **described(optimizer, tensors)}
 
 
-def described(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, str]:
-    """Return shape and type of tensors by name, and if the optimizer trains them now."""
+def described(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Any]:
+    """Return what tensors are, by name, and the optimizer's hyper-parameters.
+
+    A tensor is a shape and a type, and the word that the optimizer trains it now, in which group.
+    """
     groups = optimizer.param_groups
-    trained = {id(p) for group in groups for p in group["params"] if p.requires_grad}
-    return {
-        name: f"{tuple(t.shape)} {t.dtype}{', trained' if id(t) in trained else ''}"
-        for t, name in names.items()
-    }
+    found = {id(p): n for n, each in enumerate(groups) for p in each["params"] if p.requires_grad}
+
+    def words(tensor: Tensor) -> str:
+        text = f"{tuple(tensor.shape)} {tensor.dtype}"
+        if id(tensor) not in found:
+            return text
+        where = f" in parameter group {found[id(tensor)]}" if len(groups) > 1 else ""
+        return f"{text}, trained{where}"
+
+    return {**hyperparameters(optimizer), **{name: words(t) for t, name in names.items()}}

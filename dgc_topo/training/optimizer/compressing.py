@@ -99,7 +99,7 @@ class CompressingRule(Rule):
             factor = self._clip_factor(self._gradients(), self._local_bound)
         marks = self.marks(iteration, progress)
         num_odd, *counts = self.own.counts([factor is None, *marks], self._device, iteration)
-        check_marks(self.where, counts, marks, self.own.world_size)
+        check_marks(self.where, counts, marks)
         return None if num_odd else factor
 
 

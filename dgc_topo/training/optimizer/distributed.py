@@ -141,9 +141,7 @@ class DistributedOptimizer(Facade):
         self._begin()
         own_code = chosen.code if chosen else None
         texts = {"averaging's text": own_code.digest} if own_code else {}
-        if chosen is not None and chosen.participation < 1:
-            texts |= {"topology": str(self._own.topology), "seed": str(seed)}
-        self._own.compare({**shared_settings(optimizer, self.rule, model), **texts})
+        self._own.compare({**shared_settings(optimizer, self.rule, model, choice), **texts})
         self._own.make_equal([*model.parameters(), *model.buffers()])
         self._rule.start()
         if self._own.rank == 0:
@@ -177,7 +175,8 @@ class DistributedOptimizer(Facade):
             The closure's loss.
 
         Raises:
-            RanksDifferError: on every rank, if they train other parameters or are at other steps.
+            RanksDifferError: on every rank, if they train other parameters, have other learning
+                rates or the like, or are at other steps.
             PeerError: if a peer is lost or silent.
             RuntimeError: in every step after an error.
         """
@@ -319,7 +318,7 @@ class DistributedOptimizer(Facade):
         """Make the rule's step; if ranks turn out to differ, find out in what.
 
         Raises:
-            RanksDifferError: on every rank, naming ranks and what differs.
+            RanksDifferError: naming ranks and what differs.
         """
         try:
             return self._rule.step(self.steps, self.steps - self.skipped_steps)
@@ -329,8 +328,7 @@ class DistributedOptimizer(Facade):
                 "skipped steps": self.skipped_steps,
                 "parameters were set by the script": self._rule.was_set,
             }
-            self._own.compare({**counts, **described(self._wrapped, self._names)})
-            raise
+            self._own.name_difference({**counts, **described(self._wrapped, self._names)})
 
     def _note_skipped(self) -> None:
         """Count a skipped step; GradScaler knows why, but others have to be told."""

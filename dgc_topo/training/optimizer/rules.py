@@ -36,6 +36,7 @@ from dgc_topo.compression.layout import FlatBuffer, FlatLayout
 from dgc_topo.payload import SUM, DensePayload
 from dgc_topo.training.buckets import gradients_of
 from dgc_topo.training.marks import NUM_MARKS, check_marks, marks_of, number_of
+from dgc_topo.training.optimizer.hyperparameters import GroupNumber
 from dgc_topo.training.own_group import OwnGroup
 
 Parameters = Mapping[str, nn.Parameter]
@@ -68,6 +69,7 @@ class Rule(ABC):
         self.config, self.clip_norm = replace(config, clip_norm=None), config.clip_norm
         self.groups: Sequence[Parameters] = ()
         self.parameters: Parameters = {}
+        self._group_number = GroupNumber(optimizer)
 
     def train(self, groups: Sequence[Parameters]) -> None:
         """Train these parameters from now on.
@@ -77,11 +79,11 @@ class Rule(ABC):
         """
         self.groups = groups
         self.parameters = dict(sorted((name, p) for group in groups for name, p in group.items()))
-        self._layout = number_of(self.parameters)
+        self._trained = [number_of(group) if group else 0 for group in groups]
 
     def marks(self, iteration: int, progress: int) -> list[bool]:
         """Return what all ranks must have alike in a step; see `step` for the arguments."""
-        return marks_of(iteration, progress, self._layout)
+        return marks_of(iteration, progress, self._group_number.now(self._trained))
 
     @property
     def was_set(self) -> bool:
@@ -146,7 +148,8 @@ class Rule(ABC):
             False if a gradient was not finite: then nothing has changed.
 
         Raises:
-            DisagreementError: on all ranks, if they are at other steps or train other parameters.
+            DisagreementError: if ranks are at other steps, train other parameters or have other
+                hyper-parameters; on all ranks, in gossip on those that hear from the odd one.
         """
 
     @torch.no_grad()
@@ -206,6 +209,8 @@ class AverageRule(Rule):
         another size would end the processes that expect the former.
         """
         marks = self.marks(iteration, progress)
+        if self.own.num_workers < self.own.world_size:  # a server's marks are in no sum
+            check_marks(self.where, self.own.counts(marks, self._device, iteration), marks)
         if self._buffer is not None and self._buffer is not self._next_buffer:
             self._run(self._buffer.flat.zero_(), self._buffer, marks, iteration)
         self._buffer = self._next_buffer
@@ -229,7 +234,7 @@ class AverageRule(Rule):
             place.copy_(torch.tensor(marks))
         wire_dtype = self.config.wire_dtype
         self.own.run(DensePayload(flat, wire_dtype, goals=SUM), iteration)
-        check_marks(self.where, place.tolist(), marks, self.own.num_workers, wire_dtype)
+        check_marks(self.where, place.tolist(), marks)
         return flat
 
     def _fill(self) -> Tensor:

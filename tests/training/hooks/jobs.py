@@ -4,6 +4,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import dgc_topo as dt
+from dgc_topo.runtime import RanksDifferError
 
 SMALL = 0.002  # MB of a bucket: a layer or two
 
@@ -288,8 +290,6 @@ def errors(group: dist.ProcessGroup, kind: str) -> list[str]:
     """Return the texts of the errors of two backward passes."""
     rank = dist.get_rank(group)
     hook: dict[str, Any] = {"density": 0.1, "momentum": 0.9}
-    if kind == "ranks differ":
-        hook["density"] += 0.1 * rank
     model = DistributedDataParallel(Plain(), process_group=group, bucket_cap_mb=SMALL)
     state = dt.HookState(model, **hook)
     model.register_comm_hook(state, dt.hook)
@@ -313,4 +313,44 @@ def errors(group: dist.ProcessGroup, kind: str) -> list[str]:
             found.append(f"{type(error).__name__}: {error}")
             model = DistributedDataParallel(model.module, process_group=group)
             model.register_comm_hook(state, dt.hook)
+    return found
+
+
+def made_with_others(group: dist.ProcessGroup) -> list[str]:
+    """Make hooks with other settings on rank 1; return the errors, and the momentum afterwards."""
+    is_odd, found = dist.get_rank(group) == 1, []
+    model = DistributedDataParallel(Plain(), process_group=group)
+    for density, rate in ((0.2, 0.1), (0.1, 0.3)) if is_odd else ((0.1, 0.1), (0.1, 0.1)):
+        own = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.8)
+        try:
+            dt.HookState(model, density=density, optimizer=own)
+        except RanksDifferError as error:
+            found.append(str(error))
+    return [*found, f"{own.param_groups[0]['momentum']:g}"]
+
+
+def alternating(world_size: int, iteration: int) -> dt.Schedule:
+    """Return a ring in even iterations, a tree in odd ones."""
+    name = "tree" if iteration % 2 else "ring"
+    return dt.load_topology(name).schedule(world_size)
+
+
+def another_step_at_density_1(group: dist.ProcessGroup) -> list[str]:
+    """Load an older step on rank 1; return the error over a changing topology, and over a ring."""
+    found = []
+    for topology in (dt.Topology("alternating", alternating), "ring"):
+        model = DistributedDataParallel(Plain(), process_group=group)
+        state = dt.HookState(model, topology, density=1, timeout=timedelta(seconds=20))
+        model.register_comm_hook(state, dt.hook)
+        data, text = batches(dist.get_rank(group)), ""
+        for step in range(4):
+            if step == 2 and dist.get_rank(group) == 1:
+                state.load_state_dict({**state.state_dict(), "step": 1})
+            inputs, targets = next(data)
+            try:
+                (model(inputs) - targets).square().mean().backward()
+            except (RuntimeError, ValueError) as error:
+                text = str(error)
+                break
+        found.append(text)
     return found

@@ -159,15 +159,24 @@ def test_a_failure_reaches_the_user_and_nothing_goes_on_after_it(workers):
         assert "rank 1 is gone" in others[0]
 
 
-def test_ranks_with_other_settings_are_told(workers):
-    for found in workers.run(2, jobs.errors, "ranks differ"):
-        assert "density is 0.2 on rank 1, 0.1 on rank 0" in found[0]
+def test_ranks_with_other_settings_are_told_before_anything_is_changed(workers):
+    expected = "density is 0.2 on rank 1, 0.1 on ranks 0, 2", "lr of parameter group 0 is 0.3 on "
+    for found in workers.run(3, jobs.made_with_others):
+        assert all(text in each for text, each in zip(expected, found[:2], strict=True))
+        assert found[2] == "0.8"  # momentum that stayed in the optimizer
 
 
 def test_a_rank_at_another_step_is_named_on_all(workers):
     """As after a state that was loaded there alone."""
     for found in workers.run(2, jobs.errors, "another step"):
         assert "step is 1 on rank 1, 2 on rank 0" in found[0]
+
+
+def test_at_density_1_a_rank_at_another_step_is_named_if_steps_differ_in_their_schedules(workers):
+    found = workers.run(2, jobs.another_step_at_density_1)
+    for changes, same in found:
+        assert "step is 1 on rank 1, 2 on rank 0" in changes
+        assert same == ""
 
 
 def test_a_gradient_that_was_averaged_before_is_refused(workers):

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 import dgc_topo as dt
 from dgc_topo.runtime import RanksDifferError
-from tests.training.optimizer.training import Net, begin, data, loss_of
+from tests.training.optimizer.training import Net, begin, data, loss_of, sgd
 
 LONG = timedelta(seconds=30)  #: for nobody to wait
 
@@ -43,6 +43,8 @@ def change(kind: str, model: Net, optimizer: Optimizer, before: Any) -> None:
         optimizer.load_state_dict(before)
     elif kind == "set":
         torch.nn.init.ones_(model.last.weight)
+    elif kind == "rate":
+        optimizer.param_groups[0]["lr"] = 0.5
 
 
 def head_only(model: torch.nn.Module) -> Optimizer:
@@ -68,3 +70,39 @@ def added(group: dist.ProcessGroup, density: float, odd: int | None) -> tuple[st
         except RanksDifferError as error:
             return str(error), False
     return "", not torch.equal(before, model.first.weight)
+
+
+def made_with_others(group: dist.ProcessGroup) -> list[str]:
+    """Make optimizers with other rates, settings and rules on rank 1; return the errors."""
+    is_odd, found = dist.get_rank(group) == 1, []
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {}),
+        ({"clip_norm": 1.0}, {"clip_norm": 2.0}),
+        ({"averaging": "diloco:every=2"}, {"averaging": "diloco:every=3"}),
+    ]
+    for settings, differences in cases:
+        model = Net()
+        own = sgd(model)
+        if is_odd and not settings:
+            own.param_groups[1]["lr"] = 0.4
+        chosen = {**settings, **(differences if is_odd else {})}
+        try:
+            dt.DistributedOptimizer(own, model, group=group, timeout=LONG, **chosen)
+        except RanksDifferError as error:
+            found.append(str(error))
+    return found
+
+
+def scheduled(group: dist.ProcessGroup) -> int:
+    """Train with rates that change in every step, alike on all but in their last digits."""
+    model = Net()
+    own = sgd(model)
+    optimizer = dt.DistributedOptimizer(own, model, "ring", 0.1, group=group, timeout=LONG)
+    rank, given = dist.get_rank(group), data(dist.get_world_size(group))
+    for step in range(4):
+        optimizer.zero_grad()
+        loss_of(model, given, step, rank).backward()
+        for each in own.param_groups:
+            each["lr"] = 0.1 / (step + 1) * (1 + rank * 1e-15)
+        optimizer.step()
+    return optimizer.steps

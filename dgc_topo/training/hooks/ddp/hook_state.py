@@ -23,7 +23,7 @@ from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.compressors import Compressors
 from dgc_topo.training.hooks.ddp.leftovers import Leftovers
 from dgc_topo.training.hooks.ddp.passes import BackwardPass
-from dgc_topo.training.hooks.ddp.plan import plan_of, settings_text
+from dgc_topo.training.hooks.ddp.plan import plan_of, settings_text, shared_settings
 from dgc_topo.training.hooks.ddp.reduction import Compressing, DenseMean, Reduction
 from dgc_topo.training.hooks.ddp.running import PassRunner
 from dgc_topo.training.hooks.ddp.takeover import Takeover, tell_takeover
@@ -74,6 +74,8 @@ class HookState:
     Raises:
         TopologyError: if there is no such topology, or it cannot run with this world size.
         ValueError: if a setting cannot be honoured, before anything is changed.
+        RanksDifferError: on every rank, if ranks differ in settings, or in the optimizer's
+            hyper-parameters where it is given; likewise.
 
     Example:
         >>> import torch, torch.distributed as dist
@@ -122,6 +124,7 @@ class HookState:
         )
         self.config, self.step = plan.config, 0
         self._group = OwnGroup("hook", topology, group, seed=seed, timeout=timeout, sums_all=True)
+        self._group.compare(shared_settings(self._parameters, plan, optimizer))
         self._scaler, self._num_workers = scaler, self._group.num_workers
         self._compressors = Compressors(
             partial(_in_memory, self._parameters), self.config, self._num_workers

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
+from pydantic_core import to_jsonable_python
 from torch import nn
 from torch.optim import Optimizer
 
@@ -13,6 +14,7 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.sizes import is_sparse
 from dgc_topo.training.hooks.ddp.takeover import Takeover, takeover_of
 from dgc_topo.training.hooks.settings import hook_config
+from dgc_topo.training.optimizer.hyperparameters import hyperparameters
 
 
 def settings_text(config: DGCConfig) -> str:
@@ -105,3 +107,19 @@ def plan_of(
         given |= {"momentum": moved.momentum, "nesterov": moved.nesterov}
         plain = hook_config(where, density, **given)
     return HookPlan(*local_decays(where, plain, moved.decays, parameters), moved)
+
+
+def shared_settings(
+    parameters: Mapping[str, nn.Parameter], plan: HookPlan, optimizer: Optimizer | None
+) -> dict[str, Any]:
+    """Return the settings that must be equal on every rank, as JSON values by key.
+
+    Args:
+        parameters: The model's, by name.
+        plan: The hook's settings.
+        optimizer: The user's, before momentum moves out of it; None if the hook does not know it.
+    """
+    own = {} if optimizer is None else hyperparameters(optimizer)
+    tensors = {name: f"{tuple(each.shape)} {each.dtype}" for name, each in parameters.items()}
+    config: dict[str, Any] = to_jsonable_python(asdict(plan.config))
+    return {**config, "weight decay by parameter": plan.decays, **own, **tensors}

@@ -13,8 +13,8 @@ from dgc_topo.training.hooks.compressors import BucketDGC, Compressors
 from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result, Rollback, SummedBucket
 from dgc_topo.training.hooks.flags import used
 from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
-from dgc_topo.training.hooks.sums import MarkCheck, PartSum, average
-from dgc_topo.training.marks import DisagreementError, marks_of
+from dgc_topo.training.hooks.sums import PartSum, average
+from dgc_topo.training.marks import DisagreementError, check_marks, marks_of
 from dgc_topo.training.own_group import OwnGroup
 from dgc_topo.wire.coding import WireDtype
 from dgc_topo.wire.tensors import TORCH_DTYPES
@@ -48,13 +48,19 @@ class DenseMean:
 
     def __init__(self, group: OwnGroup, wire_dtype: WireDtype) -> None:
         self._group, self._wire_dtype = group, wire_dtype
+        self._compared: BackwardPass | None = None  # the last one whose number was compared
 
     @torch.no_grad()
     def run(
         self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
     ) -> None:
-        """See `Reduction.run`."""
+        """See `Reduction.run`.
+
+        Raises:
+            RanksDifferError: on every rank, naming ranks and their steps, where steps matter.
+        """
         del layout
+        self._compare(buffer.device, within)
         flat = buffer.to(torch.float32)  # itself, as a rule
         flat.div_(self._group.num_workers)
         wire_dtype = self._wire_dtype
@@ -65,6 +71,20 @@ class DenseMean:
         if flat is not buffer:
             buffer.copy_(flat)
         result.set_result(buffer)
+
+    def _compare(self, device: torch.device, within: BackwardPass) -> None:
+        """Compare the number of the pass, at its first bucket, if it decides what is sent to whom.
+
+        Nothing else here depends on it: there is neither state nor a warm-up at density 1.
+        """
+        if within is self._compared or not self._group.topology.varies:
+            return
+        self._compared = within
+        marks = marks_of(within.number)
+        try:
+            check_marks("hook", self._group.counts(marks, device, within.number), marks)
+        except DisagreementError:
+            self._group.name_difference({"step": within.number})
 
 
 class Compressing:
@@ -123,20 +143,17 @@ class Compressing:
         Raises:
             RanksDifferError: on every rank, naming ranks and their steps.
         """
-        check = None
-        if not within.buckets:
-            check = MarkCheck(marks_of(within.number), self._group.num_workers)
+        marks = [] if within.buckets else marks_of(within.number)
         try:
             return average(
                 compressor,
                 gradients,
                 lambda each: self._group.run(each, within.number),
                 is_used,
-                check,
+                marks,
             )
         except DisagreementError:
-            self._group.compare({"step": within.number})
-            raise
+            self._group.name_difference({"step": within.number})
 
     def _add_decay(self, gradients: Mapping[str, Tensor]) -> None:
         """Add this rank's share of the weight decay to its gradients."""

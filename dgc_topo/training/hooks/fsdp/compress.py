@@ -7,10 +7,12 @@ machines.  A hybrid of sharding and replication (HSDP) does the same without com
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+from pydantic_core import to_jsonable_python
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -65,6 +67,7 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
         ValueError: if the model is not sharded, FSDP already averages over replicas, *replicas*
             holds ranks of one shard group, the topology is not such an all-reduce, or a setting is
             unknown or has no place here; nothing has changed then.
+        RanksDifferError: on every rank, if replicas differ in settings; likewise.
 
     Example:
         >>> import torch, torch.distributed as dist
@@ -85,6 +88,7 @@ def compress_fsdp(  # noqa: PLR0913  # the call is all that a script has to say
     group = _group_of(where, replicas)
     _check_apart(where, group, parts[0].shard_group)
     own = OwnGroup(where, topology, group, seed=seed, timeout=timeout, sums_all=True)
+    own.compare(to_jsonable_python(asdict(config)))
     locals_ = (local_of(parameter) for part in parts for parameter in part.parameters())
     own.make_equal(each for each in locals_ if not each.is_meta)
     state = FSDPHookState(model, parts, own, config, scaler)

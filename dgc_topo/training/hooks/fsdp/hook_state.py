@@ -242,14 +242,12 @@ class FSDPHookState:
         for each in self._sums:
             shapes |= each.part.shapes()
         marks = marks_of(self.step, number_of(shapes))
-        counts = self._replicas.counts(marks, self._device, self.step)
         try:
-            check_marks(_WHERE, counts, marks, self._num_replicas)
+            check_marks(_WHERE, self._replicas.counts(marks, self._device, self.step), marks)
         except DisagreementError:
             trained = {name: name in shapes for name in self._homes}
             texts = {name: "trained" if yes else "frozen" for name, yes in trained.items()}
-            self._replicas.compare({"step": self.step, **texts})
-            raise
+            self._replicas.name_difference({"step": self.step, **texts})
 
     def _end(self) -> None:
         """End the step: all ranks keep it, or all skip it."""
