@@ -7,7 +7,6 @@ one plane of bits, so one look for them reads them all.  (Golomb 1966; Rice 1979
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +22,12 @@ from dgc_topo.wire.indices import (
     write_packed,
 )
 from dgc_topo.wire.limits import MAX_WIDTH
-from dgc_topo.wire.rice_choice import code_bits, gamma_code, unary_low_bits
+from dgc_topo.wire.rice_choice import (
+    MOST_GAMMA_ENTRIES,
+    code_bits,
+    gamma_code,
+    unary_low_bits,
+)
 
 _TILE = 1 << 14  #: gaps at once on a CPU: their numbers stay in its cache
 _PLANE_BITS = 16  #: from so many low bits on, they lie in two planes
@@ -32,19 +36,21 @@ _PLANE_BITS = 16  #: from so many low bits on, they lie in two planes
 def best_rice(gaps: Tensor, total: int) -> RiceCode:
     """Return a Rice code that makes gaps short; with gamma quotients where these take less.
 
-    Of many gaps a sample shows that.  On a GPU it waits two or three times.
+    Many gaps get unary quotients: on links of 10 Mbit/s and above, coding so many as gamma codes
+    takes longer than sending the bytes that this saves.  On a GPU it waits twice.
 
     Args:
         gaps: Shape (n,), int64, n at least 1.
         total: Their sum.
     """
-    low_bits = unary_low_bits(len(gaps), total)
-    unary = RiceCode(low_bits, False, len(gaps) + _quotient_sum(gaps, low_bits))
-    some = gaps[:: -(-len(gaps) // _TILE)]
-    by_gamma = gamma_code(len(some), _counts(some))
-    if code_bits(by_gamma, len(some)) * len(gaps) >= code_bits(unary, len(gaps)) * len(some):
+    count = len(gaps)
+    low_bits = unary_low_bits(count, total)
+    unary = RiceCode(low_bits, False, count + _quotient_sum(gaps, low_bits))
+    if count > MOST_GAMMA_ENTRIES:
         return unary
-    return by_gamma if len(some) == len(gaps) else gamma_code(len(gaps), _counts(gaps))
+    found: list[int] = torch.bincount(gamma.bit_lengths(gaps), minlength=MAX_WIDTH + 1).tolist()
+    by_gamma = gamma_code(count, found)
+    return by_gamma if code_bits(by_gamma, count) < code_bits(unary, count) else unary
 
 
 def write_rice(gaps: Tensor, low_bits: int, into: Tensor, *, is_gamma: bool) -> None:
@@ -161,19 +167,6 @@ def _quotient_sum(gaps: Tensor, low_bits: int) -> int:
         return int((gaps >> low_bits).sum())
     parts = (gaps.numpy()[at : at + _TILE] for at in range(0, len(gaps), _TILE))
     return sum(int((part >> low_bits).sum()) for part in parts)
-
-
-def _counts(gaps: Tensor) -> list[int]:
-    """Return the numbers of gaps by their bit length, up to `MAX_WIDTH`."""
-    if gaps.device.type != "cpu":
-        found: list[int] = torch.bincount(gamma.bit_lengths(gaps), minlength=MAX_WIDTH + 1).tolist()
-        return found
-    parts = (gaps[at : at + _TILE] for at in range(0, len(gaps), _TILE))
-    counts = [
-        np.bincount(gamma.bit_lengths(part).numpy(), minlength=MAX_WIDTH + 1) for part in parts
-    ]
-    summed: list[int] = np.sum(counts, 0).tolist()
-    return summed
 
 
 def _tile_of(numbers: Tensor, low_bits: int) -> int:

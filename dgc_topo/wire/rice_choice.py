@@ -11,6 +11,8 @@ from math import log, sqrt
 
 from dgc_topo.wire.body import RiceCode
 
+#: Entries up to which a message may take gamma codes.
+MOST_GAMMA_ENTRIES = 4096
 _PER_MEAN = 2 * log((1 + sqrt(5)) / 2)
 
 
