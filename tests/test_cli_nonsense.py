@@ -25,6 +25,8 @@ CALLS = {
     "sizes": ["vgg16"],
     "schema": [],
     "report": ["folder"],
+    "results diff": ["before", "after"],
+    "results list": [],
     "data": ["fashion-mnist", "--destination", "file"],
     "calibrate": ["--output", "file", "--rate", "none"],
     "bench collectives": ["--bytes", "none"],

@@ -77,7 +77,14 @@ class Animation:
 
 
 def animate(schedule: Schedule, *, title: str = "") -> Animation:
-    """Return an animation of a schedule; see `Animation`.
+    """Return an animation of a schedule, for a notebook or, with its `save`, for a browser.
+
+    Args:
+        schedule: Schedule of at most 64 ranks, of which the first 64 steps are shown.
+        title: Heading; the schedule's size by default.
+
+    Raises:
+        ValueError: if there are more ranks than can be told apart.
 
     Example:
         >>> dt.animate(dt.load_topology("ring").schedule(4), title="ring of 4")

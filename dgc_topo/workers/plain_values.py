@@ -98,7 +98,7 @@ def _bytes_of(tensor: Tensor) -> Tensor:
 
 
 def _read_tensor(file: IO[bytes], dtype: str, shape: Sequence[int]) -> Tensor:
-    found = torch.empty(tuple(shape), dtype=getattr(torch, dtype))
+    found = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device="cpu")
     place: Any = _bytes_of(found).numpy().data if math.prod(shape) else b""
     done = 0
     while done < len(place):
