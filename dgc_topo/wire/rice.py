@@ -36,8 +36,8 @@ _PLANE_BITS = 16  #: from so many low bits on, they lie in two planes
 def best_rice(gaps: Tensor, total: int) -> RiceCode:
     """Return a Rice code that makes gaps short; with gamma quotients where these take less.
 
-    Many gaps get unary quotients: on links of 10 Mbit/s and above, coding so many as gamma codes
-    takes longer than sending the bytes that this saves.  On a GPU it waits twice.
+    Many gaps get unary quotients: gamma codes of so many take several times as long to write and
+    read (`benchmarks/results/2026-11-30-entry-bits.md`).  On a GPU it waits twice.
 
     Args:
         gaps: Shape (n,), int64, n at least 1.

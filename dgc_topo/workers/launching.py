@@ -31,7 +31,7 @@ from dgc_topo.workers.hosts import Hosts, Loopback
 from dgc_topo.workers.plain_values import read_value, write_value
 from dgc_topo.workers.session import Session
 
-#: What a forked worker has imported when it starts.
+#: Modules that a forked worker has imported when it starts.
 _MODULES = ("dgc_topo.workers.joining", "dgc_topo.workers.launching")
 
 
