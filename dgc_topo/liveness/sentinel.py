@@ -109,17 +109,21 @@ class Sentinel:
             self._lose(Loss(self._duty.rank, self._board.read(0), "frozen", STOPPED))
             # The others go on without it: it must not wake up, and its launcher is to know.
             signal.pidfd_send_signal(self._parent, signal.SIGKILL)
-        for link in [link for link in self._links if link.rank is not None]:
+        for link in self._met():
             link.silence_s += listened_s
             if link.silence_s > _SILENT_S and not link.has_left:
                 self._lose_silent(link)
         if now - self._last_word_s >= _WORD_EVERY_S:
             self._last_word_s = now
             word = {"at": _as_json(self._board.read(0))}
-            for link in self._links:
+            for link in self._met():
                 link.send(word, may_drop=True)
             for rank in list(self._to_dial):
                 self._dial(rank, *self._to_dial.pop(rank))
+
+    def _met(self) -> list[PeerLink]:
+        """Return the links to ranks, and not those of strangers, who are told nothing."""
+        return [link for link in self._links if link.rank is not None]
 
     def _lose_silent(self, link: PeerLink) -> None:
         assert link.rank is not None
@@ -131,7 +135,7 @@ class Sentinel:
         if loss.rank in self._losses:
             return
         self._losses[loss.rank] = loss
-        for link in [self._owner, *self._links]:
+        for link in [self._owner, *self._met()]:
             link.send({"loss": loss.to_json()})
 
     def _mourn(self) -> None:
@@ -158,8 +162,7 @@ class Sentinel:
                 case {"failed": str(why)} if len(self._losses) == self._accepted:
                     self._lose(Loss(self._duty.rank, self._board.read(0), "failed", why))
                 case {"where": True}:
-                    known = [link for link in self._links if link.rank is not None]
-                    places = [[link.rank, _as_json(link.place)] for link in known]
+                    places = [[link.rank, _as_json(link.place)] for link in self._met()]
                     self._owner.send({"places": places})
                 case {"go on": True}:
                     self._accepted = len(self._losses)

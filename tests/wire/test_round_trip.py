@@ -26,7 +26,7 @@ from dgc_topo.wire.coding import (
     encodings_of,
 )
 from dgc_topo.wire.format import DTYPE_CODES
-from dgc_topo.wire.limits import HEADER_BYTES
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
 from dgc_topo.wire.message import decode, encode, encoded_bytes
 from dgc_topo.wire.rice_choice import MOST_GAMMA_ENTRIES
 from dgc_topo.wire.scales import rounded
@@ -128,7 +128,8 @@ def clusters(draw: st.DrawFn) -> np.ndarray:
     rng = np.random.default_rng(draw(st.integers(0, 2**31)))
     count = draw(st.sampled_from([1, 2, 30, 200, 2047, 2049, 20_000]))
     largest = draw(st.sampled_from([0, 1, 4, 12, 16, 17, 24] if count < 3000 else [0, 4, 16]))
-    return (2 ** (largest * rng.random(count) ** draw(st.integers(1, 4)))).astype(np.int64) - 1
+    gaps = (2 ** (largest * rng.random(count) ** draw(st.integers(1, 4)))).astype(np.int64) - 1
+    return gaps[np.cumsum(gaps + 1) <= MAX_RUN - 40]
 
 
 @settings(max_examples=60, deadline=None)

@@ -178,14 +178,18 @@ def test_who_takes_leave_is_no_loss_and_strangers_are_not_heard():
         ):
             with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as stranger:
                 stranger.sendall(b"".join(json.dumps(each).encode() + b"\n" for each in said))
-                assert stranger.makefile("rb").read() == answer  # and shown the door
+                with stranger.makefile("rb") as heard:
+                    assert heard.read() == answer  # and shown the door
         with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as stranger:
             stranger.sendall(b"[" * 8192)
             assert_closed(stranger)
-        found[1].do("close")
-        found[1].process.kill()
-        found[1].process.wait()
-        time.sleep(1)
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as stranger:
+            found[1].do("close")
+            found[1].process.kill()
+            found[1].process.wait()
+            stranger.settimeout(2)  # longer than sentinels keep silent
+            with pytest.raises(TimeoutError):  # who says nothing is told nothing
+                stranger.recv(1)
         assert [each.do("loss") for each in (found[0], found[2])] == ["None"] * 2
 
 
