@@ -134,22 +134,6 @@ def clear_errors() -> Iterator[None]:
             raise
 
 
-@contextmanager
-def saying_how_to_go_on(how: str) -> Iterator[None]:
-    """Have `clear_errors` say how to go on, if a signal or the loss of a worker ends the block."""
-    try:
-        yield
-    except (KeyboardInterrupt, AskedToEnd) as ended:
-        ended.add_note(how)
-        raise
-    except RuntimeError as error:
-        # A LaunchError has the loss, an error of a rank itself its lost peers.
-        is_loss = getattr(error, "loss", None) is not None or bool(getattr(error, "peers", None))
-        if is_loss and "--resume" not in str(error):
-            error.add_note(how)
-        raise
-
-
 def _with_notes(said: str, error: BaseException) -> str:
     between = "\n" if "\n" in said else "; "
     return between.join([said, *getattr(error, "__notes__", ())])

@@ -20,7 +20,6 @@ from dgc_topo.cli.console import (
     console,
     naming_options,
     print_raw,
-    saying_how_to_go_on,
     topology_from,
 )
 from dgc_topo.cli.downloads import data
@@ -110,13 +109,15 @@ def compare(
     - dgc-topo compare quickstart
     - dgc-topo compare mine.toml -o results/second
     """
+    from dgc_topo.cli.going_on import saying_how_to_go_on
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
     from dgc_topo.experiments.runner import run_scenario
 
     with clear_errors():
         check_folder("--output", output)
-        with saying_how_to_go_on("the same command goes on"), ProgressBars(console) as bars:
+        going_on = saying_how_to_go_on("the same command goes on", scenario, output)
+        with going_on, ProgressBars(console) as bars:
             folder = run_scenario(
                 scenario, output, bars, limit_s=60 * minutes, max_restarts=max_restarts
             )
@@ -166,6 +167,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
     - torchrun --max-restarts 3 --nproc-per-node 4 -m dgc_topo train a.toml --topology ring --resume
     """
     from dgc_topo.averaging import load_averaging
+    from dgc_topo.cli.going_on import saying_how_to_go_on
     from dgc_topo.cli.progress import ProgressBars
     from dgc_topo.cli.show import print_findings
     from dgc_topo.experiments.jobs import Part
@@ -177,6 +179,7 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
 
     how = "the same command " + ("goes on" if resume else "with --resume goes on")
     how += " from the newest checkpoint"
+    going_on = saying_how_to_go_on(how, scenario, output, get_part)
     with clear_errors(), naming_options(OF_A_PART):
         if was_launched():
             from dgc_topo.cli.under_launcher import train_as_rank
@@ -186,12 +189,12 @@ def train(  # noqa: PLR0913, PLR0917 - one argument per option
                     f"--max-restarts {max_restarts}: under a launcher, which starts the processes, "
                     "expected none (give torchrun its own --max-restarts, and this --resume)"
                 )
-            with saying_how_to_go_on(how):
+            with going_on:
                 train_as_rank(scenario, get_part, output, resume=resume)
             return
         check_folder("--output", output)
         part = get_part()
-        with saying_how_to_go_on(how), ProgressBars(console) as bars:
+        with going_on, ProgressBars(console) as bars:
             folder = run_scenario(
                 scenario, output, bars, part=part, resume=resume, max_restarts=max_restarts
             )

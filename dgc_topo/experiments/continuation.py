@@ -7,9 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from dgc_topo.experiments.jobs import plan_jobs
+from dgc_topo.experiments.jobs import Part, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions
-from dgc_topo.experiments.scenario import Scenario
+from dgc_topo.experiments.scenario import Scenario, parse_scenario
+from dgc_topo.experiments.scenario.load import read_scenario
+from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.training_cases import cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
@@ -111,6 +113,30 @@ def _of_others(folder: Path, records: Iterable[Measurement], jobs: Sequence[Job]
         if place.name not in names and complete_numbers(place):
             return f"{folder}: holds checkpoints of another run, {place.name}"
     return ""
+
+
+def is_begun(path: str | Path, output: str | Path | None, part: Part | None = None) -> bool:
+    """Return True if a scenario's results folder holds something that its runs can go on with.
+
+    Args:
+        path: Scenario file, or the name of one that comes with the package.
+        output: Results folder; ``results/NAME`` by default.
+        part: Part of the scenario whose runs count; all of it by default.
+
+    Raises:
+        ValueError: if scenario, part or records cannot be read.
+    """
+    path = scenario_path(path)
+    scenario = parse_scenario(read_scenario(path), str(path), path.parent)
+    scenario = part.of(scenario) if part else scenario
+    jobs, _ = plan_jobs(scenario) if scenario.train else ([], [])
+    earlier = earlier_in(results_folder(scenario, output), jobs)
+    return bool(earlier.done or earlier.begun)
+
+
+def results_folder(scenario: Scenario, output: str | Path | None) -> Path:
+    """Return the folder of a scenario's results: *output*, or ``results/NAME``."""
+    return Path("results", scenario.name) if output is None else Path(output)
 
 
 def refuse_others(folder: Path, earlier: Earlier) -> None:

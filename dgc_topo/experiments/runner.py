@@ -17,6 +17,7 @@ from dgc_topo.experiments.continuation import (
     in_order,
     jobs_beside,
     refuse_others,
+    results_folder,
     start_of,
 )
 from dgc_topo.experiments.jobs import Part, check_trainings, plan_jobs
@@ -98,8 +99,7 @@ class Place:
     @property
     def folder(self) -> Path:
         """Folder for the results."""
-        default = Path("results", self.scenario.name)
-        return default if self.output is None else Path(self.output)
+        return results_folder(self.scenario, self.output)
 
     def open(self, told: OnMoved, keep: Sequence[str] | None = None) -> ResultsFolder:
         """Return a folder without records, or with only the records of the jobs to *keep*.

@@ -272,8 +272,7 @@ class Restarts:
             raise error
         if self._count == self._most:
             limit = LaunchError(
-                f"{error}\nafter {self._count} restarts (--max-restarts {self._most}); --resume "
-                "goes on from the newest checkpoint"
+                f"{error}\nafter {self._count} restarts (--max-restarts {self._most})"
             )
             limit.loss = error.loss
             raise limit from error
