@@ -25,8 +25,10 @@ from dgc_topo.schedule import Goal, Schedule
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.training.difference_board import DifferenceBoard
 from dgc_topo.training.marks import DisagreementError
+from dgc_topo.training.setting import elements_of
 from dgc_topo.training.twin_groups import twin_of
 from dgc_topo.training.waiting import Waits
+from dgc_topo.workers.plain_values import bytes_of
 from dgc_topo.workers.watching import watch_group
 
 #: As in torch's own groups: a rank may evaluate or save for a while, and the others wait.
@@ -211,11 +213,14 @@ class OwnGroup:
 
     @torch.no_grad()
     def make_equal(self, tensors: Iterable[Tensor]) -> None:
-        """Give every rank the first contributor's tensors, bit for bit; shapes must agree."""
+        """Give every rank the first contributor's tensors, bit for bit; shapes must agree.
+
+        They have passed `check_settable`.
+        """
         source = dist.get_global_rank(self._group, self.contributors[0])
-        for tensor in tensors:
-            whole = tensor.detach().contiguous()
-            as_bytes = whole.view(-1).view(torch.uint8)  # a backend may not know the type
+        for tensor in map(elements_of, tensors):
+            whole = tensor.detach().resolve_conj().resolve_neg().contiguous()
+            as_bytes = bytes_of(whole)  # a backend may not know the type
             if as_bytes.numel():
                 dist.broadcast(as_bytes, source, group=self._group)
             if whole.data_ptr() != tensor.data_ptr():

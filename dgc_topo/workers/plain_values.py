@@ -41,7 +41,7 @@ def write_value(file: IO[bytes], value: Any, name: str) -> None:
     file.write(len(text).to_bytes(_LENGTH_BYTES, "little"))
     file.write(text)
     for each in tensors:
-        file.write(_bytes_of(each).numpy().data)
+        file.write(bytes_of(each).numpy().data)
 
 
 def read_value(file: IO[bytes]) -> Any:
@@ -93,13 +93,15 @@ def _key(key: Any, name: str) -> Any:
     return key
 
 
-def _bytes_of(tensor: Tensor) -> Tensor:
-    return tensor.reshape(-1).view(torch.uint8)
+def bytes_of(tensor: Tensor) -> Tensor:
+    """Return the bytes of a contiguous tensor, sharing its memory."""
+    # A lone element that was expanded is contiguous, with a stride that no view takes.
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def _read_tensor(file: IO[bytes], dtype: str, shape: Sequence[int]) -> Tensor:
     found = torch.empty(tuple(shape), dtype=getattr(torch, dtype), device="cpu")
-    place: Any = _bytes_of(found).numpy().data if math.prod(shape) else b""
+    place: Any = bytes_of(found).numpy().data if math.prod(shape) else b""
     done = 0
     while done < len(place):
         count = file.readinto(place[done:])  # type: ignore[attr-defined]

@@ -10,19 +10,24 @@ from __future__ import annotations
 import atexit
 import ipaddress
 import json
+import logging
+import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 
+import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed import distributed_c10d
 
-from dgc_topo.liveness import Loss, Watched, current, make_current
+from dgc_topo.liveness import Loss, Watched, current, end_with_launcher, make_current
 from dgc_topo.runtime.breaking import break_connections, break_waits
 from dgc_topo.workers.seat import Seat
 
+_LOG = logging.getLogger(__name__)
 _TOKEN_BYTES = 16
 _BACKLOG = 128
 
@@ -110,7 +115,8 @@ def watch_group(group: dist.ProcessGroup, patience: timedelta) -> None:
     """Watch the ranks of a script's own group from now on; all of them call this.
 
     Done once in a process, for a group of all its ranks that met at a TCP store, as under any
-    launcher.  Other groups only have their waits broken when a rank is lost.
+    launcher.  Other groups only have their waits broken when a rank is lost.  Under torchrun the
+    process ends with it from now on: orphans would train on, beside those of the next start.
 
     Args:
         group: The process group.
@@ -119,16 +125,39 @@ def watch_group(group: dist.ProcessGroup, patience: timedelta) -> None:
     Raises:
         RuntimeError: if a rank does not come.
     """
+    end_with_launcher()
     master, store = _meeting_of_default_group()
     is_watched = isinstance(current(), Watched)
     if not is_watched and master is not None and group.size() == dist.get_world_size():
         seat = Seat(group.rank(), group.size())
-        watching = Watching(PrefixStore("dgc-topo liveness", store), seat, master)
+        _warn_of_shared_store(seat)
+        # torchrun's store may outlive the processes that it starts again.
+        store = PrefixStore(f"dgc-topo liveness {_number_of_start(group)}", store)
+        watching = Watching(store, seat, master)
         watching.begin(patience)
         watching.complete(patience)
         atexit.register(_take_leave)
     if isinstance(watched := current(), Watched):
         watched.whenever_lost(lambda _: break_waits(group))
+
+
+def _number_of_start(group: dist.ProcessGroup) -> int:
+    """Return a number that all ranks of a group have alike, and no others."""
+    on_cpu = "cpu" in dist.get_backend_config(group)
+    number = torch.tensor([secrets.randbits(62)], device="cpu" if on_cpu else "cuda")
+    dist.broadcast(number, dist.get_global_rank(group, 0), group=group)
+    return int(number)
+
+
+def _warn_of_shared_store(seat: Seat, environment: Mapping[str, str] = os.environ) -> None:
+    """Say how torchrun's restarts come to work, where they are wanted."""
+    shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if shared and seat.rank == 0 and environment.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        _LOG.warning(
+            "torchrun --max-restarts: all starts share one store, in which new processes find the "
+            "addresses of lost ones, and init_process_group fails or hangs; expected "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment"
+        )
 
 
 def _meeting_of_default_group() -> tuple[str | None, Store]:

@@ -7,6 +7,9 @@ import sys
 import psutil
 import pytest
 
+from dgc_topo.workers.seat import Seat
+from dgc_topo.workers.watching import _warn_of_shared_store
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 
 ENDLESS = """
@@ -16,11 +19,20 @@ end_with_launcher()
 print("up", flush=True)
 time.sleep(600)
 """
+#: What a hook or an optimizer does in a script of one's own.
+OWN_LOOP = """
+import torch.distributed as dist
+from dgc_topo.training.own_group import OwnGroup
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+group = OwnGroup("test", "ring")
+"""
 
 
 def test_nothing_is_left_of_torchruns_workers_when_it_is_killed(tmp_path):
+    """Of ``dgc-topo``, and of a script that only makes its optimizer or hook."""
     script = tmp_path / "endless.py"
-    script.write_text(ENDLESS)
+    own = OWN_LOOP + ENDLESS.replace("end_with_launcher()", "pass")
+    script.write_text(f"import os\nexec({own!r} if os.environ['RANK'] == '1' else {ENDLESS!r})")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     with subprocess.Popen(
         [*command, "--nproc-per-node", "2", str(script)],
@@ -34,6 +46,16 @@ def test_nothing_is_left_of_torchruns_workers_when_it_is_killed(tmp_path):
         launcher.kill()
         assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert len(workers) == 2
+
+
+@pytest.mark.parametrize(("restarts", "told"), [("3", 1), ("0", 0)])
+def test_a_script_is_told_what_restarts_of_torchrun_need(restarts, told, caplog):
+    given = {"TORCHELASTIC_MAX_RESTARTS": restarts, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    _warn_of_shared_store(Seat(0, 2), given)
+    _warn_of_shared_store(Seat(0, 2), given | {"TORCHELASTIC_USE_AGENT_STORE": "False"})
+    _warn_of_shared_store(Seat(1, 2), given)
+    said = [record.message for record in caplog.records]
+    assert ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in each for each in said] == [True] * told
 
 
 def test_a_worker_that_was_orphaned_before_it_could_ask_ends_at_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -11,17 +11,21 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from dgc_topo.compression.resharding import is_shared_out, state_for
 from dgc_topo.liveness import current
+from dgc_topo.runtime.breaking import break_waits
+from dgc_topo.training.averaging.base import mean_of
 from dgc_topo.training.checkpoints.errors import CheckpointError
+from dgc_topo.training.checkpoints.fitting import check_fits, check_names
 from dgc_topo.training.checkpoints.forms import check_own, same_form
-from dgc_topo.training.checkpoints.manifest import Manifest, complete_numbers, newest_manifest
+from dgc_topo.training.checkpoints.manifest import complete_numbers, newest_manifest
 from dgc_topo.training.checkpoints.plain import checksum, plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
 from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.training.optimizer.facade import Facade
+from dgc_topo.training.setting import check_loadable
 from dgc_topo.training.waiting import Waits
 from dgc_topo.workers.group import Worker
 
@@ -45,7 +49,8 @@ def save(path: str | Path, **objects: Any) -> None:
             plain values: numbers, texts, tensors, and lists, tuples and dictionaries of them.
 
     Raises:
-        ValueError: if something holds other values: no checkpoint runs code when it is loaded.
+        ValueError: if something holds other values (no checkpoint runs code when it is loaded), or
+            a model has a buffer made with ``expand``, which torch cannot load.
         OSError: on every rank, if one cannot write; earlier checkpoints are as they were.
 
     Example:
@@ -57,7 +62,7 @@ def save(path: str | Path, **objects: Any) -> None:
         {'step': 100}
     """
     folder, peers = Path(path), _Peers()
-    states = {name: plain(name, _state_of(each)) for name, each in objects.items()}
+    states = {name: _state_to_save(name, each) for name, each in objects.items()}
     content = {"objects": states, "randoms": plain("random states", random_states())}
     before = newest_manifest(folder)
     peers.sets(folder).write(
@@ -73,8 +78,9 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
 
     Everything is compared first: nothing changes if a name or a shape differs.  A checkpoint of as
     many ranks continues bit for bit, random states included.  With another number of ranks the
-    residuals and velocities of compressors are shared out anew and their sums stay; what is equal
-    on all former ranks is loaded on every rank.
+    residuals and velocities of compressors are shared out anew and their sums stay; models that a
+    `DistributedOptimizer` mixes begin with their mean; what is equal on all former ranks is loaded
+    on every rank.
 
     Args:
         path: Folder of the checkpoints.
@@ -92,7 +98,7 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
     """
     folder, peers = Path(path), _Peers()
     loaded = peers.sets(folder).read(
-        lambda manifest: _check_names(folder, manifest, objects),
+        lambda manifest: check_names(folder, manifest, objects),
         lambda manifest: (
             [peers.rank] if manifest.world_size == peers.world_size else range(manifest.world_size)
         ),
@@ -108,8 +114,11 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
     states: Mapping[str, Any] = ranks[0]["objects"]
     if loaded.manifest.world_size != peers.world_size:
         with same_form(folder):
+            mixed = _mixed(objects.values())
             states = {
-                name: _shared_out(name, each, [rank["objects"][name] for rank in ranks], peers)
+                name: _shared_out(
+                    name, each, [rank["objects"][name] for rank in ranks], peers, mixed
+                )
                 for name, each in objects.items()
             }
     _put_all(folder, objects, states)
@@ -138,7 +147,7 @@ class _Peers:
             (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         )
         self._worker = _worker() if together else None
-        self._waits = Waits(_WHERE, self.rank)
+        self._waits = Waits(_WHERE, self.rank, look=_break_if_lost)
 
     def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
         """See `World.gather`."""
@@ -153,6 +162,12 @@ class _Peers:
     def sets(self, folder: Path) -> Sets:
         """Return the sets in a folder."""
         return Sets(folder, self.gather, [self.rank])
+
+
+def _break_if_lost() -> None:
+    """End a wait in the default group, which nobody else watches, once a rank is lost."""
+    if current().loss is not None:
+        break_waits()
 
 
 def _worker() -> Worker:
@@ -181,18 +196,36 @@ def _state_of(value: Any) -> Any:
     return value.state_dict() if _has_state(value) else value
 
 
-def _check_names(folder: Path, manifest: Manifest, objects: Mapping[str, Any]) -> None:
-    missing = [name for name in manifest.settings if name not in objects]
-    unknown = [name for name in objects if name not in manifest.settings]
-    if missing or unknown:
-        raise CheckpointError(
-            f"{folder}: the checkpoint holds {sorted(manifest.settings)}, got "
-            f"{sorted(objects)}: missing {missing}, unknown {unknown}; expected the same names"
-        )
+def _state_to_save(name: str, value: Any) -> Any:
+    """Return the state of an object as plain content.
+
+    Raises:
+        ValueError: if it holds other values, or could not be loaded.
+    """
+    state = _state_of(value)
+    if isinstance(value, nn.Module):
+        check_loadable(name, {key: each for key, each in state.items() if torch.is_tensor(each)})
+    return plain(name, state)
 
 
-def _shared_out(name: str, value: Any, states: Sequence[Any], peers: _Peers) -> Any:
-    """Return this rank's state of an object, out of those of another number of ranks."""
+def _mixed(objects: Iterable[Any]) -> set[int]:
+    """Return which parameters are trained by optimizers that keep ranks together themselves."""
+    facades = [each for each in objects if isinstance(each, Facade)]
+    return {id(p) for each in facades for group in each.param_groups for p in group["params"]}
+
+
+def _shared_out(
+    name: str, value: Any, states: Sequence[Any], peers: _Peers, mixed: Container[int]
+) -> Any:
+    """Return this rank's state of an object, out of those of another number of ranks.
+
+    Args:
+        name: Of the object.
+        value: The object.
+        states: Those of all former ranks, in their order.
+        peers: The ranks now.
+        mixed: Parameters, by their identity, whose values may differ between ranks.
+    """
     own = states[peers.rank % len(states)]
     if hasattr(value, "state_for"):
         return value.state_for(states, peers.rank, peers.world_size)
@@ -202,7 +235,10 @@ def _shared_out(name: str, value: Any, states: Sequence[Any], peers: _Peers) -> 
     if isinstance(value, nn.Module):  # running statistics may differ
         names = dict(value.named_parameters(remove_duplicate=False))
         compared = [{key: state[key] for key in state if key in names} for state in states]
-    if len({checksum(each) for each in compared}) > 1:
+    differ = len({checksum(each) for each in compared}) > 1
+    if differ and isinstance(value, nn.Module) and any(id(p) in mixed for p in value.parameters()):
+        return {**own, **mean_of(compared)}
+    if differ:
         raise CheckpointError(
             f"{name}: differs between the {len(states)} ranks of the checkpoint, so that "
             f"{peers.world_size} ranks cannot share it; expected as many ranks as before"
@@ -211,11 +247,12 @@ def _shared_out(name: str, value: Any, states: Sequence[Any], peers: _Peers) -> 
 
 
 def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    """Load all states, or none."""
-    stateful = {name: each for name, each in objects.items() if _has_state(each)}
+    """Load all states, or none; those of models first, as an optimizer may set parameters."""
+    order = sorted(objects.items(), key=lambda item: not isinstance(item[1], nn.Module))
+    stateful = {name: each for name, each in order if _has_state(each)}
     for name, each in stateful.items():
         try:
-            _check(f"{folder}: {name}", each, states[name])
+            check_fits(f"{folder}: {name}", each, states[name])
         except CheckpointError:
             raise
         except Exception as error:  # the state of something else, of whatever form
@@ -243,48 +280,3 @@ def _put(value: Any, state: Any) -> None:
         value.set_state(state)
     else:
         value.load_state_dict(state)
-
-
-def _check(where: str, value: Any, state: Any) -> None:
-    """Refuse a state whose shapes are not those of the object, where that can be told.
-
-    Raises:
-        CheckpointError: naming the tensor.
-    """
-    if isinstance(value, nn.Module):
-        _check_shapes(where, state, value.state_dict())
-    elif isinstance(value, Optimizer):
-        _check_optimizer(where, value, state)
-
-
-def _check_shapes(where: str, state: Mapping[str, Any], live: Mapping[str, Any]) -> None:
-    odd = sorted(state.keys() ^ live.keys())
-    if odd:
-        raise CheckpointError(f"{where}: {odd}: on one side only, expected the same names")
-    for name, tensor in live.items():
-        if isinstance(tensor, Tensor) and tensor.shape != state[name].shape:
-            raise CheckpointError(
-                f"{where}: {name!r} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
-            )
-
-
-def _check_optimizer(where: str, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    groups, saved = optimizer.param_groups, state["param_groups"]
-    found, expected = ([len(group["params"]) for group in each] for each in (saved, groups))
-    if found != expected:
-        raise CheckpointError(f"{where}: groups of {found} parameters, expected {expected}")
-    live = [parameter for group in groups for parameter in group["params"]]
-    numbers = [number for group in saved for number in group["params"]]
-    for number, parameter in zip(numbers, live, strict=True):
-        for key, tensor in state["state"].get(number, {}).items():
-            # Factored moments have sides of 1.
-            fits = (
-                not isinstance(tensor, Tensor)
-                or tensor.dim() != parameter.dim()
-                or all(a in {1, b} for a, b in zip(tensor.shape, parameter.shape, strict=True))
-            )
-            if not fits:
-                raise CheckpointError(
-                    f"{where}: {key} of parameter {number} is {tuple(tensor.shape)}, expected "
-                    f"{tuple(parameter.shape)}"
-                )

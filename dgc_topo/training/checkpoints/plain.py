@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgc_topo.workers.plain_values import bytes_of
+
 _SCALARS = (bool, int, float, str, bytes, type(None))
 #: Containers that keep their type; others become plain lists, tuples and dictionaries, or errors.
 _MAPPINGS = (dict, OrderedDict)
@@ -89,9 +91,8 @@ def checksum(value: Any) -> str:
 def _feed(update: Callable[[bytes | memoryview], None], value: Any) -> None:
     if isinstance(value, Tensor):
         update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
-        flat = value.contiguous().reshape(-1)
-        if flat.numel():
-            update(flat.view(torch.uint8).numpy().data)
+        if value.numel():
+            update(bytes_of(value.contiguous()).numpy().data)
     elif isinstance(value, dict):
         update(f"dict {len(value)};".encode())
         for key, inner in value.items():

@@ -17,6 +17,7 @@ from torch import nn
 from dgc_topo.python_files import CodeError, explained
 from dgc_topo.training.data import SampleDataset
 from dgc_topo.training.models.build import Option
+from dgc_topo.training.setting import check_loadable, check_settable, tensors_of
 
 DATA_PATH = "data_path"  #: parameter of a data set's function that takes ``train.data_path``
 
@@ -100,6 +101,12 @@ class OwnModel(OwnFunction):
                 raise CodeError(f"{self.label}: made {type(made).__name__}, expected an nn.Module")
             if not any(parameter.requires_grad for parameter in made.parameters()):
                 raise CodeError(f"{self.label}: the module has no parameters to train")
+            tensors = tensors_of(made)
+            try:
+                check_settable(self.label, tensors)
+                check_loadable(self.label, tensors)
+            except ValueError as error:
+                raise CodeError(str(error)) from error
             return made
 
         return build

@@ -150,10 +150,15 @@ class AveragedRule(CompressingRule):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """See `Rule.load_state`.
 
-        After `shared_out` the parameters are set: those of the mean.
+        After `shared_out` the parameters are set: those of the mean.  In gossip the script has set
+        them to that before.
         """
         super().load_state(state)
-        if "goes_on_from" in state and isinstance(self.compressor, ChangeAverager):
+        if not isinstance(self.compressor, ChangeAverager):
+            if "former" in state:
+                now = {name: p.detach() for name, p in self.parameters.items()}
+                self.compressor.resume_from([now], state["former"])
+        elif "goes_on_from" in state:
             self.compressor.go_on(state["goes_on_from"], state["round_change"])
 
     def _takes_part(self, iteration: int) -> bool:
@@ -260,12 +265,14 @@ class AveragedRule(CompressingRule):
 
 
 def shared_out(own: dict[str, Any], all_of: Sequence[Mapping[str, Any]]) -> None:
-    """Have a rank's state of a rule go on from the mean of all ranks, in the middle of a round.
+    """Have a rank's state of a rule with parameters of its own go on from the mean of all ranks.
 
     Args:
         own: The new rank's; changed.
         all_of: Those of all former ranks.
     """
+    if "round_change" in own:
+        own["former"] = [each["compressor"] for each in all_of]
     moved = [each for each in all_of if each.get("round_change")]
     if moved:
         states = [each["compressor"] for each in moved]

@@ -37,6 +37,7 @@ from dgc_topo.training.optimizer.facade import Facade
 from dgc_topo.training.optimizer.rules import scale_gradients
 from dgc_topo.training.optimizer.snapshots import check_state
 from dgc_topo.training.own_group import DEFAULT_TIMEOUT, OwnGroup
+from dgc_topo.training.setting import check_settable, tensors_of
 
 _WHERE = "distributed optimizer"
 STATE_KEY = "dgc_topo"  #: of our state, beside that of the user's optimizer
@@ -132,6 +133,8 @@ class DistributedOptimizer(Facade):
         chosen = None if averaging is None else load_averaging(averaging)
         refuse_optimizer(_WHERE, optimizer)
         self._names = names_of(_WHERE, optimizer, model)
+        tensors = tensors_of(model)
+        check_settable(_WHERE, tensors)
         super().__init__(optimizer)
         goals = frozenset() if chosen is None else chosen.goals
         self._own = OwnGroup(_WHERE, topology, group, seed=seed, timeout=timeout, goals=goals)
@@ -142,7 +145,7 @@ class DistributedOptimizer(Facade):
         own_code = chosen.code if chosen else None
         texts = {"averaging's text": own_code.digest} if own_code else {}
         self._own.compare({**shared_settings(optimizer, self.rule, model, choice), **texts})
-        self._own.make_equal([*model.parameters(), *model.buffers()])
+        self._own.make_equal(tensors.values())
         self._rule.start()
         if self._own.rank == 0:
             _log.info("%s", self.describe())
@@ -229,21 +232,16 @@ class DistributedOptimizer(Facade):
         Below density 1 every rank saves its own; `state_for` makes those of another number of
         ranks out of them.
         """
-        own = {
-            "rule": self.rule,
-            "steps": self.steps,
-            "skipped_steps": self.skipped_steps,
-            "parameters": sorted(self._names.values()),
-            **self._rule.state(),
-        }
+        counts = {"steps": self.steps, "skipped_steps": self.skipped_steps}
+        own = {**self._identity(), **counts, **self._rule.state()}
         return {**self._wrapped.state_dict(), STATE_KEY: own}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Continue from a snapshot, bit for bit, or begin with that of a plain optimizer.
 
         Raises:
-            ValueError: if it is another model's, another rule's, or, below density 1, another
-                rank's; nothing is loaded then.
+            ValueError: if it is another model's, another rule's, of another kind of optimizer,
+                or, below density 1, another rank's; nothing is loaded then.
         """
         plain = {key: value for key, value in state_dict.items() if key != STATE_KEY}
         own = state_dict.get(STATE_KEY)
@@ -252,9 +250,10 @@ class DistributedOptimizer(Facade):
             self._begin()
             self._rule.start()
             return
-        check_state(_WHERE, own, {"rule": self.rule, "parameters": sorted(self._names.values())})
+        own = {"optimizer": type(self._wrapped).__name__, **own}  # earlier ones do not say
+        check_state(_WHERE, own, identity := self._identity())
         before = self._rule.state()
-        names = ("rule", "steps", "skipped_steps", "parameters")
+        names = {*identity, "steps", "skipped_steps"}
         self._rule.load_state({key: own[key] for key in own if key not in names})
         try:
             self._wrapped.load_state_dict(plain)
@@ -293,6 +292,11 @@ class DistributedOptimizer(Facade):
         if "place" in (own := found.get(STATE_KEY, {})):
             own["place"] = {"rank": rank, "world_size": world_size}
         return found
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a snapshot has to be of."""
+        kind, names = type(self._wrapped).__name__, sorted(self._names.values())
+        return {"rule": self.rule, "optimizer": kind, "parameters": names}
 
     def _begin(self) -> None:
         """Begin with a rule that has no state but the optimizer's."""

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed import distributed_c10d
 
 import dgc_topo as dt
+from dgc_topo.liveness import Liveness, Loss, Position, make_current
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.checks import fingerprint
 from dgc_topo.training.job import Job
@@ -79,6 +81,34 @@ def load_own(worker: Worker, folder: str) -> list[float]:
     with pytest.raises(ValueError, match="generator: differs between the 3 ranks"):
         dt.load(f"{folder}-own", generator=torch.Generator())
     return _residual(dgc)
+
+
+class Told(Liveness):
+    """Hears that rank 1 is lost: its machine is silent, so no connection has closed."""
+
+    @property
+    def loss(self) -> Loss:
+        return Loss(1, Position(7, "computing"), "silent", "nothing heard of it")
+
+    def verdict(self, wait_s: float) -> Loss:
+        del wait_s
+        return self.loss
+
+
+def save_without_rank_1(worker: Worker, folder: str) -> str:
+    """Return the error of rank 0 that saves alone; rank 1 waits for its end."""
+    store = distributed_c10d._get_default_store()
+    if worker.rank == 1:
+        store.wait(["saved"])
+        return ""
+    make_current(Told())
+    try:
+        dt.save(folder, step=1)
+    except RuntimeError as error:
+        return str(error)
+    finally:
+        store.set("saved", "")
+    raise AssertionError("a checkpoint of one rank of two")
 
 
 def _own_model(worker: Worker) -> tuple[torch.nn.Module, dt.DGC]:

@@ -163,14 +163,45 @@ def test_the_state_of_something_else_is_named(tmp_path):
     dt.save(tmp_path, a=model, b=sgd, c=3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for others, what in (
-        ({"a": sgd, "b": sgd, "c": 0}, "a: what was saved does not fit SGD"),
-        ({"a": model, "b": adam, "c": 0}, "b: what was saved does not fit Adam"),
+        ({"a": sgd, "b": sgd, "c": 0}, "a: is SGD, expected Linear, as it was saved"),
+        ({"a": model, "b": adam, "c": 0}, "b: is Adam, expected SGD, as it was saved"),
         ({"a": model, "b": sgd, "c": model}, "c: what was saved does not fit Linear"),
     ):
         with pytest.raises(ValueError, match=what):
             dt.load(tmp_path, **others)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not adam.state
+
+
+def test_another_kind_of_optimizer_or_schedule_is_refused_before_anything_changes(tmp_path):
+    """Torch takes such a state, and fails, or learns something else, in a later step."""
+    model = nn.Linear(4, 2)
+    sgd = torch.optim.SGD(model.parameters(), 0.1)
+    dt.save(tmp_path, optimizer=sgd, schedule=torch.optim.lr_scheduler.StepLR(sgd, 5))
+    adamw = torch.optim.AdamW(model.parameters())
+    step, cosine = (
+        torch.optim.lr_scheduler.StepLR(adamw, 5),
+        torch.optim.lr_scheduler.CosineAnnealingLR(sgd, 9),
+    )
+    before = adamw.state_dict(), cosine.state_dict()
+    with pytest.raises(CheckpointError, match="optimizer: is AdamW, expected SGD, as it was saved"):
+        dt.load(tmp_path, optimizer=adamw, schedule=step)
+    with pytest.raises(CheckpointError, match="schedule: is CosineAnnealingLR, expected StepLR"):
+        dt.load(tmp_path, optimizer=sgd, schedule=cosine)
+    assert (adamw.state_dict(), cosine.state_dict()) == before
+
+
+def test_a_model_that_torch_could_not_load_again_is_refused_at_once(tmp_path):
+    model = nn.Linear(4, 2)
+    model.register_buffer("mask", torch.ones(1, 2).expand(3, 2))
+    with pytest.raises(ValueError, match=r"model: elements of 'mask' share memory .*its clone"):
+        dt.save(tmp_path / "run", model=model)
+    assert not (tmp_path / "run").exists()
+    one = torch.ones(()).expand(1)  # whose stride is 0, too
+    dt.save(tmp_path / "run", value=model.mask, one=one)
+    found = dt.load(tmp_path / "run", value=0, one=0)
+    assert torch.equal(found["value"], torch.ones(3, 2))
+    assert torch.equal(found["one"], one)
 
 
 def test_views_with_a_pending_sign_keep_their_values(tmp_path):

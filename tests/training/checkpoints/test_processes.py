@@ -140,3 +140,10 @@ def test_ddp_gossip_and_overlap_go_on_with_the_same_bits(tmp_path):
         for kind, (whole, again) in found.items():
             assert whole == again, (rank, kind)
     assert results[0]["gossip"] != results[1]["gossip"]  # parameters of their own
+
+
+def test_a_rank_that_is_lost_while_others_save_is_named(tmp_path):
+    """A silent machine closes no connection, and the script's own group has a long time-out."""
+    with Session(forked(), 2) as session:
+        said, _ = session.call("tests.training.checkpoints.jobs:save_without_rank_1", str(tmp_path))
+    assert "rank 1 is silent in training step 7, while computing (nothing heard of it)" in said

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 
 import dgc_topo as dt
 from dgc_topo.runtime import PeerError, RanksDifferError
+from dgc_topo.workers.watching import _number_of_start
 from tests.training.optimizer.snapshots import Make, Options, alike
 from tests.training.optimizer.training import (
     BATCH,
@@ -150,6 +151,42 @@ def odd(
     assert model.image.weight.is_contiguous(memory_format=torch.channels_last)
     assert {p.dtype for p in model.parameters()} == {dtype}
     return weights_of(model)
+
+
+class Buffers(nn.Linear):
+    """Buffers of every kind of memory, with values of this rank."""
+
+    def __init__(self, own: float) -> None:
+        super().__init__(3, 2)
+        base = torch.arange(12.0).mul(own).reshape(3, 4)
+        odd = {
+            "row": base[0].expand(5, 4),
+            "grid": base[:1, :1].expand(3, 4),
+            "turned": base.t(),
+            "part": base[:, ::2],
+            "windows": torch.arange(6.0).mul(own).unfold(0, 3, 1),
+            "none": torch.empty(0, 3),
+            "flag": torch.tensor(own > 1),
+            "conjugate": torch.complex(base, base).conj(),
+            "rounded": base.to(torch.bfloat16),
+        }
+        for name, value in odd.items():
+            self.register_buffer(name, value, persistent=name == "row")
+
+
+def odd_buffers(group: dist.ProcessGroup) -> tuple[dict[str, Tensor], list[bool]]:
+    """Return the buffers after the start, and if each still lies in memory as it did."""
+    model = Buffers(2.0 + dist.get_rank(group))
+    layouts = {name: each.stride() for name, each in model.named_buffers()}
+    dt.DistributedOptimizer(plain_sgd(model), model, group=group)
+    found = dict(model.named_buffers())
+    stayed = [each.stride() == layouts[name] for name, each in found.items()]
+    return {name: each.resolve_conj().clone() for name, each in found.items()}, stayed
+
+
+def starts(group: dist.ProcessGroup) -> tuple[int, int]:
+    """Return what names the ranks' meeting point in two starts that have one store."""
+    return _number_of_start(group), _number_of_start(group)
 
 
 class Skipped(NamedTuple):

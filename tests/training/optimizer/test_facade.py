@@ -140,6 +140,22 @@ def test_sgd_that_dgc_does_not_know_is_refused_below_density_1(settings, reason)
         dt.DistributedOptimizer(SGD(groups, 0.1), model, density=0.1)
 
 
+@pytest.mark.parametrize(
+    ("buffer", "reason"),
+    [
+        (torch.empty(2, device="meta"), "'1.odd' is on meta, expected memory"),
+        (torch.eye(3).to_sparse(), "'1.odd' is torch.sparse_coo, expected a dense tensor"),
+        (nn.UninitializedBuffer(), "'1.odd' has no shape yet"),
+    ],
+    ids=["meta", "sparse", "lazy"],
+)
+def test_buffers_that_cannot_be_made_equal_are_refused_by_name(buffer, reason):
+    model = net()
+    model[1].register_buffer("odd", buffer)
+    with pytest.raises(ValueError, match=reason):
+        dt.DistributedOptimizer(SGD(model.parameters(), 0.1), model)
+
+
 def test_wrapped_models_and_strange_parameters_are_refused():
     model, other = net(), net()
     with pytest.raises(

@@ -146,6 +146,22 @@ def test_sparse_gradients_layouts_and_types_are_taken_as_they_are(
         assert largest_difference(ranks[0], sparse[0]) < 1e-6
 
 
+def test_buffers_of_every_kind_of_memory_are_made_equal(cluster: Cluster):
+    """Also those that were made with expand, where an element stands for several."""
+    expected = dict(situations.Buffers(2.0).named_buffers())
+    for found, stayed in cluster.run(3, situations.odd_buffers):
+        assert all(stayed)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], each) for name, each in expected.items())
+
+
+def test_ranks_that_start_again_do_not_meet_those_before(cluster: Cluster):
+    """Torchrun's store still has the addresses of sentinels that are gone."""
+    (first, second), *others = cluster.run(3, situations.starts)
+    assert others == [(first, second)] * 2
+    assert first != second
+
+
 #: Rules that keep a copy of the parameters.
 KEEPING = [
     {"topology": "ring", "density": 0.1},

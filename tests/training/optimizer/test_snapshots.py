@@ -73,6 +73,45 @@ def test_another_number_of_ranks_goes_on_between_two_exchanges(cluster: Cluster,
         assert largest_difference(first[0], later[0]) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("make", "topology", "averaging"),
+    [
+        (adamw, "gossip:graph=random-push", "push-sum"),
+        (sgd, "gossip:graph=ring", "choco"),
+        (sgd, "gossip:graph=ring", "no-loco:every=2"),
+    ],
+)
+def test_another_number_of_ranks_goes_on_from_the_mean_of_what_gossip_mixes(
+    cluster: Cluster, make, topology, averaging
+):
+    """No rank goes on with what one former rank alone knew of the others."""
+    options = {"topology": topology, "averaging": averaging}
+    weights, states = zip(
+        *cluster.run(4, snapshots.between_exchanges, make, options, 3), strict=True
+    )
+    mean = {name: torch.stack([own[name] for own in weights]).mean(0) for name in weights[0]}
+    before = [state["dgc_topo"]["compressor"] for state in states]
+    found = cluster.run(3, snapshots.gone_on_between, make, options, mean, list(states))
+    loaded, first, later = zip(*found, strict=True)
+    check_alike(list(first))
+    check_alike(list(later))
+    for own in (state["dgc_topo"]["compressor"] for state in loaded):
+        if averaging == "push-sum":
+            weight = torch.stack([state["weight"] for state in before]).mean()
+            for name, x in own["x"].items():
+                exact = torch.stack([state["x"][name] for state in before]).mean(0) / weight
+                torch.testing.assert_close(x, exact)
+                torch.testing.assert_close(first[0][name], exact)
+            assert own["weight"] == 1
+        elif averaging == "choco":
+            assert all(not gap.any() for gap in own["gap"].values())
+            assert all(torch.equal(own["estimate"][n], first[0][n]) for n in own["estimate"])
+        else:
+            for name, anchor in own["anchor"].items():
+                exact = torch.stack([state["anchor"][name] for state in before]).mean(0)
+                torch.testing.assert_close(anchor, exact)
+
+
 def total(states) -> dict[str, torch.Tensor]:
     """Return the sum of all residuals, those of frozen layers included, by name."""
     sums: dict[str, torch.Tensor] = {}
