@@ -10,7 +10,8 @@ Every rank has an anchor and an outer momentum of its own.  After H local steps:
 The outer step is linear: taken before the exchange it gives what it would give after it, to
 rounding, if changes were mixed as well.  So two vectors travel instead of three.  Over a complete
 graph this is DiLoCo (Douillard et al. 2023).  NoLoCo (Kolehmainen et al. 2025) mixes random pairs;
-there the momentum stays with its rank, which is ``mixes_momentum = false``::
+there the momentum stays with its rank, which is ``mixes_momentum = false``, and gamma is
+``consensus_step``::
 
     exchange   means of anchors and changes, mean(anchor) and mean(d)
     outer      m <- momentum * m + lr * mean(d) + consensus_step * (mean(anchor) - anchor)

@@ -165,6 +165,46 @@ def test_what_waits_decays_before_the_changes_of_a_round_come_to_it():
     assert same(dense.shared(), Ranks("local-sgd:every=2", 3).train(4).shared())
 
 
+def sent_of(waiting):
+    """Take the largest fifth of the weight's 30 elements, and all of the bias, out of *waiting*."""
+    flat = waiting["weight"].view(-1)
+    largest = flat.abs().topk(6).indices
+    part = torch.zeros(30)
+    part[largest] = flat[largest]
+    sent = {"weight": part.view(6, 5), "bias": waiting["bias"].clone()}
+    for name, each in waiting.items():
+        each.sub_(sent[name])
+    return sent
+
+
+@torch.no_grad()
+def test_sparse_locos_round_is_the_published_one():
+    """By hand: e = b e + d;  c = top-k(e);  e = e - c;  s = s + a mean(c), over all ranks."""
+    rule = "sparse-loco:every=3,residual_decay=0.9,outer_learning_rate=0.8"
+    found = Ranks(rule, 4, density=0.2, make=adamw)
+    ranks = [Rank(number, adamw) for number in range(4)]
+    shared = ranks[0].values()
+    kept = [{name: torch.zeros_like(value) for name, value in shared.items()} for _ in ranks]
+    for _ in range(4):
+        for rank, waiting in zip(ranks, kept, strict=True):
+            for step in range(3):
+                rank.compute(found.iteration + step)
+                rank.move()
+            for name, p in rank.parameters.items():
+                waiting[name].mul_(0.9).add_(p - shared[name])
+        sent = [sent_of(waiting) for waiting in kept]
+        for name, value in shared.items():
+            value.add_(torch.stack([each[name] for each in sent]).mean(0), alpha=0.8)
+            for rank in ranks:
+                rank.parameters[name].copy_(value)
+        found.train(3)
+        assert close(found.shared(), shared, atol=1e-5)
+    for compressor, waiting in zip(compressors(found), kept, strict=True):
+        residual = {name: 4 * each for name, each in compressor.residuals().items()}
+        assert close(residual, waiting, atol=1e-5)
+        assert waiting["weight"].abs().max() > 1e-2
+
+
 def test_what_is_evaluated_holds_the_steps_since_the_last_exchange():
     ranks = Ranks("local-sgd:every=5", 3).train(7)
     ends = [rank.values() for rank in ranks.ranks]

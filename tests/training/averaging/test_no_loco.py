@@ -60,6 +60,18 @@ def test_the_published_step_leaves_momentum_with_its_rank(step):
     torch.testing.assert_close(kept, momenta, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("graph", ["random-matching", "ring", "complete"])
+def test_without_momentum_the_published_step_is_the_mixture_of_own_steps(graph):
+    """s + lr mean(d) + (mean(s) - s) = mean(s + lr d): both forms are one then."""
+    options, topology = "every=2,outer_momentum=0,nesterov=false", f"gossip:graph={graph}"
+    found = Quadratics(f"no-loco:{options},mixes_momentum=false", topology, 5, momentum=0.5)
+    expected = Quadratics(f"no-loco:{options}", topology, 5, momentum=0.5)
+    for _ in range(9):
+        found.step()
+        expected.step()
+        torch.testing.assert_close(found.shared(), expected.shared(), rtol=1e-5, atol=1e-5)
+
+
 def test_options_that_would_do_nothing_are_refused():
     with pytest.raises(ValueError, match=r"consensus_step = 0.5 with mixes_momentum = true"):
         dt.load_averaging("no-loco:consensus_step=0.5")
