@@ -74,6 +74,7 @@ def test_a_scenario_and_the_library_say_the_same_with_every_key():
     grid = grid_of(scenario_of(EVERY))
     assert grid.axes.model_fields_set == SweepSection.model_fields.keys() - {
         "num_bytes",
+        "averaging",  # in the place of every
         "folder_of_files",
     }
     made = dt.sweep(
@@ -101,6 +102,20 @@ def test_a_scenario_and_the_library_say_the_same_with_every_key():
     )
     assert jobs_of(grid) == [row.job for row in made]
     assert len(made) == 3 * 2 * 2 * 2 * 2 * 2 * 2 * 2 * 2
+
+
+def test_averaging_rules_are_read_in_the_scenarios_folder(tmp_path):
+    rule = Path(__file__).parents[1] / "examples" / "own_rule" / "elastic.py"
+    (tmp_path / "mine.py").write_text(rule.read_text())
+    text = 'averaging = ["mine.py:every=5", { rule = "diloco", every = 7 }]\n'
+    scenario = parse_scenario(HEAD + 'topologies = ["ring"]' + SWEEP + text, "tiny.toml", tmp_path)
+    assert [str(each) for each in grid_of(scenario).axes.averaging] == [
+        "mine.py:every=5",
+        "diloco:every=7",
+    ]
+    assert tmp_path / "mine.py" in scenario.files
+    with pytest.raises(ScenarioError, match="averaging"):
+        scenario_of('topologies = ["ring"]' + SWEEP + text)
 
 
 def test_topologies_that_nobody_uses_are_refused():

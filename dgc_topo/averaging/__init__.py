@@ -39,7 +39,7 @@ from dgc_topo.averaging.over_all_reduce import (
     Updates,
 )
 from dgc_topo.averaging.over_gossip import DPSGD, Choco, DGCGossip, NoLoCo, PushSum
-from dgc_topo.averaging.own_rule import AveragingRule, found_anywhere, place_of
+from dgc_topo.averaging.own_rule import AveragingRule, found_anywhere, identified, place_of
 from dgc_topo.averaging.rule import Averaging, Outer
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "SparseLoCo",
     "Updates",
     "found_anywhere",
+    "identified",
     "known_averagings",
     "load_averaging",
     "place_of",

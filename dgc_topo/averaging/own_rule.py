@@ -144,6 +144,12 @@ def found_anywhere(averaging: Averaging) -> Averaging:
     return own_averaging(path, averaging.options, digest=code.digest)
 
 
+def identified(averaging: Averaging) -> str:
+    """Return a rule's text form, with the fingerprint of its file if it is the user's own."""
+    code = averaging.code
+    return str(averaging) if code is None else f"{averaging} (text {code.digest})"
+
+
 def place_of(kind: Any) -> str:
     """Return ``FILE:LINE`` of a class or function in a user's file."""
     return f"{inspect.getfile(kind)}:{inspect.getsourcelines(kind)[1]}"

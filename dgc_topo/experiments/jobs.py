@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dgc_topo.averaging import Averaging, found_anywhere
+from dgc_topo.averaging import Averaging, found_anywhere, identified
 from dgc_topo.experiments.scenario import Scenario, ScenarioError
 from dgc_topo.experiments.scenario.averaging import check_sections
 from dgc_topo.experiments.scenario.variants import Variant
@@ -240,14 +240,9 @@ def compared_settings(scenario: Scenario) -> dict[str, Any]:
     # A launch has one world size.
     about = topologies[0] if len(topologies) == 1 else {"topologies": topologies}
     rules = (
-        {"averaging": "; ".join(map(_known_by, scenario.averaging))} if scenario.averaging else {}
+        {"averaging": "; ".join(map(identified, scenario.averaging))} if scenario.averaging else {}
     )
     return {"seed": scenario.seed, **about, **rules, **dict(_flat("", sections))}
-
-
-def _known_by(rule: Averaging) -> str:
-    """Return a rule's text form; with the fingerprint of its file if it is the user's own."""
-    return str(rule) if rule.code is None else f"{rule} (text {rule.code.digest})"
 
 
 def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -90,10 +90,11 @@ class Scenario(Table):
 
     @property
     def rules(self) -> list[Averaging]:
-        """The averaging rules that are given, those of variants as well."""
+        """The averaging rules that are given, those of variants and of a sweep as well."""
         rungs = self.ladder.rungs if self.ladder else ()
         variants = [*rungs, *(self.throughput.ways if self.throughput else ())]
-        return [*self.averaging, *(each.averaging for each in variants if each.averaging)]
+        own = [each.averaging for each in variants if each.averaging]
+        return [*self.averaging, *own, *(self.sweep.averaging if self.sweep else ())]
 
     def _network_files(self) -> Iterator[tuple[str, str]]:
         """Yield the names of networks that are those of files, and where relative ones begin."""

@@ -6,8 +6,16 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
+from dgc_topo.averaging import Averaging, read_averaging, table_of
 from dgc_topo.experiments.scenario.axes import (
     Spread,
     number,
@@ -30,6 +38,7 @@ from dgc_topo.tables.keys import OVERLAP
 from dgc_topo.tables.places import FolderOfScenario
 from dgc_topo.tables.table import Table
 from dgc_topo.topology import MAX_WORLD_SIZE, Topology, TopologyTable
+from dgc_topo.topology_options import OptionValue
 from dgc_topo.units import bytes_from, fraction_from, rate_from, seconds_from
 from dgc_topo.wire.coding import IndexChoice, WireDtype
 
@@ -146,6 +155,15 @@ class SweepSection(Table):
         description="local steps per exchange, of parameters or their changes; 1 sends gradients, "
         "but for gossip",
     )
+    averaging: Annotated[
+        tuple[Averaging, ...],
+        _axis_with_folder(read_averaging, str | dict[str, OptionValue]),
+        PlainSerializer(lambda rules: [*map(table_of, rules)]),
+    ] = Field(
+        default=(),
+        description="averaging rules, in the place of `every`, which they say; each over the "
+        "topologies that it fits",
+    )
     hosts_per_rack: Annotated[tuple[int, ...], _axis(whole_number(2**20), int)] = Field(
         default=(), description="puts the hosts of a fabric into racks, or changes a network's"
     )
@@ -209,6 +227,15 @@ class SweepSection(Table):
         return self
 
     @model_validator(mode="after")
+    def _local_steps_are_said_once(self) -> Self:
+        if self.averaging and "every" in self.model_fields_set:
+            raise ValueError(
+                f"every: with averaging = {str(self.averaging[0])!r}, which says it, expected one "
+                "of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
         names = [workload.name for workload in self.workloads]
         for index, name in enumerate(names):
@@ -231,6 +258,7 @@ _OF_STEPS = (
     "bucket_bytes",
     "accumulation_steps",
     "every",
+    "averaging",
     "slow_rank_compute_time_factor",
     "codec",
     "jitter",

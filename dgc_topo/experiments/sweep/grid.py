@@ -8,6 +8,7 @@ from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
+from dgc_topo.averaging import Averaging
 from dgc_topo.experiments.scenario.sweep import SweepSection
 from dgc_topo.experiments.sweep.networks import BaseNetwork, NetworkNumbers
 from dgc_topo.simulation.workload import Workload
@@ -31,6 +32,7 @@ class SweepPoint(NamedTuple):
         bucket_bytes: Float32 bytes of a bucket that overlaps; None overlaps nothing.
         accumulation_steps: Forward and backward passes per step.
         every: Local steps per exchange.
+        averaging: Averaging rule; None for the usual one.
         slow_rank_factor: On the last rank's compute time.
         network: Network that the variant starts from.
         variant: Numbers that replace the network's.
@@ -45,6 +47,7 @@ class SweepPoint(NamedTuple):
     bucket_bytes: float | None
     accumulation_steps: int
     every: int
+    averaging: Averaging | None
     slow_rank_factor: float
     network: BaseNetwork
     variant: NetworkNumbers
@@ -88,6 +91,7 @@ class SweepGrid:
                 network.numbers(variant)
         if self.axes.is_of_steps:
             self._refuse_compressed_gossip()
+            self._refuse_idle_rules()
             self._refuse_idle_overlap()
         size = prod(len(values) for values in self._axes())
         if size > _MOST_POINTS:
@@ -102,6 +106,8 @@ class SweepGrid:
         Some of both is no error: those combinations are skipped.
         """
         axes = self.axes
+        if axes.averaging:  # each rule says what it sends
+            return
         gossip = [topology for topology in axes.topology if topology.gossips]
         sparse = [density for density in axes.density if is_sparse(density)]
         if sparse and len(gossip) == len(axes.topology):
@@ -115,14 +121,30 @@ class SweepGrid:
                 "1 as well"
             )
 
+    def _refuse_idle_rules(self) -> None:
+        """Refuse rules that fit none of the topologies, or densities of which they send all."""
+        axes = self.axes
+        for rule in axes.averaging:
+            refusals = [rule.refusal_of(topology) for topology in axes.topology]
+            if all(refusals):
+                raise ValueError(f"averaging: {refusals[0]}")
+        whole = [rule for rule in axes.averaging if not rule.compresses]
+        sparse = [density for density in axes.density if is_sparse(density)]
+        if sparse and whole and len(whole) == len(axes.averaging):
+            raise ValueError(
+                f"density: {sparse[0]:g}: {whole[0].label} sends all elements, expected 1"
+            )
+
     def _refuse_idle_overlap(self) -> None:
         """Refuse local steps that would overlap in all combinations, and overlap in none."""
         axes = self.axes
-        local = [every for every in axes.every if every > 1]
+        local = [str(every) for every in axes.every if every > 1]
+        local += [rule.label for rule in axes.averaging if rule.is_local]
+        key, usual = ("averaging", "gradients") if axes.averaging else ("every", "every = 1")
         if local and all(axes.overlap):
-            raise ValueError(f"every: {local[0]} with overlap, expected overlap = false as well")
-        if any(axes.overlap) and len(local) == len(axes.every):
-            raise ValueError(f"overlap: true with every {local[0]}, expected every = 1 as well")
+            raise ValueError(f"{key}: {local[0]} with overlap, expected overlap = false as well")
+        if any(axes.overlap) and len(local) == len(axes.averaging or axes.every):
+            raise ValueError(f"overlap: true with {key} {local[0]}, expected {usual} as well")
 
     def _axes(self) -> tuple[tuple[object, ...], ...]:
         axes = self.axes
@@ -135,6 +157,7 @@ class SweepGrid:
             self._buckets(),
             axes.accumulation_steps,
             axes.every,
+            axes.averaging or (None,),
             axes.slow_rank_compute_time_factor,
             self.networks,
             self._variants(),
@@ -144,7 +167,9 @@ class SweepGrid:
         for topology, world_size, load, *others in product(*self._axes()):
             workload = load if isinstance(load, Workload) else None
             num_bytes = float(workload.gradient_bytes if workload else load)  # type: ignore[arg-type]
-            yield SweepPoint(topology, world_size, workload, num_bytes, *others)  # type: ignore[arg-type]
+            point = SweepPoint(topology, world_size, workload, num_bytes, *others)  # type: ignore[arg-type]
+            rule = point.averaging
+            yield point if rule is None else point._replace(every=rule.every)
 
     def _buckets(self) -> tuple[float | None, ...]:
         """Return the sizes of buckets; a step that does not overlap has one bucket, once."""

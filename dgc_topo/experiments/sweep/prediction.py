@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pydantic_core import to_json
 
+from dgc_topo.averaging import Averaging, identified
 from dgc_topo.experiments.sweep.grid import SweepGrid, SweepPoint
 from dgc_topo.experiments.sweep.networks import BaseNetwork, NetworkNumbers
 from dgc_topo.experiments.sweep.rows import (
@@ -25,6 +26,8 @@ from dgc_topo.simulation.collective import Buffer, simulate_buffer
 from dgc_topo.simulation.training import Codec, ComputeFactors, TrainingStep
 from dgc_topo.simulation.training.periods import average_steps, kept_schedule
 from dgc_topo.simulation.training.simulation import (
+    by_rule,
+    check_rule,
     encoding_for,
     what_is_sent,
 )
@@ -109,8 +112,9 @@ class Predictor:
             "accumulation_steps": point.accumulation_steps if of_step else None,
             "slow_rank_factor": point.slow_rank_factor if of_step else None,
         }
-        job = self._key(point, settings)
-        return settings | {"job": job} | ({"every": point.every} if of_step else {})
+        job, rule = self._key(point, settings), point.averaging
+        own = {"every": point.every, "averaging": rule and str(rule)} if of_step else {}
+        return settings | {"job": job} | own
 
     def _key(self, point: SweepPoint, settings: dict[str, object]) -> str:
         """Return the fingerprint of all that decides a point's results.
@@ -126,6 +130,7 @@ class Predictor:
             "network": point.network.digest,
             "variant": [*point.variant],
             "every": point.every if point.every > 1 else None,
+            "averaging": point.averaging and identified(point.averaging),
             "seed": self.grid.seed if seeded else None,
             "codec": repr(axes.codec) if sparse and axes.codec != Codec() else None,
             "jitter": repr(axes.jitter) if axes.jitter else None,
@@ -142,11 +147,15 @@ class Predictor:
         """Refuse a combination whose topology, density or network does not go with its ranks."""
         schedule = kept_schedule(point.topology, point.world_size, 0, self.grid.seed)
         if point.workload is not None:
-            what_is_sent(point.topology, schedule, point.density, every=point.every)
-            if point.every > 1 and point.bucket_bytes is not None:
-                raise ValueError(
-                    f"every {point.every} with overlap, expected one without the other"
-                )
+            rule, is_local = point.averaging, point.every > 1
+            if rule is None:
+                what_is_sent(point.topology, schedule, point.density, every=point.every)
+            else:
+                check_rule(rule, point.topology, point.density)
+                is_local = rule.is_local
+            if is_local and point.bucket_bytes is not None:
+                said = f"every {point.every}" if rule is None else rule.label
+                raise ValueError(f"{said} with overlap, expected one without the other")
         axes, shape = self.grid.axes, point.variant  # how fast it is makes no difference
         if axes.bandwidth:
             shape = shape._replace(bandwidth_bytes_per_s=axes.bandwidth[0])
@@ -172,6 +181,7 @@ class Predictor:
                 point.accumulation_steps,
                 point.every,
                 point.every > 1 and not point.topology.gossips,
+                point.averaging,
                 point.slow_rank_factor,
                 point.world_size,
             )
@@ -191,7 +201,7 @@ class Predictor:
         axes, sparse = self.grid.axes, is_sparse(its.density)
         coding = WireCoding.named(axes.index_encoding, its.wire_dtype)
         slow = {} if its.slow_rank_factor == 1 else {its.world_size - 1: its.slow_rank_factor}
-        return TrainingStep(
+        step = TrainingStep(
             workload=its.workload,
             encoding=encoding_for(its.density, coding, axes.union_exponent if sparse else None),
             codec=axes.codec if sparse else Codec(),
@@ -201,6 +211,7 @@ class Predictor:
             every=its.every,
             moves_first=its.moves_first,
         )
+        return step if its.averaging is None else by_rule(step, its.averaging)
 
 
 class _Settings(NamedTuple):
@@ -213,6 +224,7 @@ class _Settings(NamedTuple):
     accumulation_steps: int
     every: int
     moves_first: bool
+    averaging: Averaging | None
     slow_rank_factor: float
     world_size: int
 

@@ -67,6 +67,7 @@ class SweptStep(SweepRow):
     """A training step; see `StepSimulation` for what the results mean."""
 
     every: int = Field(default=1, description="local steps per exchange")
+    averaging: str | None = Field(default=None, description="text form of the rule, if it is said")
     step_time_s: float | None = None
     utilisation: float | None = None
     speedup: float | None = None
@@ -143,6 +144,7 @@ def frame_of_rows(rows: Iterable[SweepRow], kind: type[SweepRow]) -> pd.DataFram
     frame = pd.DataFrame(
         [[getattr(row, each) for each in columns] for row in rows], columns=columns
     )
-    texts = {"topology", "workload", "network", "wire_dtype", "bound_by", "engine", "skipped"}
+    texts = {"topology", "workload", "network", "wire_dtype", "averaging"}
+    texts |= {"bound_by", "engine", "skipped"}
     empty = [name for name in columns if name not in texts and frame[name].dtype == object]
     return frame.astype(dict.fromkeys(empty, "float64"))

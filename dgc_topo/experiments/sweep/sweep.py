@@ -19,6 +19,7 @@ from dgc_topo.scalars import plain_int
 from dgc_topo.tables.explain import explain_all
 
 if TYPE_CHECKING:
+    from dgc_topo.averaging import Averaging
     from dgc_topo.network.cluster import Source as NetworkSource
     from dgc_topo.simulation.training import Codec
     from dgc_topo.simulation.training.timeline import Jitter
@@ -41,6 +42,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
     wire_dtype: str | Sequence[str] | None = None,
     accumulation_steps: int | Spread | Sequence[Any] | None = None,
     every: int | Spread | Sequence[Any] | None = None,
+    averaging: str | Averaging | Sequence[Any] | None = None,
     hosts_per_rack: int | Spread | Sequence[Any] | None = None,
     oversubscription: float | Spread | Sequence[Any] | None = None,
     slow_host_bandwidth_factor: float | Spread | Sequence[Any] | None = None,
@@ -78,6 +80,8 @@ def sweep(  # noqa: PLR0913 - one argument per axis
         wire_dtype: Types of values on the wire; ``float32`` by default.
         accumulation_steps: Forward and backward passes per step; 1 by default.
         every: Local steps per exchange; 1 by default, which sends gradients, but for gossip.
+        averaging: Averaging rules such as ``diloco:every=50``, in the place of *every*, which they
+            say; see `load_averaging`.  Each goes over the topologies that it fits.
         hosts_per_rack: Puts the hosts of a fabric into racks, or changes those of a network.
         oversubscription: Bandwidth of a rack's hosts over that of its uplink.
         slow_host_bandwidth_factor: On the bandwidth of the links of the last rank's host: 0.5 is
@@ -122,6 +126,7 @@ def sweep(  # noqa: PLR0913 - one argument per axis
         "wire_dtype": wire_dtype,
         "accumulation_steps": accumulation_steps,
         "every": every,
+        "averaging": averaging,
         "hosts_per_rack": hosts_per_rack,
         "oversubscription": oversubscription,
         "slow_host_bandwidth_factor": slow_host_bandwidth_factor,

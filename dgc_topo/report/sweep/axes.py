@@ -56,6 +56,7 @@ WORLD_SIZE = Axis(
 )
 WORKLOAD = Axis("workload", "model", str)
 NUM_BYTES = Axis("num_bytes", "bytes", bytes_text, "size")
+AVERAGING = Axis("averaging", "averaging rule", str)
 DENSITY = Axis(
     "density", "density", lambda value: percent_text(value) if is_sparse(value) else "dense"
 )
@@ -91,6 +92,7 @@ SETTINGS = (
         lambda value: f"an exchange every {value:.0f} step{'s' * (value > 1)}",
         "local steps",
     ),
+    AVERAGING,
     Axis("hosts_per_rack", "hosts per rack", lambda value: f"{value:.0f} hosts per rack"),
     Axis("oversubscription", "oversubscription", lambda value: f"oversubscription {value:g}"),
     Axis(
@@ -122,6 +124,8 @@ def varying(rows: pd.DataFrame) -> tuple[Axis, ...]:
     implied: set[str] = set()
     if WORKLOAD in found and _determines(rows, ["workload"], ["num_bytes"]):
         implied.add("num_bytes")
+    if AVERAGING in found and _determines(rows, ["averaging"], ["every"]):
+        implied.add("every")
     if NETWORK in found:
         implied |= _implied_by_names(rows, [c for c in _WIRES if _varies(rows, c)])
     return tuple(axis for axis in found if axis.column not in implied)

@@ -25,6 +25,7 @@ from dgc_topo.report.style import (
     style_axes,
 )
 from dgc_topo.report.sweep.axes import (
+    AVERAGING,
     BANDWIDTH,
     NETWORK,
     NUM_BYTES,
@@ -199,7 +200,7 @@ def scale_x(axes: Axes, x: Axis, values: Sequence[Any]) -> Callable[[Any], float
 
     Names stand side by side, and so do numbers if one of them is missing.
     """
-    if x in (NETWORK, WORKLOAD) or not values:
+    if x in (NETWORK, WORKLOAD, AVERAGING) or not values:
         places = {value: float(place) for place, value in enumerate(values)}
         axes.set_xticks(list(places.values()), [str(value) for value in values], rotation=30)
         return lambda value: places.get(value, float("nan"))

@@ -130,10 +130,16 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     topology = as_topology(topology)
     every = plain_int("every", every, least=1)
     schedule = schedule_of(topology, num_ranks, 0, seed)
-    rule = None if averaging is None else _rule_over(averaging, topology, every, sends, fraction)
+    rule = None if averaging is None else load_averaging(averaging)
     if rule is None:
         sends = what_is_sent(topology, schedule, fraction, every=every, sends=sends)
     else:
+        if every != 1 or sends is not None:
+            raise ValueError(
+                f"averaging {rule.label} with every={every}, sends={sends!r}: the rule says both, "
+                "expected neither"
+            )
+        check_rule(rule, topology, fraction)
         every, sends = rule.every, rule.sends
     if overlap and (every > 1 or sends == "changes" or (rule and rule.is_local)):
         raise ValueError(
@@ -154,7 +160,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         batch_shares=tuple(plain_int("batch_shares", each, least=1) for each in batch_shares),
     )
     if rule is not None:
-        step = _by_rule(step, rule)
+        step = by_rule(step, rule)
     if num_steps is not None:
         num_steps = plain_int("num_steps", num_steps, least=1)
     loaded = load_cluster(cluster, num_ranks)
@@ -163,29 +169,20 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     )
 
 
-def _rule_over(
-    averaging: Averaging | str,
-    topology: Topology | Schedule,
-    every: int,
-    sends: Sends | None,
-    density: float,
-) -> Averaging:
-    """Return the rule, and refuse what does not go with it."""
-    rule = load_averaging(averaging)
-    if every != 1 or sends is not None:
-        raise ValueError(
-            f"averaging {rule.label} with every={every}, sends={sends!r}: the rule says both, "
-            "expected neither"
-        )
+def check_rule(rule: Averaging, topology: Topology | Schedule, density: float) -> None:
+    """Refuse a rule that a topology or a density does not go with.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
     refusal = rule.refusal_of(topology) if isinstance(topology, Topology) else None
     if refusal is not None:
         raise ValueError(f"averaging: {refusal}")
     if is_sparse(density) and not rule.compresses:
         raise ValueError(f"density {density:g}: {rule.label} sends all elements, expected 1")
-    return rule
 
 
-def _by_rule(step: TrainingStep, rule: Averaging) -> TrainingStep:
+def by_rule(step: TrainingStep, rule: Averaging) -> TrainingStep:
     """Return a step in the order, and with the messages, of an averaging rule."""
     encoding = step.encoding
     if isinstance(encoding, DenseEncoding):

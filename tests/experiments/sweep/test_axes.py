@@ -120,6 +120,11 @@ def test_the_arguments_and_the_keys_of_a_scenario_are_the_same():
         ({"every": [1, 0]}, "every: 0, expected 1"),
         ({"every": [2, 5], "overlap": [True, False]}, "overlap: true with every 2"),
         ({"every": [1, 5], "overlap": True}, "every: 5 with overlap"),
+        ({"averaging": "dilocco"}, "averaging: .*did you mean .diloco"),
+        ({"averaging": "diloco", "every": 2}, "every: with averaging = .diloco:every=50"),
+        ({"averaging": ["d-psgd", "diloco"]}, "averaging: d-psgd over ring"),
+        ({"averaging": "diloco", "overlap": True}, "averaging: diloco.* with overlap"),
+        ({"averaging": "d-psgd", "topology": "gossip", "density": 0.1}, "density: 0.1: d-psgd"),
         ({"bucket_bytes": "1MiB"}, "sweep: bucket_bytes: without overlap"),
         ({"codec": "4ms"}, "sweep: codec: nothing is compressed"),
         ({"codec": {"encode_s": 1}, "density": 0.1}, "codec: table.encode_s: unknown key"),
@@ -165,10 +170,18 @@ class Untouched(SilentSweep):
 
 
 @pytest.mark.parametrize(
-    "axis", ["overlap", "accumulation_steps", "every", "slow_rank_compute_time_factor", "num_steps"]
+    "axis",
+    [
+        "overlap",
+        "accumulation_steps",
+        "every",
+        "averaging",
+        "slow_rank_compute_time_factor",
+        "num_steps",
+    ],
 )
 def test_a_collective_has_no_axis_of_a_step(axis):
-    given: dict[str, Any] = {axis: True if axis == "overlap" else 2}
+    given: dict[str, Any] = {axis: {"overlap": True, "averaging": "diloco"}.get(axis, 2)}
     with pytest.raises(ValueError, match=f"{axis}: is for training steps"):
         dt.sweep("ring", 4, "1gbe", num_bytes="1MB", **given)
 

@@ -160,7 +160,7 @@ def test_a_collective_is_the_single_call(topology, density):
 
 def test_columns_of_steps_and_of_collectives_are_these():
     step = dt.sweep("ring", 2, "1gbe", "resnet50").to_frame()
-    assert list(step) == [*SETTINGS, "every", *STEP, *LAST]
+    assert list(step) == [*SETTINGS, "every", "averaging", *STEP, *LAST]
     collective = dt.sweep("ring", 2, "1gbe", num_bytes="1MB").to_frame()
     results = ["time_s", "busbw_bytes_per_s", "lower_bound_s"]
     assert list(collective) == [*SETTINGS, *results, *LAST]
@@ -273,3 +273,51 @@ def test_a_network_that_is_too_small_skips_its_world_sizes(tmp_path):
     assert "8 ranks on 4 hosts" in not_.skipped
     with pytest.raises(ValueError, match=r"nothing can be predicted.*8 ranks on 4 hosts"):
         dt.sweep("ring", 8, str(file), "resnet50")
+
+
+RULES = ["gradients", "diloco:every=5", "local-sgd:every=3", "d-psgd", "no-loco:every=4"]
+
+
+def test_averaging_rules_are_those_of_the_single_call():
+    found = dt.sweep(
+        ["ring", "gossip"],
+        4,
+        "1gbe",
+        "resnet50",
+        averaging=RULES,
+        density=[1.0, 0.1],
+        jitter=0.1,
+        num_steps=2,
+        processes=0,
+    )
+    assert len(found) == 2 * 2 * len(RULES)
+    for row in found:
+        assert isinstance(row, SweptStep)
+        assert row.averaging is not None
+        rule = dt.load_averaging(row.averaging)
+        assert row.every == rule.every
+        fits = rule.compresses or row.density == 1
+        fits = fits and rule.refusal_of(dt.load_topology(row.topology)) is None
+        assert fits == (not row.skipped), row.skipped
+        if fits:
+            expected = dt.simulate_step(
+                "resnet50",
+                row.topology,
+                "1gbe",
+                world_size=4,
+                density=row.density,
+                averaging=rule,
+                jitter=0.1,
+                num_steps=2,
+            )
+            assert row.step_time_s == pytest.approx(expected.step_time_s, rel=1e-12)
+            assert row.bytes_per_rank == expected.bytes_per_rank
+    usual = dt.sweep("ring", 4, "1gbe", "resnet50", every=[1, 7], processes=0)
+    said = dt.sweep(
+        "ring", 4, "1gbe", "resnet50", averaging=["gradients", "local-sgd:every=7"], processes=0
+    )
+    apart = {"job", "averaging"}
+    assert [row.model_dump(exclude=apart) for row in usual] == [
+        row.model_dump(exclude=apart) for row in said
+    ]
+    assert {row.job for row in usual}.isdisjoint(row.job for row in said)
