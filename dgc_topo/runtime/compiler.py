@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 
 from torch import Tensor
@@ -61,7 +62,7 @@ def compile_program(
     Raises:
         ScheduleError: if there is no such rank, or a transfer does not fit the schedule.
     """
-    messages = _Messages(payload, reaches_payload=memory is not None)
+    messages = _Messages(payload, schedule.num_chunks, reaches_payload=memory is not None)
     drafts: list[_Draft] = []
     for step in schedule.for_rank(rank):
         draft = _Draft(step, drafts[-1] if drafts else None, messages)
@@ -141,8 +142,9 @@ class _Messages:
     be taken for the head of the next one.
     """
 
-    def __init__(self, payload: Payload, *, reaches_payload: bool) -> None:
+    def __init__(self, payload: Payload, num_chunks: int, *, reaches_payload: bool) -> None:
         self._payload, self._reaches = payload, reaches_payload
+        self._num_chunks = num_chunks
         self._sent: Counter[int] = Counter()  # tags used, by peer
         self._received: Counter[int] = Counter()
         self.num_receives = self.num_sends = 0
@@ -166,6 +168,16 @@ class _Messages:
         self.num_sends += 1
         chunk, count = transfer.chunk, transfer.count
         return Send(self.num_sends - 1, chunk, count, transfer.dst, tag, size, staged)
+
+    def likely_bytes(self, transfer: Transfer) -> float:
+        """Return the bytes of a transfer; if only the sender knows, as many as this rank has."""
+        size = self._payload.message_bytes(transfer.chunk, transfer.count)
+        return self._bytes_per_chunk * transfer.count if size is None else size
+
+    @cached_property
+    def _bytes_per_chunk(self) -> float:
+        """Bytes of this rank's own entries in a chunk, in the mean."""
+        return self._payload.encoded_bytes() / self._num_chunks
 
     def _travel(
         self, used: Counter[int], peer: int, transfer: Transfer
@@ -239,7 +251,8 @@ class _Draft:
         ]
         self.receives = tuple(filter(None, posts))
         self.groups = [
-            self._group(places, posts, before, in_place=places[0] in in_place) for places in grouped
+            self._group(places, posts, before, messages, in_place=places[0] in in_place)
+            for places in grouped
         ]
         self.releases: list[int] = []
         one_by_one = all(len(places) == 1 for places in grouped)
@@ -311,6 +324,7 @@ class _Draft:
         places: Sequence[int],
         posts: Sequence[Receive | None],
         before: _Draft | None,
+        messages: _Messages,
         *,
         in_place: bool,
     ) -> _Group:
@@ -324,8 +338,8 @@ class _Draft:
         # Only a message that lands in place can disturb the previous step.
         early = not in_place or not any(_meet(t, span) for t in around)
         others = set() if before is None else {t.src for t in before.received} - sources
-        size = sum(receive.num_bytes or 0 for receive in receives)
-        return _Group(receives, sources, span, awaits, early, bool(others) and size >= _LONG_BYTES)
+        competes = bool(others) and sum(map(messages.likely_bytes, transfers)) >= _LONG_BYTES
+        return _Group(receives, sources, span, awaits, early, competes)
 
 
 def _overlapping(received: Sequence[Transfer]) -> list[list[int]]:

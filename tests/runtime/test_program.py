@@ -90,6 +90,19 @@ def test_who_folds_in_is_heard_before_the_next_peer():
     assert set(second.receives) <= set(posted_in(first))
 
 
+@pytest.mark.parametrize(("num_entries", "heard"), [(100_000, {2}), (100, {1, 2})])
+def test_many_entries_that_fold_in_are_heard_first_as_well(num_entries: int, heard: set[int]):
+    """Only the sender knows their bytes; a rank takes its own for a measure."""
+    schedule = load_topology("butterfly").schedule(3)
+    indices = torch.arange(num_entries, dtype=torch.int64) * 10
+    payload = SparsePayload(indices, torch.ones(num_entries), 1_000_000)
+    payload.cut(schedule.num_chunks)
+    fold, *_ = compile_program(
+        schedule, 0, payload, lambda size: torch.zeros(size, dtype=torch.uint8)
+    ).steps
+    assert {receive.peer for receive in posted_in(fold)} == heard
+
+
 def steps_of(rank: int, num_chunks: int, *steps: Step) -> tuple[ProgramStep, ...]:
     schedule = Schedule.from_steps(4, num_chunks, steps, goal="part")
     return compiled(schedule, rank, num_chunks).steps
