@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 import sys
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgc_topo.wire.checksum import PRIME, ROW, few_word_sums, word_sums
+from dgc_topo.wire.checksum import MOST_HOST_WORDS, PRIME, few_word_sums, word_sums
 from dgc_topo.wire.coding import COARSE_DTYPES, IndexEncoding, WireDtype
 from dgc_topo.wire.format import (
     DTYPE_CODES,
@@ -57,7 +58,7 @@ def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
         num_bytes: Bytes of the message.
         length: Elements of its run.
     """
-    if words.device.type == "cpu" and len(words) - _FIRST_WORD < ROW:
+    if words.device.type == "cpu" and len(words) - _FIRST_WORD < MOST_HOST_WORDS:
         seal_words(words.numpy(), header, num_bytes, length)
         return
     first = first_word(header)
@@ -65,7 +66,7 @@ def seal(words: Tensor, header: Header, num_bytes: int, length: int) -> None:
 
 
 def seal_words(words: npt.NDArray[np.int32], header: Header, num_bytes: int, length: int) -> None:
-    """Write the header of a message in a CPU's memory whose body has at most `ROW` words."""
+    """Write the header of a message in a CPU's memory of at most `MOST_HOST_WORDS` words."""
     first = first_word(header)
     sums = few_word_sums(words[_FIRST_WORD - 1 :])
     _LAYOUT.pack_into(words.data, 0, first, *_checks(*sums, *_seeds(first, length, num_bytes)))
@@ -126,7 +127,7 @@ def _checks(plain: int, weighted: int, plain_seed: int, weighted_seed: int) -> t
 def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
     """Return the header, the last four bytes and both sums of so many words after the header."""
     end = HEADER_BYTES + WORD_BYTES * num_words
-    if message.device.type == "cpu" and num_words <= ROW:
+    if message.device.type == "cpu" and num_words <= MOST_HOST_WORDS:
         raw = message.numpy()
         plain, weighted = few_word_sums(raw[HEADER_BYTES:end].view("<i4"))
         return raw[:HEADER_BYTES].tobytes(), raw[-WORD_BYTES:].tobytes(), plain, weighted
@@ -142,6 +143,7 @@ def _facts(message: Tensor, num_words: int) -> tuple[bytes, bytes, int, int]:
     return bytes(both[:HEADER_BYTES]), bytes(both[HEADER_BYTES:]), plain, weighted
 
 
+@lru_cache(maxsize=1024)
 def _header(version: int, kind: int, parameter: int) -> Header:
     encodings, dtypes = _ENCODINGS[version - 1], _DTYPES[version - 1]
     encoding, dtype = encodings.get(kind & 15), dtypes.get(kind >> 4)

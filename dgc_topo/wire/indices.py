@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dgc_topo.wire import packing, tensors
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.limits import MAX_CODE
 from dgc_topo.wire.tensors import has_kernels
@@ -30,6 +31,9 @@ def pack_bits(numbers: Tensor, width: int, into: Tensor) -> None:
         width: Bits of each, 1 to 15.
         into: Shape (packed_bytes(n, width),), uint8; bits beyond the last number become 0.
     """
+    if tensors.in_numpy(numbers):
+        packing.pack(numbers.numpy(), width, into.numpy())
+        return
     count = len(numbers)
     groups = -(-count // 8)
     if count % 8:
@@ -49,6 +53,8 @@ def pack_bits(numbers: Tensor, width: int, into: Tensor) -> None:
 
 def unpack_bits(packed: Tensor, count: int, width: int) -> Tensor:
     """Return the *count* numbers that `pack_bits` packed, shape (count,), int64."""
+    if tensors.in_numpy(packed):
+        return torch.from_numpy(packing.unpack(packed.numpy(), count, width))
     groups = -(-count // 8)
     if count % 8:
         padded = packed.new_zeros(groups * width)
@@ -73,7 +79,7 @@ def pack_plane(indices: Tensor, into: Tensor) -> None:
 
 def set_flags(flags: Tensor, places: Tensor) -> None:
     """Set *flags*, uint8, at *places*, shape (n,), int64, to 1."""
-    if flags.device.type == "cpu":
+    if tensors.in_numpy(flags):
         flags.numpy()[places.numpy()] = 1  # in half the time
     else:
         flags.index_fill_(0, places, 1)
@@ -81,7 +87,7 @@ def set_flags(flags: Tensor, places: Tensor) -> None:
 
 def pack_flags(flags: Tensor, into: Tensor) -> None:
     """Pack *flags*, uint8 zeros and ones, eight of them into each byte of *into*."""
-    if flags.device.type == "cpu":
+    if tensors.in_numpy(flags):
         into.numpy()[:] = np.packbits(flags.numpy(), bitorder="little")
     else:
         into.copy_((flags.view(torch.int64) * _GATHER) >> 56)
@@ -89,7 +95,7 @@ def pack_flags(flags: Tensor, into: Tensor) -> None:
 
 def unpack_flags(plane: Tensor) -> Tensor:
     """Return the bits of *plane*, uint8, one after the other: uint8, 0 where one is not set."""
-    if plane.device.type == "cpu":
+    if tensors.in_numpy(plane):
         return torch.from_numpy(np.unpackbits(plane.numpy(), bitorder="little"))
     spread = (plane.to(torch.int64) * _EACH_BYTE).bitwise_and_(_OWN_BIT)
     return spread.view(torch.uint8)
@@ -97,7 +103,7 @@ def unpack_flags(plane: Tensor) -> Tensor:
 
 def set_places(flags: Tensor) -> Tensor:
     """Return the ascending places at which *flags*, uint8, are not 0, shape (n,), int64."""
-    if flags.device.type == "cpu":
+    if tensors.in_numpy(flags):
         return torch.from_numpy(np.flatnonzero(flags.numpy().view(bool)))
     return flags.nonzero().view(-1)
 
@@ -112,6 +118,8 @@ _PLANE_BITS = 16  #: wider gaps are a plane of their low 16 bits and one of the 
 
 def gaps_of(indices: Tensor, start: int) -> Tensor:
     """Return the elements without an entry before each of *indices*, shape (n,), int64."""
+    if tensors.in_numpy(indices):
+        return torch.from_numpy(packing.gaps_of(indices.numpy(), start))
     return torch.diff(indices, prepend=indices.new_full((1,), start - 1)).sub_(1)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dgc_topo.wire import indices, rice, small
+from dgc_topo.wire import coarse, indices, rice, small, tensors
 from dgc_topo.wire.body import GapFacts, padding_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BITS, WireCoding, WireDtype
 from dgc_topo.wire.format import Plan, WireError, check_run, may_take_rice, plan_of, suits_kernels
@@ -54,7 +54,7 @@ def encode(
     Raises:
         WireError: if the run is longer than 2**31 elements.
     """
-    made = _made_fast(entry_indices, values, start, length, coding)
+    made = _made_fast(entry_indices, values, start, length, coding, scales)
     if isinstance(made, Tensor):
         return made
     sections, coarse = 1, None
@@ -97,6 +97,11 @@ def _steps(
 ) -> _Steps:
     if scales is None:
         values, scales = rounded(entry_indices, values, (), wire_dtype)
+    if tensors.in_numpy(values):
+        places, own = entry_indices.numpy(), values.numpy()
+        found, wire_dtype = coarse.steps_of(places, own, scales, wire_dtype)
+        table, steps = torch.from_numpy(coarse.table_of(scales)), torch.from_numpy(found)
+        return _Steps(table, steps, len(scales.low), wire_dtype)
     sections = sections_of(entry_indices, scales.bounds)
     levels = levels_of(values, scales, sections, MOST_LEVEL)
     wire_dtype = narrowest(levels, wire_dtype)
@@ -153,8 +158,13 @@ def or_dense(coding: WireCoding, entry_indices: Tensor, start: int, length: int)
     return min(both, key=lambda each: encoded_bytes(entry_indices, start, length, each))
 
 
-def _made_fast(
-    entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
+def _made_fast(  # as `encode`
+    entry_indices: Tensor,
+    values: Tensor,
+    start: int,
+    length: int,
+    coding: WireCoding,
+    scales: Scales | None,
 ) -> Tensor | Plan | None:
     """Return the message where few calls make it; else its plan, if that is known by now."""
     if has_kernels(entry_indices.device):
@@ -163,7 +173,7 @@ def _made_fast(
         from dgc_topo.wire import on_gpu  # noqa: PLC0415 - needs Triton
 
         return on_gpu.encode(entry_indices, values, start, length, coding)
-    return small.encode(entry_indices, values, start, length, coding)
+    return small.encode(entry_indices, values, start, length, coding, scales)
 
 
 def _plan_gaps(
@@ -185,7 +195,10 @@ def _plan_gaps(
     count = len(gaps)
     if not count:
         return plan_of(GapFacts(0, 0, sections=sections), length, coding)
-    largest, last = torch.stack([gaps.max(), entry_indices[-1]]).tolist()
+    if tensors.in_numpy(gaps):
+        largest, last = int(gaps.numpy().max()), entry_indices.numpy().item(-1)
+    else:
+        largest, last = torch.stack([gaps.max(), entry_indices[-1]]).tolist()
     escapes = 0
     if largest > MAX_CODE:
         escapes = int(torch.div(gaps, MAX_CODE, rounding_mode="floor").sum())
@@ -261,14 +274,18 @@ def decode_scaled(
     message = _usable(message)
     layout = open_message(message, length, len(bounds) + 1)
     _check_unused(message, layout)
-    read = small.decode(message, layout, start, length)
+    read = small.decode(message, layout, start, length, bounds)
     if read is not None:
-        return Decoded(*read, None)
+        return Decoded(*read)
     found = _read_indices(layout, message, start, length)
     values = message[layout.values_start : layout.values_end]
     dtype = layout.header.wire_dtype
     if dtype in TORCH_DTYPES:
         return Decoded(found, values.view(TORCH_DTYPES[dtype]).to(torch.float32), None)
+    if tensors.in_numpy(message):
+        scales = coarse.scales_in(message[HEADER_BYTES : layout.values_start].numpy(), bounds)
+        read_values = coarse.values_in(values.numpy(), found.numpy(), scales, dtype)
+        return Decoded(found, torch.from_numpy(read_values), scales)
     table = message[HEADER_BYTES : layout.values_start].view(torch.bfloat16).to(torch.float32)
     low, step = table.view(-1, 2).unbind(1)
     scales = Scales(bounds, low.contiguous(), step.contiguous())

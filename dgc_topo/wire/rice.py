@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgc_topo.wire import gamma
+from dgc_topo.wire import gamma, many, tensors
 from dgc_topo.wire.body import RiceCode, packed_bytes
-from dgc_topo.wire.format import WireError
 from dgc_topo.wire.indices import (
     pack_flags,
     read_numbers,
@@ -29,9 +28,6 @@ from dgc_topo.wire.rice_choice import (
     unary_low_bits,
 )
 
-_TILE = 1 << 14  #: gaps at once on a CPU: their numbers stay in its cache
-_PLANE_BITS = 16  #: from so many low bits on, they lie in two planes
-
 
 def best_rice(gaps: Tensor, total: int) -> RiceCode:
     """Return a Rice code that makes gaps short; with gamma quotients where these take less.
@@ -45,7 +41,11 @@ def best_rice(gaps: Tensor, total: int) -> RiceCode:
     """
     count = len(gaps)
     low_bits = unary_low_bits(count, total)
-    unary = RiceCode(low_bits, False, count + _quotient_sum(gaps, low_bits))
+    if tensors.in_numpy(gaps):
+        quotients = many.quotient_sum(gaps.numpy(), low_bits)
+    else:
+        quotients = int((gaps >> low_bits).sum())
+    unary = RiceCode(low_bits, False, count + quotients)
     if count > MOST_GAMMA_ENTRIES:
         return unary
     found: list[int] = torch.bincount(gamma.bit_lengths(gaps), minlength=MAX_WIDTH + 1).tolist()
@@ -62,30 +62,23 @@ def write_rice(gaps: Tensor, low_bits: int, into: Tensor, *, is_gamma: bool) -> 
         into: uint8, the bytes of the low bits and of the quotients.
         is_gamma: Whether quotients are gamma codes.
     """
-    quotients = into[packed_bytes(len(gaps), low_bits) :]
-    flags = torch.zeros(8 * len(quotients), dtype=torch.uint8, device=gaps.device)
-    tile, before = _tile_of(gaps, low_bits), None
-    rest: list[Tensor] = []
-    for first in range(0, len(gaps), tile):
-        part = gaps[first : first + tile]
-        if low_bits:
-            low = into[packed_bytes(first, low_bits) : packed_bytes(first + len(part), low_bits)]
-            write_packed(part & (1 << low_bits) - 1, low_bits, low)
-        above = part >> low_bits
-        if is_gamma:
-            sizes = gamma.bit_lengths(above)
-            rest.append(gamma.bits_below(above, sizes))
-            above = sizes
-        ends = above.add_(1)
-        ends[0] += -1 if before is None else before
-        ends.cumsum_(0)
-        before = ends[-1]
-        set_flags(flags, ends)
-    if before is not None and is_gamma:
-        at = int(before) + 1
-        bits = torch.cat(rest)
+    if not len(gaps):
+        return
+    if _is_for_numpy(gaps, low_bits, is_gamma=is_gamma):
+        many.write_unary(gaps.numpy(), low_bits, into.numpy())
+        return
+    low_end = packed_bytes(len(gaps), low_bits)
+    if low_bits:
+        write_packed(gaps & (1 << low_bits) - 1, low_bits, into[:low_end])
+    flags = torch.zeros(8 * len(into[low_end:]), dtype=torch.uint8, device=gaps.device)
+    above = gaps >> low_bits
+    sizes = gamma.bit_lengths(above) if is_gamma else above
+    ends = (sizes + 1).cumsum(0).sub_(1)
+    set_flags(flags, ends)
+    if is_gamma:
+        at, bits = int(ends[-1]) + 1, gamma.bits_below(above, sizes)
         flags[at : at + len(bits)] = bits
-    pack_flags(flags, quotients)
+    pack_flags(flags, into[low_end:])
 
 
 def read_rice(
@@ -104,29 +97,24 @@ def read_rice(
         WireError: if there are more or fewer quotients.
     """
     start, length = run
-    plane = coded[packed_bytes(count, low_bits) :]
+    if _is_for_numpy(coded, low_bits, is_gamma=is_gamma):
+        return torch.from_numpy(many.read_unary(coded.numpy(), count, low_bits, start))
+    low_end = packed_bytes(count, low_bits)
+    plane = coded[low_end:]
     if is_gamma:
-        # As if quotients were unary: of the place that each has then, its number is taken away.
-        found = _read_gamma(plane, count, length - count >> low_bits)
-        found.cumsum_(0).add_(torch.arange(count, dtype=torch.int64, device=found.device))
+        gaps = _read_gamma(plane, count, length - count >> low_bits)
     else:
-        found = set_places(unpack_flags(plane))
-        check_ends(len(found), count, int(coded[-1]))
-    if not low_bits:
-        return found.add_(start)
-    # The quotients up to the i-th add up to its place less i, so each step of the low bits' sum
-    # takes one such unit away.
-    step, tile = 1 << low_bits, _tile_of(found, low_bits)
-    before: Tensor | int = start - 1 + step
-    for first in range(0, count, tile):
-        ends = found[first : first + tile]
-        low = coded[packed_bytes(first, low_bits) : packed_bytes(first + len(ends), low_bits)]
-        steps = read_numbers(low, len(ends), low_bits).add_(1 - step)
-        steps[0] += before
-        steps.cumsum_(0)
-        before = steps[-1]
-        ends.bitwise_left_shift_(low_bits).add_(steps)
-    return found
+        gaps = set_places(unpack_flags(plane))
+        many.check_ends(len(gaps), count, int(coded[-1]))
+        gaps = torch.diff(gaps, prepend=gaps.new_full((1,), -1)).sub_(1)
+    if low_bits:
+        gaps <<= low_bits
+        gaps += read_numbers(coded[:low_end], count, low_bits)
+    return gaps.add_(1).cumsum_(0).add_(start - 1)
+
+
+def _is_for_numpy(numbers: Tensor, low_bits: int, *, is_gamma: bool) -> bool:
+    return tensors.in_numpy(numbers) and not is_gamma and low_bits <= many.MOST_LOW_BITS
 
 
 def _read_gamma(plane: Tensor, count: int, most: int) -> Tensor:
@@ -147,29 +135,3 @@ def _read_gamma(plane: Tensor, count: int, most: int) -> Tensor:
     )
     below = (flags[end + 1 : rest_end] != 0).to(torch.uint8)
     return gamma.read(below, sizes)
-
-
-def check_ends(found: int, count: int, last_byte: int) -> None:
-    """Refuse a plane of quotients that does not end with the last of them.
-
-    Raises:
-        WireError: unless *found* is *count*, and *last_byte* has a one.
-    """
-    if found != count or not last_byte:
-        raise WireError(
-            f"wire: rice message with {found} quotients that ends with byte {last_byte:#04x}, "
-            f"expected {count} quotients, and the last of them in the last byte"
-        )
-
-
-def _quotient_sum(gaps: Tensor, low_bits: int) -> int:
-    if gaps.device.type != "cpu":
-        return int((gaps >> low_bits).sum())
-    parts = (gaps.numpy()[at : at + _TILE] for at in range(0, len(gaps), _TILE))
-    return sum(int((part >> low_bits).sum()) for part in parts)
-
-
-def _tile_of(numbers: Tensor, low_bits: int) -> int:
-    """Return how many gaps are coded at once."""
-    tiles = numbers.device.type == "cpu" and low_bits < _PLANE_BITS
-    return _TILE if tiles else max(1, len(numbers))

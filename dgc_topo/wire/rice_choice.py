@@ -29,6 +29,19 @@ def unary_low_bits(entries: int, total: int) -> int:
     return max(0, int(_PER_MEAN * total / entries).bit_length() - 1)
 
 
+def least_unary_bits(counts: Sequence[int], low_bits: int) -> int:
+    """Return the fewest bits that gaps can take whose quotients are unary.
+
+    Args:
+        counts: Numbers of gaps by their bit length, from 0 on.
+        low_bits: Low bits of each.
+    """
+    bits = (low_bits + 1) * sum(counts)
+    for above, number in enumerate(counts[low_bits + 1 :]):
+        bits += number << above  # a gap of so many bits is no less than its highest
+    return bits
+
+
 def gamma_code(entries: int, counts: Sequence[int]) -> RiceCode:
     """Return the shortest Rice code with gamma quotients.
 

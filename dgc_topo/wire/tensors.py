@@ -53,6 +53,11 @@ def to_wire(values: Tensor, dtype: torch.dtype, num_ranks: int = 1) -> Tensor:
     return values.clamp(-largest, largest).to(dtype).to(torch.float32)
 
 
+def in_numpy(tensor: Tensor) -> bool:
+    """Return True if numpy is to do what torch does elsewhere: in CPU memory, in fewer calls."""
+    return tensor.device.type == "cpu"
+
+
 def has_kernels(device: torch.device) -> bool:
     """Return True if Triton can write kernels for *device*; they do what plain operations do."""
     return device.type == "cuda" and has_triton()

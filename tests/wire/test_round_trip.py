@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -12,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dgc_topo.wire import gamma, small
+from dgc_topo.wire import gamma, small, tensors
 from dgc_topo.wire.coding import (
     COARSE_DTYPES,
     INDEX_CHOICES,
@@ -27,7 +29,7 @@ from dgc_topo.wire.coding import (
 )
 from dgc_topo.wire.format import DTYPE_CODES
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
-from dgc_topo.wire.message import decode, encode, encoded_bytes
+from dgc_topo.wire.message import decode, decode_scaled, encode, encoded_bytes
 from dgc_topo.wire.rice_choice import MOST_GAMMA_ENTRIES
 from dgc_topo.wire.scales import rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire
@@ -105,9 +107,9 @@ def test_auto_is_the_smallest(run: tuple[int, int, list[int]], dtype: WireDtype)
 
 
 @pytest.mark.parametrize("encoding", INDEX_ENCODINGS)
-@pytest.mark.parametrize("count", [511, 2048, 2049, 5000, 70_001])
+@pytest.mark.parametrize("count", [511, 4096, 4097, 5000, 70_001])
 def test_many_entries_take_the_other_way_to_the_same_bytes(encoding: IndexEncoding, count: int):
-    """Small messages are coded by numpy, larger ones by torch."""
+    """Small messages are coded bit by bit, larger ones eight numbers at a time."""
     length = 20 * count
     generator = torch.Generator().manual_seed(count)
     indices = torch.randperm(length, generator=generator)[:count].sort().values
@@ -139,11 +141,73 @@ def test_clustered_gaps_are_coded_alike_by_numpy_and_torch(gaps: np.ndarray, beh
     length = int(indices[-1]) + 1 + behind
     message = encode(indices, values, 0, length, WireCoding("rice"))
     assert torch.equal(decode(message, 0, length)[0], indices)
-    with mock.patch.object(small, "MAX_ENTRIES", -1):
+    with by_torch():
         assert torch.equal(encode(indices, values, 0, length, WireCoding("rice")), message)
         assert torch.equal(decode(message, 0, length)[0], indices)
     if len(gaps) < 3000:
         assert reference.decode(message.numpy().tobytes(), length)[0] == indices.tolist()
+
+
+@contextmanager
+def by_torch() -> Iterator[None]:
+    """Have torch do what it does on GPUs."""
+    with (
+        mock.patch.object(small, "MAX_ENTRIES", -1),
+        mock.patch.object(tensors, "in_numpy", return_value=False),
+    ):
+        yield
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    count=st.sampled_from([0, 1, 2, 3, 7, 300, 4096, 4097, 9001]),
+    dtype=st.sampled_from(WIRE_DTYPES),
+    encoding=st.sampled_from(INDEX_CHOICES),
+    spread=st.sampled_from([1, 3, 40, 5000]),
+    bounds=st.sets(st.integers(1, 99), max_size=4),
+    start=st.integers(0, 2**40),
+    seed=st.integers(0, 2**31),
+)
+def test_all_codings_are_the_same_bytes_by_numpy_and_torch(
+    count: int,
+    dtype: WireDtype,
+    encoding: IndexChoice,
+    spread: int,
+    bounds: set[int],
+    start: int,
+    seed: int,
+):
+    assume(encoding != "dense" or dtype not in COARSE_DTYPES)
+    rng = np.random.default_rng(seed)
+    gaps = rng.integers(0, spread, count)
+    length = int(gaps.sum()) + count + int(rng.integers(0, 9))
+    indices = torch.from_numpy(start + np.cumsum(gaps + 1) - 1)
+    values = torch.from_numpy(rng.standard_normal(count).astype(np.float32) ** 3)
+    if count > 3 and rng.random() < 0.2:
+        values[2] = rng.choice([np.nan, np.inf, 0.0, 3e38])
+    inside = tuple(sorted({start + length * bound // 100 for bound in bounds} - {start}))
+    scales = None
+    if dtype in COARSE_DTYPES:
+        values, scales = rounded(indices, values, inside, dtype)
+    else:
+        inside = ()
+    coding = WireCoding(encoding, dtype)
+    message = encode(indices, values, start, length, coding, scales)
+    found = decode_scaled(message, start, length, inside)
+    with by_torch():
+        other = encode(indices, values, start, length, coding, scales)
+        if values.isfinite().all():
+            assert torch.equal(other, message)
+        same = decode_scaled(message, start, length, inside)
+    assert torch.equal(found.indices, same.indices)
+    assert torch.allclose(found.values, same.values, rtol=0, atol=0, equal_nan=True)
+    if scales is not None:
+        for read in (found.scales, same.scales):
+            assert read is not None
+            assert read.bounds == inside
+            assert torch.allclose(read.low, scales.low, rtol=0, atol=0, equal_nan=True)
+            assert torch.allclose(read.step, scales.step, rtol=0, atol=0, equal_nan=True)
+        assert torch.allclose(found.values, values, rtol=0, atol=0, equal_nan=True)
 
 
 def test_neighbours_and_one_far_away_take_gamma_codes_without_low_bits():
