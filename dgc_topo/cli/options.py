@@ -72,6 +72,10 @@ MergeOption = Annotated[
         metavar="union|reselect|auto",
     ),
 ]
+BalanceOption = Annotated[
+    bool,
+    typer.Option("--balance", help="of exact sparse sums: two passes, places first, then values"),
+]
 Fraction = Annotated[
     float,
     typer.Option(

@@ -22,6 +22,7 @@ from dgc_topo.cli.console import (
 from dgc_topo.cli.options import (
     TOPOLOGY,
     AsJson,
+    BalanceOption,
     Bandwidth,
     Fraction,
     Latency,
@@ -59,10 +60,6 @@ UnionExponent = Annotated[
         help="c ranks' entries merge into c**exponent times one's; else independent",
     ),
 ]
-Balance = Annotated[
-    bool,
-    typer.Option("--balance", help="of exact sparse sums: two passes, places first, then values"),
-]
 Goal = Annotated[
     Path | None, typer.Option(help="also write the schedule as GOAL text into this file")
 ]
@@ -88,7 +85,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
     density: Fraction = 1.0,
     union_exponent: UnionExponent = None,
     merge: MergeOption = "union",
-    balance: Balance = False,
+    balance: BalanceOption = False,
     seed: Seed = 0,
     goal: Goal = None,
     as_json: AsJson = False,

@@ -21,6 +21,7 @@ from dgc_topo.cli.console import (
 from dgc_topo.cli.options import (
     TOPOLOGY,
     AsJson,
+    BalanceOption,
     Bandwidth,
     Fraction,
     Latency,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "density": "--density",
     "merge": "--merge",
+    "balance": "--balance",
     "compute_s": "--compute",
     "batch_size": "--batch",
     "jitter": "--jitter",
@@ -69,6 +71,7 @@ def step(  # noqa: PLR0913 - one argument per option
     latency: Latency = None,
     density: Fraction = 1.0,
     merge: MergeOption = "union",
+    balance: BalanceOption = False,
     compute: Annotated[
         str | None, typer.Option(help="forward and backward pass as you measured it, such as 0.21s")
     ] = None,
@@ -129,6 +132,7 @@ def step(  # noqa: PLR0913 - one argument per option
                 cluster_from(network, world_size, bandwidth, latency),
                 density=density,
                 merge=merge,
+                balance=balance,
                 every=every,
                 sends=sends,  # type: ignore[arg-type]  # which refuses what is none
                 averaging=rule,

@@ -150,7 +150,13 @@ def _case_of_run(
         was_cut = sparse.merge != "union" and sparse.merged_entries <= sparse.entries
         union = independent_growth if was_cut else power_rule(exponent)
         encoding = SparseEncoding(
-            min(density, 1.0), sparse.coding, dense_bytes, union, "measured", sparse.merge
+            min(density, 1.0),
+            sparse.coding,
+            dense_bytes,
+            union,
+            "measured",
+            sparse.merge,
+            balance=sparse.balance,
         )
     step = TrainingStep(
         workload=workload,
@@ -255,7 +261,13 @@ def _case(
         encoding=_dense(rule, dense_bytes)
         if dtype
         else SparseEncoding(
-            density, coding, dense_bytes, power_rule(exponent), scope, scenario.compression.merge
+            density,
+            coding,
+            dense_bytes,
+            power_rule(exponent),
+            scope,
+            scenario.compression.merge,
+            balance=scenario.compression.balance,
         ),
         codec=simulate.codec if dtype is None else Codec(),
         bucket_bytes=simulate.bucket_bytes(),

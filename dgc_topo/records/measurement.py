@@ -69,6 +69,9 @@ class SparseSizes(Record):
     )
     wire_dtype: WireDtype = Field(default="float32", description="of all values in messages")
     merge: Merge = Field(default="union", description="policy of the sums")
+    balance: bool = Field(
+        default=False, description="chunks of equal entries: exact sums took two passes"
+    )
 
     @property
     def coding(self) -> EntryCoding:

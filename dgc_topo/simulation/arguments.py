@@ -10,6 +10,7 @@ from dgc_topo.network.cluster import Cluster, NoSizeError, Source, load_cluster
 from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Merge
+from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.units import bytes_from, fraction_from
 
@@ -106,6 +107,16 @@ def as_merge(merge: str) -> Merge:
     if merge not in get_args(Merge):
         raise ValueError(f"merge {merge!r}: expected one of {', '.join(get_args(Merge))}")
     return cast(Merge, merge)
+
+
+def check_balance(merge: Merge, density: float, *, balance: bool) -> None:
+    """Refuse balance where no exact sparse sum is cut.
+
+    Raises:
+        ValueError: unless there is one.
+    """
+    if balance and (not is_sparse(density) or merge != "union"):
+        raise ValueError("balance: is for exact sparse sums, expected density below 1")
 
 
 def check_density_of(merge: Merge) -> None:

@@ -21,6 +21,7 @@ from dgc_topo.simulation.arguments import (
     as_fraction,
     as_merge,
     as_topology,
+    check_balance,
     check_density,
     check_density_of,
     number_of_ranks,
@@ -69,11 +70,10 @@ class Buffer:
     balance: bool = False
 
     def __post_init__(self) -> None:
-        if self.balance and (not self.is_sparse or self.merge != "union"):
-            raise ValueError("balance: is for exact sparse sums, expected density below 1")
         if not 0 <= self.num_bytes < inf:
             raise ValueError(f"nbytes {self.num_bytes}: expected 0 or more, and finite")
         check_density(self.density)
+        check_balance(self.merge, self.density, balance=self.balance)
         if not self.is_sparse:
             check_density_of(self.merge)
             check_dense_dtype("density 1", self.coding.wire_dtype)

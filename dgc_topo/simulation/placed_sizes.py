@@ -4,12 +4,70 @@ from __future__ import annotations
 
 import numpy as np
 
+from dgc_topo.arrays import FloatArray
 from dgc_topo.schedule import Schedule, Step, then
 from dgc_topo.simulation.transfer_sizes import StepSizes, UnionSizes
 from dgc_topo.simulation.unions import Growth
-from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.coding import EntryCoding, WireCoding
 
-_PLACES = WireCoding(wire_dtype="int2")  # of messages without values that matter
+
+class _PlacesCoding:
+    """Coding of places: 2-bit values that do not matter, and one scale whatever the layers are."""
+
+    _coding = WireCoding(wire_dtype="int2")
+
+    def expected_bytes(
+        self, length: FloatArray, entries: FloatArray, sections: FloatArray | float = 1.0
+    ) -> FloatArray:
+        """Return the bytes of messages, see `EntryCoding`."""
+        return self._coding.expected_bytes(length, entries)
+
+    def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
+        """Return a lower bound, see `EntryCoding`."""
+        return self._coding.least_bytes(length, entries)
+
+
+def placed_sizes(  # each has a name
+    schedule: Schedule,
+    *,
+    length: int,
+    entries: float,
+    coding: EntryCoding,
+    growth: Growth,
+    dense_bytes: float = 0.0,
+    layer_sizes: tuple[int, ...] = (),
+) -> tuple[UnionSizes, UnionSizes]:
+    """Return the sizes of both passes of a schedule.
+
+    The second pass has the places of the sum for its elements, and carries what travels dense.
+
+    Args:
+        schedule: The schedule of each pass.
+        length: Elements of the buffer.
+        entries: Entries that each contributor sends.
+        coding: Coding of the second pass's messages.
+        growth: Model of unions.
+        dense_bytes: See `UnionSizes`.
+        layer_sizes: See `UnionSizes`.
+
+    Raises:
+        ValueError: as `UnionSizes`.
+    """
+    places = UnionSizes(
+        schedule, length=length, entries=entries, coding=_PlacesCoding(), growth=growth
+    )
+    union = float(growth(np.array([len(schedule.contributors)]))[0])
+    whole = max(1, round(union))
+    values = UnionSizes(
+        schedule,
+        length=whole,
+        entries=min(entries, whole),
+        coding=coding,
+        growth=growth,
+        dense_bytes=dense_bytes,
+        layer_sizes=tuple(round(size * whole / length) for size in layer_sizes),
+    )
+    return places, values
 
 
 def twice(schedule: Schedule) -> Schedule:
@@ -22,7 +80,7 @@ class PlacedSizes:
 
     Args:
         schedule: The schedule of one pass.
-        length: Elements of the buffer.
+        length: As `placed_sizes`, as are the others.
         entries: Entries that each contributor sends.
         coding: Coding of the second pass's messages.
         growth: Model of unions.
@@ -34,18 +92,9 @@ class PlacedSizes:
     def __init__(
         self, schedule: Schedule, *, length: int, entries: float, coding: WireCoding, growth: Growth
     ) -> None:
-        self._schedule = schedule
-        whole = float(growth(np.array([len(schedule.contributors)]))[0])
         self._num_steps = sum(1 for _ in schedule.steps())
-        self._places = UnionSizes(
-            schedule, length=length, entries=entries, coding=_PLACES, growth=growth
-        )
-        self._values = UnionSizes(
-            schedule,
-            length=max(1, round(whole)),
-            entries=min(entries, max(1, round(whole))),
-            coding=coding,
-            growth=growth,
+        self._places, self._values = placed_sizes(
+            schedule, length=length, entries=entries, coding=coding, growth=growth
         )
 
     def check_fit(self, schedule: Schedule) -> None:

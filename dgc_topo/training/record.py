@@ -260,4 +260,5 @@ def _sparse_sizes(
         index_encoding=compression.index_encoding,
         wire_dtype=compression.wire_dtype,
         merge=compression.merge,
+        balance=compression.balance,
     )

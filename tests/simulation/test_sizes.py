@@ -300,8 +300,8 @@ def test_sizes_of_another_schedule_are_refused(sizes, schedule, says):
 
 def test_sizes_of_another_schedule_are_refused_in_a_stream_of_buckets():
     class Mixed(DenseEncoding):
-        def sizes(self, bucket, schedule):
-            return DenseSizes(1e6, 8)
+        def passes(self, bucket, schedule):
+            return (DenseSizes(1e6, 8),)
 
     step = TrainingStep(workload=whole(1.0, 10, 0), encoding=Mixed())
     star_of_4 = load_fabric("1gbe").star(4)

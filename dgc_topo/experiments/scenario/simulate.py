@@ -25,7 +25,7 @@ _OF_WORKLOADS = (
 )
 _OF_COMPRESSED = ("encode_s_per_element", "decode_s_per_element", "union_exponent")
 #: Keys of [compression] that predictions of [[simulate.workloads]] use.
-_PREDICTED = ("method", "densities", "wire_dtype", "index_encoding", "scope", "merge")
+_PREDICTED = ("method", "densities", "wire_dtype", "index_encoding", "scope", "merge", "balance")
 
 
 class SimulateSection(StepKeys):
@@ -131,6 +131,11 @@ def _refuse_other_methods(compression: CompressionSection, *, trains: bool) -> N
             "dense and with 'dgc' only, expected 'dgc'"
         )
     if not trains:
+        if compression.balance and compression.merge != "union":
+            raise ValueError(
+                "compression.balance: of re-selected sums it decides what is kept, which no "
+                "prediction knows, expected [train], merge = 'union' or no such key"
+            )
         idle = [key for key in CompressionSection.model_fields if key not in _PREDICTED]
         for key in _changed_keys(compression, idle):
             raise ValueError(

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Merge
+from dgc_topo.simulation.placed_sizes import placed_sizes
 from dgc_topo.simulation.transfer_sizes import (
     DenseSizes,
     Sizes,
@@ -44,8 +45,8 @@ class Encoding(Protocol):
     def own_bytes(self, bucket: LayerBucket) -> float:
         """Return the bytes of one worker's own part."""
 
-    def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
-        """Return the bytes of every transfer of *schedule*."""
+    def passes(self, bucket: LayerBucket, schedule: Schedule) -> tuple[Sizes, ...]:
+        """Return the bytes of every transfer of *schedule*, for each time that it is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,9 @@ class DenseEncoding:
         numbers = self.vectors * bucket.num_elements + self.extra_elements
         return self.bytes_per_element * numbers
 
-    def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
+    def passes(self, bucket: LayerBucket, schedule: Schedule) -> tuple[Sizes, ...]:
         """Return equal slices."""
-        return DenseSizes(self.own_bytes(bucket), schedule.num_chunks)
+        return (DenseSizes(self.own_bytes(bucket), schedule.num_chunks),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ class SparseEncoding:
             if all tensors of a bucket send one share together; ``measured`` if *density* is the
             mean fraction that a run sent.
         merge: Policy of the sums, see `UnionSizes`.
+        balance: True if exact sums take two passes, see `placed_sizes`.
 
     Raises:
         ValueError: if a number makes no sense.
@@ -108,6 +110,7 @@ class SparseEncoding:
     union: UnionRule = field(default=independent_growth)
     scope: Literal["layer", "model", "measured"] = "layer"
     merge: Merge = "union"
+    balance: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
@@ -146,22 +149,23 @@ class SparseEncoding:
             total += self.coding.expected_bytes(share * length, share * merged, sections)
         return total
 
-    def sizes(self, bucket: LayerBucket, schedule: Schedule) -> Sizes:
-        """Return unions that grow with the contributors merged."""
+    def passes(self, bucket: LayerBucket, schedule: Schedule) -> tuple[Sizes, ...]:
+        """Return unions that grow with the contributors merged; of places first, if balanced."""
         dense_bytes = self._dense_bytes(bucket)
         length, entries = bucket.compressible_elements, self.entries(bucket)
         if not length:
-            return DenseSizes(dense_bytes, schedule.num_chunks)
-        return UnionSizes(
-            schedule,
-            length=length,
-            entries=entries,
-            coding=self.coding,
-            dense_bytes=dense_bytes,
-            growth=self.union(length, entries),
-            merge=self.merge,
-            layer_sizes=bucket.tensor_sizes,
-        )
+            return (DenseSizes(dense_bytes, schedule.num_chunks),)
+        facts: dict[str, Any] = {
+            "length": length,
+            "entries": entries,
+            "coding": self.coding,
+            "dense_bytes": dense_bytes,
+            "growth": self.union(length, entries),
+            "layer_sizes": bucket.tensor_sizes,
+        }
+        if self.balance and self.merge == "union":
+            return placed_sizes(schedule, **facts)
+        return (UnionSizes(schedule, **facts, merge=self.merge),)
 
     def _dense_bytes(self, bucket: LayerBucket) -> float:
         return self.dense_element_bytes * bucket.dense_elements

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import simpy
@@ -214,11 +215,13 @@ def simulate_training_step(
     entry = entry or Entry(begin_s=np.zeros(first.world_size))
     timeline = step.timeline(first, iteration, entry)
     cluster = load_cluster(cluster, first.world_size)
-    sizes = [
-        step.encoding.sizes(bucket, each) for bucket, each in zip(buckets, schedules, strict=True)
+    passes = [
+        step.encoding.passes(bucket, each) for bucket, each in zip(buckets, schedules, strict=True)
     ]
-    sizes = [fit_sizes(*pair) for pair in zip(sizes, schedules, strict=True)]
-    ready_s = timeline.ready_s
+    counts = [len(each) for each in passes]
+    schedules = [each for each, count in zip(schedules, counts, strict=True) for _ in range(count)]
+    sizes = [fit_sizes(*pair) for pair in zip(chain(*passes), schedules, strict=True)]
+    ready_s = np.repeat(timeline.ready_s, counts, axis=0)
     if entry.catch_up is not None:  # as a bucket before the others
         schedules, sizes = [entry.catch_up, *schedules], [step.catch_up_sizes(), *sizes]
         ready_s = np.concatenate([ready_s[:1], ready_s])
@@ -227,7 +230,7 @@ def simulate_training_step(
         lambda: _run_bulk(schedules, sizes, cluster, ready_s, is_demanded=engine == "bulk"),
         lambda: _run_events(schedules, sizes, cluster, ready_s),
     )
-    traffic = traffic.without_first(len(schedules) - len(buckets))
+    traffic = traffic.in_buckets(counts)
     decode_s = step.codec.decode_s(buckets)
     decode_start_s, decode_end_s = decode_times(traffic.end_s, decode_s, timeline)
     update_s = (0.0 if step.moves_first else step.workload.update_s) * timeline.factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -50,9 +51,15 @@ class SimulatedTraffic:
     messages_sent: FloatArray
     bounds: Bounds
 
-    def without_first(self, count: int) -> SimulatedTraffic:
-        """Return the traffic without the times of the first buckets."""
-        return replace(self, start_s=self.start_s[count:], end_s=self.end_s[count:])
+    def in_buckets(self, passes: Sequence[int]) -> SimulatedTraffic:
+        """Return the traffic with the times of buckets whose passes are the last rows.
+
+        Args:
+            passes: Number of each bucket's passes, one after the other.
+        """
+        rows = np.array(passes)
+        ends = len(self.start_s) - rows.sum() + rows.cumsum()
+        return replace(self, start_s=self.start_s[ends - rows], end_s=self.end_s[ends - 1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from dgc_topo.simulation.arguments import (
     as_fraction,
     as_merge,
     as_topology,
+    check_balance,
     check_density,
     check_density_of,
     factors_of,
@@ -70,6 +71,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     index_encoding: str = "auto",
     wire_dtype: str = "float32",
     merge: str = "union",
+    balance: bool = False,
     seed: int = 0,
     num_steps: int | None = None,
     engine: Engine = "auto",
@@ -102,6 +104,7 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
         index_encoding: Coding of indices in sparse messages.
         wire_dtype: Type of values on the wire.
         merge: Policy of sparse sums: ``union``, ``reselect`` or ``auto``, as in `DGCConfig`.
+        balance: True if exact sparse sums take two passes, places first, as in `DGCConfig`.
         seed: Seed of topologies and of jitter.
         num_steps: Steps, or periods of them, to average over; 8 if they differ, else 1.
         engine: ``bulk`` takes whole steps at once and is fast, but refuses what it cannot prove to
@@ -149,7 +152,11 @@ def simulate_step(  # noqa: PLR0913 - one argument per fact that a user may want
     step = TrainingStep(
         workload=load_workload(workload),
         encoding=encoding_for(
-            fraction, WireCoding.named(index_encoding, wire_dtype), union_exponent, merge
+            fraction,
+            WireCoding.named(index_encoding, wire_dtype),
+            union_exponent,
+            merge,
+            balance=plain_bool("balance", balance),
         ),
         codec=as_codec(codec),
         bucket_bytes=_bucket_bytes(bucket_bytes, overlap=overlap),
@@ -260,14 +267,20 @@ def what_is_sent(
 
 
 def encoding_for(
-    density: float, coding: WireCoding, union_exponent: float | None, merge: str = "union"
+    density: float,
+    coding: WireCoding,
+    union_exponent: float | None,
+    merge: str = "union",
+    *,
+    balance: bool = False,
 ) -> Encoding:
-    """Return the encoding of gradients at a density; exponent and merge are for sparse ones only.
+    """Return the encoding of gradients at a density; all but the coding is for sparse ones only.
 
     Raises:
         ValueError: if they have nothing to act on, or there is no such policy.
     """
     policy = as_merge(merge)
+    check_balance(policy, density, balance=balance)
     value_bytes = DENSE_BYTES[coding.wire_dtype]
     if is_sparse(density):
         union = (
@@ -275,7 +288,7 @@ def encoding_for(
             if union_exponent is None
             else power_rule(plain_float("union_exponent", union_exponent))
         )
-        return SparseEncoding(density, coding, value_bytes, union, merge=policy)
+        return SparseEncoding(density, coding, value_bytes, union, merge=policy, balance=balance)
     if union_exponent is not None:
         raise ValueError("union_exponent: is for sparse sizes, expected density below 1")
     check_density_of(policy)

@@ -13,7 +13,7 @@ def bytes_per_edge(step: TrainingStep, schedule: Schedule) -> dict[tuple[int, in
     """Return the bytes that each rank sends to each other per training step.
 
     Args:
-        step: Work of a worker; each of its buckets runs the schedule once.
+        step: Work of a worker; each pass of its buckets runs the schedule once.
         schedule: Schedule of every bucket.
 
     Returns:
@@ -21,9 +21,10 @@ def bytes_per_edge(step: TrainingStep, schedule: Schedule) -> dict[tuple[int, in
     """
     sent: Counter[tuple[int, int]] = Counter()
     for bucket in step.buckets:
-        sizes = fit_sizes(step.encoding.sizes(bucket, schedule), schedule)
-        for index, each in enumerate(schedule.steps()):
-            num_bytes = checked_sizes(sizes, index, each).num_bytes
-            for src, dst, size in zip(each.src, each.dst, num_bytes, strict=True):
-                sent[int(src), int(dst)] += float(size)  # type: ignore[assignment]
+        for given in step.encoding.passes(bucket, schedule):
+            sizes = fit_sizes(given, schedule)
+            for index, each in enumerate(schedule.steps()):
+                num_bytes = checked_sizes(sizes, index, each).num_bytes
+                for src, dst, size in zip(each.src, each.dst, num_bytes, strict=True):
+                    sent[int(src), int(dst)] += float(size)  # type: ignore[assignment]
     return {edge: size / step.every for edge, size in sent.items()}
