@@ -16,6 +16,7 @@ def lost() -> LaunchError:
     return error
 
 
+@pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), AskedToEnd(143), lost()], ids=repr)
 @pytest.mark.parametrize(
     ("command", "how"),
@@ -26,15 +27,18 @@ def lost() -> LaunchError:
     ],
 )
 def test_whatever_ends_a_training_the_command_says_how_to_go_on(
-    tmp_path, monkeypatch, ended, command, how
+    tmp_path, monkeypatch, ended, command, how, begun
 ):
+    monkeypatch.setattr("dgc_topo.cli.going_on.is_begun", lambda *_: begun)
+
     def end(*_, **__):
         raise ended
 
     monkeypatch.setattr("dgc_topo.experiments.runner.run_scenario", end)
     done = CliRunner().invoke(app, [*command, str(write_tiny(tmp_path, "ring"))])
     assert done.exit_code in {2, 130, 143}
-    assert f"; {how}" in done.output
+    anew = "the same command begins anew: there is no checkpoint and no record yet"
+    assert f"; {how if begun else anew}" in done.output
 
 
 def test_an_error_of_its_own_would_come_again(tmp_path, monkeypatch):

@@ -67,6 +67,7 @@ class Sentinel:
         self._dialled: dict[PeerLink, tuple[str, int]] = {}
         self._to_dial: dict[int, tuple[str, int]] = {}
         self._losses: dict[int, Loss] = {}
+        self._ended: list[str] = []  # ranks that took their leave, which may be why this one fails
         self._accepted = 0  # losses that the watched process has chosen to go on without
         self._stops = StopCounter()
         self._leaving = False
@@ -160,6 +161,7 @@ class Sentinel:
                 case {"peer": [int(rank), str(host), int(port)]}:
                     self._dial(rank, host, port)
                 case {"failed": str(why)} if len(self._losses) == self._accepted:
+                    why = "; ".join([*self._ended[:1], why])
                     self._lose(Loss(self._duty.rank, self._board.read(0), "failed", why))
                 case {"where": True}:
                     places = [[link.rank, _as_json(link.place)] for link in self._met()]
@@ -242,6 +244,7 @@ class Sentinel:
                     return True
                 case {"bye": True}:
                     link.has_left = True
+                    self._ended.append(f"rank {link.rank} has ended{link.place}, without an error")
                     return True
                 case {"hello": str()}:
                     return True

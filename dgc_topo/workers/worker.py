@@ -24,6 +24,7 @@ from dgc_topo.workers.joining import join_workers
 from dgc_topo.workers.machine import share_cores
 from dgc_topo.workers.regrouping import Regrouping
 
+_TRACEBACK = "DGC_TOPO_TRACEBACK"  # set in the environment: errors have tracebacks, as in `cli`
 _MOST_DESCRIPTORS = 2  # with one order
 
 
@@ -174,6 +175,15 @@ def main(num_processes: int) -> None:
     os._exit(0)  # leaving a group in good order would wait for peers
 
 
+def _tell(error: Exception) -> None:
+    """Print an error; one of this package's own says what is wrong, wherever it came from."""
+    is_own = type(error).__module__.startswith("dgc_topo.")
+    if is_own and not os.environ.get(_TRACEBACK):
+        sys.stderr.writelines(traceback.format_exception_only(error))
+    else:
+        traceback.print_exception(error)
+
+
 def _flush() -> None:
     """Write what `os._exit` would lose."""
     sys.stdout.flush()
@@ -183,8 +193,8 @@ def _flush() -> None:
 if __name__ == "__main__":
     try:
         main(int(sys.argv[1]))
-    except Exception:  # noqa: BLE001 - said at once, whatever it is
+    except Exception as found:  # noqa: BLE001 - said at once, whatever it is
         sys.stdout.flush()
-        traceback.print_exc()
+        _tell(found)
         _flush()
         os._exit(1)  # leaving in good order might wait for peers that are gone

@@ -197,13 +197,15 @@ class WorkerPool:
         parts = [f"worker of rank {culprit} {_exit_text(processes[culprit].returncode)}"]
         tail = self.log(culprit).strip().splitlines()[-_TAIL_LINES:]
         parts += [f"  {line}" for line in tail]
+        known = set(tail)  # what all ranks say is said once
         parts += [
             f"rank {rank} did not answer and was ended"
             for rank, process in enumerate(processes)
             if process.returncode is None
         ]
         for rank in failed:
-            if rank != culprit and (lines := self.log(rank).strip().splitlines()):
+            lines = self.log(rank).strip().splitlines()
+            if rank != culprit and lines and lines[-1] not in known:
                 parts.append(f"rank {rank}: {lines[-1]}")
         return "\n".join(parts)
 

@@ -262,10 +262,9 @@ def test_whatever_ends_the_command_ends_every_worker(tmp_path, how):
         _, errors = process.communicate(timeout=100)
         if how is signal.SIGINT:
             assert process.returncode == 130
-            assert (
-                "interrupted; every worker process has been ended; the same command goes on"
-                in errors
-            )
+            # There may be a checkpoint already.
+            assert errors.startswith("interrupted; ")
+            assert re.search(r"every worker process has been ended; the same command (g|b)", errors)
             assert "Traceback" not in errors
         if how is signal.SIGTERM:
             assert process.returncode == 143

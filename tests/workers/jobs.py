@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from dgc_topo.files import WriteError
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import Communicator, DistributedTransport, PeerError
 from dgc_topo.survivors import without
@@ -28,6 +29,12 @@ def sum_ranks(worker: Worker, argument: Any) -> list[Any]:
 def tell_thrice(worker: Worker, argument: Any) -> None:
     for index in range(3):
         worker.tell({"rank": worker.rank, "index": index, "of": argument})
+
+
+def fail_alike(worker: Worker, text: str) -> None:
+    """Fail on every rank with an error of this package, which says what is wrong."""
+    del worker
+    raise WriteError(28, text, "/full")
 
 
 def fail_on(worker: Worker, rank: int) -> None:

@@ -130,6 +130,24 @@ def test_a_rank_can_ask_where_the_others_are():
 PLACE = {"step": 7, "phase": "computing gradients"}
 
 
+def test_who_ends_early_is_named_where_others_fail_because_of_it():
+    with ranks(3) as (zero, one, two):
+        until(
+            lambda: (
+                zero.do("where")
+                == {str(rank): " in training step 7, while computing gradients" for rank in (1, 2)}
+            )
+        )
+        one.do("close")
+        one.process.kill()
+        until(lambda: list(zero.do("where")) == ["2"])
+        zero.do("fail", "RuntimeError: connection closed")
+        place = "in training step 7, while computing gradients"
+        said = f"rank 1 has ended {place}, without an error; RuntimeError: connection closed"
+        heard = {"rank": 0, "place": PLACE, "fate": "failed", "detail": said}
+        assert heard_by([zero, two]) == [heard] * 2
+
+
 def test_who_is_killed_then_frozen_is_named_by_all():
     with ranks(5) as found:
         first, second, third, fourth, fifth = found

@@ -67,6 +67,14 @@ def test_a_failing_worker_is_named_with_its_last_lines():
     assert workers() == []
 
 
+def test_an_error_that_all_ranks_explain_alike_is_said_once_and_without_a_traceback():
+    with pytest.raises(LaunchError) as failure:
+        run_on(forked(), "tests.workers.jobs:fail_alike", "no room", world_size=2)
+    first, second = str(failure.value).splitlines()
+    assert first.endswith("failed with exit status 1")
+    assert second == "  dgc_topo.files.WriteError: /full: cannot be written: no room"
+
+
 def test_a_killed_worker_is_named_while_a_lower_rank_is_busy():
     """That one sleeps for longer than a test may take."""
     with Session(Loopback(), 2) as session:

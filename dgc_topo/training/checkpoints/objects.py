@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -61,16 +61,17 @@ def save(path: str | Path, **objects: Any) -> None:
         >>> dt.load("run", model=model, dgc=dgc, step=0)
         {'step': 100}
     """
-    folder, peers = Path(path), _Peers()
-    states = {name: _state_to_save(name, each) for name, each in objects.items()}
-    content = {"objects": states, "randoms": plain("random states", random_states())}
-    before = newest_manifest(folder)
-    peers.sets(folder).write(
-        {"ranks": {peers.rank: content}},
-        step=0 if before is None else before.step + 1,
-        world_size=peers.world_size,
-        settings={name: type(each).__name__ for name, each in objects.items()},
-    )
+    folder = Path(path)
+    with _Peers("saving a checkpoint") as peers:
+        states = {name: _state_to_save(name, each) for name, each in objects.items()}
+        content = {"objects": states, "randoms": plain("random states", random_states())}
+        before = newest_manifest(folder)
+        peers.sets(folder).write(
+            {"ranks": {peers.rank: content}},
+            step=0 if before is None else before.step + 1,
+            world_size=peers.world_size,
+            settings={name: type(each).__name__ for name, each in objects.items()},
+        )
 
 
 def load(path: str | Path, **objects: Any) -> dict[str, Any]:
@@ -96,7 +97,12 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
         >>> if dt.has_checkpoint("run"):
         ...     step = dt.load("run", model=model, dgc=dgc, step=0)["step"]
     """
-    folder, peers = Path(path), _Peers()
+    with _Peers("loading a checkpoint") as peers:
+        return _load(Path(path), objects, peers)
+
+
+def _load(folder: Path, objects: Mapping[str, Any], peers: _Peers) -> dict[str, Any]:
+    """Do what `load` says."""
     loaded = peers.sets(folder).read(
         lambda manifest: check_names(folder, manifest, objects),
         lambda manifest: (
@@ -108,7 +114,7 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: holds no checkpoint, expected one that dt.save has made")
     if peers.rank == 0:
         for why in loaded.refused:
-            warnings.warn(f"checkpoint left out, the one before is used: {why}", stacklevel=2)
+            warnings.warn(f"checkpoint left out, the one before is used: {why}", stacklevel=3)
     former = {rank: each for content in loaded.contents for rank, each in content["ranks"].items()}
     ranks = [former[rank] for rank in sorted(former)]
     states: Mapping[str, Any] = ranks[0]["objects"]
@@ -134,20 +140,33 @@ def has_checkpoint(path: str | Path) -> bool:
         >>> dt.has_checkpoint("nowhere")
         False
     """
-    peers = _Peers()
-    return peers.gather(bool, [bool(complete_numbers(Path(path)))], "looking for checkpoints")[0]
+    own = bool(complete_numbers(Path(path)))
+    with _Peers("looking for checkpoints") as peers:
+        return peers.gather(bool, [own], "looking for checkpoints")[0]
 
 
 class _Peers:
-    """The ranks of the default process group, or this process alone."""
+    """The ranks of the default process group, or this process alone.
 
-    def __init__(self) -> None:
+    Args:
+        doing: Phase that this process notes for as long as the block lasts.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
         together = dist.is_available() and dist.is_initialized()
         self.rank, self.world_size = (
             (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         )
         self._worker = _worker() if together else None
         self._waits = Waits(_WHERE, self.rank, look=_break_if_lost)
+
+    def __enter__(self) -> Self:
+        current().note(self._doing)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        current().note("computing")
 
     def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
         """See `World.gather`."""
@@ -156,7 +175,7 @@ class _Peers:
         current().note(f"{what} in {_WHERE}")
         with self._waits.one(None):
             found = self._worker.gather(list[kind], list(own), what)  # type: ignore[valid-type]
-        current().note("computing")
+        current().note(self._doing)
         return [value for values in found for value in values]
 
     def sets(self, folder: Path) -> Sets:

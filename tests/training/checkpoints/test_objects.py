@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import dgc_topo as dt
+from dgc_topo.liveness import Liveness
 from dgc_topo.training.checkpoints.errors import CheckpointError
 
 
@@ -202,6 +203,18 @@ def test_a_model_that_torch_could_not_load_again_is_refused_at_once(tmp_path):
     found = dt.load(tmp_path / "run", value=0, one=0)
     assert torch.equal(found["value"], torch.ones(3, 2))
     assert torch.equal(found["one"], one)
+
+
+def test_others_can_tell_who_is_lost_while_it_saves_or_loads(tmp_path, monkeypatch):
+    """What a rank does is noted before it touches the disk, which may be what holds it up."""
+    noted: list[str] = []
+    monkeypatch.setattr(Liveness, "note", lambda self, phase, step=None: noted.append(phase))
+    dt.save(tmp_path, step=1)
+    assert dt.has_checkpoint(tmp_path)
+    dt.load(tmp_path, step=0)
+    doing = ["saving a checkpoint", "looking for checkpoints", "loading a checkpoint"]
+    assert noted[::2] == doing
+    assert noted[1::2] == ["computing"] * 3
 
 
 def test_views_with_a_pending_sign_keep_their_values(tmp_path):
