@@ -11,7 +11,12 @@ from pydantic import Field, field_validator, model_validator
 from dgc_topo.averaging import Averaging, Averagings
 from dgc_topo.experiments.scenario.averaging import check_averaging, check_trainable
 from dgc_topo.experiments.scenario.lab import LabSection, ValidateSection
-from dgc_topo.experiments.scenario.simulate import Claim, SimulateSection, refuse_idle_keys
+from dgc_topo.experiments.scenario.simulate import (
+    Claim,
+    SimulateSection,
+    check_claims,
+    refuse_idle_keys,
+)
 from dgc_topo.experiments.scenario.sweep import SweepSection
 from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSection
 from dgc_topo.network.cluster import Cluster, load_cluster
@@ -25,7 +30,7 @@ from dgc_topo.tables.places import AnyPath, Name
 from dgc_topo.tables.table import Table
 from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection
-from dgc_topo.training.settings import EMULATED, TrainSection
+from dgc_topo.training.settings import TrainSection
 
 
 class Scenario(Table):
@@ -260,21 +265,9 @@ class Scenario(Table):
             return self
         if self.train is None or self.ladder is not None:
             raise ValueError("throughput: expected [train] as well, and no [ladder]")
-        if self.train.workers != "processes":
-            raise ValueError(
-                f"throughput: train.workers = {self.train.workers!r} has no times of a cluster, "
-                "expected 'processes'"
-            )
+        self.throughput.check_training(self.train, self.topologies)
         if self.lab is not None:
             self.lab.spec(max(self.throughput.world_sizes))
-        there = {topology.name for topology in self.topologies}
-        for index, way in enumerate(self.throughput.ways):
-            unknown = sorted(set(way.over_topologies) - there)
-            if unknown:
-                raise ValueError(
-                    f"throughput.ways.{index}.over_topologies: {', '.join(unknown)}, expected "
-                    f"names under [[topologies]]: {', '.join(sorted(there))}"
-                )
         return self
 
     @model_validator(mode="after")
@@ -283,22 +276,10 @@ class Scenario(Table):
             return self
         if self.train is None:
             raise ValueError("ladder: there is nothing to train, expected [train] as well")
-        if self.train.emulates:
-            raise ValueError(
-                f"ladder: is about what is learnt, expected another dataset than {EMULATED!r}"
-            )
-        if self.simulate is not None:
-            raise ValueError("ladder: is about what is learnt, expected no [simulate] beside it")
-        if self.lab is not None:
-            raise ValueError("ladder: is about what is learnt, expected no [lab] beside it")
-        self.ladder.check_baseline(self.compression)
-        whole = self.train.world_size * self.train.batch_size_per_worker
-        for size in self.ladder.world_sizes:
-            if whole % size:
-                raise ValueError(
-                    f"ladder.world_sizes: {size} workers cannot share a global batch of {whole} "
-                    "(train.world_size x train.batch_size_per_worker), expected a divisor"
-                )
+        for key, section in (("simulate", self.simulate), ("lab", self.lab)):
+            if section is not None:
+                raise ValueError(f"ladder: is about what is learnt, expected no [{key}] beside it")
+        self.ladder.check_training(self.train, self.compression)
         return self
 
     @model_validator(mode="after")
@@ -337,21 +318,5 @@ class Scenario(Table):
 
     @model_validator(mode="after")
     def _claims_are_about_this(self) -> Self:
-        simulate = self.simulate
-        for index, claim in enumerate(self.claims):
-            offered: dict[str, tuple[set[str], set[str]]] = {
-                "workloads": (set(claim.workloads), set()),
-                "network": ({claim.network}, set()),
-                "world sizes": ({str(claim.world_size), str(claim.baseline_world_size)}, set()),
-            }
-            if simulate is not None:
-                offered["workloads"][1].update(each.label for each in simulate.workloads)
-                offered["network"][1].update(simulate.networks)
-                offered["world sizes"][1].update(str(size) for size in simulate.world_sizes)
-            for what, (wanted, there) in offered.items():
-                if not wanted <= there:
-                    missing = ", ".join(sorted(wanted - there))
-                    raise ValueError(
-                        f"claims.{index}: {what} {missing}: not among those of [simulate]"
-                    )
+        check_claims(self.claims, self.simulate)
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -165,6 +165,34 @@ class Claim(Table):
     )
     speedup: float = Field(gt=0, description="throughput over that of the baseline")
     note: str = Field(default="", description="why the prediction differs, if it does")
+
+
+def check_claims(claims: Sequence[Claim], simulate: SimulateSection | None) -> None:
+    """Refuse claims about what is not predicted.
+
+    Args:
+        claims: Published speed-ups.
+        simulate: Section that says what is predicted.
+
+    Raises:
+        ValueError: naming the claim, and what is not predicted.
+    """
+    for index, claim in enumerate(claims):
+        wanted = {
+            "workloads": set(claim.workloads),
+            "network": {claim.network},
+            "world sizes": {str(claim.world_size), str(claim.baseline_world_size)},
+        }
+        there: dict[str, set[str]] = {}
+        if simulate is not None:
+            there["workloads"] = {each.label for each in simulate.workloads}
+            there["network"] = set(simulate.networks)
+            there["world sizes"] = set(map(str, simulate.world_sizes))
+        for what, names in wanted.items():
+            if missing := sorted(names - there.get(what, set())):
+                raise ValueError(
+                    f"claims.{index}: {what} {', '.join(missing)}: not among those of [simulate]"
+                )
 
 
 def claims_in(scenario_text: str) -> list[Claim]:

@@ -13,7 +13,7 @@ from dgc_topo.tables.places import Label
 from dgc_topo.tables.table import Table
 from dgc_topo.topology import Topology
 from dgc_topo.training.compression import CompressionSection
-from dgc_topo.training.settings import TrainSection
+from dgc_topo.training.settings import EMULATED, TrainSection
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -82,12 +82,31 @@ class LadderSection(Table):
             )
         return self
 
-    def check_baseline(self, base: CompressionSection) -> None:
-        """Refuse a *base* other than the first dense rung, which is the baseline at every density.
+    def check_training(self, train: TrainSection, base: CompressionSection) -> None:
+        """Refuse a training that cannot climb the ladder, or whose baseline is no dense rung.
+
+        Args:
+            train: Section that all rungs share.
+            base: Compression that the rungs vary.
 
         Raises:
-            ValueError: if it is another.
+            ValueError: naming the key, and what was expected.
         """
+        if train.emulates:
+            raise ValueError(
+                f"ladder: is about what is learnt, expected another dataset than {EMULATED!r}"
+            )
+        self._check_baseline(base)
+        whole = train.world_size * train.batch_size_per_worker
+        for size in self.world_sizes:
+            if whole % size:
+                raise ValueError(
+                    f"ladder.world_sizes: {size} workers cannot share a global batch of {whole} "
+                    "(train.world_size x train.batch_size_per_worker), expected a divisor"
+                )
+
+    def _check_baseline(self, base: CompressionSection) -> None:
+        """Refuse a baseline other than the first dense rung; it is that of every density."""
         variants = [rung.over(base, f"ladder.rungs.{i}") for i, rung in enumerate(self.rungs)]
         names = [rung.name for rung in self.rungs]
         dense = [name for name, own in zip(names, variants, strict=True) if own.is_dense]
@@ -144,6 +163,30 @@ class ThroughputSection(Table):
     def goes_over(self, topology: str) -> bool:
         """Return True if any way uses *topology*."""
         return any(not way.over_topologies or topology in way.over_topologies for way in self.ways)
+
+    def check_training(self, train: TrainSection, topologies: Sequence[Topology]) -> None:
+        """Refuse a training without times, and ways over topologies that there are not.
+
+        Args:
+            train: Section that all ways share.
+            topologies: Those of the scenario.
+
+        Raises:
+            ValueError: naming the key, and what was expected.
+        """
+        if train.workers != "processes":
+            raise ValueError(
+                f"throughput: train.workers = {train.workers!r} has no times of a cluster, "
+                "expected 'processes'"
+            )
+        there = {topology.name for topology in topologies}
+        for index, way in enumerate(self.ways):
+            unknown = sorted(set(way.over_topologies) - there)
+            if unknown:
+                raise ValueError(
+                    f"throughput.ways.{index}.over_topologies: {', '.join(unknown)}, expected "
+                    f"names under [[topologies]]: {', '.join(sorted(there))}"
+                )
 
     @model_validator(mode="after")
     def _names_are_clear(self) -> Self:
