@@ -42,7 +42,8 @@ from dgc_topo.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from dgc_topo.network import Cluster
-    from dgc_topo.simulation.collective import Buffer, Simulation
+    from dgc_topo.simulation.buffer import Buffer
+    from dgc_topo.simulation.collective import Simulation
     from dgc_topo.topology import Topology
 
 Target = Annotated[
@@ -107,7 +108,7 @@ def simulate(  # noqa: PLR0913  # each argument is an option on the command line
             _simulate_scenario(scenario, output)
             return
         from dgc_topo.simulation.arguments import as_merge
-        from dgc_topo.simulation.collective import Buffer
+        from dgc_topo.simulation.buffer import Buffer
         from dgc_topo.units import bytes_from
 
         why = f"is for a scenario file; {target!r} is a topology"

@@ -9,7 +9,8 @@ beside it.  For the event engine read `progress` (ranks and steps), `fluid` (flo
 """
 
 from dgc_topo.simulation.bounds import goal_bound_s, lower_bound_s, network_bound_s
-from dgc_topo.simulation.collective import Buffer, Simulation, simulate
+from dgc_topo.simulation.buffer import Buffer
+from dgc_topo.simulation.collective import Simulation, simulate
 from dgc_topo.simulation.flows import Flows, simulate_flows
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.goal import write_goal

@@ -22,7 +22,8 @@ from dgc_topo.experiments.sweep.rows import (
     results_of_step,
 )
 from dgc_topo.network.cluster import Cluster
-from dgc_topo.simulation.collective import Buffer, simulate_buffer
+from dgc_topo.simulation.buffer import Buffer
+from dgc_topo.simulation.collective import simulate_buffer
 from dgc_topo.simulation.training import Codec, ComputeFactors, TrainingStep
 from dgc_topo.simulation.training.periods import average_steps, kept_schedule
 from dgc_topo.simulation.training.simulation import (
