@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from math import pi
 
 import networkx as nx
 import numpy as np
@@ -24,6 +25,8 @@ from dgc_topo.simulation.training.trace import chosen_ranks, spans_of
 KINDS = {"reduce": "#0072B2", "copy": "#D55E00", "mix": "#009E73"}
 _FILL = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#C9C3E6", "#7A6BB8", "#2B1A6B"])
 _MAX_RANKS = 64
+_ROOMY = 24  # ranks for which a small picture has room
+_CIRCLE = 0.72  # diameter of the circle of ranks over the width of its picture
 _MAX_LABELS = 80  # more chunk labels than this overlap
 _MAX_CELLS = 16  # more chunks than this are too narrow to see
 _MAX_EDGES = 8  # more chunks than this are drawn without lines between them
@@ -82,7 +85,8 @@ def draw_graph(schedule: Schedule, *, title: str = "") -> Figure:
     """
     check_drawable(schedule)
     graph = communication_graph(schedule)
-    figure = new_figure(5.4, 5.6, title or _size(schedule))
+    inches = 5.4 if schedule.world_size <= _ROOMY else 8.5
+    figure = new_figure(inches, inches + 0.2, title or _size(schedule))
     shares: list[tuple[int, int, float]] = list(graph.edges(data="buffers"))
     edges = {(src, dst): share for src, dst, share in shares}
     draw_edges(figure.subplots(), edges, schedule)
@@ -103,15 +107,16 @@ def draw_edges(
     # Coordinates swapped: rank 0 on top, the others clockwise.
     places = {rank: (float(x), float(y)) for rank, (y, x) in nx.circular_layout(ranks).items()}
     largest = max(edges.values(), default=1.0) or 1.0
+    size = _circle_points(axes, schedule.world_size)
     for (src, dst), number in edges.items():
         arrow = FancyArrowPatch(
             places[src],
             places[dst],
             connectionstyle="arc3,rad=0.12",  # both directions stay visible
             arrowstyle="-|>",
-            mutation_scale=11,
-            shrinkA=13,
-            shrinkB=13,
+            mutation_scale=min(11, 0.6 * size),
+            shrinkA=size / 2 + 1.5,
+            shrinkB=size / 2 + 1.5,
             lw=0.7 + 2.3 * number / largest,
             color=KINDS["reduce"],
             alpha=0.75,
@@ -119,12 +124,22 @@ def draw_edges(
         axes.add_patch(arrow)
     for rank, (x, y) in places.items():
         shape = "s" if rank in schedule.servers else "o"
-        axes.plot(x, y, shape, ms=23, color="white", mec=TEXT, mew=1.4)
-        axes.text(x, y, str(rank), ha="center", va="center", fontsize=10, color=TEXT)
+        axes.plot(x, y, shape, ms=size, color="white", mec=TEXT, mew=min(1.4, size / 12))
+        axes.text(
+            x, y, str(rank), ha="center", va="center", fontsize=min(10, 0.5 * size), color=TEXT
+        )
     axes.set_aspect("equal")
     axes.margins(0.14)
     axes.set_axis_off()
     return places
+
+
+def _circle_points(axes: Axes, num_ranks: int) -> float:
+    """Return the diameter of a rank, in points, at which neighbours on the circle do not touch."""
+    box = axes.figure.bbox
+    inches = min(box.width, box.height) / axes.figure.dpi
+    round_about = 72 * pi * _CIRCLE * inches
+    return min(23.0, 0.85 * round_about / num_ranks)
 
 
 def step_figure(result: StepRun, *, title: str = "", ranks: Sequence[int] | None = None) -> Figure:
