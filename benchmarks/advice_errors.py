@@ -106,12 +106,13 @@ def advice_errors(
                 )
                 console.print(f"{name}: {held / tried:.1%} held, {len(rows)} rows, {folds} halves")
             return
-        widths = widths_of(rows_of(FOLDERS))
+        widths = widths_of(rows_of((*FOLDERS, *UNSHAPED)))
         write_widths(widths)
-        table = Table("rows of", "gradients", "a message", "rows", "90 % interval")
+        table = Table("rows of", "links", "gradients", "a message", "rows", "90 % interval")
         for key, width in sorted(widths.items()):
             table.add_row(
                 key.what,
+                "shaped" if key.shaped else "unshaped",
                 "sparse" if key.sparse else "dense",
                 "1 MB and more" if key.large else "below 1 MB",
                 str(width.num_rows),

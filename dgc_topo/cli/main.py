@@ -312,13 +312,18 @@ def report(
         print_markdown,
         print_sweep,
         print_sweep_markdown,
+        print_validation,
+        print_validation_markdown,
     )
     from dgc_topo.records.folder import ResultsFolder
-    from dgc_topo.records.records import SWEEP, ResultsError
+    from dgc_topo.records.records import SWEEP, VALIDATION, ResultsError
 
     with clear_errors():
         if (folder / SWEEP).is_file():
             (print_sweep_markdown if markdown else print_sweep)(folder)
+            return
+        if (folder / VALIDATION).is_file():
+            (print_validation_markdown if markdown else print_validation)(folder)
             return
         results = ResultsFolder(folder)
         if not results.measurements():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dgc_topo.cli.console import console, print_raw
-from dgc_topo.records.records import SWEEP
+from dgc_topo.experiments.validation.records import ValidationRow, load_rows
+from dgc_topo.records.records import SWEEP, VALIDATION
 from dgc_topo.report.animation import animate
 from dgc_topo.report.draw import draw_schedule
 from dgc_topo.report.report import write_report
@@ -19,6 +21,12 @@ from dgc_topo.report.sweep.results import Sweep
 from dgc_topo.report.sweep.swept import Swept
 from dgc_topo.report.sweep.tables import best_table, markdown_text
 from dgc_topo.report.table import markdown_table, rich_table
+from dgc_topo.report.validation import (
+    rows_table,
+    summary_markdown,
+    summary_table,
+    write_validation_report,
+)
 from dgc_topo.schedule import Schedule
 from dgc_topo.text import one_line, printable
 
@@ -62,6 +70,25 @@ def print_sweep(folder: Path) -> None:
 def print_sweep_markdown(folder: Path) -> None:
     """Print the best ways of a sweep as GitHub-flavoured Markdown."""
     print_raw(markdown_text(best_table(Swept.of(Sweep.load(folder).to_frame()))))
+
+
+def print_rows(rows: Sequence[ValidationRow]) -> None:
+    """Print the rows of a validation, and a summary of their errors."""
+    console.print(rows_table(rows))
+    console.print(summary_table(rows))
+
+
+def print_validation(folder: Path) -> None:
+    """Write the report of a validation's folder; print its rows, errors and paths."""
+    report = write_validation_report(folder)
+    print_rows(load_rows(folder))
+    console.print(f"records: {folder / VALIDATION}", soft_wrap=True)
+    console.print(f"report:  {report}", soft_wrap=True)
+
+
+def print_validation_markdown(folder: Path) -> None:
+    """Print the summary of a validation's errors as GitHub-flavoured Markdown."""
+    print_raw(summary_markdown(load_rows(folder)))
 
 
 def print_proof(proof: Proof) -> None:

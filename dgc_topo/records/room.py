@@ -34,7 +34,7 @@ PLOT = "predicted-against-measured.svg"
 #: All files that a results folder may hold, by the file of its records.
 _CONTENT: dict[str, Collection[str]] = {
     MEASUREMENTS: (MEASUREMENTS, SCENARIO, ENVIRONMENT, REPORT),
-    VALIDATION: (VALIDATION, TRAININGS, NETWORK, PLOT),
+    VALIDATION: (VALIDATION, TRAININGS, NETWORK, PLOT, REPORT),
     SWEEP: (SWEEP, SCENARIO, ENVIRONMENT, REPORT),
 }
 

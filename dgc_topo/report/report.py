@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from dgc_topo.experiments.scenario import Scenario, load_scenario
 from dgc_topo.files import write_whole
 from dgc_topo.records.configuration import by_configuration, measured, predicted
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement, Phases
+from dgc_topo.report.agreement import agreement_part, of_results
 from dgc_topo.report.comparison import Comparison
 from dgc_topo.report.ladder_plots import curves_figure, density_figure, endings_figure
 from dgc_topo.report.pages import again_command, findings_by_kind, render, svg_source
@@ -27,6 +29,7 @@ from dgc_topo.report.summary import is_ladder, summarise
 from dgc_topo.units import seconds_text
 
 _TEMPLATE = "report.html.j2"
+_PYTHON = ".py"
 _PHASES = tuple(Phases.model_fields)
 
 
@@ -125,6 +128,7 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     folder = folder if isinstance(folder, ResultsFolder) else ResultsFolder(folder)
     records = folder.measurements()
     origin, scenario_text = folder.known_origin(), folder.known_scenario_text()
+    scenario = _scenario_of(folder, scenario_text)
     comparison, lines = summarise(records, scenario_text)
     page = render(
         _TEMPLATE,
@@ -139,7 +143,9 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
         groups=_groups(comparison),
         rows=_rows(comparison),
         plots=_plots(records),
-        steps=step_pictures(folder, records),
+        agreement=agreement_part(of_results(scenario, records)) if scenario else None,
+        measured_on=sorted({r.network for r in measured(records) if r.workers == "processes"}),
+        steps=list(step_pictures(scenario, records)) if scenario else [],
         phases={
             name.removesuffix("_s"): field.description or ""
             for name, field in Phases.model_fields.items()
@@ -148,6 +154,19 @@ def write_report(folder: ResultsFolder | str | Path) -> Path:
     )
     write_whole(folder.report_path, page)
     return folder.report_path
+
+
+def _scenario_of(folder: ResultsFolder, text: str) -> Scenario | None:
+    """Return the scenario; None if it cannot be read any more, or names Python files.
+
+    A report runs no code that a folder of somebody else may hold.
+    """
+    if not text or _PYTHON in text:
+        return None
+    try:
+        return load_scenario(folder.scenario_path)
+    except (ValueError, OSError):
+        return None
 
 
 def _groups(comparison: Comparison) -> list[ColumnGroup]:

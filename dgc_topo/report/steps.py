@@ -8,10 +8,9 @@ from math import isclose
 from typing import NamedTuple
 
 from dgc_topo.experiments.prediction import simulated
-from dgc_topo.experiments.scenario import Scenario, load_scenario
+from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.training_cases import TrainingCase, cases_of_runs, cases_of_scenario
 from dgc_topo.records.configuration import Configuration, measured, networks, predicted
-from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.report.draw import step_figure
 from dgc_topo.report.draw_traffic import traffic_figure
@@ -21,7 +20,6 @@ from dgc_topo.simulation.training.traffic import bytes_per_edge
 from dgc_topo.units import bytes_text, seconds_text
 
 _MOST_RANKS = 16  # of a picture in which every rank can be told from the others
-_PYTHON = ".py"
 _SAME = 1e-6  # relative difference from a record that rounding explains
 
 
@@ -41,23 +39,11 @@ class StepPicture(NamedTuple):
     traffic: str
 
 
-def step_pictures(folder: ResultsFolder, records: Sequence[Measurement]) -> list[StepPicture]:
-    """Return the fastest predicted all-reduce of each network, simulated again.
+def step_pictures(scenario: Scenario, records: Sequence[Measurement]) -> Iterator[StepPicture]:
+    """Yield the fastest predicted all-reduce of each network, simulated again.
 
-    A step that is not what its record says, as another version made it, is left out.  All are if
-    the scenario cannot be read any more, or names Python files: a report runs no code that a folder
-    of somebody else may hold.
+    A step that is not what its record says, as another version made it, is left out.
     """
-    if not predicted(records) or _PYTHON in folder.known_scenario_text():
-        return []
-    try:
-        scenario = load_scenario(folder.scenario_path)
-    except (ValueError, OSError):
-        return []
-    return list(_pictures(scenario, records))
-
-
-def _pictures(scenario: Scenario, records: Sequence[Measurement]) -> Iterator[StepPicture]:
     for network in networks(records):
         record = _fastest(network, records)
         if record is None:

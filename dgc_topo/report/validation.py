@@ -1,9 +1,9 @@
-"""Tables and a plot of a validation's results."""
+"""Tables, a picture and the report of a validation's results."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -15,23 +15,55 @@ from dgc_topo.experiments.validation.records import (
     load_rows,
     summarize,
 )
-from dgc_topo.records.room import PLOT
-from dgc_topo.report.style import FAINT, legend_name, new_figure, save_picture, style_axes
+from dgc_topo.files import write_whole
+from dgc_topo.network.calibrated import CalibratedNetwork
+from dgc_topo.records.room import NETWORK, PLOT, REPORT
+from dgc_topo.report.agreement import agreement_figure, agreement_part, of_validation
+from dgc_topo.report.pages import findings_by_kind, render
+from dgc_topo.report.style import save_picture
 from dgc_topo.text import markdown
 from dgc_topo.units import bytes_text, rate_text, seconds_text
 
-_COLOURS = ("#3b6fb6", "#e07b39", "#4c9f70", "#8e5ea2")
+_TEMPLATE = "validation.html.j2"
 _PERCENT = 100
 
 
 def write_validation(
     folder: ValidationFolder, rows: Iterable[ValidationRow]
 ) -> list[ValidationRow]:
-    """Write each row at once, then a plot of all rows, and return the rows."""
+    """Write each row at once, then a picture and a report of all rows, and return the rows."""
     try:
         return folder.write(rows)
     finally:
         save_picture(error_figure(load_rows(folder.path)), folder.path / PLOT)
+        write_validation_report(folder.path)
+
+
+def write_validation_report(folder: Path) -> Path:
+    """Write ``report.html`` into a validation's folder, over an earlier one, and return its path.
+
+    Raises:
+        OSError: if there are no rows, or the disk refuses.
+        ResultsError: naming file and line of a row that is wrong.
+        ValueError: if the folder's calibration is unreadable.
+    """
+    rows, network = load_rows(folder), folder / NETWORK
+    part = agreement_part(of_validation(rows))
+    page = render(
+        _TEMPLATE,
+        name=folder.resolve().name,
+        origin=None,
+        num_rows=len(rows),
+        part=part,
+        findings=findings_by_kind([part.summary] if part else []),
+        summaries=[
+            (summary.what, (str(summary.num_rows), *_percentages(summary)))
+            for summary in summarize(rows)
+        ],
+        network=CalibratedNetwork.load(network) if network.is_file() else None,
+    )
+    write_whole(folder / REPORT, page)
+    return folder / REPORT
 
 
 def rows_table(rows: Sequence[ValidationRow]) -> Table:
@@ -78,40 +110,17 @@ def summary_markdown(rows: Sequence[ValidationRow]) -> str:
 
 
 def error_figure(rows: Sequence[ValidationRow] | Mapping[str, Sequence[ValidationRow]]) -> Figure:
-    """Draw predicted over measured times, and the line on which they are equal.
+    """Draw predicted over measured times, and errors, with the 90 % intervals of predictions.
 
     Args:
-        rows: Rows to draw; each group and rate, or each name, has its own colour.
+        rows: Rows to draw; each group and rate, or each name, has its own colour and marker.
     """
-    figure = new_figure(7, 6, "Predicted against measured")
-    axes = figure.subplots()
-    style_axes(axes, x="measured, ms", y="predicted, ms")
-    named = rows if isinstance(rows, Mapping) else _by_link(rows)
-    for (name, here), colour in zip(named.items(), cycle(_COLOURS), strict=False):
-        axes.scatter(
-            [1e3 * row.measured_s for row in here],
-            [1e3 * row.predicted_s for row in here],
-            s=14,
-            color=colour,
-            alpha=0.7,
-            label=legend_name(name),
-        )
-    shown = [row for here in named.values() for row in here]
-    times = [1e3 * time for row in shown for time in (row.measured_s, row.predicted_s)]
-    ends = [min(times, default=1.0), max(times, default=2.0)]
-    axes.plot(ends, ends, color=FAINT, lw=1, zorder=0)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for text in axes.legend(frameon=False, fontsize=9).get_texts():
-        text.set_parse_math(False)
-    return figure
-
-
-def _by_link(rows: Sequence[ValidationRow]) -> dict[str, list[ValidationRow]]:
-    found: dict[str, list[ValidationRow]] = {}
-    for row in rows:
-        found.setdefault(f"{row.group}, {rate_text(row.rate_bits_per_s)}", []).append(row)
-    return found
+    if not isinstance(rows, Mapping):
+        return agreement_figure(of_validation(rows))
+    named = {name: of_validation(here) for name, here in rows.items()}
+    return agreement_figure(
+        [row._replace(series=name) for name, here in named.items() for row in here]
+    )
 
 
 def _percentages(summary: ErrorSummary) -> tuple[str, str, str]:

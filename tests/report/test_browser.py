@@ -1,9 +1,13 @@
-"""The report in a real browser: it sorts, fits a phone, has a dark side and prints."""
+"""Reports in a real browser: they sort, fit a phone, have a dark side and print."""
+
+from pathlib import Path
 
 import pytest
 
+from dgc_topo.experiments.validation.records import load_rows
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.report.report import write_report
+from dgc_topo.report.validation import write_validation_report
 from tests.report.browser import evaluate, needs_browser, run_browser
 
 pytestmark = needs_browser
@@ -66,20 +70,72 @@ def test_it_fits_a_phone(page, tmp_path):
     assert found["wide"] == []
 
 
-def test_dark_looks_are_dark(page, tmp_path):
-    def brightness(colour):
-        return sum(int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]) / 3
+def brightness(colour):
+    return sum(int(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3]) / 3
 
+
+def test_dark_looks_are_dark(page, tmp_path):
     for dark in (False, True):
         for text, ground in evaluate(tmp_path, page, COLOURS, dark=dark):
             if ground != "rgba(0, 0, 0, 0)":
                 assert (brightness(text) > brightness(ground)) == dark
 
 
-def test_it_prints(page, tmp_path):
+def prints(page, tmp_path, least, most):
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     printed = tmp_path / "page.pdf"
     run_browser(tmp_path, f"--print-to-pdf={printed}", (tmp_path / "page.html").as_uri())
     content = printed.read_bytes()
     assert content.startswith(b"%PDF")
-    assert 3 <= content.count(b"/Type /Page\n") <= 12
+    assert least <= content.count(b"/Type /Page\n") <= most
+
+
+def test_it_prints(page, tmp_path):
+    prints(page, tmp_path, 3, 12)
+
+
+STEPS = Path(__file__).parents[2] / "benchmarks/results/2026-11-29-validate-steps"
+AGREEMENT = f"""
+const table = document.querySelector('table.agreement');
+const head = [...table.querySelectorAll('th')].find((each) => each.textContent === 'error');
+const errors = () => [...table.tBodies[0].rows].map(
+    (row) => row.cells[head.dataset.column].textContent);
+head.click(); const sorted = errors();
+const outside = [...table.querySelectorAll('tr.outside')].map((row) => row.lastElementChild);
+const looks = getComputedStyle(outside[0]);
+const image = document.querySelector('figure img');
+return {{sorted, marks: outside.map((cell) => cell.textContent), weight: looks.fontWeight,
+    colour: looks.color, drawn: image.complete && image.naturalWidth,
+    sizes: (() => {{ {SIZES} }})()}};
+"""
+
+
+@pytest.fixture(scope="module")
+def validation(tmp_path_factory):
+    """The committed rows, two of them moved out of their intervals."""
+    folder = tmp_path_factory.mktemp("validation")
+    rows = load_rows(STEPS)
+    moved = {0: 1.5, 1: 0.5}
+    rows = [
+        each.model_copy(update={"measured_s": moved.get(i, 1.0) * each.predicted_s})
+        for i, each in enumerate(rows)
+    ]
+    lines = [each.model_dump_json() for each in rows]
+    (folder / "validation.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return write_validation_report(folder).read_text(encoding="utf-8")
+
+
+def test_predicted_against_measured_sorts_on_a_dark_phone_and_marks_what_lies_outside(
+    validation, tmp_path
+):
+    found = evaluate(tmp_path, validation, AGREEMENT, width=500, dark=True)
+    errors = [float(text.removesuffix(" %")) for text in found["sorted"]]
+    assert errors == sorted(errors)
+    assert (errors[0], errors[-1]) == (-33.3, 100.0)
+    assert sorted(found["marks"]) == ["\u25b2 above", "\u25bc below"]  # a word and a sign
+    assert int(found["weight"]) >= 600
+    assert brightness(found["colour"]) > 150  # readable on a dark ground
+    assert found["drawn"]
+    assert found["sizes"]["page"] <= found["sizes"]["window"] <= 500
+    assert found["sizes"]["wide"] == []
+    prints(validation, tmp_path, 1, 4)

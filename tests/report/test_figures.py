@@ -186,11 +186,12 @@ def test_validations_of_one_group_and_rate_are_told_apart_by_name():
         ([steps, steps], ["training steps, unshaped"]),
         ({"a CNN": [steps], "a ResNet": [steps]}, ["a CNN", "a ResNet"]),
     ):
-        (axes,) = error_figure(rows).axes
-        legend = axes.get_legend()
-        assert legend is not None
+        figure = error_figure(rows)
+        (legend,) = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == names
-        colours = {np.asarray(dots.get_facecolor()).tobytes() for dots in axes.collections}
+        colours = {
+            np.asarray(dots.get_facecolor()).tobytes() for dots in figure.axes[0].collections[1::2]
+        }
         assert len(colours) == len(names)
 
 

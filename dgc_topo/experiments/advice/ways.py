@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
 from typing import Literal
 
-from dgc_topo.experiments.advice.errors import collective_width, step_width
+from dgc_topo.experiments.advice.errors import interval_of_step
 from dgc_topo.network.cluster import Cluster
 from dgc_topo.simulation import Workload
-from dgc_topo.simulation.training import StepSimulation, simulate_step
+from dgc_topo.simulation.training import simulate_step
 from dgc_topo.simulation.training.timeline import Codec
 from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology, TopologyError, load_topology
@@ -206,35 +205,24 @@ def way_of(
         overlap=overlap and form.sends_gradients,
         codec=codec if sparse else None,
     )
-    low_s, high_s = _interval(found, sparse=sparse)
+    interval = interval_of_step(
+        found.step_time_s,
+        communication_s=found.communication_s,
+        alone_s=found.step.alone_s,
+        num_bytes=found.bytes_per_rank,
+        sparse=sparse,
+    )
     return TrainingWay(
         str(topology),
         form,
         found.step_time_s,
-        low_s,
-        high_s,
+        interval.low_s,
+        interval.high_s,
         found.step.alone_s,
         found.num_workers,
         found.bound_by,
         found.bytes_per_rank,
     )
-
-
-def _interval(found: StepSimulation, *, sparse: bool) -> tuple[float, float]:
-    """Return the ends of a step's interval: the wider of two ways to err.
-
-    A step may be off as those of the validations were, as a whole; or its communication may be,
-    as collectives were, with nothing more of it hidden behind the computing.  What a worker
-    computes is given, so no step is faster than that.
-    """
-    step_s, communication_s = found.step_time_s, found.communication_s
-    num_bytes = found.bytes_per_rank
-    whole = step_width(sparse=sparse, num_bytes=num_bytes)
-    part = collective_width(sparse=sparse, num_bytes=num_bytes)
-    high_s = max(step_s * exp(whole), step_s + communication_s * (exp(part) - 1))
-    faster_s = step_s - communication_s * (1 - exp(-part))
-    low_s = min(step_s * exp(-whole), faster_s)
-    return max(low_s, min(found.step.alone_s, step_s)), high_s
 
 
 def best_by_form(ways: Sequence[TrainingWay]) -> Mapping[GradientForm, TrainingWay]:

@@ -88,7 +88,8 @@ def test_a_folder_keeps_rows_network_and_plot(tmp_path):
     assert CalibratedNetwork.load(tmp_path / "new" / "network.toml") == calibrated
     assert (tmp_path / "new" / "predicted-against-measured.svg").stat().st_size > 1000
     assert "| collectives, 100 Mbit/s, 1 MB and more | 1 | 10.0 %" in summary_markdown(rows)
-    assert len(error_figure(rows).axes[0].collections) == 2
+    assert len(error_figure(rows).axes[0].collections) == 5  # bars and points, and marks
+    assert "1 of 2 times lie" in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     (tmp_path / "new" / "validation.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"validation.jsonl:1: "):
         load_rows(tmp_path / "new")
