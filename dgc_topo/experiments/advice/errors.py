@@ -135,7 +135,7 @@ def interval_of_step(
         step_time_s: The predicted step.
         communication_s: Time for which messages are under way, hidden or not.
         alone_s: A step of one worker that neither compresses nor communicates.
-        num_bytes: Bytes that the busiest rank sends in a step.
+        num_bytes: Bytes of one rank's gradient as it is sent.
         sparse: True for compressed gradients.
     """
     whole = step_width(sparse=sparse, num_bytes=num_bytes)

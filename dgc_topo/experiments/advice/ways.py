@@ -209,7 +209,7 @@ def way_of(
         found.step_time_s,
         communication_s=found.communication_s,
         alone_s=found.step.alone_s,
-        num_bytes=found.bytes_per_rank,
+        num_bytes=sum(map(found.step.encoding.own_bytes, found.step.buckets)),
         sparse=sparse,
     )
     return TrainingWay(

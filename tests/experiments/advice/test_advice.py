@@ -9,7 +9,9 @@ import pytest
 import dgc_topo as dt
 from dgc_topo.experiments.advice.as_scenario import scenario_text
 from dgc_topo.experiments.advice.clusters import with_gpus
+from dgc_topo.experiments.advice.errors import interval_of_step
 from dgc_topo.experiments.advice.verdict import AS_FAST, PRICES, SOURCE, best_sparse
+from dgc_topo.experiments.validation.records import LARGE_BYTES
 from dgc_topo.network.fabrics import FABRICS, Fabric
 
 
@@ -46,6 +48,28 @@ def test_ways_are_sorted_and_inside_their_intervals(slow_network):
         assert slow_network.workload.compute_s <= way.low_s <= way.step_time_s < way.high_s
         assert way.speedup_low < way.speedup <= way.speedup_high <= way.num_workers
         assert way.low_s > 0.5 * way.step_time_s
+
+
+def test_the_size_that_decides_an_interval_is_that_of_one_ranks_message():
+    """As in the validations behind it: what a rank passes on may be several times as much."""
+    slow = dt.load_cluster(Fabric("slow", 11.6e6, 25e-6, "invented"), 8)
+    advice = dt.advise("resnet50", 8, network=slow)
+    (way,) = (way for way in advice.ways if way.label == "DGC 0.1 % over ring")
+    step = dt.simulate_step("resnet50", "ring", slow, density=0.001, overlap=True)
+    own = sum(map(step.step.encoding.own_bytes, step.step.buckets))
+    assert own < LARGE_BYTES < way.bytes_per_rank
+    high_s, wrong_s = (
+        interval_of_step(
+            way.step_time_s,
+            communication_s=step.communication_s,
+            alone_s=way.alone_s,
+            num_bytes=num_bytes,
+            sparse=True,
+        ).high_s
+        for num_bytes in (own, way.bytes_per_rank)
+    )
+    assert way.high_s == pytest.approx(high_s, rel=1e-2)
+    assert abs(wrong_s / high_s - 1) > 0.02
 
 
 def test_a_slow_network_is_told_to_compress(slow_network):
