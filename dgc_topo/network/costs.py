@@ -38,6 +38,9 @@ class EndCosts(Table):
         reduce_s_per_byte: Time to add one received byte (gamma), at a step's end; serial.
         scale_s_per_byte: Time to multiply one byte by a weight, as gossip does with the received
             and with the own value; serial.
+        joint_merge_s: Software time of a rank for each place of a step at which it merges more than
+            one plain dense message: several that meet there, or weights; serial.  (A single message
+            is added or copied by a short cut, which is part of *receive_overhead_s*.)
         message_curve: Extra time of a message by its size, as pairs (bytes, seconds) with growing
             bytes: straight lines between them, constant outside.  See `curve_from_times`.
         send_s_per_byte: CPU seconds to send a byte, while the process may do other work.
@@ -77,6 +80,10 @@ class EndCosts(Table):
     )
     reduce_s_per_byte: Cost = Field(default=0.0, description="to add a received byte")
     scale_s_per_byte: Cost = Field(default=0.0, description="to multiply a byte by a weight")
+    joint_merge_s: Cost = Field(
+        default=0.0,
+        description="software time to merge dense messages that meet at one place, or have weights",
+    )
     message_curve: tuple[tuple[NonNegativeFloat, NonNegativeFloat], ...] = Field(
         default=(), description="pairs (bytes, extra seconds of such a message), with growing bytes"
     )
@@ -162,7 +169,12 @@ class EndCosts(Table):
     @property
     def has_merging(self) -> bool:
         """True if a rank works on a dense message after its arrival."""
-        return bool(self.receive_overhead_s or self.reduce_s_per_byte or self.scale_s_per_byte)
+        return bool(
+            self.receive_overhead_s
+            or self.reduce_s_per_byte
+            or self.scale_s_per_byte
+            or self.joint_merge_s
+        )
 
     @property
     def has_overhead(self) -> bool:

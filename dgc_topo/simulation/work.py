@@ -73,8 +73,12 @@ class Work:
             per_byte_s = np.where(is_sort, costs.sort_s_per_byte, costs.merge_s_per_byte)
             merged_s = merged_s + merged_bytes * per_byte_s
         elif self._has_merging:
-            per_byte_s = adds * costs.reduce_s_per_byte + _products(step) * costs.scale_s_per_byte
+            per_byte_s = (
+                adds * costs.reduce_s_per_byte + count_products(step) * costs.scale_s_per_byte
+            )
             merged_s = num_bytes * per_byte_s
+            if costs.joint_merge_s:
+                merged_s = merged_s + merges_jointly(step) * costs.joint_merge_s
         else:
             return None
         merged_s = merged_s + costs.receive_overhead_s
@@ -93,10 +97,28 @@ def _is_made(step: Step) -> BoolArray:
     return made
 
 
-def _products(step: Step) -> IntArray:
+def count_products(step: Step) -> IntArray:
     """Return the multiplications by a weight that each transfer causes at its receiver."""
     weights, unit = np.stack([step.keep, step.weight]), step.denominator
     return np.asarray(((weights != 0) & (weights != unit)).sum(axis=0), np.int64)
+
+
+def merges_jointly(step: Step) -> BoolArray:
+    """Return a mask of the first transfer to each place where more is merged than one plain one.
+
+    A place is a receiver and a first chunk.  Where several transfers meet, or weights multiply, all
+    are merged at once.
+    """
+    unit = step.denominator
+    plain = (step.weight == unit) & ((step.keep == 0) | (step.keep == unit))
+    place = step.dst * (int(step.chunk.max(initial=0)) + 1) + step.chunk
+    _, first, which, count = np.unique(
+        place, return_index=True, return_inverse=True, return_counts=True
+    )
+    joint = (count > 1) | (np.bincount(which, ~plain, len(count)) > 0)
+    jointly = np.zeros(len(step), np.bool_)
+    jointly[first[joint]] = True
+    return jointly
 
 
 #: Kinds of work on sparse messages; 0 is none.

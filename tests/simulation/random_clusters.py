@@ -150,6 +150,7 @@ COSTS: dict[str, object] = {
     "receive_overhead_s": 0.015,
     "reduce_s_per_byte": 1e-3,
     "scale_s_per_byte": 5e-4,
+    "joint_merge_s": 0.04,
     "message_curve": ((10.0, 0.05), (500.0, 0.3)),
     "reverse_share": 0.05,
 }

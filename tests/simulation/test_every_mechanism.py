@@ -95,6 +95,7 @@ def draw_costs(rng):
         "receive_overhead_s": sometimes(rng, 0.02),
         "reduce_s_per_byte": sometimes(rng, 1e-3),
         "scale_s_per_byte": sometimes(rng, 5e-4),
+        "joint_merge_s": sometimes(rng, 0.04),
         "message_curve": sometimes(rng, ((10.0, 0.05), (500.0, 0.3)), ()),
     }
     if rng.random() < 0.6:

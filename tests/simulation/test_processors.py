@@ -107,6 +107,18 @@ def test_overheads_and_additions_are_work_that_shares_cores(cores):
     assert result.time_s == pytest.approx(alone_s * 4 / cores, rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("name", "merges"),
+    [("gossip", 1), ("mesh", 1), ("sharded-parameter-server", 1), ("ring", 0), ("butterfly", 0)],
+)
+@pytest.mark.parametrize("cores", [None, 2])
+def test_what_meets_at_one_place_or_has_weights_is_merged_at_once(name, merges, cores):
+    """A shard has three messages at one place; a ring adds one at a time, the short way."""
+    alone = run(name, 4, MB, joint_merge_s=1e-3, cores_per_machine=cores, hosts_per_machine=4)
+    assert alone.time_s == pytest.approx(merges * 1e-3 * 4 / (cores or 4), rel=1e-9, abs=1e-9)
+    assert alone.bounds.cpu_s == pytest.approx(alone.time_s, rel=1e-9, abs=1e-12)
+
+
 def test_without_shared_processors_a_step_overhead_is_a_delay():
     result = run("ring", 4, 4 * MB, bandwidth=1e9, step_overhead_s=1e-3, start_overhead_s=5e-4)
     assert result.time_s == pytest.approx(6.5e-3 + 6 * MB / 1e9, rel=1e-9)
