@@ -40,6 +40,10 @@ def calibrate(
             min=1,
         ),
     ] = 120,
+    again: Annotated[
+        Path | None,
+        typer.Option(help="network file whose probes are to be fitted anew, nothing is measured"),
+    ] = None,
 ) -> None:
     """Measure point-to-point messages of a lab or a cluster, and write a network file.
 
@@ -49,12 +53,18 @@ def calibrate(
 
     - dgc-topo calibrate -o lab.toml --rate 100Mbit/s
     - torchrun ... -m dgc_topo calibrate -o cluster.toml --rate 1Gbit/s
+    - dgc-topo calibrate -o lab-new.toml --again lab.toml
     """
     from dgc_topo.experiments.calibration.calibrate import calibrate_lab, num_probes
     from dgc_topo.network.calibrated import CalibratedNetwork
     from dgc_topo.units import link_rate_from
 
     with clear_errors():
+        if again is not None:
+            why = "is for measuring; --again fits what a file holds"
+            refuse_options(context, lambda name: name not in {"output", "again"}, why)
+            _fit_again(again, output)
+            return
         if was_launched():
             from dgc_topo.cli.under_launcher import calibrate_as_rank
 
@@ -72,14 +82,30 @@ def calibrate(
         rates = [link_rate_from(text, "--rate") for text in each_once("--rate", given)]
         with counting(errors, "calibrating", num_probes(hosts, rates)) as advance:
             network = calibrate_lab(rates, hosts, name=output.stem, rounds=rounds, advance=advance)
-        earlier = network.save(output)
-        console.print(
-            f"fit of {len(network.probes)} probes: median error "
-            f"{100 * network.median_fit_error:.1f} %, worst {100 * network.worst_fit_error:.1f} %"
-        )
-        console.print(f"network: {output}", soft_wrap=True)
-        if earlier is not None:
-            console.print(f"the earlier one is now {earlier}", soft_wrap=True)
+        _save(network, output)
+
+
+def _fit_again(file: Path, output: Path) -> None:
+    """Fit the probes of a network file by the model of today, and write another file."""
+    from dgc_topo.experiments.calibration.again import fit_again
+    from dgc_topo.network.calibrated import CalibratedNetwork
+    from dgc_topo.network.network_files import load_calibrated
+
+    check_file("--output", output)
+    CalibratedNetwork.check_place(output)
+    _save(fit_again(load_calibrated(str(file))), output)
+
+
+def _save(network: CalibratedNetwork, output: Path) -> None:
+    """Write a network file, and say how well it fits."""
+    earlier = network.save(output)
+    console.print(
+        f"fit of {len(network.probes)} probes: median error "
+        f"{100 * network.median_fit_error:.1f} %, worst {100 * network.worst_fit_error:.1f} %"
+    )
+    console.print(f"network: {output}", soft_wrap=True)
+    if earlier is not None:
+        console.print(f"the earlier one is now {earlier}", soft_wrap=True)
 
 
 def validate(

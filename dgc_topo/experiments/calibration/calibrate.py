@@ -6,13 +6,9 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe, probes
-from dgc_topo.experiments.calibration.fit import (
-    MOST_STEPS,
-    Observation,
-    fit_parameters,
-    fitted_s,
-)
+from dgc_topo.experiments.calibration.fit import MOST_STEPS, fit_parameters, fitted_s
 from dgc_topo.experiments.calibration.measure import Measured, Reference, measure_cases, timeout_s
+from dgc_topo.experiments.calibration.trials import Observation
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters, ProbeRow
 from dgc_topo.records.environment import describe_environment
 from dgc_topo.workers import Session

@@ -7,34 +7,17 @@ cores; none belongs to a topology.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
-from multiprocessing import get_context
 
 import numpy as np
-import numpy.typing as npt
-import simpy
 from scipy.optimize import least_squares
 
-from dgc_topo.experiments.calibration.cases import (
-    Case,
-    Collective,
-    DenseBuffer,
-    Probe,
-    ProbeKind,
-)
-from dgc_topo.network import Network
+from dgc_topo.arrays import FloatArray
+from dgc_topo.experiments.calibration.cases import DenseBuffer, Probe, ProbeKind
+from dgc_topo.experiments.calibration.times import predict_case
+from dgc_topo.experiments.calibration.trials import Observation, Trials, simulating
 from dgc_topo.network.calibrated import Parameters
-from dgc_topo.records.environment import num_cores
-from dgc_topo.schedule import Schedule
-from dgc_topo.simulation import DenseSizes, Fluid, Sizes, UnionSizes
-from dgc_topo.simulation.run import run_to_end
-from dgc_topo.simulation.training.stream import BucketStream
-from dgc_topo.wire.coding import EntryCoding
-from dgc_topo.workers.children import end_with_parent, safe_path
 
 _BITS = 8
 #: Ridge weight: a parameter e times its prior costs as much as a 1 % error in one probe.  It hardly
@@ -44,23 +27,16 @@ _RIDGE_WEIGHT = 0.01
 #: Buffers that pass one after the other in a run: two of a ping-pong, half of one of an exchange.
 _BUFFERS_IN_A_ROW: dict[ProbeKind, float] = {"ping-pong": 2, "exchange": 0.5}
 
-_SIMULATED_RUNS = 4
-MOST_STEPS = 30  #: of the solver
+#: Change of a parameter's logarithm from which a derivative is taken; the model has kinks, so that
+#: a far smaller one would tell of a kink's side only.
+_CHANGE = 0.01
 
+#: Steps for which derivatives by the parameters, not by their logarithms, stay as they are.  Times
+#: are sums of costs: their slopes change only where another cost begins to decide.
+_REUSED = 3
+_MOST_STARTS = 4  #: of the solver, which stops early if its derivatives were old ones
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """A measured probe.
-
-    Attributes:
-        case: Case that was run.
-        rate_bits_per_s: Rate of the links; None for unshaped ones.
-        time_s: Measured time of one run.
-    """
-
-    case: Case
-    rate_bits_per_s: float | None
-    time_s: float
+MOST_STEPS = 30  #: of the solver, in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +66,7 @@ _ENDS = (
     _Free("receive_s_per_byte", 0.3e-9, 1e-12, 1e-7),
     _Free("reduce_s_per_byte", 0.2e-9, 1e-12, 1e-7),
     _Free("scale_s_per_byte", 0.2e-9, 1e-12, 1e-7),
+    _Free("joint_merge_s", 5e-5, 1e-7, 5e-3),
     _Free("uncached_factor", 1.5, 1.0, 5.0),
     _Free("cache_bytes", 3e6, 1e5, 1e9),
     _Free("crowded_latency_s", 3e-5, 1e-7, 5e-3),
@@ -124,27 +101,105 @@ def fit_parameters(
         raise ValueError("calibration: no probes, expected at least one")
     has_rate = any(each.rate_bits_per_s is not None for each in observations)
     free = (*_LINK, *_ENDS) if has_rate else _ENDS
-    usual = np.log(_starts(free, observations))
-    # Spawned, not forked: a worker of a process group has threads, which a fork would lose.
-    spawned = partial(ProcessPoolExecutor, mp_context=get_context("spawn"))
-    with safe_path(), spawned(num_cores(), initializer=end_with_parent) as pool:
-        solution = least_squares(
-            partial(_misfits, free, usual, observations, fixed),
-            usual,
-            bounds=(
-                [math.log(each.lowest) for each in free],
-                [math.log(each.highest) for each in free],
-            ),
-            diff_step=[1e-3]
-            * len(free),  # the model has kinks: take finite differences over larger steps
-            loss="soft_l1",  # a disturbed probe counts less
-            f_scale=0.05,
-            ftol=1e-4,
-            xtol=1e-3,
-            max_nfev=most_steps,
-            workers=pool.map,
-        )
-    return _with(fixed, free, solution.x)
+    with simulating(observations) as simulate:
+        misfits = _Misfits(free, observations, fixed, Trials(observations, simulate))
+        logarithms = misfits.usual
+        for _ in range(_MOST_STARTS):
+            misfits.forget_derivatives()
+            before = misfits.num_steps
+            logarithms = _improved(misfits, logarithms, most_steps - before)
+            if misfits.num_steps - before <= _REUSED or misfits.num_steps >= most_steps:
+                break
+    return misfits.parameters(logarithms)
+
+
+def _improved(misfits: _Misfits, logarithms: FloatArray, most_steps: int) -> FloatArray:
+    """Return better logarithms of the parameters, as far as the solver finds any."""
+    solution = least_squares(
+        misfits,
+        logarithms,
+        jac=misfits.derivatives,
+        bounds=(misfits.lowest, misfits.highest),
+        loss="soft_l1",  # a disturbed probe counts less
+        f_scale=0.05,
+        ftol=1e-4,
+        xtol=1e-3,
+        max_nfev=most_steps,
+    )
+    return np.asarray(solution.x, np.float64)
+
+
+class _Misfits:
+    """Residuals of the fit: log(simulated / measured) of each observation, then the ridge's.
+
+    The ridge's residuals are the weighted distances of the parameters from the usual ones.
+
+    Args:
+        free: Fitted parameters.
+        observations: Measured probes.
+        fixed: Values of the other parameters.
+        trials: Simulated times of the probes.
+
+    Attributes:
+        usual: Logarithms of the starting values, shape (num_free,).
+        lowest: Logarithms of the lowest values, same shape.
+        highest: Logarithms of the highest values, same shape.
+        num_steps: Number of times that residuals were asked for.
+    """
+
+    def __init__(
+        self,
+        free: Sequence[_Free],
+        observations: Sequence[Observation],
+        fixed: Parameters,
+        trials: Trials,
+    ) -> None:
+        self._free, self._fixed, self._trials = free, fixed, trials
+        self._measured = np.log([each.time_s for each in observations])
+        self.usual = np.log(_starts(free, observations))
+        self.lowest = np.log([each.lowest for each in free])
+        self.highest = np.log([each.highest for each in free])
+        self.num_steps = 0
+        self.forget_derivatives()
+
+    def forget_derivatives(self) -> None:
+        """Take the next derivatives from simulations."""
+        self._by_values: FloatArray | None = None
+        self._reused = 0
+
+    def parameters(self, logarithms: FloatArray) -> Parameters:
+        """Return the parameters with these logarithms, shape (num_free,)."""
+        values = np.exp(logarithms).tolist()
+        named = {each.name: value for each, value in zip(self._free, values, strict=True)}
+        return self._fixed.model_copy(update=named)
+
+    def __call__(self, logarithms: FloatArray) -> FloatArray:
+        """Return the residuals, shape (num_observations + num_free,)."""
+        self.num_steps += 1
+        times_s = self._times_s([logarithms])[0]
+        ridge = _RIDGE_WEIGHT * (logarithms - self.usual)
+        return np.concatenate([np.log(times_s) - self._measured, ridge])
+
+    def derivatives(self, logarithms: FloatArray) -> FloatArray:
+        """Return the residuals' derivatives, shape (num_observations + num_free, num_free)."""
+        values, times_s = np.exp(logarithms), self._times_s([logarithms])[0]
+        if self._by_values is None or self._reused == _REUSED:
+            slopes = self._slopes(logarithms)
+            self._by_values, self._reused = slopes * times_s[:, None] / values, 0
+        else:
+            slopes = self._by_values * values / times_s[:, None]
+            self._reused += 1
+        return np.concatenate([slopes, _RIDGE_WEIGHT * np.eye(len(values))])
+
+    def _slopes(self, logarithms: FloatArray) -> FloatArray:
+        """Return the derivatives of the times' logarithms, shape (num_observations, num_free)."""
+        change = np.where(logarithms + _CHANGE > self.highest, -_CHANGE, _CHANGE)
+        times_s = self._times_s([logarithms, *(logarithms + np.diag(change))])
+        slopes = (np.log(times_s[1:]) - np.log(times_s[0])) / change[:, None]
+        return np.asarray(slopes.T, np.float64)
+
+    def _times_s(self, trials: Sequence[FloatArray]) -> FloatArray:
+        return self._trials.times_s([self.parameters(each) for each in trials])
 
 
 def _starts(free: Sequence[_Free], observations: Sequence[Observation]) -> list[float]:
@@ -185,96 +240,7 @@ def _wire_s(observation: Observation) -> float:
     return _BUFFERS_IN_A_ROW[case.pattern.kind] * case.buffer.num_bytes * _BITS / rate
 
 
-def _misfits(
-    free: Sequence[_Free],
-    usual: npt.NDArray[np.float64],
-    observations: Sequence[Observation],
-    fixed: Parameters,
-    logarithms: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float64]:
-    """Return log(simulated / measured) of each observation, then the ridge residuals.
-
-    The ridge residuals are the weighted distances of the parameters from the *usual* ones.
-    """
-    parameters = _with(fixed, free, logarithms)
-    errors = [math.log(fitted_s(parameters, each) / each.time_s) for each in observations]
-    return np.concatenate([errors, _RIDGE_WEIGHT * (logarithms - usual)])
-
-
 def fitted_s(parameters: Parameters, observation: Observation) -> float:
     """Return the simulated seconds of an observation."""
-    case = observation.case
-    return predict_case(case, parameters, observation.rate_bits_per_s)
-
-
-def _with(
-    fixed: Parameters, free: Sequence[_Free], logarithms: npt.NDArray[np.float64]
-) -> Parameters:
-    values = {each.name: math.exp(x) for each, x in zip(free, logarithms.tolist(), strict=True)}
-    return fixed.model_copy(update=values)
-
-
-def predict_case(
-    case: Case,
-    parameters: Parameters,
-    rate_bits_per_s: float | None,
-    coding: EntryCoding | None = None,
-) -> float:
-    """Return the mean simulated seconds of one of a case's runs.
-
-    Args:
-        case: Case to run.
-        parameters: Parameters of the network.
-        rate_bits_per_s: Rate of its links; None is unlimited.
-        coding: Coding of sparse messages; that of real ones by default.
-    """
-    network = parameters.network(case.world_size, rate_bits_per_s, touched_bytes(case))
-    return simulate_runs(case, network, coding)
-
-
-def simulate_runs(case: Case, network: Network, coding: EntryCoding | None = None) -> float:
-    """Return the mean seconds of one of a case's runs on a network.
-
-    Runs follow each other as in the measurement: a rank that has finished one begins the next, so
-    runs can overlap.  A few simulated runs stand for many.
-    """
-    schedule, runs = case.schedule(), min(case.runs, _SIMULATED_RUNS)
-    fluid = Fluid(simpy.Environment(), network)
-    stream = BucketStream(
-        fluid,
-        [schedule] * runs,
-        [sizes_of(case, schedule, coding)] * runs,  # step numbers start again in each run
-        np.zeros((runs, case.world_size)),
-        np.arange(case.world_size),
-    )
-    run_to_end(stream, fluid, None, ())
-    return float(stream.end_s.max()) / runs
-
-
-def touched_bytes(case: Case) -> float:
-    """Return the bytes of all ranks' buffers that one run reads or writes."""
-    share = _touched_buffers(case.pattern, case.world_size)
-    return share * case.buffer.held_bytes
-
-
-@cache
-def _touched_buffers(pattern: Probe | Collective, world_size: int) -> float:
-    """Return the buffers whose chunks are sent or received, summed over all ranks."""
-    schedule = pattern.schedule(world_size)
-    touched = np.zeros((world_size, schedule.num_chunks), np.bool_)
-    for step in schedule.steps():
-        for transfer in step:
-            touched[[transfer.src, transfer.dst], transfer.chunk : transfer.chunk_end] = True
-    return float(touched.sum()) / schedule.num_chunks
-
-
-def sizes_of(case: Case, schedule: Schedule, coding: EntryCoding | None = None) -> Sizes:
-    """Return the bytes of the transfers of one run."""
-    if isinstance(case.buffer, DenseBuffer):
-        return DenseSizes(case.buffer.num_bytes, schedule.num_chunks)
-    return UnionSizes(
-        schedule,
-        length=case.buffer.num_elements,
-        entries=float(case.buffer.num_entries),
-        coding=coding,
-    )
+    case, rate = observation.case, observation.rate_bits_per_s
+    return predict_case(case, parameters, rate, observation.coding)

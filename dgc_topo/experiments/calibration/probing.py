@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from dgc_topo.experiments.calibration.calibrate import fit_network
 from dgc_topo.experiments.calibration.cases import Case, DenseBuffer, Probe, probes
-from dgc_topo.experiments.calibration.fit import predict_case
 from dgc_topo.experiments.calibration.measure import Measured, measured, request, rounds_of
 from dgc_topo.experiments.calibration.runs import Timed, time_cases
+from dgc_topo.experiments.calibration.times import predict_case
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.runtime.interfaces import line_rate, sent_by_interface
 from dgc_topo.units import rate_text, seconds_text

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
-from dgc_topo.arrays import FloatArray
 from dgc_topo.experiments.calibration.calibrate import reference_for
 from dgc_topo.experiments.calibration.cases import (
     Buffer,
@@ -18,8 +16,9 @@ from dgc_topo.experiments.calibration.cases import (
     SparseBuffer,
     runs_in_a_row,
 )
-from dgc_topo.experiments.calibration.fit import predict_case
+from dgc_topo.experiments.calibration.codings import CODINGS, WithoutRice
 from dgc_topo.experiments.calibration.measure import Measured, measure_cases, timeout_s
+from dgc_topo.experiments.calibration.times import predict_case
 from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.experiments.scenario.lab import ValidateSection
 from dgc_topo.experiments.validation.records import COLLECTIVES, ValidationRow
@@ -27,7 +26,7 @@ from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.sizes import FLOAT_BYTES
 from dgc_topo.topology import Topology
-from dgc_topo.wire.coding import INDEX_ENCODINGS, WireCoding
+from dgc_topo.wire.coding import WireCoding
 from dgc_topo.workers import Session
 from dgc_topo.workers.lab import Lab, LabSpec
 
@@ -91,7 +90,7 @@ def predict_again(
             case,
             coding,
         )
-        for coding in (WithoutRice(), WireCoding())
+        for coding in CODINGS
         for rate, cases in cases_of(scenario).items()
         for case in cases
     }
@@ -160,23 +159,6 @@ def _buffers(section: ValidateSection) -> list[Buffer]:
 
 def _dense(num_bytes: int) -> Buffer:
     return DenseBuffer(num_elements=max(1, num_bytes // FLOAT_BYTES))
-
-
-@dataclass(frozen=True, slots=True)
-class WithoutRice:
-    """Coding of messages that were measured before there were Rice codes."""
-
-    def expected_bytes(
-        self, length: FloatArray, entries: FloatArray, sections: FloatArray | float = 1.0
-    ) -> FloatArray:
-        """Return the bytes of messages, see `EntryCoding`."""
-        codings = [WireCoding(name) for name in INDEX_ENCODINGS if name != "rice"]
-        found = [coding.expected_bytes(length, entries, sections) for coding in codings]
-        return np.asarray(np.minimum.reduce(found), np.float64)
-
-    def least_bytes(self, length: float, entries: FloatArray) -> FloatArray:
-        """Return a lower bound, see `EntryCoding`."""
-        return WireCoding().least_bytes(length, entries)
 
 
 def _own_bytes(buffer: Buffer, coding: WireCoding | WithoutRice = _TODAY) -> float:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from dgc_topo import calibration as old
 from dgc_topo.cli import under_launcher as command
 from dgc_topo.cli.main import app
+from dgc_topo.experiments.calibration import again
 from dgc_topo.experiments.calibration.runs import Answer, Block
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 
@@ -78,3 +79,23 @@ def test_a_file_that_cannot_be_written_is_refused_before_measuring(monkeypatch, 
     assert result.exit_code == 2
     assert "no such folder, expected" in result.output
     assert result.output.startswith("error: --output ")
+
+
+def test_fitting_again_measures_nothing_and_takes_no_settings_of_measuring(monkeypatch, tmp_path):
+    network = CalibratedNetwork(
+        name="earlier",
+        machine="none",
+        parameters=Parameters(),
+        median_fit_error=0.0,
+        worst_fit_error=0.0,
+    )
+    earlier, new = tmp_path / "earlier.toml", tmp_path / "new.toml"
+    network.save(earlier)
+    monkeypatch.setattr(again, "fit_again", lambda given: given.model_copy(update={"name": "new"}))
+    options = ("--output", str(new), "--again", str(earlier))
+    result = CliRunner().invoke(app, ["calibrate", *options])
+    assert result.exit_code == 0, result.output
+    assert CalibratedNetwork.load(new).name == "new"
+    result = CliRunner().invoke(app, ["calibrate", *options, "--rate", "1Gbit/s"])
+    assert result.exit_code == 2
+    assert "--rate: is for measuring; --again fits what a file holds" in result.output

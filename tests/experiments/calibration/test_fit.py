@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from dgc_topo.experiments.calibration.again import fit_again
 from dgc_topo.experiments.calibration.calibrate import fit_network
 from dgc_topo.experiments.calibration.cases import (
     Case,
@@ -12,17 +13,12 @@ from dgc_topo.experiments.calibration.cases import (
     SparseBuffer,
     probes,
 )
-from dgc_topo.experiments.calibration.fit import (
-    Observation,
-    fit_parameters,
-    fitted_s,
-    predict_case,
-    simulate_runs,
-    touched_bytes,
-)
+from dgc_topo.experiments.calibration.fit import fit_parameters, fitted_s
 from dgc_topo.experiments.calibration.measure import Measured
+from dgc_topo.experiments.calibration.times import predict_case, simulate_runs, touched_bytes
+from dgc_topo.experiments.calibration.trials import Observation, Trials
 from dgc_topo.network import star
-from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
+from dgc_topo.network.calibrated import CalibratedNetwork, Parameters, ProbeRow
 
 MACHINE = {"cores_per_machine": 2.0, "hosts_per_machine": 64}
 TRUE = Parameters(
@@ -35,6 +31,7 @@ TRUE = Parameters(
     send_s_per_byte=0.25e-9,
     receive_s_per_byte=0.4e-9,
     reduce_s_per_byte=0.15e-9,
+    joint_merge_s=120e-6,
     code_s_per_byte=3e-9,
     merge_s_per_byte=8e-9,
     sort_s_per_byte=14e-9,
@@ -45,6 +42,9 @@ TRUE = Parameters(
     **MACHINE,
 )
 RATES = (100e6, None)
+
+
+FITTED = [name for name in Parameters.model_fields if name not in {*MACHINE, "message_curve"}]
 
 
 def few_probes(rate):
@@ -87,11 +87,40 @@ def test_what_made_the_probes_is_found_and_predicts_what_was_no_probe():
                 assert got == pytest.approx(expected, rel=0.03)
     assert found.start_overhead_s == pytest.approx(TRUE.start_overhead_s, rel=0.2)
     assert found.goodput == pytest.approx(TRUE.goodput, rel=0.02)
+    assert found.joint_merge_s == pytest.approx(TRUE.joint_merge_s, rel=0.2)
     assert found.merge_s_per_byte == pytest.approx(TRUE.merge_s_per_byte, rel=0.1)
     assert found.sort_s_per_byte == pytest.approx(TRUE.sort_s_per_byte, rel=0.1)
     assert found.cold_code_s == pytest.approx(TRUE.cold_code_s, rel=0.1)
     assert found.cooling_s == pytest.approx(TRUE.cooling_s, rel=0.3)
     assert found.busy_core_speed == pytest.approx(TRUE.busy_core_speed, rel=0.05)
+
+
+def kinds_of_probes():
+    """One probe of each kind and size, dense and sparse, with more entries than are merged."""
+    kinds = {
+        (case.label, case.world_size, case.buffer.kind): case
+        for case in few_probes(100e6)
+        if case.buffer.num_elements <= 4_000_000
+    }
+    return [Observation(case, RATES[at % 2], 1.0) for at, case in enumerate(kinds.values())]
+
+
+def test_what_is_looked_up_is_what_would_be_simulated():
+    """Whatever parameter changes: times that it cannot change are not simulated again."""
+    observations, simulated = kinds_of_probes(), []
+
+    def simulate(tasks):
+        simulated.append(len(tasks))
+        return [fitted_s(parameters, observations[number]) for number, parameters in tasks]
+
+    trials = Trials(observations, simulate)
+    trials.times_s([TRUE])
+    for name in FITTED:
+        changed = TRUE.model_copy(update={name: 0.9 * (getattr(TRUE, name) or 1e-9)})
+        (found,) = trials.times_s([TRUE, changed])[1:]
+        expected = [fitted_s(changed, each) for each in observations]
+        np.testing.assert_allclose(found, expected, rtol=1e-9, err_msg=name)
+    assert sum(simulated[1:]) < 0.6 * len(FITTED) * len(observations)
 
 
 def test_busy_cores_slow_each_other_but_none_slows_itself():
@@ -140,7 +169,8 @@ def test_only_what_is_sent_or_received_is_touched():
 
 
 def test_a_network_file_can_be_read_again(tmp_path):
-    row = Measured(few_probes(100e6)[1], 1e-3, 0.01, 8_000.0, 1, 5, True, 0.5)
+    case = next(case for case in probes(8, 100e6) if case.buffer.num_elements == 64_000)
+    row = Measured(case, 1e-3, 0.01, 256_000.0, 1, 5, True, 0.5)
     network = fit_network("mine", [(100e6, [row] * 3)], Parameters(**MACHINE), 100e6)
     network.save(tmp_path / "mine.toml")
     assert CalibratedNetwork.load(tmp_path / "mine.toml") == network
@@ -148,6 +178,24 @@ def test_a_network_file_can_be_read_again(tmp_path):
         network.parameters.goodput * 100e6 / 8
     )
     assert network.worst_fit_error >= network.median_fit_error
+    again = fit_again(network.model_copy(update={"parameters": Parameters(**MACHINE)}))
+    assert again.parameters == network.parameters
+    assert again.probes == network.probes
+
+
+def test_only_what_is_measured_today_is_fitted_again():
+    row = ProbeRow(probe="ping-pong", world_size=2, num_bytes=5, measured_s=1, spread=0, fitted_s=1)
+    network = CalibratedNetwork(
+        name="mine",
+        machine="m",
+        parameters=Parameters(),
+        median_fit_error=0,
+        worst_fit_error=0,
+    )
+    with pytest.raises(ValueError, match="network mine: no probes, expected those of a calib"):
+        fit_again(network)
+    with pytest.raises(ValueError, match="ping-pong, 2 ranks, 5 bytes: expected one of those"):
+        fit_again(network.model_copy(update={"probes": (row,)}))
 
 
 @pytest.mark.parametrize(
