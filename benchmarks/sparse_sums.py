@@ -2,6 +2,7 @@
 
     python -m benchmarks.sparse_sums                   the tables of benchmarks/results
     python -m benchmarks.sparse_sums --ranks 8 --densities 1%      a few rows of them
+    python -m benchmarks.sparse_sums --predictions                 the last one alone, half a minute
 
 Supports are those of a CNN on Fashion-MNIST that 64 virtual workers train by DGC; fewer ranks take
 the first of them.  Up to 64 ranks sum in one process, with the messages of a real run; 2 to 8 real
@@ -287,8 +288,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, nargs="*", default=[4, 8, 16, 32, 64])
     parser.add_argument("--densities", nargs="*", default=["0.1%", "1%"])
+    parser.add_argument("--predictions", action="store_true", help="only these, up to 1024 ranks")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    if chosen.predictions:
+        simulated()
+        return
     histories: Histories = {}
     for text in chosen.densities:
         density = fraction_from(text, "--densities")
