@@ -1,8 +1,9 @@
 """Errors of the prediction model beside what is asked of it, from the committed validations.
 
 ``python -m benchmarks.model_errors`` prints a row per class, once over all rows, and once over the
-calm ones: those whose repeats agree, so that a miss is the model's.  ``--worst N`` lists the worst
-rows of each class, and ``--kinds`` the classes by topology and payload.
+calm ones: those whose repeats agree, so that a miss is the model's.  Where there are predictions of
+the same rows by today's model, from the same probes, another row has these.  ``--worst N`` lists
+the worst rows of each class, and ``--kinds`` the classes by topology and payload.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Class(NamedTuple):
         large: True for rows from 1 MB on, False for those below; None for all.
         asked_95: Asked 95th percentile of the absolute errors.
         asked_worst: Asked worst one, if any.
+        again: Folder of the same rows, predicted by today's model from the same probes.
     """
 
     name: str
@@ -42,17 +44,33 @@ class Class(NamedTuple):
     large: bool | None
     asked_95: float
     asked_worst: float | None = None
+    again: str | None = None
 
     def rows(self) -> list[ValidationRow]:
-        """Return its rows."""
+        """Return its rows, with the predictions made before they were measured."""
         rows = load_rows(RESULTS / self.folder)
         return [row for row in rows if self.large is None or row.is_large == self.large]
 
+    @property
+    def today(self) -> Class:
+        """The same rows with today's predictions, or those that there are."""
+        name = f"{self.name}, predicted again" if self.again else self.name
+        return self._replace(name=name, folder=self.again or self.folder)
+
+
+_SHAPED, _SHAPED_AGAIN = "2026-11-29-validate-1gbe-scaled", "2026-11-30-predicted-again-shaped"
 
 CLASSES = (
-    Class("shaped, 1 MB and more", "2026-11-29-validate-1gbe-scaled", True, 0.05, 0.10),
-    Class("shaped, below 1 MB", "2026-11-29-validate-1gbe-scaled", False, 0.12),
-    Class("unshaped", "2026-11-28-validate-unshaped", None, 0.15),
+    Class("shaped, 1 MB and more", _SHAPED, True, 0.05, 0.10, _SHAPED_AGAIN),
+    Class("shaped, below 1 MB", _SHAPED, False, 0.12, None, _SHAPED_AGAIN),
+    Class(
+        "unshaped",
+        "2026-11-28-validate-unshaped",
+        None,
+        0.15,
+        None,
+        "2026-11-30-predicted-again-unshaped",
+    ),
     Class("steps of a CNN", "2026-11-29-validate-steps", None, 0.05),
     Class("steps of ResNet-110", "2026-11-28-validate-emulated", None, 0.05),
     Class("steps of ResNet-110, overlapped", "2026-11-28-validate-overlapped", None, 0.05),
@@ -70,14 +88,14 @@ def model_errors(
         console.print(_summary(calm))
         for each in CLASSES:
             if kinds:
-                console.print(_by_kind(each))
+                console.print(_by_kind(each.today))
             if worst:
-                console.print(_worst(each, worst))
+                console.print(_worst(each.today, worst))
 
 
 def _summary(calm: float) -> Table:
     table = Table("rows", "number", "median", "p95", "worst", "asked", "calm", "p95", "worst")
-    for each in CLASSES:
+    for each in dict.fromkeys(each for own in CLASSES for each in (own, own.today)):
         rows = each.rows()
         settled = [row for row in rows if row.rounds > 1 and row.spread <= calm]
         asked = f"p95 {each.asked_95:.0%}"
