@@ -56,14 +56,16 @@ def steps_of(
     low, step = scales.low.numpy(), scales.step.numpy()
     step = np.where(step > 0, step, np.float32(np.inf))  # of which there is no step
     if scales.bounds:
-        at = _sections(places, scales.bounds)
-        low, step = low.take(at), step.take(at)
+        counts = _counts(places, scales.bounds)
+        low, step = low.repeat(counts), step.repeat(counts)
     levels = np.abs(values)
     levels -= low
     levels /= step
     np.rint(levels, out=levels)
-    np.fmax(levels, 0, out=levels)  # NaN is 0, too
     most = float(levels.max(initial=0))
+    if most != most:  # noqa: PLR0124  # there is NaN, which is no step
+        np.fmax(levels, 0, out=levels)
+        most = float(levels.max())
     if most > MOST_LEVEL:
         np.fmin(levels, MOST_LEVEL, out=levels)
     while most >= 1 << VALUE_BITS[wire_dtype] - 1 and wire_dtype != COARSE_DTYPES[-1]:
@@ -93,8 +95,8 @@ def values_in(
     codes = codes[: len(places)]
     low, step = scales.low.numpy(), scales.step.numpy()
     if scales.bounds:
-        at = _sections(places, scales.bounds)
-        low, step = low.take(at), step.take(at)
+        counts = _counts(places, scales.bounds)
+        low, step = low.repeat(counts), step.repeat(counts)
     sign = np.uint8(1 << bits - 1)
     with np.errstate(over="ignore", invalid="ignore"):  # whatever scales a message has
         values = _LEVELS.take(codes & sign - np.uint8(1))
@@ -116,8 +118,14 @@ def _packed(codes: Bytes, wire_dtype: WireDtype) -> Bytes:
     return codes
 
 
-def _sections(places: IntArray, bounds: tuple[int, ...]) -> IntArray:
-    return np.searchsorted(_edges(bounds), places, "right")
+def _counts(places: IntArray, bounds: tuple[int, ...]) -> IntArray:
+    """Return the number of ascending places in each section."""
+    ends = np.searchsorted(places, _edges(bounds))
+    counts = np.empty(len(bounds) + 1, np.int64)
+    counts[:-1] = ends
+    counts[-1] = len(places)
+    counts[1:] -= ends
+    return counts
 
 
 @lru_cache(maxsize=256)

@@ -55,7 +55,7 @@ def encode(  # as `message.encode`
     Coarse values need their *scales* for it.
     """
     count = entry_indices.shape[0]
-    if count > MAX_ENTRIES or entry_indices.device.type != "cpu":
+    if count > MAX_ENTRIES or not entry_indices.is_cpu:
         return None
     places, packed = entry_indices.numpy(), None
     if coding.is_coarse:
@@ -94,7 +94,7 @@ def decode(
     Raises:
         WireError: if an index is outside the run.
     """
-    if not 0 < layout.entries <= MAX_ENTRIES or message.device.type != "cpu":
+    if not 0 < layout.entries <= MAX_ENTRIES or not message.is_cpu:
         return None
     raw = message.numpy()
     found = _read_gaps(raw[layout.indices_start : layout.indices_end], layout, length)

@@ -55,7 +55,7 @@ def to_wire(values: Tensor, dtype: torch.dtype, num_ranks: int = 1) -> Tensor:
 
 def in_numpy(tensor: Tensor) -> bool:
     """Return True if numpy is to do what torch does elsewhere: in CPU memory, in fewer calls."""
-    return tensor.device.type == "cpu"
+    return tensor.is_cpu
 
 
 def has_kernels(device: torch.device) -> bool:
