@@ -276,14 +276,16 @@ def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]
             raise
         except Exception as error:  # the state of something else, of whatever form
             raise _misfit(folder, name, each, error) from error
-    before: dict[str, Any] = {}
+    # All of them first: what an optimizer keeps beside the parameters follows them.
+    before = {name: deepcopy(_state_of(each)) for name, each in stateful.items()}
+    touched: list[str] = []
     try:
         for name, each in stateful.items():
-            before[name] = deepcopy(_state_of(each))
+            touched.append(name)
             _put(each, states[name])
     except Exception as error:
-        for name, state in before.items():
-            _put(stateful[name], state)
+        for other in touched:
+            _put(stateful[other], before[other])
         raise _misfit(folder, name, stateful[name], error) from error
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 
 import dgc_topo as dt
 from dgc_topo.liveness import Liveness
@@ -190,6 +192,25 @@ def test_another_kind_of_optimizer_or_schedule_is_refused_before_anything_change
     with pytest.raises(CheckpointError, match="schedule: is CosineAnnealingLR, expected StepLR"):
         dt.load(tmp_path, optimizer=sgd, schedule=cosine)
     assert (adamw.state_dict(), cosine.state_dict()) == before
+
+
+def test_another_rule_is_refused_and_the_model_is_as_it_was(tmp_path):
+    """The update rule keeps the parameters, too, and would follow those that are put back."""
+    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    try:
+        model, other = nn.Linear(4, 2), nn.Linear(4, 2)
+        sgd = torch.optim.SGD(other.parameters(), 0.1)
+        dt.save(tmp_path, model=other, optimizer=dt.DistributedOptimizer(sgd, other, density=0.5))
+        before = [p.detach().clone() for p in model.parameters()]
+        adamw = torch.optim.AdamW(model.parameters())
+        optimizer = dt.DistributedOptimizer(adamw, model, density=0.5)
+        with pytest.raises(CheckpointError, match="rule 'momentum correction', expected 'update'"):
+            dt.load(tmp_path, model=model, optimizer=optimizer)
+        assert all(map(torch.equal, model.parameters(), before))
+        with optimizer.shared_parameters():
+            assert all(map(torch.equal, model.parameters(), before))
+    finally:
+        dist.destroy_process_group()
 
 
 def test_a_model_that_torch_could_not_load_again_is_refused_at_once(tmp_path):
