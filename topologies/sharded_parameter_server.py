@@ -20,9 +20,10 @@ def schedule(world_size: int) -> Schedule:
         # Everyone's i-th message goes i ranks up, so that no server is everyone's first.
         up = np.tile(np.arange(1, n), len(ranks))
         near = np.repeat(ranks, n - 1)
-        pairs = np.unique(
+        pairs = np.sort(
             np.concatenate([_encode(near, (near + up) % n, n), _encode((near - up) % n, near, n)])
         )
+        pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # once each
         client, server = _in_turn(pairs // n, pairs % n, n)
         yield reduce(client, server, server)
         yield copy(client, server, client)
