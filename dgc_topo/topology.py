@@ -239,7 +239,7 @@ class Topology:
             raise TopologyError(
                 f"{self.label}: its schedule has {built.world_size} ranks, expected {world_size}"
             )
-        return replace(built, steps_of=lambda ranks: self._steps(built, ranks))
+        return _explaining(self, built)
 
     def _plain_numbers(self, world_size: int, iteration: int, seed: int) -> tuple[int, int, int]:
         """Return the numbers as Python's own, which topologies' functions need not check."""
@@ -310,6 +310,11 @@ def load_topology(
     if not added:
         return source
     return Topology.named(source.name, {**source.options, **added}, source.folder)
+
+
+@lru_cache(maxsize=64)
+def _explaining(topology: Topology, built: Schedule) -> Schedule:
+    return replace(built, steps_of=lambda ranks: topology._steps(built, ranks))  # noqa: SLF001
 
 
 @lru_cache(maxsize=256)

@@ -44,21 +44,29 @@ def schedule(world_size: int, graph: Graph = "ring", iteration: int = 0, seed: i
         iteration: Number of the training step.
         seed: Seed of random pairs.
     """
+    if graph == "random-matching":
+        return _round(world_size, _averaging(_matching(world_size, iteration, seed)))
+    if graph == "random-push":
+        push = _push(world_size, iteration, seed) if world_size > 1 else _fixed_step("ring", 1)
+        return _round(world_size, push, "column-stochastic")
+    turns = max((world_size - 1).bit_length(), 1) if graph == "one-peer-exponential" else 1
+    return _recurring(graph, world_size, iteration % turns)
+
+
+@lru_cache(maxsize=64)
+def _recurring(graph: str, world_size: int, turn: int) -> Schedule:
+    """Return a schedule that comes again: one object, whose programs are compiled once."""
     if graph == "one-peer-exponential":
-        hops = max((world_size - 1).bit_length(), 1)
-        step = _averaging(_circulant(world_size, 1 << (iteration % hops)))
-    elif graph == "random-matching":
-        step = _averaging(_matching(world_size, iteration, seed))
-    elif graph == "random-push" and world_size > 1:
-        step = _push(world_size, iteration, seed)
-    else:
-        step = _fixed_step(graph, world_size)
+        return _round(world_size, _averaging(_circulant(world_size, 1 << turn)))
+    return _round(world_size, _fixed_step(graph, world_size))
+
+
+def _round(world_size: int, step: Step, goal: Goal = "doubly-stochastic") -> Schedule:
 
     def steps_of(ranks: IntArray) -> Iterator[Step]:
         if world_size > 1:
             yield step.select(np.isin(step.src, ranks) | np.isin(step.dst, ranks))
 
-    goal: Goal = "column-stochastic" if graph == "random-push" else "doubly-stochastic"
     return Schedule(world_size, 1, steps_of, goal=goal)
 
 

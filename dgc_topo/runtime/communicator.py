@@ -101,13 +101,12 @@ class Communicator:
         return steps
 
     def _program(self, schedule: Schedule, payload: Payload) -> Program:
-        """Return the program for the payload's layout, compiled once if the schedule stays."""
-        key = payload.device, payload.layout
+        """Return the program for the payload's layout, compiled once if its schedule recurs."""
+        key = schedule, payload.device, payload.layout
         program = self._programs.get(key)
         if program is None:
             program = self._transport.compile(schedule, payload)
-            if schedule is self._kept:
-                if len(self._programs) == _MOST_PROGRAMS:
-                    del self._programs[next(iter(self._programs))]
-                self._programs[key] = program
+            if len(self._programs) == _MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            self._programs[key] = program
         return program

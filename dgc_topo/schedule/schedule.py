@@ -85,6 +85,7 @@ class Schedule:
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             expected = ", ".join(get_args(Goal))
             raise ScheduleError(f"goal {self.goal!r}: unknown{hint}, expected one of {expected}")
+        object.__setattr__(self, "servers", tuple(self.servers))  # a list has no hash
         serving = set(self.servers)
         if not all(0 <= server < self.world_size for server in serving):
             raise ScheduleError(

@@ -132,6 +132,15 @@ def test_a_schedule_that_varies_is_built_for_each_iteration():
     assert [line.split()[-1] for line in sent] == ["1", "2", "4"]
 
 
+def test_a_schedule_that_recurs_is_compiled_once():
+    for graph, turns in (("ring", 1), ("one-peer-exponential", 3), ("random-matching", 6)):
+        transport = Recorder(0, 8)
+        gossip = Communicator(load_topology("gossip", {"graph": graph}), transport, compare=False)
+        for iteration in range(6):
+            gossip.run(DensePayload(torch.ones(1)), iteration)
+        assert transport.compiled == turns
+
+
 @pytest.mark.parametrize(("server", "expected"), [("dedicated", 3), ("colocated", 4)])
 def test_a_dedicated_server_does_not_contribute(server: str, expected: int):
     topology = load_topology("parameter-server", {"server": server})
