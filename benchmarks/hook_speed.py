@@ -1,8 +1,10 @@
-"""Time of a DDP step with our hook, beside DDP alone and its own fp16 and PowerSGD hooks.
+"""Time of a step with our hook or optimizer, beside DDP alone and its fp16 and PowerSGD hooks.
 
 Run ``python -m benchmarks.hook_speed`` for 1, 2 and 4 workers on loopback; ``--lab`` for 4 hosts
 of 100 Mbit/s.  All ways take turns in one run; a row is the median over rounds of the slowest
-rank's step in milliseconds, as a multiple of DDP's, and in samples per second of all workers.
+rank's step in milliseconds, as a multiple of DDP's, and in samples per second of all workers; the
+last column is the processor time of all ranks as a multiple of DDP's, which other work beside it
+disturbs less.
 ``--model cnn`` is the network of the quickstart, on images of 28 x 28.
 """
 
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -27,7 +30,7 @@ import dgc_topo as dt
 from dgc_topo.training.models.architectures import Cnn
 
 #: Square layers of a model, by its name; 1024 x 1024 has a million parameters.
-SQUARE = {"1M": (512, 4), "10M": (1024, 10)}
+SQUARE = {"66k": (128, 4), "1M": (512, 4), "10M": (1024, 10)}
 MODELS = (*SQUARE, "cnn")
 IMAGE = (1, 28, 28)
 BATCH = 16  #: samples per worker and step
@@ -45,6 +48,12 @@ HOOKS: dict[str, dict[str, Any]] = {
     "hook, 1 %, butterfly": {"topology": "butterfly", "density": 0.01},
     "hook, 1 %, tree": {"topology": "tree", "density": 0.01},
     "hook, 0.1 %, butterfly": {"topology": "butterfly", "density": 0.001},
+}
+
+#: Those of our optimizer, likewise; gossip exchanges parameters, all of them.
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    "optimizer, dense, ring": {"topology": "ring"},
+    "optimizer, dense, gossip": {"topology": "gossip"},
 }
 
 
@@ -68,7 +77,14 @@ def steps_of(name: str, chosen: list[str]) -> dict[str, Callable[[], None]]:
         # The all-reduces of PowerSGD's buckets overtake each other on Gloo, so it gets one bucket.
         model = DistributedDataParallel(net(name), bucket_cap_mb=1000 if way == POWERSGD else None)
         register(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        return stepping(model, torch.optim.SGD(model.parameters(), lr=1e-3))
+
+    def distributed(settings: dict[str, Any]) -> Callable[[], None]:
+        model = net(name)
+        own = torch.optim.SGD(model.parameters(), lr=1e-3)
+        return stepping(model, dt.DistributedOptimizer(own, model, **settings))
+
+    def stepping(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         inputs = torch.randn(BATCH, *shape)
 
         def step() -> None:
@@ -94,9 +110,11 @@ def steps_of(name: str, chosen: list[str]) -> dict[str, Callable[[], None]]:
         POWERSGD: powersgd,
         **{way: ours(settings) for way, settings in HOOKS.items()},
     }
+    makers = {way: partial(step_of, way, register) for way, register in ways.items()}
+    makers |= {way: partial(distributed, settings) for way, settings in OPTIMIZERS.items()}
     return {
-        way: step_of(way, register)
-        for way, register in ways.items()
+        way: make()
+        for way, make in makers.items()
         if way == "DDP" or not chosen or any(part in way for part in chosen)
     }
 
@@ -107,31 +125,39 @@ def measure(asked: argparse.Namespace) -> None:
     dist.init_process_group("gloo")
     steps = steps_of(asked.model, asked.only)
     times: dict[str, list[float]] = {way: [] for way in steps}
+    work: dict[str, list[float]] = {way: [] for way in steps}
     for number in range(asked.rounds + WARM_UP):
         for way, step in steps.items():
             dist.barrier()
-            began_s = time.perf_counter()
+            began_s, began_cpu_s = time.perf_counter(), time.process_time()
             for _ in range(asked.repeats):
                 step()
             taken_s = torch.tensor([(time.perf_counter() - began_s) / asked.repeats])
+            worked_s = torch.tensor([time.process_time() - began_cpu_s])
             dist.all_reduce(taken_s, dist.ReduceOp.MAX)
+            dist.all_reduce(worked_s)
             if number >= WARM_UP:
                 times[way].append(float(taken_s))
+                work[way].append(float(worked_s))
     if dist.get_rank() == 0:
-        print_table(asked, times)
+        print_table(asked, times, work)
     sys.stdout.flush()
     os._exit(0)  # torch may abort when DDP models outlive the group
 
 
-def print_table(asked: argparse.Namespace, times: dict[str, list[float]]) -> None:
+def print_table(
+    asked: argparse.Namespace, times: dict[str, list[float]], work: dict[str, list[float]]
+) -> None:
     """Print medians, and ratios round by round, which a changing load disturbs less."""
     where = asked.where or "loopback"
     print(f"\n{asked.model} parameters, {dist.get_world_size()} workers, {where}")
     for way, taken_s in times.items():
         ratios = [ours / base for ours, base in zip(taken_s, times["DDP"], strict=True)]
+        shares = [ours / base for ours, base in zip(work[way], work["DDP"], strict=True)]
         step_s = median(taken_s)
         rate = BATCH * dist.get_world_size() / step_s
-        print(f"| {way:34} | {1e3 * step_s:8.1f} ms | {median(ratios):5.2f} | {rate:8.0f} /s |")
+        columns = f"{1e3 * step_s:8.1f} ms | {median(ratios):5.2f} | {rate:8.0f} /s"
+        print(f"| {way:34} | {columns} | {median(shares):5.2f} |")
 
 
 def launch(asked: argparse.Namespace, world_size: int) -> None:

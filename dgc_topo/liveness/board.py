@@ -8,6 +8,7 @@ import os
 import struct
 import tempfile
 from contextlib import suppress
+from functools import lru_cache
 from typing import IO
 
 from dgc_topo.liveness.loss import Position
@@ -36,7 +37,8 @@ class Board:
     def write(self, row: int, place: Position) -> None:
         """Replace what a row says."""
         memory, start = self._memory, row * _ROW_BYTES
-        text = json.dumps([place.step, place.phase[:_MOST_PHASE]]).encode()
+        step = "null" if place.step is None else str(place.step)
+        text = f"[{step}, {_json_of(place.phase)}]".encode()
         other = 1 - (memory[start] & 1)
         at = start + 8 + other * _SLOT_BYTES
         memory[at : at + _HEAD.size + len(text)] = _HEAD.pack(len(text)) + text
@@ -52,6 +54,11 @@ class Board:
             with suppress(ValueError, TypeError):
                 return Position(*json.loads(text))
         return Position()
+
+
+@lru_cache(maxsize=256)  # a training notes the same few phases in every step
+def _json_of(phase: str) -> str:
+    return json.dumps(phase[:_MOST_PHASE])
 
 
 def new_board(num_rows: int) -> IO[bytes]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, device
 
@@ -144,17 +144,15 @@ class Payload(Protocol):
         """End a run; if ranks are to agree, round the result as messages are rounded."""
 
 
-@runtime_checkable
-class HasPasses(Protocol):
-    """Payload that takes several runs of a schedule."""
-
-    def passes(self) -> Iterator[Payload]:
-        """Yield the payload of each run; what it has become is used before the next one."""
-
-
 def passes_of(payload: Payload) -> Iterator[Payload]:
-    """Yield the payloads to run, one after the other, in place of one: most often just itself."""
-    return payload.passes() if isinstance(payload, HasPasses) else iter((payload,))
+    """Yield the payloads to run, one after the other, in place of one: most often just itself.
+
+    A payload that takes several runs of a schedule has a method ``passes`` that yields that of each
+    run; what it has become is used before the next one.
+    """
+    # An isinstance with a protocol would take longer than all else before a short run.
+    passes: Callable[[], Iterator[Payload]] | None = getattr(payload, "passes", None)
+    return iter((payload,)) if passes is None else passes()
 
 
 class Term(NamedTuple, Generic[A]):

@@ -47,6 +47,7 @@ def compile_program(
     rank: int,
     payload: Payload,
     memory: Callable[[int], Tensor] | None = None,
+    first_tag: int = 0,
 ) -> Program:
     """Compile the program of *rank* in *schedule* for payloads of *payload*'s layout.
 
@@ -56,13 +57,13 @@ def compile_program(
         schedule: Of all ranks.
         rank: The rank to compile for.
         payload: Any with that layout, which has been cut into the schedule's chunks.
-        memory: Function from a number of bytes to memory for a run; None if messages can be neither
-            received in a payload's own memory nor sent from there.
+        memory: Function from a number of bytes to memory for a run; None for payloads on a GPU.
+        first_tag: Number of the first message between two ranks.
 
     Raises:
         ScheduleError: if there is no such rank, or a transfer does not fit the schedule.
     """
-    messages = _Messages(payload, schedule.num_chunks, reaches_payload=memory is not None)
+    messages = _Messages(payload, schedule.num_chunks, first_tag, reaches=memory is not None)
     drafts: list[_Draft] = []
     for step in schedule.for_rank(rank):
         draft = _Draft(step, drafts[-1] if drafts else None, messages)
@@ -142,9 +143,9 @@ class _Messages:
     be taken for the head of the next one.
     """
 
-    def __init__(self, payload: Payload, num_chunks: int, *, reaches_payload: bool) -> None:
-        self._payload, self._reaches = payload, reaches_payload
-        self._num_chunks = num_chunks
+    def __init__(self, payload: Payload, num_chunks: int, tag: int, *, reaches: bool) -> None:
+        self._payload, self._reaches = payload, reaches
+        self._num_chunks, self._first_tag = num_chunks, tag
         self._sent: Counter[int] = Counter()  # tags used, by peer
         self._received: Counter[int] = Counter()
         self.num_receives = self.num_sends = 0
@@ -182,7 +183,7 @@ class _Messages:
     def _travel(
         self, used: Counter[int], peer: int, transfer: Transfer
     ) -> tuple[int, int | None, bool]:
-        tag = used[peer]
+        tag = self._first_tag + used[peer]
         used[peer] += 2
         size = self._payload.message_bytes(transfer.chunk, transfer.count)
         return tag, size, size is None or not self._reaches

@@ -31,6 +31,7 @@ class SinglyChannel:
         device: Device of the payloads.
         timeout: Longest time that one step may take.
         eager_bytes: As of `Staging`.
+        first_tag: As of `compile_program`.
 
     Attributes:
         group: The group, for its own methods: `dist.isend` and `irecv` look the group up again for
@@ -45,6 +46,7 @@ class SinglyChannel:
         device: torch.device,
         timeout: timedelta,
         eager_bytes: int,
+        first_tag: int = 0,
     ) -> None:
         own = dist.group.WORLD if group is None else group
         assert own is not None  # there is a default group: its rank has been asked for
@@ -52,12 +54,13 @@ class SinglyChannel:
         self.watch = Watch(own.rank(), timeout)
         self.staging = Staging(own, device, self.watch, eager_bytes)
         self._reaches_payload = device.type == "cpu"
+        self._first_tag = first_tag
         self._memory = torch.empty(0, dtype=torch.uint8, device="cpu")
 
     def compile(self, schedule: Schedule, payload: Payload) -> Program:
         """Return this rank's program for payloads of *payload*'s layout (see `compile_program`)."""
         memory = self._memory_of if self._reaches_payload else None
-        return compile_program(schedule, self.group.rank(), payload, memory)
+        return compile_program(schedule, self.group.rank(), payload, memory, self._first_tag)
 
     def run(self, program: Program, payload: Payload, topology: str) -> tuple[StepTraffic, ...]:
         """Run a program on a payload that has been cut; *topology* is for errors.

@@ -92,6 +92,8 @@ class DistributedTransport:
         eager_bytes: See `dgc_topo.runtime.staging.Staging`; the same on every rank.
         longest_wait_s: Longest time that bytes wait in the kernel to leave (see `SendQueues`);
             None leaves the process's connections as they are.
+        first_tag: Number of the first message between two ranks.  Transports of one group, whose
+            runs overlap, need ranges of their own, and a backend that `tells_apart`.
 
     Attributes:
         rank: This process's rank in the group.
@@ -105,6 +107,7 @@ class DistributedTransport:
         *,
         eager_bytes: int = DEFAULT_EAGER_BYTES,
         longest_wait_s: float | None = LONGEST_WAIT_S,
+        first_tag: int = 0,
     ) -> None:
         self.rank = dist.get_rank(group)
         self.world_size = dist.get_world_size(group)
@@ -122,10 +125,15 @@ class DistributedTransport:
         self._failure: BaseException | None = None
         self._group = group
         self._timeout = timeout
-        self._eager_bytes = eager_bytes
+        self._eager_bytes, self._first_tag = eager_bytes, first_tag
         self._backends = _backends(group)
         self._batched = BatchedChannel(group, timeout)
         self._channels: dict[torch.device, Channel] = {}
+
+    @property
+    def tells_apart(self) -> bool:
+        """True if messages in CPU memory are told apart by their tags, not by their order."""
+        return self._backends.get("cpu") in _SINGLY
 
     def compile(self, schedule: Schedule, payload: Payload) -> Program:
         """Return this rank's program for payloads of *payload*'s layout, which has been cut.
@@ -178,7 +186,9 @@ class DistributedTransport:
                 f"backends reach ({listed})"
             )
         if backend in _SINGLY:
-            return SinglyChannel(self._group, device, self._timeout, self._eager_bytes)
+            return SinglyChannel(
+                self._group, device, self._timeout, self._eager_bytes, self._first_tag
+            )
         return self._batched
 
     @contextmanager

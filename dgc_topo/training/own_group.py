@@ -34,6 +34,8 @@ from dgc_topo.workers.watching import watch_group
 #: As in torch's own groups: a rank may evaluate or save for a while, and the others wait.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
 
+_TAGS = 1 << 24  # of the messages of one transport
+
 
 class OwnGroup:
     """The ranks of a group, on connections of their own, with a topology between them.
@@ -56,6 +58,7 @@ class OwnGroup:
         world_size: Number of ranks.
         contributors: Ranks that train; any other is a dedicated server.
         gossips: True if ranks end with mixtures instead of one sum.
+        takes_two: True if `run_beside` is possible.
         seed: See above.
 
     Raises:
@@ -94,13 +97,23 @@ class OwnGroup:
         self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._transport = DistributedTransport(self._group, timeout)
         self._communicator = Communicator(topology, self._transport, seed)
+        self.takes_two = self._transport.tells_apart
+        self._second = Communicator(
+            topology,
+            DistributedTransport(self._group, timeout, longest_wait_s=None, first_tag=_TAGS),
+            seed,
+            compare=False,
+        )
         butterfly = load_topology("butterfly")
         self._butterfly = Communicator(butterfly, self._transport, compare=False)
         self._catching_up = self._butterfly
         # For messages of its own beside those of the training, which compares payloads.
         self._beside = Communicator(topology, self._transport, seed, compare=False)
         self._differences = DifferenceBoard(self._group)
-        self._waits = Waits(self.where, self.rank, look=partial(_break_if_told, weakref.ref(self)))
+        look = partial(_break_if_told, weakref.ref(self))
+        self._waits = Waits(self.where, self.rank, look=look)
+        self._second_waits = Waits(self.where, self.rank, look=look)
+        self._under_way: set[Waits] = set()
         self._failure: BaseException | None = None
         _ALL.add(self)
 
@@ -126,6 +139,17 @@ class OwnGroup:
             RuntimeError: after an earlier error, which it names.
         """
         return self._guarded(self._communicator, payload, iteration, iteration)
+
+    def run_beside(self, payload: Payload, iteration: int) -> Traffic:
+        """Run the schedule on a payload in CPU memory while `run` is under way on another thread.
+
+        Every rank makes the same runs this way.  Where one of both waits for a message, the other
+        goes on.
+
+        Raises:
+            RuntimeError: as `run`.
+        """
+        return self._guarded(self._second, payload, iteration, iteration, self._second_waits)
 
     def arrange(self, attendance: Attendance) -> None:
         """Run the topology from now on among those that take part in an exchange.
@@ -244,24 +268,32 @@ class OwnGroup:
     def close(self) -> None:
         """Let go of the group; nothing can run any more."""
         self.fail(RuntimeError("closed"))
-        del self._communicator, self._beside, self._catching_up, self._butterfly
+        del self._communicator, self._second, self._beside, self._catching_up, self._butterfly
         del self._transport, self._group
 
     def _guarded(
-        self, communicator: Communicator, payload: Payload, iteration: int, step: int | None = None
+        self,
+        communicator: Communicator,
+        payload: Payload,
+        iteration: int,
+        step: int | None = None,
+        waits: Waits | None = None,
     ) -> Traffic:
         self.refuse_after_error()
-        liveness = current()
+        liveness, waits = current(), waits or self._waits
+        self._under_way.add(waits)
         liveness.note(f"averaging for the {self.where}", step)
         try:
-            with self._waits.one(step):
+            with waits.one(step):
                 traffic = communicator.run(payload, iteration)
         except BaseException as error:
             self.fail(error)
             if isinstance(error, PeerError) and self._differences.are_told():
                 raise DisagreementError(f"{self.where}: ranks differ, as others found") from error
             raise
-        liveness.note("computing")
+        self._under_way.discard(waits)
+        if not self._under_way:
+            liveness.note("computing")
         return traffic
 
     def _break_if_told(self) -> None:

@@ -44,6 +44,11 @@ class SummingThread:
         """True if all jobs so far have ended."""
         return self._last is None or self._last.done()
 
+    def wait(self) -> None:
+        """Wait until all jobs so far have ended; raise the error of the last one, if it had one."""
+        if self._last is not None:
+            self._last.result()
+
     def run(self, job: Callable[[], T], tensors: Sequence[Tensor] = ()) -> Future[T]:
         """Run a job behind those that are under way.
 

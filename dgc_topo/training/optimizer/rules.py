@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -183,6 +183,13 @@ class Rule(ABC):
         return None if self.clip_norm is None else self.clip_norm * num_workers**0.5
 
 
+class _Message(NamedTuple):
+    """Memory for the gradients, and its payload; both last as long as the same are trained."""
+
+    buffer: FlatBuffer
+    payload: DensePayload
+
+
 class AverageRule(Rule):
     """The mean of all gradients, dense; then the optimizer's own step, as in plain data parallel.
 
@@ -190,7 +197,7 @@ class AverageRule(Rule):
     """
 
     name = "average"
-    _buffer: FlatBuffer | None = None
+    _message: _Message | None = None
 
     def train(self, groups: Sequence[Parameters]) -> None:
         """See `Rule.train`."""
@@ -199,7 +206,9 @@ class AverageRule(Rule):
         layout = FlatLayout.of(
             {**self.parameters, _USED: flags, _MARKS: flags.new_empty(NUM_MARKS)}
         )
-        self._next_buffer = FlatBuffer(layout, self._device)
+        buffer = FlatBuffer(layout, self._device)
+        payload = DensePayload(buffer.flat, self.config.wire_dtype, goals=SUM)
+        self._next_message = _Message(buffer, payload)
 
     @torch.no_grad()
     def step(self, iteration: int, progress: int) -> bool:
@@ -211,10 +220,12 @@ class AverageRule(Rule):
         marks = self.marks(iteration, progress)
         if self.own.num_workers < self.own.world_size:  # a server's marks are in no sum
             check_marks(self.where, self.own.counts(marks, self._device, iteration), marks)
-        if self._buffer is not None and self._buffer is not self._next_buffer:
-            self._run(self._buffer.flat.zero_(), self._buffer, marks, iteration)
-        self._buffer = self._next_buffer
-        flat = self._run(self._fill(), self._buffer, marks, iteration)
+        if self._message is not None and self._message is not self._next_message:
+            self._message.buffer.flat.zero_()
+            self._run(self._message, marks, iteration)
+        self._message = self._next_message
+        flat = self._fill()
+        self._run(self._message, marks, iteration)
         means = flat[: len(flat) - len(self.parameters) - NUM_MARKS]
         norm = float(torch.linalg.vector_norm(means))
         if not norm < float("inf"):  # an infinity, or NaN, has reached every rank
@@ -225,37 +236,37 @@ class AverageRule(Rule):
         self.optimizer.step()
         return True
 
-    def _run(
-        self, flat: Tensor, buffer: FlatBuffer, marks: Sequence[bool], iteration: int
-    ) -> Tensor:
+    def _run(self, message: _Message, marks: Sequence[bool], iteration: int) -> None:
         """Sum a buffer, after this rank's marks have been added, and compare them."""
-        place = buffer.views[_MARKS]
+        place = message.buffer.views[_MARKS]
         if self.own.contributes:
             place.copy_(torch.tensor(marks))
-        wire_dtype = self.config.wire_dtype
-        self.own.run(DensePayload(flat, wire_dtype, goals=SUM), iteration)
+        self.own.run(message.payload, iteration)
         check_marks(self.where, place.tolist(), marks)
-        return flat
 
     def _fill(self) -> Tensor:
         """Return this rank's part of the means, and which of the parameters it used."""
-        buffer = self._next_buffer
+        buffer = self._next_message.buffer
         if not self.own.contributes:
             return buffer.flat.zero_()
         used = [float(p.grad is not None) for p in self.parameters.values()]
         flags = torch.tensor(used, dtype=torch.float32, device=self._device)
         flat = buffer.fill({**self._gradients(), _USED: flags, _MARKS: flags.new_zeros(NUM_MARKS)})
-        return flat.div_(self.own.num_workers)
+        return flat if self.own.num_workers == 1 else flat.div_(self.own.num_workers)
 
     def _set_gradients(self) -> None:
-        views, used = self._next_buffer.views, self._next_buffer.views[_USED].tolist()
+        views = self._next_message.buffer.views
+        used, targets, sources = views[_USED].tolist(), [], []
         for (name, parameter), share in zip(self.parameters.items(), used, strict=True):
             if not share:
                 parameter.grad = None  # zeros on servers
             elif parameter.grad is None or parameter.grad.layout != torch.strided:
                 parameter.grad = views[name].to(parameter.dtype, copy=True)
             else:
-                parameter.grad.copy_(views[name])
+                targets.append(parameter.grad)
+                sources.append(views[name])
+        if targets:
+            torch._foreach_copy_(targets, sources)
 
 
 def scale_gradients(parameters: Parameters, factor: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from dgc_topo.compression.accumulation import Staleness
 from dgc_topo.compression.parameters import check_parameters, describe_dgc
@@ -135,6 +136,8 @@ class HookState:
             "nesterov": self.config.nesterov,
             "weight_decays": plan.decays,
         }
+        # DDP uses its buckets again in every step, until it makes others.
+        self._layouts: MutableMapping[Tensor, BucketLayout] = WeakTensorKeyDictionary()
         self._is_spoilt = False  # True if a gradient that is not finite may still be there
         self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
@@ -171,8 +174,12 @@ class HookState:
         if bucket.index() == 0:
             self._runner.refuse_after_failure()  # other buckets of that pass get the error as it is
             self._begin()
-        parameters, buffer = bucket.parameters(), bucket.buffer()
-        layout = BucketLayout.of([self._name(each) for each in parameters], parameters)
+        buffer = bucket.buffer()
+        layout = self._layouts.get(buffer)
+        if layout is None:
+            parameters = bucket.parameters()
+            layout = BucketLayout.of([self._name(each) for each in parameters], parameters)
+            self._layouts[buffer] = layout
         self._check_leftovers(layout)
         return self._runner.add(layout, buffer, is_last=bucket.is_last())
 

@@ -71,6 +71,7 @@ class BackwardPass:
 
     Attributes:
         number: Number of the pass, from 0: the iteration of the topology.
+        num_begun: Number of its buckets that DDP has handed over so far.
         scale: Factor of the loss, which gradients still have.
         may_be_unused: True if there may be parameters whose gradients DDP drops, because no rank
             used them.
@@ -85,6 +86,7 @@ class BackwardPass:
     buckets: list[SummedBucket] = field(default_factory=list)
     is_over: bool = False
     is_finite: bool = True
+    num_begun: int = 0
 
     def close(self) -> None:
         """Hand over all gradients; infinite ones if a rank's was not finite."""

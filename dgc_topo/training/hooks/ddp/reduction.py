@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from dgc_topo.payload import SUM, DensePayload
 from dgc_topo.training.hooks.compressors import BucketDGC, Compressors
@@ -25,8 +26,18 @@ _WIRE_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 class Reduction(Protocol):
     """Averages buckets over the ranks."""
 
+    @property
+    def takes_two(self) -> bool:
+        """True if the last bucket of a pass may be averaged while others are, in CPU memory."""
+
     def run(
-        self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
+        self,
+        layout: BucketLayout,
+        buffer: Tensor,
+        result: Result,
+        within: BackwardPass,
+        *,
+        beside: bool = False,
     ) -> None:
         """Average a bucket in place, over the ranks.
 
@@ -35,6 +46,7 @@ class Reduction(Protocol):
             buffer: Their gradients, as the layout says, times the scale of the loss.
             result: Future for the average; set here, or at the end of the pass.
             within: The pass.
+            beside: True if another bucket may be under way on another thread.
         """
 
 
@@ -49,10 +61,22 @@ class DenseMean:
     def __init__(self, group: OwnGroup, wire_dtype: WireDtype) -> None:
         self._group, self._wire_dtype = group, wire_dtype
         self._compared: BackwardPass | None = None  # the last one whose number was compared
+        self._payloads: MutableMapping[Tensor, DensePayload] = WeakTensorKeyDictionary()
+
+    @property
+    def takes_two(self) -> bool:
+        """See `Reduction.takes_two`: as nothing is compared that the first bucket brings."""
+        return self._group.takes_two and not self._group.topology.varies
 
     @torch.no_grad()
     def run(
-        self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
+        self,
+        layout: BucketLayout,
+        buffer: Tensor,
+        result: Result,
+        within: BackwardPass,
+        *,
+        beside: bool = False,
     ) -> None:
         """See `Reduction.run`.
 
@@ -61,16 +85,26 @@ class DenseMean:
         """
         del layout
         self._compare(buffer.device, within)
-        flat = buffer.to(torch.float32)  # itself, as a rule
-        flat.div_(self._group.num_workers)
-        wire_dtype = self._wire_dtype
-        if wire_dtype == "float32":
-            wire_dtype = _WIRE_DTYPES.get(buffer.dtype, wire_dtype)
-        payload = DensePayload(flat, wire_dtype, goals=SUM)
-        self._group.run(payload, within.number)
-        if flat is not buffer:
-            buffer.copy_(flat)
+        payload = self._payload(buffer)
+        if self._group.num_workers > 1:
+            payload.buffer.div_(self._group.num_workers)
+        run = self._group.run_beside if beside else self._group.run
+        run(payload, within.number)
+        if buffer.dtype != torch.float32:
+            buffer.copy_(payload.buffer)
         result.set_result(buffer)
+
+    def _payload(self, buffer: Tensor) -> DensePayload:
+        """Return the payload of a bucket, which DDP uses again in every step."""
+        payload = self._payloads.get(buffer)
+        if payload is None:
+            wire_dtype = self._wire_dtype
+            if wire_dtype == "float32":
+                wire_dtype = _WIRE_DTYPES.get(buffer.dtype, wire_dtype)
+            payload = DensePayload(buffer.to(torch.float32), wire_dtype, goals=SUM)
+            if buffer.dtype == torch.float32:
+                self._payloads[buffer] = payload
+        return payload
 
     def _compare(self, device: torch.device, within: BackwardPass) -> None:
         """Compare the number of the pass, at its first bucket, if it decides what is sent to whom.
@@ -107,11 +141,23 @@ class Compressing:
         self._group, self._num_workers = group, group.num_workers
         self._compressors, self._parameters, self._decays = compressors, parameters, decays
 
+    @property
+    def takes_two(self) -> bool:
+        """See `Reduction.takes_two`: the first bucket brings the comparison of all."""
+        return False
+
     @torch.no_grad()
     def run(
-        self, layout: BucketLayout, buffer: Tensor, result: Result, within: BackwardPass
+        self,
+        layout: BucketLayout,
+        buffer: Tensor,
+        result: Result,
+        within: BackwardPass,
+        *,
+        beside: bool = False,
     ) -> None:
         """See `Reduction.run`."""
+        assert not beside
         compressor = self._compressors.of(layout.names, within.number)
         flat = buffer.to(torch.float32)
         flat.mul_(1 / (self._num_workers * within.scale))

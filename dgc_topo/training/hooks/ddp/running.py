@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ class HookError(RuntimeError):
 
 class PassRunner:
     """Average buckets in their order, on a thread as long as others follow.
+
+    If the reduction takes two, the last bucket of a pass does not wait for those on the thread: the
+    backward pass has nothing else to do, and where one sum waits for a message, the other goes on.
 
     Args:
         reduction: The average of one bucket.
@@ -80,12 +84,18 @@ class PassRunner:
         result: Result = torch.futures.Future(devices=devices)
         job = partial(self._run, layout, buffer, result, self._pass, is_last=is_last)
         is_busy = self._thread is not None and not self._thread.is_idle
-        if is_last and not devices and not is_busy:
+        self._pass.num_begun += 1
+        goes_beside = is_last and not devices and self._reduction.takes_two
+        if goes_beside and self._pass.num_begun > 1:
+            job(beside=True)
+        elif is_last and not devices and not is_busy:
             job()  # nothing is left to overlap with
         else:
             if self._thread is None:
                 self._thread = SummingThread(buffer.device)
             self._thread.run(job, [buffer])
+        if result.done() and isinstance(result.value(), Tensor):
+            return cast("torch.futures.Future[Tensor]", result)
         return result.then(_value_of)
 
     def _run(
@@ -96,12 +106,18 @@ class PassRunner:
         within: BackwardPass,
         *,
         is_last: bool,
+        beside: bool = False,
     ) -> None:
-        """Average a bucket; whatever happens, the backward pass gets a result."""
+        """Average a bucket; whatever happens, the backward pass gets a result.
+
+        With *beside* those before it may still be under way on the thread.
+        """
         try:
             if self._failure is not None:
                 raise self._failure  # noqa: TRY301  # the next bucket cannot do without this one
-            self._reduction.run(layout, buffer, result, within)
+            self._reduction.run(layout, buffer, result, within, beside=beside)
+            if beside and self._thread is not None:
+                self._thread.wait()
             if is_last:
                 within.close()
         except BaseException as error:  # noqa: BLE001  # backward() raises it
