@@ -57,7 +57,7 @@ def compile_program(
         schedule: Of all ranks.
         rank: The rank to compile for.
         payload: Any with that layout, which has been cut into the schedule's chunks.
-        memory: Function from a number of bytes to memory for a run; None for payloads on a GPU.
+        memory: Function from a number of bytes to memory for a run; None if out of its reach.
         first_tag: Number of the first message between two ranks.
 
     Raises:
