@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, ClassVar
 
 from pydantic import Field, GetCoreSchemaHandler, ValidationInfo
@@ -239,7 +239,8 @@ class Topology:
             raise TopologyError(
                 f"{self.label}: its schedule has {built.world_size} ranks, expected {world_size}"
             )
-        return _explaining(self, built)
+        is_function = isinstance(built.steps_of, FunctionType)  # others may lie, or have no hash
+        return (_explaining if is_function else _explaining.__wrapped__)(self, built)
 
     def _plain_numbers(self, world_size: int, iteration: int, seed: int) -> tuple[int, int, int]:
         """Return the numbers as Python's own, which topologies' functions need not check."""
@@ -346,14 +347,12 @@ def read_topology(value: object, info: ValidationInfo) -> Topology:
     if not isinstance(value, str | dict):
         text = f"{value!r}: expected a topology's name, or a table with name and options"
         raise ValueError(text)  # noqa: TRY004  # pydantic tells it with its key
-    options: Mapping[str, OptionValue]
     if isinstance(value, str):
         name, options = split_text(value)
         table = TopologyTable.model_validate({"name": name}, context=info.context)
-    else:
-        table = TopologyTable.model_validate(value, context=info.context)
-        options = table.options
-    return Topology.named(table.name, options, table.folder)
+        return Topology.named(table.name, options, table.folder)
+    table = TopologyTable.model_validate(value, context=info.context)
+    return Topology.named(table.name, table.options, table.folder)
 
 
 def _table_of(topology: Topology) -> dict[str, object]:

@@ -1,15 +1,17 @@
 """What a communicator asks of its transport and its topology."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from dgc_topo.arrays import IntArray
 from dgc_topo.payload import DensePayload, Payload, SparsePayload
 from dgc_topo.runtime import Communicator, Program, StepTraffic
 from dgc_topo.runtime.compiler import compile_program
-from dgc_topo.schedule import Schedule, reduce
+from dgc_topo.schedule import Schedule, Step, mix, reduce
 from dgc_topo.topology import Topology, load_topology
 from tests.runtime.cluster import Cluster
 from tests.runtime.jobs import construction_errors
@@ -139,6 +141,33 @@ def test_a_schedule_that_recurs_is_compiled_once():
         for iteration in range(6):
             gossip.run(DensePayload(torch.ones(1)), iteration)
         assert transport.compiled == turns
+
+
+class Turn:
+    """A function of steps that is equal to all others of its kind, and has no hash."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, hop: int) -> None:
+        self.hop = hop
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Turn)
+
+    def __call__(self, ranks: IntArray) -> Iterator[Step]:
+        everyone = np.arange(4)
+        yield mix(everyone, (everyone + self.hop) % 4, weight=1, denominator=2)
+
+
+def test_what_a_schedule_is_made_of_need_not_be_hashable():
+    def turning(world_size: int, iteration: int = 0) -> Schedule:
+        return Schedule(world_size, 1, Turn(iteration + 1), goal="doubly-stochastic")
+
+    transport = Recorder(0, 4)
+    communicator = Communicator(Topology("turning", turning), transport, compare=False)
+    for iteration in range(2):
+        communicator.run(DensePayload(torch.ones(1)), iteration)
+    assert [line.split()[-1] for line in transport.log if "send" in line] == ["1", "2"]
 
 
 @pytest.mark.parametrize(("server", "expected"), [("dedicated", 3), ("colocated", 4)])
