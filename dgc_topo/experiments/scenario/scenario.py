@@ -276,10 +276,10 @@ class Scenario(Table):
             return self
         if self.train is None:
             raise ValueError("ladder: there is nothing to train, expected [train] as well")
+        self.ladder.check_training(self.train, self.compression)
         for key, section in (("simulate", self.simulate), ("lab", self.lab)):
             if section is not None:
                 raise ValueError(f"ladder: is about what is learnt, expected no [{key}] beside it")
-        self.ladder.check_training(self.train, self.compression)
         return self
 
     @model_validator(mode="after")
