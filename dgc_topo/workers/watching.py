@@ -144,7 +144,8 @@ def watch_group(group: dist.ProcessGroup, patience: timedelta) -> None:
 def _number_of_start(group: dist.ProcessGroup) -> int:
     """Return a number that all ranks of a group have alike, and no others."""
     on_cpu = "cpu" in dist.get_backend_config(group)
-    number = torch.tensor([secrets.randbits(62)], device="cpu" if on_cpu else "cuda")
+    device = "cpu" if on_cpu else "cuda"
+    number = torch.tensor([secrets.randbits(62)], dtype=torch.int64, device=device)
     dist.broadcast(number, dist.get_global_rank(group, 0), group=group)
     return int(number)
 
