@@ -41,8 +41,8 @@ from dgc_topo.workers.lab import Lab, LabSpec
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-ROUNDS = 1  #: in which all ways of a setting take turns
-STEPS = 6  #: of a training; its step time is their median
+ROUNDS = 2  #: in which all ways of a setting take turns
+STEPS = 7  #: of a training; its step time is their median
 MOST_WAYS = 5  #: that are measured in a setting
 DENSITIES = (0.01, 0.001)  #: of DGC
 NEAR = 1.25  #: times the fastest prediction, up to which a way could be the best
@@ -91,14 +91,14 @@ class Setting(NamedTuple):
 MODELS = {"resnet20-cifar": 0.03, "resnet56-cifar": 0.05, "resnet110-cifar": 0.06}
 #: Workers, rate of links, and True if gradients are sent while computing; settings of one lab each.
 LABS = (
-    (4, "100 Mbit/s", False),
-    (8, "100 Mbit/s", False),
-    (2, "200 Mbit/s", False),
-    (3, "150 Mbit/s", False),
-    (6, "200 Mbit/s", False),
-    (4, "50 Mbit/s", False),
-    (4, "200 Mbit/s", True),
-    (5, "100 Mbit/s", False),
+    (4, "20 Mbit/s", False),
+    (8, "20 Mbit/s", False),
+    (2, "50 Mbit/s", False),
+    (3, "25 Mbit/s", False),
+    (6, "50 Mbit/s", False),
+    (4, "10 Mbit/s", False),
+    (4, "50 Mbit/s", True),
+    (5, "20 Mbit/s", False),
 )
 SETTINGS = tuple(
     Setting(model, workers, rate, compute_s, overlap)
