@@ -46,12 +46,11 @@ def _sentences(
     better: Sequence[tuple[str, TrainingWay]],
     break_even_bytes_per_s: float | None,
 ) -> Iterator[str]:
-    dense, sparse = best_dense(ways), best_sparse(ways)
-    if sparse is None or not pays(sparse, dense):
-        yield _choice(network, dense)
+    dense, sparse, choice = best_dense(ways), best_sparse(ways), choice_of(ways)
+    yield f"{network} with {choice.label}: {_speedup(choice)}."
+    if sparse is None or choice != sparse:
         yield from _why_not(sparse, dense)
     else:
-        yield _choice(network, sparse)
         yield (
             f"Without compressing, the fastest is {dense.label}: {_speedup(dense)}. "
             f"Compressing gains {_gain(sparse, dense)}."
@@ -64,7 +63,7 @@ def _sentences(
                 f"{rate_text(8 * break_even_bytes_per_s)}."
             )
     yield from _slower_than_one(dense, sparse)
-    yield from _local_steps(ways, dense, sparse)
+    yield from _local_steps(ways, choice)
     yield from _upgrade(dense, better)
 
 
@@ -74,6 +73,12 @@ def _slower_than_one(dense: TrainingWay, sparse: TrainingWay | None) -> Iterator
         yield f"Training on {workers}, compressed or not."
     elif dense.speedup < 1:
         yield f"Dense training on {workers}."
+
+
+def choice_of(ways: Sequence[TrainingWay]) -> TrainingWay:
+    """Return the way to choose: the best dense one, or the best compressed one if that pays."""
+    dense, sparse = best_dense(ways), best_sparse(ways)
+    return dense if sparse is None or not pays(sparse, dense) else sparse
 
 
 def best_dense(ways: Sequence[TrainingWay]) -> TrainingWay:
@@ -104,10 +109,6 @@ def best_local(ways: Sequence[TrainingWay]) -> TrainingWay | None:
 def pays(sparse: TrainingWay, dense: TrainingWay) -> bool:
     """Return True if compressing gains enough, at the lower end of its interval as well."""
     return dense.step_time_s / sparse.step_time_s >= WORTH and dense.step_time_s > sparse.high_s
-
-
-def _choice(network: str, way: TrainingWay) -> str:
-    return f"{network} with {way.label}: {_speedup(way)}."
 
 
 def _speedup(way: TrainingWay) -> str:
@@ -158,15 +159,10 @@ def _price(sparse: TrainingWay) -> Iterator[str]:
         )
 
 
-def _local_steps(
-    ways: Sequence[TrainingWay], dense: TrainingWay, sparse: TrainingWay | None
-) -> Iterator[str]:
+def _local_steps(ways: Sequence[TrainingWay], choice: TrainingWay) -> Iterator[str]:
     """Say what averaging now and then would reach, if it gains enough."""
     local = best_local(ways)
-    if local is None:
-        return
-    chosen = sparse if sparse is not None and pays(sparse, dense) else dense
-    if local.step_time_s * WORTH <= chosen.step_time_s:
+    if local is not None and local.step_time_s * WORTH <= choice.step_time_s:
         yield (
             f"Averaging the workers' changes, {local.label}, would reach {_speedup(local)}. "
             "That is another algorithm, whose price depends on the model (docs/averaging.md)."

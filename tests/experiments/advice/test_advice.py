@@ -122,6 +122,18 @@ def test_a_verdict_that_passes_the_fastest_way_by_says_why(slow_network):
     assert "but sends less of the gradient" in slow_network.verdict
 
 
+@pytest.mark.parametrize(
+    ("model", "hosts", "network"),
+    [("resnet50", 8, "1gbe"), ("resnet110-cifar", 2, "ib-hdr"), ("vgg16", 64, "10gbe")],
+)
+def test_the_choice_is_what_the_verdict_advises(model, hosts, network):
+    advice = dt.advise(model, hosts, network=network)
+    assert advice.choice in advice.ways
+    assert advice.verdict.startswith(f"{network} with {advice.choice.label}:")
+    assert advice.as_dict()["choice"] == advice.choice.as_dict()
+    assert advice.choice.label in repr(advice)
+
+
 def test_measured_prices_are_those_of_the_committed_table():
     text = (Path(__file__).parents[3] / SOURCE).read_text()
     for density, price in PRICES.items():
