@@ -28,7 +28,14 @@ from dgc_topo.training.models import LearningTask
 from dgc_topo.training.rank import StepRecord, TrainingRank
 from dgc_topo.training.record import Findings, add_staleness, make_measurement
 from dgc_topo.training.settings import Timetable
-from dgc_topo.training.solo import LoneStep, Solo, mean_phases, num_steps_alone, train_alone
+from dgc_topo.training.solo import (
+    LoneStep,
+    Solo,
+    Trial,
+    num_steps_alone,
+    slowest_phases,
+    train_alone,
+)
 from dgc_topo.training.strategies import ranks_of, strategy_of
 from dgc_topo.training.survival import go_on_without
 from dgc_topo.training.world import World, world_of
@@ -270,7 +277,7 @@ class TrainingRun:
         """Time a worker with a largest batch, alone on the machine: the others wait."""
         first = self._contributors[self._job.train.largest_place]
         what = self._what("timing a worker alone")
-        own = [self._train_alone(rank) for rank in self._ranks if rank.rank == first]
+        own = [self._train_alone(rank).solo for rank in self._ranks if rank.rank == first]
         self._world.barrier(what)
         (solo,) = self._world.gather(Solo, own, what)
         return solo
@@ -284,18 +291,19 @@ class TrainingRun:
         if self._world.interface is None or len(self._contributors) == 1:
             return None
         what = self._what("timing all workers at once")
-        own: list[LoneStep] = []
+        own: list[tuple[LoneStep, ...]] = []
         for rank in self._ranks:
             if rank.trains:
-                own.append(self._train_alone(rank, lambda: self._world.barrier(what)).step)
+                own.append(self._train_alone(rank, lambda: self._world.barrier(what)).steps)
             else:
                 for _ in range(num_steps_alone(self._task, overlaps=self._overlaps)):
                     self._world.barrier(what)
-        return mean_phases(self._world.gather(LoneStep, own, what))
+        workers = self._world.gather(tuple[LoneStep, ...], own, what)
+        return slowest_phases(workers, self._ranks[0].rule.every)
 
     def _train_alone(
         self, rank: TrainingRank, begin_step: Callable[[], None] = lambda: None
-    ) -> Solo:
+    ) -> Trial:
         carried = rank.task.state_dict()  # a trial is no part of the training
         found = train_alone(
             rank.throw_away_copy(),

@@ -23,7 +23,7 @@ from dgc_topo.training.compression import CompressionSection
 from dgc_topo.training.job import GLOO, Job
 from dgc_topo.training.rank import FIELDS, StepRecord
 from dgc_topo.training.settings import TrainSection
-from dgc_topo.training.solo import Solo, mean_phases
+from dgc_topo.training.solo import Solo
 from dgc_topo.training.world import World
 from dgc_topo.wire.coding import DENSE_BYTES
 
@@ -133,7 +133,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         interface_bytes_per_step=_busiest(everyone["interface_bytes"]),
         messages_per_step=_known(float(everyone["messages_sent"].mean(axis=1).max())),
         sparse=sparse,
-        solo_phases=mean_phases([found.solo.step]),
+        solo_phases=found.solo.phases,
         crowd_phases=found.crowd_phases,
         bucket_bytes=job.bucket_bytes,
         profile=found.solo.profile,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean, median
+from statistics import median
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -38,6 +38,31 @@ class Solo(NamedTuple):
     step: LoneStep
     profile: RecordedProfile
 
+    @property
+    def phases(self) -> Phases:
+        """Phases of a step."""
+        return _phases(self.step)
+
+
+class Trial(NamedTuple):
+    """Steps of a worker that communicated with nobody.
+
+    Attributes:
+        steps: Its steps, without those in which it settles.
+        every: Number of steps per exchange.  If there are more than one, steps with and without an
+            exchange take turns.
+        profile: When its gradients are complete (medians over the steps).
+    """
+
+    steps: tuple[LoneStep, ...]
+    every: int
+    profile: RecordedProfile
+
+    @property
+    def solo(self) -> Solo:
+        """Medians over the steps."""
+        return Solo(_typical(self.steps, self.every), self.profile)
+
 
 def num_steps_alone(task: Task, *, overlaps: bool) -> int:
     """Return the number of steps that `train_alone` takes."""
@@ -54,8 +79,8 @@ def train_alone(
     overlaps: bool = False,
     time_scale: float = 1.0,
     begin_step: Callable[[], None] = lambda: None,
-) -> Solo:
-    """Train for a few steps that communicate with nobody, and return their times.
+) -> Trial:
+    """Train for a few steps that communicate with nobody, and return them.
 
     Args:
         rank: One for trials: its model and its compressor are changed.
@@ -83,13 +108,28 @@ def train_alone(
             passes.append({name: time_scale * seconds for name, seconds in ready_s})
         step.contribute(rank)
         done += step.apply([Computed(loss, pass_s)])
-    compute_s = median(record.compute_s for record in _settled(done))
-    compress_s = _mean_of_round([record.compress_s for record in _settled(done)], every)
-    update_s = median(record.update_s for record in _settled(done))
+    compress_s = [record.compress_s for record in done]
     if overlaps:
         compress_s = _compress_in_pass_s(rank, time_scale, begin_step)
-    profile = make_profile(_settled(passes), rank.parameters, compute_s)
-    return Solo(LoneStep(compute_s, compress_s, update_s), profile)
+    steps = tuple(
+        LoneStep(record.compute_s, seconds, record.update_s)
+        for record, seconds in zip(_settled(done), _settled(compress_s), strict=True)
+    )
+    compute_s = median(step.compute_s for step in steps)
+    return Trial(steps, every, make_profile(_settled(passes), rank.parameters, compute_s))
+
+
+def _typical(steps: Sequence[LoneStep], every: int) -> LoneStep:
+    """Return the medians of steps; of compressing, the mean over a round."""
+    return LoneStep(
+        compute_s=median(step.compute_s for step in steps),
+        compress_s=_mean_of_round([step.compress_s for step in steps], every),
+        update_s=median(step.update_s for step in steps),
+    )
+
+
+def _phases(step: LoneStep) -> Phases:
+    return Phases.alone(**step._asdict())
 
 
 def _mean_of_round(found_s: Sequence[float], every: int) -> float:
@@ -102,8 +142,8 @@ def _mean_of_round(found_s: Sequence[float], every: int) -> float:
 
 def _compress_in_pass_s(
     rank: TrainingRank, time_scale: float, begin_step: Callable[[], None]
-) -> float:
-    """Return the seconds of compressing a gradient, bucket by bucket, in the backward pass."""
+) -> list[float]:
+    """Return each step's seconds of compressing, bucket by bucket, in the backward pass."""
     step = OverlappedStep(rank, None, rank.task, time_scale=time_scale)
     batches, found = rank.task.batches(0), []
     for _ in range(_num_steps(rank.task)):
@@ -114,17 +154,24 @@ def _compress_in_pass_s(
         )
         (record,) = step.apply([Computed(*computed)])
         found.append(record.compress_s)
-    return median(_settled(found))
+    return found
 
 
 def _settled(done: Sequence[T]) -> Sequence[T]:
     return done[_SETTLING_STEPS:] or done
 
 
-def mean_phases(steps: Sequence[LoneStep]) -> Phases:
-    """Return the mean of workers' steps that did not communicate."""
-    compute_s, compress_s, update_s = map(fmean, zip(*steps, strict=True))
-    return Phases.alone(compute_s=compute_s, compress_s=compress_s, update_s=update_s)
+def slowest_phases(workers: Sequence[Sequence[LoneStep]], every: int) -> Phases:
+    """Return the phases of each step's slowest worker (medians over the steps).
+
+    A sum is complete when the last worker has sent its share.  Workers that share a machine's cores
+    take turns there, so that the last of them is later than most.
+
+    Args:
+        workers: Steps of each worker, which began together.
+        every: See `Trial`.
+    """
+    return _phases(_typical([max(step, key=sum) for step in zip(*workers, strict=True)], every))
 
 
 def make_profile(
