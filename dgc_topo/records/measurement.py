@@ -198,8 +198,8 @@ class Measurement(Record):
     crowd_phases: Phases | None = Field(
         default=None,
         description="the same of workers who share a machine, as in a lab, while all of them are "
-        "at it and nobody communicates (of each step's slowest worker; before December 2026 the "
-        "mean of the workers)",
+        "at it and nobody communicates (of each step's slowest worker if all exchange in each; "
+        "else, and in records from before December 2026, the mean of the workers)",
     )
     bucket_bytes: NonNegativeFloat | None = Field(
         default=None,

@@ -32,6 +32,7 @@ from dgc_topo.training.solo import (
     LoneStep,
     Solo,
     Trial,
+    mean_phases,
     num_steps_alone,
     slowest_phases,
     train_alone,
@@ -285,21 +286,30 @@ class TrainingRun:
     def _measure_crowd(self) -> Phases | None:
         """Time a worker while all others work on the same machine, too.
 
-        Their steps begin together, as those of a training do.  None if it is not known that they
-        share one (only a lab's do), or there is one worker only.
+        As in a training, steps begin together if there is an exchange in each, and workers drift
+        apart if not.  None if it is not known that they share one machine (only a lab's do), or
+        there is one worker only.
         """
         if self._world.interface is None or len(self._contributors) == 1:
             return None
         what = self._what("timing all workers at once")
+        every = self._ranks[0].rule.every
+
+        def meet() -> None:
+            self._world.barrier(what)
+
         own: list[tuple[LoneStep, ...]] = []
+        if every > 1:
+            meet()
         for rank in self._ranks:
             if rank.trains:
-                own.append(self._train_alone(rank, lambda: self._world.barrier(what)).steps)
-            else:
+                trial = self._train_alone(rank, meet) if every == 1 else self._train_alone(rank)
+                own.append(trial.steps)
+            elif every == 1:
                 for _ in range(num_steps_alone(self._task, overlaps=self._overlaps)):
-                    self._world.barrier(what)
+                    meet()
         workers = self._world.gather(tuple[LoneStep, ...], own, what)
-        return slowest_phases(workers, self._ranks[0].rule.every)
+        return slowest_phases(workers) if every == 1 else mean_phases(workers, every)
 
     def _train_alone(
         self, rank: TrainingRank, begin_step: Callable[[], None] = lambda: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from typing import NamedTuple, TypeVar
 
 from torch import Tensor
@@ -161,7 +161,7 @@ def _settled(done: Sequence[T]) -> Sequence[T]:
     return done[_SETTLING_STEPS:] or done
 
 
-def slowest_phases(workers: Sequence[Sequence[LoneStep]], every: int) -> Phases:
+def slowest_phases(workers: Sequence[Sequence[LoneStep]]) -> Phases:
     """Return the phases of each step's slowest worker (medians over the steps).
 
     A sum is complete when the last worker has sent its share.  Workers that share a machine's cores
@@ -169,9 +169,21 @@ def slowest_phases(workers: Sequence[Sequence[LoneStep]], every: int) -> Phases:
 
     Args:
         workers: Steps of each worker, which began together.
+    """
+    return _phases(_typical([max(step, key=sum) for step in zip(*workers, strict=True)], 1))
+
+
+def mean_phases(workers: Sequence[Sequence[LoneStep]], every: int) -> Phases:
+    """Return the mean over workers of their phases (medians over the steps).
+
+    Workers that wait for each other after many steps only are all about as late then.
+
+    Args:
+        workers: Steps of each worker.
         every: See `Trial`.
     """
-    return _phases(_typical([max(step, key=sum) for step in zip(*workers, strict=True)], every))
+    found = [_typical(steps, every) for steps in workers]
+    return _phases(LoneStep(*map(fmean, zip(*found, strict=True))))
 
 
 def make_profile(
