@@ -16,6 +16,8 @@ from dgc_topo.wire.many import check_ends
 Bytes = npt.NDArray[np.uint8]
 
 CODE_BITS = 16
+MOST = 4096  #: numbers at once
+_RAMP = np.arange(MOST)
 _PLACES = np.arange(CODE_BITS + 1)
 #: Bits of each number of 16 bits.
 SIZES = np.repeat(_PLACES, np.maximum(1 << _PLACES >> 1, 1)).astype(np.uint8)
@@ -62,6 +64,15 @@ def write_gamma(gaps: IntArray, sizes: Bytes, low_bits: int, into: Bytes) -> Non
     into[:] = np.packbits(flags, bitorder="little")
 
 
+def indices_of(gaps: IntArray, start: int) -> IntArray:
+    """Return the indices that follow gaps, which it overwrites."""
+    gaps.cumsum(out=gaps)
+    gaps += _RAMP[: len(gaps)]
+    if start:
+        gaps += start
+    return gaps
+
+
 def read_packed(packed: Bytes, count: int, width: int) -> IntArray:
     """Return *count* numbers of *width* bits each, 0 to 16."""
     bits = np.zeros((count, CODE_BITS), np.uint8)
@@ -69,8 +80,8 @@ def read_packed(packed: Bytes, count: int, width: int) -> IntArray:
     return _numbers(bits)
 
 
-def read_unary(coded: Bytes, count: int, low_bits: int) -> IntArray:
-    """Return *count* gaps of Rice codes whose quotients are unary.
+def read_unary(coded: Bytes, count: int, low_bits: int, start: int) -> IntArray:
+    """Return the *count* indices of Rice codes whose quotients are unary.
 
     Raises:
         WireError: if there are more or fewer quotients.
@@ -80,11 +91,11 @@ def read_unary(coded: Bytes, count: int, low_bits: int) -> IntArray:
     check_ends(len(ends), count, coded.item(-1))
     bits = np.zeros((count, CODE_BITS), np.uint8)
     _set_low_bits(bits, flags, low_bits)
-    gaps = _numbers(bits)
-    ends[1:] -= ends[:-1] + 1
+    # The quotients up to the i-th add up to its place less i.
+    ends -= _RAMP[:count]
     ends <<= low_bits
-    gaps += ends
-    return gaps
+    ends += indices_of(_numbers(bits), start)
+    return ends
 
 
 def read_gamma(coded: Bytes, count: int, low_bits: int, length: int) -> IntArray | None:

@@ -13,7 +13,7 @@ from dgc_topo.wire.body import GapFacts, padding_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, VALUE_BITS, WireCoding, WireDtype
 from dgc_topo.wire.format import Plan, WireError, check_run, may_take_rice, plan_of, suits_kernels
 from dgc_topo.wire.header import open_message, seal
-from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, WORD_BYTES
+from dgc_topo.wire.limits import HEADER_BYTES, MAX_CODE, SCALE_BYTES, WORD_BYTES
 from dgc_topo.wire.parts import Layout, unused_bits_error
 from dgc_topo.wire.scales import (
     MOST_LEVEL,
@@ -60,7 +60,7 @@ def encode(
     sections, coarse = 1, None
     if coding.is_coarse:
         coarse = _steps(entry_indices, values, coding.wire_dtype, scales)
-        sections, coding = coarse.sections, replace(coding, wire_dtype=coarse.wire_dtype)
+        sections, coding = len(coarse.table), replace(coding, wire_dtype=coarse.wire_dtype)
     gaps = indices.gaps_of(entry_indices, start)
     if made is None:
         made = _plan_gaps(gaps, entry_indices, start, length, coding, sections)
@@ -84,11 +84,10 @@ def encode(
 
 
 class _Steps(NamedTuple):
-    """Coarse values as they travel: the scale of each section, and the steps, both as bytes."""
+    """Coarse values as they travel: two numbers for each section, and the steps as bytes."""
 
-    scales: Tensor
+    table: Tensor
     steps: Tensor
-    sections: int
     wire_dtype: WireDtype
 
 
@@ -99,15 +98,14 @@ def _steps(
         values, scales = rounded(entry_indices, values, (), wire_dtype)
     if tensors.in_numpy(values):
         places, own = entry_indices.numpy(), values.numpy()
-        found, wire_dtype = coarse.steps_of(places, own, scales, wire_dtype)
-        table, steps = torch.from_numpy(coarse.table_of(scales)), torch.from_numpy(found)
-        return _Steps(table, steps, len(scales.low), wire_dtype)
+        table = coarse.table_of(scales)
+        found, wire_dtype = coarse.steps_of(places, own, table, scales.bounds, wire_dtype)
+        return _Steps(torch.from_numpy(table), torch.from_numpy(found), wire_dtype)
     sections = sections_of(entry_indices, scales.bounds)
     levels = levels_of(values, scales, sections, MOST_LEVEL)
     wire_dtype = narrowest(levels, wire_dtype)
-    table = torch.stack([scales.low, scales.step], 1).to(torch.bfloat16).view(torch.uint8)
     steps = pack_values(levels, values.signbit(), wire_dtype)
-    return _Steps(table.view(-1), steps, len(scales.low), wire_dtype)
+    return _Steps(torch.stack([scales.low, scales.step], 1), steps, wire_dtype)
 
 
 def _write_values(values: Tensor, coarse: _Steps | None, coding: WireCoding, into: Tensor) -> int:
@@ -116,9 +114,10 @@ def _write_values(values: Tensor, coarse: _Steps | None, coding: WireCoding, int
         end = VALUE_BITS[coding.wire_dtype] // 8 * len(values)
         into[:end].view(TORCH_DTYPES[coding.wire_dtype]).copy_(values)
         return end
-    begin = len(coarse.scales)
+    begin = SCALE_BYTES * len(coarse.table)
     end = begin + len(coarse.steps)
-    into[:begin], into[begin:end] = coarse.scales, coarse.steps
+    into[:begin].view(torch.bfloat16).copy_(coarse.table.view(-1))
+    into[begin:end] = coarse.steps
     return end
 
 
@@ -282,12 +281,12 @@ def decode_scaled(
     dtype = layout.header.wire_dtype
     if dtype in TORCH_DTYPES:
         return Decoded(found, values.view(TORCH_DTYPES[dtype]).to(torch.float32), None)
+    coded = message[HEADER_BYTES : layout.values_start]
     if tensors.in_numpy(message):
-        scales = coarse.scales_in(message[HEADER_BYTES : layout.values_start].numpy(), bounds)
-        read_values = coarse.values_in(values.numpy(), found.numpy(), scales, dtype)
-        return Decoded(found, torch.from_numpy(read_values), scales)
-    table = message[HEADER_BYTES : layout.values_start].view(torch.bfloat16).to(torch.float32)
-    low, step = table.view(-1, 2).unbind(1)
+        scaled = coarse.values_in(values.numpy(), found.numpy(), coded.numpy(), bounds, dtype)
+        if scaled is not None:
+            return Decoded(found, torch.from_numpy(scaled[0]), scaled[1])
+    low, step = coded.view(torch.bfloat16).to(torch.float32).view(-1, 2).unbind(1)
     scales = Scales(bounds, low.contiguous(), step.contiguous())
     levels, negative = unpack_values(values, layout.entries, dtype)
     return Decoded(found, values_of(levels, negative, scales, sections_of(found, bounds)), scales)

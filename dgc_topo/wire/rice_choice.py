@@ -29,14 +29,15 @@ def unary_low_bits(entries: int, total: int) -> int:
     return max(0, int(_PER_MEAN * total / entries).bit_length() - 1)
 
 
-def least_unary_bits(counts: Sequence[int], low_bits: int) -> int:
+def least_unary_bits(entries: int, counts: Sequence[int], low_bits: int) -> int:
     """Return the fewest bits that gaps can take whose quotients are unary.
 
     Args:
+        entries: Number of gaps.
         counts: Numbers of gaps by their bit length, from 0 on.
         low_bits: Low bits of each.
     """
-    bits = (low_bits + 1) * sum(counts)
+    bits = (low_bits + 1) * entries
     for above, number in enumerate(counts[low_bits + 1 :]):
         bits += number << above  # a gap of so many bits is no less than its highest
     return bits

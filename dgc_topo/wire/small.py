@@ -19,6 +19,7 @@ from dgc_topo.arrays import IntArray
 from dgc_topo.wire import bits, coarse
 from dgc_topo.wire.bits import CODE_BITS, Bytes
 from dgc_topo.wire.body import GapFacts, RiceCode, padding_bytes
+from dgc_topo.wire.coarse import Float32Array
 from dgc_topo.wire.coding import VALUE_BITS, IndexChoice, WireCoding, WireDtype
 from dgc_topo.wire.format import Plan, may_take_rice, plan_of
 from dgc_topo.wire.header import seal_words
@@ -30,7 +31,7 @@ from dgc_topo.wire.rice_choice import code_bits, gamma_code, least_unary_bits, u
 from dgc_topo.wire.scales import Scales
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
-MAX_ENTRIES = 4096  #: above, eight numbers at a time are faster than bit after bit
+MAX_ENTRIES = bits.MOST  #: above, eight numbers at a time are faster than bit after bit
 _WRITTEN = {"run-length", "bit-packed", "rice"}
 
 
@@ -61,7 +62,8 @@ def encode(  # as `message.encode`
     if coding.is_coarse:
         if scales is None:
             return None
-        packed, wire_dtype = coarse.steps_of(places, values.numpy(), scales, coding.wire_dtype)
+        table, own = coarse.table_of(scales), values.numpy()
+        packed, wire_dtype = coarse.steps_of(places, own, table, scales.bounds, coding.wire_dtype)
         coding = _coding(coding.index_encoding, wire_dtype)
     found = _gaps_of(places, start, may_take_rice=may_take_rice(coding))
     if found is None:
@@ -73,11 +75,11 @@ def encode(  # as `message.encode`
     words = np.empty(-(-plan.num_bytes // WORD_BYTES), np.int32)
     words[-1] = 0
     raw = words.view(np.uint8)[: plan.num_bytes]
-    if packed is None or scales is None:
+    if packed is None:
         end = HEADER_BYTES + (VALUE_BITS[coding.wire_dtype] // 8) * count
         _write_values(values, coding.wire_dtype, raw[HEADER_BYTES:end])
     else:
-        end = _write_coarse(packed, scales, plan, raw)
+        end = _write_coarse(packed, table, plan, raw)
     count_bytes = plan.header.count_bytes
     _write_gaps(found, plan, raw[end : plan.num_bytes - count_bytes])
     if count_bytes:
@@ -97,12 +99,9 @@ def decode(
     if not 0 < layout.entries <= MAX_ENTRIES or not message.is_cpu:
         return None
     raw = message.numpy()
-    found = _read_gaps(raw[layout.indices_start : layout.indices_end], layout, length)
+    found = _read_indices(raw[layout.indices_start : layout.indices_end], layout, start, length)
     if found is None:
         return None
-    found += 1
-    found[0] += start - 1
-    found.cumsum(out=found)
     check_last(layout.header.encoding, int(found[-1]) - start, length)
     wire_dtype, scales = layout.header.wire_dtype, None
     packed = raw[layout.values_start : layout.values_end]
@@ -112,8 +111,12 @@ def decode(
         held = message[HEADER_BYTES : layout.values_end].view(TORCH_DTYPES[wire_dtype])
         values = held.to(torch.float32)
     else:
-        scales = coarse.scales_in(raw[HEADER_BYTES : layout.values_start], bounds)
-        values = torch.from_numpy(coarse.values_in(packed, found, scales, wire_dtype))
+        scaled = coarse.values_in(
+            packed, found, raw[HEADER_BYTES : layout.values_start], bounds, wire_dtype
+        )
+        if scaled is None:
+            return None
+        values, scales = torch.from_numpy(scaled[0]), scaled[1]
     return torch.from_numpy(found), values, scales
 
 
@@ -145,7 +148,7 @@ def _rice_of(gaps: IntArray, counts: list[int], total: int) -> RiceCode:
     count = len(gaps)
     gamma, low_bits = gamma_code(count, counts), unary_low_bits(count, total)
     by_gamma = code_bits(gamma, count)
-    if least_unary_bits(counts, low_bits) > by_gamma:
+    if least_unary_bits(count, counts, low_bits) > by_gamma:
         return gamma
     unary = RiceCode(low_bits, False, count + int((gaps >> low_bits).sum()))
     return gamma if by_gamma < code_bits(unary, count) else unary
@@ -158,11 +161,11 @@ def _write_values(values: Tensor, wire_dtype: WireDtype, into: Bytes) -> None:
         torch.from_numpy(into).view(TORCH_DTYPES[wire_dtype]).copy_(values)
 
 
-def _write_coarse(packed: Bytes, scales: Scales, plan: Plan, raw: Bytes) -> int:
+def _write_coarse(packed: Bytes, table: Float32Array, plan: Plan, raw: Bytes) -> int:
     """Write scales, values and what aligns indices; return where these begin."""
-    begin = HEADER_BYTES + SCALE_BYTES * len(scales.low)
+    begin = HEADER_BYTES + SCALE_BYTES * len(table)
     end = begin + len(packed)
-    raw[HEADER_BYTES:begin] = coarse.table_of(scales)
+    coarse.write_table(table, raw[HEADER_BYTES:begin])
     raw[begin:end] = packed
     padding = padding_bytes(plan.header.encoding, plan.header.wire_dtype, end)
     raw[end : end + padding] = 0
@@ -181,14 +184,17 @@ def _write_gaps(found: _Gaps, plan: Plan, into: Bytes) -> None:
         bits.write_unary(found.gaps, parameter, into)
 
 
-def _read_gaps(coded: Bytes, layout: Layout, length: int) -> IntArray | None:
+def _read_indices(coded: Bytes, layout: Layout, start: int, length: int) -> IntArray | None:
     encoding, _, parameter, _, is_gamma = layout.header
-    if encoding == "rice" and parameter <= CODE_BITS:
-        if is_gamma:
-            return bits.read_gamma(coded, layout.entries, parameter, length)
-        return bits.read_unary(coded, layout.entries, parameter)
-    if encoding == "run-length" and not parameter:
-        return coded.view(np.uint16).astype(np.int64)
-    if encoding == "bit-packed" and parameter <= CODE_BITS:
-        return bits.read_packed(coded, layout.entries, parameter)
-    return None
+    if parameter > CODE_BITS:
+        return None
+    gaps: IntArray | None = None
+    if encoding == "rice":
+        if not is_gamma:
+            return bits.read_unary(coded, layout.entries, parameter, start)
+        gaps = bits.read_gamma(coded, layout.entries, parameter, length)
+    elif encoding == "run-length" and not parameter:
+        gaps = coded.view(np.uint16).astype(np.int64)
+    elif encoding == "bit-packed":
+        gaps = bits.read_packed(coded, layout.entries, parameter)
+    return None if gaps is None else bits.indices_of(gaps, start)

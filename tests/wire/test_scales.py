@@ -6,17 +6,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dgc_topo.wire import coarse
 from dgc_topo.wire.coding import COARSE_DTYPES, WireCoding, WireDtype
 from dgc_topo.wire.format import DTYPE_CODES
 from dgc_topo.wire.message import decode_scaled, encode
 from dgc_topo.wire.scales import (
     MOST_ERROR,
     MOST_LEVEL,
+    Scales,
     levels_of,
+    narrowest,
+    pack_values,
     rounded,
     sections_of,
     values_of,
 )
+from tests.wire import reference
 
 BOUNDS = (5, 40, 41)
 
@@ -78,3 +83,47 @@ def test_a_value_that_is_not_finite_makes_its_section_so(wire_dtype: WireDtype, 
     found, _ = rounded(torch.tensor([0, 1, 6, 7]), values, BOUNDS, wire_dtype)
     assert found[:2].isnan().all()
     assert found[2:].isfinite().all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 4095, 4097, 40_000])
+@pytest.mark.parametrize("wire_dtype", COARSE_DTYPES)
+@pytest.mark.parametrize("bounds", [(), (3, 3, 20_000), (20_001, 100_000)])
+def test_numpy_codes_the_same_bytes_as_torch(count, wire_dtype, bounds):
+    """In few pieces or many, with empty sections and long ones, and with sections of one size."""
+    generator = torch.Generator().manual_seed(count)
+    indices = torch.randperm(120_000, generator=generator)[:count].sort().values
+    values = torch.randn(count, generator=generator).mul_(0.1)
+    values += values.sign()
+    values[indices < 3] = -2.5
+    found, scales = rounded(indices, values, bounds, wire_dtype)
+    sections, table = sections_of(indices, bounds), coarse.table_of(scales)
+    packed, took = coarse.steps_of(indices.numpy(), found.numpy(), table, bounds, wire_dtype)
+    levels = levels_of(found, scales, sections, MOST_LEVEL)
+    assert took == narrowest(levels, wire_dtype)
+    assert packed.tolist() == pack_values(levels, found.signbit(), took).tolist()
+    coded = np.empty(4 * len(table), np.uint8)
+    coarse.write_table(table, coded)
+    scaled = coarse.values_in(packed, indices.numpy(), coded, bounds, took)
+    assert scaled is not None
+    assert torch.equal(torch.from_numpy(scaled[0]), found)
+    assert torch.equal(scaled[1].low, scales.low)
+    assert torch.equal(scaled[1].step, scales.step)
+
+
+@pytest.mark.parametrize("count", [8, 5000])
+@pytest.mark.parametrize("scale", [(3e38, 3e37), (1.0, -1e37), (float("inf"), 1.0), (1.0, 3e38)])
+def test_steps_that_leave_the_range_are_cut_off(count, scale):
+    """Whoever sends such scales: small messages and large ones take the general way then."""
+    indices = torch.arange(count)
+    levels, negative = indices % 128, indices % 3 == 1
+    sections, one = torch.zeros_like(indices), torch.ones(1)
+    values = values_of(levels, negative, Scales((), one, one), sections)
+    coding = WireCoding("rice", "int8")
+    sent = encode(indices, values, 0, count, coding, Scales((), one, one)).numpy().tobytes()
+    low, step = (torch.tensor([each]).to(torch.bfloat16) for each in scale)
+    table = torch.cat([low, step]).view(torch.uint8).numpy().tobytes()
+    sent = reference.sealed(sent[:12] + table + sent[16:], count)
+    read = decode_scaled(torch.frombuffer(bytearray(sent), dtype=torch.uint8), 0, count)
+    assert read.scales == Scales((), low.to(torch.float32), step.to(torch.float32))
+    assert torch.equal(read.values, values_of(levels, negative, read.scales, sections))
+    assert (read.values.abs() <= torch.finfo(torch.float32).max).all()
