@@ -198,7 +198,8 @@ def _print(advice: Advice, probed: Sequence[str], *, every_way: bool) -> None:
         table.add_row(*reference_row_of(reference))
     for line in probed:
         console.print(f"Probed: {line}.", soft_wrap=True)
-    console.print(advice.verdict, soft_wrap=True)
+    for sentence in advice.sentences:
+        console.print(sentence, soft_wrap=True, markup=False)
     console.print(table)
     console.print("Predicted; what the numbers rest on:")
     for line in advice.assumptions:

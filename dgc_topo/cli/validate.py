@@ -192,6 +192,8 @@ def _measure(
         )
     # Read first: the file may be in a folder that is about to be renamed.
     calibrated = None if network is None else load_calibrated(network)
+    if calibrated is not None:
+        _note_another_machine(network, calibrated)
     folder = open_folder()
     with folder.restored_on_error(_print_moved):
         if calibrated is None:
@@ -208,6 +210,22 @@ def _measure(
             validate_training(scenario, calibrated, folder.keep_training, advance),
         )
         return write_validation(folder, rows)
+
+
+def _note_another_machine(file: str | None, network: CalibratedNetwork) -> None:
+    """Say if the machine that was calibrated is not the one whose processors will be measured."""
+    from dgc_topo.records.environment import describe_environment
+
+    there, here = (
+        text.partition(";")[0] for text in (network.machine, str(describe_environment()))
+    )
+    if there != here:
+        errors.print(
+            f"note: {file} was calibrated on {there}. This machine is {here}: predictions are for "
+            "that one, measurements of this one.",
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _predict_again(

@@ -25,13 +25,27 @@ def load_calibrated(source: str | Path) -> CalibratedNetwork:
     Raises:
         ValueError: naming the file and the key, if it is another kind of network.
     """
-    found = read_file(str(source), "")
+    found = _calibrated(str(source))
+    if found is None:
+        raise ValueError(f"{source}: expected a network file as 'dgc-topo calibrate' writes it")
+    return found
+
+
+def calibration_in(source: str) -> CalibratedNetwork | None:
+    """Return the calibrated network that *source* names, a text for `load_cluster`, or None.
+
+    Raises:
+        ValueError: if it names a file that cannot be read.
+    """
+    return _calibrated(source) if names_file(source) else None
+
+
+def _calibrated(source: str) -> CalibratedNetwork | None:
+    found = read_file(source, "")
     if isinstance(found, Calibrated):
-        with at_key(str(source)):
+        with at_key(source):
             return found.load()
-    if isinstance(found, CalibratedNetwork):
-        return found
-    raise ValueError(f"{source}: expected a network file as 'dgc-topo calibrate' writes it")
+    return found if isinstance(found, CalibratedNetwork) else None
 
 
 def names_file(source: str) -> bool:

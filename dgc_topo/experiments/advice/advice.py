@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -83,6 +82,11 @@ class Advice:
     @property
     def verdict(self) -> str:
         """Advice in plain words, a few sentences."""
+        return " ".join(self.sentences)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Sentences of the verdict; the first says what to do."""
         return verdict_of(
             self.ways,
             network=self.network,
@@ -134,10 +138,11 @@ class Advice:
 
     def _repr_html_(self) -> str:
         rows = [*map(row_of, self.leading), *map(reference_row_of, self.references)]
-        return f"<p>{escape(self.verdict)}</p>" + html_table(HEAD, rows)
+        first, *others = map(escape, self.sentences)
+        items = "".join(f"<li>{sentence}</li>" for sentence in others)
+        return f"<p><strong>{first}</strong></p><ul>{items}</ul>" + html_table(HEAD, rows)
 
 
-_PORT = re.compile(r"host \d+ (up|down)( \(and \d+ more\))?")
 #: Headings of `row_of`.
 HEAD = ("way", "step", "90 % interval", "speed-up", "90 % interval", "bound by")
 
@@ -150,13 +155,8 @@ def row_of(way: TrainingWay) -> list[str]:
         f"{seconds_text(way.low_s)} to {seconds_text(way.high_s)}",
         f"{times_text(way.speedup)} of {way.num_workers}",
         f"{three_digits(way.speedup_low)} to {three_digits(way.speedup_high)}",
-        _bound_text(way.bound_by),
+        way.bound_text,
     ]
-
-
-def _bound_text(bound_by: str) -> str:
-    """Return a bound for people: ports of hosts without their numbers."""
-    return "the hosts' ports" if _PORT.fullmatch(bound_by) else bound_by
 
 
 def reference_row_of(reference: ReferenceWay) -> list[str]:

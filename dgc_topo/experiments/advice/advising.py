@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dgc_topo.experiments.advice.advice import Advice
 from dgc_topo.experiments.advice.assumptions import assumptions_of
-from dgc_topo.experiments.advice.clusters import cluster_of, fabric_of
+from dgc_topo.experiments.advice.clusters import calibration_of, cluster_of, fabric_of
 from dgc_topo.experiments.advice.comparing import better_networks, break_even
 from dgc_topo.experiments.advice.powersgd import references
 from dgc_topo.experiments.advice.sources import CostedWork, work_of
@@ -127,7 +127,9 @@ def advice_for(
             ways, workload, fabric, hosts, gpus_per_host, overlap=overlap, codec=codec
         ),
         codec=codec,
-        assumptions=tuple(assumptions_of(work, cluster, fabric, overlap=overlap)),
+        assumptions=tuple(
+            assumptions_of(work, cluster, fabric, calibration_of(network), overlap=overlap)
+        ),
     )
 
 

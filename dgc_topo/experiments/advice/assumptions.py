@@ -6,13 +6,19 @@ from collections.abc import Iterator
 
 from dgc_topo.experiments.advice.sources import CostedWork
 from dgc_topo.experiments.advice.ways import MOST_RANKS
+from dgc_topo.network.calibrated import CalibratedNetwork
 from dgc_topo.network.cluster import Cluster
 from dgc_topo.network.fabrics import Fabric
 from dgc_topo.units import rate_text, seconds_text
 
 
 def assumptions_of(
-    work: CostedWork, cluster: Cluster, fabric: Fabric | None, *, overlap: bool
+    work: CostedWork,
+    cluster: Cluster,
+    fabric: Fabric | None,
+    calibration: CalibratedNetwork | None,
+    *,
+    overlap: bool,
 ) -> Iterator[str]:
     """Yield what the numbers rest on.
 
@@ -20,6 +26,7 @@ def assumptions_of(
         work: Work of one worker.
         cluster: Ranks on a network.
         fabric: Fabric between its hosts, if it is one.
+        calibration: Calibration that the cluster was made from, if it was.
         overlap: True if gradients are sent while the backward pass goes on.
     """
     workload = work.workload
@@ -27,6 +34,9 @@ def assumptions_of(
     rate = ""
     if fabric is not None:
         rate = f" at {rate_text(8 * fabric.bandwidth_bytes_per_s)} ({fabric.source})"
+    if calibration is not None:
+        made = calibration.created.astimezone()
+        rate = f", as calibrated on {made:%Y-%m-%d} ({calibration.machine})"
     yield f"the network is {cluster.name}{rate}"
     if cluster.network.slots_per_host > 1:
         yield "GPUs of one machine share its port; NVLink joins them, unless a network file says"

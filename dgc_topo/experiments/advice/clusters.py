@@ -9,10 +9,13 @@ import numpy as np
 from dgc_topo.network.changes import add_gpus
 from dgc_topo.network.cluster import Cluster, load_cluster
 from dgc_topo.network.fabrics import find_fabric, load_fabric
+from dgc_topo.network.network_files import calibration_in
 from dgc_topo.scalars import plain_int
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from dgc_topo.network.calibrated import CalibratedNetwork
 
 
 def cluster_of(network: str | Path | Cluster, hosts: int, gpus_per_host: int) -> Cluster:
@@ -66,3 +69,8 @@ def with_gpus(cluster: Cluster, gpus_per_host: int) -> Cluster:
 def fabric_of(network: str | Path | Cluster) -> str | None:
     """Return the name of the fabric that *network* names; None if it is anything else."""
     return find_fabric(network) if isinstance(network, str) else None
+
+
+def calibration_of(network: str | Path | Cluster) -> CalibratedNetwork | None:
+    """Return the calibration in the file that *network* names; None if it is anything else."""
+    return None if isinstance(network, Cluster) else calibration_in(str(network))

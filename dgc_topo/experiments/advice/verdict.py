@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from dgc_topo.experiments.advice.ways import TrainingWay
 from dgc_topo.sizes import is_sparse
-from dgc_topo.units import rate_text, three_digits, times_text
+from dgc_topo.units import percent_text, rate_text, seconds_text, three_digits, times_text
 
 #: Gain in speed below which compressing is not worth its price in accuracy.
 WORTH = 1.1
@@ -28,8 +28,8 @@ def verdict_of(
     network: str,
     better: Sequence[tuple[str, TrainingWay]],
     break_even_bytes_per_s: float | None,
-) -> str:
-    """Return the verdict.
+) -> tuple[str, ...]:
+    """Return the sentences of the verdict; the first says what to do.
 
     Args:
         ways: The fastest first, dense ones among them.
@@ -37,7 +37,7 @@ def verdict_of(
         better: Names of faster networks, and the fastest dense way over each.
         break_even_bytes_per_s: See `Advice`.
     """
-    return " ".join(_sentences(ways, network, better, break_even_bytes_per_s))
+    return tuple(_sentences(ways, network, better, break_even_bytes_per_s))
 
 
 def _sentences(
@@ -46,33 +46,36 @@ def _sentences(
     better: Sequence[tuple[str, TrainingWay]],
     break_even_bytes_per_s: float | None,
 ) -> Iterator[str]:
-    dense, sparse, choice = best_dense(ways), best_sparse(ways), choice_of(ways)
-    yield f"{network} with {choice.label}: {_speedup(choice)}."
-    if sparse is None or choice != sparse:
+    dense, sparse, chosen = best_dense(ways), best_sparse(ways), choice_of(ways)
+    if max(way.speedup for way in (dense, sparse) if way is not None) < 1:
+        yield f"Train on one worker: these {dense.num_workers} are slower, compressed or not."
+    yield _choice(network, chosen)
+    if chosen is dense:
         yield from _why_not(sparse, dense)
     else:
-        yield (
-            f"Without compressing, the fastest is {dense.label}: {_speedup(dense)}. "
-            f"Compressing gains {_gain(sparse, dense)}."
-        )
-        yield from _why_not_less(ways, sparse)
-        yield from _price(sparse)
+        yield f"Without compressing, the fastest is {dense.label}: {_speedup(dense)}."
+        yield f"Compressed, training is {_gain(chosen, dense)}."
+        yield from _why_not_less(ways, chosen)
+        yield from _price(chosen)
         if break_even_bytes_per_s is not None:
+            about = float(f"{8 * break_even_bytes_per_s:.2g}")
             yield (
-                f"It gains a tenth or more while a host's port carries less than "
-                f"{rate_text(8 * break_even_bytes_per_s)}."
+                "Compressing gains a tenth or more while a host's port carries less than "
+                f"{rate_text(about)}."
             )
-    yield from _slower_than_one(dense, sparse)
-    yield from _local_steps(ways, choice)
-    yield from _upgrade(dense, better)
+    yield from _waiting(dense)
+    yield from _local_steps(ways, chosen)
+    yield from _upgrade(network, dense, chosen, better)
 
 
-def _slower_than_one(dense: TrainingWay, sparse: TrainingWay | None) -> Iterator[str]:
-    workers = f"these {dense.num_workers} workers is slower than one worker alone"
-    if max(way.speedup for way in (dense, sparse) if way is not None) < 1:
-        yield f"Training on {workers}, compressed or not."
-    elif dense.speedup < 1:
-        yield f"Dense training on {workers}."
+def _waiting(dense: TrainingWay) -> Iterator[str]:
+    """Say why workers are slower than one alone, if they are."""
+    if dense.speedup < 1:
+        yield (
+            f"Without compressing, these {dense.num_workers} workers are slower than one worker "
+            f"alone: a step computes for {seconds_text(dense.alone_s)}, and waits for "
+            f"{seconds_text(dense.step_time_s - dense.alone_s)}, bound by {dense.bound_text}."
+        )
 
 
 def choice_of(ways: Sequence[TrainingWay]) -> TrainingWay:
@@ -111,20 +114,32 @@ def pays(sparse: TrainingWay, dense: TrainingWay) -> bool:
     return dense.step_time_s / sparse.step_time_s >= WORTH and dense.step_time_s > sparse.high_s
 
 
-def _speedup(way: TrainingWay) -> str:
+def _choice(network: str, way: TrainingWay) -> str:
+    what = "Compress" if is_sparse(way.density) else "Don't compress"
     return (
-        f"{times_text(way.speedup)} of {way.num_workers} "
-        f"({three_digits(way.speedup_low)} to {three_digits(way.speedup_high)})"
+        f"{what}: on {network}, "
+        f"{way.num_workers} workers with {way.label} are {times_text(way.speedup)} as fast as one "
+        f"(90 % interval: {_ends(way)})."
     )
+
+
+def _speedup(way: TrainingWay) -> str:
+    return f"{times_text(way.speedup)} of {way.num_workers} ({_ends(way)})"
+
+
+def _ends(way: TrainingWay) -> str:
+    return f"{three_digits(way.speedup_low)} to {three_digits(way.speedup_high)}"
 
 
 def _why_not(sparse: TrainingWay | None, dense: TrainingWay) -> Iterator[str]:
     if sparse is None:
         return
     if sparse.step_time_s * _NO_GAIN >= dense.step_time_s:
-        yield "Compressing gains nothing here: don't."
+        yield "Compressing gains nothing here."
+    elif dense.step_time_s < WORTH * sparse.step_time_s:
+        yield f"Compressed, training would be {_gain(sparse, dense)}: too little to pay for it."
     else:
-        yield f"Compressing would gain {_gain(sparse, dense)}: don't."
+        yield f"Compressed, training would be {_gain(sparse, dense)}: too uncertain to pay for it."
 
 
 def _why_not_less(ways: Sequence[TrainingWay], chosen: TrainingWay) -> Iterator[str]:
@@ -133,47 +148,72 @@ def _why_not_less(ways: Sequence[TrainingWay], chosen: TrainingWay) -> Iterator[
     fastest = min(usual, key=lambda way: way.step_time_s)
     if fastest.form != chosen.form:
         gain = chosen.step_time_s / fastest.step_time_s - 1
-        more = f"{gain:.1%} faster" if gain >= _SAME else "as fast"
+        more = f"{100 * gain:.1f} % faster" if gain >= _SAME else "as fast"
         yield f"{fastest.label} would be {more}, but sends less of the gradient."
 
 
 def _gain(sparse: TrainingWay, dense: TrainingWay) -> str:
     """Return the gain in speed with its interval: in per cent if small, else as a factor."""
     middle = dense.step_time_s / sparse.step_time_s
-    low = max(dense.step_time_s / sparse.high_s, 0.0)
+    low = dense.step_time_s / sparse.high_s
     high = dense.step_time_s / sparse.low_s
     if high < 2:  # noqa: PLR2004 - twice
-        return f"{middle - 1:.0%} ({max(low - 1, 0):.0%} to {high - 1:.0%})"
-    return f"{times_text(middle)} ({three_digits(low)} to {three_digits(high)})"
+        ends = f"{100 * max(low - 1, 0):.0f} to {100 * (high - 1):.0f} %"
+        return f"{100 * (middle - 1):.0f} % faster ({ends})"
+    return f"{times_text(middle)} as fast ({three_digits(low)} to {three_digits(high)})"
 
 
 def _price(sparse: TrainingWay) -> Iterator[str]:
-    price = PRICES.get(sparse.density)
+    price, share = PRICES.get(sparse.density), percent_text(sparse.density)
     exact = "" if sparse.form.merge == "union" else " and exact sums"
     if price is None:
-        yield "Its price in accuracy at this density has not been measured here."
+        yield f"What sending {share} costs in accuracy has not been measured here."
     else:
         yield (
-            f"Its price: ResNet-20 on Fashion-MNIST lost {price} points of accuracy at this "
-            f"density with 4 workers{exact} (measured, {SOURCE})."
+            f"Sending {share} has a price: ResNet-20 on Fashion-MNIST lost {price} points of "
+            f"accuracy with 4 workers{exact} (measured, {SOURCE})."
         )
 
 
-def _local_steps(ways: Sequence[TrainingWay], choice: TrainingWay) -> Iterator[str]:
+def _local_steps(ways: Sequence[TrainingWay], chosen: TrainingWay) -> Iterator[str]:
     """Say what averaging now and then would reach, if it gains enough."""
     local = best_local(ways)
-    if local is not None and local.step_time_s * WORTH <= choice.step_time_s:
+    if local is not None and local.step_time_s * WORTH <= chosen.step_time_s:
         yield (
             f"Averaging the workers' changes, {local.label}, would reach {_speedup(local)}. "
             "That is another algorithm, whose price depends on the model (docs/averaging.md)."
         )
 
 
-def _upgrade(dense: TrainingWay, better: Sequence[tuple[str, TrainingWay]]) -> Iterator[str]:
+def _upgrade(
+    network: str,
+    dense: TrainingWay,
+    chosen: TrainingWay,
+    better: Sequence[tuple[str, TrainingWay]],
+) -> Iterator[str]:
     """Say what the next better network would buy, dense; the first that gains enough."""
     for name, way in better:
         if way.speedup >= WORTH * dense.speedup:
-            yield f"{name} would bring dense training to {_speedup(way)}."
+            yield (
+                f"{name} would bring dense training to {_speedup(way)}"
+                f"{_beside(way, network, dense, chosen)}."
+            )
             return
     if better:
         yield "No faster network would gain a tenth."
+
+
+def _beside(way: TrainingWay, network: str, dense: TrainingWay, chosen: TrainingWay) -> str:
+    """Return how a way over a better network stands beside the chosen one, if that compresses."""
+    if chosen is dense:
+        return ""
+    ratio = chosen.step_time_s / way.step_time_s
+    if AS_FAST >= ratio >= 1 / AS_FAST:
+        return f", as fast as compressing on {network}"
+    if ratio > 1:
+        much = f"{100 * (1 - 1 / ratio):.0f} % shorter than"
+    elif ratio > 1 / 2:
+        much = f"{100 * (1 / ratio - 1):.0f} % longer than"
+    else:
+        much = f"{times_text(1 / ratio)} as long as"
+    return f", with steps {much} when compressing on {network}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,7 @@ from dgc_topo.wire.coding import WireDtype
 TOPOLOGIES = ("ring", "butterfly", "tree", "sharded-parameter-server", "parameter-server", "mesh")
 #: Ranks up to which topologies are considered whose messages grow with the square of the ranks.
 MOST_RANKS = {"mesh": 64, "ring": 512, "sharded-parameter-server": 512}
+_PORT = re.compile(r"host \d+ (up|down)( \(and \d+ more\))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +43,21 @@ class GradientForm:
 
     @property
     def label(self) -> str:
-        """Text for tables: ``DGC 0.1 %``, ``dense bfloat16``, ``1.562 % every 30 steps``."""
-        kind = percent_text(self.density) if is_sparse(self.density) else "dense"
-        if self.every == 1 and is_sparse(self.density):
-            kind = f"DGC {kind}"
-        words = [kind]
+        """Text for tables: ``DGC 0.1 %``, ``dense bfloat16``, ``local SGD every 50 steps``."""
+        if self.every > 1:
+            return self._local_label
+        words = [f"DGC {percent_text(self.density)}" if is_sparse(self.density) else "dense"]
         if self.wire_dtype != "float32":
             words.append(self.wire_dtype)
         if self.merge != "union":
             words.append(self.merge)
-        if self.every > 1:
-            words.append(f"every {self.every} steps")
         return " ".join(words)
+
+    @property
+    def _local_label(self) -> str:
+        sparse = is_sparse(self.density)
+        name = f"SparseLoCo {100 * self.density:.2g} %" if sparse else "local SGD"
+        return f"{name} every {self.every} steps"
 
     @property
     def sends_gradients(self) -> bool:
@@ -96,6 +101,11 @@ class TrainingWay:
     def label(self) -> str:
         """Text for tables, such as ``DGC 0.1 % over butterfly``."""
         return f"{self.form.label} over {self.topology}"
+
+    @property
+    def bound_text(self) -> str:
+        """What bounds the step, for people: ports of hosts without their numbers."""
+        return "the hosts' ports" if _PORT.fullmatch(self.bound_by) else self.bound_by
 
     @property
     def density(self) -> float:

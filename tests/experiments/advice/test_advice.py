@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -74,10 +75,32 @@ def test_the_size_that_decides_an_interval_is_that_of_one_ranks_message():
 
 def test_a_slow_network_is_told_to_compress(slow_network):
     verdict = slow_network.verdict
-    assert verdict.startswith("1gbe with DGC")
-    assert "Its price" in verdict
-    assert "10gbe would bring dense training to" in verdict
+    assert re.match(
+        r"Compress: on 1gbe, 8 workers with DGC .* are 7\.\d+x as fast as one \(", verdict
+    )
+    assert re.search(r"Compressed, training is \d\.\d+x as fast \(\d", verdict)
+    assert "Sending 1 % has a price" in verdict
+    assert re.search(r"a host's port carries less than \d(\.\d)? Gbit/s\.", verdict)
     assert slow_network.best_dense.speedup < 3
+
+
+def test_a_better_network_is_set_beside_compressing_on_this_one(slow_network):
+    """Should I buy 10 GbE?  Only if it is faster than what compressing reaches without it."""
+    (better,) = (each.way for each in slow_network.better if each.network == "10gbe")
+    chosen = best_sparse(slow_network.ways)
+    assert chosen is not None
+    assert chosen.step_time_s / better.step_time_s == pytest.approx(1, abs=AS_FAST - 1)
+    assert "10gbe would bring dense training to" in slow_network.verdict
+    assert "as fast as compressing on 1gbe." in slow_network.verdict
+    deep = dt.advise("resnet50", 8, network="1gbe", compress="200ms").verdict
+    assert re.search(
+        r"10gbe would .*, with steps \d+ % shorter than when compressing on 1gbe\.", deep
+    )
+    deeper = dt.advise("vgg16", 8, network="1gbe", step_time="20ms", densities=["0.1%"]).verdict
+    assert re.search(
+        r"10gbe would .*, with steps [\d.]+( % longer than|x as long as) when compressing on 1gbe",
+        deeper,
+    )
 
 
 def test_compressing_gains_a_tenth_at_the_break_even_bandwidth(slow_network):
@@ -95,7 +118,7 @@ def test_compressing_gains_a_tenth_at_the_break_even_bandwidth(slow_network):
 
 def test_a_fast_network_is_told_not_to():
     advice = dt.advise("resnet110-cifar", 2, network="ib-hdr")
-    assert "don't" in advice.verdict
+    assert advice.verdict.startswith("Don't compress: on ib-hdr, 2 workers with dense")
     assert advice.break_even_bytes_per_s is None or advice.break_even_bytes_per_s < 24e9
     assert advice.better == ()
 
@@ -107,7 +130,7 @@ def test_of_ways_as_fast_the_densest_is_chosen():
     fastest = min(way.step_time_s for way in advice.ways if way.density < 1)
     assert chosen.density == 0.01
     assert chosen.step_time_s <= AS_FAST * fastest
-    assert advice.verdict.startswith(f"10gbe with {chosen.label}")
+    assert f"on 10gbe, 64 workers with {chosen.label} are" in advice.verdict
     faster = min(advice.ways, key=lambda way: way.step_time_s)
     if faster.form.sends_gradients and faster.form != chosen.form:
         assert f"{faster.label} would be" in advice.verdict
@@ -129,7 +152,8 @@ def test_a_verdict_that_passes_the_fastest_way_by_says_why(slow_network):
 def test_the_choice_is_what_the_verdict_advises(model, hosts, network):
     advice = dt.advise(model, hosts, network=network)
     assert advice.choice in advice.ways
-    assert advice.verdict.startswith(f"{network} with {advice.choice.label}:")
+    assert f"on {network}, " in advice.verdict.split(".")[0]
+    assert f" with {advice.choice.label} are " in advice.verdict
     assert advice.as_dict()["choice"] == advice.choice.as_dict()
     assert advice.choice.label in repr(advice)
 
@@ -143,14 +167,20 @@ def test_measured_prices_are_those_of_the_committed_table():
 def test_two_machines_that_are_slower_than_one_are_called_so():
     advice = dt.advise(parameters="300M", step_time="50ms", hosts=2, network="1gbe")
     assert advice.best_dense.speedup < 1
-    assert "slower than one worker alone" in advice.verdict
+    assert re.search(
+        r"these 2 workers are slower than one worker alone: a step computes for 50\.0 ms, and "
+        r"waits for \d[\d.]* s, bound by the hosts' ports\.",
+        advice.verdict,
+    )
     hopeless = dt.advise("resnet20-cifar", 2, step_time="1us", network="1gbe")
-    assert "slower than one worker alone, compressed or not" in hopeless.verdict
+    assert hopeless.verdict.startswith(
+        "Train on one worker: these 2 are slower, compressed or not."
+    )
 
 
 def test_no_gain_is_called_none():
     idle = dt.advise("resnet20-cifar", 2, step_time="3600s", network="1gbe", compress=0)
-    assert "Compressing gains nothing here: don't." in idle.verdict
+    assert "Compressing gains nothing here." in idle.verdict
 
 
 def test_gpus_share_their_hosts_port():
@@ -185,7 +215,7 @@ def test_gpus_do_not_fit_hosts_whose_ranks_are_placed_otherwise():
 
 def test_local_steps_are_named_where_they_gain(slow_network):
     forms = {way.form.label for way in slow_network.ways}
-    assert {"dense every 50 steps", "1.562 % every 30 steps"} <= forms
+    assert {"local SGD every 50 steps", "SparseLoCo 1.6 % every 30 steps"} <= forms
     starved = dt.advise(parameters="300M", step_time="10ms", hosts=4, network="1gbe")
     assert "Averaging the workers' changes" in starved.verdict
     rich = dt.advise("resnet110-cifar", 2, network="ib-hdr")
@@ -206,7 +236,9 @@ def test_results_as_frame_and_html(slow_network):
     assert {"topology", "density", "step_time_s", "low_s", "high_s", "speedup", "bound_by"} <= {
         *frame.columns
     }
-    assert slow_network.verdict.split(".")[0] in slow_network._repr_html_().replace("&#x27;", "'")
+    page = unescape(slow_network._repr_html_())
+    assert all(sentence in page for sentence in slow_network.sentences)
+    assert " ".join(slow_network.sentences) == slow_network.verdict
     assert re.match(r"Advice\(resnet50, 8 hosts on 1gbe: ", repr(slow_network))
 
 

@@ -24,6 +24,7 @@ from dgc_topo.experiments.validation.training import (
     validate_training,
 )
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
+from dgc_topo.records.environment import describe_environment
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.records.records import ResultsError
 from dgc_topo.report.validation import error_figure, summary_markdown, write_validation
@@ -360,3 +361,22 @@ def test_a_small_lab_takes_what_the_model_says():
             assert time_s < 2 * each.predicted_s, each
             sent = 2 * (each.world_size - 1) / each.world_size if each.name == "ring" else 1
             assert each.bytes_sent <= 2 * sent * each.num_bytes
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_calibration_of_another_machine_is_called_so(here, tmp_path, monkeypatch):
+    """The lab runs on this machine's processors; such a calibration predicts another one's."""
+    own = str(describe_environment())
+    machine = own.partition(";")[0] + "; Linux 1.0; torch 1.0" if here else f"Another {own}"
+    network().model_copy(update={"machine": machine}).save(tmp_path / "lab.toml")
+    (tmp_path / "small.toml").write_text(SCENARIO.format(more=""))
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*_):
+        raise ValueError("enough")
+
+    monkeypatch.setattr("dgc_topo.cli.validate._open_folder", refuse)
+    result = CliRunner().invoke(app, ["validate", "small.toml", "--network", "lab.toml"])
+    assert "error: enough" in result.stderr
+    told = "note: lab.toml was calibrated on Another" in result.stderr
+    assert told is not here

@@ -276,8 +276,8 @@ def test_the_example_is_compared_and_predicted_and_its_text_is_what_the_docs_sho
     assert own.points[0].consensus_distance
     cases = cases_of_runs(found.values(), scenario.simulate, scenario.topologies, scenario.rules)
     assert {case.step.every for case in cases} == {1, 10}
-    shown = (root / "docs" / "averaging.md").read_text(encoding="utf-8")
-    code = shown.partition("## A rule of your own")[2].partition("```python\n")[2]
+    shown = (root / "docs" / "guides" / "averaging-rule.md").read_text(encoding="utf-8")
+    code = shown.partition("```python\n")[2]
     path = write(tmp_path, code.partition("```")[0])
     ranks = Ranks(f"{path}:every=2", 3).train(4)
     example = Ranks(f"{ELASTIC}:every=2", 3).train(4)
