@@ -6,13 +6,14 @@ do.  Nothing here loads torch.
 """
 
 from dgc_topo.liveness.board import Board, new_board
-from dgc_topo.liveness.loss import Loss, Position
+from dgc_topo.liveness.loss import Ended, Loss, Position
 from dgc_topo.liveness.processes import STOPPED, StopCounter, end_with_launcher, is_stopped
 from dgc_topo.liveness.service import Liveness, Watched, current, make_current
 
 __all__ = [
     "STOPPED",
     "Board",
+    "Ended",
     "Liveness",
     "Loss",
     "Position",

@@ -78,3 +78,27 @@ class Loss:
             }:
                 return cls(rank, Position.from_json(place), fate, detail[:_MOST_TEXT])
         raise ValueError(f"loss: {str(value)[:_MOST_TEXT]}, expected rank, place, fate and detail")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A rank that has taken its leave of the others.
+
+    Attributes:
+        rank: Its number.
+        place: Last known position.
+    """
+
+    rank: int
+    place: Position
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} has ended{self.place}, without an error"
+
+    @classmethod
+    def from_json(cls, value: Any) -> Ended:
+        """Return what `dataclasses.asdict` made of one; raise a ValueError for what is none."""
+        match value:
+            case {"rank": int(rank), "place": place}:
+                return cls(rank, Position.from_json(place))
+        raise ValueError(f"end: {str(value)[:_MOST_TEXT]}, expected rank and place")

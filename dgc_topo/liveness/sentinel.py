@@ -18,11 +18,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from dgc_topo.liveness.board import Board
 from dgc_topo.liveness.links import PeerLink
-from dgc_topo.liveness.loss import Loss, Position
+from dgc_topo.liveness.loss import Ended, Loss, Position
 from dgc_topo.liveness.processes import LOOK_EVERY_S, STOPPED, StopCounter
 
 #: Tells the sentinel the token of the run.
@@ -67,7 +68,7 @@ class Sentinel:
         self._dialled: dict[PeerLink, tuple[str, int]] = {}
         self._to_dial: dict[int, tuple[str, int]] = {}
         self._losses: dict[int, Loss] = {}
-        self._ended: list[str] = []  # ranks that took their leave, which may be why this one fails
+        self._ended: list[Ended] = []  # which may be why this one fails
         self._accepted = 0  # losses that the watched process has chosen to go on without
         self._stops = StopCounter()
         self._leaving = False
@@ -161,7 +162,7 @@ class Sentinel:
                 case {"peer": [int(rank), str(host), int(port)]}:
                     self._dial(rank, host, port)
                 case {"failed": str(why)} if len(self._losses) == self._accepted:
-                    why = "; ".join([*self._ended[:1], why])
+                    why = "; ".join([*map(str, self._ended[:1]), why])
                     self._lose(Loss(self._duty.rank, self._board.read(0), "failed", why))
                 case {"where": True}:
                     places = [[link.rank, _as_json(link.place)] for link in self._met()]
@@ -244,7 +245,8 @@ class Sentinel:
                     return True
                 case {"bye": True}:
                     link.has_left = True
-                    self._ended.append(f"rank {link.rank} has ended{link.place}, without an error")
+                    self._ended.append(ended := Ended(link.rank, link.place))
+                    self._owner.send({"ended": asdict(ended)})
                     return True
                 case {"hello": str()}:
                     return True
@@ -275,6 +277,9 @@ class Sentinel:
         deadline = time.monotonic() + _LINGER_S
         while self._dialled and (left_s := deadline - time.monotonic()) > 0:
             self._wait(left_s)
+        place = _as_json(self._board.read(0))  # the last word about it may be old
+        for link in self._met():
+            link.send({"at": place})
         for link in self._links:
             link.send({"bye": True})
             link.end()

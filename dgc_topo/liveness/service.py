@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dgc_topo.liveness.board import Board, new_board
-from dgc_topo.liveness.loss import Loss, Position
+from dgc_topo.liveness.loss import Ended, Loss, Position
 from dgc_topo.liveness.sentinel import TOKEN_VARIABLE
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +52,14 @@ class Liveness:
     def loss(self) -> Loss | None:
         """The first loss that this process has not chosen to go on without."""
         return None
+
+    @property
+    def ended(self) -> tuple[Ended, ...]:
+        """Ranks that have taken their leave, as far as this one hears of it, the first one first.
+
+        A rank that waits for one of them waits in vain.
+        """
+        return ()
 
     def note(self, phase: str, step: int | None = None) -> None:
         """Note what this process does from now on.
@@ -111,6 +119,7 @@ class Watched(Liveness):
                     start_new_session=True,  # signals to this process's group are not for it
                 )
         self._losses: list[Loss] = []
+        self._ended: list[Ended] = []
         self._positions: dict[int, Position] | None = None
         self._accepted = 0
         self._changed = threading.Condition()
@@ -134,6 +143,11 @@ class Watched(Liveness):
         """See `Liveness.loss`."""
         losses = self._losses
         return losses[self._accepted] if len(losses) > self._accepted else None
+
+    @property
+    def ended(self) -> tuple[Ended, ...]:
+        """See `Liveness.ended`."""
+        return tuple(self._ended)
 
     def verdict(self, wait_s: float) -> Loss | None:
         """See `Liveness.verdict`."""
@@ -192,6 +206,8 @@ class Watched(Liveness):
                         self._hear(Loss.from_json(loss))
                     case {"places": places}:
                         self._note_positions(places)
+                    case {"ended": ended}:
+                        self._ended.append(Ended.from_json(ended))
         if not self._closed:
             said = os.pread(self._errors, _MOST_ERRORS, 0).decode(errors="replace").split("\n")
             why = ": ".join(["the process that watched it is gone", *filter(None, said[-2:])])

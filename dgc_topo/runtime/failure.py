@@ -162,7 +162,7 @@ class Watch:
     def lost_one_of(self, peers: Iterable[int], error: RuntimeError) -> PeerError:
         """Return the error for a failure that each of the *peers* may have caused."""
         suspects = sorted(set(peers))
-        reason = f"lost connection to {in_words(suspects)}: {_in_short(error)}"
+        reason = f"lost connection to {in_words(suspects)}: {in_short(error)}"
         return self._error(suspects, reason, VERDICT_S)
 
     def _silent(self, first: Posted, others: Iterable[Posted]) -> PeerError:
@@ -195,6 +195,8 @@ class Watch:
         loss = current().verdict(verdict_s)
         if loss is not None:
             peers, reason = (loss.rank,), str(loss)
+        elif ended := current().ended:
+            reason = f"{ended[0]}; {reason}"
         return PeerError(self._rank, StepPlace(self._topology, self._step), sorted(peers), reason)
 
     @property
@@ -209,7 +211,7 @@ def _at_least_a_millisecond(seconds: float) -> timedelta:
 
 def _losses(errors: dict[int, RuntimeError]) -> list[str]:
     return [
-        f"lost connection to rank {peer}: {_in_short(error)}"
+        f"lost connection to rank {peer}: {in_short(error)}"
         for peer, error in sorted(errors.items())
     ]
 
@@ -221,7 +223,7 @@ def in_words(ranks: Sequence[int]) -> str:
     return f"ranks {', '.join(map(str, ranks))}"
 
 
-def _in_short(error: RuntimeError) -> str:
+def in_short(error: RuntimeError) -> str:
     """Return a backend's message without its source location and advice."""
     first_line = (str(error).splitlines() or [repr(error)])[0]
     text = re.sub(r"^\[[^\]]*:\d+\] ", "", first_line)

@@ -28,8 +28,10 @@ from dgc_topo.training.marks import DisagreementError
 from dgc_topo.training.setting import elements_of
 from dgc_topo.training.twin_groups import twin_of
 from dgc_topo.training.waiting import Waits
+from dgc_topo.workers.group import naming_losses
 from dgc_topo.workers.plain_values import bytes_of
-from dgc_topo.workers.watching import watch_group
+from dgc_topo.workers.roll_call import telling
+from dgc_topo.workers.watching import break_when_lost, watch_group
 
 #: As in torch's own groups: a rank may evaluate or save for a while, and the others wait.
 DEFAULT_TIMEOUT = timedelta(minutes=30)
@@ -92,8 +94,7 @@ class OwnGroup:
             _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
         self.gossips = first.goal != "all-reduce"
         self.contributors: list[int] = first.contributors.tolist()
-        self._group = twin_of(group, timeout)
-        watch_group(self._group, timeout)
+        self._group = _watched_twin(where, group, timeout)
         self.rank, self.world_size = dist.get_rank(self._group), dist.get_world_size(self._group)
         self._transport = DistributedTransport(self._group, timeout)
         self._communicator = Communicator(topology, self._transport, seed)
@@ -132,13 +133,19 @@ class OwnGroup:
         """True unless this rank is a dedicated server."""
         return self.rank in self.contributors
 
-    def run(self, payload: Payload, iteration: int) -> Traffic:
+    def run(self, payload: Payload, iteration: int, step: int | None = None) -> Traffic:
         """Run the topology's schedule on *payload*, in place; see `Communicator.run`.
+
+        Args:
+            payload: This rank's.
+            iteration: See `Communicator.run`.
+            step: Number of the training step, where it is not the iteration.
 
         Raises:
             RuntimeError: after an earlier error, which it names.
         """
-        return self._guarded(self._communicator, payload, iteration, iteration)
+        step = iteration if step is None else step
+        return self._guarded(self._communicator, payload, iteration, step)
 
     def run_beside(self, payload: Payload, iteration: int) -> Traffic:
         """Run the schedule on a payload in CPU memory while `run` is under way on another thread.
@@ -164,13 +171,13 @@ class OwnGroup:
                 for topology in (arranged, arranged, attendance.catching_up())
             )
 
-    def catch_up(self, payload: Payload, iteration: int) -> Traffic:
-        """Give, or get, what ranks lack that were left out before, in place.
+    def catch_up(self, payload: Payload, iteration: int, step: int) -> Traffic:
+        """Give, or get, what ranks lack that were left out before, in place; see `run`.
 
         Raises:
             RuntimeError: as `run`.
         """
-        return self._guarded(self._catching_up, payload, iteration, iteration)
+        return self._guarded(self._catching_up, payload, iteration, step)
 
     def counts(
         self, flags: Sequence[bool], device: torch.device, step: int | None = None
@@ -187,17 +194,20 @@ class OwnGroup:
         found: list[float] = votes.tolist()
         return found
 
-    def heard(self, flags: Sequence[bool], device: torch.device, iteration: int) -> list[float]:
+    def heard(
+        self, flags: Sequence[bool], device: torch.device, iteration: int, step: int
+    ) -> list[float]:
         """Return flags, mixed by the topology: above 0 where a rank heard from has set them.
 
         Args:
             flags: This rank's.
             device: They travel by its connections.
-            iteration: As of `run`.
+            iteration: See `run`.
+            step: See `run`.
         """
         values = torch.tensor(flags, dtype=torch.float32, device=device)
         goals = frozenset({self._beside.schedule(iteration).goal})
-        self._guarded(self._beside, DensePayload(values, goals=goals), iteration, iteration)
+        self._guarded(self._beside, DensePayload(values, goals=goals), iteration, step)
         found: list[float] = values.tolist()
         return found
 
@@ -246,7 +256,8 @@ class OwnGroup:
             whole = tensor.detach().resolve_conj().resolve_neg().contiguous()
             as_bytes = bytes_of(whole)  # a backend may not know the type
             if as_bytes.numel():
-                dist.broadcast(as_bytes, source, group=self._group)
+                with naming_losses(f"{self.where}: rank {self.rank}"), self._waits.one(None):
+                    dist.broadcast(as_bytes, source, group=self._group)
             if whole.data_ptr() != tensor.data_ptr():
                 tensor.copy_(whole)
 
@@ -287,6 +298,8 @@ class OwnGroup:
             with waits.one(step):
                 traffic = communicator.run(payload, iteration)
         except BaseException as error:
+            if isinstance(error, PeerError) and step is not None:
+                error.reason = f"training step {step}: {error.reason}"
             self.fail(error)
             if isinstance(error, PeerError) and self._differences.are_told():
                 raise DisagreementError(f"{self.where}: ranks differ, as others found") from error
@@ -307,6 +320,27 @@ def _break_if_told(found: weakref.ref[OwnGroup]) -> None:
     own = found()
     if own is not None:
         own._break_if_told()  # noqa: SLF001  # its own
+
+
+def _watched_twin(
+    where: str, group: dist.ProcessGroup | None, timeout: timedelta
+) -> dist.ProcessGroup:
+    """Return a group of the same ranks, all of which have come, and are watched from now on.
+
+    Raises:
+        RollCallError: naming those that have not come.
+        GroupPeerError: if a rank is lost meanwhile.
+    """
+    own = dist.group.WORLD if group is None else group
+    assert own is not None
+    rank = dist.get_rank()
+    with naming_losses(f"{where}: rank {rank}"):
+        watch_group(own, where, timeout)
+        waits = f"{where}: rank {rank} waits for connections to the other ranks"
+        with telling(lambda: waits, breaks=True):
+            twin = twin_of(own, timeout)
+    break_when_lost(twin)
+    return twin
 
 
 def _check_process_group(where: str, group: dist.ProcessGroup | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from dgc_topo.liveness import current
-from dgc_topo.runtime.failure import VERDICT_S
+from dgc_topo.runtime.failure import VERDICT_S, in_short
 
 T = TypeVar("T")
 
@@ -121,21 +121,9 @@ class Worker:
             dist.all_gather(found, own)
         return [each.to(values.device) for each in found]
 
-    @contextmanager
-    def naming_losses(self) -> Iterator[None]:
-        """Name the rank whose loss is why torch fails in the block.
-
-        Raises:
-            GroupPeerError: instead of torch's own error, if a rank is lost.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            is_ours = type(error) is not RuntimeError and not isinstance(error, dist.DistError)
-            loss = None if is_ours else current().verdict(VERDICT_S)
-            if loss is None:
-                raise
-            raise GroupPeerError(f"rank {self.rank}: {loss}", [loss.rank]) from error
+    def naming_losses(self) -> AbstractContextManager[None]:
+        """See `naming_losses`."""
+        return naming_losses(f"rank {self.rank}")
 
     @contextmanager
     def _naming(self, what: str) -> Iterator[None]:
@@ -152,6 +140,33 @@ class Worker:
     @property
     def _collective_device(self) -> torch.device:
         return self.device if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def is_torchs(error: BaseException) -> bool:
+    """Return True if an error is one of torch's, which do not say what rank failed."""
+    return type(error) is RuntimeError or isinstance(error, dist.DistError)
+
+
+@contextmanager
+def naming_losses(who: str) -> Iterator[None]:
+    """Name the rank whose loss, or early end, is why torch fails in the block.
+
+    Args:
+        who: What to call this process.
+
+    Raises:
+        GroupPeerError: instead of torch's own error, if a rank is lost or has ended.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_torchs(error):
+            raise
+        if (loss := current().verdict(VERDICT_S)) is not None:
+            raise GroupPeerError(f"{who}: {loss}", [loss.rank]) from error
+        if left := current().ended:
+            raise GroupPeerError(f"{who}: {left[0]}: {in_short(error)}", [left[0].rank]) from error
+        raise
 
 
 _FORGOTTEN: list[dist.ProcessGroup | None] = []

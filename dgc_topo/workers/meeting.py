@@ -21,7 +21,9 @@ from torch.distributed.rendezvous import register_rendezvous_handler
 
 from dgc_topo.liveness import Loss, current
 from dgc_topo.runtime.comparison import RanksDifferError, check_equal
+from dgc_topo.runtime.failure import in_words
 from dgc_topo.workers.machine import machine_id
+from dgc_topo.workers.roll_call import telling
 from dgc_topo.workers.seat import Seat, meeting_point, seat_from
 from dgc_topo.workers.statement import Statement
 from dgc_topo.workers.watching import Watching
@@ -95,18 +97,26 @@ def _arriving(
     """Yield statements until every rank has come, those of duplicate processes included."""
     deadline = time.monotonic() + patience_s
     number = 1
-    while (came := store.check([f"statement {number}"])) or len(ranks) < own.seat.world_size:
-        if came:
-            yield Statement.from_json(store.get(f"statement {number}"))
-            number += 1
-        elif time.monotonic() > deadline:
-            missing = sorted(set(range(own.seat.world_size)) - ranks.keys())
-            raise MeetingError(
-                f"nothing from {_ranks(missing)} of {own.seat.world_size} within "
-                f"{patience_s:g} s, expected every rank to come"
-            )
-        else:
-            _look_around(tend)
+
+    def missing() -> str:
+        there = set(range(own.seat.world_size)) - ranks.keys()
+        return f"{in_words(sorted(there))} of {own.seat.world_size}"
+
+    with telling(lambda: f"joining: rank 0 waits for {missing()}" if _lacks(own, ranks) else ""):
+        while (came := store.check([f"statement {number}"])) or _lacks(own, ranks):
+            if came:
+                yield Statement.from_json(store.get(f"statement {number}"))
+                number += 1
+            elif time.monotonic() > deadline:
+                raise MeetingError(
+                    f"nothing from {missing()} within {patience_s:g} s, expected every rank to come"
+                )
+            else:
+                _look_around(tend)
+
+
+def _lacks(own: Statement, ranks: Mapping[int, Statement]) -> bool:
+    return len(ranks) < own.seat.world_size
 
 
 def _look_around(tend: Tend) -> None:
@@ -176,10 +186,6 @@ def _wait_until_heard(store: Store, expected: int) -> None:
         if time.monotonic() > deadline:
             return
         time.sleep(_POLL_S)
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
 
 
 @contextmanager
@@ -279,15 +285,18 @@ def _open_store(seat: Seat, patience: timedelta) -> Store:
     address, port = meeting_point()
     given = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     serves = seat.rank == 0 and not given
+    who = "torchrun" if given else "rank 0"
+    waits = f"joining: rank {seat.rank} waits for {who} at {address}, port {port}"
     try:
-        store = TCPStore(
-            address,
-            port,
-            is_master=serves,
-            timeout=patience,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
+        with telling(lambda: waits):
+            store = TCPStore(
+                address,
+                port,
+                is_master=serves,
+                timeout=patience,
+                wait_for_workers=False,
+                multi_tenant=True,
+            )
     except RuntimeError as error:
         first = str(error).splitlines()[0]
         what = "cannot be served (a second rank 0, or another run?)" if serves else "is not there"

@@ -15,8 +15,10 @@ import os
 import secrets
 import socket
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -25,10 +27,13 @@ from torch.distributed import distributed_c10d
 
 from dgc_topo.liveness import Loss, Watched, current, end_with_launcher, make_current
 from dgc_topo.runtime.breaking import break_connections, break_waits
+from dgc_topo.workers.group import is_torchs
+from dgc_topo.workers.roll_call import RollCall, telling
 from dgc_topo.workers.seat import Seat
 
 _LOG = logging.getLogger(__name__)
 _TOKEN_BYTES = 16
+_NEWS_S = 1.0  # that others, whose connections close first, need to say why
 _BACKLOG = 128
 
 
@@ -58,7 +63,8 @@ class Watching:
             token = secrets.token_hex(_TOKEN_BYTES) if Watched.is_possible() else None
             self._start(token, 0)
             return
-        self._store.wait(["0"], patience)
+        with telling(lambda: f"joining: rank {self._rank} waits for rank 0, which has not come"):
+            self._store.wait(["0"], patience)
         first = json.loads(self._store.get("0"))
         self._start(first["token"] if Watched.is_possible() else None, first["port"])
 
@@ -101,7 +107,9 @@ class Watching:
             watched.whenever_lost(_break)
         for rank in neighbours(self._rank, self._world_size):
             if 0 < rank < self._rank:  # the higher one connects
-                self._store.wait([str(rank)], patience)
+                waits = f"joining: rank {self._rank} waits for rank {rank}"
+                with telling(partial(str, waits), breaks=True):
+                    self._store.wait([str(rank)], patience)
                 other = json.loads(self._store.get(str(rank)))
                 if other["port"]:
                     watched.watch(rank, self._reachable(other["host"]), other["port"])
@@ -111,34 +119,56 @@ class Watching:
         return self._master if ipaddress.ip_address(host).is_loopback else host
 
 
-def watch_group(group: dist.ProcessGroup, patience: timedelta) -> None:
-    """Watch the ranks of a script's own group from now on; all of them call this.
+def watch_group(group: dist.ProcessGroup, where: str, patience: timedelta) -> None:
+    """Watch the ranks of a script's group from now on; all of them come here together.
 
-    Done once in a process, for a group of all its ranks that met at a TCP store, as under any
-    launcher.  Other groups only have their waits broken when a rank is lost.  Under torchrun the
-    process ends with it from now on: orphans would train on, beside those of the next start.
+    The ranks are called first.  Sentinels are started once in a process, for a group of all its
+    ranks that met at a TCP store, as under any launcher.  Under torchrun the process ends with it
+    from now on: orphans would train on, beside those of the next start.
 
     Args:
         group: The process group.
+        where: What to call its user, in the log and in errors.
         patience: Longest wait for the other ranks.
 
     Raises:
-        RuntimeError: if a rank does not come.
+        RollCallError: if a rank does not come, naming it.
+        RuntimeError: if one is lost in the middle.
     """
     end_with_launcher()
     master, store = _meeting_of_default_group()
-    is_watched = isinstance(current(), Watched)
-    if not is_watched and master is not None and group.size() == dist.get_world_size():
-        seat = Seat(group.rank(), group.size())
-        _warn_of_shared_store(seat)
-        # torchrun's store may outlive the processes that it starts again.
-        store = PrefixStore(f"dgc-topo liveness {_number_of_start(group)}", store)
-        watching = Watching(store, seat, master)
-        watching.begin(patience)
-        watching.complete(patience)
-        atexit.register(_take_leave)
+    rank, ranks = dist.get_rank(), dist.get_process_group_ranks(group)
+    place = _places_of(group, store)
+    RollCall(PrefixStore("came", place), rank, ranks, where).hold(patience)
+    _PLACES[group.group_name] += 1
+    if isinstance(current(), Watched) or master is None or len(ranks) < dist.get_world_size():
+        return
+    seat = Seat(group.rank(), group.size())
+    _warn_of_shared_store(seat)
+    # torchrun's store may outlive the processes that it starts again.
+    store = PrefixStore(f"dgc-topo liveness {_number_of_start(group)}", store)
+    watching = Watching(store, seat, master)
+    watching.begin(patience)
+    watching.complete(patience)
+    atexit.register(_take_leave)
+    # Who is lost from here on is named; who was before is missing there.
+    RollCall(PrefixStore("watched", store), rank, ranks, where).hold(patience)
+
+
+def break_when_lost(group: dist.ProcessGroup) -> None:
+    """Have the waits in a group fail whenever a rank is lost, if this process hears of it."""
     if isinstance(watched := current(), Watched):
         watched.whenever_lost(lambda _: break_waits(group))
+
+
+#: How often this process has come to such a place, by the group's name.
+_PLACES: Counter[str] = Counter()
+
+
+def _places_of(group: dist.ProcessGroup, store: Store) -> Store:
+    """Return a store for the next place in the script to which all ranks of a group come."""
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"dgc-topo {start} {group.group_name} {_PLACES[group.group_name]}", store)
 
 
 def _number_of_start(group: dist.ProcessGroup) -> int:
@@ -146,7 +176,8 @@ def _number_of_start(group: dist.ProcessGroup) -> int:
     on_cpu = "cpu" in dist.get_backend_config(group)
     device = "cpu" if on_cpu else "cuda"
     number = torch.tensor([secrets.randbits(62)], dtype=torch.int64, device=device)
-    dist.broadcast(number, dist.get_global_rank(group, 0), group=group)
+    with telling(lambda: "joining: waits for the first message of the process group"):
+        dist.broadcast(number, dist.get_global_rank(group, 0), group=group)
     return int(number)
 
 
@@ -170,9 +201,16 @@ def _meeting_of_default_group() -> tuple[str | None, Store]:
 
 
 def _take_leave() -> None:
-    """Tell the others that this process ends in good order, or else why it does not."""
+    """Tell the others that this process ends in good order, or else why it does not.
+
+    Where torch failed in a call of its own, in DistributedDataParallel or in the script, nobody has
+    named the rank that it waited for.
+    """
     error = getattr(sys, "last_value", None)
     if error is not None:
+        if is_torchs(error) and current().verdict(_NEWS_S) is None:
+            for each in current().ended[:1]:
+                _LOG.error("rank %d ends with an error: %s", current().rank, each)
         current().fail(f"{type(error).__name__}: {error}")
     current().close()
 

@@ -65,6 +65,8 @@ LONG = [
     Case("gossip", 1, STOP, "in training step 1, while averaging the model"),
     Case("ring", 1, KILL, "in training step 1, while collecting the records"),
     Case("ring", 2, STOP, "in training step 1, while comparing parameters"),
+    Case("a script's own", 1, STOP, "joining"),
+    Case("a script's own", 2, KILL, "connecting to all ranks"),
     Case("a script's own", 0, KILL, "in training step 5, while averaging for the test"),
     Case("a script's own", 1, STOP, "in training step 5, while computing"),
 ]
@@ -177,7 +179,7 @@ def hear(cases: list[Case], path: Path, heard: dict[Case, list[str]]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", CASES, ids=lambda case: f"{case.how and case.how.name} {case.phase}"
+    "case", CASES, ids=lambda case: f"{case.topology}: {case.how and case.how.name} {case.phase}"
 )
 def test_the_lost_rank_is_named_by_all_with_step_and_phase(said, case: Case):
     if case.how is SLOW:

@@ -37,6 +37,7 @@ for line in sys.stdin:
     acts = {"hear": hear, "go on": watched.go_on,
             "where": lambda: {n: str(at) for n, at in watched.positions().items()},
             "note": watched.note, "fail": watched.fail, "close": watched.close,
+            "ended": lambda: list(map(str, watched.ended)),
             "loss": lambda: str(watched.loss)}
     print(json.dumps(acts[do](*arguments)), flush=True)
 """
@@ -138,11 +139,13 @@ def test_who_ends_early_is_named_where_others_fail_because_of_it():
                 == {str(rank): " in training step 7, while computing gradients" for rank in (1, 2)}
             )
         )
+        one.do("note", "computing", 9)  # just before, so that no word has told it yet
         one.do("close")
         one.process.kill()
         until(lambda: list(zero.do("where")) == ["2"])
         zero.do("fail", "RuntimeError: connection closed")
-        place = "in training step 7, while computing gradients"
+        place = "in training step 9, while computing"
+        assert zero.do("ended") == [f"rank 1 has ended {place}, without an error"]
         said = f"rank 1 has ended {place}, without an error; RuntimeError: connection closed"
         heard = {"rank": 0, "place": PLACE, "fate": "failed", "detail": said}
         assert heard_by([zero, two]) == [heard] * 2

@@ -203,7 +203,7 @@ class AveragedRule(CompressingRule):
         if self._sums_all:
             found = self.own.counts(marks, self._device, iteration)
         else:
-            found = self.own.heard(marks, self._device, number)
+            found = self.own.heard(marks, self._device, number, iteration)
         check_marks(self.where, found, marks)
 
     def _exchange(self, iteration: int) -> bool:
@@ -215,9 +215,9 @@ class AveragedRule(CompressingRule):
             self.compressor.was_set = False
         # A topology that changes does so from one exchange to the next.
         number = iteration // self.averaging.every
-        self._catch_up(number)
+        self._catch_up(number, iteration)
         for payload in payloads:
-            self.own.run(payload, number)
+            self.own.run(payload, number, iteration)
         if failure is not None:
             raise failure
         try:
@@ -227,14 +227,14 @@ class AveragedRule(CompressingRule):
             return False
         return True
 
-    def _catch_up(self, number: int) -> None:
+    def _catch_up(self, number: int, iteration: int) -> None:
         """Get, or give to those that were left out, what all ranks hold alike."""
         behind = self._attendance.behind(number)
         if not len(behind) or not self.compressor.alike():
             return
         if self.own.rank in {*behind.tolist(), *self._attendance.givers(number).tolist()}:
             payload = self.compressor.catch_up()
-            self.own.catch_up(payload, number)
+            self.own.catch_up(payload, number, iteration)
             if self.own.rank in behind:
                 self.compressor.caught_up(payload)
 
