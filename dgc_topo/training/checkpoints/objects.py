@@ -5,34 +5,25 @@ from __future__ import annotations
 import warnings
 from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from dgc_topo.compression.resharding import is_shared_out, state_for
-from dgc_topo.liveness import current
-from dgc_topo.runtime.breaking import break_waits
 from dgc_topo.training.averaging.base import mean_of
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.fitting import check_fits, check_names
 from dgc_topo.training.checkpoints.forms import check_own, same_form
 from dgc_topo.training.checkpoints.manifest import complete_numbers, newest_manifest
+from dgc_topo.training.checkpoints.peers import Peers
 from dgc_topo.training.checkpoints.plain import checksum, plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
 from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.training.checkpoints.together import on_all
 from dgc_topo.training.optimizer.facade import Facade
 from dgc_topo.training.setting import check_loadable
-from dgc_topo.training.waiting import Waits
-from dgc_topo.workers.group import Worker
-
-T = TypeVar("T")
-
-#: In log lines, for scripts in which rank 0 alone comes here.
-_WHERE = "dt.save or dt.load, which every rank calls"
 
 
 def save(path: str | Path, **objects: Any) -> None:
@@ -51,7 +42,8 @@ def save(path: str | Path, **objects: Any) -> None:
     Raises:
         ValueError: if something holds other values (no checkpoint runs code when it is loaded), or
             a model has a buffer made with ``expand``, which torch cannot load.
-        OSError: on every rank, if one cannot write; earlier checkpoints are as they were.
+        OSError: on every rank, if one cannot write, or another run saves in the same folder;
+            earlier checkpoints are as they were.
 
     Example:
         >>> import torch
@@ -62,11 +54,14 @@ def save(path: str | Path, **objects: Any) -> None:
         {'step': 100}
     """
     folder = Path(path)
-    with _Peers("saving a checkpoint") as peers:
-        states = {name: _state_to_save(name, each) for name, each in objects.items()}
-        content = {"objects": states, "randoms": plain("random states", random_states())}
-        before = newest_manifest(folder)
-        peers.sets(folder).write(
+    with Peers("saving a checkpoint") as peers:
+        with on_all(peers.gather, peers.rank, "saving"):
+            states = {name: _state_to_save(name, each) for name, each in objects.items()}
+            content = {"objects": states, "randoms": plain("random states", random_states())}
+            before = newest_manifest(folder)
+        sets = Sets(folder, peers.gather, [peers.rank])
+        sets.check_own()
+        sets.write(
             {"ranks": {peers.rank: content}},
             step=0 if before is None else before.step + 1,
             world_size=peers.world_size,
@@ -97,13 +92,13 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
         >>> if dt.has_checkpoint("run"):
         ...     step = dt.load("run", model=model, dgc=dgc, step=0)["step"]
     """
-    with _Peers("loading a checkpoint") as peers:
+    with Peers("loading a checkpoint") as peers:
         return _load(Path(path), objects, peers)
 
 
-def _load(folder: Path, objects: Mapping[str, Any], peers: _Peers) -> dict[str, Any]:
+def _load(folder: Path, objects: Mapping[str, Any], peers: Peers) -> dict[str, Any]:
     """Do what `load` says."""
-    loaded = peers.sets(folder).read(
+    loaded = Sets(folder, peers.gather, [peers.rank]).read(
         lambda manifest: check_names(folder, manifest, objects),
         lambda manifest: (
             [peers.rank] if manifest.world_size == peers.world_size else range(manifest.world_size)
@@ -118,16 +113,18 @@ def _load(folder: Path, objects: Mapping[str, Any], peers: _Peers) -> dict[str, 
     former = {rank: each for content in loaded.contents for rank, each in content["ranks"].items()}
     ranks = [former[rank] for rank in sorted(former)]
     states: Mapping[str, Any] = ranks[0]["objects"]
-    if loaded.manifest.world_size != peers.world_size:
-        with same_form(folder):
-            mixed = _mixed(objects.values())
-            states = {
-                name: _shared_out(
-                    name, each, [rank["objects"][name] for rank in ranks], peers, mixed
-                )
-                for name, each in objects.items()
-            }
-    _put_all(folder, objects, states)
+    with on_all(peers.gather, peers.rank, "loading"):
+        if loaded.manifest.world_size != peers.world_size:
+            with same_form(folder):
+                mixed = _mixed(objects.values())
+                states = {
+                    name: _shared_out(
+                        name, each, [rank["objects"][name] for rank in ranks], peers, mixed
+                    )
+                    for name, each in objects.items()
+                }
+        stateful = _fitting(folder, objects, states)
+    _put_all(folder, stateful, states, peers)
     if peers.rank in former:
         restore_random_states(former[peers.rank]["randoms"])
     return {name: states[name] for name, each in objects.items() if not _has_state(each)}
@@ -140,68 +137,10 @@ def has_checkpoint(path: str | Path) -> bool:
         >>> dt.has_checkpoint("nowhere")
         False
     """
-    own = bool(complete_numbers(Path(path)))
-    with _Peers("looking for checkpoints") as peers:
+    with Peers("looking for checkpoints") as peers:
+        with on_all(peers.gather, peers.rank, "looking for checkpoints"):
+            own = bool(complete_numbers(Path(path)))
         return peers.gather(bool, [own], "looking for checkpoints")[0]
-
-
-class _Peers:
-    """The ranks of the default process group, or this process alone.
-
-    Args:
-        doing: Phase that this process notes for as long as the block lasts.
-    """
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-        together = dist.is_available() and dist.is_initialized()
-        self.rank, self.world_size = (
-            (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
-        )
-        self._worker = _worker() if together else None
-        self._waits = Waits(_WHERE, self.rank, look=_break_if_lost)
-
-    def __enter__(self) -> Self:
-        current().note(self._doing)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        current().note("computing")
-
-    def gather(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
-        """See `World.gather`."""
-        if self._worker is None:
-            return list(own)
-        current().note(f"{what} in {_WHERE}")
-        with self._waits.one(None):
-            found = self._worker.gather(list[kind], list(own), what)  # type: ignore[valid-type]
-        current().note(self._doing)
-        return [value for values in found for value in values]
-
-    def sets(self, folder: Path) -> Sets:
-        """Return the sets in a folder."""
-        return Sets(folder, self.gather, [self.rank])
-
-
-def _break_if_lost() -> None:
-    """End a wait in the default group, which nobody else watches, once a rank is lost."""
-    if current().loss is not None:
-        break_waits()
-
-
-def _worker() -> Worker:
-    cuda = dist.get_backend() == "nccl"
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    return Worker(
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-        device=device,
-        timeout=timedelta(minutes=1),
-        tell=lambda _: None,
-        network="unknown",
-        interface=None,
-        time_scale=1.0,
-    )
 
 
 def _has_state(value: object) -> bool:
@@ -234,7 +173,7 @@ def _mixed(objects: Iterable[Any]) -> set[int]:
 
 
 def _shared_out(
-    name: str, value: Any, states: Sequence[Any], peers: _Peers, mixed: Container[int]
+    name: str, value: Any, states: Sequence[Any], peers: Peers, mixed: Container[int]
 ) -> Any:
     """Return this rank's state of an object, out of those of another number of ranks.
 
@@ -265,8 +204,11 @@ def _shared_out(
     return own
 
 
-def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-    """Load all states, or none; those of models first, as an optimizer may set parameters."""
+def _fitting(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the objects that have a state, once all states are found to fit as far as can be told.
+
+    Those of models come first, as an optimizer may set parameters.
+    """
     order = sorted(objects.items(), key=lambda item: not isinstance(item[1], nn.Module))
     stateful = {name: each for name, each in order if _has_state(each)}
     for name, each in stateful.items():
@@ -276,17 +218,28 @@ def _put_all(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]
             raise
         except Exception as error:  # the state of something else, of whatever form
             raise _misfit(folder, name, each, error) from error
+    return stateful
+
+
+def _put_all(
+    folder: Path, stateful: Mapping[str, Any], states: Mapping[str, Any], peers: Peers
+) -> None:
+    """Load all states on all ranks, or none on any."""
     # All of them first: what an optimizer keeps beside the parameters follows them.
     before = {name: deepcopy(_state_of(each)) for name, each in stateful.items()}
     touched: list[str] = []
     try:
-        for name, each in stateful.items():
-            touched.append(name)
-            _put(each, states[name])
-    except Exception as error:
+        with on_all(peers.gather, peers.rank, "loading"):
+            for name, each in stateful.items():
+                touched.append(name)
+                try:
+                    _put(each, states[name])
+                except Exception as error:  # whatever an object's own way of loading raises
+                    raise _misfit(folder, name, each, error) from error
+    except Exception:
         for other in touched:
             _put(stateful[other], before[other])
-        raise _misfit(folder, name, stateful[name], error) from error
+        raise
 
 
 def _misfit(folder: Path, name: str, value: Any, error: Exception) -> CheckpointError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -24,15 +24,7 @@ from dgc_topo.training.checkpoints.manifest import (
     set_numbers,
     write_manifest,
 )
-
-T = TypeVar("T")
-
-
-class Gather(Protocol):
-    """Function that gathers the values of all processes, as `World.gather` does."""
-
-    def __call__(self, kind: type[T], own: Sequence[T], what: str) -> list[T]:
-        """Return all values, in the order of ranks."""
+from dgc_topo.training.checkpoints.together import Gather, on_all
 
 
 class _Outcome(BaseModel):
@@ -58,6 +50,8 @@ class _Offer(BaseModel):
 #: Manifests of the sets that this process could not read: path, inode and time of change, because a
 #: folder may be emptied, and its numbers begin anew.
 _BROKEN: set[tuple[Path, int, int]] = set()
+#: Number and mark of the newest set in a folder when this process, as the first, last used it.
+_SEEN: dict[Path, tuple[int, set[tuple[Path, int, int]]]] = {}
 
 
 class Loaded(NamedTuple):
@@ -91,6 +85,22 @@ class Sets:
         self._rank, self._is_first = ranks[0], 0 in ranks
         self._last: int | None = None
 
+    def check_own(self) -> None:
+        """Refuse to write where another run has written since this process did.
+
+        The two would remove each other's sets, and whoever goes on later would mix them up.
+
+        Raises:
+            UnsavedError: on every process, naming the other run's set.
+        """
+        with on_all(self._gather, self._rank, "saving", UnsavedError):
+            own, there = _SEEN.get(self.folder.absolute()), complete_numbers(self.folder)
+            if own and there and there[0] >= own[0] and _mark_of(self.folder, there[0]) != own[1]:
+                raise UnsavedError(
+                    f"{folder_of(self.folder, there[0])}: another run has saved this since set "
+                    f"{own[0]} of the run here, expected a folder of its own for each"
+                )
+
     def write(
         self, content: Any, *, step: int, world_size: int, settings: Mapping[str, Any]
     ) -> None:
@@ -109,6 +119,7 @@ class Sets:
         files = tuple(each.file for each in outcomes if each.file is not None)
         manifest = Manifest(step=step, world_size=world_size, files=files, settings=dict(settings))
         self._refuse(self._complete(number, manifest), step, [number])
+        self._note_seen(number)
         kept = self._offers()[0].sound[:KEPT]
         remove_others(self.folder, kept, [_name_of(self._rank)], is_first=self._is_first)
 
@@ -121,7 +132,7 @@ class Sets:
         """Return the newest set that every process can read; None if there is no complete set.
 
         Args:
-            check: Raises if a set is not for this training.
+            check: Raises if a set is not for this training; then all processes do.
             wanted: Function that returns the ranks whose state this process needs.
             check_content: Raises a CheckpointError if a file's content lacks a part.
 
@@ -129,12 +140,15 @@ class Sets:
             CheckpointError: if there are sets, but none of them can be read.
         """
         refused: list[str] = []
-        for number in self._offers()[0].complete:
+        complete = self._offers()[0].complete
+        for number in complete:
             manifest, why = self._manifest(number)
             if manifest is not None:
-                check(manifest)
+                with on_all(self._gather, self._rank, "comparing a checkpoint"):
+                    check(manifest)
                 contents, why = self._contents(number, manifest, wanted(manifest), check_content)
                 if not why:
+                    self._note_seen(complete[0])
                     return Loaded(manifest, contents, tuple(refused))
             refused.append(why)
             _BROKEN.update(_mark_of(self.folder, number))
@@ -142,9 +156,14 @@ class Sets:
             raise CheckpointError("; ".join(refused))
         return None
 
+    def _note_seen(self, number: int) -> None:
+        if self._is_first:
+            _SEEN[self.folder.absolute()] = number, _mark_of(self.folder, number)
+
     def _offers(self) -> list[_Offer]:
-        numbers = set_numbers(self.folder)
-        complete = complete_numbers(self.folder) if self._is_first else []
+        with on_all(self._gather, self._rank, "looking for checkpoints"):
+            numbers = set_numbers(self.folder)
+            complete = complete_numbers(self.folder) if self._is_first else []
         own = _Offer(
             last=numbers[-1] if numbers else 0,
             complete=tuple(complete),

@@ -1,5 +1,6 @@
 """Functions that tests run in worker processes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,40 @@ def load_own(worker: Worker, folder: str) -> list[float]:
     with pytest.raises(ValueError, match="generator: differs between the 3 ranks"):
         dt.load(f"{folder}-own", generator=torch.Generator())
     return _residual(dgc)
+
+
+def fail_alone(worker: Worker, folder: str) -> list[str]:
+    """Return the errors of saving and loading that fail on rank 1 alone."""
+    odd = worker.rank == 1
+    model, dgc = _own_model(worker)
+    other = torch.nn.Linear(21, 10) if odd else model
+    dt.save(folder, model=model, dgc=dgc)
+    attempts: list[Callable[[], Any]] = [
+        lambda: dt.save(folder, model=model, note=object() if odd else 1),
+        lambda: dt.load(folder, model=other, dgc=dgc),
+        lambda: dt.load(folder, model=model, **{"optimizer" if odd else "dgc": dgc}),
+        lambda: dt.load(folder, model=model, dgc=_Unfit() if odd else dgc),
+    ]
+    said = []
+    for attempt in attempts:
+        torch.nn.init.ones_(model.get_parameter("weight"))
+        before = fingerprint(dict(model.named_parameters()))
+        with pytest.raises(ValueError, match=r".") as error:
+            attempt()
+        assert fingerprint(dict(model.named_parameters())) == before
+        said.append(str(error.value))
+    return said
+
+
+class _Unfit:
+    """Takes no other state than it has."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        if state:  # it can be put back
+            raise ValueError(f"unfit for {sorted(state)[:1]}")
 
 
 class Told(Liveness):

@@ -1,6 +1,8 @@
 """`dt.save` and `dt.load` in a loop of one's own."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -245,3 +247,19 @@ def test_views_with_a_pending_sign_keep_their_values(tmp_path):
     found = dt.load(tmp_path, conjugate=0, imaginary=0)
     assert found["conjugate"].tolist() == [1 - 2j, 3 + 4j]
     assert found["imaginary"].tolist() == [-2.0, 4.0]
+
+
+def test_two_runs_that_save_in_one_folder_are_told_apart(tmp_path):
+    """The second one has the newest checkpoint then: the first one must not go on over it."""
+    other = "import dgc_topo as dt, sys; dt.save(sys.argv[1], step=100)"
+    for step in (1, 2):
+        dt.save(tmp_path, step=step)
+    subprocess.run([sys.executable, "-c", other, str(tmp_path)], check=True)
+    with pytest.raises(OSError, match="set-000003: another run has saved this since set 2 of"):
+        dt.save(tmp_path, step=3)
+    assert dt.load(tmp_path, step=0) == {"step": 100}
+    dt.save(tmp_path, step=101)  # goes on from the other one's, which has ended
+    shutil.rmtree(tmp_path)  # the user begins anew
+    dt.save(tmp_path, step=1)
+    dt.save(tmp_path, step=2)
+    assert dt.load(tmp_path, step=0) == {"step": 2}

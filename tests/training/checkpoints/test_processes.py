@@ -147,3 +147,20 @@ def test_a_rank_that_is_lost_while_others_save_is_named(tmp_path):
     with Session(forked(), 2) as session:
         said, _ = session.call("tests.training.checkpoints.jobs:save_without_rank_1", str(tmp_path))
     assert "rank 1 is silent in training step 7, while computing (nothing heard of it)" in said
+
+
+def test_what_fails_on_one_rank_fails_on_all_and_changes_nothing(tmp_path):
+    """Else the others would wait for it in the next gathering, or go on from another place."""
+    with Session(forked(), 3) as session:
+        said = session.call("tests.training.checkpoints.jobs:fail_alone", str(tmp_path / "run"))
+    assert said[0] == said[2]
+    for own, others in zip(said[1], said[0], strict=True):
+        assert others == f"rank 1: {own}"
+    parts = [
+        "note",
+        "(10, 20), expected (10, 21)",
+        "missing ['dgc'], unknown ['optimizer']",
+        "unfit",
+    ]
+    for own, part in zip(said[1], parts, strict=True):
+        assert part in own
