@@ -47,7 +47,7 @@ def watch_optimizers(
     momentum: float,
     is_sparse: bool,
     scaler: object | None = None,
-    skips: Callable[[Sequence[Tensor]], bool] = lambda _: False,
+    skips: Callable[[Optimizer, Sequence[Tensor]], bool] = lambda *_: False,
     hint: Hint = DDP_HINT,
 ) -> RemovableHandle:
     """Look at every optimizer of some parameters before each of its steps.
@@ -62,8 +62,8 @@ def watch_optimizers(
         momentum: The momentum that it applies to them.
         is_sparse: True if it sends only some elements.
         scaler: What it knows the scale of the loss from, or None.
-        skips: Function of the gradients that returns True if the step must not use them; they are
-            set to None then, and no optimizer moves what has none.
+        skips: Function of the optimizer and the gradients that returns True if the step must not
+            use them; they are set to None then, and no optimizer moves what has none.
         hint: What errors and warnings say.
 
     Returns:
@@ -87,7 +87,7 @@ def watch_optimizers(
         if is_sparse and optimizer not in seen:
             _warn_if_poor(hint, optimizer, found)
         seen.add(optimizer)
-        if skips([p.grad for p in own if p.grad is not None]):
+        if skips(optimizer, [p.grad for p in own if p.grad is not None]):
             _drop_gradients(own)
 
     handle = register_optimizer_step_pre_hook(look)

@@ -316,6 +316,29 @@ def errors(group: dist.ProcessGroup, kind: str) -> list[str]:
     return found
 
 
+def parting(group: dist.ProcessGroup, kind: str) -> str:
+    """Let rank 1 move its parameters in another way in step 2; return the error that follows."""
+    is_odd = dist.get_rank(group) == 1
+    model = DistributedDataParallel(Plain(), process_group=group, bucket_cap_mb=SMALL)
+    own = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model.register_comm_hook(dt.HookState(model, density=0.1, optimizer=own), dt.hook)
+    data = batches(dist.get_rank(group))
+    for step in range(6):
+        inputs, targets = next(data)
+        own.zero_grad()
+        odd_now = is_odd and step == 2
+        if kind == "rate" and odd_now:
+            own.param_groups[0]["lr"] = 0.5
+        with model.no_sync() if kind == "no_sync" and odd_now else nullcontext():
+            try:
+                (model(inputs) - targets).square().mean().backward()
+            except (RuntimeError, ValueError) as error:
+                return f"{step}: {error}"
+        if not (kind == "left out" and odd_now):
+            own.step()
+    return "none"
+
+
 def made_with_others(group: dist.ProcessGroup) -> list[str]:
     """Make hooks with other settings on rank 1; return the errors, and the momentum afterwards."""
     is_odd, found = dist.get_rank(group) == 1, []

@@ -172,6 +172,21 @@ def test_a_rank_at_another_step_is_named_on_all(workers):
         assert "step is 1 on rank 1, 2 on rank 0" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("kind", "told", "steps"),
+    [
+        ("rate", "lr of parameter group 0 is 0.5 on rank 1, 0.1 on ranks 0, 2", "333"),
+        ("no_sync", "optimizer steps is 3 on rank 1, 2 on ranks 0, 2", "232"),
+        ("left out", "optimizer steps is 2 on rank 1, 3 on ranks 0, 2", "333"),
+        ("nothing", "", "nnn"),
+    ],
+)
+def test_a_rank_whose_parameters_part_is_named_on_all_in_the_next_pass(workers, kind, told, steps):
+    found = workers.run(3, jobs.parting, kind)
+    assert "".join(each[0] for each in found) == steps
+    assert all(told in each for each in found)
+
+
 def test_at_density_1_a_rank_at_another_step_is_named_if_steps_differ_in_their_schedules(workers):
     found = workers.run(2, jobs.another_step_at_density_1)
     for changes, same in found:

@@ -23,6 +23,7 @@ from dgc_topo.sizes import is_sparse
 from dgc_topo.topology import Topology
 from dgc_topo.training.hooks.compressors import Compressors
 from dgc_topo.training.hooks.ddp.leftovers import Leftovers
+from dgc_topo.training.hooks.ddp.moves import Moves
 from dgc_topo.training.hooks.ddp.passes import BackwardPass
 from dgc_topo.training.hooks.ddp.plan import plan_of, settings_text, shared_settings
 from dgc_topo.training.hooks.ddp.reduction import Compressing, DenseMean, Reduction
@@ -138,6 +139,7 @@ class HookState:
         }
         # DDP uses its buckets again in every step, until it makes others.
         self._layouts: MutableMapping[Tensor, BucketLayout] = WeakTensorKeyDictionary()
+        self._moves = Moves()
         self._is_spoilt = False  # True if a gradient that is not finite may still be there
         self._leftovers = Leftovers(self._parameters) if self.config.momentum else None
         if optimizer is not None:
@@ -254,11 +256,12 @@ class HookState:
             )
         return name
 
-    def _skips(self, gradients: Sequence[Tensor]) -> bool:
-        """Return True if a step is to be skipped, because ranks' gradients were not finite.
+    def _skips(self, optimizer: Optimizer, gradients: Sequence[Tensor]) -> bool:
+        """Note a step; return True if it is to be skipped: ranks' gradients were not finite.
 
         A scaler skips by itself.  At density 1 nothing looks for infinities, as in DDP.
         """
+        self._moves.note(optimizer)
         self._is_spoilt |= not self._runner.is_finite
         if not self._is_spoilt or scales(self._scaler):
             return False
@@ -277,7 +280,8 @@ class HookState:
         ddp = None if self._ddp is None else self._ddp()
         # A module that is not in DDP yet does not say.
         may_be_unused = ddp is None or bool(ddp.find_unused_parameters or ddp.static_graph)
-        self._runner.begin(BackwardPass(self.step, scale_of(self._scaler), may_be_unused))
+        scale = scale_of(self._scaler)
+        self._runner.begin(BackwardPass(self.step, scale, may_be_unused, self._moves))
         self.step += 1
 
     def _park(self, buffers: Mapping[str, Tensor]) -> None:
@@ -288,9 +292,11 @@ class HookState:
             self._compressors.park(name, {section: values * factor})
 
 
-def _skips(found: weakref.ref[HookState], gradients: Sequence[Tensor]) -> bool:
+def _skips(
+    found: weakref.ref[HookState], optimizer: Optimizer, gradients: Sequence[Tensor]
+) -> bool:
     state = found()
-    return state is not None and state._skips(gradients)  # noqa: SLF001  # its own
+    return state is not None and state._skips(optimizer, gradients)  # noqa: SLF001  # its own
 
 
 def _in_memory(parameters: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from dgc_topo.compression.compressor import restore
 from dgc_topo.training.carrying import by_parameter
 from dgc_topo.training.hooks.compressors import BucketDGC, copies_of
+from dgc_topo.training.hooks.ddp.moves import Moves
 from dgc_topo.training.hooks.sums import PartSum
 
 #: The gradient of a bucket, or the error that took its place.
@@ -73,6 +74,7 @@ class BackwardPass:
         number: Number of the pass, from 0: the iteration of the topology.
         num_begun: Number of its buckets that DDP has handed over so far.
         scale: Factor of the loss, which gradients still have.
+        moves: What the optimizers have done so far, which does not change within a pass.
         may_be_unused: True if there may be parameters whose gradients DDP drops, because no rank
             used them.
         buckets: Those that are summed.
@@ -83,6 +85,7 @@ class BackwardPass:
     number: int
     scale: float = 1.0
     may_be_unused: bool = False
+    moves: Moves = field(default_factory=Moves)
     buckets: list[SummedBucket] = field(default_factory=list)
     is_over: bool = False
     is_finite: bool = True

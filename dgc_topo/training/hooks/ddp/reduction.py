@@ -184,12 +184,12 @@ class Compressing:
         is_used: Sequence[bool],
         within: BackwardPass,
     ) -> PartSum:
-        """Average a bucket; with the first one of a pass its number is compared.
+        """Average a bucket; with the first one of a pass ranks are compared.
 
         Raises:
-            RanksDifferError: on every rank, naming ranks and their steps.
+            RanksDifferError: on every rank, naming ranks, and their steps or hyper-parameters.
         """
-        marks = [] if within.buckets else marks_of(within.number)
+        marks = [] if within.buckets else marks_of(within.number, within.moves.number)
         try:
             return average(
                 compressor,
@@ -199,7 +199,7 @@ class Compressing:
                 marks,
             )
         except DisagreementError:
-            self._group.name_difference({"step": within.number})
+            self._group.name_difference({"step": within.number, **within.moves.described()})
 
     def _add_decay(self, gradients: Mapping[str, Tensor]) -> None:
         """Add this rank's share of the weight decay to its gradients."""
