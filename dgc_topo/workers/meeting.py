@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import register_rendezvous_handler
 
 from dgc_topo.liveness import Loss, current
 from dgc_topo.runtime.comparison import RanksDifferError, check_equal
-from dgc_topo.runtime.failure import in_words
+from dgc_topo.runtime.failure import VERDICT_S, in_words
 from dgc_topo.workers.machine import machine_id
 from dgc_topo.workers.roll_call import telling
 from dgc_topo.workers.seat import Seat, meeting_point, seat_from
@@ -174,7 +174,7 @@ def _wait_for(store: Store, key: str, patience_s: float, own: Statement, tend: T
 
 
 def _lost_rank_0(seat: Seat, error: RuntimeError) -> MeetingError:
-    if (loss := current().loss) is not None:
+    if (loss := current().verdict(VERDICT_S)) is not None:  # its connections may close first
         return MeetingError(f"{loss}, expected every rank to join")
     return MeetingError(f"rank {seat.rank}: lost rank 0, which serves the meeting point: {error}")
 
