@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from dgc_topo.units import percent_text
 
 #: Averaging rules that topology and compression say already, with an exchange in every step.
 _USUAL = ("", "gradients", "updates", "d-psgd")
+_LEAVES_OUT = re.compile(r"[:,](?:participation|left_out)=")
 
 #: Column of a record: its kind, network and world size.
 _Place = tuple[str, str, int]
@@ -71,8 +73,12 @@ class Configuration(NamedTuple):
 
 def _averaging(record: Measurement) -> str:
     """Return the averaging rule, unless it is the usual one of topology and compression."""
-    rule = (record.averaging or "").partition(":")[0]
-    return "" if rule in _USUAL and record.every == 1 else record.averaging or ""
+    text = record.averaging or ""
+    rule = text.partition(":")[0]
+    if rule == "updates" and record.compression == "dense":  # where gradients are usual
+        return text
+    is_usual = rule in _USUAL and record.every == 1 and not _LEAVES_OUT.search(text)
+    return "" if is_usual else text
 
 
 def measured(measurements: Iterable[Measurement]) -> list[Measurement]:

@@ -37,8 +37,11 @@ def _emulated(records: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _against_dense(records: Sequence[Measurement]) -> Iterator[str]:
-    """Compare every compressed run with the dense run of the same topology, size and seed."""
-    dense = {_twin(record): record for record in records if record.compression == "dense"}
+    """Compare every other run with the dense run of the same topology, size and seed.
+
+    That is one by the topology's usual averaging rule.
+    """
+    dense = {_twin(record): record for record in records if _is_usual(record, "dense")}
     pairs: dict[str, list[tuple[Measurement, Measurement]]] = {}
     for record in records:
         twin = dense.get(_twin(record))
@@ -56,6 +59,11 @@ def _against_dense(records: Sequence[Measurement]) -> Iterator[str]:
                 f"Measured: {label} sends {_span(savings, times_text)} fewer bytes than dense on "
                 f"the same topology{_quality_change(runs)}."
             )
+
+
+def _is_usual(record: Measurement, compression: str) -> bool:
+    """Return True if a record has a compression, and no averaging rule that a label has to name."""
+    return record.compression == compression and not Configuration.of(record).averaging
 
 
 def _twin(record: Measurement) -> tuple[object, ...]:
@@ -185,7 +193,7 @@ def check_claims(claims: Iterable[Claim], records: Iterable[Measurement]) -> Ite
 
 def _best_speedup(claim: Claim, workload: str, records: Sequence[Measurement]) -> Iterator[str]:
     """Yield the largest speed-up over all topologies, if there is any."""
-    meant = [r for r in records if (r.workload, r.compression) == (workload, claim.compression)]
+    meant = [r for r in records if r.workload == workload and _is_usual(r, claim.compression)]
     found: list[tuple[float, str]] = []
     for record in meant:
         if (record.network, record.world_size) != (claim.network, claim.world_size):
@@ -206,7 +214,7 @@ def _claimed_baseline(
     alike = [
         r
         for r in records
-        if r.compression == "dense"
+        if _is_usual(r, "dense")
         and (*Setting.of(r).work, r.topology, r.options, r.seed)
         == (*Setting.of(record).work, record.topology, record.options, record.seed)
         and (r.network, r.world_size) == (claim.network, claim.baseline_world_size)

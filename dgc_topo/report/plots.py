@@ -39,6 +39,8 @@ from dgc_topo.report.style import (
     name_rows,
     nested_widths,
     new_figure,
+    panels_of,
+    rows_of_panels,
     scale_by_powers,
     style_axes,
 )
@@ -83,8 +85,10 @@ def quality_figure(measurements: Iterable[Measurement]) -> Figure:
     styles = Styles.of(records)
     found = [configuration for configuration, _ in runs]
     topologies, densities = _topologies_of(found), _densities_of(found, styles)
-    figure = new_figure(11, max(3.8, 1.6 + _ROW * len(topologies)), title)
-    *panels, last = figure.subplots(1, len(densities) + 1)
+    num_panels = len(densities) + 1
+    height = max(3.8, 1.6 + _ROW * len(topologies))
+    figure = new_figure(11, rows_of_panels(num_panels) * height, title)
+    *panels, last = panels_of(figure, num_panels)
     metrics = dict.fromkeys(record.quality.metric for record in records if record.quality)
     label = " or ".join(QUALITY_LABELS[metric] for metric in metrics)
     for axes, density in zip(panels, densities, strict=True):
@@ -110,14 +114,16 @@ def phases_figure(measurements: Iterable[Measurement]) -> Figure:
     if not runs:
         return empty_figure(title, "no measured steps in these results")
     topologies, densities = _topologies_of(runs), _densities_of(runs, Styles.of(records))
-    figure = new_figure(10.5, 1.7 + _ROW * len(topologies), title)
-    panels = figure.subplots(1, len(densities), sharex=True, sharey=True, squeeze=False)[0]
+    height = rows_of_panels(len(densities)) * (1.7 + _ROW * len(topologies))
+    figure = new_figure(10.5, height, title)
+    panels = panels_of(figure, len(densities), sharex=True, sharey=True)
     for axes, density in zip(panels, densities, strict=True):
         style_axes(axes, x="median time, ms", title=density, grid="x")
         for configuration, group in runs.items():
             if configuration.density_label == density:
                 _draw_phases(axes, topologies.index(configuration.topology_label), group)
         axes.margins(x=0.17)  # room for the totals
+        axes.tick_params(axis="x", labelbottom=True)
         axes.tick_params(axis="y", length=0)
     name_rows(panels[0], topologies)
     panels[0].set_ylabel("topology")
@@ -143,7 +149,7 @@ def wire_bytes_figure(measurements: Iterable[Measurement]) -> Figure:
         return empty_figure(title, "no measured steps in these results")
     styles = Styles.of(records)
     topologies, densities = _topologies_of(runs), _densities_of(runs, styles)
-    figure = new_figure(10.5, 1.5 + 0.5 * len(topologies), title)
+    figure = new_figure(10.5, 1.5 + max(0.5, 0.16 * len(densities)) * len(topologies), title)
     axes = figure.subplots()
     style_axes(axes, x="bytes per step (logarithmic)", grid="x")
     axes.set_xscale("log")

@@ -57,6 +57,8 @@ TEXT = "#222222"
 FAINT = "#777777"
 PALE = "#DDDDDD"
 _SMALL = 9
+_IN_A_ROW = 6  #: panels of a figure, or columns of a legend, at most
+_WIDTH = 150  #: characters of a legend beside each other
 
 
 Grid = Literal["x", "y", "both"]
@@ -163,6 +165,20 @@ def new_figure(width: float, height: float, title: str) -> Figure:
     return figure
 
 
+def rows_of_panels(count: int) -> int:
+    """Return in how many rows so many panels are, each wide enough to be read."""
+    return -(-count // _IN_A_ROW)
+
+
+def panels_of(figure: Figure, count: int, **sharing: bool) -> list[Axes]:
+    """Return panels side by side, in `rows_of_panels`."""
+    rows = rows_of_panels(count)
+    found = list(figure.subplots(rows, -(-count // rows), squeeze=False, **sharing).flat)
+    for axes in found[count:]:
+        axes.remove()
+    return found[:count]
+
+
 def legend_name(name: str) -> str:
     """Return a name in a form that a legend shows; it would leave out a leading ``_``."""
     return f" {printable(name)}" if name.startswith("_") else printable(name)
@@ -199,7 +215,10 @@ def name_rows(axes: Axes, topologies: Sequence[str]) -> None:
 
 
 def add_density_legend(figure: Figure, densities: Sequence[str], *, others: bool = False) -> None:
-    """Add a legend of line styles and marker fills below; with *others*, of grey lines, too."""
+    """Add a legend of line styles and marker fills below; with *others*, of grey lines, too.
+
+    The figure grows by its second and further rows.
+    """
     styles = Styles(("",), tuple(densities))
     handles = [
         Line2D([], [], color=FAINT, ls=styles.dashes(density), marker="o", ms=7, mew=1.6,
@@ -210,15 +229,25 @@ def add_density_legend(figure: Figure, densities: Sequence[str], *, others: bool
     if others and len(densities) > 1:
         handles.append(Line2D([], [], color=PALE, lw=1.4))
         labels.append("in grey: the other densities")
+    columns = _legend_columns(labels)
+    figure.set_figheight(figure.get_figheight() + 0.2 * ((len(labels) - 1) // columns))
     figure.legend(
         handles,
         labels,
         loc="outside lower left",
-        ncols=6,
+        ncols=columns,
         frameon=False,
         fontsize=9,
         handlelength=3.5,
     )
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    """Return the number of columns in which the labels are no wider than a figure."""
+    widths = sorted(len(label) + 9 for label in labels)  # in characters, with the handle
+    if sum(widths[-_IN_A_ROW:]) <= _WIDTH:
+        return _IN_A_ROW
+    return max(1, _WIDTH // widths[-1])
 
 
 def save_picture(figure: Figure, path: Path) -> None:

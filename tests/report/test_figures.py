@@ -50,6 +50,22 @@ def test_axes_are_labelled_with_units(make, records):
     assert figure.get_suptitle().startswith(title)
 
 
+def test_many_averaging_rules_have_panels_wide_enough_to_be_read(make, records):
+    few = [record for record in records if record.topology in {"ring", "mesh"}]
+    many = [
+        record.model_copy(update={"averaging": f"sparse-loco:every={every}", "every": every})
+        for record in few
+        for every in range(2, 12)
+    ]
+    figure = make([*few, *many])
+    figure.draw_without_rendering()
+    inches = [axes.get_window_extent().size / figure.dpi for axes in figure.axes]
+    assert min(width for width, _ in inches) > 0.9
+    assert min(height for _, height in inches) > 0.6
+    [legend] = figure.legends or [None]
+    assert legend is None or legend.get_window_extent().width < figure.bbox.width
+
+
 def test_every_topology_is_named(make, records):
     figure = make(records)
     figure.draw_without_rendering()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dgc_topo.records.configuration import measured, predicted
+from dgc_topo.records.configuration import Configuration, measured, predicted
 from dgc_topo.report.comparison import compare
 from dgc_topo.report.findings import findings
 from dgc_topo.report.plots import step_time_figure
@@ -137,6 +137,31 @@ def test_markdown_has_the_same_cells(records):
     for line, row in zip(lines, comparison.rows, strict=True):
         assert [text.strip(" *") for text in line.strip("|").split("|")] == [c.text for c in row]
     assert "**22.6 ms**" in lines[2]
+
+
+def test_dense_runs_by_other_rules_are_neither_named_dense_nor_what_others_are_compared_with(
+    records,
+):
+    usual = next(r for r in records if r.topology == "ring" and r.compression == "dense")
+    sparse = next(r for r in records if r.topology == "ring" and r.compression == "dgc")
+    rules = {
+        "local-sgd:every=4": 4,
+        "updates": 1,
+        "gradients": 1,
+        "d-psgd:participation=0.5": 1,
+        "d-psgd:left_out=1@4": 1,
+    }
+    others = [
+        usual.model_copy(update={"averaging": rule, "every": every, "wire_bytes_per_step": 1})
+        for rule, every in rules.items()
+        if rule != "gradients"
+    ]
+    plain = usual.model_copy(update={"averaging": "gradients"})
+    labels = [Configuration.of(record).density_label for record in (plain, *others)]
+    assert labels == ["dense", *(f"{rule}, dense" for rule in rules if rule != "gradients")]
+    first = findings([plain, sparse, *others])[0]
+    assert first == findings([plain, sparse])[0]
+    assert first.startswith("Measured: dgc 0.1 % sends ")
 
 
 def test_findings_answer_the_questions(records):
