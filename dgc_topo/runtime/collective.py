@@ -23,10 +23,10 @@ from dgc_topo.runtime.communicator import Communicator
 from dgc_topo.runtime.sparse_tensors import entries_of, write_entries
 from dgc_topo.runtime.traffic import Traffic
 from dgc_topo.runtime.transport import DistributedTransport
-from dgc_topo.scalars import plain_int
+from dgc_topo.scalars import plain_bool, plain_int
 from dgc_topo.schedule.completion import Merge
 from dgc_topo.topology import Topology
-from dgc_topo.wire.coding import WireCoding
+from dgc_topo.wire.coding import WireCoding, WireDtype
 from dgc_topo.wire.tensors import TORCH_DTYPES
 
 _WIRE_DTYPES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
@@ -49,8 +49,8 @@ def all_reduce(  # noqa: PLR0913  # each has a name
     """Sum *value* over all ranks of a group, in place, along a topology; every rank calls this.
 
     All ranks end with the same bits.  Sums are taken in float32; tensors of 16 bits travel as such.
-    The first call with a topology compares it, the seed and the value's shape with those of every
-    other rank.  With NCCL in the group, the first call of all is collective.
+    The first call with a topology compares it, the seed, the value's size and type, and the policy
+    with those of every other rank.  With NCCL in the group, the first call of all is collective.
 
     Entries of a sparse tensor travel as such, each message in the coding that takes the fewest
     bytes; ranks may have different ones, and different numbers of them.  The tensor is coalesced
@@ -81,7 +81,7 @@ def all_reduce(  # noqa: PLR0913  # each has a name
 
     Raises:
         TopologyError: if there is no such topology, or it cannot run with this world size.
-        RanksDifferError: if ranks differ in topology, seed or shape.
+        RanksDifferError: in the first call, if ranks differ in what it compares.
         PeerError: if a peer is lost or silent.
         ValueError: if there is no process group, the topology does not all-reduce, the value
             cannot be summed in place, or the policy and what belongs to it do not fit; before
@@ -116,29 +116,35 @@ def all_reduce(  # noqa: PLR0913  # each has a name
             "dgc_topo.runtime.Communicator"
         )
     if not isinstance(value, Tensor):
-        has_policy = balance or (merge, k, residual) != (None,) * 3
-        _check_payload(value, average=average, has_policy=has_policy)
+        _check_payload(
+            value, average=average, has_policy=balance or (merge, k, residual) != (None,) * 3
+        )
         return communicator.run(value, iteration)
     _check(value)
-    _check_policy(value, merge, k, residual)
-    _check_balance(value, merge, balance=balance)
+    k = _checked_k(value, merge, k, residual)
+    _check_balance(value, merge, balance=plain_bool("all_reduce: balance", balance))
     is_server = dist.get_rank(group) in schedule.servers
-    divisor = len(schedule.contributors) if average else 1
+    divisor = len(schedule.contributors) if plain_bool("all_reduce: average", average) else 1
+    made_with = {"k": k, "average": bool(average)}
     if merge is None and value.layout == torch.strided:
         flat = _flat(value)
-        if is_server:
-            flat.zero_()
-        payload = DensePayload(flat, _WIRE_DTYPES[value.dtype], goals=SUM)
+        payload = DensePayload(flat.zero_() if is_server else flat, _wire_dtype(value), goals=SUM)
+        payload.made_with = made_with
         traffic = communicator.run(payload, iteration)
         _write_back(flat.div_(divisor) if average else flat, value)
         return traffic
     entries = _entries(value, merge or "union", k, balance=balance, is_server=is_server)
+    entries.made_with = made_with
     traffic = communicator.run(entries, iteration)
     write_entries(Entries(entries.indices, entries.values / divisor), value)
     rejected = entries.take_back()
     if rejected is not None and residual is not None:
         residual.detach().view(-1).index_add_(0, *rejected)
     return traffic
+
+
+def _wire_dtype(value: Tensor) -> WireDtype:
+    return _WIRE_DTYPES[value.dtype]
 
 
 def _entries(
@@ -148,25 +154,21 @@ def _entries(
     indices, values = entries_of(value)
     if is_server:
         indices, values = indices[:0], values[:0]
-    length, coding = value.numel(), WireCoding(wire_dtype=_WIRE_DTYPES[value.dtype])
+    length, coding = value.numel(), WireCoding(wire_dtype=_wire_dtype(value))
     if balance:
         return PlacedPayload(indices, values, length, coding=coding)
-    payload = SparsePayload(
+    return SparsePayload(
         indices,
         values,
         length,
         coding=coding,
         quotas=None if k is None else Quotas((0, length), (k,), merge),
     )
-    payload.made_with = {"k": k}
-    return payload
 
 
-def _check_policy(
-    value: Tensor, merge: Merge | None, k: int | None, residual: Tensor | None
-) -> None:
-    """Refuse a policy without what it needs, and that without the policy."""
-    if merge not in {None, *get_args(Merge)}:
+def _checked_k(value: Tensor, merge: Merge | None, k: int | None, residual: object) -> int | None:
+    """Return k; refuse a policy without what it needs, and that without the policy."""
+    if merge not in (None, *get_args(Merge)):  # not a set: what is wrong may have no hash
         expected = ", ".join(get_args(Merge))
         raise ValueError(f"all_reduce: merge {merge!r}, expected one of {expected}")
     if merge in {None, "union"}:
@@ -175,17 +177,25 @@ def _check_policy(
                 f"all_reduce: k or residual with merge {merge!r}, which keeps all entries; "
                 "expected them with 'reselect' or 'auto' only"
             )
-        return
-    if k is None or plain_int("all_reduce: k", k) < 1:
+        return None
+    found = 0 if k is None else plain_int("all_reduce: k", k)
+    if found < 1:
         raise ValueError(
             f"all_reduce: k {k} with merge {merge!r}, expected the number of entries of the sum to "
             "keep, at least 1"
         )
-    if residual is None:
-        raise ValueError(
-            f"all_reduce: no residual with merge {merge!r}, expected a tensor of zeros shaped like "
+    if not isinstance(residual, Tensor):
+        given = "no residual" if residual is None else f"residual {residual!r}"
+        raise ValueError(  # noqa: TRY004  # a wrong argument is a wrong value, as everywhere
+            f"all_reduce: {given} with merge {merge!r}, expected a tensor of zeros shaped like "
             "the value at first, which takes what is rejected"
         )
+    _check_residual(value, residual)
+    return found
+
+
+def _check_residual(value: Tensor, residual: Tensor) -> None:
+    """Refuse a residual that entries of the value cannot be added to."""
     fits = residual.layout == torch.strided and residual.is_contiguous()
     fits = fits and residual.dtype == torch.float32 and residual.device == value.device
     if not fits or residual.shape != value.shape:
@@ -194,7 +204,7 @@ def _check_policy(
             f"{residual.layout} on {residual.device}, expected a contiguous float32 tensor of "
             f"shape {tuple(value.shape)} on {value.device}"
         )
-    if value.layout == torch.strided and _meet(value, residual):
+    if _meet(value if value.layout == torch.strided else value._values(), residual):  # noqa: SLF001
         raise ValueError("all_reduce: residual in the memory of the value, expected one of its own")
 
 

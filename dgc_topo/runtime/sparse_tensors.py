@@ -16,6 +16,9 @@ def entries_of(value: Tensor) -> Entries:
     Args:
         value: Sparse COO, coalesced or not, with or without dense dimensions; or dense, whose
             entries are the elements other than 0.
+
+    Raises:
+        ValueError: if an entry of a sparse one lies outside its shape.
     """
     value = value.detach()
     if value.layout == torch.strided:
@@ -26,7 +29,12 @@ def entries_of(value: Tensor) -> Entries:
     indices, values = whole.indices(), whole.values()
     shape = value.shape[: value.sparse_dim()]
     places = torch.zeros(indices.shape[1], dtype=torch.int64, device=value.device)
-    for row, size in zip(indices, shape, strict=True):
+    for axis, (row, size) in enumerate(zip(indices, shape, strict=True)):
+        if len(row) and not (row.amin() >= 0 and row.amax() < size):
+            raise ValueError(
+                f"sparse tensor of shape {tuple(value.shape)}: axis {axis} has indices "
+                f"{int(row.amin())} to {int(row.amax())}, expected 0 to {size - 1}"
+            )
         places = places * size + row
     block = prod(value.shape[value.sparse_dim() :])
     inside = torch.arange(block, dtype=torch.int64, device=value.device)

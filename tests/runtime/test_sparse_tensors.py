@@ -37,6 +37,14 @@ def test_a_tensor_and_its_entries_are_the_same(shape, sparse_dim, dtype, seed):
         assert (value.to_dense() if value.is_sparse else value).equal(dense * 2)
 
 
+@pytest.mark.parametrize("index", [-1, 3])
+def test_entries_outside_the_tensor_are_refused(index):
+    places = torch.tensor([[0, 2], [1, index]])
+    value = torch.sparse_coo_tensor(places, torch.ones(2), (9, 3), check_invariants=False)
+    with pytest.raises(ValueError, match=r"shape \(9, 3\): axis 1 has indices .*expected 0 to 2"):
+        entries_of(value)
+
+
 def twice(rank: int) -> Tensor:
     """A tensor that is not coalesced: one place is there twice."""
     places = torch.tensor([[0, 2, 2, rank], [1, 3, 3, 0]])
@@ -100,6 +108,11 @@ def test_sparse_tensors_are_summed_and_what_is_rejected_goes_to_one_residual(clu
         ({"merge": "reselect", "k": 1}, "no residual with merge 'reselect', expected a tensor of"),
         ({"merge": "reselect", "k": 1, "residual": torch.zeros(3)}, r"shape \(3,\) and layout"),
         ({"merge": "reselect", "k": 1, "residual": "value"}, "residual in the memory of the value"),
+        ({"merge": "reselect", "k": 1, "residual": [0.0]}, r"residual \[0.0\] with merge"),
+        ({"merge": ["auto"]}, r"merge \['auto'\], expected one of union"),
+        ({"merge": "auto", "k": 0.01}, "all_reduce: k 0.01, expected a whole number"),
+        ({"balance": "no"}, "all_reduce: balance 'no', expected True or False"),
+        ({"average": "no"}, "all_reduce: average 'no', expected True or False"),
         ({"balance": True}, "balance with merge None of a tensor of layout torch.strided"),
         (
             {"balance": True, "merge": "auto", "k": 1, "residual": torch.zeros(4)},
