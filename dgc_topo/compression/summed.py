@@ -98,7 +98,7 @@ class Payloads:
         return BundlePayload([self._summed(sent, self._quotas(density)), self.dense(dense)])
 
     def _summed(self, sent: Sent, quotas: Quotas | None) -> SparsePayload:
-        if self.config.balance and self.merge == "union":
+        if self.config.balance and self.merge == "union" and self.length:
             return PlacedPayload(
                 sent.indices, sent.values, self.length, coding=self.coding, scales=sent.scales
             )

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dgc_topo.compression.balance import Balance, cell_size, num_cells
+from dgc_topo.compression.dgc import DGC
 from dgc_topo.compression.layout import FlatLayout
 from dgc_topo.compression.resharding import state_for
 from dgc_topo.payload import Entries
@@ -118,6 +119,24 @@ def test_the_busiest_rank_sends_little_more_than_the_others(merge):
     assert ratio[True] < (1.25 if merge == "union" else 1.1)
     if merge == "union":
         assert ratio[False] > 1.4
+
+
+class Part(DGC):
+    is_part = True
+
+
+def test_a_bucket_without_compressed_tensors_takes_one_pass():
+    sent = []
+    for balance in (False, True):
+        config = constant(density=0.1, balance=balance, momentum=0.0)
+        bias = {"bias": torch.zeros(50)}
+        ranks = [Part(bias, num_workers=4, config=config) for _ in range(4)]
+        payloads = [rank.compress({"bias": torch.ones(50)}) for rank in ranks]
+        traffic = run_in_process(load_topology("ring").schedule(4), payloads)
+        for rank, payload in zip(ranks, payloads, strict=True):
+            assert rank.finish(payload)["bias"].tolist() == [4.0] * 50
+        sent.append([(each.bytes_sent, len(each.steps)) for each in traffic])
+    assert sent[0] == sent[1]
 
 
 def test_reselection_finds_the_largest_of_the_whole_sum_where_chunks_are_balanced():
