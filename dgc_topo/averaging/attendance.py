@@ -1,9 +1,9 @@
 """Attendance: the ranks that take part in each exchange, and how much each of them counts.
 
-A rank that is left out of an exchange neither sends nor waits: it goes on with its own steps, and
-its round gets longer.  The others run a schedule of their own, so that their weights sum to 1
-again, exactly: over an all-reduce the topology's for so many ranks; in gossip what is left of it
-(see `dgc_topo.without`).
+They are drawn at random, or known before (`absences_in`).  A rank that is left out of an exchange
+neither sends nor waits: it goes on with its own steps, and its round gets longer.  The others run a
+schedule of their own, so that their weights sum to 1 again, exactly: over an all-reduce the
+topology's for so many ranks; in gossip what is left of it (see `dgc_topo.without`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from dgc_topo.arrays import IntArray
+from dgc_topo.averaging.absences import Absence, check_absences, turning_points
 from dgc_topo.schedule import Goal, Schedule, ScheduleError, copy, place, weighted, without
 from dgc_topo.topology import Topology
 
@@ -23,7 +24,7 @@ _PURPOSE = 11  #: of the random numbers, beside those of data and topologies
 
 @dataclass(frozen=True, slots=True)
 class Attendance:
-    """The ranks that take part in each exchange of a training, drawn at random, and their weights.
+    """The ranks that take part in each exchange of a training, and their weights.
 
     Attributes:
         world_size: Number of ranks.
@@ -33,6 +34,10 @@ class Attendance:
         seed: Seed of the draws; the same on every rank.
         weights: Whole numbers by which the ranks count; all alike by default.
         weighs_gossip: True if they are in the schedule; False if the ranks weigh what they add.
+        absences: Ranks that are left out of exchanges though they are not drawn.
+
+    Raises:
+        ValueError: if these name a rank that is not there, or every rank at some time.
     """
 
     world_size: int
@@ -41,21 +46,27 @@ class Attendance:
     seed: int = 0
     weights: tuple[int, ...] = ()
     weighs_gossip: bool = True
+    absences: tuple[Absence, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_absences(self.absences, self.world_size)
 
     @property
     def is_full(self) -> bool:
         """True if all ranks take part in every exchange."""
-        return self.count == self.world_size
+        return self.count == self.world_size and not self.absences
 
     @property
     def count(self) -> int:
-        """Number of ranks in each exchange."""
+        """Number of ranks that are drawn for each exchange."""
         least = self.world_size // 2 + 1 if self.goal == "all-reduce" else 1
         return min(max(round(self.share * self.world_size), least), self.world_size)
 
     def of(self, exchange: int) -> IntArray:
         """Return the ranks that take part in an exchange, rising."""
-        return _drawn(self.world_size, self.count, self.seed, exchange)
+        drawn = _drawn(self.world_size, self.count, self.seed, exchange)
+        out = [each.rank for each in self.absences if each.covers(exchange)]
+        return np.setdiff1d(drawn, out) if out else drawn
 
     def behind(self, exchange: int) -> IntArray:
         """Return those of them that were left out of the exchange before."""
@@ -72,7 +83,7 @@ class Attendance:
         if not len(behind):
             return behind
         both = np.intersect1d(self.of(exchange), self.of(exchange - 1))
-        assert len(both), "more than half take part"
+        assert len(both), "more than half take part, or one in every exchange"
         return both[np.arange(len(behind)) % len(both)]
 
     def shares(self, exchange: int) -> list[Fraction]:
@@ -89,7 +100,11 @@ class Attendance:
         """Return the topology among those that take part, in a world of all ranks.
 
         Gossip is weighted, see `weighted`; sums are of what ranks have weighted themselves.
+
+        Raises:
+            ValueError: if an all-reduce cannot run among so few ranks.
         """
+        self._check_numbers(topology)
         mixes = self.goal == "doubly-stochastic" and self.weighs_gossip
         is_weighted = mixes and len(set(self.weights)) > 1
         if self.is_full and not is_weighted:
@@ -127,6 +142,16 @@ class Attendance:
             return Schedule.from_steps(world_size, 1, steps, goal="part")
 
         return Topology("catching up", schedule)
+
+    def _check_numbers(self, topology: Topology) -> None:
+        if self.is_full or self.goal != "all-reduce":
+            return
+        for number in sorted({len(self.of(each)) for each in turning_points(self.absences)}):
+            try:
+                topology.schedule(number)
+            except ValueError as error:
+                what = f"{number} of {self.world_size} ranks take part in some exchange"
+                raise ValueError(f"{what}: {error}") from error
 
     def _weight(self, rank: int) -> int:
         return self.weights[rank] if self.weights else 1

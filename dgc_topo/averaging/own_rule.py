@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_origin
 
 from pydantic import PydanticUserError, ValidationError, create_model
 
-from dgc_topo.averaging.rule import ALL_REDUCE, Averaging, Every, Participation, RuleCode
+from dgc_topo.averaging.rule import (
+    ALL_REDUCE,
+    Averaging,
+    Every,
+    LeftOut,
+    Participation,
+    RuleCode,
+)
 from dgc_topo.python_files import CodeError, LoadedFile, load_file
 from dgc_topo.schedule import Goal
 from dgc_topo.tables.explain import explain
@@ -25,7 +32,11 @@ _GOALS: tuple[Goal, ...] = ("all-reduce", "doubly-stochastic", "column-stochasti
 
 
 #: Types of the options that every rule has.
-_COMMON: Mapping[str, Any] = {"every": Every, "participation": Participation}
+_COMMON: Mapping[str, Any] = {
+    "every": Every,
+    "participation": Participation,
+    "left_out": LeftOut,
+}
 _RESERVED = frozenset({*dir(Averaging), *Averaging.__annotations__, "folder", "digest"})
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from dgc_topo.averaging.absences import absences_in
 from dgc_topo.averaging.attendance import Attendance
 from dgc_topo.schedule import Goal
 from dgc_topo.tables.table import Table
@@ -32,6 +33,13 @@ Participation = Annotated[
         le=1,
         description="share of the ranks, drawn anew, that take part in an exchange; the others go "
         "on with their own steps, and their round gets longer",
+    ),
+]
+LeftOut = Annotated[
+    str,
+    Field(
+        description="ranks that are left out of exchanges: RANK@EXCHANGES, counted from 0, such as "
+        "3@4, 3@4-9, 3@4- from then on or 3@0-/2 every second one, joined by +",
     ),
 ]
 
@@ -88,6 +96,7 @@ class Averaging(Table):
         code: The user's own file that the rule is in; None for a rule that comes along.
         every: H, the steps of one's own from one exchange to the next.
         participation: Share of the ranks that take part in an exchange.
+        left_out: Ranks that are left out of exchanges, see `absences_in`.
     """
 
     rule: ClassVar[str]
@@ -105,6 +114,26 @@ class Averaging(Table):
 
     every: Every = 1
     participation: Participation = 1.0
+    left_out: LeftOut = ""
+
+    @field_validator("left_out", mode="before")
+    @classmethod
+    def _names_ranks(cls, left_out: object) -> object:
+        absences_in(str(left_out))
+        return left_out
+
+    @model_validator(mode="after")
+    def _leaves_out_in_one_way(self) -> Self:
+        if self.left_out and self.participation < 1:
+            raise ValueError(
+                f"left_out with participation {self.participation:g}, expected one of both"
+            )
+        return self
+
+    @property
+    def leaves_out(self) -> bool:
+        """True if not all ranks take part in every exchange."""
+        return self.participation < 1 or bool(self.left_out)
 
     def __str__(self) -> str:
         """Return the text form, from which `load_averaging` makes an equal value."""
@@ -143,10 +172,19 @@ class Averaging(Table):
             world_size: Number of ranks.
             seed: Seed of the draws; the same on every rank.
             weights: Whole numbers by which the ranks count; all alike by default.
+
+        Raises:
+            ValueError: if ranks are left out that are not there, or every rank at some time.
         """
-        weights = tuple(weights)
-        share, mixes = self.participation, not self.weighs_itself
-        return Attendance(world_size, share, topology.goal, seed, weights, weighs_gossip=mixes)
+        return Attendance(
+            world_size,
+            self.participation,
+            topology.goal,
+            seed,
+            tuple(weights),
+            weighs_gossip=not self.weighs_itself,
+            absences=absences_in(self.left_out),
+        )
 
     def refusal_of(self, topology: Topology) -> str | None:
         """Return why it cannot run over a topology, as "what, expected what"; None if it can."""
@@ -162,19 +200,22 @@ class Averaging(Table):
                 f"{self.rule} over {topology.label}, which changes from one exchange to the next, "
                 "expected one that stays"
             )
-        if self.participation < 1:
+        if self.leaves_out:
             return self._refusal_of_leaving_out(topology)
         return None
 
     def _refusal_of_leaving_out(self, topology: Topology) -> str | None:
-        where = f"{self.rule} with participation {self.participation:g} over {topology.label}"
+        said = f"participation {self.participation:g}"
+        if self.left_out:
+            said = f"left_out {self.left_out}"
+        where = f"{self.rule} with {said} over {topology.label}"
         if self.fixed_schedule or not self.is_local:
             why = (
                 "what is known of a neighbour is a sum of all that it ever sent"
                 if self.is_local
                 else "all ranks share the parameters"
             )
-            return f"{where}: {why}, expected 1"
+            return f"{where}: {why}, expected all ranks in every exchange"
         if topology.goal == "all-reduce" and self.participation <= _HALF:
             return (
                 f"{where}, expected above {_HALF}: those who were left out get what all hold alike "

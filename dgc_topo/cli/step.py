@@ -122,8 +122,9 @@ def step(  # noqa: PLR0913 - one argument per option
         check_picture("--plot", plot)
         chosen = topology_from(topology, option or [])
         rule = None if averaging is None else load_averaging(averaging)
-        leaves_out = rule is not None and rule.participation < 1
-        check_seed(seed, chosen, draws=jitter > 0 or leaves_out)
+        leaves_out = rule is not None and rule.leaves_out
+        draws = jitter > 0 or (rule is not None and rule.participation < 1)
+        check_seed(seed, chosen, draws=draws)
         chosen.schedule(world_size)  # refuse a topology that cannot run before any other work
         with simulating(errors):
             simulation = simulate_step(
@@ -183,6 +184,9 @@ def _assumptions(simulation: StepSimulation) -> Iterator[str]:
         yield f"gradients travel {when} the backward pass {goes}"
     else:
         share = "" if step.participation == 1 else f", {step.participation:.0%} of them"
+        if step.absences:
+            ranks = sorted({each.rank for each in step.absences})
+            share = f", without ranks {', '.join(map(str, ranks))} at times"
         yield f"ranks exchange after {step.every} local step{'s' * (step.every > 1)}{share}"
     if is_sparse(simulation.density):
         yield f"compressing costs {cost_text({step.codec_s})}"

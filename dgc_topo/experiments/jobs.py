@@ -152,6 +152,21 @@ def _without_misfits(variants: Iterable[Job]) -> tuple[list[Job], list[str]]:
     return jobs, list(dict.fromkeys(left_out))
 
 
+def _check_attendance(where: str, job: Job) -> None:
+    """Refuse a training whose rule leaves out ranks that are not there, or whom others follow."""
+    where = f"{where}: averaging: {job.rule.label}"
+    if job.rule.left_out and job.train.on_lost_rank == "continue":
+        raise ScenarioError(
+            f"{where} with train.on_lost_rank = 'continue': others have the numbers of lost ranks "
+            "then, expected 'stop'"
+        )
+    try:
+        if job.rule.leaves_out:
+            job.attendance(job.train.world_size).arranged(job.topology)
+    except ValueError as error:
+        raise ScenarioError(f"{where}: {error}") from error
+
+
 def check_trainings(where: str, jobs: Sequence[Job], *, seat: Seat | None = None) -> None:
     """Refuse trainings that could not begin, before any file is touched or worker started.
 
@@ -168,6 +183,8 @@ def check_trainings(where: str, jobs: Sequence[Job], *, seat: Seat | None = None
             check_logs(train.log, train.folder)
     except ValueError as error:
         raise ScenarioError(f"{where}: train.{error}") from error
+    for job in jobs:
+        _check_attendance(where, job)
     if not any(job.train.needs_trial for job in jobs):
         return
     from dgc_topo.training.learning import forget_data  # noqa: PLC0415  # takes torch

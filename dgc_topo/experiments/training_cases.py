@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dgc_topo.averaging import Averaging, load_averaging
+from dgc_topo.averaging.absences import absences_in
 from dgc_topo.compression.config import Scope
 from dgc_topo.experiments.scenario import Scenario, SimulateSection
 from dgc_topo.experiments.scenario.step_keys import WorkloadChoice
@@ -189,6 +190,7 @@ def _exchanges(rule: Averaging | None) -> dict[str, Any]:
         "moves_first": rule.moves_first,
         "participation": rule.participation,
         "alike_vectors": rule.alike_vectors,
+        "absences": absences_in(rule.left_out),
     }
 
 

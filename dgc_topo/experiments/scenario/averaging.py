@@ -33,7 +33,8 @@ def check_averaging(
     if not rules:
         return
     for rule in rules:
-        refusals = [rule.refusal_of(topology) for topology in topologies]
+        nearest = sorted(topologies, key=lambda topology: topology.goal not in rule.goals)
+        refusals = [rule.refusal_of(topology) for topology in nearest]
         if refusals and all(refusals):
             raise ValueError(f"{where}: {refusals[0]}")
         check_sections(where, rule, train, compression)

@@ -15,6 +15,7 @@ from pathlib import Path
 import tomli_w
 from pydantic import ValidationError
 
+from dgc_topo.averaging import Averaging
 from dgc_topo.experiments.scenario.scenario import Scenario
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.schedule import Schedule
@@ -117,8 +118,18 @@ def _check_topologies(scenario: Scenario, where: str) -> None:
                 try:
                     goals = _goals(scenario) if key.partition(".")[0] in _TRAINING else ()
                     _check_schedule(topology.schedule(world_size), topology, goals)
+                    _check_attendance(scenario.rules, topology, world_size)
                 except ValueError as error:
                     raise ScenarioError(f"{where}: {key}: {error}") from error
+
+
+def _check_attendance(rules: Sequence[Averaging], topology: Topology, world_size: int) -> None:
+    for rule in rules:
+        if rule.leaves_out and not rule.refusal_of(topology):
+            try:
+                rule.attendance(topology, world_size, seed=0).arranged(topology)
+            except ValueError as error:
+                raise ValueError(f"{world_size} with averaging {rule.label}: {error}") from error
 
 
 def _goals(scenario: Scenario) -> Sequence[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import simpy
 
 from dgc_topo.arrays import FloatArray
+from dgc_topo.averaging.absences import Absence
 from dgc_topo.network.cluster import Cluster, Source, load_cluster
 from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.bulk import BulkRun
@@ -59,6 +60,7 @@ class TrainingStep:
         participation: Share of the ranks that takes part in an exchange.
         alike_vectors: Vectors of the model's size that all ranks hold alike, which those get that
             were left out before.
+        absences: Ranks that are left out of exchanges.
 
     Raises:
         ValueError: if a number makes no sense, or buckets should overlap the computing that
@@ -76,6 +78,7 @@ class TrainingStep:
     batch_shares: tuple[int, ...] = ()
     participation: float = 1.0
     alike_vectors: int = 0
+    absences: tuple[Absence, ...] = ()
 
     def __post_init__(self) -> None:
         if self.accumulation_steps < 1:
@@ -95,6 +98,11 @@ class TrainingStep:
             shares = list(self.batch_shares)
             raise ValueError(f"training step: batch_shares {shares}, expected 1 or more each")
         fill_buckets(self.workload.layers, self.bucket_bytes)
+
+    @property
+    def leaves_out(self) -> bool:
+        """True if not all ranks take part in every exchange."""
+        return self.participation < 1 or bool(self.absences)
 
     @property
     def buckets(self) -> tuple[LayerBucket, ...]:

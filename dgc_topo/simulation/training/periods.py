@@ -55,11 +55,11 @@ def average_steps(  # noqa: PLR0913 - what differs between calls stays apart fro
     if num_steps is None:
         num_steps = max(
             VARYING_ITERATIONS if varies else 1,
-            num_draws if step.compute_factors.varies or step.participation < 1 else 1,
+            num_draws if step.compute_factors.varies or step.leaves_out else 1,
         )
     size, text = cluster.num_ranks, topology_text(topology)
     first = kept_schedule(topology, size, 0, seed)
-    who = Attendance(size, step.participation, first.goal, seed)
+    who = Attendance(size, step.participation, first.goal, seed, absences=step.absences)
     if not who.is_full:
         topology = who.arranged(_as_topology(topology))
     begin_s, runs = np.zeros(size), list[StepRun]()
@@ -93,7 +93,7 @@ def _as_topology(topology: Topology | Schedule) -> Topology:
     if isinstance(topology, Topology):
         return topology
     raise ValueError(
-        "participation below 1 over a schedule, which is for all of its ranks, expected a topology"
+        "ranks are left out over a schedule, which is for all of its ranks, expected a topology"
     )
 
 

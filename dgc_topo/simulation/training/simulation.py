@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from dgc_topo.averaging import Averaging, load_averaging
+from dgc_topo.averaging.absences import absences_in
 from dgc_topo.network.cluster import Source, load_cluster
 from dgc_topo.scalars import plain_bool, plain_float, plain_int
 from dgc_topo.schedule import Schedule
@@ -200,6 +201,7 @@ def by_rule(step: TrainingStep, rule: Averaging) -> TrainingStep:
         moves_first=rule.moves_first,
         participation=rule.participation,
         alike_vectors=rule.alike_vectors,
+        absences=absences_in(rule.left_out),
     )
 
 

@@ -150,8 +150,8 @@ class Averager(ABC):
         for name, tensor in self.alike().items():
             if tensor.dtype != torch.float32:
                 raise ValueError(
-                    f"participation below 1: {name} is {tensor.dtype}, expected float32, as of "
-                    "parameters of at most 32 bits"
+                    f"ranks are left out of exchanges: {name} is {tensor.dtype}, expected "
+                    "float32, as of parameters of at most 32 bits"
                 )
 
     @torch.no_grad()

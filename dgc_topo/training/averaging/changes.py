@@ -62,7 +62,7 @@ class ChangeAverager(LocalAverager):
             name: p.detach().to(wide_dtype(p), copy=True) for name, p in self.parameters.items()
         }
         self._outer, self._decay = OuterSGD(self._anchor, averaging.outer), averaging.decay
-        self._has_moved, self._all_meet = False, averaging.participation == 1
+        self._has_moved, self._all_meet = False, not averaging.leaves_out
         self._leads = True
 
     def share(self, first: Averager) -> None:

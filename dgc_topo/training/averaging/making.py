@@ -42,6 +42,6 @@ def local_averager(
     """
     kind = next(kind for rule, kind in _KINDS if isinstance(averaging, rule))
     made: LocalAverager = kind(parameters, local, averaging, setup)
-    if averaging.participation < 1:
+    if averaging.leaves_out:
         made.check_alike()
     return made

@@ -104,6 +104,17 @@ def test_who_comes_back_gets_what_the_others_hold_alike():
     assert sum(step.phases) == pytest.approx(step.step_time_s)
 
 
+def test_a_named_rank_is_left_out_and_gets_what_it_missed_when_it_is_back():
+    rule = "diloco:every=2,left_out=3@1-2"
+    step = dt.simulate_step(WORK, "ring", WIRE, world_size=4, averaging=rule)
+    sent = [run.traffic.bytes_sent.tolist() for run in step.runs]
+    assert len(sent) == 8
+    whole, without, back = 2 * 3 / 4 * 1e6, 2 * 2 / 3 * 1e6, 2e6
+    assert sent[0] == sent[4] == pytest.approx([whole] * 4)
+    assert sent[1] == sent[2] == pytest.approx([without] * 3 + [0])
+    assert sent[3] == pytest.approx([whole + back, whole, whole, whole])
+
+
 def test_leaving_ranks_out_pays_where_computing_times_vary_much():
     found = []
     for share in (1.0, 0.5):
@@ -120,6 +131,7 @@ def test_leaving_ranks_out_pays_where_computing_times_vary_much():
         ({"averaging": "diloco", "every": 3}, "the rule says both, expected neither"),
         ({"averaging": "d-psgd"}, "d-psgd over ring"),
         ({"averaging": "gradients:participation=0.7"}, "all ranks share the parameters"),
+        ({"averaging": "local-sgd:left_out=4@1"}, "left_out: rank 4 of 4, expected 0 to 3"),
         ({"averaging": "diloco:participation=0.7"}, r"over parameter-server.*only serve"),
     ],
 )

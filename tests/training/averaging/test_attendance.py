@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import dgc_topo as dt
 from dgc_topo.averaging import Attendance
 from dgc_topo.schedule.weights import contributions
+from dgc_topo.topology import Topology
 from tests.strategies import ALL_REDUCE, GRAPHS
 from tests.training.averaging.quadratic import SIZE, Quadratics, Ranks, close, momentum, same, sgd
 
@@ -92,6 +93,75 @@ def test_an_all_reduce_without_some_ranks_sums_the_others_exactly(case, num_rank
         expected = np.zeros(num_ranks, np.int64)
         expected[here] = denominator
         assert (numerators[here] == expected).all()
+
+
+def test_named_ranks_are_left_out_of_named_exchanges():
+    rule = dt.load_averaging("local-sgd:left_out=3@4+1@2-5+0@6-+3@1-/3")
+    who = rule.attendance(dt.load_topology("ring"), 5, 0)
+    out = [sorted({0, 1, 2, 3, 4} - set(who.of(number).tolist())) for number in range(9)]
+    assert out == [[], [3], [1], [1], [1, 3], [1], [0], [0, 3], [0]]
+    assert who.behind(2).tolist() == [3]
+    assert str(rule) == "local-sgd:every=10,left_out=3@4+1@2-5+0@6-+3@1-/3"
+    assert dt.load_averaging(str(rule)) == rule
+    assert dt.load_averaging("local-sgd:left_out=").left_out == ""
+
+
+@pytest.mark.parametrize("goal", ["all-reduce", "doubly-stochastic"])
+@pytest.mark.parametrize("name", ["local-sgd:every=2", "d-psgd:every=2"])
+def test_a_rank_that_is_known_to_be_out_is_one_that_was_drawn(goal, name):
+    """The same exchanges without the same ranks, named instead of drawn, end with the same bits."""
+    if (goal == "all-reduce") != name.startswith("local-sgd"):
+        return
+    topology = "ring" if goal == "all-reduce" else "gossip:graph=complete"
+    drawn = Ranks(f"{name},participation=0.75", 5, topology=topology).attendance
+    named = "+".join(
+        f"{rank}@{number}"
+        for number in range(3)
+        for rank in sorted(set(range(5)) - set(drawn.of(number).tolist()))
+    )
+    ranks = [
+        Ranks(f"{name},{how}", 5, topology=topology).train(6)
+        for how in ("participation=0.75", f"left_out={named}")
+    ]
+    for one, other in zip(ranks[0].ranks, ranks[1].ranks, strict=True):
+        assert same(one.values(), other.values())
+
+
+@pytest.mark.parametrize(
+    ("left_out", "says"),
+    [
+        ("3", r"left_out: '3', expected RANK@EXCHANGES, such as 3@4"),
+        ("3@4-2", "left_out: '3@4-2': no exchange at all"),
+        ("3@4-9/0", "no exchange at all"),
+        ("3@4++1@2", "left_out: '', expected RANK@"),
+        ("-1@2", "expected RANK@EXCHANGES"),
+        ("1@2,participation=0.75", "left_out with participation 0.75, expected one of both"),
+    ],
+)
+def test_what_names_no_exchange_is_refused(left_out, says):
+    with pytest.raises(ValueError, match=says):
+        dt.load_averaging(f"d-psgd:left_out={left_out}")
+    with pytest.raises(ValueError, match=r"expected RANK@EXCHANGES"):
+        dt.load_averaging("d-psgd", left_out=3)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "says"),
+    [
+        ("4@2", "left_out: rank 4 of 4, expected 0 to 3"),
+        ("0@0+1@1+2@2+3@3", "left_out: all 4 ranks are at some time, expected at least one"),
+        ("1@5-9/2", "3 of 4 ranks take part in some exchange: mine: 3 ranks, expected an even"),
+    ],
+)
+def test_ranks_that_cannot_be_left_out_are_refused_before_the_training(left_out, says):
+    def of_pairs(world_size):
+        if world_size % 2:
+            raise ValueError(f"{world_size} ranks, expected an even number")
+        return dt.load_topology("ring").schedule(world_size)
+
+    rule, topology = dt.load_averaging(f"local-sgd:left_out={left_out}"), Topology("mine", of_pairs)
+    with pytest.raises(ValueError, match=says):
+        rule.attendance(topology, 4, 0).arranged(topology)
 
 
 def test_weighted_gossip_is_proved_and_a_wrong_weight_is_named():
@@ -209,15 +279,18 @@ def test_ranks_with_weights_go_to_the_least_weighted_sum(rule):
 def test_what_messages_cannot_hold_bit_for_bit_is_refused_at_the_start():
     rule = "local-sgd:participation=0.6"
     assert Ranks(rule, 3, dtype=torch.bfloat16).train(20).shared()
-    with pytest.raises(ValueError, match=r"participation below 1: weight is torch.float64, expec"):
+    with pytest.raises(ValueError, match=r"left out of exchanges: weight is torch.float64, expec"):
         Ranks(rule, 3, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
     ("rule", "topology", "says"),
     [
-        ("gradients:participation=0.5", "ring", "all ranks share the parameters, expected 1"),
-        ("choco:participation=0.5", "gossip", "a sum of all that it ever sent, expected 1"),
+        ("gradients:participation=0.5", "ring", "share the parameters, expected all ranks in"),
+        ("choco:participation=0.5", "gossip", "all that it ever sent, expected all ranks in every"),
+        ("gradients:left_out=1@4", "ring", "left_out 1@4 over ring: all ranks share the param"),
+        ("dgc-gossip:left_out=1@4", "gossip", "a sum of all that it ever sent, expected all"),
+        ("local-sgd:left_out=1@4", "parameter-server:server=dedicated", "only serve, expected one"),
         ("diloco:participation=0.5", "ring", "expected above 0.5: those who were left out"),
     ],
 )

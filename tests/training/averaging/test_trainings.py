@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from dgc_topo.averaging import load_averaging
+from dgc_topo.experiments.jobs import check_trainings
+from dgc_topo.experiments.scenario import ScenarioError
 from dgc_topo.topology import load_topology
 from dgc_topo.training.checkpoints.keeping import Keeping
 from dgc_topo.training.launch import Finished, launch
@@ -46,6 +48,7 @@ UNEQUAL = [
     ("sparse-loco:every=2,participation=0.6", "ring", 0.05),
     ("no-loco:every=2,participation=0.7", "gossip:graph=ring", 1.0),
     (f"{ELASTIC}:every=2,participation=0.6", "ring", 1.0),
+    ("push-sum:left_out=1@0-/2", "gossip:graph=random-push", 1.0),
 ]
 SHARES = [
     ("local-sgd:every=2", "butterfly", 0.05),
@@ -87,11 +90,31 @@ def test_what_one_sends_in_an_exchange_does_not_depend_on_how_many_take_part(tmp
 
 def test_virtual_workers_hold_one_anchor(tmp_path):
     """Unless some of them are left out of exchanges, and fall behind."""
-    for rule, is_one in (("diloco:every=2", True), ("diloco:every=2,participation=0.6", False)):
-        job = virtual(job_of(tmp_path, rule, "ring", 1.0))
+    for more, is_one in (("", True), (",participation=0.6", False), (",left_out=2@1", False)):
+        job = virtual(job_of(tmp_path, f"diloco:every=2{more}", "ring", 1.0))
         ranks = ranks_of(job, VirtualWorld(job, torch.device("cpu")), range(3))
         held = {tensor.data_ptr() for rank in ranks for tensor in rank.averager.alike().values()}
         assert len(held) == (1 if is_one else 3) * len(ranks[0].averager.alike())
+
+
+@pytest.mark.parametrize(
+    ("rule", "train", "says"),
+    [
+        (
+            "d-psgd:left_out=3@1",
+            {},
+            r"d-psgd\(left_out=3@1\): left_out: rank 3 of 3, expected 0 to 2",
+        ),
+        ("d-psgd:left_out=2@1", {"on_lost_rank": "continue"}, "the numbers of lost ranks then"),
+    ],
+)
+def test_ranks_that_cannot_be_left_out_are_named_before_any_worker_starts(
+    tmp_path, rule, train, says
+):
+    job = job_of(tmp_path, rule, "gossip", 1.0)
+    job = job.model_copy(update={"train": job.train.model_copy(update=train)})
+    with pytest.raises(ScenarioError, match=f"^here: averaging: .*{says}"):
+        check_trainings("here", [job])
 
 
 def test_compressed_rules_send_what_their_density_says(tmp_path):

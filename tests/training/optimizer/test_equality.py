@@ -150,6 +150,7 @@ def test_local_sgd_is_the_mean_of_the_models_after_every_round(cluster: Cluster,
         ("no-loco:every=2", "gossip:graph=random-matching", 1.0),
         ("diloco:every=2,participation=0.6", "ring", 0.2),
         ("d-psgd:participation=0.6", "gossip:graph=ring", 1.0),
+        ("diloco:every=2,left_out=1@1", "ring", 0.2),
         (f"{ELASTIC}:every=2,pull=0.7", "butterfly", 1.0),
     ],
 )
