@@ -3,6 +3,7 @@
 import html
 import re
 import shlex
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from dgc_topo.cli.main import app
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import ScenarioError, load_scenario, parse_scenario
+from dgc_topo.experiments.scenario.load import kept_of
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.records import load_measurements
@@ -109,6 +111,35 @@ def test_run_it_again_works_from_where_the_report_says(scenario, tmp_path, monke
     assert again.origin().command == ("dgc-topo", "simulate", "scenario.toml")
 
 
+def test_results_can_be_moved_to_a_machine_without_what_the_scenario_named(scenario, tmp_path):
+    run("simulate", scenario, "-o", tmp_path / "out")
+    moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
+    shutil.rmtree(scenario.parent)
+    assert (moved / "scenario.toml").read_text() == f'folder = "files"\n{TEXT}'
+    again = tmp_path / "again"
+    run("simulate", moved / "scenario.toml", "-o", again)
+    assert without_times(load_measurements(again)) == without_times(load_measurements(moved))
+    assert (again / "scenario.toml").read_text() == (moved / "scenario.toml").read_text()
+    for name in ("ideas/star.py", "lab.toml"):
+        assert (again / "files" / name).read_bytes() == (moved / "files" / name).read_bytes()
+
+
+@pytest.mark.parametrize("uncopied", ["data", "outside", "in turn"])
+def test_paths_stay_where_they_were_if_results_have_no_copy(scenario, uncopied):
+    text, folder = TEXT, scenario.parent
+    if uncopied == "data":
+        text += TRAIN
+    elif uncopied == "outside":
+        text = text.replace("ideas/star.py", "../star.py")
+        (folder.parent / "star.py").write_text(STAR)
+    else:
+        (folder / "lab2.toml").write_text('kind = "calibrated"\nfile = "lab.toml"\n')
+        text = text.replace('["measured"]', '["lab2.toml"]')
+    kept = kept_of(text, parse_scenario(text, "mine.toml", folder), folder)
+    assert kept.text == f'folder = "{folder}"\n{text}'
+    assert parse_scenario(kept.text, "kept.toml", folder.parent / "out").topologies
+
+
 def test_a_scenario_that_names_no_files_is_kept_as_it_is(scenario, tmp_path):
     text = TEXT.replace("ideas/star.py", "ring").replace("measured", "1gbe", 0)
     text = re.sub(r"\[\[networks\]\].*?(?=\[simulate\])", "", text, flags=re.DOTALL)
@@ -130,7 +161,8 @@ def test_runs_are_the_same_jobs_wherever_the_scenario_lies(scenario, tmp_path):
 
 
 def test_the_folder_of_a_scenario_is_absolute_and_nothing_else_has_one(scenario):
-    with pytest.raises(ScenarioError, match="folder: 'here': expected an absolute path"):
+    expected = "folder: 'here': expected an absolute path, or 'files' for copies beside the file"
+    with pytest.raises(ScenarioError, match=expected):
         parse_scenario('folder = "here"' + TEXT)
     for key in ("[[topologies]]", "[train]"):
         text = (TEXT + TRAIN).replace(key, f'{key}\nfolder = "/tmp"')

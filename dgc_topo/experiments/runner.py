@@ -24,7 +24,7 @@ from dgc_topo.experiments.jobs import Part, check_trainings, plan_jobs
 from dgc_topo.experiments.prediction import num_predictions, predict
 from dgc_topo.experiments.run_logs import RunLogs
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
-from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
+from dgc_topo.experiments.scenario.load import kept_of, read_scenario
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.training_cases import cases_of_runs, cases_of_scenario
 from dgc_topo.records.folder import ResultsFolder
@@ -111,13 +111,14 @@ class Place:
         make = ResultsFolder.create
         if keep is not None:
             make = partial(ResultsFolder.resume, jobs=keep)
+        kept = kept_of(self.text, self.scenario, self.path.parent)
         folder = make(
             self.folder,
-            text_to_keep(self.text, self.scenario, self.path.parent),
+            kept.text,
             self.scenario.name,
             command=("dgc-topo", self.command[0], SCENARIO, *self.command[1:]),
             scenario=self.path,
-            files=self.scenario.files,
+            files=kept.files,
         )
         if folder.aside is not None:
             told(self.folder, folder.aside)

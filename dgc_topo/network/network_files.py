@@ -60,6 +60,14 @@ def file_of(source: str) -> str:
     return parts[0]
 
 
+def names_others(path: Path) -> bool:
+    """Return True if a network file says that a network is in another file."""
+    if path.suffix.lower() != ".toml":
+        return False
+    tables = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    return any("file" in table for table in (tables, *tables.get("networks", ())))
+
+
 def read_file(
     source: str, folder: str | Path
 ) -> Network | Fabric | CalibratedNetwork | NetworkTable:
@@ -106,7 +114,7 @@ def _find_table(tables: dict[str, Any], path: Path, name: str) -> NetworkTable:
         )
     elif is_scenario:  # which has other keys as well
         tables = {key: tables[key] for key in ("networks", "folder") if key in tables}
-    start = tables.pop("folder", path.parent) if is_scenario else path.parent
+    start = path.parent / str(tables.pop("folder", "") if is_scenario else "")
     try:
         context = {"folder": start, "file": str(path)}
         networks = NetworkFile.model_validate(tables, context=context).networks

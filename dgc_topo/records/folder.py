@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -91,7 +92,7 @@ class ResultsFolder:
         command: Sequence[str] = _COMPARE,
         scenario: Path | None = None,
         records: Collection[Measurement] = (),
-        files: Collection[Path] = (),
+        files: Mapping[str, Path] = MappingProxyType({}),
     ) -> ResultsFolder:
         """Make a results folder; earlier results at *path* are renamed, never overwritten.
 
@@ -105,7 +106,7 @@ class ResultsFolder:
             command: See `Origin`.
             scenario: The scenario's file; its own folder is never renamed.
             records: First records of the folder.
-            files: Files that the scenario uses; the folder keeps copies.
+            files: Files that the scenario uses, by the paths of their copies in ``files/``.
 
         Raises:
             ResultsError: if *path* holds anything else, or another run is writing to it.
@@ -133,7 +134,7 @@ class ResultsFolder:
         *,
         command: Sequence[str] = _COMPARE,
         scenario: Path | None = None,
-        files: Collection[Path] = (),
+        files: Mapping[str, Path] = MappingProxyType({}),
     ) -> ResultsFolder:
         """Go on with the results at *path*, or make a folder as `create` does.
 
@@ -175,7 +176,7 @@ class ResultsFolder:
             files=files,
         )
 
-    def _describe(self, scenario_text: str, origin: Origin, files: Collection[Path]) -> None:
+    def _describe(self, scenario_text: str, origin: Origin, files: Mapping[str, Path]) -> None:
         """Write the scenario, its files, and the origin of the results if it is missing."""
         describe_run(self.path, scenario_text, origin, files)
 
@@ -278,24 +279,25 @@ class ResultsFolder:
             return ""
 
 
-def describe_run(folder: Path, scenario_text: str, origin: Origin, files: Collection[Path]) -> None:
+def describe_run(
+    folder: Path, scenario_text: str, origin: Origin, files: Mapping[str, Path]
+) -> None:
     """Write what was run into a folder: the scenario, its files, and the origin if it is missing.
 
     Args:
         folder: Folder of results.
         scenario_text: Exact text of the scenario file.
         origin: Machine and command.
-        files: Files that the scenario uses, of which copies are made.
+        files: Files that the scenario uses, by the paths of their copies in ``files/``.
 
     Raises:
         OSError: if the disk refuses.
     """
     write_whole(folder / SCENARIO, scenario_text)
-    for number, file in enumerate(files):
-        (folder / FILES).mkdir(exist_ok=True)
-        is_taken = file.name in {other.name for other in list(files)[:number]}
-        name = f"{number}-{file.name}" if is_taken else file.name
-        write_whole(folder / FILES / name, file.read_bytes())
+    for name, file in files.items():
+        copy = folder / FILES / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(copy, file.read_bytes())
     try:
         _origin_in(folder / ENVIRONMENT)
     except ResultsError:

@@ -245,23 +245,24 @@ def test_missing_files_are_named(folder):
 
 
 def test_files_that_a_scenario_uses_are_kept_beside_it(tmp_path):
-    used = []
+    used = {}
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
-        used.append(tmp_path / place / "mine.py")
-        used[-1].write_text(f"# of {place}\n")
+        used[f"{place}/mine.py"] = tmp_path / place / "mine.py"
+        used[f"{place}/mine.py"].write_text(f"# of {place}\n")
     folder = ResultsFolder.create(tmp_path / "out", SCENARIO, "q", files=used)
-    kept = {file.name: file.read_text() for file in (folder.path / "files").iterdir()}
-    assert kept == {"mine.py": "# of a\n", "1-mine.py": "# of b\n"}
+    copies = folder.path / "files"
+    kept = {str(file.relative_to(copies)): file.read_text() for file in copies.rglob("*.py")}
+    assert kept == {"a/mine.py": "# of a\n", "b/mine.py": "# of b\n"}
     folder.append(measurements()[0])
     folder.close()
-    used[0].write_text("# edited\n")
-    again = ResultsFolder.create(tmp_path / "out", SCENARIO, "q", files=used[:1])
+    used["a/mine.py"].write_text("# edited\n")
+    again = ResultsFolder.create(tmp_path / "out", SCENARIO, "q", files=used)
     assert again.aside is not None
-    assert (again.aside / "files" / "mine.py").read_text() == "# of a\n"
+    assert (again.aside / "files" / "a" / "mine.py").read_text() == "# of a\n"
     with pytest.raises(KeyboardInterrupt), again.restored_on_error():
         raise KeyboardInterrupt
-    assert (tmp_path / "out" / "files" / "mine.py").read_text() == "# of a\n"
+    assert (tmp_path / "out" / "files" / "a" / "mine.py").read_text() == "# of a\n"
     assert not again.aside.exists()
 
 

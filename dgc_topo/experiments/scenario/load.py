@@ -7,10 +7,12 @@ is valid.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import tomli_w
 from pydantic import ValidationError
@@ -18,6 +20,7 @@ from pydantic import ValidationError
 from dgc_topo.averaging import Averaging
 from dgc_topo.experiments.scenario.scenario import Scenario
 from dgc_topo.experiments.shipped import scenario_path
+from dgc_topo.records.room import FILES
 from dgc_topo.schedule import Schedule
 from dgc_topo.tables.explain import explain_all
 from dgc_topo.topology import Topology
@@ -59,17 +62,43 @@ def read_scenario(path: str | Path) -> str:
         raise ScenarioError(f"{path}: cannot be read: {error}, expected TOML in UTF-8") from error
 
 
-def text_to_keep(text: str, scenario: Scenario, folder: Path) -> str:
-    """Return a scenario's text for another folder, with paths that lead to the same files.
+class Kept(NamedTuple):
+    """Copy of a scenario that a results folder keeps.
+
+    Attributes:
+        text: Text of ``scenario.toml``.
+        files: Files that it uses, by the paths of their copies in ``files/``.
+    """
+
+    text: str
+    files: dict[str, Path]
+
+
+def kept_of(text: str, scenario: Scenario, folder: Path) -> Kept:
+    """Return the copy of a scenario for a results folder, which can be run from there.
+
+    Relative paths begin among the copies, so that the folder can be moved to another machine.  If
+    they lead to data, or to files outside the scenario's folder, they begin where they did.
 
     Args:
         text: Content of the scenario file.
         scenario: Scenario that the text describes.
         folder: Folder of the file.
     """
+    base = Path(os.path.abspath(folder / (scenario.folder or "")))  # noqa: PTH100  # drops ".."
+    files: dict[str, Path] = {}
+    all_inside = True
+    for number, file in enumerate(scenario.files):
+        path = Path(os.path.abspath(file))  # noqa: PTH100
+        inside = path.is_relative_to(base)
+        name = str(path.relative_to(base)) if inside else path.name
+        files[f"{number}-{name}" if name in files else name] = file
+        all_inside = all_inside and inside
     if scenario.folder is not None or not scenario.names_files:
-        return text
-    return tomli_w.dumps({"folder": str(folder.absolute())}) + text
+        return Kept(text, files)
+    can_move = all_inside and not scenario.names_uncopied
+    start = FILES if can_move else str(base)
+    return Kept(tomli_w.dumps({"folder": start}) + text, files)
 
 
 def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) -> Scenario:
@@ -90,7 +119,11 @@ def parse_scenario(text: str, where: str = "scenario", folder: Path = Path()) ->
     said = tables.get("folder")
     try:
         scenario = Scenario.model_validate(
-            tables, context={"folder": said if isinstance(said, str) else folder, "file": where}
+            tables,
+            context={
+                "folder": folder / said if isinstance(said, str) else folder,
+                "file": where,
+            },
         )
     except ValidationError as error:
         lines = [f"{where}: {line}" for line in explain_all(error, Scenario)]

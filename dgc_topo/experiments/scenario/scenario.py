@@ -22,8 +22,9 @@ from dgc_topo.experiments.scenario.variants import LadderSection, ThroughputSect
 from dgc_topo.network.cluster import Cluster, load_cluster
 from dgc_topo.network.fabrics import find_fabric, like_fabric
 from dgc_topo.network.kinds import Networks
-from dgc_topo.network.network_files import file_of, names_file
+from dgc_topo.network.network_files import file_of, names_file, names_others
 from dgc_topo.network.tables import NetworkTable
+from dgc_topo.records.room import FILES
 from dgc_topo.sizes import is_sparse
 from dgc_topo.tables.keys import EachOnce, at_key
 from dgc_topo.tables.places import AnyPath, Name
@@ -38,7 +39,9 @@ class Scenario(Table):
 
     name: Name = Field(description="of the experiment, and of its results folder")
     folder: AnyPath | None = Field(
-        default=None, description="where relative paths begin, absolute; by default this file's own"
+        default=None,
+        description="where relative paths begin: an absolute path, or 'files', the copies in a "
+        "results folder; by default this file's own folder",
     )
     description: str = Field(default="", description="in reports")
     seed: int = Field(
@@ -127,6 +130,13 @@ class Scenario(Table):
         read = read or any(True for _ in self._network_files())
         return read or not all(Path(file).is_absolute() for file in files)
 
+    @property
+    def names_uncopied(self) -> bool:
+        """True if a relative path leads to something of which results folders have no copy."""
+        data = self.train.data_path if self.train else None
+        files = (Path(folder, file_of(name)) for name, folder in self._network_files())
+        return (data is not None and not data.is_absolute()) or any(map(names_others, files))
+
     def network(self, name: str) -> NetworkTable | str:
         """Return the table of ``[[networks]]`` that has a name; a fabric or a file as it is.
 
@@ -162,8 +172,11 @@ class Scenario(Table):
     @field_validator("folder")
     @classmethod
     def _folder_is_somewhere(cls, folder: Path | None) -> Path | None:
-        if folder is not None and not folder.is_absolute():
-            raise ValueError(f"{str(folder)!r}: expected an absolute path")
+        if folder is not None and not folder.is_absolute() and folder != Path(FILES):
+            raise ValueError(
+                f"{str(folder)!r}: expected an absolute path, or {FILES!r} for copies beside the "
+                "file"
+            )
         return folder
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dgc_topo.experiments.scenario import Scenario, ScenarioError, parse_scenario
-from dgc_topo.experiments.scenario.load import read_scenario, text_to_keep
+from dgc_topo.experiments.scenario.load import kept_of, read_scenario
 from dgc_topo.experiments.shipped import scenario_path
 from dgc_topo.experiments.sweep.grid import SweepGrid
 from dgc_topo.experiments.sweep.networks import base_network
@@ -38,8 +38,8 @@ def sweep_scenario(
     text = read_scenario(file)
     scenario = parse_scenario(text, str(file), file.parent)
     grid = grid_of(scenario, str(file))
-    kept = text_to_keep(text, scenario, file.parent)
-    swept = SweptScenario(scenario.name, file, kept, scenario.files)
+    kept = kept_of(text, scenario, file.parent)
+    swept = SweptScenario(scenario.name, file, kept.text, kept.files)
     folder = Path("results", scenario.name) if output is None else Path(output)
     return run_grid(grid, folder, swept, processes, observer)
 

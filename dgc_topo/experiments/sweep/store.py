@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +40,13 @@ class SweptScenario:
         name: Name in the scenario.
         path: The file.
         text: Text of the copy.
-        files: Files that the scenario uses.
+        files: Files that the scenario uses, by the paths of their copies.
     """
 
     name: str
     path: Path
     text: str
-    files: Collection[Path]
+    files: Mapping[str, Path]
 
 
 class SweepStore:
