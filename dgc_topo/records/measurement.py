@@ -165,7 +165,10 @@ class Measurement(Record):
         "ended (its load average)",
     )
     num_steps: NonNegativeInt = Field(description="training steps behind a measured record")
-    step_time_s: NonNegativeFloat = Field(description="median time of one training step")
+    step_time_s: NonNegativeFloat = Field(
+        description="median time of one training step; the mean if steps differ by design, as with "
+        "local steps or over a topology that changes"
+    )
     phases: Phases
     samples_per_s: NonNegativeFloat = Field(description="all workers together")
 

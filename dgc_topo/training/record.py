@@ -80,8 +80,9 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     """Return the record of a finished job.
 
     Times are medians over the steps at the final density, averaged over the workers; bytes are
-    means over those steps, of the busiest worker.  Where ranks exchange only in every H-th step,
-    times are means over whole rounds, too, and sizes of messages those of one exchange.
+    means over those steps, of the busiest worker.  Where steps differ by design, times are means:
+    a median of them says nothing of how long many steps take.  If ranks exchange only in every H-th
+    step, these are means over whole rounds, and sizes of messages those of one exchange.
     """
     schedule, rule = found.schedule, job.rule
     recorded = _columns(_in_step(found.records))
@@ -89,7 +90,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
     everyone = _typical_steps(counted, rule.every)
     columns = {name: values[schedule.contributors] for name, values in everyone.items()}
     elements = sum(p.numel() for p in found.parameters.values())
-    typical = np.median if rule.every == 1 else np.mean
+    typical = np.mean if _steps_differ(job) else np.median
     step_time_s = float(typical(columns["total_s"], axis=1).mean())
     num_workers = len(schedule.contributors)
     exchanges = _exchanges(columns)
@@ -145,6 +146,12 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
         staleness=found.staleness,
         parameters=found.fingerprint,
     )
+
+
+def _steps_differ(job: Job) -> bool:
+    """Return True if steps differ by design: in their exchanges, or in who takes part in them."""
+    rule, changes = job.rule, not job.compression.uses_ddp and job.topology.changes
+    return rule.every > 1 or rule.participation < 1 or changes
 
 
 def add_staleness(found: Sequence[Staleness]) -> StalenessCounts | None:
