@@ -1,4 +1,4 @@
-"""``dgc-topo results``: lists results folders, and compares two of them."""
+"""Commands ``dgc-topo results`` and ``dgc-topo report``: what results folders hold."""
 
 from __future__ import annotations
 
@@ -22,6 +22,48 @@ results = typer.Typer(
     help="Results folders: which there are, and what differs between two.",
     rich_markup_mode=HELP_MARKUP,
 )
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="results folder")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="print only a table to paste")
+    ] = False,
+) -> None:
+    """Write a results folder's report again, and print its table.
+
+    For example:
+
+    - dgc-topo report results/quickstart --markdown
+    """
+    from dgc_topo.cli.show import (
+        print_findings,
+        print_markdown,
+        print_sweep,
+        print_sweep_markdown,
+        print_validation,
+        print_validation_markdown,
+    )
+    from dgc_topo.records.folder import ResultsFolder
+    from dgc_topo.records.records import SWEEP, VALIDATION, ResultsError
+
+    with clear_errors():
+        if (folder / SWEEP).is_file():
+            (print_sweep_markdown if markdown else print_sweep)(folder)
+            return
+        if (folder / VALIDATION).is_file():
+            (print_validation_markdown if markdown else print_validation)(folder)
+            return
+        results = ResultsFolder(folder)
+        if not results.measurements():
+            raise ResultsError(
+                f"{results.measurements_path}: no records, expected at least one; make some with: "
+                "dgc-topo compare SCENARIO"
+            )
+        if markdown:
+            print_markdown(results)
+            return
+        print_findings(results)
 
 
 @results.command("list")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import typer
 from rich.table import Table
 
-from dgc_topo.cli.console import console, print_json
+from dgc_topo.cli.console import clear_errors, console, naming_options, print_json
+from dgc_topo.cli.options import AsJson, Fraction
 from dgc_topo.sizes import (
     FLOAT_BYTES,
     compressed_sizes,
@@ -18,9 +21,42 @@ from dgc_topo.sizes import (
     is_compressed,
 )
 from dgc_topo.units import bytes_text, seconds_text, three_digits, times_text
-from dgc_topo.wire.coding import DENSE_BYTES, WireCoding
+from dgc_topo.wire.coding import DENSE_BYTES, INDEX_CHOICES, WIRE_DTYPES, WireCoding
 from dgc_topo.wire.limits import HEADER_BYTES
-from dgc_topo.zoo import Layer, Model
+
+if TYPE_CHECKING:
+    from dgc_topo.zoo import Layer, Model
+
+#: Option of each of the library's arguments, for errors.
+_OPTIONS = {
+    "density": "--density",
+    "bytes_per_element": "--bytes-per-element",
+    "coding: index_encoding": "--index-encoding",
+    "coding: wire_dtype": "--wire-dtype",
+}
+
+
+def sizes(
+    model: Annotated[str, typer.Argument(help="model of the zoo, such as resnet50")],
+    density: Fraction = 0.001,
+    bytes_per_element: Annotated[
+        float, typer.Option(help="value and index; the DGC paper's code: 6")
+    ] = 6,
+    index_encoding: Annotated[
+        str, typer.Option(help="of this library's messages: " + ", ".join(INDEX_CHOICES))
+    ] = "auto",
+    wire_dtype: Annotated[
+        str, typer.Option(help="of values in them: " + ", ".join(WIRE_DTYPES))
+    ] = "float32",
+    as_json: AsJson = False,
+) -> None:
+    """Print the bytes of a model's gradient on the wire, dense and compressed by DGC."""
+    from dgc_topo.zoo import load_model
+
+    with clear_errors(), naming_options(_OPTIONS):
+        wire = WireCoding.named(index_encoding, wire_dtype)
+        coding = GradientCoding(density=density, bytes_per_element=bytes_per_element, wire=wire)
+        print_sizes(load_model(model), coding, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
