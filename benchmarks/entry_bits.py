@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.supports import trained_supports
 from dgc_topo.wire.coding import COARSE_DTYPES, IndexChoice, WireCoding, WireDtype
+from dgc_topo.wire.encoding import encode
 from dgc_topo.wire.limits import HEADER_BYTES
-from dgc_topo.wire.message import encode
 from dgc_topo.wire.scales import rounded, sections_of
 
 STEPS, WORKERS = 40, 2

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from dgc_topo.wire.checksum import word_sums
 from dgc_topo.wire.coding import INDEX_CHOICES, IndexChoice, WireCoding
-from dgc_topo.wire.message import decode, encode
+from dgc_topo.wire.decoding import decode
+from dgc_topo.wire.encoding import encode
 
 LENGTH = 25_600_000
 DENSITIES = (0.001, 0.01, 0.1)

@@ -30,7 +30,8 @@ from torch import Tensor
 
 from benchmarks.supports import trained_supports
 from dgc_topo.wire.coding import COARSE_DTYPES, WIRE_DTYPES, WireCoding, WireDtype
-from dgc_topo.wire.message import decode, encode
+from dgc_topo.wire.decoding import decode
+from dgc_topo.wire.encoding import encode
 from dgc_topo.wire.scales import rounded
 
 #: The last commit whose messages are all of version 1.

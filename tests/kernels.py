@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 import torch
 
-from dgc_topo.wire import message, small
+from dgc_topo.wire import encoding, small
 from dgc_topo.wire.coding import WireCoding
 from dgc_topo.wire.format import may_take_rice
 
@@ -39,7 +39,7 @@ def run_check(script: str, *, interpreted: bool) -> str:
 def as_kernels_choose() -> Iterator[None]:
     """Have torch leave Rice codes out of ``auto`` as well, as kernels do."""
     with (
-        mock.patch.object(message, "may_take_rice", _takes_rice),
+        mock.patch.object(encoding, "may_take_rice", _takes_rice),
         mock.patch.object(small, "may_take_rice", _takes_rice),
     ):
         yield

@@ -19,8 +19,8 @@ from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.union import Entries
 from dgc_topo.wire.body import most_body_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, WireCoding
+from dgc_topo.wire.encoding import encode
 from dgc_topo.wire.limits import HEADER_BYTES
-from dgc_topo.wire.message import encode
 from dgc_topo.wire.scales import Scales
 
 _CODING = WireCoding(wire_dtype="int2")

@@ -23,9 +23,10 @@ from dgc_topo.schedule import Goal
 from dgc_topo.schedule.completion import Merge, Role
 from dgc_topo.wire.body import most_body_bytes
 from dgc_topo.wire.coding import DEFAULT_CODING, WireCoding
+from dgc_topo.wire.decoding import decode_scaled
+from dgc_topo.wire.encoding import encode, encoded_bytes, or_dense
 from dgc_topo.wire.format import WireError
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
-from dgc_topo.wire.message import decode_scaled, encode, encoded_bytes, or_dense
 from dgc_topo.wire.scales import Scales, no_scales, rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES
 

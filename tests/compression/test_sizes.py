@@ -8,7 +8,7 @@ import torch
 from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.dgc import DGC
 from dgc_topo.sizes import dgc_bytes
-from dgc_topo.wire.message import encode
+from dgc_topo.wire.encoding import encode
 from tests.compression.workers import constant, dgc_ranks, model, random_like, sparse_of
 
 Shapes = list[tuple[int, ...]]

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from dgc_topo.wire import header, indices, kernels, message, on_gpu, small, tensors
+from dgc_topo.wire import encoding, header, indices, kernels, on_gpu, small, tensors
 from dgc_topo.wire.checksum import PRIME
 from dgc_topo.wire.coding import (
     COARSE_DTYPES,
@@ -25,8 +25,9 @@ from dgc_topo.wire.coding import (
     WireCoding,
     WireDtype,
 )
+from dgc_topo.wire.decoding import decode
+from dgc_topo.wire.encoding import encode, encoded_bytes
 from dgc_topo.wire.format import WireError
-from dgc_topo.wire.message import decode, encode, encoded_bytes
 from tests.kernels import as_kernels_choose
 from tests.wire import test_hostile
 
@@ -44,7 +45,7 @@ def both(work: Callable[[], Result]) -> tuple[Result, Result]:
     """Return what *work* comes to with kernels, and by torch alone."""
     results = []
     for kernels_too in (True, False):
-        for module in (message, header, indices):
+        for module in (encoding, header, indices):
             module.has_kernels = lambda _, use=kernels_too: use  # type: ignore[attr-defined]
         results.append(work())
     return results[0], results[1]

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dgc_topo.wire.coding import WIRE_DTYPES, WireCoding, encodings_of
+from dgc_topo.wire.decoding import decode
+from dgc_topo.wire.encoding import encode
 from dgc_topo.wire.format import WireError
-from dgc_topo.wire.message import decode, encode
 from tests.wire import reference
 
 START = 1000

@@ -27,9 +27,10 @@ from dgc_topo.wire.coding import (
     check_dtype,
     encodings_of,
 )
+from dgc_topo.wire.decoding import decode, decode_scaled
+from dgc_topo.wire.encoding import encode, encoded_bytes
 from dgc_topo.wire.format import DTYPE_CODES
 from dgc_topo.wire.limits import HEADER_BYTES, MAX_RUN
-from dgc_topo.wire.message import decode, decode_scaled, encode, encoded_bytes
 from dgc_topo.wire.rice_choice import MOST_GAMMA_ENTRIES
 from dgc_topo.wire.scales import rounded
 from dgc_topo.wire.tensors import TORCH_DTYPES, to_wire

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from dgc_topo.wire import coarse
 from dgc_topo.wire.coding import COARSE_DTYPES, WireCoding, WireDtype
+from dgc_topo.wire.decoding import decode_scaled
+from dgc_topo.wire.encoding import encode
 from dgc_topo.wire.format import DTYPE_CODES
-from dgc_topo.wire.message import decode_scaled, encode
 from dgc_topo.wire.scales import (
     MOST_ERROR,
     MOST_LEVEL,
