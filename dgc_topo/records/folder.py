@@ -5,27 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from dgc_topo.files import write_whole
-from dgc_topo.records.environment import Environment, describe_environment
 from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.origin import (
+    COMPARE,
+    Origin,
+    describe_run,
+    origin_in,
+    origin_of,
+    read_text,
+)
 from dgc_topo.records.records import (
-    HINT,
     MEASUREMENTS,
     RecordFile,
     ResultsError,
-    first_problem,
     load_measurements,
     why_missing,
 )
 from dgc_topo.records.room import (
     ENVIRONMENT,
-    FILES,
     REPORT,
     SCENARIO,
     OnMoved,
@@ -35,26 +35,6 @@ from dgc_topo.records.room import (
 )
 
 __all__ = ["Origin", "ResultsError", "ResultsFolder", "load_measurements"]
-
-_COMPARE = ("dgc-topo", "compare", SCENARIO)
-
-
-class Origin(BaseModel):
-    """Origin of results: the content of ``environment.json``.
-
-    Attributes:
-        scenario: Its name.
-        created: When the run was started.
-        environment: The machine; None if it is not known.
-        command: Command that runs the scenario again, in a folder with its ``scenario.toml``.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    scenario: str
-    created: datetime
-    environment: Environment | None
-    command: tuple[str, ...] = _COMPARE
 
 
 class ResultsFolder:
@@ -89,7 +69,7 @@ class ResultsFolder:
         scenario_text: str,
         scenario_name: str,
         *,
-        command: Sequence[str] = _COMPARE,
+        command: Sequence[str] = COMPARE,
         scenario: Path | None = None,
         records: Collection[Measurement] = (),
         files: Mapping[str, Path] = MappingProxyType({}),
@@ -121,7 +101,7 @@ class ResultsFolder:
         with folder.restored_on_error():
             for record in records:
                 file.append(record)
-            folder._describe(scenario_text, origin, files)
+            describe_run(folder.path, scenario_text, origin, files)
         return folder
 
     @classmethod
@@ -132,7 +112,7 @@ class ResultsFolder:
         scenario_name: str,
         jobs: Collection[str],
         *,
-        command: Sequence[str] = _COMPARE,
+        command: Sequence[str] = COMPARE,
         scenario: Path | None = None,
         files: Mapping[str, Path] = MappingProxyType({}),
     ) -> ResultsFolder:
@@ -163,7 +143,8 @@ class ResultsFolder:
             earlier = folder.measurements()
             kept = [each for each in earlier if each.job in jobs or each.kind == "predicted"]
             if len(kept) == len(earlier):
-                folder._describe(scenario_text, origin_of(scenario_name, command), files)
+                origin = origin_of(scenario_name, command)
+                describe_run(folder.path, scenario_text, origin, files)
                 return folder
             folder.close()
         return cls.create(
@@ -175,10 +156,6 @@ class ResultsFolder:
             records=kept,
             files=files,
         )
-
-    def _describe(self, scenario_text: str, origin: Origin, files: Mapping[str, Path]) -> None:
-        """Write the scenario, its files, and the origin of the results if it is missing."""
-        describe_run(self.path, scenario_text, origin, files)
 
     @contextmanager
     def restored_on_error(self, told: OnMoved | None = None) -> Iterator[None]:
@@ -244,7 +221,7 @@ class ResultsFolder:
         Raises:
             ResultsError: if ``environment.json`` is missing or unreadable.
         """
-        return _origin_in(self.environment_path)
+        return origin_in(self.environment_path)
 
     def scenario_text(self) -> str:
         """Return the exact text of the scenario.
@@ -252,7 +229,7 @@ class ResultsFolder:
         Raises:
             ResultsError: if ``scenario.toml`` is missing.
         """
-        return _read(self.scenario_path)
+        return read_text(self.scenario_path)
 
     def known_origin(self) -> Origin:
         """Return the origin; if its file is missing, warn and return the records' part of it.
@@ -277,66 +254,3 @@ class ResultsFolder:
         except ResultsError as error:
             warnings.warn(f"{error}: the report is without it", stacklevel=2)
             return ""
-
-
-def describe_run(
-    folder: Path, scenario_text: str, origin: Origin, files: Mapping[str, Path]
-) -> None:
-    """Write what was run into a folder: the scenario, its files, and the origin if it is missing.
-
-    Args:
-        folder: Folder of results.
-        scenario_text: Exact text of the scenario file.
-        origin: Machine and command.
-        files: Files that the scenario uses, by the paths of their copies in ``files/``.
-
-    Raises:
-        OSError: if the disk refuses.
-    """
-    write_whole(folder / SCENARIO, scenario_text)
-    for name, file in files.items():
-        copy = folder / FILES / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(copy, file.read_bytes())
-    try:
-        _origin_in(folder / ENVIRONMENT)
-    except ResultsError:
-        write_whole(folder / ENVIRONMENT, origin.model_dump_json(indent=2) + "\n")
-
-
-def kept_run(folder: Path) -> tuple[Origin | None, str]:
-    """Return the origin of a folder's results and its scenario's text: the inverse of the above.
-
-    None and "" stand for what the folder does not have: results may come from Python.
-
-    Raises:
-        ResultsError: if a file is there but unreadable.
-    """
-    environment, scenario = folder / ENVIRONMENT, folder / SCENARIO
-    origin = _origin_in(environment) if environment.exists() else None
-    return origin, _read(scenario) if scenario.exists() else ""
-
-
-def _origin_in(file: Path) -> Origin:
-    try:
-        return Origin.model_validate_json(_read(file))
-    except ValidationError as error:
-        raise ResultsError(f"{file}: {first_problem(error)}") from error
-
-
-def origin_of(scenario_name: str, command: Sequence[str]) -> Origin:
-    """Return the origin of results that are made here and now."""
-    environment = describe_environment()
-    now = datetime.now(UTC)
-    return Origin(
-        scenario=scenario_name, created=now, environment=environment, command=tuple(command)
-    )
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{file}: {error.strerror}, {HINT}") from error
-    except UnicodeDecodeError as error:
-        raise ResultsError(f"{file}: {error}, expected UTF-8") from error

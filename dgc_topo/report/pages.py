@@ -12,7 +12,7 @@ import matplotlib as mpl
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from dgc_topo.records.folder import Origin
+from dgc_topo.records.origin import Origin
 from dgc_topo.report.style import unknown_glyphs_as_boxes
 from dgc_topo.text import printable
 

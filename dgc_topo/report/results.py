@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from dgc_topo.records.configuration import measured, predicted
-from dgc_topo.records.folder import Origin, ResultsFolder
+from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.records.frame import to_frame, to_quality_frame
 from dgc_topo.records.measurement import Measurement
+from dgc_topo.records.origin import Origin
 from dgc_topo.records.records import MEASUREMENTS, ResultsError, load_measurements
 from dgc_topo.scalars import plain_int
 

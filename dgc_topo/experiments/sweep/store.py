@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dgc_topo.experiments.sweep.rows import VERSION, SweepRow, SweptCollective, SweptStep
-from dgc_topo.records.folder import describe_run, origin_of
+from dgc_topo.records.origin import describe_run, origin_of
 from dgc_topo.records.records import (
     MEASUREMENTS,
     SWEEP,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from dgc_topo.records.folder import Origin
+from dgc_topo.records.origin import Origin
 from dgc_topo.report.pages import findings_by_kind, render, svg_source
 from dgc_topo.report.sweep.findings import findings
 from dgc_topo.report.sweep.picture import Picture, figure_of

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ParamSpec
 from dgc_topo.experiments.sweep import SweepRecords
 from dgc_topo.experiments.sweep import sweep as sweep_records
 from dgc_topo.files import write_whole
-from dgc_topo.records.folder import kept_run
+from dgc_topo.records.origin import kept_run
 from dgc_topo.records.records import ResultsError
 from dgc_topo.records.room import REPORT
 
