@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result
+from dgc_topo.training.hooks.ddp.passes import BackwardPass, BegunBucket
 from dgc_topo.training.hooks.ddp.running import HookError, PassRunner
 from dgc_topo.training.hooks.layout import BucketLayout
 
@@ -20,24 +20,15 @@ class Doubling:
         self.takes_two, self.order = takes_two, list[int]()
         self._error, self._last_has_come = error, Event()
 
-    def run(
-        self,
-        layout: BucketLayout,
-        buffer: Tensor,
-        result: Result,
-        within: BackwardPass,
-        *,
-        beside: bool = False,
-    ) -> None:
-        del layout, within
+    def run(self, bucket: BegunBucket, *, beside: bool = False) -> None:
         if beside:
             self._last_has_come.set()
         elif self.takes_two:
             assert self._last_has_come.wait(_LONGEST_S)
             if self._error is not None:
                 raise self._error
-        self.order.append(int(buffer[0]))
-        result.set_result(buffer.mul_(2))
+        self.order.append(int(bucket.buffer[0]))
+        bucket.result.set_result(bucket.buffer.mul_(2))
 
 
 def begun(reduction: Doubling) -> tuple[PassRunner, list[torch.futures.Future[Tensor]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,10 +18,28 @@ from dgc_topo.compression.compressor import restore
 from dgc_topo.training.carrying import by_parameter
 from dgc_topo.training.hooks.compressors import BucketDGC, copies_of
 from dgc_topo.training.hooks.ddp.moves import Moves
+from dgc_topo.training.hooks.layout import BucketLayout
 from dgc_topo.training.hooks.sums import PartSum
 
 #: The gradient of a bucket, or the error that took its place.
 Result = torch.futures.Future[Tensor | BaseException]
+
+
+class BegunBucket(NamedTuple):
+    """A bucket that DDP has handed over, to be averaged over the ranks.
+
+    Attributes:
+        layout: Its parameters.
+        buffer: Their gradients, as the layout says, times the scale of the loss; the average
+            replaces them.
+        result: Future for the average; set once it is there, or at the end of the pass.
+        within: The pass.
+    """
+
+    layout: BucketLayout
+    buffer: Tensor
+    result: Result
+    within: BackwardPass
 
 
 class Rollback:

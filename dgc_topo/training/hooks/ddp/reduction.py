@@ -11,9 +11,9 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from dgc_topo.payload import SUM, DensePayload
 from dgc_topo.training.hooks.compressors import BucketDGC, Compressors
-from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result, Rollback, SummedBucket
+from dgc_topo.training.hooks.ddp.passes import BackwardPass, BegunBucket, Rollback, SummedBucket
 from dgc_topo.training.hooks.flags import used
-from dgc_topo.training.hooks.layout import BucketLayout, in_memory_order
+from dgc_topo.training.hooks.layout import in_memory_order
 from dgc_topo.training.hooks.sums import PartSum, average
 from dgc_topo.training.marks import DisagreementError, check_marks, marks_of
 from dgc_topo.training.own_group import OwnGroup
@@ -30,23 +30,12 @@ class Reduction(Protocol):
     def takes_two(self) -> bool:
         """True if the last bucket of a pass may be averaged while others are, in CPU memory."""
 
-    def run(
-        self,
-        layout: BucketLayout,
-        buffer: Tensor,
-        result: Result,
-        within: BackwardPass,
-        *,
-        beside: bool = False,
-    ) -> None:
+    def run(self, bucket: BegunBucket, *, beside: bool = False) -> None:
         """Average a bucket in place, over the ranks.
 
         Args:
-            layout: Its parameters.
-            buffer: Their gradients, as the layout says, times the scale of the loss.
-            result: Future for the average; set here, or at the end of the pass.
-            within: The pass.
-            beside: True if another bucket may be under way on another thread.
+            bucket: The bucket.
+            beside: True if another one may be under way on another thread.
         """
 
 
@@ -69,21 +58,13 @@ class DenseMean:
         return self._group.takes_two and not self._group.topology.varies
 
     @torch.no_grad()
-    def run(
-        self,
-        layout: BucketLayout,
-        buffer: Tensor,
-        result: Result,
-        within: BackwardPass,
-        *,
-        beside: bool = False,
-    ) -> None:
+    def run(self, bucket: BegunBucket, *, beside: bool = False) -> None:
         """See `Reduction.run`.
 
         Raises:
             RanksDifferError: on every rank, naming ranks and their steps, where steps matter.
         """
-        del layout
+        _, buffer, result, within = bucket
         self._compare(buffer.device, within)
         payload = self._payload(buffer)
         if self._group.num_workers > 1:
@@ -147,17 +128,10 @@ class Compressing:
         return False
 
     @torch.no_grad()
-    def run(
-        self,
-        layout: BucketLayout,
-        buffer: Tensor,
-        result: Result,
-        within: BackwardPass,
-        *,
-        beside: bool = False,
-    ) -> None:
+    def run(self, bucket: BegunBucket, *, beside: bool = False) -> None:
         """See `Reduction.run`."""
         assert not beside
+        layout, buffer, result, within = bucket
         compressor = self._compressors.of(layout.names, within.number)
         flat = buffer.to(torch.float32)
         flat.mul_(1 / (self._num_workers * within.scale))

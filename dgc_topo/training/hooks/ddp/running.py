@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from dgc_topo.training.hooks.ddp.passes import BackwardPass, Result
+from dgc_topo.training.hooks.ddp.passes import BackwardPass, BegunBucket, Result
 from dgc_topo.training.hooks.ddp.reduction import Reduction
 from dgc_topo.training.hooks.layout import BucketLayout
 from dgc_topo.training.summing import SummingThread
@@ -82,7 +82,8 @@ class PassRunner:
             [] if buffer.device.type == "cpu" else [buffer.device]
         )
         result: Result = torch.futures.Future(devices=devices)
-        job = partial(self._run, layout, buffer, result, self._pass, is_last=is_last)
+        bucket = BegunBucket(layout, buffer, result, self._pass)
+        job = partial(self._run, bucket, is_last=is_last)
         is_busy = self._thread is not None and not self._thread.is_idle
         self._pass.num_begun += 1
         goes_beside = is_last and not devices and self._reduction.takes_two
@@ -98,16 +99,7 @@ class PassRunner:
             return cast("torch.futures.Future[Tensor]", result)
         return result.then(_value_of)
 
-    def _run(
-        self,
-        layout: BucketLayout,
-        buffer: Tensor,
-        result: Result,
-        within: BackwardPass,
-        *,
-        is_last: bool,
-        beside: bool = False,
-    ) -> None:
+    def _run(self, bucket: BegunBucket, *, is_last: bool, beside: bool = False) -> None:
         """Average a bucket; whatever happens, the backward pass gets a result.
 
         With *beside* those before it may still be under way on the thread.
@@ -115,19 +107,20 @@ class PassRunner:
         try:
             if self._failure is not None:
                 raise self._failure  # noqa: TRY301  # the next bucket cannot do without this one
-            self._reduction.run(layout, buffer, result, within, beside=beside)
+            self._reduction.run(bucket, beside=beside)
             if beside and self._thread is not None:
                 self._thread.wait()
             if is_last:
-                within.close()
+                bucket.within.close()
         except BaseException as error:  # noqa: BLE001  # backward() raises it
             self._failure = error
-            within.fail(error)
-            if not result.done():
-                result.set_result(
+            bucket.within.fail(error)
+            if not bucket.result.done():
+                where = f"hook: step {bucket.within.number}"
+                bucket.result.set_result(
                     error
                     if isinstance(error, HookError)
-                    else HookError(f"hook: step {within.number}: {type(error).__name__}: {error}")
+                    else HookError(f"{where}: {type(error).__name__}: {error}")
                 )
 
 
