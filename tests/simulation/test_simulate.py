@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -92,14 +93,17 @@ def test_placement_puts_ranks_on_hosts():
 def test_ten_thousand_idle_ranks_and_a_long_chain():
     """Steps that touch few ranks stay cheap: those that do nothing cost next to nothing."""
     steps = [reduce(rank, rank + 1) for rank in range(300)]
-    fastest_s = {}
+    fewest_s = {}  # of the processor's time, which other work on this machine leaves alone
     for world_size in (301, 10_000):
         schedule = Schedule.from_steps(world_size, 1, steps, goal="part")
         network = star(world_size, 1.0)
-        runs = [simulate_schedule(schedule, network, DenseSizes(1, 1)) for _ in range(3)]
-        assert {run.time_s for run in runs} == {300.0}
-        fastest_s[world_size] = min(run.wall_s for run in runs)
-    assert fastest_s[10_000] < 10 * fastest_s[301]
+        worked_s = []
+        for _ in range(3):
+            before_s = time.thread_time()
+            assert simulate_schedule(schedule, network, DenseSizes(1, 1)).time_s == 300.0
+            worked_s.append(time.thread_time() - before_s)
+        fewest_s[world_size] = min(worked_s)
+    assert fewest_s[10_000] < 10 * fewest_s[301]
 
 
 def test_host_overhead_and_reduction():

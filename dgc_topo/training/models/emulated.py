@@ -1,8 +1,7 @@
 """Emulated models: they sleep for a zoo model's compute time, and send gradients of its shapes.
 
 They isolate the network: the communication of a large model's gradients is measured on machines
-that
-could not compute them.  Nothing is learnt.
+that could not compute them.  Nothing is learnt.
 """
 
 from __future__ import annotations

@@ -169,16 +169,23 @@ def test_a_model_that_is_none_is_refused_before_anything_is_probed(launched, tmp
 
 @pytest.mark.alone
 def test_the_probed_rate_is_the_rate_of_the_labs_links():
+    """A machine that is busy slows a link down, and nothing speeds it up: the best probe counts."""
     rate = 400e6
+    payload = 1448 / 1514 * rate
+    one_way, both_ways = [], []
     with ExitStack() as stack:
         try:
             lab = stack.enter_context(Lab(LabSpec(num_hosts=2, rate_bits_per_s=rate)))
         except LabError as error:
             pytest.skip(str(error))
         session = stack.enter_context(Session(lab, 2))
-        facts, _ = session.call("tests.workers.lab.jobs:probed", {"longest_s": 0.25})
-    payload = 1448 / 1514 * rate
-    assert facts["bandwidth_bits_per_s"] == pytest.approx(payload, rel=0.04)
-    assert 0.85 * payload < facts["both_ways_bits_per_s"] < 1.03 * payload
+        for _ in range(5):
+            facts, _ = session.call("tests.workers.lab.jobs:probed", {"longest_s": 0.25})
+            one_way.append(facts["bandwidth_bits_per_s"] / payload)
+            both_ways.append(facts["both_ways_bits_per_s"] / payload)
+            if max(one_way) > 0.96 and max(both_ways) > 0.85:
+                break
+    assert 0.96 < max(one_way) < 1.04
+    assert 0.85 < max(both_ways) < 1.03
     assert [each["interface"] for each in facts["interfaces"]] == ["eth0", "eth0"]
     assert [each["line_bits_per_s"] for each in facts["interfaces"]] == [None, None]

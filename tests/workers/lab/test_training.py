@@ -111,10 +111,18 @@ def test_a_phase_is_stretched_by_the_processor_time_it_took():
     while time.thread_time() - before < 0.02:
         pass
     assert clock.lap() >= 0.1
-    time.sleep(0.05)  # waiting is no work
-    assert clock.lap() < 0.09
+    assert min(_more_than_slept_s(clock) for _ in range(20)) < 0.01  # waiting is no work
     plain = PhaseClock(torch.device("cpu"))
     assert min(plain.lap() for _ in range(20)) < 0.05
+
+
+def _more_than_slept_s(clock: PhaseClock) -> float:
+    """Return what a lap takes beyond a sleep in it, which a busy machine may prolong."""
+    clock.start()
+    before = time.perf_counter()
+    time.sleep(0.01)
+    slept_s = time.perf_counter() - before
+    return clock.lap() - slept_s
 
 
 def test_a_lab_section_becomes_a_specification(tmp_path):
