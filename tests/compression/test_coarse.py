@@ -22,7 +22,7 @@ def flat(tensors):
     return torch.cat([tensor.flatten() for tensor in tensors.values()]).double()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     name=st.sampled_from(NAMES),
     num=st.integers(1, 5),

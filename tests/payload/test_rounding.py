@@ -50,7 +50,7 @@ def payload_of(
 TOPOLOGIES = [case for case in ALL_REDUCE if case[1].get("server") != "dedicated"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(TOPOLOGIES),
     st.integers(1, 9),
@@ -117,7 +117,7 @@ def test_the_size_of_everything_held_is_that_of_one_message(wire_dtype):
     assert promised == payload.pack(0, 1).numel()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(TOPOLOGIES),
     st.integers(2, 9),

@@ -44,7 +44,7 @@ def entries(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(places), torch.from_numpy((signs * sizes * scale).astype(np.float32))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(entries(), st.sampled_from(COARSE_DTYPES))
 def test_no_section_misses_more_than_a_quarter_and_steps_are_found_again(given_, wire_dtype):
     indices, values = given_

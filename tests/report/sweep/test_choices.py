@@ -128,7 +128,7 @@ def falling(power, gain, bandwidths):
     st.floats(1.05, 50.0),
     st.lists(st.floats(1e7, 1e11), min_size=2, max_size=12, unique=True),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_break_even_is_where_a_straight_line_crosses(power, gain, bandwidths):
     """A power law is straight on logarithmic axes: interpolation is exact, wherever points lie."""
     bandwidths = sorted(bandwidths)
