@@ -6,21 +6,23 @@ from torch import Tensor
 
 from tests.runtime.cluster import Cluster
 from tests.training.averaging.test_own_rule import ELASTIC
-from tests.training.optimizer.training import (
-    adamw,
+from tests.training.optimizer.by_hand import (
     averaged_by_hand,
     dgc_by_hand,
     gossip_by_hand,
     local_sgd_by_hand,
+    push_sum_by_hand,
+    train_plainly,
+    updates_by_hand,
+)
+from tests.training.optimizer.training import (
+    adamw,
     nesterov,
     one_group,
-    push_sum_by_hand,
     rmsprop,
     sgd,
     train,
-    train_plainly,
     train_shared,
-    updates_by_hand,
 )
 
 
