@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
+
+
+class Purpose(IntEnum):
+    """Purposes of a training's random numbers: the last word of their streams' names."""
+
+    PERMUTATION = 0  #: of an epoch's samples
+    OFFSET = 1  #: of an epoch's text
+    AUGMENTATION = 2
+    MODEL = 3  #: what the model itself draws, as for dropout
+    GRADIENTS = 4  #: of emulated models
+    DIVISION = 7  #: of the data by their labels
 
 
 def stream_seed(*words: int) -> int:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from dgc_topo.compression.accumulation import Staleness
-from dgc_topo.seeds import stream_seed
 from dgc_topo.sizes import is_sparse
 from dgc_topo.training.averaging.base import Averager, Setup
 from dgc_topo.training.averaging.gradients import GradientAverager
@@ -22,16 +21,9 @@ from dgc_topo.training.checks import check_loss
 from dgc_topo.training.clocks import PhaseClock
 from dgc_topo.training.job import Job
 from dgc_topo.training.learning import learning_task, shard_of
-from dgc_topo.training.models import (
-    Batch,
-    EmulatedTask,
-    LearningTask,
-    Score,
-    Task,
-)
+from dgc_topo.training.models import Batch, EmulatedTask, LearningTask, Score, Task
+from dgc_topo.training.randoms import Randoms
 from dgc_topo.zoo import load_model
-
-_RANDOMS = 3  # purpose of the numbers a model draws, beside those of dgc_topo.training.data.batches
 
 
 class Computed(NamedTuple):
@@ -305,39 +297,6 @@ def task_of(job: Job, place: int, num_workers: int, device: torch.device) -> Tas
         compute_s = share * float(train.options["compute_s"])
     assert train.max_steps_per_epoch is not None
     return EmulatedTask(shard, device, model, compute_s, train.max_steps_per_epoch)
-
-
-class Randoms:
-    """Random numbers that one rank's model draws (dropout), another stream for every worker.
-
-    In the block they are the rank's own; afterwards they are put away.
-    """
-
-    def __init__(self, seed: int, place: int, device: torch.device) -> None:
-        self._cuda = device if device.type == "cuda" else None
-        torch.manual_seed(stream_seed(seed, place, _RANDOMS))
-        self.__exit__()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the state, by device."""
-        states = {"cpu": self._cpu_state}
-        return states if self._cuda is None else states | {"cuda": self._cuda_state}
-
-    def load_state_dict(self, states: Mapping[str, Tensor]) -> None:
-        """Go on from a state; a device that was not there begins anew."""
-        self._cpu_state = states["cpu"]
-        if self._cuda is not None and "cuda" in states:
-            self._cuda_state = states["cuda"]
-
-    def __enter__(self) -> None:
-        torch.set_rng_state(self._cpu_state)
-        if self._cuda is not None:
-            torch.cuda.set_rng_state(self._cuda_state, self._cuda)
-
-    def __exit__(self, *_: object) -> None:
-        self._cpu_state = torch.get_rng_state()
-        if self._cuda is not None:
-            self._cuda_state = torch.cuda.get_rng_state(self._cuda)
 
 
 def _adopt(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> None:

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dgc_topo.seeds import stream_seed
+from dgc_topo.seeds import Purpose, stream_seed
 
-_PERMUTATION, _OFFSET, _AUGMENTATION = range(3)
 CROP_FLIP_RANDOMS = 3  #: random numbers that `crop_flip` needs per image
 _FLIP_BELOW = 0.5
 
@@ -98,7 +97,7 @@ class Shard:
             return f"batches of {', '.join(map(str, self.batch_sizes))}"
         return f"{self.num_workers} workers x batch {self.batch_size}"
 
-    def generator(self, epoch: int, purpose: int) -> torch.Generator:
+    def generator(self, epoch: int, purpose: Purpose) -> torch.Generator:
         """Return the random numbers of an *epoch*, the same on every worker."""
         return torch.Generator().manual_seed(stream_seed(self.seed, epoch, purpose))
 
@@ -133,7 +132,7 @@ class SampleBatches:
 
     def indices(self, epoch: int) -> Tensor:
         """Return the indices of our samples, int64, shape (steps_per_epoch, batch_size)."""
-        generator = self.shard.generator(epoch, _PERMUTATION)
+        generator = self.shard.generator(epoch, Purpose.PERMUTATION)
         order = torch.randperm(self.num_samples, generator=generator)
         if self.own is None:
             return self._ours(order)
@@ -148,7 +147,7 @@ class SampleBatches:
         Returns:
             float32 in [0, 1), shape (steps_per_epoch, batch_size, per_sample).
         """
-        generator = self.shard.generator(epoch, _AUGMENTATION)
+        generator = self.shard.generator(epoch, Purpose.AUGMENTATION)
         return self._ours(torch.rand(self.num_samples, per_sample, generator=generator))
 
     def _ours(self, rows: Tensor) -> Tensor:
@@ -198,7 +197,7 @@ class StreamBatches:
         shard, bptt = self.shard, self.bptt
         length = self.steps_per_epoch * bptt
         slack = len(self.tokens) - 1 - length * shard.global_batch_size
-        generator = shard.generator(epoch, _OFFSET)
+        generator = shard.generator(epoch, Purpose.OFFSET)
         offset = int(torch.randint(slack + 1, (), generator=generator))
         start = offset + shard.begin * length
         ours = self.tokens[start : start + shard.batch_size * length + 1]

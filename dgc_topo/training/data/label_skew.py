@@ -14,12 +14,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dgc_topo.seeds import stream_seed
+from dgc_topo.seeds import Purpose, stream_seed
 from dgc_topo.training.data.batches import SampleBatches, Shard
 from dgc_topo.training.data.dataset import ImageDataset
 from dgc_topo.training.data.samples import SampleDataset, TensorSamples
-
-_DIVISION = 7  # purpose of the random numbers, beside those of `batches` and of a rank's model
 
 
 def sample_batches(dataset: ImageDataset | SampleDataset, shard: Shard) -> SampleBatches:
@@ -75,7 +73,7 @@ def divided_by_label(
         concentration: Of the Dirichlet distribution, above 0.
         seed: The division depends on nothing else.
     """
-    random = np.random.default_rng(stream_seed(seed, num_workers, _DIVISION))
+    random = np.random.default_rng(stream_seed(seed, num_workers, Purpose.DIVISION))
     classes = np.unique(labels.numpy(), return_inverse=True)[1]
     sizes = np.bincount(classes)
     shares = random.dirichlet(np.full(len(sizes), concentration), num_workers)

@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dgc_topo.seeds import stream_seed
+from dgc_topo.seeds import Purpose, stream_seed
 from dgc_topo.training.clocks import wait_until
 from dgc_topo.training.models.task import Batch, Task
 from dgc_topo.zoo import Layer, Model
-
-_GRADIENTS = 4  # purpose of the random numbers, beside those of dgc_topo.training.rank
 
 
 class EmulationPace:
@@ -175,7 +173,7 @@ class EmulatedTask(Task):
     @cached_property
     def gradients(self) -> list[list[Tensor]]:
         """This worker's gradients by layer: normal numbers of its seed, the same in every step."""
-        seed = stream_seed(self.shard.seed, self.shard.rank, _GRADIENTS)
+        seed = stream_seed(self.shard.seed, self.shard.rank, Purpose.GRADIENTS)
         generator = torch.Generator().manual_seed(seed)
         return [
             [torch.randn(shape, generator=generator).to(self.device) for shape in layer.tensors]
