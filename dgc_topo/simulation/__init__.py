@@ -17,8 +17,9 @@ from dgc_topo.simulation.goal import write_goal
 from dgc_topo.simulation.maxmin import max_min_rates
 from dgc_topo.simulation.progress import ScheduleProgress
 from dgc_topo.simulation.run import ScheduleRun, UnreachableError, simulate_schedule
+from dgc_topo.simulation.step_sizes import Sizes
 from dgc_topo.simulation.tally import Bounds
-from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, UnionSizes
 from dgc_topo.simulation.unions import independent_growth, power_growth
 from dgc_topo.simulation.workload import Workload
 from dgc_topo.simulation.workload_sources import load_workload

@@ -14,7 +14,8 @@ from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation.arguments import check_balance, check_density, check_density_of
 from dgc_topo.simulation.bounds import goal_bound_s, network_bound_s
 from dgc_topo.simulation.placed_sizes import PlacedSizes
-from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, UnionSizes
+from dgc_topo.simulation.step_sizes import Sizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, UnionSizes
 from dgc_topo.simulation.unions import Growth, growth_of
 from dgc_topo.sizes import FLOAT_BYTES, entries_of, is_sparse
 from dgc_topo.wire.coding import DENSE_BYTES, WireCoding, check_dense_dtype

@@ -22,8 +22,8 @@ from dgc_topo.simulation.meetings import BulkError, Meetings
 from dgc_topo.simulation.pattern import Pattern, Patterns, is_one
 from dgc_topo.simulation.resources import Resources
 from dgc_topo.simulation.shape import StepShape, shape_of
+from dgc_topo.simulation.step_sizes import AlikeSizes, Sizes, StepSizes, checked_sizes
 from dgc_topo.simulation.tally import Tally
-from dgc_topo.simulation.transfer_sizes import AlikeSizes, Sizes, StepSizes, checked_sizes
 from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.work import MAKES, READS, CodingHistory, Work
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Schedule, Step
-from dgc_topo.simulation.transfer_sizes import Sizes, checked_sizes
+from dgc_topo.simulation.step_sizes import Sizes, checked_sizes
 
 #: Readers keep sizes and times in 64 bits; this is the first number that is too large.
 _TOO_MUCH = 2.0**64

@@ -6,7 +6,8 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray
 from dgc_topo.schedule import Schedule, Step, then
-from dgc_topo.simulation.transfer_sizes import StepSizes, UnionSizes
+from dgc_topo.simulation.step_sizes import StepSizes
+from dgc_topo.simulation.transfer_sizes import UnionSizes
 from dgc_topo.simulation.unions import Growth
 from dgc_topo.wire.coding import EntryCoding, WireCoding
 

@@ -21,8 +21,8 @@ from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation.agenda import OVER, Agenda, count_down
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern, Patterns
+from dgc_topo.simulation.step_sizes import Sizes, checked_sizes
 from dgc_topo.simulation.tally import Tally
-from dgc_topo.simulation.transfer_sizes import Sizes, checked_sizes
 from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.work import MAKES, READS, CodingHistory, Work
 

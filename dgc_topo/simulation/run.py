@@ -19,8 +19,9 @@ from dgc_topo.simulation.engines import Engine, UsedEngine, run_engine
 from dgc_topo.simulation.flows import Flows
 from dgc_topo.simulation.fluid import Fluid, change_links
 from dgc_topo.simulation.progress import ScheduleProgress
+from dgc_topo.simulation.step_sizes import Sizes
 from dgc_topo.simulation.tally import Bounds, Tally
-from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
+from dgc_topo.simulation.transfer_sizes import fit_sizes
 from dgc_topo.simulation.watching import StepWatch
 
 _SHOWN = 4  # links and pairs of ranks named in an error

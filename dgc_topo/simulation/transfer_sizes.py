@@ -7,12 +7,9 @@ the number of contributions that a chunk has merged by then.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from numbers import Real
-from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,76 +18,9 @@ from dgc_topo.schedule import Schedule, Step
 from dgc_topo.schedule.completion import Merge, reselects
 from dgc_topo.schedule.contributors import Contributors, require_countable
 from dgc_topo.simulation.kept_steps import KeptSteps, Merged, find_kept
+from dgc_topo.simulation.step_sizes import CutSizes, Merging, Sizes, StepSizes, spread
 from dgc_topo.simulation.unions import Growth, growth_of, kept_growth, require
 from dgc_topo.wire.coding import SORTED_ENTRIES, EntryCoding, WireCoding
-
-
-class Merging(NamedTuple):
-    """Work of adding the coded transfers of a step to their receivers' entries.
-
-    Attributes:
-        num_bytes: Bytes that adding each transfer reads, shape (num_transfers,): those that arrive
-            and the receiver's own; 0 if a transfer only replaces.
-        is_sort: True for transfers that are sorted, because many entries meet; same shape.
-    """
-
-    num_bytes: FloatArray
-    is_sort: BoolArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepSizes:
-    """Sizes of the transfers of one step.
-
-    Attributes:
-        num_bytes: Bytes of each transfer, shape (num_transfers,); if all are alike, preferably one
-            number that `numpy.broadcast_to` has spread.
-        find_merging: Function that finds the work of adding them entry by entry, which only some
-            networks need; None for dense messages.
-    """
-
-    num_bytes: FloatArray
-    find_merging: Callable[[], Merging] | None = None
-
-    @property
-    def is_sparse(self) -> bool:
-        """True for messages of entries."""
-        return self.find_merging is not None
-
-
-@runtime_checkable
-class Sizes(Protocol):
-    """Sizes of the transfers of a schedule."""
-
-    def of_step(self, step_index: int, step: Step) -> StepSizes:
-        """Return the sizes of a step's transfers; called for every step, in order.
-
-        An index that is not above the last one begins a new run: a run may be begun by one engine
-        and left to the other.
-        """
-
-
-@runtime_checkable
-class AlikeSizes(Sizes, Protocol):
-    """Sizes that are known for many steps at once, where all messages of a step are alike."""
-
-    def of_alike_steps(self, kept: KeptSteps, which: range) -> FloatArray | None:
-        """Return the bytes of a message of each of these steps; None if a step's differ."""
-
-
-@runtime_checkable
-class CutSizes(Sizes, Protocol):
-    """Sizes of a buffer that has been cut into chunks, and fits only schedules with these."""
-
-    def check_fit(self, schedule: Schedule) -> None:
-        """Refuse a schedule for which these sizes were not made.
-
-        Raises:
-            ValueError: naming what differs.
-        """
-
-
-_LARGE = 1e200  # bytes of which a step's sum is finite for sure
 
 
 def fit_sizes(sizes: Sizes | float, schedule: Schedule) -> Sizes:
@@ -117,34 +47,6 @@ def _check_same(what: str, made_for: int, schedule_has: int) -> None:
             f"sizes: made for {made_for} {what}, but the schedule has {schedule_has}; expected "
             "sizes made for this schedule"
         )
-
-
-def checked_sizes(sizes: Sizes, step_index: int, step: Step) -> StepSizes:
-    """Return the sizes of a step.
-
-    Raises:
-        ValueError: if a size is negative or not finite, or there is not one per transfer.
-    """
-    found = sizes.of_step(step_index, step)
-    num_bytes = found.num_bytes
-    if num_bytes.shape != (len(step),):
-        raise ValueError(
-            f"step {step_index}: sizes of shape {num_bytes.shape}, expected ({len(step)},)"
-        )
-    if num_bytes.strides == (0,) and len(step) and 0 <= float(num_bytes[0]) < _LARGE:
-        return found
-    if not (num_bytes.min(initial=0.0) >= 0 and num_bytes.sum() < np.inf):
-        index = int(np.argmin((num_bytes >= 0) & np.isfinite(num_bytes)))
-        raise ValueError(
-            f"step {step_index}: {step[index]}: {num_bytes[index]} bytes, "
-            "expected a finite number, 0 or more"
-        )
-    return found
-
-
-def spread(value: float, count: int) -> FloatArray:
-    """Return an array of *count* equal numbers that takes the memory of one."""
-    return np.broadcast_to(np.array([value]), (count,))
 
 
 class DenseSizes:

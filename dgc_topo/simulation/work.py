@@ -10,7 +10,7 @@ from dgc_topo.arrays import BoolArray, FloatArray, IntArray
 from dgc_topo.network.costs import EndCosts
 from dgc_topo.schedule import Step
 from dgc_topo.simulation.pattern import Pattern
-from dgc_topo.simulation.transfer_sizes import StepSizes
+from dgc_topo.simulation.step_sizes import StepSizes
 
 
 class Work:

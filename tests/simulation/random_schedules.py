@@ -16,7 +16,7 @@ import numpy as np
 from dgc_topo.arrays import IntArray
 from dgc_topo.schedule import Schedule, Step, beside, copy, fold, place, reduce, then
 from dgc_topo.simulation import DenseSizes, Sizes, UnionSizes
-from dgc_topo.simulation.transfer_sizes import Merging, StepSizes
+from dgc_topo.simulation.step_sizes import Merging, StepSizes
 from dgc_topo.topology import load_topology
 from tests.strategies import ALL_REDUCE, GOSSIP
 

@@ -23,7 +23,7 @@ from dgc_topo.simulation import (
     simulate_flows,
     simulate_schedule,
 )
-from dgc_topo.simulation.transfer_sizes import StepSizes
+from dgc_topo.simulation.step_sizes import StepSizes
 from dgc_topo.topology import load_topology
 from tests.simulation.slow import slow_flows, slow_max_min, slow_schedule
 from tests.strategies import ALL_REDUCE, GOSSIP, PUSH

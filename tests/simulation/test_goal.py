@@ -8,7 +8,7 @@ import pytest
 
 from dgc_topo.schedule import Schedule, copy, gather, reduce
 from dgc_topo.simulation import DenseSizes, write_goal
-from dgc_topo.simulation.transfer_sizes import StepSizes
+from dgc_topo.simulation.step_sizes import StepSizes
 from dgc_topo.topology import load_topology
 
 

@@ -21,12 +21,12 @@ from dgc_topo.simulation import (
     simulate_flows,
     simulate_schedule,
 )
+from dgc_topo.simulation.step_sizes import StepSizes
 from dgc_topo.simulation.training import (
     DenseEncoding,
     TrainingStep,
     simulate_training_step,
 )
-from dgc_topo.simulation.transfer_sizes import StepSizes
 from dgc_topo.simulation.workload_sources import whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding, WireCoding

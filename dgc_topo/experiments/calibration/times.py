@@ -15,8 +15,8 @@ from dgc_topo.network.calibrated import Parameters
 from dgc_topo.schedule import Schedule, Step
 from dgc_topo.simulation import DenseSizes, Fluid, Sizes, UnionSizes
 from dgc_topo.simulation.run import run_to_end
+from dgc_topo.simulation.step_sizes import StepSizes
 from dgc_topo.simulation.training.stream import BucketStream
-from dgc_topo.simulation.transfer_sizes import StepSizes
 from dgc_topo.simulation.work import count_products, merges_jointly
 from dgc_topo.wire.coding import EntryCoding
 

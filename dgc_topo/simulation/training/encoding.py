@@ -14,12 +14,8 @@ from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.schedule import Schedule
 from dgc_topo.schedule.completion import Merge
 from dgc_topo.simulation.placed_sizes import placed_sizes
-from dgc_topo.simulation.transfer_sizes import (
-    DenseSizes,
-    Sizes,
-    UnionSizes,
-    sections_per_chunk,
-)
+from dgc_topo.simulation.step_sizes import Sizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, UnionSizes, sections_per_chunk
 from dgc_topo.simulation.unions import Growth, independent_growth, power_growth, recorded_growth
 from dgc_topo.simulation.workload import LayerBucket
 from dgc_topo.sizes import FLOAT_BYTES, count_entries, entries_of

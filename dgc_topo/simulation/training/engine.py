@@ -20,6 +20,7 @@ from dgc_topo.simulation.bulk import BulkRun
 from dgc_topo.simulation.engines import Engine, run_engine
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.run import run_to_end
+from dgc_topo.simulation.step_sizes import Sizes
 from dgc_topo.simulation.tally import Bounds, Tally
 from dgc_topo.simulation.training.encoding import DenseEncoding, Encoding
 from dgc_topo.simulation.training.result import SimulatedTraffic, StepRun
@@ -31,7 +32,7 @@ from dgc_topo.simulation.training.timeline import (
     compute_timeline,
     decode_times,
 )
-from dgc_topo.simulation.transfer_sizes import DenseSizes, Sizes, fit_sizes
+from dgc_topo.simulation.transfer_sizes import DenseSizes, fit_sizes
 from dgc_topo.simulation.watching import StepWatch
 from dgc_topo.simulation.workload import LayerBucket, Workload, fill_buckets
 from dgc_topo.sizes import FLOAT_BYTES

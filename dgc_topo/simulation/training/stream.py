@@ -18,7 +18,8 @@ from dgc_topo.schedule import Schedule
 from dgc_topo.simulation.fluid import Fluid
 from dgc_topo.simulation.pattern import Pattern
 from dgc_topo.simulation.progress import ScheduleProgress
-from dgc_topo.simulation.transfer_sizes import Sizes, fit_sizes
+from dgc_topo.simulation.step_sizes import Sizes
+from dgc_topo.simulation.transfer_sizes import fit_sizes
 
 
 class BucketStream(ScheduleProgress):

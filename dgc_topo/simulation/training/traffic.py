@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulation.step_sizes import checked_sizes
 from dgc_topo.simulation.training.engine import TrainingStep
-from dgc_topo.simulation.transfer_sizes import checked_sizes, fit_sizes
+from dgc_topo.simulation.transfer_sizes import fit_sizes
 
 
 def bytes_per_edge(step: TrainingStep, schedule: Schedule) -> dict[tuple[int, int], float]:
