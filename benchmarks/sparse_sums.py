@@ -92,7 +92,7 @@ class Counted:
         pack = payload.pack
 
         def counted(chunk: int, count: int) -> Tensor:
-            self.entries += len(payload._take(chunk, chunk + count).indices)  # noqa: SLF001  # no other door
+            self.entries += len(payload._pieces.take(chunk, chunk + count).indices)  # noqa: SLF001  # no other door
             return pack(chunk, count)
 
         vars(payload)["pack"] = counted

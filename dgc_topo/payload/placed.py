@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.payload.base import Payload
+from dgc_topo.payload.pieces import Pieces
 from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.union import Entries
 from dgc_topo.wire.body import most_body_bytes
@@ -42,14 +43,14 @@ class PlacesPayload(SparsePayload):
 
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
         """Return the size of a message with an entry for every element."""
-        _, length = self._range(chunk, chunk + count)
+        _, length = self._pieces.run(chunk, chunk + count)
         return HEADER_BYTES + most_body_bytes(_CODING, length)
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the places in a run, encoded once for all who get them."""
-        entries = self._take(chunk, chunk + count)
+        entries = self._pieces.take(chunk, chunk + count)
         if self._packed is None or self._packed[0] is not entries:
-            message = encode(*entries, *self._range(chunk, chunk + count), _CODING, self._unit)
+            message = encode(*entries, *self._pieces.run(chunk, chunk + count), _CODING, self._unit)
             self._packed = entries, message
         return self._packed[1]
 
@@ -81,7 +82,7 @@ class PlacedPayload(SparsePayload):
 
     def passes(self) -> Iterator[Payload]:
         """Yield the places; then the values, numbered by the places of the sum."""
-        own, scales = self._joined(), self._scales
+        own, scales = self._pieces.joined(), self._scales
         first = PlacesPayload(own.indices, self.length)
         yield first
         places = first.indices
@@ -97,7 +98,8 @@ class PlacedPayload(SparsePayload):
             scales=scales,
         )
         yield numbered
-        self._pieces = [Entries(places[numbered.indices], numbered.values)]
+        whole = Entries(places[numbered.indices], numbered.values)
+        self._pieces = Pieces(whole, (0, self.length))
         self._packed = self._first = self._scales = None  # a second run begins with the sum
         taken = numbered.take_back()
         if taken is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
 
 import torch
@@ -16,9 +15,10 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
+from dgc_topo.payload.pieces import Pieces
 from dgc_topo.payload.reselection import Quotas, Reselection
 from dgc_topo.payload.rounding import Received, Rounding
-from dgc_topo.payload.union import Entries, check_entries, join, position, union_sum
+from dgc_topo.payload.union import Entries, check_entries, position, union_sum
 from dgc_topo.schedule import Goal
 from dgc_topo.schedule.completion import Merge, Role
 from dgc_topo.wire.body import most_body_bytes
@@ -36,9 +36,6 @@ class SparsePayload:
 
     Values at the same index are added in rank order; a copy replaces the run's entries; other
     weights scale.  Entries whose sum is 0 stay: dropping them would cost more than sending them.
-
-    The entries are kept per run of chunks and cut or joined where a transfer begins or ends, so
-    that a step costs what it moves, not what the buffer holds.
 
     Every message is coded on its own (wire/FORMAT.md): as run lengths, packed gaps, a bitmap, or
     dense, whichever takes the fewest bytes.  A run that arrives dense has an entry for each of its
@@ -107,14 +104,12 @@ class SparsePayload:
         self._scales = scales
         self._rounding: Rounding | None = None  # of a run with coarse values
         self._bounds_of = bounds_of
-        self._bounds: Sequence[int] = (0, length)
-        self._starts = [0]  # first chunk of each piece; the pieces cover all chunks
-        self._pieces = [Entries(indices.detach(), values.detach())]
+        self._pieces = Pieces(Entries(indices.detach(), values.detach()), (0, length))
         self.quotas = quotas
         self._reselection: Reselection | None = None  # of a run, unless it is exact
         self._taken: list[Entries] = []  # out of the sum, by this rank
         # Entries of a run of chunks, and their message; only the first one before any merge.
-        self._first = None if message is None else (self._pieces[0], message)
+        self._first = None if message is None else (self._pieces.first, message)
         self._packed = self._first
 
     def __repr__(self) -> str:
@@ -128,32 +123,32 @@ class SparsePayload:
     @property
     def device(self) -> device:
         """Device of the entries."""
-        return self._pieces[0].values.device
+        return self._pieces.first.values.device
 
     @property
     def indices(self) -> Tensor:
         """Indices of the entries, shape (num_entries,), int64, strictly ascending."""
-        return self._joined().indices
+        return self._pieces.joined().indices
 
     @property
     def values(self) -> Tensor:
         """Values of the entries, shape (num_entries,), float32."""
-        return self._joined().values
+        return self._pieces.joined().values
 
     @property
     def num_entries(self) -> int:
         """Number of entries held now."""
-        return sum(len(piece.indices) for piece in self._pieces)
+        return self._pieces.num_entries
 
     def encoded_bytes(self) -> int:
         """Return the bytes of everything held now as one message, header included.
 
         More than 2**31 elements are as many messages as it takes.
         """
-        if self._first is not None and self._first[0] is self._pieces[0]:
+        if self._first is not None and self._first[0] is self._pieces.first:
             return len(self._first[1])
         if self.coding.is_coarse and self.length <= MAX_RUN:  # how wide it is depends on the values
-            return len(encode(*self._joined(), 0, self.length, self.coding, self._scales))
+            return len(encode(*self._pieces.joined(), 0, self.length, self.coding, self._scales))
         indices, total = self.indices, 0
         for start in range(0, self.length, MAX_RUN):
             length = min(MAX_RUN, self.length - start)
@@ -181,7 +176,7 @@ class SparsePayload:
         Raises:
             ValueError: if rejected entries of some chunk would be lost.
         """
-        whole, bounds = self._joined(), self._bounds_of(self.length, num_chunks)
+        whole, bounds = self._pieces.joined(), self._bounds_of(self.length, num_chunks)
         if self.quotas is not None:
             assert role is not None  # whoever runs a schedule gives it
             self._reselection = Reselection(self.quotas, role, bounds)
@@ -193,8 +188,7 @@ class SparsePayload:
                 wire_dtype, bounds, first, on_scale=on_scale, agree=agree, role=role
             )
             self._scales = None  # a second run begins with the sum of the first
-        self._bounds = bounds
-        self._starts, self._pieces = [0], [whole]
+        self._pieces = Pieces(whole, bounds)
         self._packed = self._first
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
@@ -203,13 +197,13 @@ class SparsePayload:
 
     def most_bytes(self, chunk: int, count: int, world_size: int) -> int:
         """Return the size of a message with an entry for every element."""
-        _, length = self._range(chunk, chunk + count)
+        _, length = self._pieces.run(chunk, chunk + count)
         inside = () if self._rounding is None else self._rounding.bounds(chunk, chunk + count)
         return HEADER_BYTES + most_body_bytes(self.coding, length, 1 + len(inside))
 
     def pack(self, chunk: int, count: int) -> Tensor:
         """Return the run's entries in the wire format, encoded once for all who get them."""
-        entries = self._take(chunk, chunk + count)
+        entries = self._pieces.take(chunk, chunk + count)
         if self._packed is not None and self._packed[0] is entries:
             return self._packed[1]
         scales = None
@@ -217,8 +211,8 @@ class SparsePayload:
             entries, scales = self._on_scale(self._rounding, chunk, chunk + count)
         elif self._round_own:
             entries = self._rounded(entries)
-            self._put(chunk, chunk + count, entries)
-        run, coding = self._range(chunk, chunk + count), self.coding
+            self._pieces.put(chunk, chunk + count, entries)
+        run, coding = self._pieces.run(chunk, chunk + count), self.coding
         if self.merge_policy == "auto":
             coding = or_dense(coding, entries.indices, *run)
         message = encode(*entries, *run, coding, scales)
@@ -235,7 +229,7 @@ class SparsePayload:
         for first, end, covering in runs(received):
             weighted = weighted_terms(covering, rank)
             terms = [(factor, self._entries(source, first, end)) for factor, source in weighted]
-            self._put(first, end, union_sum(terms, self.device))
+            self._pieces.put(first, end, union_sum(terms, self.device))
             if self._rounding is not None:
                 self._rounding.arrived(first, end, weighted)
             if self._reselection is not None:
@@ -244,9 +238,11 @@ class SparsePayload:
     def finish(self) -> None:
         """End a run: join the entries and, if ranks are to agree, round them as messages are."""
         if self._rounding is not None and self._rounding.agree:
-            self._on_scale(self._rounding, 0, len(self._bounds) - 1)
-        whole = self._joined()
-        self._starts, self._pieces = [0], [self._rounded(whole) if self._round_own else whole]
+            self._on_scale(self._rounding, 0, len(self._pieces.bounds) - 1)
+        whole = self._pieces.joined()
+        if self._round_own:
+            whole = self._rounded(whole)
+        self._pieces = Pieces(whole, self._pieces.bounds)
         self._packed = self._first = None
 
     def take_back(self) -> Entries | None:
@@ -260,30 +256,30 @@ class SparsePayload:
     def _reselect(self, reselection: Reselection, first: int, end: int) -> None:
         """Keep only the share of the largest of those of the chunks that are complete now."""
         for begin, stop in reselection.completed(first, end):
-            kept, rejected = reselection.split(begin, stop, self._take(begin, stop))
-            self._put(begin, stop, kept)
+            kept, rejected = reselection.split(begin, stop, self._pieces.take(begin, stop))
+            self._pieces.put(begin, stop, kept)
             if rejected is not None:
                 self._taken.append(rejected)
 
     def _on_scale(self, rounding: Rounding, first: int, end: int) -> tuple[Entries, Scales]:
         """Return entries of chunks as messages hold them; if ranks are to agree, so do they."""
         if not rounding.agree and any(rounding.pending(first, end)):
-            entries = self._take(first, end)
+            entries = self._pieces.take(first, end)
             values, scales = rounded(*entries, rounding.bounds(first, end), rounding.wire_dtype)
             return Entries(entries.indices, values), scales
         for begin, stop in list(rounding.pending(first, end)):
-            kept, missed = rounding.round(begin, stop, self._take(begin, stop))
-            self._put(begin, stop, kept)
+            kept, missed = rounding.round(begin, stop, self._pieces.take(begin, stop))
+            self._pieces.put(begin, stop, kept)
             if missed is not None:
                 self._taken.append(missed)
-        return self._take(first, end), rounding.scales(first, end)
+        return self._pieces.take(first, end), rounding.scales(first, end)
 
     def _decode(self, arrival: Arrival) -> Received:
         transfer, message = arrival
         chunks = transfer.chunk, transfer.chunk_end
         bounds = () if self._rounding is None else self._rounding.bounds(*chunks)
         try:
-            found = decode_scaled(message, *self._range(*chunks), bounds)
+            found = decode_scaled(message, *self._pieces.run(*chunks), bounds)
             return Received(transfer, Entries(found.indices, found.values), found.scales)
         except WireError as error:
             raise WireError(f"{error} ({transfer})") from error
@@ -294,44 +290,9 @@ class SparsePayload:
     def _entries(self, source: Received | None, first: int, end: int) -> Entries:
         """Return the entries of *source* in the chunks first .. end - 1; None is this payload."""
         if source is None:
-            return self._take(first, end)
+            return self._pieces.take(first, end)
         if (first, end) == (source.transfer.chunk, source.transfer.chunk_end):
             return source.entries
         indices, values = source.entries
-        begin, stop = (position(indices, self._bounds[chunk]) for chunk in (first, end))
+        begin, stop = (position(indices, self._pieces.bounds[chunk]) for chunk in (first, end))
         return Entries(indices[begin:stop], values[begin:stop])
-
-    def _range(self, first: int, end: int) -> tuple[int, int]:
-        """Return the first element and the number of elements of the chunks first .. end - 1."""
-        return self._bounds[first], self._bounds[end] - self._bounds[first]
-
-    def _take(self, first: int, end: int) -> Entries:
-        """Return the entries of the chunks first .. end - 1."""
-        begin, stop = self._split(first), self._split(end)
-        if stop - begin > 1:
-            self._put(first, end, join(self._pieces[begin:stop]))
-        return self._pieces[begin]
-
-    def _put(self, first: int, end: int, entries: Entries) -> None:
-        """Replace the entries of the chunks first .. end - 1."""
-        begin, stop = self._split(first), self._split(end)
-        self._starts[begin:stop] = [first]
-        self._pieces[begin:stop] = [entries]
-
-    def _split(self, chunk: int) -> int:
-        """Make a piece begin at *chunk* and return its place; the end of all chunks counts."""
-        if chunk == len(self._bounds) - 1:
-            return len(self._starts)
-        place = bisect_left(self._starts, chunk)
-        if place == len(self._starts) or self._starts[place] != chunk:
-            indices, values = self._pieces[place - 1]
-            at = position(indices, self._bounds[chunk])
-            self._starts.insert(place, chunk)
-            self._pieces[place - 1 : place] = [
-                Entries(indices[:at], values[:at]),
-                Entries(indices[at:], values[at:]),
-            ]
-        return place
-
-    def _joined(self) -> Entries:
-        return join(self._pieces)
