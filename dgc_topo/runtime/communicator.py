@@ -43,11 +43,6 @@ class Communicator:
         self._kept: Schedule | None = None
         self._programs: dict[Hashable, Program] = {}
 
-    @property
-    def num_contributors(self) -> int:
-        """Number of ranks whose input counts: all but dedicated servers."""
-        return len(self.schedule().contributors)
-
     def schedule(self, iteration: int = 0) -> Schedule:
         """Return the schedule of an iteration; always the same one if the topology never varies."""
         if self._kept is not None:

@@ -22,7 +22,6 @@ from dgc_topo.tables.explain import shown
 
 _LARGEST = 1e30  # no time or rate of anything is beyond it
 _MOST = 1e18  # and no count of anything beyond this
-_PROBLEM = "{key} = {value}: expected {expected}"
 
 
 class OldKeyWarning(UserWarning):

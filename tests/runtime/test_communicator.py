@@ -170,12 +170,6 @@ def test_what_a_schedule_is_made_of_need_not_be_hashable():
     assert [line.split()[-1] for line in transport.log if "send" in line] == ["1", "2"]
 
 
-@pytest.mark.parametrize(("server", "expected"), [("dedicated", 3), ("colocated", 4)])
-def test_a_dedicated_server_does_not_contribute(server: str, expected: int):
-    topology = load_topology("parameter-server", {"server": server})
-    assert Communicator(topology, Recorder(0, 4)).num_contributors == expected
-
-
 def test_a_transport_refuses_what_it_cannot_carry(cluster: Cluster):
     device, eager_bytes, longest_wait, member = cluster.run(1, construction_errors)[0]
     assert "payload on meta, expected a device that" in device

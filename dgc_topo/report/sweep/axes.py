@@ -62,10 +62,6 @@ DENSITY = Axis(
 )
 
 
-def _latency_text(latency_s: float) -> str:
-    return f"{short(seconds_text(latency_s))} latency"
-
-
 #: Choices beside topology and density.
 OTHER_CHOICES = (
     Axis("overlap", "overlap", lambda value: "overlapping" if value else "after computing"),

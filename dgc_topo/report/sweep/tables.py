@@ -85,7 +85,6 @@ def best_table(swept: Swept) -> TextTable:
     return TextTable("The best way", note, (*head, "wrong topology"), rows)
 
 
-_CASE = ("topology", "density", "world_size", "workload", "network")
 _COMPARED = ("workload", "network", "bandwidth_bytes_per_s", "world_size")
 
 

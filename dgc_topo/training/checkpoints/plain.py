@@ -15,8 +15,6 @@ from torch import Tensor
 from dgc_topo.workers.plain_values import bytes_of
 
 _SCALARS = (bool, int, float, str, bytes, type(None))
-#: Containers that keep their type; others become plain lists, tuples and dictionaries, or errors.
-_MAPPINGS = (dict, OrderedDict)
 _DEEPEST = 100  # containers around a value; one that holds itself has no end
 _LONGEST = 80  # characters of a place in an error
 
