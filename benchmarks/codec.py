@@ -1,4 +1,4 @@
-"""How long a DGC step takes beside moving the bytes that it has to move.
+"""Time of a DGC step beside moving the bytes that it has to move.
 
 A step reads gradient, velocity and residual and writes the last two: 20 bytes per element.  The
 bound is the time of plain copies that move as many bytes, in the same process, in turn with the
@@ -213,7 +213,7 @@ class _Bench:
 
 
 class _Codec:
-    """What `DGC.compress` does with compressed tensors, and the encoding."""
+    """The work of `DGC.compress` on compressed tensors, and the encoding."""
 
     def __init__(self, bench: _Bench, config: DGCConfig, rule: Selection | None) -> None:
         self._bench = bench

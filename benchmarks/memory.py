@@ -1,4 +1,4 @@
-"""How much memory a piece of work needs at its peak, beyond what was there before."""
+"""Peak memory of a piece of work, beyond what was there before."""
 
 from __future__ import annotations
 

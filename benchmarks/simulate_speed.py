@@ -1,4 +1,4 @@
-"""How fast the simulator is: messages per second and peak memory, and how both grow with ranks.
+"""Speed of the simulator: messages per second and peak memory, and how both grow with ranks.
 
 Run ``python -m benchmarks.simulate_speed`` (about ten minutes); ``--only named`` runs one table,
 and ``--quick`` leaves out what takes minutes.  ``--against FOLDER`` runs every case alternately

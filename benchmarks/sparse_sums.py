@@ -112,7 +112,7 @@ class CountedPlaced(PlacedPayload):
 
 @dataclass
 class Row:
-    """What one way sends in one step, in entries of one rank's own.
+    """Traffic of one way in one step, in entries of one rank's own.
 
     Attributes:
         mean: Of all ranks.

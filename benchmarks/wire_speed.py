@@ -1,4 +1,4 @@
-"""How fast sparse messages are made and read, for each way to code their indices.
+"""Speed of making and reading sparse messages, for each way to code their indices.
 
 Run ``OMP_NUM_THREADS=1 python benchmarks/wire_speed.py`` (about two minutes).  Entries are drawn at
 random from 25.6 M elements, values are float32, and each number is the best of several runs.

@@ -1,4 +1,4 @@
-"""How long messages of version 2 take to make and to read, over what version 1's code took.
+"""Time to make and read messages of version 2, over what version 1's code took.
 
     OMP_NUM_THREADS=1 python -m benchmarks.wire_versions                 all rows, three minutes
     OMP_NUM_THREADS=1 python -m benchmarks.wire_versions --entries 100 1000 --values float32

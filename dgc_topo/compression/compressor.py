@@ -165,7 +165,7 @@ def restore(where: str, state: Mapping[str, object], sections: Sections) -> None
     """Copy a snapshot into the live tensors, all or nothing.
 
     Args:
-        where: What to call the compressor in an error.
+        where: Name of the compressor in errors.
         state: What `snapshot` returned, possibly with further keys.
         sections: The live tensors.
 

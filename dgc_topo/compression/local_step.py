@@ -46,7 +46,7 @@ class LocalStep:
     """The phases of a step, one after the other.
 
     Args:
-        where: What to call the compressor in an error.
+        where: Name of the compressor in errors.
         accumulation: Velocity and residual.
         selector: Picks what is sent.
         norm: Fast norm of the gradient, or None.

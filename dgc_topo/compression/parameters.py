@@ -29,7 +29,7 @@ def named_parameters(where: str, given: Parameters) -> dict[str, Tensor]:
     """Return the live parameters by name.
 
     Args:
-        where: What to call the compressor in an error.
+        where: Name of the compressor in errors.
         given: A module, tensors by name, or pairs such as ``model.named_parameters()``.
 
     Raises:

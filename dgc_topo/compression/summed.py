@@ -130,7 +130,7 @@ class Payloads:
         """Return the sums over compressed and over dense tensors, in memory of their own.
 
         Args:
-            where: What to call the compressor in an error.
+            where: Name of the compressor in errors.
             summed: A sum of such payloads; the compressed tensors may have become dense in it.
 
         Raises:

@@ -50,7 +50,7 @@ class DifferenceBoard:
         """Tell the others what this rank is at; return the error that names what differs.
 
         Args:
-            where: What to call the owner in errors.
+            where: Name of the owner in errors.
             settings: JSON values, by key.
         """
         found: dict[int, Mapping[str, Any]] = {self._rank: settings}

@@ -23,7 +23,7 @@ def in_steps(
     """Return settings of `DGCConfig` whose warm-up counts steps instead of epochs.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         warm_up_steps: Optimizer steps of the warm-up; 0 for none.
         settings: Others of `DGCConfig`, by name; ``warm_up`` is the paper's by default.
         elsewhere: Those that the caller does not take.

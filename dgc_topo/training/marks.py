@@ -41,7 +41,7 @@ def check_marks(where: str, found: Sequence[float], marks: Sequence[bool]) -> No
     """Compare this rank's marks with those of all whose messages have reached it.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         found: Sums or mixtures of all their marks and this rank's.
         marks: This rank's.
 

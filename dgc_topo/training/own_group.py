@@ -46,7 +46,7 @@ class OwnGroup:
     mistaken for those of the script.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         topology: A topology, its text form, or the path of its file.
         group: The ranks; None is the default group's.
         seed: For topologies that draw at random; the same on every rank.

@@ -9,7 +9,7 @@ def check_place(where: str, saved: object, here: Mapping[str, int]) -> None:
     """Refuse the state of another rank, or of another number of ranks.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         saved: Place in the state, by what it counts.
         here: Place of this rank.
 

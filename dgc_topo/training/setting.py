@@ -20,7 +20,7 @@ def check_settable(where: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors whose values nobody can send or set.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         tensors: Parameters and buffers, by name.
 
     Raises:
@@ -43,7 +43,7 @@ def check_loadable(where: str, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors that ``load_state_dict`` cannot write to.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         tensors: Parameters and buffers, by name.
 
     Raises:

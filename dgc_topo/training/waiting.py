@@ -25,7 +25,7 @@ class Waits:
     """Waits of one thread for other ranks, each with a word in the log if it lasts.
 
     Args:
-        where: What to call the owner.
+        where: Name of the owner.
         rank: Of this process.
         patience_s: Seconds until the first word.
         look: Function that is called about once a second in a wait of more than a second, on a

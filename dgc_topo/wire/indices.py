@@ -152,7 +152,7 @@ def read_codes(codes: Tensor, count: int, start: int, *, escaped: bool) -> Tenso
         codes: uint8, two for each code.
         count: Number of entries, at least 1.
         start: First element of the run.
-        escaped: Whether code 65535 is one that no entry follows.
+        escaped: True if code 65535 is one that no entry follows.
 
     Raises:
         WireError: if there are not so many entries, or the last code is an escape.

@@ -60,7 +60,7 @@ def write_rice(gaps: Tensor, low_bits: int, into: Tensor, *, is_gamma: bool) -> 
         gaps: Shape (n,), int64.
         low_bits: Bits of each that are packed, 0 to 31.
         into: uint8, the bytes of the low bits and of the quotients.
-        is_gamma: Whether quotients are gamma codes.
+        is_gamma: True if quotients are gamma codes.
     """
     if not len(gaps):
         return
@@ -91,7 +91,7 @@ def read_rice(
         count: Number of entries, at least 1.
         low_bits: Bits of each gap that are packed, 0 to 31.
         run: First element and number of elements of the run.
-        is_gamma: Whether quotients are gamma codes.
+        is_gamma: True if quotients are gamma codes.
 
     Raises:
         WireError: if there are more or fewer quotients.

@@ -19,7 +19,7 @@ class Saved(NamedTuple):
     """A hook's state.
 
     Attributes:
-        kind: What to call the hook, which no other one's state is for.
+        kind: Name of the hook, which no other one's state is for.
         step: Steps done.
         parameters: State of each parameter that has some.
     """

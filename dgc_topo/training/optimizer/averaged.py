@@ -285,7 +285,7 @@ def _check_settings(where: str, what: str, config: DGCConfig) -> None:
     """Refuse settings that only the compression of gradients has.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         what: What compresses updates.
         config: The settings.
 

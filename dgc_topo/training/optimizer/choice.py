@@ -96,7 +96,7 @@ def rule_for(where: str, optimizer: Optimizer, own: OwnGroup, choice: Choice) ->
     """Return the rule that fits optimizer, topology and density.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         optimizer: The user's own.
         own: The ranks, and the topology between them.
         choice: The user's settings.

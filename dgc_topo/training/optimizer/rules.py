@@ -49,7 +49,7 @@ class Rule(ABC):
     """One rank's side of a rule.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         optimizer: The user's own.
         own: The ranks, and the topology between them.
         config: Settings of the compression; `momentum` and `weight_decay` are the optimizer's.

@@ -40,7 +40,7 @@ def check_state(where: str, own: Mapping[str, Any], expected: Mapping[str, Any])
     """Refuse our part of a snapshot if it is of another rule or model, or counts no steps.
 
     Args:
-        where: What to call the owner in errors.
+        where: Name of the owner in errors.
         own: Our part.
         expected: Values that it has to hold.
 
