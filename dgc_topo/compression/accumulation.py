@@ -25,6 +25,7 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.layout import FlatLayout, Gatherer, tile_size, tiles_of
 from dgc_topo.compression.pool import Watcher
 from dgc_topo.compression.values import FLOAT32_MAX
+from dgc_topo.payload import Entries
 from dgc_topo.wire.tensors import to_wire
 
 
@@ -174,16 +175,25 @@ class Accumulation:
         if self._keeps:
             self.residual.index_add_(0, indices, values)
 
-    def take_in(self, indices: Tensor, values: Tensor) -> None:
+    def take_in(self, entries: Entries) -> Entries:
         """Add parts of *all* ranks' sum, which may be larger than anything that was here.
 
         Args:
-            indices: Shape (n,), int64, unique, n at least 1.
-            values: Shape (n,), float32.
+            entries: At least one; no index twice.
+
+        Returns:
+            The residual before, at the same indices: `put_back` undoes this.
         """
+        indices, values = entries
+        before = Entries(indices, self.residual[indices])
         velocity, residual = self._most
         self._most = _Bounds(velocity, residual + float(values.abs().max()))
         self.give_back(indices, values)
+        return before
+
+    def put_back(self, before: Entries) -> None:
+        """Undo a `take_in`, which returned *before*."""
+        self.residual[before.indices] = before.values
 
 
 NUM_BINS = 32

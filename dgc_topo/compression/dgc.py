@@ -249,7 +249,7 @@ class DGC:
         that were masked stay zero.
         """
         if self._before is not None:
-            self._accumulation.residual[self._before.indices] = self._before.values
+            self._accumulation.put_back(self._before)
         if self._sent is not None:
             self._accumulation.give_back(*self._sent)
         self._sent = self._before = None
@@ -353,6 +353,4 @@ class DGC:
         """Add to the residual what this rank took out of the sum, and remember where it lies."""
         rejected = self._payloads.learn_from(payload)
         if rejected is not None:
-            residual = self._accumulation.residual
-            self._before = Entries(rejected.indices, residual[rejected.indices])
-            self._accumulation.take_in(*rejected)
+            self._before = self._accumulation.take_in(rejected)

@@ -42,7 +42,7 @@ from dgc_topo.compression.parameters import (
     named_parameters,
 )
 from dgc_topo.compression.summed import Payloads
-from dgc_topo.payload import BundlePayload, Entries, Payload, SparsePayload
+from dgc_topo.payload import Entries, Payload
 from dgc_topo.scalars import plain_float, plain_int
 from dgc_topo.sizes import is_compressed, is_sparse
 from dgc_topo.wire.coding import IndexChoice, WireDtype
@@ -256,7 +256,7 @@ class UpdateCompressor:
     def give_back(self) -> None:
         """Return what this rank sent last to the residual, once, because no rank used the sum."""
         if self._before is not None:
-            self._accumulation.residual[self._before.indices] = self._before.values
+            self._accumulation.put_back(self._before)
             self._before = None
         if self._sent is None:
             return
@@ -270,14 +270,8 @@ class UpdateCompressor:
 
     def _keep_missed(self, payload: Payload) -> None:
         """Add to the residual what the sum lacks because this rank rounded parts of it."""
-        self._before = None
-        match payload:
-            case BundlePayload(parts=[SparsePayload() as sparse, _]):
-                missed = sparse.take_back()
-                if missed is not None:
-                    before = self._accumulation.residual[missed.indices]
-                    self._before = Entries(missed.indices, before)
-                    self._accumulation.take_in(*missed)
+        missed = self._payloads.learn_from(payload)
+        self._before = None if missed is None else self._accumulation.take_in(missed)
 
     @torch.no_grad()
     def decay(self, factor: float) -> None:
