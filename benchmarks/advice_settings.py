@@ -25,7 +25,8 @@ from rich.table import Table
 import dgc_topo as dt
 from dgc_topo.cli.console import clear_errors, console
 from dgc_topo.cli.streams import run
-from dgc_topo.experiments.advice.ways import TrainingWay, best_by_form
+from dgc_topo.experiments.advice import TrainingWay
+from dgc_topo.experiments.advice.ways import best_by_form
 from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import parse_scenario
 from dgc_topo.network.calibrated import CalibratedNetwork

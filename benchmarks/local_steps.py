@@ -26,8 +26,8 @@ from dgc_topo.experiments.jobs import plan_jobs
 from dgc_topo.experiments.scenario import Scenario, parse_scenario
 from dgc_topo.experiments.training_cases import cases_of_runs
 from dgc_topo.files import write_whole
+from dgc_topo.network import load_cluster
 from dgc_topo.network.calibrated import CalibratedNetwork
-from dgc_topo.network.cluster import load_cluster
 from dgc_topo.network.network_files import load_calibrated
 from dgc_topo.records.measurement import Measurement
 from dgc_topo.simulation.training.periods import average_steps

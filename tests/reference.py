@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dgc_topo.experiments.scenario.scenario import Scenario
+from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.tables.table import Table
 
 MARK = re.compile(r"<!-- keys (?P<table>\w+): (?P<keys>[\w ]+) -->\n(?P<rows>(?:\|.*\n)*)")

@@ -8,9 +8,16 @@ from typer.testing import CliRunner
 
 from dgc_topo.cli.main import app
 from dgc_topo.experiments.scenario import parse_scenario
-from dgc_topo.network import Cluster, add_gpus, draw_racks, known_fabrics, load_cluster, star
+from dgc_topo.network import (
+    Background,
+    Cluster,
+    add_gpus,
+    draw_racks,
+    known_fabrics,
+    load_cluster,
+    star,
+)
 from dgc_topo.network.calibrated import CalibratedNetwork, Parameters
-from dgc_topo.network.changes import Background
 from dgc_topo.network.network_files import load_calibrated
 from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
 from dgc_topo.tables.table import OldKeyWarning

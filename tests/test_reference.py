@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dgc_topo.experiments.scenario.scenario import Scenario
+from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.tables.table import Table
 from tests.reference import MARK, filled, properties, tables
 

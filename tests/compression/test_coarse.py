@@ -10,7 +10,7 @@ from dgc_topo.compression.config import DGCConfig
 from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.updates import UpdateCompressor
 from dgc_topo.payload import BundlePayload, DensePayload
-from dgc_topo.runtime.in_process import run_in_process
+from dgc_topo.runtime import run_in_process
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import COARSE_DTYPES
 from tests.compression.workers import model, random_like

@@ -9,8 +9,7 @@ from dgc_topo.compression.dense import Dense
 from dgc_topo.compression.random_k import RandomK
 from dgc_topo.compression.terngrad import TernGrad
 from dgc_topo.compression.updates import UpdateCompressor
-from dgc_topo.runtime import Communicator
-from dgc_topo.runtime.in_process import run_in_process
+from dgc_topo.runtime import Communicator, run_in_process
 from dgc_topo.schedule import Schedule, mix
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.wire.coding import DENSE_DTYPES

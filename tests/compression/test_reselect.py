@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dgc_topo.runtime.in_process import run_in_process
+from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule.completion import completion_of
 from dgc_topo.sizes import entries_of
 from dgc_topo.topology import load_topology

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 import dgc_topo as dt
-from dgc_topo.experiments.scenario.scenario import Scenario
+from dgc_topo.experiments.scenario import Scenario
 from dgc_topo.workers.launching import call_on
 from tests.docs.pages import ROOT, Block, blocks, text_of
 from tests.forked import forked

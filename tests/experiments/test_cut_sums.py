@@ -5,7 +5,7 @@ import pytest
 
 from dgc_topo.experiments.training_cases import cases_of_runs
 from dgc_topo.records.measurement import SparseSizes
-from dgc_topo.simulation.training.encoding import SparseEncoding
+from dgc_topo.simulation.training import SparseEncoding
 from tests.records import COMPUTING, measurement
 
 

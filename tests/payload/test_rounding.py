@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dgc_topo.payload import Quotas, SparsePayload
-from dgc_topo.runtime.in_process import run_in_process
+from dgc_topo.runtime import run_in_process
 from dgc_topo.schedule.losses import losses_of
-from dgc_topo.simulation.transfer_sizes import UnionSizes
+from dgc_topo.simulation import UnionSizes
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import COARSE_DTYPES, WIRE_DTYPES, WireCoding, WireDtype
 from dgc_topo.wire.scales import rounded

@@ -13,12 +13,12 @@ from dgc_topo.experiments.advice.errors import interval_of_row, step_width
 from dgc_topo.experiments.scenario import parse_scenario
 from dgc_topo.experiments.scenario.emulated import is_emulated
 from dgc_topo.experiments.validation.records import load_rows
-from dgc_topo.network.cluster import load_cluster
+from dgc_topo.network import load_cluster
 from dgc_topo.records.folder import ResultsFolder
 from dgc_topo.report.agreement import agreement_figure, agreement_part, of_results, of_validation
 from dgc_topo.report.report import write_report
 from dgc_topo.report.validation import write_validation_report
-from dgc_topo.workers.lab.spec import LabChange, LabSpec
+from dgc_topo.workers.lab import LabChange, LabSpec
 from tests.records import COMPUTING, measurement, row
 
 ROOT = Path(__file__).parents[2]

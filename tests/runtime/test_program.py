@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgc_topo.payload import DensePayload, SparsePayload
+from dgc_topo.runtime import Program
 from dgc_topo.runtime.compiler import compile_program
-from dgc_topo.runtime.program import Complete, Program, ProgramStep, Receive, Send
+from dgc_topo.runtime.program import Complete, ProgramStep, Receive, Send
 from dgc_topo.schedule import Schedule, Step, copy, gather, reduce
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import WireDtype

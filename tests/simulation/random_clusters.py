@@ -15,20 +15,21 @@ import numpy as np
 
 from dgc_topo.arrays import FloatArray, IntArray
 from dgc_topo.network import (
+    Background,
     Cluster,
     EndCosts,
     LinkChange,
     Network,
     add_gpus,
+    draw_fat_tree,
     draw_racks,
     draw_torus,
     from_graph,
     limit_hosts,
     links_of_host,
+    place_round_robin,
     star,
 )
-from dgc_topo.network.changes import Background
-from dgc_topo.network.shapes import draw_fat_tree, place_round_robin
 
 #: A draw of a network with room for so many ranks.
 Networks = Callable[[int], st.SearchStrategy[Network]]

@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 from dgc_topo.schedule import Schedule
+from dgc_topo.simulation import independent_growth
 from dgc_topo.simulation.training import (
     Codec,
     ComputeFactors,
@@ -22,7 +23,6 @@ from dgc_topo.simulation.training import (
     Workload,
     power_rule,
 )
-from dgc_topo.simulation.unions import independent_growth
 from tests.simulation.random_clusters import SEEDS
 from tests.simulation.random_schedules import free
 

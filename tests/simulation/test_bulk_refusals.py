@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dgc_topo as dt
-from dgc_topo.network import Cluster, EndCosts, LinkChange, add_gpus, draw_racks, from_graph, star
-from dgc_topo.network.changes import Background
-from dgc_topo.network.shapes import place_round_robin
+from dgc_topo.network import (
+    Background,
+    Cluster,
+    EndCosts,
+    LinkChange,
+    add_gpus,
+    draw_racks,
+    from_graph,
+    place_round_robin,
+    star,
+)
 from dgc_topo.schedule import Schedule, gather, reduce
 from dgc_topo.simulation import UnreachableError, simulate_schedule
 from dgc_topo.simulation.training import TrainingStep, simulate_training_step

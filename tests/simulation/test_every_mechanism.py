@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import (
+    Background,
     EndCosts,
     LinkChange,
     add_gpus,
@@ -23,7 +24,6 @@ from dgc_topo.network import (
     slow_links,
     star,
 )
-from dgc_topo.network.changes import Background
 from dgc_topo.schedule.cost import count_cost
 from dgc_topo.simulation import DenseSizes, UnionSizes, network_bound_s, simulate_schedule
 from dgc_topo.simulation.training import (

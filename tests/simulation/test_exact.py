@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from dgc_topo.network import Network, star
-from dgc_topo.network.graph import from_graph
-from dgc_topo.network.shapes import draw_racks
+from dgc_topo.network import Network, draw_racks, from_graph, star
 from dgc_topo.schedule import Schedule, Step, copy, gather, reduce
 from dgc_topo.simulation import (
     DenseSizes,

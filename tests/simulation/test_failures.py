@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dgc_topo.network import EndCosts, LinkChange, links_of_host, load_fabric, star
-from dgc_topo.network.changes import Background
+from dgc_topo.network import Background, EndCosts, LinkChange, links_of_host, load_fabric, star
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation import DenseSizes, UnreachableError, simulate_schedule
 from dgc_topo.simulation.training import TrainingStep, simulate_training_step

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dgc_topo.network import Background, load_fabric, star
-from dgc_topo.network.cluster import load_cluster
+from dgc_topo.network import Background, load_cluster, load_fabric, star
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation import DenseSizes, UnionSizes, load_workload, simulate, simulate_schedule
 from dgc_topo.simulation.training import (

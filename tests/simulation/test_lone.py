@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 
-from dgc_topo.network import star
-from dgc_topo.network.changes import LinkChange
-from dgc_topo.network.cluster import Cluster
+from dgc_topo.network import Cluster, LinkChange, star
 from dgc_topo.schedule import Schedule, copy, gather
 from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
 

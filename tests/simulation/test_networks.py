@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dgc_topo.network import (
+    Background,
     EndCosts,
     LinkChange,
     add_gpus,
@@ -24,7 +25,6 @@ from dgc_topo.network import (
     slow_links,
     star,
 )
-from dgc_topo.network.changes import Background
 from dgc_topo.schedule import Schedule, reduce
 from dgc_topo.simulation import DenseSizes, simulate_flows, simulate_schedule
 from dgc_topo.topology import load_topology

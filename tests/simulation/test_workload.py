@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgc_topo.simulation.workload import Workload
-from dgc_topo.simulation.workload_sources import load_workload
+from dgc_topo.simulation import Workload, load_workload
 from dgc_topo.zoo import load_model
 from tests.records import COMPUTING, measurement
 

@@ -12,7 +12,7 @@ from dgc_topo.network import Fabric
 from dgc_topo.payload import DensePayload
 from dgc_topo.runtime import run_in_process
 from dgc_topo.simulation.training import ReadyLayer, Workload
-from dgc_topo.training.data.batches import SampleBatches, Shard, StreamBatches
+from dgc_topo.training.data import SampleBatches, Shard, StreamBatches
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.preflight import check_jobs
 from dgc_topo.training.strategies import ranks_of

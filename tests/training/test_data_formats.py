@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dgc_topo.training.data import DataError, data_dir, dataset_names, fashion_mnist, load_dataset
-from dgc_topo.training.data.dataset import ImageDataset, TensorImages, TextDataset, Vocabulary
+from dgc_topo.training.data import (
+    DataError,
+    ImageDataset,
+    TensorImages,
+    TextDataset,
+    Vocabulary,
+    data_dir,
+    dataset_names,
+    fashion_mnist,
+    load_dataset,
+)
 from dgc_topo.training.data.dataset_files import read_unpacked, unpack
 from dgc_topo.training.data.fashion_mnist import parse_idx
 

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgc_topo.training.data import ImageDataset, TextDataset, austen, fashion_mnist, load_dataset
-from dgc_topo.training.data.dataset_files import DataError, data_dir
+from dgc_topo.training.data import (
+    DataError,
+    ImageDataset,
+    TextDataset,
+    austen,
+    data_dir,
+    fashion_mnist,
+    load_dataset,
+)
 
 ASSETS = austen.PATH.parent
 LIMIT_BYTES = 6_000_000

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgc_topo.training.data import Shard, load_dataset, sample_batches
+from dgc_topo.training.data import SampleDataset, Shard, load_dataset, sample_batches
 from dgc_topo.training.data.label_skew import divided_by_label
-from dgc_topo.training.data.samples import SampleDataset
 from dgc_topo.training.settings import TrainSection
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=80).map(torch.tensor)

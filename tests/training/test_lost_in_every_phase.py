@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 
 from dgc_topo.experiments.jobs import plan_jobs
-from dgc_topo.experiments.scenario.load import load_scenario
+from dgc_topo.experiments.scenario import load_scenario
 from dgc_topo.liveness import Liveness, Watched
 from dgc_topo.payload import DensePayload
 from dgc_topo.training.checkpoints.keeping import Keeping

@@ -15,7 +15,7 @@ from dgc_topo.training.job import Job
 from dgc_topo.training.learning import learning_task
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.world import VirtualWorld
-from dgc_topo.workers.worker_pool import LaunchError
+from dgc_topo.workers import LaunchError
 from tests.own_code import NET, SCENARIO, write_own
 from tests.training.checkpoints import runs
 from tests.training.test_virtual import assert_equal, run, run_here

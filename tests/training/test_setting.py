@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dgc_topo.python_files import CodeError
-from dgc_topo.training.models.own import OwnModel
+from dgc_topo.training.models import OwnModel
 
 
 @pytest.mark.parametrize(

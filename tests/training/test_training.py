@@ -22,8 +22,7 @@ from dgc_topo.training.data import Shard
 from dgc_topo.training.launch import Evaluated, Finished, StepDone, launch
 from dgc_topo.training.models import make_task
 from dgc_topo.wire.coding import WireCoding
-from dgc_topo.workers import Loopback
-from dgc_topo.workers.worker_pool import LaunchError
+from dgc_topo.workers import LaunchError, Loopback
 from tests.training.tiny import write_tiny
 
 TOPOLOGIES = (

@@ -14,7 +14,7 @@ from dgc_topo.training.launch import Evaluated, Event, Finished, StepDone, launc
 from dgc_topo.training.loop import TrainingRun
 from dgc_topo.training.rank import TrainingRank
 from dgc_topo.training.world import VirtualWorld
-from dgc_topo.workers.worker_pool import LaunchError
+from dgc_topo.workers import LaunchError
 from tests.training.tiny import write_tiny
 
 SAME = (

@@ -13,7 +13,8 @@ from dgc_topo.experiments.advice.clusters import with_gpus
 from dgc_topo.experiments.advice.errors import interval_of_step
 from dgc_topo.experiments.advice.verdict import AS_FAST, PRICES, SOURCE, best_sparse
 from dgc_topo.experiments.validation.records import LARGE_BYTES
-from dgc_topo.network.fabrics import FABRICS, Fabric
+from dgc_topo.network import Fabric
+from dgc_topo.network.fabrics import FABRICS
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 from dgc_topo.network import EndCosts, Fabric, load_cluster, load_fabric, star
 from dgc_topo.schedule import Schedule, reduce
+from dgc_topo.simulation import load_workload
 from dgc_topo.simulation.training import (
     Codec,
     ComputeFactors,
@@ -24,7 +25,7 @@ from dgc_topo.simulation.training import (
     simulate_training_step,
 )
 from dgc_topo.simulation.training.periods import average_steps
-from dgc_topo.simulation.workload_sources import load_workload, of_model, whole
+from dgc_topo.simulation.workload_sources import of_model, whole
 from dgc_topo.topology import load_topology
 from dgc_topo.wire.coding import FlatCoding
 from dgc_topo.zoo import load_model

@@ -7,6 +7,7 @@ import pytest
 
 from dgc_topo.network import load_fabric
 from dgc_topo.report.draw import step_figure
+from dgc_topo.simulation import load_workload
 from dgc_topo.simulation.training import (
     Codec,
     ComputeFactors,
@@ -16,7 +17,6 @@ from dgc_topo.simulation.training import (
     spans_of,
     write_chrome_trace,
 )
-from dgc_topo.simulation.workload_sources import load_workload
 from dgc_topo.topology import load_topology
 
 
