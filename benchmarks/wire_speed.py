@@ -55,6 +55,16 @@ def copy_of(indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     return indices.clone(), values.clone()
 
 
+def times_s(
+    indices: Tensor, values: Tensor, length: int, choice: IndexChoice, device: str
+) -> tuple[int, float, float]:
+    """Return the bytes of a message, and the seconds to make it and to read it."""
+    make = partial(encode, indices, values, 0, length, WireCoding(choice))
+    message = make()
+    read_s = best_s(partial(decode, message, 0, length), device)
+    return message.numel(), best_s(make, device), read_s
+
+
 def show_large(device: str, choices: tuple[IndexChoice, ...]) -> None:
     """Print entries per second of large messages."""
     print(f"\n{LENGTH / 1e6:g} M elements, {device}, float32 values; copy: indices and values")
@@ -65,14 +75,9 @@ def show_large(device: str, choices: tuple[IndexChoice, ...]) -> None:
         copy_s = best_s(partial(copy_of, indices, values), device)
         print(f"{density:>8.1%}  {'copy':<11}{12:>12.2f}{count / copy_s / 1e6:>12.0f} M/s")
         for choice in choices:
-            message = encode(indices, values, 0, LENGTH, WireCoding(choice))
-            encode_s = best_s(
-                partial(encode, indices, values, 0, LENGTH, WireCoding(choice)),
-                device,
-            )
-            decode_s = best_s(partial(decode, message, 0, LENGTH), device)
+            num_bytes, encode_s, decode_s = times_s(indices, values, LENGTH, choice, device)
             print(
-                f"{density:>8.1%}  {choice:<11}{message.numel() / count:>12.2f}"
+                f"{density:>8.1%}  {choice:<11}{num_bytes / count:>12.2f}"
                 f"{count / encode_s / 1e6:>12.1f} M/s{count / decode_s / 1e6:>10.1f} M/s",
                 flush=True,
             )
@@ -89,14 +94,9 @@ def show_small(device: str) -> None:
         values = torch.ones(count, device=device)
         choices: tuple[IndexChoice, ...] = ("auto", "run-length", "bit-packed", "rice", "int32")
         for choice in choices:
-            message = encode(indices, values, 0, length, WireCoding(choice))
-            encode_s = best_s(
-                partial(encode, indices, values, 0, length, WireCoding(choice)),
-                device,
-            )
-            decode_s = best_s(partial(decode, message, 0, length), device)
+            num_bytes, encode_s, decode_s = times_s(indices, values, length, choice, device)
             print(
-                f"{count:>8}  {choice:<11}{message.numel():>8}"
+                f"{count:>8}  {choice:<11}{num_bytes:>8}"
                 f"{encode_s * 1e6:>9.1f} us{decode_s * 1e6:>9.1f} us",
                 flush=True,
             )

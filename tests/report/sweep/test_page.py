@@ -1,37 +1,12 @@
 """The page of a sweep, and its findings in words."""
 
-import re
-from html.parser import HTMLParser
-
 import pandas as pd
 import pytest
 
 from dgc_topo.report.sweep.findings import findings
 from dgc_topo.report.sweep.page import sweep_page
+from tests.report.pages import Page
 from tests.report.sweep.frames import BANDWIDTHS, row, swept
-
-
-class Page(HTMLParser):
-    """Collects what a browser would load, the tags and the text."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags: list[str] = []
-        self.loads: list[str] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in {"src", "href", "srcset"}]
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def text(self):
-        return re.sub(r"\s+", " ", " ".join(self.words))
-
 
 SKIPPED = [row(topology="mesh", world_size=n, skipped="<b>too many</b>") for n in (512, 1024)]
 
