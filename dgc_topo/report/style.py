@@ -170,10 +170,14 @@ def rows_of_panels(count: int) -> int:
     return -(-count // _IN_A_ROW)
 
 
-def panels_of(figure: Figure, count: int, **sharing: bool) -> list[Axes]:
+def panels_of(
+    figure: Figure, count: int, *, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
     """Return panels side by side, in `rows_of_panels`."""
     rows = rows_of_panels(count)
-    found = list(figure.subplots(rows, -(-count // rows), squeeze=False, **sharing).flat)
+    columns = -(-count // rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+    found = list(grid.flat)
     for axes in found[count:]:
         axes.remove()
     return found[:count]
