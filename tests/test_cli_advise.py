@@ -25,8 +25,13 @@ def test_it_prints_one_json_object():
 def test_it_says_what_it_assumed():
     result = run("--parameters", "25M", "--step-time", "180ms", "--hosts", 2)
     assert result.exit_code == 0
-    for said in ("Predicted", "compressing costs as measured on an H100", "180 ms per step"):
+    for said in (
+        "Predicted",
+        "compressing costs as measured on an H100",
+        "180 ms per step: as given",
+    ):
         assert said in result.output
+    assert "PowerSGD" not in result.output  # whose bytes follow from shapes, not from a number
 
 
 def test_it_says_which_machine_a_network_was_calibrated_on(tmp_path):

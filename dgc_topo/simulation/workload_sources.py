@@ -224,7 +224,9 @@ def _of_counts(elements: int | None, dense_elements: int, compute_s: float | Non
         raise ValueError(f"compute_s: missing beside elements, {_HOW_TO_MEASURE}")
     compressible = plain_int("elements", elements, least=0)
     dense = plain_int("dense_elements", dense_elements, least=0)
-    return replace(whole(compute_s, compressible, dense), source="given by counts")
+    return replace(
+        whole(compute_s, compressible, dense), source="as given, with a number of parameters only"
+    )
 
 
 def _module_from(name: str) -> nn.Module:

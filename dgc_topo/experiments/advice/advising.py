@@ -115,20 +115,28 @@ def advice_for(
     forms = [*DENSE, *sparse, *LOCAL]
     found = ways_over(topologies, forms, workload, cluster, overlap=overlap, codec=codec)
     ways = tuple(sorted(found, key=lambda way: way.step_time_s))
+    others = references(workload, topologies, cluster, overlap=overlap)
     return Advice(
         workload=workload,
         network=cluster.name,
         num_hosts=hosts,
         gpus_per_host=gpus_per_host,
         ways=ways,
-        references=references(workload, topologies, cluster, overlap=overlap),
+        references=others,
         better=better_networks(workload, named, hosts, gpus_per_host, overlap=overlap),
         break_even_bytes_per_s=break_even(
             ways, workload, fabric, hosts, gpus_per_host, overlap=overlap, codec=codec
         ),
         codec=codec,
         assumptions=tuple(
-            assumptions_of(work, cluster, fabric, calibration_of(network), overlap=overlap)
+            assumptions_of(
+                work,
+                cluster,
+                fabric,
+                calibration_of(network),
+                overlap=overlap,
+                has_references=bool(others),
+            )
         ),
     )
 

@@ -19,6 +19,7 @@ def assumptions_of(
     calibration: CalibratedNetwork | None,
     *,
     overlap: bool,
+    has_references: bool,
 ) -> Iterator[str]:
     """Yield what the numbers rest on.
 
@@ -28,6 +29,7 @@ def assumptions_of(
         fabric: Fabric between its hosts, if it is one.
         calibration: Calibration that the cluster was made from, if it was.
         overlap: True if gradients are sent while the backward pass goes on.
+        has_references: True if there are ways of others beside ours, such as PowerSGD.
     """
     workload = work.workload
     yield f"a worker computes for {seconds_text(workload.compute_s)} per step: {workload.source}"
@@ -54,8 +56,10 @@ def assumptions_of(
         "workers choose their elements independently of each other; real ones choose some alike, "
         "and sums of them are smaller"
     )
-    yield (
-        "PowerSGD is a reference: its bytes are counted, its arithmetic and its accuracy are not"
-    )
+    if has_references:
+        yield (
+            "PowerSGD is a reference: its bytes are counted, its arithmetic and its accuracy are "
+            "not"
+        )
     known = "" if fabric is None else ", and this one is published; --probe measures yours"
     yield f"intervals hold 90 % of what validations measured on calibrated networks{known}"
