@@ -104,7 +104,7 @@ class TrainingWay:
 
     @property
     def bound_text(self) -> str:
-        """What bounds the step, for people: ports of hosts without their numbers."""
+        """Name of what bounds the step, for people: ports of hosts without their numbers."""
         return "the hosts' ports" if _PORT.fullmatch(self.bound_by) else self.bound_by
 
     @property
