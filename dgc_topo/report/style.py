@@ -166,8 +166,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
 
 def rows_of_panels(count: int) -> int:
-    """Return in how many rows so many panels are, each wide enough to be read."""
-    return -(-count // _IN_A_ROW)
+    """Return in how many rows so many panels are, each wide enough to be read.
+
+    Many panels are those of averaging rules, whose titles are long.
+    """
+    return 1 if count <= _IN_A_ROW else -(-count // 4)
 
 
 def panels_of(
