@@ -18,7 +18,7 @@ STEPS = 4
 
 
 def tell(what: str, holds: bool) -> None:
-    print(f"{what}: {holds}", flush=True)
+    print(f"{what}: {holds}\n", end="", flush=True)  # one write: ranks share the output
 
 
 def is_same_on_all(module: nn.Module) -> bool:
