@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from dgc_topo.compression.resharding import is_shared_out, state_for
-from dgc_topo.training.averaging.base import mean_of
 from dgc_topo.training.checkpoints.errors import CheckpointError
 from dgc_topo.training.checkpoints.fitting import check_fits, check_names
 from dgc_topo.training.checkpoints.forms import check_own, same_form
 from dgc_topo.training.checkpoints.manifest import complete_numbers, newest_manifest
 from dgc_topo.training.checkpoints.peers import Peers
-from dgc_topo.training.checkpoints.plain import checksum, plain
+from dgc_topo.training.checkpoints.plain import plain
 from dgc_topo.training.checkpoints.randoms import random_states, restore_random_states
 from dgc_topo.training.checkpoints.sets import Sets
+from dgc_topo.training.checkpoints.shares import mixed_parameters, share_of
 from dgc_topo.training.checkpoints.together import on_all
-from dgc_topo.training.optimizer.facade import Facade
 from dgc_topo.training.setting import check_loadable
+from dgc_topo.workers.seat import Seat
 
 
 def save(path: str | Path, **objects: Any) -> None:
@@ -76,7 +75,8 @@ def load(path: str | Path, **objects: Any) -> dict[str, Any]:
     many ranks continues bit for bit, random states included.  With another number of ranks the
     residuals and velocities of compressors are shared out anew and their sums stay; models that a
     `DistributedOptimizer` mixes begin with their mean; what is equal on all former ranks is loaded
-    on every rank.
+    on every rank.  Random states, and generators that each rank had of its own, go on where a rank
+    was there before; on a new rank they stay as the script has made them.
 
     Args:
         path: Folder of the checkpoints.
@@ -116,10 +116,11 @@ def _load(folder: Path, objects: Mapping[str, Any], peers: Peers) -> dict[str, A
     with on_all(peers.gather, peers.rank, "loading"):
         if loaded.manifest.world_size != peers.world_size:
             with same_form(folder):
-                mixed = _mixed(objects.values())
+                seat = Seat(peers.rank, peers.world_size)
+                mixed = mixed_parameters(objects.values())
                 states = {
-                    name: _shared_out(
-                        name, each, [rank["objects"][name] for rank in ranks], peers, mixed
+                    name: share_of(
+                        name, each, [rank["objects"][name] for rank in ranks], seat, mixed
                     )
                     for name, each in objects.items()
                 }
@@ -164,44 +165,6 @@ def _state_to_save(name: str, value: Any) -> Any:
     if isinstance(value, nn.Module):
         check_loadable(name, {key: each for key, each in state.items() if torch.is_tensor(each)})
     return plain(name, state)
-
-
-def _mixed(objects: Iterable[Any]) -> set[int]:
-    """Return which parameters are trained by optimizers that keep ranks together themselves."""
-    facades = [each for each in objects if isinstance(each, Facade)]
-    return {id(p) for each in facades for group in each.param_groups for p in group["params"]}
-
-
-def _shared_out(
-    name: str, value: Any, states: Sequence[Any], peers: Peers, mixed: Container[int]
-) -> Any:
-    """Return this rank's state of an object, out of those of another number of ranks.
-
-    Args:
-        name: Of the object.
-        value: The object.
-        states: Those of all former ranks, in their order.
-        peers: The ranks now.
-        mixed: Parameters, by their identity, whose values may differ between ranks.
-    """
-    own = states[peers.rank % len(states)]
-    if hasattr(value, "state_for"):
-        return value.state_for(states, peers.rank, peers.world_size)
-    if is_shared_out(own):
-        return state_for(states, peers.rank, peers.world_size)
-    compared = list(states)
-    if isinstance(value, nn.Module):  # running statistics may differ
-        names = dict(value.named_parameters(remove_duplicate=False))
-        compared = [{key: state[key] for key in state if key in names} for state in states]
-    differ = len({checksum(each) for each in compared}) > 1
-    if differ and isinstance(value, nn.Module) and any(id(p) in mixed for p in value.parameters()):
-        return {**own, **mean_of(compared)}
-    if differ:
-        raise CheckpointError(
-            f"{name}: differs between the {len(states)} ranks of the checkpoint, so that "
-            f"{peers.world_size} ranks cannot share it; expected as many ranks as before"
-        )
-    return own
 
 
 def _fitting(folder: Path, objects: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, Any]:

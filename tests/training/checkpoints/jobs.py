@@ -56,6 +56,7 @@ def save_own(worker: Worker, folder: str) -> list[float]:
         dt.save(folder if worker.rank != 1 else "/proc/nowhere", model=model, dgc=dgc, step=2)
     own = torch.Generator().manual_seed(worker.rank)
     dt.save(f"{folder}-own", generator=own)
+    dt.save(f"{folder}-place", place=worker.rank)
     return _residual(dgc)
 
 
@@ -79,8 +80,10 @@ def load_own(worker: Worker, folder: str) -> list[float]:
     """Return the residual that this rank takes over."""
     model, dgc = _own_model(worker)
     assert dt.load(folder, model=model, dgc=dgc, step=0) == {"step": 1}
-    with pytest.raises(ValueError, match="generator: differs between the 3 ranks"):
-        dt.load(f"{folder}-own", generator=torch.Generator())
+    dt.load(f"{folder}-own", generator=(generator := torch.Generator()))
+    assert generator.initial_seed() == worker.rank
+    with pytest.raises(ValueError, match="place: differs between the 3 ranks"):
+        dt.load(f"{folder}-place", place=0)
     return _residual(dgc)
 
 

@@ -15,6 +15,8 @@ from torch._C._distributed_c10d import HashStore
 import dgc_topo as dt
 from dgc_topo.liveness import Liveness
 from dgc_topo.training.checkpoints.errors import CheckpointError
+from dgc_topo.training.checkpoints.shares import share_of
+from dgc_topo.workers.seat import Seat
 
 
 class Loop:
@@ -65,6 +67,24 @@ def test_a_loop_goes_on_with_the_same_bits(tmp_path):
     for _ in range(values["step"], 10):
         again.step()
     assert again.bits() == whole.bits()
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_generators_go_on_where_their_ranks_were_before(alike):
+    former = [torch.Generator().manual_seed(3 if alike else rank) for rank in range(3)]
+    first = [float(torch.rand(1, generator=each)) for each in former]
+    states = [each.get_state() for each in former]
+    drawn = []
+    for rank in range(5):
+        own = torch.Generator().manual_seed(100 + rank)
+        own.set_state(share_of("draws", own, states, Seat(rank, 5), set()))
+        drawn.append(float(torch.rand(1, generator=own)))
+    expected = [float(torch.rand(1, generator=each)) for each in former]
+    if alike:
+        assert drawn == expected[:1] * 5
+    else:
+        assert drawn[:3] == expected
+        assert len({*first, *drawn}) == 8  # nobody draws what another one does
 
 
 @pytest.fixture
