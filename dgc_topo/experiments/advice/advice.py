@@ -65,7 +65,8 @@ class Advice:
         """Way that the verdict advises.
 
         It is dense unless compressing gains a tenth.  Of compressed ways that are about as fast
-        (3 %) it is the densest, with an exact sum if there is one, as these cost least accuracy.
+        (3 %) it is the densest, as that costs least accuracy.  Its sum is exact unless pruning
+        gains a twentieth.
         """
         return choice_of(self.ways)
 
