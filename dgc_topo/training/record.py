@@ -151,7 +151,7 @@ def make_measurement(job: Job, world: World, found: Findings) -> Measurement:
 def _steps_differ(job: Job) -> bool:
     """Return True if steps differ by design: in their exchanges, or in who takes part in them."""
     rule, changes = job.rule, not job.compression.uses_ddp and job.topology.changes
-    return rule.every > 1 or rule.participation < 1 or changes
+    return rule.every > 1 or rule.leaves_out or changes
 
 
 def add_staleness(found: Sequence[Staleness]) -> StalenessCounts | None:

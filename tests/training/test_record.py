@@ -17,7 +17,8 @@ from tests.training.test_virtual import jobs_of, run_here, virtual
         ("gossip:graph=ring", "d-psgd", 1.0),
         ("gossip:graph=one-peer-exponential", "d-psgd", 3.0),  # every third peer is a slow one
         ("ring", "local-sgd:every=3", 3.0),
-        ("ring", "local-sgd:every=1,participation=0.5", 3.0),
+        ("ring", "local-sgd:every=1,participation=0.75", 3.0),
+        ("ring", "local-sgd:every=1,left_out=3@4", 3.0),
     ],
 )
 def test_a_step_takes_the_mean_of_steps_that_differ_by_design(
