@@ -185,10 +185,16 @@ def _warn_of_shared_store(seat: Seat, environment: Mapping[str, str] = os.enviro
     """Say how torchrun's restarts come to work, where they are wanted."""
     shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if shared and seat.rank == 0 and environment.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0":
+        needed = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment"
+        if environment.get("TORCH_DISABLE_SHARE_RDZV_TCP_STORE") == "1":
+            needed = (
+                "--rdzv-backend c10d: with --master-addr or --master-port torchrun does not look "
+                "at TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+            )
         _LOG.warning(
             "torchrun --max-restarts: all starts share one store, in which new processes find the "
-            "addresses of lost ones, and init_process_group fails or hangs; expected "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in torchrun's environment"
+            "addresses of lost ones, and init_process_group fails or hangs; expected %s",
+            needed,
         )
 
 

@@ -56,6 +56,10 @@ def test_a_script_is_told_what_restarts_of_torchrun_need(restarts, told, caplog)
     _warn_of_shared_store(Seat(1, 2), given)
     said = [record.message for record in caplog.records]
     assert ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1" in each for each in said] == [True] * told
+    caplog.clear()
+    _warn_of_shared_store(Seat(0, 2), given | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"})
+    said = [record.message for record in caplog.records]  # the variable is there, and no help
+    assert ["expected --rdzv-backend c10d" in each for each in said] == [True] * told
 
 
 def test_a_worker_that_was_orphaned_before_it_could_ask_ends_at_once():
