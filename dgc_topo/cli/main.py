@@ -21,7 +21,7 @@ from dgc_topo.cli.sizes import sizes
 from dgc_topo.cli.step import step
 from dgc_topo.cli.streams import run
 from dgc_topo.cli.sweeps import sweep
-from dgc_topo.cli.training import compare, train
+from dgc_topo.cli.training_runs import compare, train
 from dgc_topo.cli.validate import calibrate, validate
 from dgc_topo.liveness import end_with_launcher
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dgc_topo.payload.union import Entries, join, position
 
 
-class Pieces:
+class EntryPieces:
     """Entries of a buffer, cut or joined where a transfer begins or ends.
 
     So a step costs what it moves, not what the buffer holds.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dgc_topo.payload.base import Payload
-from dgc_topo.payload.pieces import Pieces
+from dgc_topo.payload.pieces import EntryPieces
 from dgc_topo.payload.sparse import SparsePayload
 from dgc_topo.payload.union import Entries
 from dgc_topo.wire.body import most_body_bytes
@@ -99,7 +99,7 @@ class PlacedPayload(SparsePayload):
         )
         yield numbered
         whole = Entries(places[numbered.indices], numbered.values)
-        self._pieces = Pieces(whole, (0, self.length))
+        self._pieces = EntryPieces(whole, (0, self.length))
         self._packed = self._first = self._scales = None  # a second run begins with the sum
         taken = numbered.take_back()
         if taken is not None:

@@ -15,7 +15,7 @@ from dgc_topo.payload.base import (
     runs,
     weighted_terms,
 )
-from dgc_topo.payload.pieces import Pieces
+from dgc_topo.payload.pieces import EntryPieces
 from dgc_topo.payload.reselection import Quotas, Reselection
 from dgc_topo.payload.rounding import Received, Rounding
 from dgc_topo.payload.union import Entries, check_entries, position, union_sum
@@ -104,7 +104,7 @@ class SparsePayload:
         self._scales = scales
         self._rounding: Rounding | None = None  # of a run with coarse values
         self._bounds_of = bounds_of
-        self._pieces = Pieces(Entries(indices.detach(), values.detach()), (0, length))
+        self._pieces = EntryPieces(Entries(indices.detach(), values.detach()), (0, length))
         self.quotas = quotas
         self._reselection: Reselection | None = None  # of a run, unless it is exact
         self._taken: list[Entries] = []  # out of the sum, by this rank
@@ -188,7 +188,7 @@ class SparsePayload:
                 wire_dtype, bounds, first, on_scale=on_scale, agree=agree, role=role
             )
             self._scales = None  # a second run begins with the sum of the first
-        self._pieces = Pieces(whole, bounds)
+        self._pieces = EntryPieces(whole, bounds)
         self._packed = self._first
 
     def message_bytes(self, chunk: int, count: int) -> int | None:
@@ -242,7 +242,7 @@ class SparsePayload:
         whole = self._pieces.joined()
         if self._round_own:
             whole = self._rounded(whole)
-        self._pieces = Pieces(whole, self._pieces.bounds)
+        self._pieces = EntryPieces(whole, self._pieces.bounds)
         self._packed = self._first = None
 
     def take_back(self) -> Entries | None:

@@ -21,9 +21,10 @@ from dgc_topo.payload import DensePayload, Payload
 from dgc_topo.runtime import Communicator, DistributedTransport, PeerError, Traffic
 from dgc_topo.runtime.breaking import break_waits
 from dgc_topo.runtime.comparison import topology_settings
-from dgc_topo.schedule import Goal, Schedule
+from dgc_topo.schedule import Goal
 from dgc_topo.topology import Topology, load_topology
 from dgc_topo.training.difference_board import DifferenceBoard
+from dgc_topo.training.group_checks import check_process_group, check_schedule
 from dgc_topo.training.marks import DisagreementError
 from dgc_topo.training.setting import elements_of
 from dgc_topo.training.twin_groups import twin_of
@@ -81,7 +82,7 @@ class OwnGroup:
         sums_all: bool = False,
         goals: frozenset[Goal] = frozenset(),
     ) -> None:
-        _check_process_group(where, group)
+        check_process_group(where, group)
         if not isinstance(topology, Topology):
             topology = load_topology(str(topology))
         if not isinstance(timeout, timedelta):
@@ -91,7 +92,7 @@ class OwnGroup:
         self.where, self.topology, self.seed = where, topology, seed
         first = topology.schedule(dist.get_world_size(group), seed=seed)
         if first.goal not in goals:
-            _check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
+            check_schedule(f"{where}: topology {topology.label}", first, sums_all=sums_all)
         self.gossips = first.goal != "all-reduce"
         self.contributors: list[int] = first.contributors.tolist()
         self._group = _watched_twin(where, group, timeout)
@@ -341,32 +342,6 @@ def _watched_twin(
             twin = twin_of(own, timeout)
     break_when_lost(twin)
     return twin
-
-
-def _check_process_group(where: str, group: dist.ProcessGroup | None) -> None:
-    """Refuse to work without torch.distributed, or in a group of others."""
-    if not (dist.is_available() and dist.is_initialized()):
-        raise ValueError(
-            f"{where}: no process group, expected torch.distributed.init_process_group to have "
-            "been called (torchrun sets the variables that it reads)"
-        )
-    if dist.get_rank(group) < 0:
-        raise ValueError(f"{where}: this process is not in the group, expected a member")
-
-
-def _check_schedule(where: str, schedule: Schedule, *, sums_all: bool) -> None:
-    """Refuse a schedule that does not do what the owner of the group needs."""
-    fit, others = "an all-reduce such as ring, butterfly or tree", ", or an average such as gossip"
-    if sums_all:
-        others = ": gossip averages parameters, which dt.DistributedOptimizer does"
-    if schedule.goal not in ({"all-reduce"} if sums_all else {"all-reduce", "doubly-stochastic"}):
-        raise ValueError(f"{where} is {schedule.goal}, expected {fit}{others}")
-    if sums_all and schedule.servers:
-        ranks = ", ".join(map(str, schedule.servers))
-        raise ValueError(
-            f"{where} has ranks that only serve ({ranks}), but every rank trains here, expected "
-            "one without, such as parameter-server:server=colocated"
-        )
 
 
 #: All that are alive.
