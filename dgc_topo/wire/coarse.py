@@ -18,7 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 _SIGN = np.uint8(0x80)
-#: What is added to a number of steps leaves the nearest whole number in the lowest byte.
+#: Addend to a number of steps that leaves the nearest whole number in the lowest byte.
 _ROUNDING = np.float32(1.5 * 2**23)
 _MOST = float(_ROUNDING) + MOST_LEVEL
 _SAFE = 0x7B80  #: bfloat16 numbers below this one, 2**120, as bits: no sum of steps leaves float32

@@ -161,7 +161,7 @@ def break_when_lost(group: dist.ProcessGroup) -> None:
         watched.whenever_lost(lambda _: break_waits(group))
 
 
-#: How often this process has come to such a place, by the group's name.
+#: Number of times this process has come to such a place, by the group's name.
 _PLACES: Counter[str] = Counter()
 
 

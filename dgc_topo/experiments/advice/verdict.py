@@ -23,7 +23,7 @@ PRICES = {
     0.001: "0.53 +- 0.35",
 }
 SOURCE = "benchmarks/results/2026-11-28-ladder-resnet20.md"
-#: What pruned sums lost behind exact ones, at 1 % (points of accuracy, 3 seeds).
+#: Points of accuracy that pruned sums lost behind exact ones, at 1 % (3 seeds).
 PRUNED_PRICE = "2.1"
 PRUNED_SOURCE = "benchmarks/results/2026-11-30-merge.md"
 
