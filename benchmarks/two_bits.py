@@ -127,7 +127,7 @@ class Outliers:
     @torch.no_grad()
     def value(self) -> float:
         """Return the loss without noise, expected over the features."""
-        missed = (self.model.weight.t() - self._truth) * self._sizes[:, None]  # type: ignore[operator]
+        missed = (self.model.weight.t() - self._truth) * self._sizes[:, None]  # type: ignore[operator]  # Linear
         return float(missed.square().sum() / 2)
 
 

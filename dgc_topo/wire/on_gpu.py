@@ -65,7 +65,7 @@ class PendingMessage(NamedTuple):
     def launch(
         self, entry_indices: Tensor, values: Tensor, start: int, given: Tensor | None = None
     ) -> None:
-        """Write the message of `message.encode`, without waiting for the GPU.
+        """Write the message of `encoding.encode`, without waiting for the GPU.
 
         Args:
             entry_indices: Shape (entries,), int64, contiguous.
@@ -116,7 +116,7 @@ def room_bytes(count: int, coding: WireCoding) -> int:
 def encode(
     entry_indices: Tensor, values: Tensor, start: int, length: int, coding: WireCoding
 ) -> Tensor | Plan:
-    """Return the message that `message.encode` would make, or its plan: that goes the general way.
+    """Return the message that `encoding.encode` would make, or its plan: that goes the general way.
 
     Raises:
         WireError: if the run is longer than 2**31 elements.

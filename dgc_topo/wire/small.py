@@ -43,7 +43,7 @@ class _Gaps(NamedTuple):
     sizes: Bytes | None = None
 
 
-def encode(  # as `message.encode`
+def encode(  # as `encoding.encode`
     entry_indices: Tensor,
     values: Tensor,
     start: int,
@@ -51,7 +51,7 @@ def encode(  # as `message.encode`
     coding: WireCoding,
     scales: Scales | None,
 ) -> Tensor | None:
-    """Return the message that `message.encode` would make, or None if it takes the general way.
+    """Return the message that `encoding.encode` would make, or None if it takes the general way.
 
     Coarse values need their *scales* for it.
     """
@@ -91,7 +91,7 @@ def encode(  # as `message.encode`
 def decode(
     message: Tensor, layout: Layout, start: int, length: int, bounds: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Scales | None] | None:
-    """Return the entries that `message.decode_scaled` reads, or None if it takes the general way.
+    """Return the entries that `decoding.decode_scaled` reads, or None if it takes the general way.
 
     Raises:
         WireError: if an index is outside the run.
